@@ -1,0 +1,28 @@
+"""Frozen dataclasses that describe an experiment; standard library only.
+
+A field's default is the value used where a YAML file and the command line are silent. Rules within and across fields
+are in :mod:`seg.config.rules`.
+"""
+
+from seg.config.data import AugmentationConfig, CtConfig, DataConfig, IntensityConfig, PatchConfig, SpatialConfig
+from seg.config.experiment import SCHEMA_VERSION, EvaluationConfig, ExperimentConfig, InferenceConfig
+from seg.config.network import BottleneckConfig, NetworkConfig
+from seg.config.training import LossConfig, OptimizerConfig, TrainingConfig
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "AugmentationConfig",
+    "BottleneckConfig",
+    "CtConfig",
+    "DataConfig",
+    "EvaluationConfig",
+    "ExperimentConfig",
+    "InferenceConfig",
+    "IntensityConfig",
+    "LossConfig",
+    "NetworkConfig",
+    "OptimizerConfig",
+    "PatchConfig",
+    "SpatialConfig",
+    "TrainingConfig",
+]
