@@ -1,0 +1,43 @@
+"""Options and fixtures that every test may use."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds the folder of real data sets, which never travel with the repository."""
+    parser.addoption(
+        "--data-root", type=Path, default=None, help="folder that holds data sets such as Task04_Hippocampus"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Holds numerical libraries to one thread, here and in the processes that tests start.
+
+    Set before torch or numpy is imported: their thread pools read these names once.
+    """
+    for name in THREAD_VARIABLES:
+        os.environ[name] = "1"
+
+
+@pytest.fixture(scope="session")
+def data_root(pytestconfig: pytest.Config) -> Callable[[str], Path]:
+    """Gives a function from a data set's name to its folder, which skips the test where the data set is absent."""
+
+    def find(name: str) -> Path:
+        root: Path | None = pytestconfig.getoption("--data-root")
+        if root is None:
+            pytest.skip(f"needs real data: pass --data-root, the folder that holds {name}")
+        folder = root / name
+        if not folder.is_dir():
+            pytest.skip(f"needs real data: {folder} is not a folder")
+        return folder
+
+    return find
