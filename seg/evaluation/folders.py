@@ -1,0 +1,204 @@
+"""Evaluation of any two folders of label maps."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from seg.errors import DataError
+from seg.evaluation.pairs import find_patients, match_files
+from seg.evaluation.records import write_evaluation
+from seg.evaluation.scores import CaseScore, Evaluation, case_scores
+from seg.evaluation.summary import BOOTSTRAP_SAMPLES, summarise
+from seg.metrics import EMPTY_SCORES, ClassScores, score_case
+
+if TYPE_CHECKING:
+    from seg.data.nifti import Volume
+
+MAX_CLASS = 255
+"""Largest value taken for a class where classes are not named: one above is more likely an intensity."""
+
+AFFINE_TOLERANCE_MM = 1e-3
+"""Largest difference of two affines' entries that counts as rounding in the header."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Task:
+    """One case to score: two files and how to read them."""
+
+    case_id: str
+    prediction: Path
+    label: Path
+    num_classes: int | None
+    nsd_tolerance_mm: float
+    ignore_label: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Outcome:
+    """What became of a case: its scores by class index, or its problems."""
+
+    scores: dict[int, ClassScores]
+    problems: tuple[str, ...]
+
+
+def evaluate_folders(
+    predictions: Path,
+    labels: Path,
+    output: Path,
+    *,
+    class_names: Sequence[str] | None = None,
+    nsd_tolerance_mm: float,
+    ignore_label: int | None = None,
+    patient_pattern: str | None = None,
+    bootstrap_samples: int = BOOTSTRAP_SAMPLES,
+    workers: int = 1,
+) -> Evaluation:
+    """Scores a folder of predicted label maps against a folder of references and writes the results.
+
+    Args:
+        predictions: Folder of CASE.nii.gz or CASE.nii files.
+        labels: Folder of references with the same case ids, no more and no fewer.
+        output: Folder for evaluation.json and cases.csv.
+        class_names: Names by class index, background first; None takes every value found, with names made of it.
+        nsd_tolerance_mm: Tolerance of NSD, in mm, 0 or more.
+        ignore_label: Value of label voxels that count for neither side.
+        patient_pattern: Regular expression whose first group is the patient in a case id; None takes each case as a
+            patient of its own.
+        bootstrap_samples: Resamples of patients behind each interval, 1 or more.
+        workers: Processes that score cases; 1 scores them in this one.
+
+    Returns:
+        The summary.
+
+    Raises:
+        DataError: Cases lack a counterpart, cannot be read, lie on different grids or hold values that are no class:
+            one sentence for each problem of every case. Nothing is written then.
+        RunError: The output cannot be written.
+    """
+    pairs, problems = match_files(predictions, labels)
+    patients = find_patients(pairs, patient_pattern)
+    tasks = [
+        _Task(
+            case_id=case_id,
+            prediction=prediction,
+            label=label,
+            num_classes=None if class_names is None else len(class_names),
+            nsd_tolerance_mm=nsd_tolerance_mm,
+            ignore_label=ignore_label,
+        )
+        for case_id, (prediction, label) in pairs.items()
+    ]
+    outcomes = _score_all(tasks, workers)
+    problems.extend(problem for outcome in outcomes for problem in outcome.problems)
+    if problems:
+        raise DataError(problems)
+    highest = max((max(outcome.scores, default=0) for outcome in outcomes), default=0)
+    names = tuple(class_names or ("background", *(f"class_{index}" for index in range(1, highest + 1))))
+    records: list[CaseScore] = []
+    for task, outcome in zip(tasks, outcomes, strict=True):
+        scores = {index: outcome.scores.get(index, EMPTY_SCORES) for index in range(1, len(names))}
+        records.extend(case_scores(scores, case_id=task.case_id, class_names=names, patient=patients[task.case_id]))
+    if not records:
+        raise DataError(
+            f"{labels}: no label or prediction holds a foreground voxel; give label maps with classes 1, 2, ..."
+        )
+    evaluation = summarise(
+        records, class_names=names, nsd_tolerance_mm=nsd_tolerance_mm, bootstrap_samples=bootstrap_samples
+    )
+    write_evaluation(output, evaluation, records)
+    return evaluation
+
+
+def _score_all(tasks: Sequence[_Task], workers: int) -> list[_Outcome]:
+    """Scores cases in this process or in several, in the order given."""
+    if workers <= 1:
+        return [_score_files(task) for task in tasks]
+    # Spawned, not forked: a caller that trained before holds threads which a fork would copy half of.
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return list(pool.map(_score_files, tasks))
+
+
+def _score_files(task: _Task) -> _Outcome:
+    """Reads, checks and scores one case."""
+    # Imported here so that reading and reporting results needs none of what the data layer imports.
+    from seg.data.nifti import read_volume
+
+    problems: list[str] = []
+    volumes = []
+    for path in (task.prediction, task.label):
+        try:
+            volumes.append(read_volume(path))
+        except DataError as error:
+            problems.extend(f"case {task.case_id}: {problem}" for problem in error.problems)
+    if problems:
+        return _Outcome(scores={}, problems=tuple(problems))
+    prediction, label = volumes
+    limit = task.num_classes
+    problems.extend(f"case {task.case_id}: {problem}" for problem in _check_grids(prediction, label))
+    problems.extend(
+        f"case {task.case_id}: {role} {problem}"
+        for role, volume, allowed in (("prediction", prediction, None), ("label", label, task.ignore_label))
+        for problem in _check_values(volume.array, limit, allowed)
+    )
+    if problems:
+        return _Outcome(scores={}, problems=tuple(problems))
+    predicted, expected = (np.asarray(volume.array).astype(np.int64) for volume in volumes)
+    if limit is None:
+        kept = expected[expected != task.ignore_label] if task.ignore_label is not None else expected
+        limit = 1 + max(int(predicted.max(initial=0)), int(kept.max(initial=0)))
+    scores = score_case(
+        predicted,
+        expected,
+        spacing_mm=label.spacing_mm,
+        num_classes=limit,
+        nsd_tolerance_mm=task.nsd_tolerance_mm,
+        ignore_label=task.ignore_label,
+    )
+    return _Outcome(scores=scores, problems=())
+
+
+def _check_grids(prediction: Volume, label: Volume) -> list[str]:
+    """Says how the grids of two volumes differ."""
+    if prediction.array.shape != label.array.shape:
+        return [
+            f"prediction shape {prediction.array.shape} differs from label shape {label.array.shape}; "
+            "export the prediction on the label's grid."
+        ]
+    difference = float(np.abs(np.asarray(prediction.affine) - np.asarray(label.affine)).max())
+    if difference > AFFINE_TOLERANCE_MM:
+        return [
+            f"prediction affine differs from label affine by {difference:.3g}, more than {AFFINE_TOLERANCE_MM:g}; "
+            "export the prediction on the label's grid."
+        ]
+    return []
+
+
+def _check_values(array: npt.NDArray[Any], num_classes: int | None, allowed: int | None) -> list[str]:
+    """Says which values of a label map are no class; `allowed` is one more value that may occur."""
+    finite = np.issubdtype(array.dtype, np.integer) or bool(np.isfinite(array).all())
+    if not finite or not np.array_equal(array, np.round(array)):
+        odd = np.unique(array[~np.isfinite(array) | (array != np.round(array))])
+        return [f"holds values that are not integers: {_first(odd)}; export it with nearest-neighbour interpolation."]
+    top = MAX_CLASS if num_classes is None else num_classes - 1
+    # Sorting the few voxels that break the rule is far cheaper than np.unique over the whole volume.
+    outside = np.unique(array[(array < 0) | (array > top)])
+    outside = outside[outside != allowed] if allowed is not None else outside
+    if len(outside):
+        return [
+            f"holds values {_first(outside)}, but classes are 0 to {top}; declare these classes or relabel the file."
+        ]
+    return []
+
+
+def _first(values: npt.NDArray[Any], limit: int = 5) -> str:
+    """Lists values, cut short where there are many."""
+    listed = ", ".join(f"{value:g}" for value in values[:limit])
+    return f"{listed} and {len(values) - limit} more" if len(values) > limit else listed

@@ -1,0 +1,73 @@
+"""Pairs of predictions and references, and whose they are, found by file name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from seg.errors import DataError
+
+SUFFIXES = (".nii.gz", ".nii")
+
+
+def _list_cases(folder: Path) -> dict[str, Path]:
+    """Gives the label maps of a folder by case id, in order of their names."""
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder; give the folder that holds the label maps.")
+    files: dict[str, Path] = {}
+    problems = []
+    for path in sorted(folder.iterdir()):
+        suffix = next((suffix for suffix in SUFFIXES if path.name.endswith(suffix)), None)
+        # Archives made on a Mac carry a hidden "._CASE.nii.gz" beside every file.
+        if suffix is None or path.name.startswith("."):
+            continue
+        case_id = path.name.removesuffix(suffix)
+        if case_id in files:
+            problems.append(f"case {case_id}: {folder} holds {files[case_id].name} and {path.name}; keep one of them.")
+        files[case_id] = path
+    if not files:
+        problems.append(f"{folder} holds no {' or '.join(SUFFIXES)} file; give the folder that holds the label maps.")
+    if problems:
+        raise DataError(problems)
+    return files
+
+
+def match_files(predictions: Path, labels: Path) -> tuple[dict[str, tuple[Path, Path]], list[str]]:
+    """Pairs predictions with references by case id.
+
+    Returns:
+        The prediction and the reference of each case that has both; and one sentence for each case that has not.
+    """
+    predicted, expected = _list_cases(predictions), _list_cases(labels)
+    problems = [
+        f"case {case_id}: {files[case_id]} has no counterpart in {other}; {remedy}."
+        for files, others, other, remedy in (
+            (predicted, expected, labels, "add its reference or remove the prediction"),
+            (expected, predicted, predictions, "predict it, or give a folder of the scored references alone"),
+        )
+        for case_id in files
+        if case_id not in others
+    ]
+    return {case_id: (path, expected[case_id]) for case_id, path in predicted.items() if case_id in expected}, problems
+
+
+def find_patients(cases: Iterable[str], pattern: str | None) -> dict[str, str]:
+    """Gives the patient of each case."""
+    if pattern is None:
+        return {case_id: case_id for case_id in cases}
+    try:
+        rule = re.compile(pattern)
+    except re.error as error:
+        raise DataError(f"patient_pattern must be a regular expression, got {pattern!r} ({error}); mend it.") from error
+    if not rule.groups:
+        raise DataError(f"patient_pattern must have a group for the patient, got {pattern!r}; put it in parentheses.")
+    found = {case_id: rule.search(case_id) for case_id in cases}
+    problems = [
+        f"case {case_id}: patient_pattern {pattern!r} does not match; give a pattern that matches every case id."
+        for case_id, match in found.items()
+        if match is None
+    ]
+    if problems:
+        raise DataError(problems)
+    return {case_id: match.group(1) for case_id, match in found.items() if match is not None}

@@ -1,0 +1,171 @@
+"""Result files: evaluation.json (the summary) and cases.csv (one row for each case and class)."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from seg.errors import RunError
+from seg.evaluation.scores import CaseScore, ClassSummary, Evaluation, FoldSummary, Interval, MetricSummary
+from seg.metrics import ClassScores
+
+SCHEMA_VERSION = 1
+EVALUATION_FILE = "evaluation.json"
+CASES_FILE = "cases.csv"
+
+_SCORE_COLUMNS = tuple(field.name for field in fields(ClassScores))
+_CASE_COLUMNS = ("case_id", "patient", "fold", "class_index", "class_name")
+
+
+def write_evaluation(output: Path, evaluation: Evaluation, scores: Sequence[CaseScore]) -> None:
+    """Writes cases.csv and then evaluation.json; each appears whole or not at all.
+
+    Args:
+        output: Folder, made where it does not exist; result files in it are replaced.
+        evaluation: The summary.
+        scores: The scores that it summarises.
+
+    Raises:
+        RunError: The folder cannot be written.
+    """
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, fieldnames=_CASE_COLUMNS + _SCORE_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for record in scores:
+        row = {name: getattr(record, name) for name in _CASE_COLUMNS} | asdict(record.scores)
+        writer.writerow(row)
+    # The mean stands first: it is what a reader opens the file for. NaN is not JSON, hence allow_nan=False.
+    values = asdict(evaluation)
+    content = {"mean_dice": values.pop("mean_dice"), "mean_dice_ci95": values.pop("mean_dice_ci95")}
+    text = json.dumps(content | {"schema_version": SCHEMA_VERSION} | values, indent=2, allow_nan=False)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        _replace_file(output / CASES_FILE, table.getvalue())
+        _replace_file(output / EVALUATION_FILE, text + "\n")
+    except OSError as error:
+        raise RunError(
+            f"cannot write results to {output}: {error.strerror}; give a folder on a disk with room that you may write."
+        ) from error
+
+
+def read_evaluation(path: Path) -> Evaluation:
+    """Reads a summary.
+
+    Args:
+        path: An evaluation.json, or the folder that holds one.
+
+    Returns:
+        The summary.
+
+    Raises:
+        RunError: The file is missing, damaged or of a newer version.
+    """
+    path = path / EVALUATION_FILE if path.is_dir() else path
+    try:
+        content = json.loads(_read_text(path))
+        version = content.pop("schema_version")
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise _damaged(path, error) from error
+    if not isinstance(version, int) or version > SCHEMA_VERSION:
+        raise RunError(
+            f"{path} has schema_version {version}, this program reads up to {SCHEMA_VERSION}; "
+            "read it with the version of seg that wrote it, or a later one."
+        )
+    try:
+        return _parse_evaluation(content)
+    except (KeyError, AttributeError, TypeError, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
+def read_cases(path: Path) -> list[CaseScore]:
+    """Reads the scores of cases.
+
+    Args:
+        path: A cases.csv, or the folder that holds one.
+
+    Returns:
+        One record for each case and class, in the order of the file.
+
+    Raises:
+        RunError: The file is missing or damaged.
+    """
+    path = path / CASES_FILE if path.is_dir() else path
+    try:
+        return [_parse_case(row) for row in csv.DictReader(io.StringIO(_read_text(path)))]
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
+def _replace_file(path: Path, text: str) -> None:
+    """Writes a file beside its place, then moves it there, so that no reader meets half of it."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with draft.open("w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _read_text(path: Path) -> str:
+    """Reads a text file whole."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror}; give the output folder of an evaluation.") from error
+
+
+def _damaged(path: Path, error: Exception) -> RunError:
+    """Gives the error for a file that is not what its name says."""
+    return RunError(f"{path} is not a complete result file ({type(error).__name__}: {error}); evaluate again.")
+
+
+def _parse_interval(values: Sequence[float] | None) -> Interval | None:
+    """Gives an interval as a pair."""
+    if values is None:
+        return None
+    low, high = values
+    return float(low), float(high)
+
+
+def _parse_metric(content: Mapping[str, Any]) -> MetricSummary:
+    """Gives one metric's summary."""
+    return MetricSummary(**{**content, "ci95": _parse_interval(content["ci95"])})
+
+
+def _parse_evaluation(content: Mapping[str, Any]) -> Evaluation:
+    """Gives the summary that the values of a result file stand for."""
+    classes = tuple(
+        ClassSummary(
+            index=entry["index"],
+            name=entry["name"],
+            metrics={metric: _parse_metric(values) for metric, values in entry["metrics"].items()},
+        )
+        for entry in content["classes"]
+    )
+    folds = tuple(
+        FoldSummary(**{**entry, "mean_dice_ci95": _parse_interval(entry["mean_dice_ci95"])})
+        for entry in content["folds"]
+    )
+    parsed = {"classes": classes, "folds": folds, "mean_dice_ci95": _parse_interval(content["mean_dice_ci95"])}
+    return Evaluation(**{**content, **parsed})
+
+
+def _parse_case(row: Mapping[str, str]) -> CaseScore:
+    """Gives the record that one row stands for; an empty fold is none."""
+    return CaseScore(
+        case_id=row["case_id"],
+        patient=row["patient"],
+        fold=int(row["fold"]) if row["fold"] else None,
+        class_index=int(row["class_index"]),
+        class_name=row["class_name"],
+        scores=ClassScores(**{name: float(row[name]) for name in _SCORE_COLUMNS}),
+    )

@@ -1,0 +1,187 @@
+"""From scores of cases to means, spreads and intervals."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from seg.errors import RunError
+from seg.evaluation.scores import (
+    METRICS,
+    CaseScore,
+    ClassSummary,
+    Evaluation,
+    FoldSummary,
+    Interval,
+    MetricSummary,
+)
+
+BOOTSTRAP_SAMPLES = 2000
+CI_PERCENTILES = (2.5, 97.5)
+
+FloatArray = npt.NDArray[np.float64]
+
+
+def summarise(
+    scores: Sequence[CaseScore],
+    *,
+    class_names: Sequence[str],
+    nsd_tolerance_mm: float,
+    bootstrap_samples: int = BOOTSTRAP_SAMPLES,
+    seed: int = 0,
+) -> Evaluation:
+    """Summarises the scores of cases, with intervals from a bootstrap over patients.
+
+    Args:
+        scores: One record for each case and class.
+        class_names: Names by class index, background first.
+        nsd_tolerance_mm: The tolerance that the scores' NSD was computed with, in mm.
+        bootstrap_samples: Resamples behind each interval, 1 or more.
+        seed: Seed of the resampling, 0 or more.
+
+    Returns:
+        The summary. NaN and infinite values are left out of means and counted.
+
+    Raises:
+        RunError: There are no scores, a case has two for one class, or a class has no name.
+
+    References:
+        B. Efron, R. J. Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13 (percentile interval),
+        doi:10.1201/9780429246593. Deviation: what is resampled is the patient with all its cases.
+    """
+    _check_scores(scores, class_names)
+    patients, weights = _resample_patients(scores, bootstrap_samples, seed)
+    classes = []
+    for index in range(1, len(class_names)):
+        rows = [
+            (record, patient) for record, patient in zip(scores, patients, strict=True) if record.class_index == index
+        ]
+        members = np.array([patient for _, patient in rows], dtype=np.intp)
+        metrics = {}
+        for metric in METRICS:
+            values = np.array([getattr(record.scores, metric) for record, _ in rows], dtype=np.float64)
+            metrics[metric] = _summarise_values(values, members, weights)
+        classes.append(ClassSummary(index=index, name=class_names[index], metrics=metrics))
+    mean_dice, interval = _mean_dice(scores, patients, weights)
+    return Evaluation(
+        mean_dice=mean_dice,
+        mean_dice_ci95=interval,
+        num_cases=len({record.case_id for record in scores}),
+        num_patients=weights.shape[1],
+        nsd_tolerance_mm=nsd_tolerance_mm,
+        bootstrap={"samples": bootstrap_samples, "seed": seed},
+        classes=tuple(classes),
+        folds=_summarise_folds(scores, bootstrap_samples, seed),
+    )
+
+
+def _check_scores(scores: Sequence[CaseScore], class_names: Sequence[str]) -> None:
+    """Refuses scores that would give a wrong mean instead of an error."""
+    if not scores:
+        raise RunError("there are no scores to summarise; score at least one case.")
+    counts = Counter((record.case_id, record.class_index) for record in scores)
+    problems = [
+        f"case {case_id}: class {index} is scored {count} times, but once is the rule; give each case once."
+        for (case_id, index), count in counts.items()
+        if count > 1
+    ]
+    unnamed = sorted({record.class_index for record in scores} - set(range(1, len(class_names))))
+    if unnamed:
+        problems.append(
+            f"scores name classes {unnamed}, but class_names has {len(class_names)} entries, background included; "
+            "name every class."
+        )
+    if problems:
+        raise RunError(problems)
+
+
+def _resample_patients(
+    scores: Sequence[CaseScore], samples: int, seed: int
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.int64]]:
+    """Draws patients with replacement.
+
+    Returns:
+        The patient of each record, numbered from 0, of shape (records,); and how often each patient was drawn in each
+        resample, of shape (samples, patients).
+    """
+    patients = np.unique([record.patient for record in scores], return_inverse=True)[1]
+    total = int(patients.max()) + 1
+    weights = np.random.default_rng(seed).multinomial(total, np.full(total, 1.0 / total), size=samples)
+    return patients, weights
+
+
+def _resampled_means(values: FloatArray, patients: npt.NDArray[np.intp], weights: npt.NDArray[np.int64]) -> FloatArray:
+    """Gives the mean of the finite values in each resample, NaN where it drew none, of shape (samples,)."""
+    finite = np.isfinite(values)
+    total = weights.shape[1]
+    sums = np.bincount(patients[finite], weights=values[finite], minlength=total)
+    counts = np.bincount(patients[finite], minlength=total)
+    with np.errstate(invalid="ignore"):
+        means: FloatArray = (weights @ sums) / (weights @ counts)
+    return means
+
+
+def _interval(means: FloatArray, patients: npt.NDArray[np.intp]) -> Interval | None:
+    """Gives the percentile interval of resampled means, or None where one patient or none stands behind them."""
+    if len(np.unique(patients)) < 2:
+        return None
+    low, high = np.nanpercentile(means, CI_PERCENTILES)
+    return float(low), float(high)
+
+
+def _summarise_values(
+    values: FloatArray, patients: npt.NDArray[np.intp], weights: npt.NDArray[np.int64]
+) -> MetricSummary:
+    """Summarises one metric of one class; values and their patients have shape (records,)."""
+    finite = np.isfinite(values)
+    kept = values[finite]
+    return MetricSummary(
+        mean=float(kept.mean()) if len(kept) else None,
+        sd=float(kept.std(ddof=1)) if len(kept) > 1 else None,
+        ci95=_interval(_resampled_means(values, patients, weights), patients[finite]),
+        count=len(kept),
+        nan=int(np.isnan(values).sum()),
+        infinite=int(np.isinf(values).sum()),
+    )
+
+
+def _mean_dice(
+    scores: Sequence[CaseScore], patients: npt.NDArray[np.intp], weights: npt.NDArray[np.int64]
+) -> tuple[float | None, Interval | None]:
+    """Gives the mean over classes of the mean Dice over cases, and its interval.
+
+    A class that is empty in every case has no mean and is left out; one that a resample happens to miss is left out of
+    that resample.
+    """
+    dice = np.array([record.scores.dice for record in scores])
+    index = np.array([record.class_index for record in scores])
+    finite = np.isfinite(dice)
+    classes = np.unique(index[finite])
+    if not len(classes):
+        return None, None
+    mean = float(np.mean([dice[finite & (index == one)].mean() for one in classes]))
+    resampled = np.stack([_resampled_means(dice[index == one], patients[index == one], weights) for one in classes])
+    drawn = np.isfinite(resampled)
+    with np.errstate(invalid="ignore"):
+        means = np.where(drawn, resampled, 0.0).sum(axis=0) / drawn.sum(axis=0)
+    return mean, _interval(means, patients[finite])
+
+
+def _summarise_folds(scores: Sequence[CaseScore], samples: int, seed: int) -> tuple[FoldSummary, ...]:
+    """Summarises the mean Dice of each fold, where the scores name folds."""
+    folds = []
+    for fold in sorted({record.fold for record in scores if record.fold is not None}):
+        members = [record for record in scores if record.fold == fold]
+        mean_dice, interval = _mean_dice(members, *_resample_patients(members, samples, seed))
+        folds.append(
+            FoldSummary(
+                fold=fold,
+                mean_dice=mean_dice,
+                mean_dice_ci95=interval,
+                num_cases=len({record.case_id for record in members}),
+            )
+        )
+    return tuple(folds)
