@@ -1,0 +1,182 @@
+"""The 1x1 bottleneck: what it is, where it stands, and the cheaper forms that compute the same function."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from seg.networks.blocks import SLOPE, ConvNormAct
+from seg.networks.norm import InstanceNorm3d
+from seg.networks.plan import ONE, Triple
+
+ACTIVATIONS = ("none", "relu", "leaky_relu", "prelu", "sigmoid")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bottleneck:
+    """A 1x1 convolution that changes the number of channels at each voxel alone.
+
+    Attributes:
+        ratio: Width over the width of the stage, in (0, 4]; one number, or one per stage above the bottom, from full
+            resolution down.
+        activation: Pointwise function after the 1x1 (and after its norm); `prelu` learns one slope per channel.
+        norm: Whether an instance norm stands behind the 1x1, whose bias it then makes superfluous.
+    """
+
+    ratio: float | tuple[float, ...]
+    activation: Literal["none", "relu", "leaky_relu", "prelu", "sigmoid"] = "none"
+    norm: bool = False
+
+    def __post_init__(self) -> None:
+        ratios = self.ratio if isinstance(self.ratio, tuple) else (self.ratio,)
+        for ratio in ratios:
+            if not 0 < ratio <= 4:
+                raise ValueError(f"ratio of a bottleneck must be in (0, 4], got {ratio}.")
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"Unknown activation {self.activation!r}. Available: {', '.join(ACTIVATIONS)}.")
+
+    def ratios(self, levels: int) -> tuple[float, ...]:
+        """Return one ratio for each of the `levels` stages above the bottom.
+
+        Raises:
+            ValueError: If there are several ratios but not one per level.
+        """
+        if not isinstance(self.ratio, tuple):
+            return (self.ratio,) * levels
+        if len(self.ratio) != levels:
+            raise ValueError(
+                f"ratio of a bottleneck must be one number or one for each of the {levels} stages above the bottom, "
+                f"got {len(self.ratio)}: {self.ratio}."
+            )
+        return self.ratio
+
+
+def width(channels: int, ratio: float) -> int:
+    """Return the channels of a bottleneck in a stage of `channels` channels, at least 1."""
+    return max(1, round(ratio * channels))
+
+
+def projects_back(ratio: float, merge: str) -> bool:
+    """Tell whether a skip bottleneck needs a second 1x1 back to the width of its stage."""
+    return ratio > 1 or (merge == "add" and ratio < 1)
+
+
+class Pointwise(nn.Sequential):
+    """The norm and activation behind a 1x1 convolution, either of which may be absent.
+
+    Args:
+        channels: Channels of the input.
+        spec: Activation and norm.
+    """
+
+    def __init__(self, channels: int, spec: Bottleneck) -> None:
+        super().__init__()
+        leaky_norm = spec.norm and spec.activation == "leaky_relu"
+        if spec.norm:
+            self.append(InstanceNorm3d(channels, SLOPE if leaky_norm else 1.0))
+        if spec.activation == "leaky_relu" and not leaky_norm:
+            self.append(nn.LeakyReLU(SLOPE))
+        elif spec.activation == "relu":
+            self.append(nn.ReLU())
+        elif spec.activation == "prelu":
+            self.append(nn.PReLU(channels))
+        elif spec.activation == "sigmoid":
+            self.append(nn.Sigmoid())
+
+
+class SkipBottleneck(nn.Module):
+    """A 1x1 in a skip: to K = width(C, ratio) channels, with a second one back to C where that is needed.
+
+    Args:
+        channels: Channels C of the stage.
+        spec: Activation and norm.
+        ratio: Ratio of this stage.
+        merge: `concat` takes a narrow skip as it is, `add` needs it at the width of its stage.
+
+    Attributes:
+        out_channels: Channels handed to the decoder.
+    """
+
+    def __init__(self, channels: int, spec: Bottleneck, ratio: float, merge: str) -> None:
+        super().__init__()
+        inner = width(channels, ratio)
+        self.reduce = nn.Conv3d(channels, inner, 1, bias=not spec.norm)
+        self.pointwise = Pointwise(inner, spec)
+        back = projects_back(ratio, merge)
+        self.project = nn.Conv3d(inner, channels, 1) if back else nn.Identity()
+        self.out_channels = channels if back else inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, X, Y, Z) to (B, out_channels, X, Y, Z), voxel by voxel."""
+        out: Tensor = self.project(self.pointwise(self.reduce(x)))
+        return out
+
+
+class DecoderBottleneck(nn.Module):
+    """A decoder stage of 1x1 to K = width(C, ratio) channels, one full kernel at that width, and 1x1 back to C.
+
+    The activation and norm of the specification follow the reducing 1x1; the two convolutions behind it always have
+    their instance norm and leaky ReLU. `norm=True, activation="leaky_relu"` is ResNet's form.
+
+    Args:
+        in_channels: Channels of the merged input.
+        channels: Channels C of the stage.
+        kernel_size: Kernel of the middle convolution per axis, odd.
+        spec: Activation and norm behind the reducing 1x1.
+        ratio: Ratio of this stage.
+
+    References:
+        K. He et al., "Deep Residual Learning for Image Recognition", 2015, arXiv:1512.03385. Deviations: no addition
+        of the input, instance norm, leaky ReLU.
+    """
+
+    def __init__(self, in_channels: int, channels: int, kernel_size: Triple, spec: Bottleneck, ratio: float) -> None:
+        super().__init__()
+        inner = width(channels, ratio)
+        self.reduce = nn.Conv3d(in_channels, inner, 1, bias=not spec.norm)
+        self.pointwise = Pointwise(inner, spec)
+        self.conv = ConvNormAct(inner, inner, kernel_size)
+        self.expand = ConvNormAct(inner, channels, ONE)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C_in, X, Y, Z) to (B, C, X, Y, Z)."""
+        return self.after_reduction(self.reduce(x))
+
+    def forward_pair(self, up: Tensor, skip: Tensor, scale: Triple = ONE) -> Tensor:
+        """Give `forward` of the concatenation of `up`, interpolated by `scale`, and `skip` without building it."""
+        return self.after_reduction(reduce_pair(up, skip, self.reduce.weight, self.reduce.bias, scale))
+
+    def after_reduction(self, x: Tensor) -> Tensor:
+        """Apply all but the reducing 1x1 to its output of shape (B, K, X, Y, Z)."""
+        out: Tensor = self.expand(self.conv(self.pointwise(x)))
+        return out
+
+
+def interpolate(x: Tensor, scale: Triple) -> Tensor:
+    """Enlarge (B, C, X, Y, Z) trilinearly by whole factors; scale 1 on every axis returns `x` itself."""
+    if tuple(scale) == ONE:
+        return x
+    return F.interpolate(x, scale_factor=tuple(float(s) for s in scale), mode="trilinear", align_corners=False)
+
+
+def reduce_pair(up: Tensor, skip: Tensor, weight: Tensor, bias: Tensor | None, scale: Triple) -> Tensor:
+    """Apply a 1x1 convolution to the concatenation of an upsampled tensor and a skip without building either.
+
+    W [a; b] = W1 a + W2 b, and W1 commutes with the interpolation, which is the same linear map on every channel;
+    so W1 works at the lower resolution and the interpolation on fewer channels. Equal in exact arithmetic.
+
+    Args:
+        up: Lower features, shape (B, C1, X / scale, Y / scale, Z / scale).
+        skip: Skip features, shape (B, C2, X, Y, Z).
+        weight: Weight of the 1x1, shape (K, C1 + C2, 1, 1, 1).
+        bias: Bias of the 1x1, shape (K,).
+        scale: Whole interpolation factor per axis.
+
+    Returns:
+        Features, shape (B, K, X, Y, Z).
+    """
+    split = up.shape[1]
+    return interpolate(F.conv3d(up, weight[:, :split]), scale) + F.conv3d(skip, weight[:, split:], bias)

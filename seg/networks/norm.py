@@ -1,0 +1,139 @@
+"""Instance normalisation that stays in channels_last_3d, with its leaky ReLU in the same step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+
+def is_exporting() -> bool:
+    """Tell whether the forward pass is being traced, exported or compiled instead of run."""
+    return bool(torch.compiler.is_compiling() or torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
+
+
+class _NormAct(torch.autograd.Function):
+    """Instance norm and leaky ReLU on a CPU, one sample after the other through torch's batch norm kernels.
+
+    An instance norm is a batch norm over a batch of one. The batch norm kernels read channels_last_3d as it is, add up
+    in float32 for bfloat16 input and take the weights in float32, which neither the instance nor the group norm of
+    torch 2.13 does on a CPU (https://github.com/pytorch/pytorch/issues/59168). A leaky ReLU keeps the sign, so its
+    result serves its own derivative and only the input, the output (which the next layer keeps anyway) and two
+    numbers per channel are kept for the backward pass.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, slope: float) -> Tensor:
+        out = torch.empty_like(x)
+        mean = torch.empty(x.shape[:2], dtype=weight.dtype)
+        inv_std = torch.empty_like(mean)
+        for i in range(len(x)):
+            torch.ops.aten.native_batch_norm.out(
+                x[i : i + 1],
+                weight,
+                bias,
+                None,
+                None,
+                True,
+                0.0,
+                eps,
+                out=out[i : i + 1],
+                save_mean=mean[i],
+                save_invstd=inv_std[i],
+            )
+        if slope != 1.0:
+            F.leaky_relu_(out, slope)
+        ctx.save_for_backward(x, out if slope != 1.0 else None, weight, mean, inv_std)
+        ctx.eps, ctx.slope = eps, slope
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, out, weight, mean, inv_std = ctx.saved_tensors
+        inner = torch.empty_like(x)  # the layout of x, whatever that of grad is
+        if out is None:
+            inner.copy_(grad)
+        else:
+            torch.ops.aten.leaky_relu_backward.grad_input(grad, out, ctx.slope, True, grad_input=inner)
+        grad_weight, grad_bias = torch.zeros_like(weight), torch.zeros_like(weight)
+        mask = [True, True, True]
+        for i in range(len(x)):
+            dx, dw, db = torch.ops.aten.native_batch_norm_backward(
+                inner[i : i + 1], x[i : i + 1], weight, None, None, mean[i], inv_std[i], True, ctx.eps, mask
+            )
+            inner[i : i + 1] = dx
+            grad_weight += dw
+            grad_bias += db
+        return inner, grad_weight, grad_bias, None, None
+
+
+def instance_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5, negative_slope: float = 1.0) -> Tensor:
+    """Normalise each channel of each sample over space, scale and shift it, and apply a leaky ReLU.
+
+    On a CPU the memory format of `x` (contiguous or channels_last_3d) is kept and statistics are float32 for lower
+    precisions. On any other device, and while tracing, exporting or compiling, the work is left to torch's own
+    instance norm, which is fast there and which exporters know.
+
+    Args:
+        x: Features, shape (B, C, X, Y, Z), more than one voxel.
+        weight: Scale, shape (C,).
+        bias: Shift, shape (C,).
+        eps: Added to the (biased) variance.
+        negative_slope: Slope of the leaky ReLU below zero, >= 0; 1 leaves the ReLU out.
+
+    Returns:
+        Features, shape and type of `x`.
+
+    Raises:
+        ValueError: If there is a single voxel, whose normalised value would be 0 whatever the input.
+
+    References:
+        D. Ulyanov, A. Vedaldi, V. Lempitsky, "Instance Normalization: The Missing Ingredient for Fast Stylization",
+        2016, arXiv:1607.08022.
+    """
+    if x.device.type != "cpu" or is_exporting():
+        plain = F.instance_norm(x, weight=weight, bias=bias, eps=eps)
+        return plain if negative_slope == 1.0 else F.leaky_relu(plain, negative_slope)
+    if x.shape[2:].numel() < 2:
+        raise ValueError(
+            f"instance norm needs more than one voxel per sample, got shape {tuple(x.shape)}; "
+            "enlarge the patch or take fewer stages."
+        )
+    if not x.is_contiguous() and not x.is_contiguous(memory_format=torch.channels_last_3d):
+        x = x.contiguous()
+    stats_type = torch.float64 if x.dtype == torch.float64 else torch.float32
+    out: Tensor = _NormAct.apply(  # type: ignore[no-untyped-call]
+        x, weight.to(stats_type), bias.to(stats_type), eps, negative_slope
+    )
+    return out
+
+
+class InstanceNorm3d(nn.Module):
+    """Affine instance normalisation with an optional leaky ReLU behind it, fused.
+
+    Holds `weight` and `bias` under the names of `torch.nn.InstanceNorm3d(affine=True)` and no running statistics.
+
+    Args:
+        num_features: Number of channels.
+        negative_slope: Slope of the leaky ReLU below zero; 1 leaves the ReLU out.
+        eps: Added to the variance.
+    """
+
+    def __init__(self, num_features: int, negative_slope: float = 1.0, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(num_features))
+        self.bias = nn.Parameter(torch.zeros(num_features))
+        self.negative_slope = negative_slope
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise features of shape (B, C, X, Y, Z)."""
+        return instance_norm(x, self.weight, self.bias, self.eps, self.negative_slope)
+
+    def extra_repr(self) -> str:
+        """Describe the layer as torch's own layers do."""
+        return f"{len(self.weight)}, negative_slope={self.negative_slope}, eps={self.eps}"

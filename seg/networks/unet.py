@@ -1,0 +1,167 @@
+"""A 3-D U-Net with optional 1x1 bottlenecks in its skips and its decoder."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from seg.networks.blocks import ConvStage, ResidualStage, initialise
+from seg.networks.bottleneck import Bottleneck, DecoderBottleneck, SkipBottleneck, interpolate
+from seg.networks.norm import is_exporting
+from seg.networks.plan import ONE, Options, Plan, Triple
+
+
+class DecoderStage(nn.Module):
+    """Upsampling, merging with the skip, and convolutions.
+
+    Args:
+        up: The transposed convolution, or the 1x1 reduction before the interpolation.
+        scale: Interpolation factor per axis behind `up`; 1 where `up` is the transposed convolution.
+        block: Convolutions on the merged features.
+        merge: `concat` or `add`.
+    """
+
+    def __init__(self, up: nn.Module, scale: Triple, block: ConvStage | DecoderBottleneck, merge: str) -> None:
+        super().__init__()
+        self.up = up
+        self.scale = scale
+        self.block = block
+        self.merge = merge
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """Map (B, C_lower, X / s, Y / s, Z / s) and the skip (B, C_skip, X, Y, Z) to (B, C, X, Y, Z)."""
+        up: Tensor = self.up(x)
+        if self.merge == "concat" and isinstance(self.block, DecoderBottleneck):
+            return self.block.forward_pair(up, skip, self.scale)
+        up = interpolate(up, self.scale)
+        out: Tensor = self.block(torch.cat((up, skip), dim=1) if self.merge == "concat" else up + skip)
+        return out
+
+
+class UNet(nn.Module):
+    """A 3-D U-Net after nnU-Net, with optional 1x1 bottlenecks in its skips and its decoder.
+
+    Every convolution is unbiased and followed by an instance norm and a leaky ReLU of slope 0.01; a strided
+    convolution leads into each lower stage. Without bottlenecks and options it computes what MONAI's DynUNet does.
+    On a CPU the features are kept in channels_last_3d whatever the format of the input.
+
+    Args:
+        in_channels: Channels of the image.
+        out_channels: Classes, background included.
+        plan: Channels, strides and kernels per stage.
+        skip_bottleneck: 1x1 in every skip; None hands skips over as they are.
+        decoder_bottleneck: 1x1-3x3-1x1 in every decoder stage; None keeps its full convolutions.
+        options: What stays fixed within a comparison.
+
+    References:
+        O. Ronneberger, P. Fischer, T. Brox, "U-Net: Convolutional Networks for Biomedical Image Segmentation", 2015,
+        arXiv:1505.04597. F. Isensee et al., "nnU-Net: a self-configuring method for deep learning-based biomedical
+        image segmentation", 2021, doi:10.1038/s41592-020-01008-z. Deviation from nnU-Net: convolutions before a norm
+        have no bias, transposed convolutions neither, and every decoder stage has a head under deep supervision.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        plan: Plan,
+        skip_bottleneck: Bottleneck | None = None,
+        decoder_bottleneck: Bottleneck | None = None,
+        options: Options = Options(),  # noqa: B008 - frozen
+    ) -> None:
+        super().__init__()
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.plan, self.options = plan, options
+        stage = ResidualStage if options.residual else ConvStage
+        inputs = (in_channels, *plan.channels[:-1])
+        self.encoder = nn.ModuleList(
+            stage(c_in, c, kernel, stride, plan.convs_per_stage)
+            for c_in, c, kernel, stride in zip(inputs, plan.channels, plan.kernel_sizes, plan.strides, strict=True)
+        )
+        upper = plan.channels[:-1]
+        self.skips = nn.ModuleList(_skips(upper, skip_bottleneck, options.merge))
+        self.decoder = nn.ModuleList(
+            _decoder_stage(plan, level, getattr(skip, "out_channels", upper[level]), decoder_bottleneck, options)
+            for level, skip in enumerate(self.skips)
+        )
+        heads = upper if options.deep_supervision else upper[:1]
+        self.heads = nn.ModuleList(nn.Conv3d(c, out_channels, 1) for c in heads)
+        self.apply(initialise)
+
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        """Segment an image of shape (B, C, X, Y, Z).
+
+        Returns:
+            Logits of shape (B, K, X, Y, Z); in training under deep supervision a list of the logits of every decoder
+            stage, from full resolution down.
+
+        Raises:
+            ValueError: If the image has the wrong number of axes or channels, or a grid that the total stride does
+                not divide.
+        """
+        if not is_exporting():
+            self._check(x)
+        if x.device.type == "cpu":
+            x = _channels_last(x)
+        features: list[Tensor] = []
+        for stage in self.encoder:
+            x = stage(x)
+            features.append(x)
+        x = features.pop()
+        outputs: list[Tensor] = []
+        for level in reversed(range(len(self.decoder))):
+            x = self.decoder[level](x, self.skips[level](features.pop()))
+            if level == 0 or (self.training and self.options.deep_supervision):
+                outputs.append(self.heads[level](x))
+        return outputs[::-1] if self.training and self.options.deep_supervision else outputs[-1]
+
+    def _check(self, x: Tensor) -> None:
+        if x.ndim != 5 or x.shape[1] != self.in_channels:
+            raise ValueError(
+                f"image must have shape (B, {self.in_channels}, X, Y, Z), got {tuple(x.shape)}; "
+                f"build the network with the channels of the data."
+            )
+        stride = self.plan.total_stride
+        shape = tuple(x.shape[2:])
+        padding = tuple(-n % s for n, s in zip(shape, stride, strict=True))
+        if any(padding):
+            padded = tuple(n + p for n, p in zip(shape, padding, strict=True))
+            raise ValueError(
+                f"image shape must be divisible by the network's total stride {stride}, got {shape}; "
+                f"pad it by {padding} voxels to {padded}."
+            )
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    if x.shape[1] == 1:
+        # With one channel both formats describe the same bytes, and torch would take the other one.
+        return x[:, 0].contiguous().unsqueeze(-1).permute(0, 4, 1, 2, 3)
+    return x.contiguous(memory_format=torch.channels_last_3d)
+
+
+def _skips(channels: tuple[int, ...], spec: Bottleneck | None, merge: str) -> list[nn.Module]:
+    if spec is None:
+        return [nn.Identity() for _ in channels]
+    return [SkipBottleneck(c, spec, r, merge) for c, r in zip(channels, spec.ratios(len(channels)), strict=True)]
+
+
+def _decoder_stage(
+    plan: Plan, level: int, skip_channels: int, spec: Bottleneck | None, options: Options
+) -> DecoderStage:
+    lower, channels = plan.channels[level + 1], plan.channels[level]
+    stride, kernel = plan.strides[level + 1], plan.kernel_sizes[level]
+    transposed = options.upsample == "transposed"
+    up = (
+        nn.ConvTranspose3d(lower, channels, stride, stride, bias=False)
+        if transposed
+        else nn.Conv3d(lower, channels, 1, bias=False)
+    )
+    merged = channels + skip_channels if options.merge == "concat" else channels
+    block: ConvStage | DecoderBottleneck
+    if spec is None:
+        block = ConvStage(merged, channels, kernel, count=plan.convs_per_stage)
+    else:
+        ratio = spec.ratios(len(plan.channels) - 1)[level]
+        block = DecoderBottleneck(merged, channels, kernel, spec, ratio)
+    return DecoderStage(up, ONE if transposed else stride, block, options.merge)
