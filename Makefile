@@ -1,0 +1,50 @@
+# Two commands: `make train` and `make test`. Both make the environment in .venv first, once.
+PYTHON = python3
+# Folder of real data sets; tests that need one are skipped where it is not given.
+DATA_ROOT =
+
+VENV = .venv
+BIN = $(VENV)/bin
+INSTALLED = $(VENV)/.installed
+RUN_DIR = runs/phantom
+PYTEST_ARGS = -n 2 $(if $(DATA_ROOT),--data-root $(DATA_ROOT))
+
+.PHONY: help setup train test lint format clean
+.DEFAULT_GOAL = help
+
+help:
+	@echo 'make train    train on the embedded data set, evaluate, print scores and a picture'
+	@echo 'make test     lint, types and tests; DATA_ROOT=DIR adds the tests on real data'
+	@echo 'make lint     lint and types alone'
+	@echo 'make format   format the code'
+	@echo 'make setup    make the environment in $(VENV) alone; PYTHON=... chooses the interpreter'
+	@echo 'make clean    remove the run in $(RUN_DIR), so that the next make train begins anew'
+
+setup: $(INSTALLED)
+
+# The stamp is written last: an interrupted set-up is repeated, a finished one is not.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("seg needs Python 3.11 or newer, got " + sys.version.split()[0] + "; name one with PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+# Both scripts return at once where their work is done already.
+train: $(INSTALLED)
+	$(BIN)/python scripts/fetch.py phantom --root data
+	$(BIN)/python scripts/train.py --config configs/phantom.yaml --run_dir $(RUN_DIR) --resume
+
+test: lint
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(RUN_DIR)
