@@ -1,0 +1,196 @@
+"""What a data set looks like: the numbers from which an experiment is planned."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from seg.data.cases import Case, Dataset
+from seg.data.intensity import ChannelIntensity, IntensitySample, pool_intensities, sample_intensities
+from seg.data.nifti import read_volume
+from seg.errors import DataError
+
+SCHEMA_VERSION = 1
+CHUNK_BYTES = 1 << 20
+
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fingerprint:
+    """Geometry, intensities and class sizes of a data set.
+
+    Everything that is listed per case is in the order of ``case_ids``; axes are X, Y, Z after orientation to RAS.
+
+    Attributes:
+        schema_version: Version of this layout.
+        case_ids: Cases, sorted.
+        shapes: Voxels per axis of each case.
+        spacings_mm: Voxel size per axis of each case, in mm.
+        foreground_extents: Voxels per axis of the box around each case's foreground; 0 where it has none.
+        channels: Names of the input channels.
+        intensities: Foreground intensities, per channel.
+        class_names: Names of the foreground classes, from label value 1 upwards.
+        class_volumes_ml: Volume of each foreground class in each case, in ml.
+        digest: SHA-256 of the case ids and of the contents of their files, 64 hexadecimal digits.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    case_ids: tuple[str, ...]
+    shapes: tuple[tuple[int, int, int], ...]
+    spacings_mm: tuple[Triple, ...]
+    foreground_extents: tuple[tuple[int, int, int], ...]
+    channels: tuple[str, ...]
+    intensities: tuple[ChannelIntensity, ...]
+    class_names: tuple[str, ...]
+    class_volumes_ml: tuple[tuple[float, ...], ...]
+    digest: str
+
+    def to_json(self) -> str:
+        """Returns the fingerprint as JSON text that :meth:`from_json` reads back unchanged."""
+        return json.dumps(dataclasses.asdict(self), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> Fingerprint:
+        """Reads what :meth:`to_json` wrote.
+
+        Raises:
+            DataError: The text is not such JSON, or a newer version wrote it.
+        """
+        try:
+            values = json.loads(text)
+            version = int(values["schema_version"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise DataError(f"fingerprint is not readable ({error!r}); make it again from the data set.") from error
+        if version > SCHEMA_VERSION:
+            raise DataError(
+                f"fingerprint has schema version {version}, this program reads up to {SCHEMA_VERSION}; update seg."
+            )
+        try:
+            values["intensities"] = [ChannelIntensity(**channel) for channel in values["intensities"]]
+            return cls(**{key: _frozen(value) for key, value in values.items()})
+        except (TypeError, KeyError) as error:
+            raise DataError(f"fingerprint lacks fields ({error}); make it again from the data set.") from error
+
+
+@dataclass(frozen=True)
+class _CaseSummary:
+    """One case's share of the fingerprint; small, so that volumes can be let go one by one."""
+
+    shape: tuple[int, int, int]
+    spacing_mm: Triple
+    extent: tuple[int, int, int]
+    class_voxels: tuple[int, ...]
+    channels: tuple[IntensitySample, ...]
+
+
+def fingerprint_dataset(dataset: Dataset, *, cases: Sequence[Case] | None = None) -> Fingerprint:
+    """Reads every labelled case once, one volume at a time.
+
+    Percentiles are exact while a case has at most 10,000 foreground voxels; beyond, 10,000 of its order statistics,
+    evenly spaced, stand for them. Voxels that are NaN or infinite are left out of intensities.
+
+    Args:
+        dataset: Data set.
+        cases: Cases to read; null reads all of the data set. Cases without a label are passed over.
+
+    Returns:
+        The fingerprint, the same for the same files in whatever order.
+
+    Raises:
+        DataError: No case has a label, or files cannot be read or do not fit together; all such cases are named.
+    """
+    chosen = sorted((case for case in (cases or dataset.cases) if case.label is not None), key=lambda case: case.id)
+    if not chosen:
+        raise DataError("data set has no case with a label; planning needs at least one.")
+    hasher = hashlib.sha256()
+    problems: list[str] = []
+    summaries: list[_CaseSummary] = []
+    for case in chosen:
+        try:
+            summaries.append(_summarise(case, len(dataset.class_names)))
+            _hash_case(hasher, case)
+        except DataError as error:
+            problems.extend(error.problems)
+    if problems:
+        raise DataError(problems)
+    return Fingerprint(
+        case_ids=tuple(case.id for case in chosen),
+        shapes=tuple(item.shape for item in summaries),
+        spacings_mm=tuple(item.spacing_mm for item in summaries),
+        foreground_extents=tuple(item.extent for item in summaries),
+        channels=tuple(dataset.channel_names),
+        intensities=tuple(
+            pool_intensities([item.channels[index] for item in summaries])
+            for index in range(len(dataset.channel_names))
+        ),
+        class_names=tuple(dataset.class_names[1:]),
+        class_volumes_ml=tuple(_volumes_ml(item) for item in summaries),
+        digest=hasher.hexdigest(),
+    )
+
+
+def _summarise(case: Case, num_classes: int) -> _CaseSummary:
+    if case.label is None:
+        raise DataError(f"case {case.id}: has no label; planning needs one.")
+    label = read_volume(case.label)
+    classes = np.rint(label.array).astype(np.int64)
+    foreground = (classes > 0) & (classes < num_classes)
+    counts = np.bincount(classes[foreground], minlength=num_classes)[1:num_classes]
+    channels = []
+    for path in case.images:
+        image = read_volume(path).array
+        if image.shape != label.array.shape:
+            raise DataError(
+                f"case {case.id}: label shape {label.array.shape} differs from image shape {image.shape}; "
+                "export the label on the image's grid."
+            )
+        channels.append(sample_intensities(image[foreground]))
+    x, y, z = label.array.shape
+    return _CaseSummary(
+        shape=(x, y, z),
+        spacing_mm=label.spacing_mm,
+        extent=_extent(foreground),
+        class_voxels=tuple(int(count) for count in counts),
+        channels=tuple(channels),
+    )
+
+
+def _extent(mask: npt.NDArray[np.bool_]) -> tuple[int, int, int]:
+    def along(axis: int) -> int:
+        hit = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
+        return int(hit[-1] - hit[0] + 1) if hit.size else 0
+
+    return along(0), along(1), along(2)
+
+
+def _volumes_ml(item: _CaseSummary) -> tuple[float, ...]:
+    voxel_ml = float(np.prod(item.spacing_mm)) / 1000
+    return tuple(count * voxel_ml for count in item.class_voxels)
+
+
+def _hash_case(hasher: Any, case: Case) -> None:
+    """Adds a case's id and the digest of each of its files, so that no two lists of files share a byte stream."""
+    hasher.update(case.id.encode() + b"\0")
+    for path in (*case.images, *((case.label,) if case.label is not None else ())):
+        hasher.update(_file_digest(path))
+
+
+def _file_digest(path: Path) -> bytes:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.digest()
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value

@@ -1,0 +1,55 @@
+"""Planning: from a folder of scans to an experiment that trains on them, after nnU-Net's rules.
+
+The rules and where they deviate are written down in docs/planning.md.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from seg.cli import dump_config
+from seg.config import DataConfig
+from seg.data.cases import read_dataset
+from seg.data.fingerprint import fingerprint_dataset
+from seg.planning.header import describe_plan
+from seg.planning.planner import Plan, detect_patient_pattern, experiment_name, plan_experiment
+
+DEFAULT_MEMORY_GIB = 4.0
+
+__all__ = ["DEFAULT_MEMORY_GIB", "Plan", "plan_dataset", "plan_experiment"]
+
+
+def plan_dataset(
+    root: Path,
+    *,
+    layout: Literal["auto", "msd", "nnunet", "manifest"] = "auto",
+    memory_gib: float = DEFAULT_MEMORY_GIB,
+    patient_pattern: str | None = None,
+) -> str:
+    """Reads a data set and plans an experiment on it.
+
+    Args:
+        root: Folder of the data set.
+        layout: Layout of the folder.
+        memory_gib: Memory that the training process may take, in GiB, in fp32; bf16 takes less.
+        patient_pattern: Regular expression whose first group is the patient in a case id. Null takes one that is found
+            in the ids where they end in a frame, visit or the like.
+
+    Returns:
+        YAML text of a complete configuration, commented.
+
+    Raises:
+        ConfigError: The memory does not hold a training step.
+        DataError: The data set cannot be read.
+    """
+    dataset = read_dataset(root, layout=layout, patient_pattern=patient_pattern)
+    pattern = patient_pattern or detect_patient_pattern([case.id for case in dataset.cases])
+    fingerprint = fingerprint_dataset(dataset)
+    plan = plan_experiment(
+        fingerprint,
+        DataConfig(root=str(root), layout=layout, patient_pattern=pattern),
+        name=experiment_name(root),
+        memory_gib=memory_gib,
+    )
+    return dump_config(plan.config, comments=True, header=describe_plan(plan, fingerprint, memory_gib))

@@ -1,0 +1,79 @@
+"""The words at the top of a planned configuration: what was found, what was decided and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from seg.data.fingerprint import Fingerprint
+from seg.planning.planner import Plan
+
+AXES = "XYZ"
+BACKWARD_FACTOR = 3  # a backward pass takes about twice its forward pass
+
+
+def describe_plan(plan: Plan, fingerprint: Fingerprint, memory_gib: float) -> str:
+    """Returns the reasons of a plan, one per line, without comment signs.
+
+    Args:
+        plan: The plan.
+        fingerprint: The data set that it was made for.
+        memory_gib: The budget that it was made for, in GiB.
+    """
+    return "\n".join((*_found(fingerprint), *_decided(plan), *_costs(plan, memory_gib)))
+
+
+def _found(fingerprint: Fingerprint) -> Iterator[str]:
+    shapes, spacings = np.array(fingerprint.shapes), np.array(fingerprint.spacings_mm)
+    yield f"Planned from {len(fingerprint.case_ids)} cases, fingerprint {fingerprint.digest[:16]}."
+    for name, values in (("shape, voxels", shapes), ("spacing, mm", spacings)):
+        yield f"  {name}: median {_by(np.median(values, axis=0))}, {_by(values.min(0))} to {_by(values.max(0))}"
+    for name, channel in zip(fingerprint.channels, fingerprint.intensities, strict=True):
+        yield (
+            f"  channel {name}, foreground: {channel.p00_5:.4g} to {channel.p99_5:.4g} (0.5th to 99.5th percentile), "
+            f"mean {channel.mean:.4g}, SD {channel.std:.4g}"
+        )
+    volumes = np.array(fingerprint.class_volumes_ml)
+    for index, name in enumerate(fingerprint.class_names):
+        present = volumes[volumes[:, index] > 0, index]
+        median = f"median {np.median(present):.3g} ml" if present.size else "no voxel"
+        yield f"  class {index + 1} {name}: {median}, in {present.size} of {len(volumes)} cases"
+
+
+def _decided(plan: Plan) -> Iterator[str]:
+    geometry, sampling = plan.geometry, plan.sampling
+    spacing = _by(geometry.spacing_mm)
+    yield (
+        f"Grid: volumes are resampled to {spacing} mm."
+        if geometry.resampled
+        else f"Grid: every volume has {spacing} mm; nothing is resampled."
+    )
+    if geometry.thick_axis is not None:
+        axis = AXES[geometry.thick_axis]
+        yield (
+            f"Slices along {axis} are thick: patches turn about {axis} alone, and {axis} is pooled only as far as the "
+            f"thinnest volume ({geometry.min_shape[geometry.thick_axis]} voxels) bears."
+        )
+    bottom = tuple(edge // divisor for edge, divisor in zip(sampling.patch, sampling.topology.divisors, strict=True))
+    yield (
+        f"Patch {_by(sampling.patch)} of a median volume of {_by(geometry.median_shape)}; 95 % of cases hold their "
+        f"foreground within {_by(geometry.extent)}; bottom {_by(bottom)}."
+    )
+    yield f"Normalisation: {', '.join(plan.config.data.normalization)}."
+
+
+def _costs(plan: Plan, memory_gib: float) -> Iterator[str]:
+    cost = plan.cost
+    yield (
+        f"Estimated peak of training: {cost.memory_gib('bf16'):.1f} GiB in bf16, {cost.memory_gib('fp32'):.1f} GiB in "
+        f"fp32, of {memory_gib:g} GiB allowed."
+    )
+    yield (
+        f"Estimated work: {cost.gmac:.1f} GMAC forward, about {BACKWARD_FACTOR * cost.gmac:.0f} GMAC a training step "
+        f"of {plan.sampling.batch} patches; {cost.parameters / 1e6:.2f} M parameters."
+    )
+
+
+def _by(values: Sequence[float]) -> str:
+    return " x ".join(f"{float(value):g}" for value in values)

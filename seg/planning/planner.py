@@ -1,0 +1,179 @@
+"""From the fingerprint of a data set to the configuration of an experiment on it."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from seg.config import (
+    AugmentationConfig,
+    BottleneckConfig,
+    CtConfig,
+    DataConfig,
+    ExperimentConfig,
+    NetworkConfig,
+    OptimizerConfig,
+    PatchConfig,
+    SpatialConfig,
+    TrainingConfig,
+)
+from seg.data.fingerprint import Fingerprint
+from seg.errors import ConfigError
+from seg.planning.cost import Cost, step_cost
+from seg.planning.geometry import MIN_BATCH, Geometry, Sampling, plan_geometry, plan_sampling
+from seg.planning.topology import Size, Topology
+
+FIRST_CHANNELS = 16
+MAX_CHANNELS = 128
+SKIP_RATIO = 0.25
+DECODER_RATIO = 0.5
+PLANNED_PRECISION: Literal["fp32", "bf16"] = "fp32"  # what every machine has; bf16 takes less
+TRAINING_SHARE = 0.8
+PASSES = 50
+MIN_STEPS, MAX_STEPS = 1_000, 25_000
+VALIDATIONS = 5
+EMA_SHARE = 0.05
+IN_PLANE_ROTATION_DEG = 30.0
+FOREGROUND_FRACTION = 0.5
+REPEAT = re.compile(r"^(.+?)[_-](?:frame|phase|time|timepoint|tp|visit|session|ses|scan)[_-]?\d+$", re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A planned experiment and what it rests on.
+
+    Attributes:
+        config: The experiment, complete.
+        geometry: Grid and shapes of the data set.
+        sampling: Patch, batch and topology.
+        cost: Estimate of a training step.
+    """
+
+    config: ExperimentConfig
+    geometry: Geometry
+    sampling: Sampling
+    cost: Cost
+
+
+def plan_experiment(fingerprint: Fingerprint, data: DataConfig, *, name: str, memory_gib: float) -> Plan:
+    """Plans an experiment on a data set.
+
+    Args:
+        fingerprint: The data set's.
+        data: Where the data set is and how it splits; its spacing and normalisation are replaced.
+        name: Name of the experiment.
+        memory_gib: Memory that the training process may take, in GiB, in fp32.
+
+    Returns:
+        The plan.
+
+    Raises:
+        ConfigError: Not even two patches of the smallest size fit the memory.
+    """
+    geometry = plan_geometry(fingerprint)
+    classes = len(fingerprint.class_names) + 1
+
+    def cost_of(patch: Size, batch: int, topology: Topology) -> Cost:
+        return step_cost(plan_network(topology), patch, batch, len(fingerprint.channels), classes)
+
+    def memory_of(patch: Size, batch: int, topology: Topology) -> float:
+        return cost_of(patch, batch, topology).memory_gib(PLANNED_PRECISION)
+
+    sampling = plan_sampling(geometry, memory_gib, memory_of)
+    if sampling is None:
+        raise ConfigError(
+            f"memory_gib must hold a training step on {MIN_BATCH} patches of the smallest size, got {memory_gib:g}; "
+            "allow more memory."
+        )
+    steps = plan_steps(len(fingerprint.case_ids), sampling.batch)
+    config = ExperimentConfig(
+        name=name,
+        data=_plan_data(data, fingerprint, geometry),
+        patches=PatchConfig(size=sampling.patch, batch=sampling.batch, foreground_fraction=FOREGROUND_FRACTION),
+        augmentation=AugmentationConfig(spatial=_plan_spatial(geometry)),
+        network=plan_network(sampling.topology),
+        optimizer=OptimizerConfig(warmup_steps=steps // 20),
+        training=TrainingConfig(
+            steps=steps, validate_every=steps // VALIDATIONS, ema_decay=round(1 - 1 / (EMA_SHARE * steps), 4)
+        ),
+    )
+    cost = cost_of(sampling.patch, sampling.batch, sampling.topology)
+    return Plan(config=config, geometry=geometry, sampling=sampling, cost=cost)
+
+
+def plan_network(topology: Topology) -> NetworkConfig:
+    """Returns the network: 16 channels doubling per stage up to 128, skips at 1/4 and decoder stages at 1/2 width."""
+    channels = tuple(min(MAX_CHANNELS, FIRST_CHANNELS * 2**level) for level in range(len(topology.strides)))
+    return NetworkConfig(
+        channels=channels,
+        strides=topology.strides,
+        kernel_sizes=topology.kernel_sizes,
+        skip_bottleneck=BottleneckConfig(ratio=SKIP_RATIO),
+        decoder_bottleneck=BottleneckConfig(ratio=DECODER_RATIO),
+    )
+
+
+def plan_steps(cases: int, batch: int) -> int:
+    """Returns the optimiser steps: 50 passes over 4/5 of the cases, 1,000 to 25,000, a multiple of 100."""
+    wanted = PASSES * cases * TRAINING_SHARE / batch
+    return min(MAX_STEPS, max(MIN_STEPS, round(wanted / 100) * 100))
+
+
+def detect_patient_pattern(case_ids: Sequence[str]) -> str | None:
+    """Finds out whether case ids end in a frame, phase, time point, visit, session or scan of a patient.
+
+    Args:
+        case_ids: Ids of all cases.
+
+    Returns:
+        A pattern whose first group is the patient, or null unless every id fits it and some patient has two cases.
+    """
+    matches = [REPEAT.match(case_id) for case_id in case_ids]
+    patients = Counter(match.group(1) for match in matches if match)
+    return f"(?i){REPEAT.pattern}" if all(matches) and len(patients) < len(case_ids) else None
+
+
+def experiment_name(root: Path) -> str:
+    """Returns the folder's own name without the numbering of MSD and nnU-Net, in lower case."""
+    bare = re.sub(r"^(?:Task|Dataset)\d+_", "", root.resolve().name)
+    return re.sub(r"[^a-z0-9_-]+", "_", bare.lower()).strip("_") or "experiment"
+
+
+def _plan_data(data: DataConfig, fingerprint: Fingerprint, geometry: Geometry) -> DataConfig:
+    normalization: tuple[Literal["zscore", "ct", "none"], ...] = tuple(
+        _normalization_of(channel) for channel in fingerprint.channels
+    )
+    ct = None
+    if "ct" in normalization:
+        ct = CtConfig(
+            lower=tuple(channel.p00_5 for channel in fingerprint.intensities),
+            upper=tuple(channel.p99_5 for channel in fingerprint.intensities),
+            mean=tuple(channel.mean for channel in fingerprint.intensities),
+            std=tuple(channel.std for channel in fingerprint.intensities),
+        )
+    return DataConfig(
+        root=data.root,
+        layout=data.layout,
+        patient_pattern=data.patient_pattern,
+        spacing_mm=geometry.spacing_mm if geometry.resampled else None,
+        normalization=normalization,
+        ct=ct,
+    )
+
+
+def _normalization_of(channel: str) -> Literal["zscore", "ct", "none"]:
+    """Follows nnU-Net's channel names: CT is calibrated, noNorm asks for none, all else is standardised."""
+    known: dict[str, Literal["ct", "none"]] = {"ct": "ct", "nonorm": "none"}
+    return known.get(channel.strip().casefold(), "zscore")
+
+
+def _plan_spatial(geometry: Geometry) -> SpatialConfig:
+    """Turns volumes with a thick axis about that axis alone: other turns would interpolate across thick slices."""
+    if geometry.thick_axis is None:
+        return SpatialConfig()
+    x, y, z = (IN_PLANE_ROTATION_DEG if axis == geometry.thick_axis else 0.0 for axis in range(3))
+    return SpatialConfig(rotation_deg=(x, y, z))

@@ -1,0 +1,100 @@
+"""Strides and kernels per stage, from patch size and voxel spacing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+Size = tuple[int, int, int]
+Triple = tuple[float, float, float]
+
+MIN_EDGE = 4
+MAX_STAGES = 6
+SPACING_FACTOR = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Topology:
+    """Shape of a U-Net along its stages.
+
+    Attributes:
+        strides: Stride per stage and axis; 1 in the first stage, 1 or 2 below.
+        kernel_sizes: Convolution kernel per stage and axis, 1 or 3.
+    """
+
+    strides: tuple[Size, ...]
+    kernel_sizes: tuple[Size, ...]
+
+    @property
+    def divisors(self) -> Size:
+        """Product of the strides per axis: what a patch's edges must be multiples of."""
+        x = y = z = 1
+        for stride in self.strides:
+            x, y, z = x * stride[0], y * stride[1], z * stride[2]
+        return x, y, z
+
+
+def plan_topology(size: Size, spacing_mm: Triple, limits: Size | None = None) -> Topology:
+    """Halves axes while they are long enough and not much coarser than the finest one.
+
+    At each stage an axis is halved if at least twice 4 voxels are left of it and its spacing, as it is at that stage,
+    is below twice the finest spacing among such axes; a single axis left over only if at least three times 4 voxels
+    are left. A kernel is 1 along an axis until its spacing is below twice the finest one, then 3 for all stages below;
+    the bottom has 3 everywhere. An axis of fewer than 3 voxels keeps kernel 1.
+
+    Args:
+        size: Patch size in voxels, before it is rounded up to the divisors.
+        spacing_mm: Voxel size per axis, in mm, > 0.
+        limits: Length per axis below which pooling counts, in voxels, where it is less than the patch's: the length of
+            the shortest volume for an axis that must not be pooled away. Null takes the patch's.
+
+    Returns:
+        Two to six stages: where no axis is long enough to be halved, those of the finest spacing are, once.
+
+    References:
+        Isensee, Jaeger, Kohl, Petersen, Maier-Hein. nnU-Net: a self-configuring method for deep learning-based
+        biomedical image segmentation. 2021. doi:10.1038/s41592-020-01008-z. Deviations: at least two stages and at
+        most six, ``limits``, and kernel 1 along axes of fewer than 3 voxels.
+    """
+    length = [min(edge, limit) for edge, limit in zip(size, limits or size, strict=True)]
+    spacing = list(spacing_mm)
+    kernel = [1, 1, 1]
+    strides: list[Size] = [(1, 1, 1)]
+    kernels: list[Size] = []
+    while True:
+        finest = min(spacing)
+        kernel = [3 if now == 3 or mm / finest < SPACING_FACTOR else 1 for now, mm in zip(kernel, spacing, strict=True)]
+        kernels.append(_along_long_axes(kernel, size))
+        halved = _halved_axes(length, spacing) or (_finest_axes(spacing) if len(strides) == 1 else [])
+        if not halved or len(strides) == MAX_STAGES:
+            break
+        for axis in halved:
+            length[axis] = (length[axis] + 1) // 2
+            spacing[axis] *= 2
+        x, y, z = (2 if axis in halved else 1 for axis in range(3))
+        strides.append((x, y, z))
+    kernels[-1] = _along_long_axes([3, 3, 3], size)
+    return Topology(strides=tuple(strides), kernel_sizes=tuple(kernels))
+
+
+def round_up(size: Size, divisors: Size) -> Size:
+    """Returns the smallest size, in voxels, that holds ``size`` and that the divisors divide."""
+    x, y, z = (-(-edge // divisor) * divisor for edge, divisor in zip(size, divisors, strict=True))
+    return x, y, z
+
+
+def _halved_axes(length: list[int], spacing: list[float]) -> list[int]:
+    long = [axis for axis in range(3) if length[axis] >= 2 * MIN_EDGE]
+    if not long:
+        return []
+    finest = min(spacing[axis] for axis in long)
+    chosen = [axis for axis in long if spacing[axis] / finest < SPACING_FACTOR]
+    return [] if len(chosen) == 1 and length[chosen[0]] < 3 * MIN_EDGE else chosen
+
+
+def _finest_axes(spacing: list[float]) -> list[int]:
+    return [axis for axis in range(3) if spacing[axis] / min(spacing) < SPACING_FACTOR]
+
+
+def _along_long_axes(kernel: list[int], size: Size) -> Size:
+    x, y, z = (edge if length >= 3 else 1 for edge, length in zip(kernel, size, strict=True))
+    return x, y, z
