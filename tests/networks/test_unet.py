@@ -1,0 +1,153 @@
+"""The U-Net against MONAI's DynUNet and against the contract that every network keeps."""
+
+import itertools
+
+import pytest
+import torch
+from monai.networks.nets import DynUNet
+
+from seg.networks import Bottleneck, Options, Plan, UNet
+
+HIPPOCAMPUS = Plan(channels=(32, 64, 128, 256), strides=((1,) * 3, *((2,) * 3,) * 3), kernel_sizes=((3,) * 3,) * 4)
+SMALL = Plan(
+    channels=(4, 6, 8), strides=((1, 1, 1), (1, 2, 2), (2, 2, 2)), kernel_sizes=((1, 3, 3), (3, 3, 3), (3, 3, 3))
+)
+
+
+def dynunet(filters: tuple[int, ...], residual: bool) -> DynUNet:
+    strides = [1, *[2] * (len(filters) - 1)]
+    return DynUNet(3, 1, 3, [3] * len(filters), strides, strides[1:], filters=list(filters), res_block=residual).eval()
+
+
+def our_key(key: str, stages: int) -> str:
+    """Translate the name of a DynUNet parameter."""
+    block, _, rest = key.partition(".")
+    if block == "output_block":
+        return rest.replace("conv.conv.", "heads.0.")
+    if block == "upsamples":
+        index, _, rest = rest.partition(".")
+        prefix = f"decoder.{stages - 2 - int(index)}"
+        if rest.startswith("transp_conv"):
+            return f"{prefix}.up.weight"
+        prefix, rest = f"{prefix}.block", rest.removeprefix("conv_block.")
+    elif block == "downsamples":
+        index, _, rest = rest.partition(".")
+        prefix = f"encoder.{int(index) + 1}"
+    else:
+        prefix = {"input_block": "encoder.0", "bottleneck": f"encoder.{stages - 1}"}[block]
+    layer, _, rest = rest.partition(".")
+    kind, number = layer[:-1], int(layer[-1]) - 1
+    return f"{prefix}.{number}.{kind}.{rest.removeprefix('conv.')}"
+
+
+def residual_key(key: str) -> str:
+    """Adapt a translated name to residual encoder stages."""
+    part = key.split(".")
+    if part[0] == "encoder":
+        part[2:3] = ["project"] if part[2] == "2" else ["convs", part[2]]
+    return ".".join(part)
+
+
+@pytest.mark.parametrize("residual", [False, True])
+def test_outputs_equal_dynunet_given_its_weights(residual):
+    torch.manual_seed(0)
+    filters = (4, 8, 12, 16)
+    reference = dynunet(filters, residual)
+    plan = Plan(channels=filters, strides=HIPPOCAMPUS.strides, kernel_sizes=HIPPOCAMPUS.kernel_sizes)
+    net = UNet(1, 3, plan=plan, options=Options(residual=residual)).eval()
+    for p in reference.parameters():  # norms too, or their order would go unseen
+        torch.nn.init.normal_(p, std=0.5)
+    state = {our_key(k, 4): v for k, v in reference.state_dict().items() if not k.startswith("skip_layers")}
+    net.load_state_dict({residual_key(k): v for k, v in state.items()} if residual else state)
+    x = torch.randn(2, 1, 16, 24, 16)
+    torch.testing.assert_close(net(x), reference(x), rtol=1e-4, atol=1e-4)
+
+
+def test_baseline_has_the_parameters_of_dynunet():
+    net = UNet(1, 3, plan=HIPPOCAMPUS)
+    assert sum(p.numel() for p in net.parameters()) == 5_600_963
+    assert sum(p.numel() for p in net.parameters()) == sum(
+        p.numel() for p in dynunet(HIPPOCAMPUS.channels, False).parameters()
+    )
+
+
+BOTTLENECKS = [
+    (None, None),
+    (Bottleneck(ratio=0.25), None),
+    (Bottleneck(ratio=(0.5, 2.0), activation="prelu", norm=True), None),
+    (None, Bottleneck(ratio=0.5)),
+    (Bottleneck(ratio=1.0, activation="sigmoid"), Bottleneck(ratio=(0.5, 1.5), activation="leaky_relu", norm=True)),
+]
+OPTIONS = [
+    Options(upsample=u, merge=m, residual=r, deep_supervision=d)
+    for u, m, r, d in itertools.product(("transposed", "linear"), ("concat", "add"), (False, True), (False, True))
+]
+
+
+@pytest.mark.parametrize(("skip", "decoder"), BOTTLENECKS)
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_network_contract(skip, decoder, options):
+    torch.manual_seed(0)
+    arguments = {"plan": SMALL, "skip_bottleneck": skip, "decoder_bottleneck": decoder, "options": options}
+    net = UNet(2, 3, **arguments)
+    x = torch.randn(2, 2, 4, 8, 8)
+
+    out = net(x)
+    outputs = out if options.deep_supervision else [out]
+    shapes = [(2, 3, 4, 8, 8), (2, 3, 4, 4, 4)] if options.deep_supervision else [(2, 3, 4, 8, 8)]
+    assert [tuple(o.shape) for o in outputs] == shapes
+
+    sum(o.square().mean() for o in outputs).backward()
+    for name, p in net.named_parameters():
+        assert p.grad is not None, name
+        assert p.grad.isfinite().all(), name
+
+    other = UNet(2, 3, **arguments)
+    other.load_state_dict(net.state_dict())
+    torch.testing.assert_close(other.eval()(x), net.eval()(x), rtol=0, atol=0)
+    assert isinstance(net(x), torch.Tensor)
+
+
+@pytest.mark.parametrize(("skip", "decoder"), BOTTLENECKS)
+@pytest.mark.parametrize("upsample", ["transposed", "linear"])
+@pytest.mark.parametrize("in_channels", [1, 2])
+def test_channels_last_is_kept_throughout(in_channels, upsample, skip, decoder):
+    # In bfloat16, because a float32 convolution of so few voxels goes to a kernel that knows one format alone.
+    net = UNet(
+        in_channels,
+        3,
+        plan=SMALL,
+        skip_bottleneck=skip,
+        decoder_bottleneck=decoder,
+        options=Options(upsample=upsample, residual=True),
+    )
+    broken = []
+
+    def check(module, inputs, output):
+        if not all(t.is_contiguous(memory_format=torch.channels_last_3d) for t in (*inputs, output)):
+            broken.append(module)
+
+    for child in net.children():
+        for module in child.modules():
+            module.register_forward_hook(check)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = net(torch.randn(2, in_channels, 4, 8, 8))
+    assert not broken
+    assert out.dtype == torch.bfloat16
+
+
+def test_shape_error_computes_the_padding():
+    with pytest.raises(ValueError, match="divisible") as error:
+        UNet(1, 3, plan=HIPPOCAMPUS)(torch.zeros(1, 1, 34, 52, 35))
+    assert str(error.value) == (
+        "image shape must be divisible by the network's total stride (8, 8, 8), got (34, 52, 35); "
+        "pad it by (6, 4, 5) voxels to (40, 56, 40)."
+    )
+
+
+def test_wrong_channels_are_named():
+    with pytest.raises(ValueError, match="image must have shape") as error:
+        UNet(1, 3, plan=HIPPOCAMPUS)(torch.zeros(1, 2, 8, 8, 8))
+    assert str(error.value) == (
+        "image must have shape (B, 1, X, Y, Z), got (1, 2, 8, 8, 8); build the network with the channels of the data."
+    )
