@@ -92,7 +92,7 @@ class ResidualStage(nn.Module):
         return F.leaky_relu(self.convs(x) + self.project(x), SLOPE)
 
 
-def initialise(module: nn.Module) -> None:
+def draw_weights(module: nn.Module) -> None:
     """Draw convolution weights from He's normal distribution and set their biases to 0, as nnU-Net does."""
     if isinstance(module, (nn.Conv3d, nn.ConvTranspose3d)):
         nn.init.kaiming_normal_(module.weight, a=SLOPE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from seg.networks.blocks import ConvStage, ResidualStage, initialise
+from seg.networks.blocks import ConvStage, ResidualStage, draw_weights
 from seg.networks.bottleneck import Bottleneck, DecoderBottleneck, SkipBottleneck, interpolate
 from seg.networks.norm import is_exporting
 from seg.networks.plan import ONE, Options, Plan, Triple
@@ -87,7 +87,7 @@ class UNet(nn.Module):
         )
         heads = upper if options.deep_supervision else upper[:1]
         self.heads = nn.ModuleList(nn.Conv3d(c, out_channels, 1) for c in heads)
-        self.apply(initialise)
+        self.apply(draw_weights)
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         """Segment an image of shape (B, C, X, Y, Z).

@@ -51,10 +51,8 @@ def residual_key(key: str) -> str:
 @pytest.mark.parametrize("residual", [False, True])
 def test_outputs_equal_dynunet_given_its_weights(residual):
     torch.manual_seed(0)
-    filters = (4, 8, 12, 16)
-    reference = dynunet(filters, residual)
-    plan = Plan(channels=filters, strides=HIPPOCAMPUS.strides, kernel_sizes=HIPPOCAMPUS.kernel_sizes)
-    net = UNet(1, 3, plan=plan, options=Options(residual=residual)).eval()
+    reference = dynunet(HIPPOCAMPUS.channels, residual)
+    net = UNet(1, 3, plan=HIPPOCAMPUS, options=Options(residual=residual)).eval()
     for p in reference.parameters():  # norms too, or their order would go unseen
         torch.nn.init.normal_(p, std=0.5)
     state = {our_key(k, 4): v for k, v in reference.state_dict().items() if not k.startswith("skip_layers")}

@@ -1,0 +1,170 @@
+"""Parameters and multiply-accumulates of a U-Net, counted from its arguments without building it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+from seg.networks.bottleneck import Bottleneck, projects_back, width
+from seg.networks.plan import Options, Plan, Triple
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageCost:
+    """Cost of one part of the network.
+
+    Attributes:
+        name: `encoder 0` (full resolution) to `bottom`, `skip 0`, `upsample 0`, `decoder 0` and `head 0` and on,
+            numbered by the level of their output.
+        parameters: Learned numbers.
+        macs: Multiply-accumulates of convolutions for one image, evaluation mode.
+    """
+
+    name: str
+    parameters: int = 0
+    macs: int = 0
+
+    def __add__(self, other: StageCost) -> StageCost:
+        return StageCost(name=self.name, parameters=self.parameters + other.parameters, macs=self.macs + other.macs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Complexity:
+    """Cost of a network, part by part in the order of computation.
+
+    Attributes:
+        stages: Cost of every part.
+    """
+
+    stages: tuple[StageCost, ...]
+
+    @property
+    def parameters(self) -> int:
+        """Learned numbers of the whole network."""
+        return sum(stage.parameters for stage in self.stages)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one image in evaluation mode."""
+        return sum(stage.macs for stage in self.stages)
+
+
+def complexity(
+    in_channels: int,
+    out_channels: int,
+    *,
+    plan: Plan,
+    shape: Triple,
+    skip_bottleneck: Bottleneck | None = None,
+    decoder_bottleneck: Bottleneck | None = None,
+    options: Options = Options(),  # noqa: B008 - frozen
+) -> Complexity:
+    """Count what `UNet` with the same arguments costs on one image.
+
+    Multiply-accumulates are those of the convolutions, as torch's FLOP counter has them (two FLOP each); norms,
+    activations, interpolation and additions move bytes and multiply little.
+
+    Args:
+        in_channels: Channels of the image.
+        out_channels: Classes, background included.
+        plan: Channels, strides and kernels per stage.
+        shape: Voxels of the image per axis, divisible by the plan's total stride.
+        skip_bottleneck: As in `UNet`.
+        decoder_bottleneck: As in `UNet`.
+        options: As in `UNet`; the heads of deep supervision below full resolution have parameters but no work
+            in evaluation mode.
+
+    Raises:
+        ValueError: If the total stride does not divide the shape.
+    """
+    if any(n % s for n, s in zip(shape, plan.total_stride, strict=True)):
+        raise ValueError(
+            f"shape must be divisible by the total stride {plan.total_stride}, got {tuple(shape)}; pad the image."
+        )
+    voxels = _voxels_per_level(plan, shape)
+    levels = len(plan.channels) - 1
+    skip_ratios = skip_bottleneck.ratios(levels) if skip_bottleneck else (None,) * levels
+    decoder_ratios = decoder_bottleneck.ratios(levels) if decoder_bottleneck else (None,) * levels
+
+    stages = _encoder(in_channels, plan, options, voxels)
+    for level in reversed(range(levels)):
+        channels, n = plan.channels[level], voxels[level]
+        skip, skip_channels = _skip(level, channels, n, skip_bottleneck, skip_ratios[level], options)
+        # A strided transposed convolution and a 1x1 before the interpolation both work once per lower voxel.
+        taps = prod(plan.strides[level + 1]) if options.upsample == "transposed" else 1
+        up = _conv(plan.channels[level + 1], channels, taps, voxels[level + 1])
+        merged = (channels, skip_channels) if options.merge == "concat" else (channels,)
+        taps = prod(plan.kernel_sizes[level])
+        if decoder_bottleneck is None:
+            block = _convs(sum(merged), channels, taps, n, plan.convs_per_stage)
+        else:
+            # The reduction of concatenated features reads the upsampled ones before their interpolation.
+            early = options.merge == "concat" and options.upsample == "linear"
+            inner = width(channels, decoder_ratios[level] or 0)
+            block = _conv(merged[0], inner, 1, voxels[level + 1] if early else n)
+            block += _conv(sum(merged[1:]), inner, 1, n) + _behind(inner, decoder_bottleneck)
+            block += _convs(inner, inner, taps, n, 1) + _convs(inner, channels, 1, n, 1)
+        stages += [skip, _named(f"upsample {level}", up), _named(f"decoder {level}", block)]
+        if level == 0 or options.deep_supervision:
+            head = _conv(channels, out_channels, 1, n if level == 0 else 0, bias=True)
+            stages.append(_named(f"head {level}", head))
+    return Complexity(stages=tuple(stages))
+
+
+def _voxels_per_level(plan: Plan, shape: Triple) -> list[int]:
+    voxels, n = [], prod(shape)
+    for stride in plan.strides:
+        n //= prod(stride)
+        voxels.append(n)
+    return voxels
+
+
+def _encoder(in_channels: int, plan: Plan, options: Options, voxels: list[int]) -> list[StageCost]:
+    stages = []
+    last = len(plan.channels) - 1
+    for level, channels in enumerate(plan.channels):
+        cost = _convs(in_channels, channels, prod(plan.kernel_sizes[level]), voxels[level], plan.convs_per_stage)
+        if options.residual and (in_channels != channels or prod(plan.strides[level]) > 1):
+            cost += _convs(in_channels, channels, 1, voxels[level], 1)
+        stages.append(_named("bottom" if level == last else f"encoder {level}", cost))
+        in_channels = channels
+    return stages
+
+
+def _skip(
+    level: int, channels: int, voxels: int, spec: Bottleneck | None, ratio: float | None, options: Options
+) -> tuple[StageCost, int]:
+    """Return the cost of a skip and its channels at the merge."""
+    name = f"skip {level}"
+    if spec is None or ratio is None:
+        return StageCost(name=name), channels
+    inner = width(channels, ratio)
+    cost = _named(name, _conv(channels, inner, 1, voxels) + _behind(inner, spec))
+    if projects_back(ratio, options.merge):
+        return cost + _conv(inner, channels, 1, voxels, bias=True), channels
+    return cost, inner
+
+
+def _behind(channels: int, spec: Bottleneck) -> StageCost:
+    """Count the bias or norm of a bottleneck's 1x1 and the slopes of its activation."""
+    shift = 2 * channels if spec.norm else channels
+    return StageCost(name="", parameters=shift + (channels if spec.activation == "prelu" else 0))
+
+
+def _convs(in_channels: int, channels: int, taps: int, voxels: int, count: int) -> StageCost:
+    """Count convolutions in a row, each with an affine norm."""
+    first, rest = _conv(in_channels, channels, taps, voxels), _conv(channels, channels, taps, voxels)
+    return StageCost(
+        name="",
+        parameters=first.parameters + (count - 1) * rest.parameters + 2 * count * channels,
+        macs=first.macs + (count - 1) * rest.macs,
+    )
+
+
+def _conv(in_channels: int, out_channels: int, taps: int, voxels: int, bias: bool = False) -> StageCost:
+    weights = in_channels * out_channels * taps
+    return StageCost(name="", parameters=weights + bias * out_channels, macs=weights * voxels)
+
+
+def _named(name: str, cost: StageCost) -> StageCost:
+    return StageCost(name=name, parameters=cost.parameters, macs=cost.macs)

@@ -1,0 +1,103 @@
+"""Counted cost against torch's FLOP counter, the modules' own parameters and the published table."""
+
+import itertools
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from seg.networks import Bottleneck, Options, Plan, UNet, complexity
+
+PLAN = Plan(
+    channels=(4, 6, 7, 8),
+    strides=((1, 1, 1), (1, 2, 2), (2, 2, 2), (1, 1, 2)),
+    kernel_sizes=((1, 3, 3), (3, 3, 3), (3, 3, 5), (3, 3, 3)),
+)
+SKIPS = [
+    None,
+    Bottleneck(ratio=0.3),
+    Bottleneck(ratio=(0.5, 1.0, 2.0), activation="prelu"),
+    Bottleneck(ratio=1.3, norm=True, activation="sigmoid"),
+]
+DECODERS = [None, Bottleneck(ratio=0.5), Bottleneck(ratio=(1.0, 0.1, 3.0), activation="prelu", norm=True)]
+OPTIONS = [
+    Options(upsample=u, merge=m, residual=r, deep_supervision=r)
+    for u, m, r in itertools.product(("transposed", "linear"), ("concat", "add"), (False, True))
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("skip", SKIPS)
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_equals_what_torch_counts(options, skip, decoder):
+    arguments = {"plan": PLAN, "skip_bottleneck": skip, "decoder_bottleneck": decoder, "options": options}
+    with torch.device("meta"):
+        net = UNet(2, 3, **arguments).eval()
+        image = torch.empty(1, 2, 4, 8, 8)
+    counter = FlopCounterMode(display=False)
+    with counter:
+        net(image)
+    cost = complexity(2, 3, shape=(4, 8, 8), **arguments)
+    assert cost.parameters == sum(p.numel() for p in net.parameters())
+    assert cost.macs * 2 == counter.get_total_flops()
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_counts_any_number_of_convolutions(count):
+    plan = Plan(channels=(4, 6), strides=((1,) * 3, (2,) * 3), kernel_sizes=((3,) * 3,) * 2, convs_per_stage=count)
+    net = UNet(1, 2, plan=plan, options=Options(residual=True))
+    counter = FlopCounterMode(display=False)
+    with counter:
+        net(torch.zeros(1, 1, 4, 4, 4))
+    cost = complexity(1, 2, plan=plan, shape=(4, 4, 4), options=Options(residual=True))
+    assert (cost.parameters, 2 * cost.macs) == (sum(p.numel() for p in net.parameters()), counter.get_total_flops())
+
+
+@pytest.mark.parametrize(
+    ("skip", "decoder", "channels", "million", "gmac", "saved"),
+    [
+        (None, None, (32, 64, 128, 256), 5.60, 19.1, 0),
+        (1 / 4, None, (32, 64, 128, 256), 5.17, 15.9, 17),
+        (1 / 16, None, (32, 64, 128, 256), 5.06, 15.1, 21),
+        (1 / 4, 1 / 2, (32, 64, 128, 256), 4.03, 7.4, 61),
+        (1 / 4, 1 / 4, (32, 64, 128, 256), 3.91, 6.5, 66),
+        (None, None, (16, 16, 16, 16), 0.12, 3.0, 84),
+    ],
+)
+def test_reproduces_the_table_of_the_hippocampus(skip, decoder, channels, million, gmac, saved):
+    plan = Plan(channels=channels, strides=((1,) * 3, *((2,) * 3,) * 3), kernel_sizes=((3,) * 3,) * 4)
+    cost = complexity(
+        1,
+        3,
+        plan=plan,
+        shape=(40, 56, 40),
+        skip_bottleneck=Bottleneck(ratio=skip) if skip else None,
+        decoder_bottleneck=Bottleneck(ratio=decoder) if decoder else None,
+    )
+    assert round(cost.parameters / 1e6, 2) == million
+    assert round(cost.macs / 1e9, 1) == gmac
+    assert round(100 * (1 - cost.macs / 19.14e9)) == saved
+
+
+def test_baseline_of_the_hippocampus_part_by_part():
+    plan = Plan(channels=(32, 64, 128, 256), strides=((1,) * 3, *((2,) * 3,) * 3), kernel_sizes=((3,) * 3,) * 4)
+    cost = complexity(1, 3, plan=plan, shape=(40, 56, 40))
+    assert cost.parameters == 5_600_963
+    assert round(cost.macs / 1e9, 2) == 19.14
+    parts = {stage.name: stage for stage in cost.stages}
+    assert list(parts) == [
+        *("encoder 0", "encoder 1", "encoder 2", "bottom"),
+        *("skip 2", "upsample 2", "decoder 2", "skip 1", "upsample 1", "decoder 1"),
+        *("skip 0", "upsample 0", "decoder 0", "head 0"),
+    ]
+    voxels = 40 * 56 * 40
+    assert parts["encoder 0"].macs == voxels * 27 * (1 * 32 + 32 * 32)
+    assert parts["decoder 0"].macs == voxels * 27 * (64 * 32 + 32 * 32)
+    assert parts["skip 0"].parameters == parts["skip 0"].macs == 0
+    assert parts["head 0"].parameters == 3 * 32 + 3
+
+
+def test_shape_must_be_divisible():
+    with pytest.raises(ValueError, match="divisible") as error:
+        complexity(1, 3, plan=PLAN, shape=(4, 8, 9))
+    assert str(error.value) == "shape must be divisible by the total stride (2, 4, 8), got (4, 8, 9); pad the image."
