@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from seg.data.phantom_scan import PhantomConfig, make_case
 from seg.data.phantom_shapes import CLASS_NAMES
 from seg.errors import DataError
+from seg.files import write_bytes, write_json, write_text
 
 __all__ = ["CLASS_NAMES", "PhantomConfig", "make_case", "write_dataset"]
 
@@ -39,25 +40,21 @@ def write_dataset(root: Path, config: PhantomConfig, *, seed: int) -> Path:
         The root.
 
     Raises:
-        DataError: The folder holds another data set, or cannot be written.
+        DataError: The folder holds another data set.
+        RunError: The folder cannot be written or the disk is full.
     """
     origin = json.loads(json.dumps({"version": GENERATOR_VERSION, "seed": seed, **asdict(config)}))
-    try:
-        known = _is_there(root / "dataset.json", origin)
-        for index in range(config.cases):
-            image_path, label_path = (root / side / f"{_case_id(index)}.nii.gz" for side in ("imagesTr", "labelsTr"))
-            if not (known and image_path.is_file() and label_path.is_file()):
-                image, label = make_case(config, seed=seed, index=index)
-                _write_nifti(image_path, image[0] if config.channels == 1 else np.moveaxis(image, 0, -1), config)
-                _write_nifti(label_path, label, config)
-        if not (known and (root / "splits_final.json").is_file()):
-            _write_json(root / "splits_final.json", _splits(config.cases))
-        if not known:
-            _write_json(root / "dataset.json", _description(config, origin))
-    except OSError as error:
-        raise DataError(
-            f"{root}: a phantom cannot be written here ({error}); free space or name another folder."
-        ) from error
+    known = _is_there(root / "dataset.json", origin)
+    for index in range(config.cases):
+        image_path, label_path = (root / side / f"{_case_id(index)}.nii.gz" for side in ("imagesTr", "labelsTr"))
+        if not (known and image_path.is_file() and label_path.is_file()):
+            image, label = make_case(config, seed=seed, index=index)
+            _write_nifti(image_path, image[0] if config.channels == 1 else np.moveaxis(image, 0, -1), config)
+            _write_nifti(label_path, label, config)
+    if not (known and (root / "splits_final.json").is_file()):
+        write_text(root / "splits_final.json", json.dumps(_splits(config.cases), indent=1) + "\n")
+    if not known:
+        write_json(root / "dataset.json", _description(config, origin))
     return root
 
 
@@ -119,13 +116,5 @@ def _write_nifti(path: Path, array: NDArray[Any], config: PhantomConfig) -> None
     affine[:3, 3] = [-(n - 1) / 2 * step for n, step in zip(config.shape, config.spacing_mm, strict=True)]
     nifti: Any = nibabel.Nifti1Image(array, affine)  # type: ignore[no-untyped-call]
     nifti.header.set_xyzt_units("mm")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{os.getpid()}-{path.name}")
-    nibabel.save(nifti, part)
-    part.replace(path)
-
-
-def _write_json(path: Path, content: Any) -> None:
-    part = path.with_name(f".{os.getpid()}-{path.name}")
-    part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    part.replace(path)
+    # No time of writing in the archive: equal arrays give equal files.
+    write_bytes(path, gzip.compress(nifti.to_bytes(), compresslevel=1, mtime=0))

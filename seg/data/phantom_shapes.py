@@ -195,7 +195,7 @@ def _textured_cells(
     for cell in range(len(middles)):
         direction = int(rng.integers(directions))
         wavelength = WAVELENGTHS_MM[(int(cell_class[cell]) - direction) % len(WAVELENGTHS_MM)]
-        jitter = rng.normal(0, 0.12, (WAVES_PER_CELL, 3))
+        jitter = rng.normal(0, 0.08, (WAVES_PER_CELL, 3))
         waves = 2 * np.pi / wavelength * (DIRECTIONS[direction] + jitter)
         phases = rng.uniform(0, 2 * np.pi, WAVES_PER_CELL)
         inside = nearest == cell

@@ -1,0 +1,329 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from seg.data import phantom
+from seg.data.phantom import CLASS_NAMES, PhantomConfig, make_case, write_dataset
+from seg.data.phantom_shapes import DIRECTIONS, WAVELENGTHS_MM, _textured_cells, smooth_field
+from seg.errors import ConfigError, DataError, RunError
+
+TINY = PhantomConfig(cases=5, spacing_mm=(4.0, 4.0, 4.0))
+PLAIN = PhantomConfig(texture=0.0, noise=0.0, bias_field=0.0, intensity_decades=0.0)
+CASES = 6
+
+
+@pytest.fixture(scope="module")
+def cases() -> list[tuple[np.ndarray, np.ndarray]]:
+    return [make_case(PhantomConfig(), seed=0, index=index) for index in range(CASES)]
+
+
+@pytest.fixture(scope="module")
+def plain_case() -> tuple[np.ndarray, np.ndarray]:
+    return make_case(PLAIN, seed=0, index=0)
+
+
+def test_same_seed_gives_the_same_bits_and_another_seed_or_index_other_ones(
+    cases: list[tuple[np.ndarray, np.ndarray]],
+) -> None:
+    image, label = make_case(PhantomConfig(), seed=0, index=1)
+    assert image.tobytes() == cases[1][0].tobytes()
+    assert label.tobytes() == cases[1][1].tobytes()
+    for seed, index in ((1, 1), (0, 2)):
+        other_image, other_label = make_case(PhantomConfig(), seed=seed, index=index)
+        assert not np.array_equal(image, other_image)
+        assert not np.array_equal(label, other_label)
+
+
+def test_a_case_does_not_depend_on_the_number_of_cases(cases: list[tuple[np.ndarray, np.ndarray]]) -> None:
+    image, label = make_case(PhantomConfig(cases=5), seed=0, index=3)
+    assert np.array_equal(image, cases[3][0])
+    assert np.array_equal(label, cases[3][1])
+
+
+def test_arrays_have_the_shape_and_type_of_the_contract(cases: list[tuple[np.ndarray, np.ndarray]]) -> None:
+    for image, label in cases:
+        assert (image.shape, image.dtype) == ((1, 40, 48, 40), np.float32)
+        assert (label.shape, label.dtype) == ((40, 48, 40), np.uint8)
+        assert np.isfinite(image).all()
+        assert image.min() >= 0
+        assert set(np.unique(label)) == set(range(len(CLASS_NAMES)))
+
+
+def test_class_volumes_are_of_very_different_sizes(cases: list[tuple[np.ndarray, np.ndarray]]) -> None:
+    volumes = np.array([np.bincount(label.ravel(), minlength=7) for _, label in cases])
+    means = dict(zip(CLASS_NAMES, volumes.mean(0), strict=True))
+    assert 0.85 < means["background"] / volumes[0].sum() < 0.95
+    assert means["lobe_a"] + means["lobe_b"] > 20 * means["nodule"]
+    assert 5 < means["cortex"] / means["posterior"] < 15
+    assert volumes[:, 1:].min() >= 20
+
+
+def test_structures_that_belong_together_touch(cases: list[tuple[np.ndarray, np.ndarray]]) -> None:
+    groups = {name: np.array([name == other for other in CLASS_NAMES]) for name in CLASS_NAMES}
+    groups["organ"] = groups["lobe_a"] | groups["lobe_b"]
+    pairs = (("lobe_a", "lobe_b"), ("anterior", "posterior"), ("cortex", "organ"), ("nodule", "organ"))
+    for _, label in cases:
+        for first, second in (*pairs, ("posterior", "organ")):
+            grown = ndimage.binary_dilation(groups[first][label])
+            assert (grown & groups[second][label]).any(), f"{first} does not touch {second}"
+
+
+def test_the_anterior_part_lies_in_front_of_the_posterior_one(cases: list[tuple[np.ndarray, np.ndarray]]) -> None:
+    for _, label in cases:
+        assert np.argwhere(label == 3)[:, 1].mean() > np.argwhere(label == 4)[:, 1].mean() + 5
+
+
+def test_classes_of_one_tissue_share_their_intensity(plain_case: tuple[np.ndarray, np.ndarray]) -> None:
+    image, label = plain_case
+    values = {}
+    for index in range(1, 7):
+        core = ndimage.binary_erosion(label == index)
+        values[index] = np.median(image[0][core]) if core.any() else np.median(image[0][label == index])
+    assert values[1] == pytest.approx(values[2], abs=1e-4)
+    for index in (4, 5, 6):
+        assert values[index] == pytest.approx(values[3], abs=1e-4)
+    assert abs(values[1] - values[3]) > 15
+
+
+def test_without_texture_bias_and_noise_every_voxel_is_a_mixture_in_eighths_of_four_values(
+    plain_case: tuple[np.ndarray, np.ndarray],
+) -> None:
+    image, _ = plain_case
+    levels, counts = np.unique(image.round(3), return_counts=True)
+    pure = np.sort(levels[np.argsort(counts)[-4:]])
+    assert counts[np.isin(levels, pure)].sum() > 0.85 * image.size
+    parts = np.array(
+        [(a, b, c, 8 - a - b - c) for a in range(9) for b in range(9 - a) for c in range(9 - a - b)], float
+    )
+    mixtures = parts / 8 @ pure
+    distance = np.abs(levels[:, None] - mixtures).min(1)
+    assert distance.max() < 5e-3
+    # Partial volume exists: values strictly between two pure ones, seven steps of one eighth apart.
+    between = levels[(levels > pure[2] + 1e-2) & (levels < pure[3] - 1e-2)]
+    eighths = pure[2] + (pure[3] - pure[2]) * np.arange(1, 8) / 8
+    assert all(np.abs(between - value).min() < 5e-3 for value in eighths)
+
+
+def test_partial_volume_lies_at_borders_only(plain_case: tuple[np.ndarray, np.ndarray]) -> None:
+    image, label = plain_case
+    levels, counts = np.unique(image[0].round(3), return_counts=True)
+    pure = np.isin(image[0].round(3), levels[np.argsort(counts)[-4:]])
+    core = ndimage.binary_erosion(np.isin(label, (1, 2)), iterations=2)
+    assert pure[core].mean() > 0.97, "only vessels cross the organ"
+    border = (label == 6) & ndimage.binary_dilation(label == 0)
+    assert pure[border].mean() < 0.5
+
+
+def test_a_coarser_grid_keeps_the_physical_volumes(cases: list[tuple[np.ndarray, np.ndarray]]) -> None:
+    config = PhantomConfig(spacing_mm=(0.8, 1.0, 2.0))
+    for index, (_, fine) in enumerate(cases[:2]):
+        _, coarse = make_case(config, seed=0, index=index)
+        assert coarse.shape == (50, 48, 20)
+        expected = np.bincount(fine.ravel(), minlength=7)
+        volumes = np.bincount(coarse.ravel(), minlength=7) * (0.8 * 1.0 * 2.0)
+        np.testing.assert_allclose(volumes[[0, 1, 2, 6]], expected[[0, 1, 2, 6]], rtol=0.08)
+        np.testing.assert_allclose(volumes[3:6], expected[3:6], rtol=0.25)
+
+
+def test_a_larger_field_of_view_scales_the_anatomy() -> None:
+    small = make_case(TINY, seed=3, index=0)[1]
+    config = dataclasses.replace(TINY, extent_mm=(80.0, 96.0, 80.0), spacing_mm=(8.0, 8.0, 8.0))
+    assert np.array_equal(small, make_case(config, seed=3, index=0)[1])
+
+
+def test_noise_and_channels_leave_the_anatomy_alone(cases: list[tuple[np.ndarray, np.ndarray]]) -> None:
+    config = PhantomConfig(channels=3, noise=0.2, bias_field=0.4, texture=0.0)
+    image, label = make_case(config, seed=0, index=0)
+    assert image.shape == (3, 40, 48, 40)
+    assert np.array_equal(label, cases[0][1])
+    for first, second in ((0, 1), (0, 2), (1, 2)):
+        assert abs(np.corrcoef(image[first].ravel(), image[second].ravel())[0, 1]) < 0.97
+
+
+def test_structures_beyond_num_classes_stay_visible_as_background(
+    plain_case: tuple[np.ndarray, np.ndarray],
+) -> None:
+    image, label = make_case(dataclasses.replace(PLAIN, num_classes=3), seed=0, index=0)
+    assert np.array_equal(image, plain_case[0])
+    assert set(np.unique(label)) == {0, 1, 2}
+    assert (label[plain_case[1] == 3] == 0).mean() > 0.8
+
+
+def test_intensity_scale_differs_between_cases_by_orders_of_magnitude(
+    cases: list[tuple[np.ndarray, np.ndarray]],
+) -> None:
+    scales = np.array([np.percentile(image, 99) for image, _ in cases])
+    assert scales.max() / scales.min() > 30
+    config = PhantomConfig(intensity_decades=0.0, spacing_mm=(4.0, 4.0, 4.0))
+    even = np.array([np.percentile(make_case(config, seed=0, index=index)[0], 99) for index in range(CASES)])
+    assert even.max() / even.min() < 2.5
+
+
+def test_noise_in_air_follows_the_rayleigh_distribution() -> None:
+    config = dataclasses.replace(PLAIN, noise=0.05, contrast_modes=1, distractors=0)
+    clean = make_case(dataclasses.replace(config, noise=0.0), seed=0, index=0)[0]
+    noisy = make_case(config, seed=0, index=0)[0]
+    # Mode 1 has air at 0 up to the jitter of the case: E[M^2] = s^2 + 2 sigma^2 for a Rician magnitude M.
+    air = clean == clean[0, 0, 0, 0]
+    assert air.sum() > 1000
+    expected = float(clean[0, 0, 0, 0]) ** 2 + 2 * 5.0**2
+    assert float((noisy[air].astype(float) ** 2).mean()) == pytest.approx(expected, rel=0.05)
+
+
+def test_bias_field_multiplies_the_image_with_the_stated_spread() -> None:
+    ratios = []
+    for index in range(4):
+        clean, _ = make_case(PLAIN, seed=0, index=index)
+        biased, _ = make_case(dataclasses.replace(PLAIN, bias_field=0.3), seed=0, index=index)
+        ratios.append(np.log(biased[clean > 5] / clean[clean > 5]))
+        step = np.abs(np.diff(np.log((biased + 1e-9) / (clean + 1e-9))[0], axis=0))[12:28, 12:36, 12:28]
+        assert step.max() < 0.15, "the field is smooth"
+    assert np.sqrt(np.concatenate(ratios) ** 2).mean() == pytest.approx(0.25, abs=0.1)
+
+
+def test_smooth_field_has_unit_power_and_one_shape_on_every_grid() -> None:
+    fine = [np.linspace(-1, 1, 65, dtype=np.float32)] * 3
+    field = smooth_field(fine, 2, np.random.default_rng(4))
+    middle = [(np.arange(64, dtype=np.float32) + 0.5) / 32 - 1] * 3
+    assert float((smooth_field(middle, 2, np.random.default_rng(4)) ** 2).mean()) == pytest.approx(1, abs=1e-3)
+    coarse = smooth_field([axis[::4] for axis in fine], 2, np.random.default_rng(4))
+    np.testing.assert_allclose(field[::4, ::4, ::4], coarse, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [0, 1, 2])
+def test_textures_of_a_class_have_their_own_directions_and_wavelengths(kind: int) -> None:
+    axis = np.arange(48, dtype=np.float32)
+    points = np.stack(np.meshgrid(axis, axis, axis, indexing="ij")).reshape(3, -1)
+    rng = np.random.default_rng(kind)
+    seen = set()
+    for _ in range(8):
+        found, texture = _textured_cells(points, np.full((1, 3), 24.0), (kind,), 6, rng)
+        assert set(found) == {kind}
+        power = np.abs(np.fft.fftn(texture.reshape(48, 48, 48))).ravel() ** 2
+        frequency = np.stack(np.meshgrid(*[np.fft.fftfreq(48)] * 3, indexing="ij")).reshape(3, -1)
+        # Power-weighted: the axis of the second moment is the waves' direction, its size their squared frequency.
+        moment = (frequency * power) @ frequency.T / power.sum()
+        sizes, axes = np.linalg.eigh(moment)
+        direction = int(np.abs(DIRECTIONS @ axes[:, -1]).argmax())
+        wavelength = int(np.abs(np.log(sizes[-1] ** -0.5 / np.array(WAVELENGTHS_MM))).argmin())
+        assert (direction + wavelength) % 3 == kind
+        seen.add((direction, wavelength))
+    assert len({direction for direction, _ in seen}) > 2
+    assert len({wavelength for _, wavelength in seen}) > 1
+
+
+def test_written_folder_is_a_readable_decathlon_data_set(tmp_path: Path) -> None:
+    config = PhantomConfig(cases=7, spacing_mm=(4.0, 4.0, 8.0), channels=2)
+    assert write_dataset(tmp_path / "phantom", config, seed=5) == tmp_path / "phantom"
+    root = tmp_path / "phantom"
+    description = json.loads((root / "dataset.json").read_text())
+    assert description["labels"] == {str(index): name for index, name in enumerate(CLASS_NAMES)}
+    assert description["modality"] == {"0": "MRI", "1": "MRI"}
+    assert description["numTraining"] == len(description["training"]) == 7
+    for index, item in enumerate(description["training"]):
+        image, label = nibabel.load(root / item["image"]), nibabel.load(root / item["label"])
+        expected_image, expected_label = make_case(config, seed=5, index=index)
+        assert nibabel.aff2axcodes(image.affine) == ("R", "A", "S")
+        assert image.header.get_zooms()[:3] == label.header.get_zooms() == (4.0, 4.0, 8.0)
+        assert np.array_equal(image.affine, label.affine)
+        assert label.get_data_dtype() == np.uint8
+        assert np.array_equal(np.moveaxis(image.get_fdata(dtype=np.float32), -1, 0), expected_image)
+        assert np.array_equal(np.asarray(label.dataobj), expected_label)
+
+
+def test_five_folds_hold_out_every_case_once(tmp_path: Path) -> None:
+    write_dataset(tmp_path, dataclasses.replace(TINY, cases=12), seed=0)
+    splits = json.loads((tmp_path / "splits_final.json").read_text())
+    names = {path.name.removesuffix(".nii.gz") for path in (tmp_path / "imagesTr").iterdir()}
+    assert len(splits) == 5
+    assert sorted(case for split in splits for case in split["val"]) == sorted(names)
+    for split in splits:
+        assert set(split["train"]) == names - set(split["val"])
+
+
+def _bytes(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def test_equal_arguments_give_equal_files(tmp_path: Path) -> None:
+    first, second = (write_dataset(tmp_path / name, TINY, seed=2) for name in "ab")
+    assert _bytes(first) == _bytes(second)
+
+
+def test_an_identical_set_is_kept_and_only_gaps_are_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = _bytes(write_dataset(tmp_path, TINY, seed=2))
+    (tmp_path / "labelsTr" / "phantom_003.nii.gz").unlink()
+    made: list[int] = []
+
+    def counted(config: PhantomConfig, *, seed: int, index: int) -> Any:
+        made.append(index)
+        return make_case(config, seed=seed, index=index)
+
+    monkeypatch.setattr(phantom, "make_case", counted)
+    assert _bytes(write_dataset(tmp_path, TINY, seed=2)) == before
+    assert made == [3]
+
+
+def test_an_interrupted_write_leaves_no_description_and_can_be_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(config: PhantomConfig, *, seed: int, index: int) -> Any:
+        if index == 2:
+            raise KeyboardInterrupt
+        return make_case(config, seed=seed, index=index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(phantom, "make_case", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            write_dataset(tmp_path / "cut", TINY, seed=0)
+    assert not (tmp_path / "cut" / "dataset.json").exists()
+    # Files left by other settings are not taken for this set's.
+    assert _bytes(write_dataset(tmp_path / "cut", TINY, seed=1)) == _bytes(
+        write_dataset(tmp_path / "whole", TINY, seed=1)
+    )
+
+
+def test_another_phantom_in_the_folder_is_refused_by_name_and_value(tmp_path: Path) -> None:
+    before = _bytes(write_dataset(tmp_path, TINY, seed=0))
+    with pytest.raises(DataError) as caught:
+        write_dataset(tmp_path, dataclasses.replace(TINY, noise=0.1), seed=1)
+    assert str(caught.value) == (
+        f"{tmp_path}/dataset.json: a phantom must have the settings it was made with, but differs (seed 0 there, 1 "
+        "asked for, noise 0.04 there, 0.1 asked for); name another folder or delete this one."
+    )
+    assert _bytes(tmp_path) == before
+
+
+@pytest.mark.parametrize("content", ['{"name": "Hippocampus"}', "not JSON", "[]"])
+def test_a_foreign_data_set_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "dataset.json").write_text(content)
+    with pytest.raises(DataError, match=r"a phantom never replaces another data set; name another folder\."):
+        write_dataset(tmp_path, TINY, seed=0)
+    assert (tmp_path / "dataset.json").read_text() == content
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match=r"file/phantom/imagesTr/phantom_000\.nii\.gz: must be writable"):
+        write_dataset(tmp_path / "file" / "phantom", TINY, seed=0)
+
+
+def test_all_broken_rules_are_reported_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        PhantomConfig(cases=4, noise=-0.5, spacing_mm=(1.0, 0.0, 1.0))
+    assert caught.value.problems == (
+        "phantom.cases must be in [5, 10000], got 4.",
+        "phantom.noise must be in [0, 1], got -0.5.",
+        "phantom.spacing_mm must be in (0, 1000) mm along each axis, got (1.0, 0.0, 1.0).",
+    )
+    with pytest.raises(ConfigError) as caught:
+        PhantomConfig(spacing_mm=(1.0, 1.0, 30.0))
+    assert str(caught.value) == "phantom.spacing_mm must leave 2 voxels along each axis, got a grid of (40, 48, 1)."
