@@ -1,0 +1,78 @@
+"""Size of files and constructors: what grows past a page or a handful of arguments is two things."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = ("seg", "scripts", "tests")
+MAX_LINES = 250
+MAX_ARGUMENTS = 7
+# A file that is longer says so in its module docstring, with the reason: "Length: one table of 300 constants."
+REASON = "Length:"
+
+
+def problems(source: str) -> list[str]:
+    """Names what breaks the rules in the text of one module."""
+    tree = ast.parse(source)
+    found = []
+    lines = len(source.splitlines())
+    if lines > MAX_LINES and REASON not in (ast.get_docstring(tree) or ""):
+        found.append(
+            f"must have at most {MAX_LINES} lines, got {lines}; split it, or give a '{REASON}' in its docstring."
+        )
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            found += [
+                f"{node.name} must take at most {MAX_ARGUMENTS} arguments, got {count}; group what belongs together."
+                for count in map(arguments, node.body)
+                if count > MAX_ARGUMENTS
+            ]
+    return found
+
+
+def arguments(node: ast.stmt) -> int:
+    """Counts the arguments of a constructor, self left out; 0 for any other statement.
+
+    Fields of a dataclass do not count: a configuration group is named field by field, by keyword alone.
+    """
+    if not isinstance(node, ast.FunctionDef) or node.name not in ("__init__", "__new__"):
+        return 0
+    parts = node.args
+    plain = len(parts.posonlyargs) + len(parts.args) + len(parts.kwonlyargs) - 1
+    return plain + (parts.vararg is not None) + (parts.kwarg is not None)
+
+
+def files() -> list[Path]:
+    return [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def test_every_file_keeps_the_rules() -> None:
+    assert files()
+    found = [f"{path.relative_to(ROOT)}: {problem}" for path in files() for problem in problems(path.read_text())]
+    assert found == []
+
+
+def constructor(count: int, star: str = "") -> str:
+    names = ", ".join(f"a{i}" for i in range(count))
+    return f"class C:\n    def __init__(self, {names}{star}): ...\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("x = 1\n" * 250, []),
+        ("x = 1\n" * 251, ["must have at most 250 lines, got 251; split it, or give a 'Length:' in its docstring."]),
+        ('"""Tables.\n\nLength: one table of 251 constants.\n"""\n' + "x = 1\n" * 251, []),
+        (constructor(7), []),
+        (constructor(8), ["C must take at most 7 arguments, got 8; group what belongs together."]),
+        (constructor(7, ", **rest"), ["C must take at most 7 arguments, got 8; group what belongs together."]),
+        (constructor(6, ", *, b, c"), ["C must take at most 7 arguments, got 8; group what belongs together."]),
+        (constructor(8).replace("__init__", "forward"), []),
+    ],
+)
+def test_the_rules_themselves(source: str, found: list[str]) -> None:
+    assert problems(source) == found

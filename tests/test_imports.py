@@ -1,0 +1,152 @@
+"""Imports point one way: each module of `seg` belongs to a layer and imports from lower layers only."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# From the bottom up. A name is a module or package directly below `seg`; those of one layer are siblings.
+LAYERS: tuple[frozenset[str], ...] = tuple(
+    frozenset(names.split())
+    for names in (
+        "errors",
+        "config files",
+        "cli networks data losses metrics inference optim hardware figures",
+        "planning module callbacks prediction",
+        "experiment",
+        "benchmark evaluation",
+        "pipeline",
+        "ablation export",
+        "scripts",
+    )
+)
+LEVELS = {name: level for level, names in enumerate(LAYERS) for name in names}
+
+# Third-party packages that a module may import at most; modules that are not named here may import any dependency.
+ALLOWED = {
+    "errors": frozenset[str](),
+    "config": frozenset[str](),
+    "files": frozenset[str](),
+    "networks": frozenset({"torch"}),
+    "cli": frozenset({"jsonargparse", "yaml"}),
+    "scripts": frozenset[str](),
+}
+
+# `lightning` bundles what the project does not use, and releases of it were compromised; pytorch_lightning is enough.
+FORBIDDEN = frozenset({"lightning", "pickle", "cloudpickle", "dill"})
+
+DISTRIBUTIONS = {"yaml": "pyyaml"}
+
+
+def imported(source: str, package: str) -> Iterator[str]:
+    """Yields the dotted name of all that a module imports, in functions and for type checkers too.
+
+    `package` is the package that relative imports start from. `from seg import x` gives `seg.x`.
+    """
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package.rsplit(".", node.level - 1)[0] if node.level else ""
+            module = ".".join(part for part in (base, node.module) if part)
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def violations(name: str, source: str, package: str = "seg") -> list[str]:
+    """Names every import of the module or package `name` that breaks the rule."""
+    if name not in LEVELS:
+        return [f"seg.{name} is in no layer; add it to LAYERS in tests/test_imports.py."]
+    found = []
+    for target in imported(source, package):
+        top, _, rest = target.partition(".")
+        if top == "seg":
+            other = rest.split(".")[0]
+            if other == name or other.startswith("__"):
+                continue
+            if name == "networks" or LEVELS.get(other, len(LAYERS)) >= LEVELS[name]:
+                found.append(f"{name} must import from lower layers only, got {target}.")
+        elif top in FORBIDDEN:
+            found.append(f"{name} must not import {top}.")
+        elif top not in sys.stdlib_module_names and top not in ALLOWED.get(name, {top}):
+            found.append(
+                f"{name} must import {', '.join(['the standard library', *sorted(ALLOWED[name])])} only, got {target}."
+            )
+    return found
+
+
+def modules() -> list[tuple[str, Path]]:
+    """Pairs each Python file of seg/ and scripts/ with its name in LAYERS."""
+    pairs = [
+        (path.relative_to(ROOT / "seg").parts[0].removesuffix(".py"), path)
+        for path in sorted((ROOT / "seg").rglob("*.py"))
+        if path != ROOT / "seg" / "__init__.py"
+    ]
+    return pairs + [("scripts", path) for path in sorted((ROOT / "scripts").glob("*.py"))]
+
+
+def test_every_import_points_down() -> None:
+    found = []
+    for name, path in modules():
+        package = ".".join(path.relative_to(ROOT).parent.parts)
+        found += [f"{path.relative_to(ROOT)}: {problem}" for problem in violations(name, path.read_text(), package)]
+    assert found == []
+
+
+def test_the_root_of_the_package_imports_nothing() -> None:
+    # `import seg.errors` runs seg/__init__.py first: whatever stood there would reach every layer.
+    assert list(imported((ROOT / "seg" / "__init__.py").read_text(), "seg")) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "message"),
+    [
+        ("config", "import torch", "config must import the standard library only, got torch."),
+        ("networks", "import monai", "networks must import the standard library, torch only, got monai."),
+        ("networks", "from seg.config import X", "networks must import from lower layers only, got seg.config.X."),
+        ("networks", "from ..errors import E", "networks must import from lower layers only, got seg.errors.E."),
+        ("metrics", "from seg.data import x", "metrics must import from lower layers only, got seg.data.x."),
+        ("metrics", "from seg import data", "metrics must import from lower layers only, got seg.data."),
+        ("data", "def f():\n    import seg.module", "data must import from lower layers only, got seg.module."),
+        ("evaluation", "import seg.unheard_of", "evaluation must import from lower layers only, got seg.unheard_of."),
+        ("module", "from lightning import Trainer", "module must not import lightning."),
+        ("module", "import pickle", "module must not import pickle."),
+        ("new", "", "seg.new is in no layer; add it to LAYERS in tests/test_imports.py."),
+    ],
+)
+def test_a_violation_is_named(name: str, source: str, message: str) -> None:
+    package = "seg.networks" if name == "networks" else "seg"
+    assert violations(name, source, package) == [message]
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("networks", "import math\nimport torch\nfrom torch import nn\nfrom seg.networks.blocks import ConvStage"),
+        ("networks", "from .blocks import ConvStage\nfrom . import blocks"),
+        ("module", "import pytorch_lightning\nfrom seg.networks import UNet\nfrom seg import __version__"),
+        ("scripts", "import sys\nfrom seg.cli import main\nfrom seg.ablation import run"),
+    ],
+)
+def test_what_points_down_is_let_through(name: str, source: str) -> None:
+    assert violations(name, source, "seg.networks") == []
+
+
+def test_every_third_party_import_is_a_declared_dependency() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    names = {re.split(r"[\[<>=~! ]", entry)[0].lower().replace("_", "-") for entry in declared}
+    tops = {
+        target.split(".")[0]
+        for _, path in modules()
+        for target in imported(path.read_text(), ".".join(path.relative_to(ROOT).parent.parts))
+    }
+    third_party = tops - sys.stdlib_module_names - {"seg"}
+    wanted = {DISTRIBUTIONS.get(top, top.replace("_", "-")) for top in third_party}
+    assert wanted <= names
