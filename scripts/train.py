@@ -1,0 +1,24 @@
+"""Train on a data set, then predict, score and draw the held-out cases."""
+
+from __future__ import annotations
+
+from seg.cli import parse_train, run
+
+
+def main() -> int:
+    """Runs the command line."""
+    arguments = parse_train()
+    # Imported only now: --help and wrong use need no torch.
+    from seg.pipeline import train
+
+    return train(
+        arguments.config,
+        run_dir=arguments.run_dir,
+        folds=arguments.folds,
+        resume=arguments.resume,
+        init_from=arguments.init_from,
+    )
+
+
+if __name__ == "__main__":
+    run(main)

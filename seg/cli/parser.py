@@ -1,0 +1,50 @@
+"""An argument parser whose complaints are the project's own."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import NoReturn
+
+from seg.cli.loading import unknown
+from seg.errors import ConfigError
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that raises where argparse would print and exit, and suggests what was meant.
+
+    Args:
+        usage: One line of usage; argparse's own would name a hundred options.
+        description: What the script does.
+    """
+
+    def __init__(self, usage: str, description: str) -> None:
+        super().__init__(usage=usage, description=description, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """Raises a ConfigError with the message."""
+        raise ConfigError(f"{message}; see --help.")
+
+    def parse(self, argv: Sequence[str] | None, *, fields: Sequence[str] = ()) -> tuple[argparse.Namespace, list[str]]:
+        """Reads arguments.
+
+        Args:
+            argv: Arguments; None takes the process's own.
+            fields: Names of options whose values lie in ``overrides``.
+
+        Returns:
+            The options, and a sentence for each argument that is none of them.
+        """
+        options, rest = self.parse_known_args(argv)
+        known = [f"--{name}" for name in (*vars(options), *fields) if name != "overrides"]
+        problems: list[str] = []
+        value_follows = False
+        for argument in rest:
+            if argument.startswith("--"):
+                problems.append(unknown("option", argument.partition("=")[0], known))
+                value_follows = "=" not in argument
+            elif value_follows:
+                value_follows = False
+            else:
+                problems.append(f"unexpected argument {argument!r}; options have the form --name VALUE.")
+        return options, problems

@@ -1,0 +1,32 @@
+"""How a script ends: its exit code, and sentences in place of tracebacks for what the user can mend."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from seg.errors import SegError
+
+DONE, WRONG_USE, INTERRUPTED = 0, 2, 130
+
+
+def run(main: Callable[[], int | None]) -> NoReturn:
+    """Calls a script's main function and exits with its code.
+
+    Exit codes: what `main` returns (0 done, 1 some cases failed), 2 for wrong use or unreadable input, 130 where the
+    user interrupts.
+
+    Args:
+        main: Returns the exit code, or None for 0.
+    """
+    try:
+        code = main() or DONE
+    except SegError as error:
+        for problem in error.problems:
+            print(f"error: {problem}", file=sys.stderr)
+        code = WRONG_USE
+    except KeyboardInterrupt:
+        print("\ninterrupted; files that were complete before are kept.", file=sys.stderr)
+        code = INTERRUPTED
+    sys.exit(code)
