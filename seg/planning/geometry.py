@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from seg.data.fingerprint import Fingerprint
-from seg.planning.topology import Size, Topology, Triple, plan_topology, round_up
+from seg.planning.topology import MIN_EDGE, Size, Topology, Triple, plan_topology, round_up
 
 ANISOTROPY = 3.0
 THICK_PERCENTILE = 10.0
@@ -144,7 +144,11 @@ def _preferred_patch(geometry: Geometry) -> Size:
     inverse = 1 / np.array(geometry.spacing_mm)
     cube = np.rint(inverse * (START_VOXELS / inverse.prod()) ** (1 / 3))
     context = np.ceil(np.array(geometry.extent) * EXTENT_MARGIN)
-    return _size(np.maximum(1, np.minimum(np.minimum(cube, geometry.median_shape), context)))
+    preferred = np.maximum(1, np.minimum(np.minimum(cube, geometry.median_shape), context))
+    if preferred.max() < MIN_EDGE:
+        # Halved once, so small a patch would leave a single voxel, which has no variance to normalise by.
+        preferred[int(np.argmin(geometry.spacing_mm))] = MIN_EDGE
+    return _size(preferred)
 
 
 def _pooling_limits(geometry: Geometry) -> Size:

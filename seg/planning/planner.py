@@ -22,7 +22,8 @@ from seg.config import (
     TrainingConfig,
 )
 from seg.data.fingerprint import Fingerprint
-from seg.errors import ConfigError
+from seg.data.intensity import ChannelIntensity
+from seg.errors import ConfigError, DataError
 from seg.planning.cost import Cost, step_cost
 from seg.planning.geometry import MIN_BATCH, Geometry, Sampling, plan_geometry, plan_sampling
 from seg.planning.topology import Size, Topology
@@ -73,6 +74,7 @@ def plan_experiment(fingerprint: Fingerprint, data: DataConfig, *, name: str, me
 
     Raises:
         ConfigError: Not even two patches of the smallest size fit the memory.
+        DataError: A CT channel has one intensity throughout the foreground.
     """
     geometry = plan_geometry(fingerprint)
     classes = len(fingerprint.class_names) + 1
@@ -147,21 +149,32 @@ def _plan_data(data: DataConfig, fingerprint: Fingerprint, geometry: Geometry) -
     normalization: tuple[Literal["zscore", "ct", "none"], ...] = tuple(
         _normalization_of(channel) for channel in fingerprint.channels
     )
-    ct = None
-    if "ct" in normalization:
-        ct = CtConfig(
-            lower=tuple(channel.p00_5 for channel in fingerprint.intensities),
-            upper=tuple(channel.p99_5 for channel in fingerprint.intensities),
-            mean=tuple(channel.mean for channel in fingerprint.intensities),
-            std=tuple(channel.std for channel in fingerprint.intensities),
-        )
     return DataConfig(
         root=data.root,
         layout=data.layout,
         patient_pattern=data.patient_pattern,
         spacing_mm=geometry.spacing_mm if geometry.resampled else None,
         normalization=normalization,
-        ct=ct,
+        ct=_plan_ct(fingerprint, normalization) if "ct" in normalization else None,
+    )
+
+
+def _plan_ct(fingerprint: Fingerprint, normalization: Sequence[str]) -> CtConfig:
+    """Takes each CT channel's window from its foreground; channels of another kind get a window that is not used."""
+    unused = ChannelIntensity(p00_5=0.0, median=0.0, p99_5=1.0, mean=0.0, std=1.0)
+    windows = []
+    for name, channel, kind in zip(fingerprint.channels, fingerprint.intensities, normalization, strict=True):
+        if kind == "ct" and not channel.p00_5 < channel.p99_5:
+            raise DataError(
+                f"channel {name}: foreground intensities must differ to give a CT window, got {channel.p00_5:g} "
+                "throughout; look at the images, or name the channel otherwise to standardise it."
+            )
+        windows.append(channel if kind == "ct" else unused)
+    return CtConfig(
+        lower=tuple(window.p00_5 for window in windows),
+        upper=tuple(window.p99_5 for window in windows),
+        mean=tuple(window.mean for window in windows),
+        std=tuple(window.std for window in windows),
     )
 
 
