@@ -186,7 +186,7 @@ def test_bias_field_multiplies_the_image_with_the_stated_spread() -> None:
         ratios.append(np.log(biased[clean > 5] / clean[clean > 5]))
         step = np.abs(np.diff(np.log((biased + 1e-9) / (clean + 1e-9))[0], axis=0))[12:28, 12:36, 12:28]
         assert step.max() < 0.15, "the field is smooth"
-    assert np.sqrt(np.concatenate(ratios) ** 2).mean() == pytest.approx(0.25, abs=0.1)
+    assert np.sqrt((np.concatenate(ratios) ** 2).mean()) == pytest.approx(0.3, rel=0.3)
 
 
 def test_smooth_field_has_unit_power_and_one_shape_on_every_grid() -> None:
