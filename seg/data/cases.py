@@ -1,0 +1,52 @@
+"""What a data set is: its cases and the meaning of their channels and label values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+MAX_LABEL = 255
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One image and its label.
+
+    Attributes:
+        id: Name, unique within the data set; also the stem of the files written for the case.
+        images: One 3-D file per channel, or one 4-D file with channels on its last axis.
+        label: Label map on the image's grid; null where the case has none.
+        patient: Whose case it is; null makes the case a patient of its own.
+        fold: Fold whose validation side holds the case; null where the data set does not say.
+    """
+
+    id: str
+    images: tuple[Path, ...]
+    label: Path | None = None
+    patient: str | None = None
+    fold: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """A folder of cases, whatever its layout.
+
+    Attributes:
+        name: Name the data set gives itself, else that of its folder.
+        root: Folder of the data set.
+        layout: ``msd``, ``nnunet`` or ``manifest``.
+        cases: The cases, in the order of the data set.
+        class_names: Name of each label value, from 0 (background) upwards without a gap.
+        channel_names: Name of each image channel.
+        ignore_label: Label value left out of training and scores; null where there is none.
+        licence: Licence the data set states, else ``not stated``.
+    """
+
+    name: str
+    root: Path
+    layout: str
+    cases: tuple[Case, ...]
+    class_names: tuple[str, ...]
+    channel_names: tuple[str, ...]
+    ignore_label: int | None
+    licence: str

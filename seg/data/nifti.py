@@ -1,0 +1,225 @@
+"""Single NIfTI files: read with every fault named, written whole or not at all."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, cast
+
+import nibabel
+import numpy as np
+import numpy.typing as npt
+
+from seg.errors import DataError, RunError
+from seg.files import write_bytes
+
+nib: Any = nibabel  # only parts of it are annotated
+Array = npt.NDArray[Any]
+Affine = npt.NDArray[np.float64]
+DEFLATE_LIMIT = 1032  # bytes that one byte of a deflate stream can stand for, at most
+CHUNK_BYTES = 1 << 20
+SINGULAR = 1e-6  # volume of the unit cell over the product of its edges
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What a file says of its volume, after orientation to RAS.
+
+    Attributes:
+        shape: Voxels per axis (X, Y, Z), and channels last where there are several.
+        affine: 4x4 matrix from voxel indices to mm.
+        spacing_mm: Voxel size along X, Y and Z, in mm.
+        dtype: Type in which voxels are stored.
+    """
+
+    shape: tuple[int, ...]
+    affine: Affine
+    spacing_mm: tuple[float, float, float]
+    dtype: np.dtype[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Volume:
+    """A volume in memory, oriented to RAS.
+
+    Attributes:
+        array: Voxels (X, Y, Z), or (X, Y, Z, C) of a file of several channels, in the type of the file, or a float type
+            where the file scales its values.
+        affine: 4x4 matrix from voxel indices to mm.
+        spacing_mm: Voxel size along X, Y and Z, in mm.
+    """
+
+    array: Array
+    affine: Affine
+    spacing_mm: tuple[float, float, float]
+
+
+def read_header(path: Path) -> Header:
+    """Reads the header of a NIfTI file, and no voxel.
+
+    Args:
+        path: File ending in ``.nii`` or ``.nii.gz``.
+
+    Returns:
+        The header; axes of length 1 behind the third are dropped. The file's unit of length is taken to be mm.
+
+    Raises:
+        DataError: The file is missing or no NIfTI, has an axis without voxels or a singular affine, is not 3-D or 4-D,
+            or is too small for the volume it announces.
+    """
+    with _opened(path) as stream:
+        return _header(path, _image(path, stream))
+
+
+def read_volume(path: Path) -> Volume:
+    """Reads a NIfTI file to its end, checksum included, and orients it to RAS.
+
+    Args:
+        path: File ending in ``.nii`` or ``.nii.gz``.
+
+    Returns:
+        The volume.
+
+    Raises:
+        DataError: As for :func:`read_header`, or the file is truncated or damaged.
+    """
+    with _opened(path) as stream:
+        image = _image(path, stream)
+        header = _header(path, image)
+        stored = np.asanyarray(image.dataobj)
+        while stream.read(CHUNK_BYTES):  # gzip compares its checksum at the end of the stream only
+            pass
+    orientation = nib.io_orientation(image.affine)
+    array = nib.apply_orientation(stored.reshape(_trimmed(stored.shape)), orientation)
+    return Volume(array=array, affine=header.affine, spacing_mm=header.spacing_mm)
+
+
+def read_channels(paths: Sequence[Path]) -> Iterator[Volume]:
+    """Reads the channels of an image one after the other, whether in files of their own or in one 4-D file.
+
+    Args:
+        paths: The files of a case's image.
+
+    Yields:
+        One 3-D volume per channel.
+
+    Raises:
+        DataError: As for :func:`read_volume`.
+    """
+    for path in paths:
+        volume = read_volume(path)
+        if volume.array.ndim == 3:
+            yield volume
+        else:
+            for channel in range(volume.array.shape[3]):
+                yield Volume(array=volume.array[..., channel], affine=volume.affine, spacing_mm=volume.spacing_mm)
+
+
+def write_label_map(path: Path, array: Array, *, affine: npt.NDArray[np.floating[Any]]) -> None:
+    """Writes a label map beside its target, flushes it to disk and renames it.
+
+    The same array and affine always give the same bytes.
+
+    Args:
+        path: Target, ending in ``.nii`` or ``.nii.gz``; its folder is made where absent.
+        array: Integer labels (X, Y, Z) in [0, 65535]; stored in 8 bits where they fit, else in 16.
+        affine: 4x4 matrix from voxel indices to mm, of the grid the array is on.
+
+    Raises:
+        ValueError: The array is not of three axes, or not of integers in that range.
+        DataError: The folder cannot be written or the disk is full; the target is as it was.
+    """
+    if array.ndim != 3 or array.dtype.kind not in "iub":
+        raise ValueError(f"array must hold integers on 3 axes, got {array.dtype} of shape {array.shape}.")
+    lowest, highest = int(array.min(initial=0)), int(array.max(initial=0))
+    if lowest < 0 or highest > np.iinfo(np.uint16).max:
+        raise ValueError(f"labels must lie in [0, 65535], got {lowest} to {highest}.")
+    image = nib.Nifti1Image(array.astype(np.uint8 if highest < 256 else np.uint16), np.asarray(affine))
+    # Both forms, because some readers prefer one and some the other.
+    image.set_sform(affine, code=1)
+    image.set_qform(affine, code=1)
+    image.header.set_xyzt_units("mm")
+    content = image.to_bytes()
+    try:
+        write_bytes(path, gzip.compress(content, 6, mtime=0) if path.name.endswith(".gz") else content)
+    except RunError as error:
+        raise DataError(error.problems) from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    """Opens a file and turns what goes wrong in reading it into a sentence."""
+    if not path.name.endswith((".nii", ".nii.gz")):
+        raise DataError(f"{path}: must be a NIfTI file named .nii or .nii.gz; convert it.")
+    try:
+        with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as stream:
+            yield cast(IO[bytes], stream)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: file must exist, got none; restore it or remove the case.") from error
+    except gzip.BadGzipFile as error:
+        raise DataError(f"{path}: must be a whole gzip file, got '{error}'; copy or export it again.") from error
+    except (EOFError, zlib.error) as error:
+        raise DataError(f"{path}: file is truncated or damaged ('{error}'); copy or export it again.") from error
+    except OSError as error:
+        reason = error.strerror or str(error).splitlines()[0]
+        raise DataError(f"{path}: file must be readable, got '{reason}'; copy or export it again.") from error
+
+
+def _image(path: Path, stream: IO[bytes]) -> Any:
+    """Reads the header of an open file; voxels stay in the file."""
+    start = stream.read(352)
+    stream.seek(0)
+    if start[344:348] == b"n+1\0":
+        kind = nib.Nifti1Image
+    elif start[4:8] == b"n+2\0":
+        kind = nib.Nifti2Image
+    else:
+        raise DataError(f"{path}: must be a NIfTI file, got other content; convert it.")
+    try:
+        return kind.from_stream(stream)
+    except (nib.spatialimages.HeaderDataError, nib.filebasedimages.ImageFileError, ValueError, TypeError) as error:
+        raise DataError(f"{path}: must have a valid NIfTI header, got '{error}'; export it again.") from error
+
+
+def _header(path: Path, image: Any) -> Header:
+    """Checks a header and orients it to RAS."""
+    shape = _trimmed(tuple(int(size) for size in image.shape))
+    dtype = image.get_data_dtype()
+    if len(shape) not in (3, 4):
+        raise DataError(f"{path}: must have 3 axes, or 4 with channels last, got shape {shape}; export volumes.")
+    if min(shape) < 1:
+        raise DataError(f"{path}: every axis must have at least one voxel, got shape {shape}; export it again.")
+    if dtype.kind not in "iuf":
+        raise DataError(f"{path}: voxels must be real numbers, got {dtype}; export one number per voxel.")
+    # Python's integers: a product of header fields may exceed 64 bits.
+    needed = int(image.header.get_data_offset()) + dtype.itemsize * int(np.prod(np.array(shape, dtype=object)))
+    size = path.stat().st_size
+    if needed > size * (DEFLATE_LIMIT if path.name.endswith(".gz") else 1):
+        raise DataError(
+            f"{path}: file must hold the {needed} bytes of shape {shape}, got a truncated file of {size} bytes; "
+            "copy or export it again."
+        )
+    affine = np.asarray(image.affine, dtype=np.float64)
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    if not np.isfinite(affine).all() or not lengths.all() or (abs(np.linalg.det(affine[:3, :3] / lengths)) < SINGULAR):
+        raise DataError(f"{path}: affine must be invertible, got {affine[:3].tolist()}; export it with its geometry.")
+    orientation = nib.io_orientation(affine)
+    order = np.argsort(orientation[:, 0])
+    oriented = affine @ nib.orientations.inv_ornt_aff(orientation, shape[:3])
+    return Header(
+        shape=(*(shape[axis] for axis in order), *shape[3:]),
+        affine=oriented,
+        spacing_mm=(float(lengths[order[0]]), float(lengths[order[1]]), float(lengths[order[2]])),
+        dtype=dtype,
+    )
+
+
+def _trimmed(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Drops axes of length 1 behind the third, which some programs write."""
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    return shape

@@ -1,0 +1,92 @@
+"""From a folder to the data set it holds."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Literal
+
+from seg.data.cases import Dataset
+from seg.data.declarations import read_json
+from seg.data.manifest import FILE_NAMES, read_manifest
+from seg.data.msd import FILE_NAME, read_msd
+from seg.data.nnunet import read_nnunet
+from seg.errors import ConfigError, DataError
+
+Layout = Literal["auto", "msd", "nnunet", "manifest"]
+READERS = {"msd": read_msd, "nnunet": read_nnunet, "manifest": read_manifest}
+
+
+def read_dataset(root: Path, *, layout: Layout = "auto", patient_pattern: str | None = None) -> Dataset:
+    """Finds the cases of a data set; opens no image.
+
+    (A manifest without declared classes is the exception: its label files are read for their values.)
+
+    Args:
+        root: Folder of the data set, or the file of a manifest.
+        layout: Layout of the folder; ``auto`` finds it out from ``dataset.json`` or the manifest there.
+        patient_pattern: Regular expression searched in each case id, whose first group is the patient; it takes the
+            place of patients that the data set names.
+
+    Returns:
+        The data set, its case ids unique and its paths inside its folder.
+
+    Raises:
+        ConfigError: ``patient_pattern`` is not a regular expression with a group.
+        DataError: There is no data set in the folder, or its description breaks a rule; all that are broken are named.
+    """
+    root = Path(root)
+    if not root.exists():
+        raise DataError(f"{root}: data.root must be the folder of a data set, got no such folder; check the path.")
+    kind = _detect(root) if layout == "auto" else layout
+    dataset = READERS[kind](root)
+    return dataset if patient_pattern is None else _with_patients(dataset, patient_pattern)
+
+
+def _detect(root: Path) -> str:
+    if root.is_file():
+        return "manifest"
+    found = [name for name in (FILE_NAME, *FILE_NAMES) if (root / name).is_file()]
+    if not found:
+        raise DataError(
+            f"{root}: data.root must hold {FILE_NAME} (MSD or nnU-Net) or {' or '.join(FILE_NAMES)}, got none of them; "
+            "check the path."
+        )
+    if FILE_NAME not in found:
+        return "manifest"
+    if len(found) > 1:
+        raise DataError(f"{root}: holds {' and '.join(found)}; say which to read by data.layout.")
+    content = read_json(root / FILE_NAME)
+    if "file_ending" in content:
+        return "nnunet"
+    if "training" in content:
+        return "msd"
+    raise DataError(
+        f"{root / FILE_NAME}: must hold training (MSD) or file_ending (nnU-Net v2), got {sorted(content)}; "
+        "convert the data set to one of these layouts."
+    )
+
+
+def _with_patients(dataset: Dataset, pattern: str) -> Dataset:
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(
+            f"data.patient_pattern must be a regular expression, got '{pattern}' ({error}); correct it."
+        ) from error
+    if expression.groups < 1:
+        raise ConfigError(f"data.patient_pattern must hold a group, got '{pattern}'; write for example '(.+)_frame'.")
+    problems: list[str] = []
+    cases = []
+    for case in dataset.cases:
+        match = expression.search(case.id)
+        if match is None or not match[1]:
+            problems.append(
+                f"case {case.id}: the id must hold a patient as data.patient_pattern '{pattern}' finds it; correct it."
+            )
+        else:
+            cases.append(dataclasses.replace(case, patient=match[1]))
+    if problems:
+        raise DataError(problems)
+    return dataclasses.replace(dataset, cases=tuple(cases))

@@ -1,0 +1,158 @@
+"""Folds: which cases train and which validate."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from seg.data.cases import Case, Dataset
+from seg.errors import ConfigError, DataError
+
+FILE_NAME = "splits_final.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """The two sides of one fold.
+
+    Attributes:
+        train: Ids of the cases to learn from.
+        validation: Ids of the cases held out.
+    """
+
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+
+
+def make_splits(dataset: Dataset, *, folds: int, seed: int, splits_file: Path | None = None) -> tuple[Split, ...]:
+    """Returns the folds of a data set.
+
+    They come from the first of these that there is: ``splits_file``; ``splits_final.json`` in the root; the fold that
+    each case states; the seed. Seeded folds hold the labelled cases, keep all cases of a patient in one fold, differ in
+    size by at most the cases of one patient, and depend on nothing but the patients' names and the seed.
+
+    Args:
+        dataset: The data set.
+        folds: Number of folds to make from the seed, >= 2; not used where the data set states its folds.
+        seed: Seed of the folds made.
+        splits_file: JSON list of ``{"train": [ids], "val": [ids]}``, as nnU-Net writes it.
+
+    Returns:
+        One split per fold.
+
+    Raises:
+        ConfigError: ``folds`` is below 2.
+        DataError: Splits name unknown cases, leave a side empty, or share a case or patient between the two sides; or
+            there are fewer patients than folds. All problems are named.
+    """
+    path = splits_file or dataset.root / FILE_NAME
+    if splits_file is not None or path.is_file():
+        splits, where = _read_splits(path), str(path)
+    elif any(case.fold is not None for case in dataset.cases):
+        splits, where = _stated_splits(dataset.cases), "the folds of the cases"
+    else:
+        splits, where = _seeded_splits(dataset.cases, folds, seed), "the folds made"
+    patients = {case.id: case.patient or case.id for case in dataset.cases}
+    problems = [
+        f"{where}: fold {fold}: {problem}"
+        for fold, split in enumerate(splits)
+        for problem in _check_split(split, patients)
+    ]
+    if problems:
+        raise DataError(problems)
+    return splits
+
+
+def _read_splits(path: Path) -> tuple[Split, ...]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise DataError(f"{path}: splits must be readable, got '{error.strerror}'; check data.splits.") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: splits must be JSON text, got '{error}'; correct the file.") from error
+    form = f'{path}: splits must be a list of {{"train": [ids], "val": [ids]}}, got'
+    if not isinstance(content, list) or not content:
+        raise DataError(f"{form} {type(content).__name__} of {len(content) if content else 0}; correct the file.")
+    splits: list[Split] = []
+    problems: list[str] = []
+    for fold, entry in enumerate(content):
+        sides = [entry.get(side) if isinstance(entry, dict) else None for side in ("train", "val")]
+        if not all(isinstance(side, list) and all(isinstance(item, str) for item in side) for side in sides):
+            problems.append(f"{form} something else in fold {fold}; correct the file.")
+        else:
+            splits.append(Split(train=tuple(sides[0] or ()), validation=tuple(sides[1] or ())))
+    if problems:
+        raise DataError(problems)
+    return tuple(splits)
+
+
+def _stated_splits(cases: Sequence[Case]) -> tuple[Split, ...]:
+    problems = [
+        f"case {case.id}: fold must be given for every case or for none, got none; fill it in or drop all folds."
+        for case in cases
+        if case.fold is None
+    ]
+    if problems:
+        raise DataError(problems)
+    return _splits_of({case.id: case.fold or 0 for case in cases})
+
+
+def _seeded_splits(cases: Sequence[Case], folds: int, seed: int) -> tuple[Split, ...]:
+    if folds < 2:
+        raise ConfigError(f"data.folds must be >= 2, got {folds}; give at least 2.")
+    labelled = [case for case in cases if case.label is not None]
+    sizes = Counter(case.patient or case.id for case in labelled)
+    if len(sizes) < folds:
+        raise DataError(
+            f"data.folds must not exceed the number of patients with a label, got {folds} folds for {len(sizes)}; "
+            "lower data.folds."
+        )
+    # A digest, not a generator: the order then stays the same under any version of any library.
+    order = sorted(sizes, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
+    filled = [0] * folds
+    chosen: dict[str, int] = {}
+    for patient in order:
+        chosen[patient] = filled.index(min(filled))
+        filled[chosen[patient]] += sizes[patient]
+    return _splits_of({case.id: chosen[case.patient or case.id] for case in labelled})
+
+
+def _splits_of(folds: Mapping[str, int]) -> tuple[Split, ...]:
+    return tuple(
+        Split(
+            train=tuple(case_id for case_id, own in folds.items() if own != fold),
+            validation=tuple(case_id for case_id, own in folds.items() if own == fold),
+        )
+        for fold in sorted(set(folds.values()))
+    )
+
+
+def _check_split(split: Split, patients: Mapping[str, str]) -> list[str]:
+    """Says what is wrong with one split, given the patient of each case."""
+    problems = []
+    for side, ids in (("train", split.train), ("val", split.validation)):
+        if not ids:
+            problems.append(f"{side} must hold at least one case, got none; correct the splits.")
+        if unknown := sorted(set(ids) - set(patients)):
+            problems.append(f"{side} names cases the data set lacks: {_some(unknown)}; correct or remove them.")
+        if repeated := sorted(name for name, count in Counter(ids).items() if count > 1):
+            problems.append(f"{side} names cases more than once: {_some(repeated)}; remove the repetition.")
+    both = set(split.train) & set(split.validation)
+    if both:
+        problems.append(f"train and val share cases: {_some(sorted(both))}; keep each on one side.")
+    train, validation = (
+        {patients[name] for name in ids if name in patients and name not in both}
+        for ids in (split.train, split.validation)
+    )
+    if shared := sorted(train & validation):
+        problems.append(f"train and val share patients: {_some(shared)}; keep all cases of a patient on one side.")
+    return problems
+
+
+def _some(names: Sequence[str], limit: int = 5) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
