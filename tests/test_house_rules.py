@@ -1,4 +1,4 @@
-"""Size of files and constructors: what grows past a page or a handful of arguments is two things."""
+"""Size of files and constructors, and loading without executing: what a linter does not hold."""
 
 from __future__ import annotations
 
@@ -31,7 +31,13 @@ def problems(source: str) -> list[str]:
                 for count in map(arguments, node.body)
                 if count > MAX_ARGUMENTS
             ]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load" and not loads_weights_only(node):
+            found.append(f"torch.load in line {node.lineno} must have weights_only=True, or a file's code would run.")
     return found
+
+
+def loads_weights_only(call: ast.Call) -> bool:
+    return any(word.arg == "weights_only" and ast.unparse(word.value) == "True" for word in call.keywords)
 
 
 def arguments(node: ast.stmt) -> int:
@@ -72,6 +78,12 @@ def constructor(count: int, star: str = "") -> str:
         (constructor(7, ", **rest"), ["C must take at most 7 arguments, got 8; group what belongs together."]),
         (constructor(6, ", *, b, c"), ["C must take at most 7 arguments, got 8; group what belongs together."]),
         (constructor(8).replace("__init__", "forward"), []),
+        ("torch.load(path, weights_only=True)", []),
+        ("torch.load(p)", ["torch.load in line 1 must have weights_only=True, or a file's code would run."]),
+        (
+            "\ntorch.load(p, weights_only=False)",
+            ["torch.load in line 2 must have weights_only=True, or a file's code would run."],
+        ),
     ],
 )
 def test_the_rules_themselves(source: str, found: list[str]) -> None:
