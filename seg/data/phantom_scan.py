@@ -133,6 +133,7 @@ def make_case(config: PhantomConfig, *, seed: int, index: int) -> tuple[NDArray[
     streams = zip(look_rng.spawn(config.channels), noise_rng.spawn(config.channels), strict=True)
     for channel, (look, speckle) in enumerate(streams):
         means = CONTRASTS[modes[channel % len(modes)]] + look.uniform(-0.04, 0.04, 4).astype(np.float32)
+        means = np.maximum(means, 0)
         signal = means[anatomy.tissue] + np.float32(config.texture) * anatomy.texture
         values = _voxels(signal, config.shape).mean(-1)
         values *= np.exp(np.float32(config.bias_field) * smooth_field(coarse, 2, look))
