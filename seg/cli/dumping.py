@@ -25,6 +25,8 @@ def dump_config(config: ExperimentConfig, *, comments: bool = False, header: str
         YAML text that ends in a line break.
     """
     opening = [f"# {line}".rstrip() for line in header.splitlines()]
+    if opening:
+        opening.append("")
     return "\n".join([*opening, *_lines(experiment(), config, "", comments)]) + "\n"
 
 

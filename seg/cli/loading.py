@@ -135,6 +135,9 @@ class _Reader:
         self.values = {path: value for path, value in self.values.items() if not path.startswith(inside)}
 
     def _report_unknown(self, path: str, source: str) -> None:
+        if path in nodes():  # named in one piece in a file
+            self.problems.append(f"{source}{path} must be nested, one level per line, got a name with dots.")
+            return
         self.problems.append(source + unknown("field", path, list(nodes())))
         # The field that was meant keeps its default here, by which no rule should be judged.
         self.unread.update(difflib.get_close_matches(path, list(nodes()), n=1))

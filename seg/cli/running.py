@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -20,6 +21,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     Args:
         main: Returns the exit code, or None for 0.
     """
+    _show_messages()
     try:
         code = main() or DONE
     except SegError as error:
@@ -30,3 +32,20 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         print("\ninterrupted; files that were complete before are kept.", file=sys.stderr)
         code = INTERRUPTED
     sys.exit(code)
+
+
+class _Plain(logging.Formatter):
+    """A message as it is, with its level before it where that is a warning or worse."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return text if record.levelno < logging.WARNING else f"{record.levelname.lower()}: {text}"
+
+
+def _show_messages() -> None:
+    """Sends what the package announces to stderr, so that stdout holds results alone."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Plain())
+    logger = logging.getLogger("seg")
+    logger.setLevel(logging.INFO)
+    logger.handlers = [handler]

@@ -21,14 +21,20 @@ class BadValueError(Exception):
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain YAML that refuses a key given twice, where PyYAML silently keeps the last."""
+    """Plain YAML: a key given twice is refused, where PyYAML silently keeps the last, and so are aliases."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):  # an alias to what is around it would be read without end
+            event = self.peek_event()  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, "aliases are not read; write the value out", event.start_mark)
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key '{key.value}' given twice", key.start_mark)
             if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"{key.value} is given twice", key.start_mark)
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
 
@@ -43,10 +49,10 @@ def parse_yaml(text: str) -> Any:
         return yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
-        where = "" if mark is None else f" in line {mark.line + 1}, column {mark.column + 1}"
-        raise BadValueError(f"must be valid YAML, got '{error.problem}'{where}") from error
+        where = "" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: "
+        raise BadValueError(f"must be valid YAML; {where}{error.problem}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise BadValueError(f"must be valid YAML, got '{str(error).splitlines()[0]}'") from error
+        raise BadValueError(f"must be valid YAML; {str(error).splitlines()[0]}") from error
 
 
 def read_yaml(file: Path) -> Any:

@@ -100,7 +100,7 @@ def _ranges(config: ExperimentConfig) -> Iterator[str]:
     for path, rule in RANGES.items():
         for place, number in _numbers(_value(config, path), path):
             if not _obeys(number, rule):
-                yield f"{place} must be {rule}, got {number:g}."
+                yield f"{place} must be {rule}, got {number:.15g}."
 
 
 def _value(config: object, path: str) -> object:
