@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 import types
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from seg.cli.schema import in_words, members_of
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
 
 SHOWN_CHARACTERS = 80
 
@@ -80,8 +84,7 @@ def convert(value: Any, hint: Any, *, typed_in: bool) -> Any:
     Raises:
         BadValueError: The value does not fit.
     """
-    # Imported here: it takes a fifth of a second, which --help has no use for.
-    from jsonargparse import ArgumentError, ArgumentParser
+    from jsonargparse import ArgumentError  # see _parser
 
     alternatives = members_of(hint)
     if value is None or (typed_in and value == "null"):
@@ -90,11 +93,20 @@ def convert(value: Any, hint: Any, *, typed_in: bool) -> Any:
     elif isinstance(value, str) and str in alternatives:
         return value
     if value is not None:
-        parser = ArgumentParser(exit_on_error=False)
-        parser.add_argument("--value", type=hint)
         with contextlib.suppress(ArgumentError):
-            return parser.parse_object({"value": _as_lists(value)}).value
+            return _parser(hint).parse_object({"value": _as_lists(value)}).value
     raise BadValueError(f"must be {in_words(hint)}, got {shown(value)}")
+
+
+@functools.cache
+def _parser(hint: Any) -> ArgumentParser:
+    """A parser of one value alone: a parser of all fields would stop at the first bad one."""
+    # Imported here: it takes a fifth of a second, which --help has no use for.
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--value", type=hint)
+    return parser
 
 
 def shown(value: Any) -> str:
