@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
+from collections.abc import Callable
 from math import prod
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
+from seg.cli import load_config
 from seg.config import BottleneckConfig, DataConfig, NetworkConfig
 from seg.config.rules import problems
-from seg.data.fingerprint import Fingerprint
+from seg.data.fingerprint import Fingerprint, fingerprint_dataset
 from seg.data.intensity import ChannelIntensity
+from seg.data.readers import read_dataset
 from seg.errors import ConfigError, DataError
 from seg.networks.bottleneck import Bottleneck
 from seg.networks.plan import Plan as Stages
 from seg.networks.unet import UNet
-from seg.planning import plan_experiment
+from seg.planning import plan_dataset, plan_experiment
 from seg.planning.cost import grid, step_cost
 from seg.planning.geometry import plan_geometry
 from seg.planning.header import describe_plan
@@ -94,7 +100,13 @@ def test_flat_axis_has_flat_kernels() -> None:
 
 
 def test_volumes_too_small_to_pool_still_make_two_stages() -> None:
-    assert plan_topology((7, 7, 5), (1.0, 1.0, 4.0)).strides == ((1, 1, 1), (2, 2, 1))
+    assert plan_topology((6, 7, 5), (1.0, 1.0, 4.0)).strides == ((1, 1, 1), (1, 2, 1))
+
+
+def test_short_fine_axis_does_not_flatten_the_other_kernels() -> None:
+    topology = plan_topology((5, 64, 64), (1.0, 3.0, 3.0))
+    assert topology.strides[1] == (1, 2, 2)
+    assert topology.kernel_sizes[0] == (3, 3, 3)
 
 
 @given(size=SIZES, spacing=SPACINGS)
@@ -113,8 +125,9 @@ def test_topology_properties(size: tuple[int, int, int], spacing: tuple[float, f
         assert kernels == sorted(kernels)
     for stride, kernel in zip(topology.strides[1:], topology.kernel_sizes, strict=False):
         for axis in range(3):
-            # An axis is never pooled while it is too coarse for its kernel, unless it is too short for one.
+            # No voxels are dropped unseen: an axis is halved only where the kernels above it span it.
             assert stride[axis] == 1 or kernel[axis] == 3 or size[axis] < 3 or max(size) < 8
+            assert stride[axis] == 1 or size[axis] >= 8 or max(size) < 8
 
 
 # Cost.
@@ -174,6 +187,76 @@ def test_bf16_takes_less_memory_than_fp32() -> None:
 
 def test_grid_of_a_stage_rounds_up() -> None:
     assert grid(NetworkConfig(), (9, 8, 7), 1) == (5, 4, 4)
+
+
+# From files to text, and real data.
+
+
+def write_acdc_like(root: Path) -> None:
+    """Ten thin volumes of five patients in nnU-Net's layout, 48 x 40 x 6 or 7 voxels of 1.5 x 1.5 x 9 mm."""
+    description = {"channel_names": {"0": "MRI"}, "labels": {"background": 0, "heart": 1}, "numTraining": 10}
+    root.mkdir()
+    (root / "dataset.json").write_text(json.dumps({**description, "file_ending": ".nii.gz"}))
+    random = np.random.default_rng(0)
+    for index in range(10):
+        name = f"patient{index // 2}_frame{index % 2:02d}"
+        shape = (48, 40, 6 + index % 2)
+        label = np.zeros(shape, dtype=np.uint8)
+        label[10:30, 10:30] = 1
+        for folder, file, array in (
+            ("imagesTr", f"{name}_0000.nii.gz", random.normal(size=shape).astype(np.float32)),
+            ("labelsTr", f"{name}.nii.gz", label),
+        ):
+            (root / folder).mkdir(exist_ok=True)
+            nib.save(nib.Nifti1Image(array, np.diag([1.5, 1.5, 9.0, 1.0])), root / folder / file)
+
+
+def test_plan_is_text_that_reads_back(tmp_path: Path) -> None:
+    root = tmp_path / "Dataset999_Hearts"
+    write_acdc_like(root)
+    file = tmp_path / "plan.yaml"
+    file.write_text(plan_dataset(root))
+    config = load_config([file])
+    assert (config.name, config.data.root) == ("hearts", str(root))
+    assert config.data.patient_pattern == detect_patient_pattern(
+        [f"patient{i}_frame{j}" for i in range(5) for j in "01"]
+    )
+    assert config.patches.size == (32, 32, 7)
+    assert config.network.strides == ((1, 1, 1), (2, 2, 1), (2, 2, 1), (2, 2, 1))
+    assert config.training.steps == 1_000
+    assert (
+        config
+        == plan_experiment(fingerprint_dataset(read_dataset(root)), config.data, name="hearts", memory_gib=4.0).config
+    )
+    assert file.read_text().startswith("# Planned from 10 cases, fingerprint ")
+
+
+def test_given_pattern_comes_first(tmp_path: Path) -> None:
+    root = tmp_path / "hearts"
+    write_acdc_like(root)
+    assert r"patient_pattern: (patient\d)" in plan_dataset(root, patient_pattern=r"(patient\d)").replace("'", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "patch", "divisors"),
+    [
+        ("Task04_Hippocampus", (40, 56, 40), (8, 8, 8)),
+        ("Dataset027_ACDC", (160, 160, 9), (32, 32, 1)),
+        ("Dataset013_BraTS2013", (96, 128, 80), (16, 16, 16)),
+    ],
+)
+def test_real_data_sets(
+    data_root: Callable[[str], Path],
+    tmp_path: Path,
+    name: str,
+    patch: tuple[int, int, int],
+    divisors: tuple[int, int, int],
+) -> None:
+    file = tmp_path / "plan.yaml"
+    file.write_text(plan_dataset(data_root(name)))
+    config = load_config([file])
+    assert (config.patches.size, config.patches.batch, config.data.spacing_mm) == (patch, 2, None)
+    assert tuple(prod(axis) for axis in zip(*config.network.strides, strict=True)) == divisors
 
 
 # Grid.
@@ -301,13 +384,15 @@ def test_plan_keeps_where_the_data_are() -> None:
 
 
 def test_patients_are_found_in_case_ids() -> None:
-    pattern = detect_patient_pattern(["patient001_frame01", "patient001_frame12", "patient002_Frame01"])
+    ids = ["patient001_frame01", "patient001_frame12", *(f"patient00{number}_Frame01" for number in range(2, 6))]
+    pattern = detect_patient_pattern(ids)
     assert pattern is not None
     match = re.match(pattern, "patient002_Frame01")
     assert match is not None
     assert match.group(1) == "patient002"
-    assert detect_patient_pattern(["patient001_frame01", "patient002_frame01"]) is None
-    assert detect_patient_pattern(["patient001_frame01", "patient001_frame02", "other"]) is None
+    assert detect_patient_pattern(ids[1:]) is None  # every patient has one case
+    assert detect_patient_pattern([*ids, "other"]) is None
+    assert detect_patient_pattern([f"mr_scan_{number}" for number in range(9)]) is None  # fewer "patients" than folds
     assert detect_patient_pattern(["hippocampus_001", "hippocampus_002"]) is None
 
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from seg.data.cases import Case, Dataset
 from seg.data.intensity import ChannelIntensity, IntensitySample, pool_intensities, sample_intensities
-from seg.data.nifti import read_volume
+from seg.data.nifti import read_channels, read_volume
 from seg.errors import DataError
 
 SCHEMA_VERSION = 1
@@ -108,7 +108,8 @@ def fingerprint_dataset(dataset: Dataset, *, cases: Sequence[Case] | None = None
     Raises:
         DataError: No case has a label, or files cannot be read or do not fit together; all such cases are named.
     """
-    chosen = sorted((case for case in (cases or dataset.cases) if case.label is not None), key=lambda case: case.id)
+    given = dataset.cases if cases is None else cases
+    chosen = sorted((case for case in given if case.label is not None), key=lambda case: case.id)
     if not chosen:
         raise DataError("data set has no case with a label; planning needs at least one.")
     hasher = hashlib.sha256()
@@ -116,7 +117,7 @@ def fingerprint_dataset(dataset: Dataset, *, cases: Sequence[Case] | None = None
     summaries: list[_CaseSummary] = []
     for case in chosen:
         try:
-            summaries.append(_summarise(case, len(dataset.class_names)))
+            summaries.append(_summarise(case, len(dataset.class_names), len(dataset.channel_names)))
             _hash_case(hasher, case)
         except DataError as error:
             problems.extend(error.problems)
@@ -138,22 +139,28 @@ def fingerprint_dataset(dataset: Dataset, *, cases: Sequence[Case] | None = None
     )
 
 
-def _summarise(case: Case, num_classes: int) -> _CaseSummary:
+def _summarise(case: Case, num_classes: int, num_channels: int) -> _CaseSummary:
     if case.label is None:
         raise DataError(f"case {case.id}: has no label; planning needs one.")
     label = read_volume(case.label)
+    if label.array.ndim != 3:
+        raise DataError(f"case {case.id}: label must have 3 axes, got shape {label.array.shape}; export one label map.")
     classes = np.rint(label.array).astype(np.int64)
     foreground = (classes > 0) & (classes < num_classes)
     counts = np.bincount(classes[foreground], minlength=num_classes)[1:num_classes]
     channels = []
-    for path in case.images:
-        image = read_volume(path).array
-        if image.shape != label.array.shape:
+    for image in read_channels(case.images):
+        if image.array.shape != label.array.shape:
             raise DataError(
-                f"case {case.id}: label shape {label.array.shape} differs from image shape {image.shape}; "
+                f"case {case.id}: label shape {label.array.shape} differs from image shape {image.array.shape}; "
                 "export the label on the image's grid."
             )
-        channels.append(sample_intensities(image[foreground]))
+        channels.append(sample_intensities(image.array[foreground]))
+    if len(channels) != num_channels:
+        raise DataError(
+            f"case {case.id}: image must have the data set's {num_channels} channels, got {len(channels)}; "
+            "export all channels."
+        )
     x, y, z = label.array.shape
     return _CaseSummary(
         shape=(x, y, z),

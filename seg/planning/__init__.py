@@ -10,8 +10,8 @@ from typing import Literal
 
 from seg.cli import dump_config
 from seg.config import DataConfig
-from seg.data.cases import read_dataset
 from seg.data.fingerprint import fingerprint_dataset
+from seg.data.readers import read_dataset
 from seg.planning.header import describe_plan
 from seg.planning.planner import Plan, detect_patient_pattern, experiment_name, plan_experiment
 
@@ -34,7 +34,7 @@ def plan_dataset(
         layout: Layout of the folder.
         memory_gib: Memory that the training process may take, in GiB, in fp32; bf16 takes less.
         patient_pattern: Regular expression whose first group is the patient in a case id. Null takes one that is found
-            in the ids where they end in a frame, visit or the like.
+            in the ids, where they end in a frame, visit or the like and the data set names no patients.
 
     Returns:
         YAML text of a complete configuration, commented.
@@ -44,7 +44,9 @@ def plan_dataset(
         DataError: The data set cannot be read.
     """
     dataset = read_dataset(root, layout=layout, patient_pattern=patient_pattern)
-    pattern = patient_pattern or detect_patient_pattern([case.id for case in dataset.cases])
+    pattern = patient_pattern
+    if pattern is None and all(case.patient is None for case in dataset.cases):
+        pattern = detect_patient_pattern([case.id for case in dataset.cases])
     fingerprint = fingerprint_dataset(dataset)
     plan = plan_experiment(
         fingerprint,

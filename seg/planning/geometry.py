@@ -147,7 +147,7 @@ def _preferred_patch(geometry: Geometry) -> Size:
     preferred = np.maximum(1, np.minimum(np.minimum(cube, geometry.median_shape), context))
     if preferred.max() < MIN_EDGE:
         # Halved once, so small a patch would leave a single voxel, which has no variance to normalise by.
-        preferred[int(np.argmin(geometry.spacing_mm))] = MIN_EDGE
+        preferred[int(np.argmax(preferred))] = MIN_EDGE
     return _size(preferred)
 
 

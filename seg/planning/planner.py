@@ -132,11 +132,13 @@ def detect_patient_pattern(case_ids: Sequence[str]) -> str | None:
         case_ids: Ids of all cases.
 
     Returns:
-        A pattern whose first group is the patient, or null unless every id fits it and some patient has two cases.
+        A pattern whose first group is the patient, or null unless every id fits it, some patient has two cases, and
+        there are patients enough for the folds.
     """
     matches = [REPEAT.match(case_id) for case_id in case_ids]
     patients = Counter(match.group(1) for match in matches if match)
-    return f"(?i){REPEAT.pattern}" if all(matches) and len(patients) < len(case_ids) else None
+    repeated = all(matches) and DataConfig().folds <= len(patients) < len(case_ids)
+    return f"(?i){REPEAT.pattern}" if repeated else None
 
 
 def experiment_name(root: Path) -> str:

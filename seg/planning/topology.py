@@ -38,7 +38,7 @@ def plan_topology(size: Size, spacing_mm: Triple, limits: Size | None = None) ->
 
     At each stage an axis is halved if at least twice 4 voxels are left of it and its spacing, as it is at that stage,
     is below twice the finest spacing among such axes; a single axis left over only if at least three times 4 voxels
-    are left. A kernel is 1 along an axis until its spacing is below twice the finest one, then 3 for all stages below;
+    are left. A kernel is 1 along an axis until its spacing is below twice that finest one, then 3 for all stages below;
     the bottom has 3 everywhere. An axis of fewer than 3 voxels keeps kernel 1.
 
     Args:
@@ -48,12 +48,13 @@ def plan_topology(size: Size, spacing_mm: Triple, limits: Size | None = None) ->
             the shortest volume for an axis that must not be pooled away. Null takes the patch's.
 
     Returns:
-        Two to six stages: where no axis is long enough to be halved, those of the finest spacing are, once.
+        Two to six stages: where no axis is long enough to be halved, the longest one is, once.
 
     References:
         Isensee, Jaeger, Kohl, Petersen, Maier-Hein. nnU-Net: a self-configuring method for deep learning-based
-        biomedical image segmentation. 2021. doi:10.1038/s41592-020-01008-z. Deviations: at least two stages and at
-        most six, ``limits``, and kernel 1 along axes of fewer than 3 voxels.
+        biomedical image segmentation. 2021. doi:10.1038/s41592-020-01008-z. Deviations: two to
+        six stages, ``limits``, kernel 1 along axes of fewer than 3 voxels, and kernels that look at the finest spacing
+        among the axes that can be halved, so that a short axis does not flatten the kernels along long ones.
     """
     length = [min(edge, limit) for edge, limit in zip(size, limits or size, strict=True)]
     spacing = list(spacing_mm)
@@ -61,10 +62,10 @@ def plan_topology(size: Size, spacing_mm: Triple, limits: Size | None = None) ->
     strides: list[Size] = [(1, 1, 1)]
     kernels: list[Size] = []
     while True:
-        finest = min(spacing)
+        finest = _finest(length, spacing)
         kernel = [3 if now == 3 or mm / finest < SPACING_FACTOR else 1 for now, mm in zip(kernel, spacing, strict=True)]
         kernels.append(_along_long_axes(kernel, size))
-        halved = _halved_axes(length, spacing) or (_finest_axes(spacing) if len(strides) == 1 else [])
+        halved = _halved_axes(length, spacing, first=len(strides) == 1)
         if not halved or len(strides) == MAX_STAGES:
             break
         for axis in halved:
@@ -82,17 +83,20 @@ def round_up(size: Size, divisors: Size) -> Size:
     return x, y, z
 
 
-def _halved_axes(length: list[int], spacing: list[float]) -> list[int]:
-    long = [axis for axis in range(3) if length[axis] >= 2 * MIN_EDGE]
-    if not long:
-        return []
-    finest = min(spacing[axis] for axis in long)
-    chosen = [axis for axis in long if spacing[axis] / finest < SPACING_FACTOR]
+def _halved_axes(length: list[int], spacing: list[float], *, first: bool) -> list[int]:
+    finest = _finest(length, spacing)
+    chosen = [axis for axis in _long_axes(length) if spacing[axis] / finest < SPACING_FACTOR]
+    if first:
+        return chosen or [length.index(max(length))]
     return [] if len(chosen) == 1 and length[chosen[0]] < 3 * MIN_EDGE else chosen
 
 
-def _finest_axes(spacing: list[float]) -> list[int]:
-    return [axis for axis in range(3) if spacing[axis] / min(spacing) < SPACING_FACTOR]
+def _finest(length: list[int], spacing: list[float]) -> float:
+    return min(spacing[axis] for axis in _long_axes(length) or range(3))
+
+
+def _long_axes(length: list[int]) -> list[int]:
+    return [axis for axis in range(3) if length[axis] >= 2 * MIN_EDGE]
 
 
 def _along_long_axes(kernel: list[int], size: Size) -> Size:

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seg.data.cases import read_dataset
 from seg.data.fingerprint import SCHEMA_VERSION, Fingerprint, fingerprint_dataset
 from seg.data.intensity import SAMPLES_PER_CASE, pool_intensities, sample_intensities, weighted_percentiles
+from seg.data.readers import read_dataset
 from seg.errors import DataError
 
 LPS = np.diag([-1.5, -2.0, 4.0, 1.0])
@@ -86,7 +86,9 @@ def test_fingerprint_survives_json(root: Path) -> None:
 def test_newer_fingerprint_is_refused(root: Path) -> None:
     found = fingerprint_dataset(read_dataset(root))
     newer = dataclasses.replace(found, schema_version=SCHEMA_VERSION + 1).to_json()
-    with pytest.raises(DataError, match=r"^fingerprint has schema version 2, this program reads up to 1; update seg\.$"):
+    with pytest.raises(
+        DataError, match=r"^fingerprint has schema version 2, this program reads up to 1; update seg\.$"
+    ):
         Fingerprint.from_json(newer)
 
 
@@ -146,6 +148,21 @@ def test_all_bad_cases_are_named(root: Path) -> None:
         "case a: label shape (2, 2, 2) differs from image shape (6, 5, 4); export the label on the image's grid.",
         "case b: label shape (2, 2, 2) differs from image shape (7, 8, 3); export the label on the image's grid.",
     )
+
+
+def test_missing_channel_is_named(root: Path) -> None:
+    dataset = read_dataset(root)
+    case = dataclasses.replace(dataset.cases[0], images=dataset.cases[0].images[:1])
+    message = "case a: image must have the data set's 2 channels, got 1; export all channels."
+    with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
+        fingerprint_dataset(dataset, cases=[case])
+
+
+def test_label_of_several_channels_is_named(root: Path) -> None:
+    write(root / "labelsTr" / "a.nii.gz", np.ones((6, 5, 4, 2), dtype=np.uint8), RAS)
+    message = "case a: label must have 3 axes, got shape (6, 5, 4, 2); export one label map."
+    with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
+        fingerprint_dataset(read_dataset(root))
 
 
 def test_empty_labels_everywhere_are_refused(root: Path) -> None:
