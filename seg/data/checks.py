@@ -1,0 +1,204 @@
+"""Reading everything before training starts, and naming all that is wrong with it together."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from seg.data.cases import Case, Dataset
+from seg.data.nifti import Header, read_header, read_volume
+from seg.errors import DataError
+
+GRID_TOLERANCE = 0.01
+"""How far two grids may lie apart at a corner of the volume, in voxels of the smallest edge.
+
+Files of one grid differ by rounding: headers hold single precision, and a rotation is kept as a quaternion.
+"""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with a case.
+
+    Attributes:
+        case_id: The case.
+        message: A whole sentence that begins with the case.
+        severity: ``error`` where the case cannot be used; ``warning`` where it can, but deserves a look: a label
+            without foreground is legitimate in some data sets and a failed export in others.
+    """
+
+    case_id: str
+    message: str
+    severity: Literal["error", "warning"] = "error"
+
+
+def check_dataset(dataset: Dataset, *, workers: int = 1) -> tuple[Problem, ...]:
+    """Reads every file of a data set and says what is wrong with it.
+
+    Holds one volume in memory at a time and process.
+
+    Args:
+        dataset: The data set; every case is expected to have a label.
+        workers: Processes that read; 1 reads in this one.
+
+    Returns:
+        All problems, in the order of the cases.
+    """
+    check = partial(
+        _inspect,
+        num_channels=len(dataset.channel_names),
+        num_classes=len(dataset.class_names),
+        ignore_label=dataset.ignore_label,
+        needs_label=True,
+    )
+    if workers <= 1:
+        found = [check(case) for case in dataset.cases]
+    else:
+        # Spawned, not forked: a caller may hold threads, which a fork would copy half of.
+        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+            found = list(pool.map(check, dataset.cases, chunksize=4))
+    return tuple(itertools.chain.from_iterable(found))
+
+
+def check_case(case: Case, *, num_channels: int, num_classes: int, ignore_label: int | None = None) -> list[str]:
+    """Reads every file of a case and says why it cannot be used.
+
+    Args:
+        case: The case; it may lack a label.
+        num_channels: Channels that the image must have.
+        num_classes: Label values are 0 to this number less one.
+        ignore_label: A further label value that is allowed.
+
+    Returns:
+        A sentence for each error, none where the case can be used. A label without foreground is no error.
+    """
+    problems = _inspect(
+        case, num_channels=num_channels, num_classes=num_classes, ignore_label=ignore_label, needs_label=False
+    )
+    return [problem.message for problem in problems if problem.severity == "error"]
+
+
+def _inspect(
+    case: Case, *, num_channels: int, num_classes: int, ignore_label: int | None, needs_label: bool
+) -> list[Problem]:
+    errors: list[str] = []
+    warnings: list[str] = []
+    headers = [_header(path, "image", errors) for path in case.images]
+    grids = [header for header in headers if header is not None]
+    if len(grids) == len(case.images):
+        errors.extend(_channel_problems(headers=grids, num_channels=num_channels))
+    for header, path in zip(headers, case.images, strict=True):
+        if header is not None:
+            errors.extend(_grid_problems(f"image {path.name}", header, grids[0]))
+            errors.extend(_voxels(path, "image", _image_problems))
+    if case.label is not None:
+        header = _header(case.label, "label", errors)
+        if header is not None and len(header.shape) > 3:
+            errors.append(f"label must have 3 axes, got shape {header.shape}; merge its parts into one label map.")
+        elif header is not None:
+            errors.extend(_grid_problems("label", header, grids[0]) if grids else ())
+            check = partial(_label_problems, num_classes=num_classes, ignore_label=ignore_label, warnings=warnings)
+            errors.extend(_voxels(case.label, "label", check))
+    elif needs_label:
+        errors.append("has no label; training and evaluation need one: add it or remove the case.")
+    return [
+        *(Problem(case.id, f"case {case.id}: {text}") for text in errors),
+        *(Problem(case.id, f"case {case.id}: {text}", "warning") for text in warnings),
+    ]
+
+
+def _header(path: Path, role: str, errors: list[str]) -> Header | None:
+    try:
+        return read_header(path)
+    except DataError as error:
+        errors.extend(f"{role} {problem}" for problem in error.problems)
+        return None
+
+
+def _voxels(path: Path, role: str, check: Callable[[Path, npt.NDArray[Any]], Iterable[str]]) -> list[str]:
+    """Applies a check to the voxels of a file, which are let go before the next file is read."""
+    try:
+        return list(check(path, read_volume(path).array))
+    except DataError as error:
+        return [f"{role} {problem}" for problem in error.problems]
+
+
+def _channel_problems(*, headers: list[Header], num_channels: int) -> Iterator[str]:
+    several = [header.shape for header in headers if len(header.shape) > 3]
+    if several and len(headers) > 1:
+        yield f"image files must be 3-D where there is one per channel, got shape {several[0]}; split it by channel."
+        return
+    found = several[0][3] if several else len(headers)
+    if found != num_channels:
+        shape = f" (a 4-D image of shape {several[0]})" if several else ""
+        yield (
+            f"image must have the {num_channels} channel(s) that the data set declares, got {found}{shape}; "
+            "add or remove files, or correct channel_names."
+        )
+
+
+def _grid_problems(name: str, header: Header, reference: Header) -> Iterator[str]:
+    """Says how a grid differs from that of the first image."""
+    shape, expected = header.shape[:3], reference.shape[:3]
+    if shape != expected:
+        yield f"{name} shape {shape} differs from image shape {expected}; export the {name} on the image's grid."
+        return
+    corners = np.array([(*corner, 1) for corner in itertools.product(*((0, size - 1) for size in shape))])
+    apart = float(np.linalg.norm((corners @ (header.affine - reference.affine).T)[:, :3], axis=1).max())
+    if apart > GRID_TOLERANCE * min(reference.spacing_mm):
+        yield (
+            f"{name} affine differs from image affine by {apart:.4g} mm at a corner, more than "
+            f"{GRID_TOLERANCE:g} voxel; export the {name} on the image's grid."
+        )
+
+
+def _image_problems(path: Path, array: npt.NDArray[Any]) -> Iterator[str]:
+    channels = [array] if array.ndim == 3 else [array[..., index] for index in range(array.shape[3])]
+    for index, channel in enumerate(channels):
+        name = path.name if array.ndim == 3 else f"{path.name} channel {index}"
+        # One pass where all is well: a NaN or an infinity always reaches the minimum or the maximum.
+        lowest, highest = float(channel.min()), float(channel.max())
+        if not (np.isfinite(lowest) and np.isfinite(highest)):
+            count = int(np.count_nonzero(~np.isfinite(channel)))
+            yield f"image {name} must be finite, got {count} NaN or infinite voxels; mend or remove the image."
+        elif lowest == highest:
+            yield f"image {name} must vary, got {lowest:g} in every voxel; export it again or remove the case."
+
+
+def _label_problems(
+    path: Path, array: npt.NDArray[Any], *, num_classes: int, ignore_label: int | None, warnings: list[str]
+) -> Iterator[str]:
+    lowest, highest = float(array.min()), float(array.max())
+    if not (np.isfinite(lowest) and np.isfinite(highest)):
+        yield f"label {path.name} must be finite, got NaN or infinite voxels; export it again."
+        return
+    if array.dtype.kind == "f":
+        uneven = array[array != np.rint(array)]
+        if uneven.size:
+            yield (
+                f"label {path.name} must hold integers, got {float(uneven[0]):g} and {uneven.size - 1} other fractions; "
+                "export it without interpolation."
+            )
+            return
+    allowed = f"0 to {num_classes - 1}" + ("" if ignore_label is None else f" or {ignore_label} (ignore)")
+    if lowest < 0 or highest >= num_classes:
+        values = np.unique(array)
+        strange = [int(v) for v in values if not 0 <= v < num_classes and v != ignore_label]
+        if strange:
+            yield (
+                f"label {path.name} values must be {allowed}, got {', '.join(map(str, strange[:10]))}; "
+                "declare these classes or correct the label."
+            )
+            return
+    foreground = array > 0 if ignore_label is None else (array > 0) & (array != ignore_label)
+    if not foreground.any():
+        warnings.append(f"label {path.name} holds no foreground; check that this is meant.")
