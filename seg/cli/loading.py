@@ -131,7 +131,7 @@ class _Reader:
 
     def _clear(self, section: Section) -> None:
         inside = f"{section.path}."
-        self.present = {path for path in self.present if path != section.path and not path.startswith(inside)}
+        self.present.discard(section.path)
         self.values = {path: value for path, value in self.values.items() if not path.startswith(inside)}
 
     def _report_unknown(self, path: str, source: str) -> None:

@@ -120,7 +120,7 @@ def shown(value: Any) -> str:
 
 def as_yaml(value: Any) -> str:
     """Writes a value as YAML on one line."""
-    if isinstance(value, str) and not value.isprintable():
+    if isinstance(value, str) and not value.isprintable():  # line breaks and the like are escaped, not folded
         return str(yaml.safe_dump(value, default_style='"', width=sys.maxsize)).rstrip("\n")
     # Within a list no end-of-document mark is written behind a scalar; the brackets are taken off again.
     return str(yaml.safe_dump([_as_lists(value)], default_flow_style=True, width=sys.maxsize, allow_unicode=True))[1:-2]

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ from hypothesis import strategies as st
 
 from seg.cli import dump_config, load_config
 from seg.cli.schema import Leaf, nodes
+from seg.cli.values import as_yaml
 from seg.config import BottleneckConfig, CtConfig, DataConfig, ExperimentConfig, NetworkConfig
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
@@ -59,6 +59,13 @@ def test_what_is_written_reads_as_the_same(
     assert load_config([file]) == config
 
 
+@pytest.mark.parametrize("text", ["a\nb", "\x85", "é\t", "\u2028a", " x ", "a: b #c", "null", "1e-3", "[", "w " * 200])
+def test_odd_texts_stand_on_one_line_and_read_as_the_same(text: str) -> None:
+    written = as_yaml(text)
+    assert written.splitlines() == [written]
+    assert yaml.safe_load(f"a:\n  b: {written}\n  c: 1\n") == {"a": {"b": text, "c": 1}}
+
+
 def leaf_paths(content: dict[str, Any], prefix: str = "") -> set[str]:
     found = set()
     for name, value in content.items():
@@ -86,7 +93,7 @@ def test_comments_explain_and_do_not_change_the_values() -> None:
     assert max(map(len, text.splitlines())) <= 120
 
 
-def test_lists_stand_on_one_line(tmp_path: Path) -> None:
+def test_lists_stand_on_one_line() -> None:
     text = dump_config(ExperimentConfig())
     assert "\n  strides: [[1, 1, 1], [2, 2, 2], [2, 2, 2], [2, 2, 2]]\n" in text
     assert "\n  skip_bottleneck: null\n" in text

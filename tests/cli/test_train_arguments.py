@@ -73,11 +73,12 @@ def test_a_run_is_resumed_with_its_own_configuration(tmp_path: Path) -> None:
 
 
 def test_misuse_is_reported_all_at_once(config: str) -> None:
-    argv = ["--config", config, "--sed", "3", "extra", "--network.chanels=[1]", "--fold", "first", "--resume"]
+    argv = ["--config", config, "--sed", "3", "extra", "--network.chanels=[1]", "more", "--fold", "first", "--resume"]
     assert problems_of(*argv, "--init_from", "absent", "--patches.size", "[41,48,40]") == (
         "unknown option --sed; did you mean --seed?",
         "unexpected argument 'extra'; options have the form --name VALUE.",
         "unknown option --network.chanels; did you mean --network.channels?",
+        "unexpected argument 'more'; options have the form --name VALUE.",
         "--init_from must not come with --resume, which has weights of its own; leave one of them out.",
         "--init_from must be a run directory, got absent, which is not a folder.",
         "fold must be an integer, got 'first'.",
