@@ -185,7 +185,7 @@ def _label_problems(
         uneven = array[array != np.rint(array)]
         if uneven.size:
             yield (
-                f"label {path.name} must hold integers, got {float(uneven[0]):g} and {uneven.size - 1} other fractions; "
+                f"label {path.name} must hold integers, got {float(uneven[0]):g} and {uneven.size - 1} more fractions; "
                 "export it without interpolation."
             )
             return

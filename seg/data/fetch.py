@@ -80,7 +80,7 @@ def fetch(archive: Archive, root: Path, *, progress: Progress | None = None) -> 
         raise DataError(f"{archive.url}: must be reachable, got '{error}'; {REMEDY}.") from error
     except OSError as error:
         raise DataError(
-            f"{root}: must be writable, got '{error.strerror or error}'; free space or choose another."
+            f"{root}: must be writable, got '{error.strerror or error}'; free space or choose another folder."
         ) from error
     return target
 
