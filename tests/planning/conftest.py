@@ -1,0 +1,40 @@
+"""A data set described by its fingerprint alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from seg.data.fingerprint import Fingerprint
+from seg.data.intensity import ChannelIntensity
+
+
+def _fingerprint(
+    shapes: list[tuple[int, int, int]],
+    spacings: list[tuple[float, float, float]],
+    *,
+    extents: list[tuple[int, int, int]] | None = None,
+    channels: tuple[str, ...] = ("MRI",),
+) -> Fingerprint:
+    """A data set of two classes, whose foreground fills the volumes unless told otherwise."""
+    return Fingerprint(
+        case_ids=tuple(f"case_{index:03d}" for index in range(len(shapes))),
+        shapes=tuple(shapes),
+        spacings_mm=tuple(spacings),
+        foreground_extents=tuple(extents or shapes),
+        channels=channels,
+        intensities=tuple(
+            ChannelIntensity(p00_5=-50.0 - index, median=20.0, p99_5=250.0, mean=40.0, std=60.0)
+            for index in range(len(channels))
+        ),
+        class_names=("organ", "tumour"),
+        class_volumes_ml=tuple((10.0, 0.0) for _ in shapes),
+        digest="ab" * 32,
+    )
+
+
+@pytest.fixture(scope="session")
+def fingerprint() -> Callable[..., Fingerprint]:
+    """Gives the function that makes a fingerprint from shapes and spacings."""
+    return _fingerprint

@@ -1,0 +1,85 @@
+"""From files to text, and plans of real data sets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from math import prod
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from seg.cli import load_config
+from seg.data.fingerprint import fingerprint_dataset
+from seg.data.readers import read_dataset
+from seg.planning import plan_dataset, plan_experiment
+from seg.planning.planner import detect_patient_pattern
+
+
+def write_acdc_like(root: Path) -> None:
+    """Ten thin volumes of five patients in nnU-Net's layout, 48 x 40 x 6 or 7 voxels of 1.5 x 1.5 x 9 mm."""
+    description = {"channel_names": {"0": "MRI"}, "labels": {"background": 0, "heart": 1}, "numTraining": 10}
+    root.mkdir()
+    (root / "dataset.json").write_text(json.dumps({**description, "file_ending": ".nii.gz"}))
+    random = np.random.default_rng(0)
+    for index in range(10):
+        name = f"patient{index // 2}_frame{index % 2:02d}"
+        shape = (48, 40, 6 + index % 2)
+        label = np.zeros(shape, dtype=np.uint8)
+        label[10:30, 10:30] = 1
+        for folder, file, array in (
+            ("imagesTr", f"{name}_0000.nii.gz", random.normal(size=shape).astype(np.float32)),
+            ("labelsTr", f"{name}.nii.gz", label),
+        ):
+            (root / folder).mkdir(exist_ok=True)
+            nib.save(nib.Nifti1Image(array, np.diag([1.5, 1.5, 9.0, 1.0])), root / folder / file)
+
+
+def test_plan_is_text_that_reads_back(tmp_path: Path) -> None:
+    root = tmp_path / "Dataset999_Hearts"
+    write_acdc_like(root)
+    file = tmp_path / "plan.yaml"
+    file.write_text(plan_dataset(root))
+    config = load_config([file])
+    assert (config.name, config.data.root) == ("hearts", str(root))
+    assert config.data.patient_pattern == detect_patient_pattern(
+        [f"patient{i}_frame{j}" for i in range(5) for j in "01"]
+    )
+    assert config.patches.size == (32, 32, 7)
+    assert config.network.strides == ((1, 1, 1), (2, 2, 1), (2, 2, 1), (2, 2, 1))
+    assert config.training.steps == 1_000
+    assert (
+        config
+        == plan_experiment(fingerprint_dataset(read_dataset(root)), config.data, name="hearts", memory_gib=4.0).config
+    )
+    assert file.read_text().startswith("# Planned from 10 cases, fingerprint ")
+
+
+def test_given_pattern_comes_first(tmp_path: Path) -> None:
+    root = tmp_path / "hearts"
+    write_acdc_like(root)
+    assert r"patient_pattern: (patient\d)" in plan_dataset(root, patient_pattern=r"(patient\d)").replace("'", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "patch", "divisors"),
+    [
+        ("Task04_Hippocampus", (40, 56, 40), (8, 8, 8)),
+        ("Dataset027_ACDC", (160, 160, 9), (32, 32, 1)),
+        ("Dataset013_BraTS2013", (96, 128, 80), (16, 16, 16)),
+    ],
+)
+def test_real_data_sets(
+    data_root: Callable[[str], Path],
+    tmp_path: Path,
+    name: str,
+    patch: tuple[int, int, int],
+    divisors: tuple[int, int, int],
+) -> None:
+    file = tmp_path / "plan.yaml"
+    file.write_text(plan_dataset(data_root(name)))
+    config = load_config([file])
+    assert (config.patches.size, config.patches.batch, config.data.spacing_mm) == (patch, 2, None)
+    assert tuple(prod(axis) for axis in zip(*config.network.strides, strict=True)) == divisors
