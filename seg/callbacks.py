@@ -1,0 +1,176 @@
+"""Moving average, history, checkpoints and progress of a run."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, WeightAveraging
+from torch import Tensor
+from tqdm import tqdm
+
+from seg.files import write_text
+
+History = list[dict[str, float]]
+
+
+class MovingAverage(WeightAveraging):
+    """Exponential moving average of the weights, with a decay that grows over the first steps.
+
+    The decay after ``n`` updates is ``min(decay, (1 + n) / (10 + n))``, so the initial weights are forgotten early.
+
+    Args:
+        decay: Decay in the long run, in (0, 1).
+    """
+
+    def __init__(self, decay: float) -> None:
+        def update(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
+            n = int(count)
+            torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + n) / (10 + n)))
+
+        super().__init__(multi_avg_fn=torch.no_grad()(update))
+
+
+class Records(Callback):
+    """One row per validation in ``metrics.csv``, carried by the checkpoint so that a resumed run has no gap.
+
+    Args:
+        run_dir: Run directory.
+
+    Attributes:
+        history: The rows: step, seconds of training so far, train_loss, val_dice, val_dice_K, learning_rate.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self.path = run_dir / "metrics.csv"
+        self.history: History = []
+        self._started = 0.0
+        self._before = 0.0
+        self._losses: list[Tensor] = []
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Starts the clock where the checkpoint stopped it."""
+        self._before = self.history[-1]["seconds"] if self.history else 0.0
+        self._started = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Keeps the loss of the batch."""
+        self._losses.append(outputs["loss"].detach())
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Adds a row and writes the file anew."""
+        scores = {k: float(v) for k, v in sorted(trainer.callback_metrics.items()) if k.startswith("val_")}
+        row = {
+            "step": float(trainer.global_step),
+            "seconds": round(self._before + time.perf_counter() - self._started, 2),
+            "train_loss": float(torch.stack(self._losses).mean()),
+            **scores,
+            "learning_rate": float(trainer.optimizers[0].param_groups[0]["lr"]),
+        }
+        self._losses.clear()
+        self.history.append(row)
+        if trainer.logger is not None:
+            trainer.logger.log_metrics({"train_loss": row["train_loss"]}, step=trainer.global_step)
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(row), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.history)
+        write_text(self.path, text.getvalue())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the rows."""
+        return {"history": self.history}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes over the rows of a checkpoint."""
+        self.history = list(state_dict["history"])
+
+
+class Checkpoints(Callback):
+    """Writes ``last.ckpt`` after every validation, and ``best.ckpt`` where Dice is the best so far.
+
+    A file is written beside its target, flushed to disk and renamed, so a killed run leaves a whole checkpoint.
+
+    Args:
+        folder: Folder of the checkpoints.
+        records: Where the validation Dice is kept.
+        early_stop: Validations without a better Dice after which training stops; None never stops.
+    """
+
+    def __init__(self, folder: Path, records: Records, early_stop: int | None) -> None:
+        self.folder = folder
+        self.records = records
+        self.early_stop = early_stop
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Writes the checkpoints of this validation."""
+        dice = [row["val_dice"] for row in self.records.history]
+        best = max(range(len(dice)), key=dice.__getitem__)
+        last = self.folder / "last.ckpt"
+        partial = self.folder / "last.ckpt.partial"
+        trainer.save_checkpoint(partial)
+        _flush(partial)
+        if best == len(dice) - 1:
+            copy = self.folder / "best.ckpt.partial"
+            shutil.copyfile(partial, copy)
+            _flush(copy)
+            os.replace(copy, self.folder / "best.ckpt")
+        os.replace(partial, last)
+        if self.early_stop is not None and len(dice) - 1 - best >= self.early_stop:
+            trainer.should_stop = True
+
+
+class Progress(Callback):
+    """One bar over all steps: loss, Dice, cases/s and time left.
+
+    Args:
+        total_steps: Optimiser steps of the whole run.
+        batch: Patches per optimiser step.
+    """
+
+    def __init__(self, total_steps: int, batch: int) -> None:
+        self.total_steps = total_steps
+        self.batch = batch
+        self._bar: tqdm[Any] | None = None
+        self._resumed_at = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Shows the bar, at the step of the checkpoint in a resumed run."""
+        self._resumed_at = trainer.global_step
+        interval = 0.5 if sys.stderr.isatty() else 10.0
+        self._bar = tqdm(
+            total=self.total_steps, initial=trainer.global_step, unit="step", mininterval=interval, dynamic_ncols=True
+        )
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Moves the bar."""
+        if self._bar is not None and trainer.global_step > self._bar.n:
+            self._bar.update(trainer.global_step - self._bar.n)
+            elapsed = self._bar.format_dict["elapsed"]
+            if elapsed > 0 and trainer.global_step % 20 == 0:
+                rate = (trainer.global_step - self._resumed_at) * self.batch / elapsed
+                dice = trainer.callback_metrics.get("val_dice")
+                shown = {"loss": f"{float(outputs['loss']):.3f}", "cases/s": f"{rate:.1f}"}
+                self._bar.set_postfix(shown | ({"dice": f"{float(dice):.4f}"} if dice is not None else {}), refresh=False)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Closes the bar."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,92 @@
+"""Loaders of one fold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader
+
+from seg.config import ExperimentConfig
+from seg.data.augmentation import augment
+from seg.data.cases import Dataset
+from seg.data.patches import PositionSampler, TrainingPatches
+from seg.data.prepared import PreparedDataset
+from seg.data.splits import Split
+from seg.data.streams import Stream, torch_generator
+
+Batch = dict[str, Any]
+
+
+class SegmentationData(pl.LightningDataModule):
+    """Training patches and whole validation cases of one fold.
+
+    Training batches are ``{"image": f32 (B, C, X, Y, Z), "label": i64 (B, 1, X, Y, Z), "position": (B,), "case_id":
+    list}``; validation batches hold one whole prepared case.
+
+    Args:
+        config: The experiment.
+        dataset: The data set.
+        split: Case ids of the two sides.
+        cache_dir: Folder of the disk cache where the config names none.
+    """
+
+    def __init__(self, config: ExperimentConfig, dataset: Dataset, split: Split, cache_dir: Path) -> None:
+        super().__init__()
+        self.config = config
+        self.dataset = dataset
+        self.split = split
+        self.cache_dir = cache_dir
+        self._prepared: dict[str, PreparedDataset] = {}
+
+    def setup(self, stage: str) -> None:
+        """Prepares both sides of the split once."""
+        by_id = {case.id: case for case in self.dataset.cases}
+        for side in ("train", "validation"):
+            if side not in self._prepared:
+                cases = [by_id[case_id] for case_id in getattr(self.split, side)]
+                self._prepared[side] = PreparedDataset(self.dataset, cases, self.config.data, self.cache_dir)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Returns patches; an epoch is the stretch between two validations."""
+        config = self.config
+        patches = TrainingPatches(
+            self._prepared["train"], config.patches, config.seed, padding_label=self.dataset.ignore_label or 0
+        )
+        per_epoch = config.training.validate_every * config.training.accumulate * config.patches.batch
+        return DataLoader(
+            patches,
+            batch_size=config.patches.batch,
+            sampler=PositionSampler(per_epoch),
+            num_workers=config.data.workers,
+            persistent_workers=config.data.workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Returns whole validation cases, one a batch."""
+        return DataLoader(_Whole(self._prepared["validation"]), batch_size=None)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Augments a training batch on the device, from the stream of its first position."""
+        if self.trainer is None or not self.trainer.training:
+            return batch
+        stream = torch_generator(self.config.seed, Stream.AUGMENTATION, int(batch["position"][0]))
+        image, label = augment(batch["image"], batch["label"], self.config.augmentation, generator=stream)
+        return batch | {"image": image, "label": label}
+
+
+class _Whole(torch.utils.data.Dataset[Batch]):
+    """Validation cases with a batch axis."""
+
+    def __init__(self, cases: PreparedDataset) -> None:
+        self.cases = cases
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def __getitem__(self, index: int) -> Batch:
+        item = self.cases[index]
+        return {"image": item["image"][None], "label": item["label"][None].long(), "case_id": item["case_id"]}

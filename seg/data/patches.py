@@ -1,0 +1,134 @@
+"""Training patches: which case, which corner, as a function of a position in one endless stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Sampler
+
+from seg.config import PatchConfig
+from seg.data.streams import Stream, generator
+
+MAX_VOXELS_PER_CLASS = 4000
+
+
+class PreparedCases(Protocol):
+    """Prepared cases in a fixed order."""
+
+    def __len__(self) -> int:
+        """Number of cases."""
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """``image`` f32 (C, X, Y, Z), ``label`` u8 (1, X, Y, Z), ``foreground`` {class: (N, 3)}, ``case_id``."""
+
+
+def foreground_voxels(label: torch.Tensor, num_classes: int) -> dict[int, torch.Tensor]:
+    """Lists voxels of each foreground class that is present, at most 4000 evenly spread ones per class.
+
+    Args:
+        label: Class indices of shape (1, X, Y, Z).
+        num_classes: Number of classes, background included; larger values (an ignore label) are left out.
+
+    Returns:
+        Class index to coordinates of shape (N, 3).
+    """
+    found = {}
+    for index in range(1, num_classes):
+        voxels = (label[0] == index).nonzero()
+        if len(voxels):
+            step = -(-len(voxels) // MAX_VOXELS_PER_CLASS)
+            found[index] = voxels[::step].to(torch.int16)
+    return found
+
+
+class TrainingPatches(Dataset[dict[str, Any]]):
+    """Patches addressed by their position in the stream.
+
+    Every pass over the cases is a new permutation. Corner and centre class are drawn from a generator seeded by
+    ``(seed, position)``, so a patch depends on nothing that was drawn before it: a resumed run, another number of
+    worker processes and another variant of the network see the same patches.
+
+    Args:
+        cases: Prepared cases.
+        config: Patch size and share of foreground-centred patches.
+        seed: Seed of the experiment.
+        padding_label: Label of voxels outside the volume.
+    """
+
+    def __init__(self, cases: PreparedCases, config: PatchConfig, seed: int, padding_label: int = 0) -> None:
+        self.cases = cases
+        self.config = config
+        self.seed = seed
+        self.padding_label = padding_label
+        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        case = self.cases[self._case_at(position)]
+        rng = generator(self.seed, Stream.PATCH, position)
+        corner = self._corner(case, rng)
+        return {
+            "image": self._crop(case["image"], corner, 0.0),
+            "label": self._crop(case["label"], corner, self.padding_label).long(),
+            "position": position,
+            "case_id": case["case_id"],
+        }
+
+    def _case_at(self, position: int) -> int:
+        epoch, index = divmod(position, len(self.cases))
+        if self._order[0] != epoch:
+            self._order = (epoch, generator(self.seed, Stream.ORDER, epoch).permutation(len(self.cases)))
+        return int(self._order[1][index])
+
+    def _corner(self, case: dict[str, Any], rng: np.random.Generator) -> list[int]:
+        shape = np.array(case["image"].shape[1:])
+        size = np.array(self.config.size)
+        low, high = np.minimum(0, shape - size), np.maximum(0, shape - size)
+        corner = rng.integers(low, high, endpoint=True)
+        if rng.random() < self.config.foreground_fraction and case["foreground"]:
+            classes = sorted(case["foreground"])
+            voxels = case["foreground"][classes[rng.integers(len(classes))]]
+            centre = voxels[int(rng.integers(len(voxels)))].numpy().astype(int)
+            centred = np.clip(centre - size // 2, low, high)
+            # An axis shorter than the patch keeps its random place: all of it is in the patch anyway.
+            corner = np.where(shape > size, centred, corner)
+        return [int(c) for c in corner]
+
+    def _crop(self, volume: torch.Tensor, corner: Sequence[int], fill: float) -> torch.Tensor:
+        size = self.config.size
+        patch = volume.new_full((volume.shape[0], *size), fill)
+        source, target = [slice(None)], [slice(None)]
+        for start, length, extent in zip(corner, size, volume.shape[1:], strict=True):
+            begin, end = max(0, start), min(extent, start + length)
+            source.append(slice(begin, end))
+            target.append(slice(begin - start, end - start))
+        patch[tuple(target)] = volume[tuple(source)]
+        return patch
+
+
+class PositionSampler(Sampler[int]):
+    """Positions of one training epoch; epoch ``e`` begins where epoch ``e - 1`` ended.
+
+    Args:
+        per_epoch: Positions in an epoch.
+    """
+
+    def __init__(self, per_epoch: int) -> None:
+        self.per_epoch = per_epoch
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch; the trainer calls it, also after a resume."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.per_epoch
+
+    def __iter__(self) -> Iterator[int]:
+        start = self.epoch * self.per_epoch
+        return iter(range(start, start + self.per_epoch))

@@ -1,0 +1,121 @@
+"""Prepared cases, kept in memory or on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import monai
+import torch
+from monai.data import CacheDataset, PersistentDataset
+from monai.data import Dataset as LazyDataset
+
+from seg.config import DataConfig
+from seg.data.cases import Case, Dataset
+from seg.data.nifti import read_header
+from seg.data.patches import foreground_voxels
+from seg.data.transforms import preparation
+
+LOG = logging.getLogger(__name__)
+MEMORY_SHARE = 0.25
+BYTES_PER_IMAGE_VOXEL = 4
+BYTES_PER_LABEL_VOXEL = 1
+
+
+class PreparedDataset:
+    """Cases after loading, orientation, resampling and normalisation, in the order given.
+
+    Args:
+        dataset: The data set, for its number of classes.
+        cases: The cases to prepare, each with a label.
+        config: Preparation and cache.
+        cache_dir: Folder of the disk cache, used where the config names none.
+    """
+
+    def __init__(self, dataset: Dataset, cases: Sequence[Case], config: DataConfig, cache_dir: Path) -> None:
+        self.cases = tuple(cases)
+        self.num_classes = len(dataset.class_names)
+        self._foreground: dict[int, dict[int, torch.Tensor]] = {}
+        items = [{"image": [str(p) for p in case.images], "label": str(case.label)} for case in self.cases]
+        transform = monai.transforms.Compose([preparation(config, with_label=True), _plain])
+        kind = choose_cache(self.cases, config)
+        if kind == "memory":
+            self._items = CacheDataset(items, transform, progress=False, num_workers=os.cpu_count())
+        elif kind == "disk":
+            recipe = _recipe(config)
+            for item, case in zip(items, self.cases, strict=True):
+                item["digest"] = case_digest(case, recipe)
+            folder = Path(config.cache_dir) if config.cache_dir is not None else cache_dir
+            self._items = PersistentDataset(items, transform, cache_dir=folder, hash_func=_item_digest)
+        else:
+            self._items = LazyDataset(items, transform)
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        item = dict(self._items[index])
+        if index not in self._foreground:
+            self._foreground[index] = foreground_voxels(item["label"], self.num_classes)
+        return item | {"foreground": self._foreground[index], "case_id": self.cases[index].id}
+
+
+def choose_cache(cases: Sequence[Case], config: DataConfig) -> str:
+    """Chooses where prepared volumes are kept and announces an automatic choice.
+
+    Args:
+        cases: The cases to keep.
+        config: ``cache`` is followed unless it is ``auto``, which takes memory where the volumes fit into a quarter
+            of it, else the disk.
+
+    Returns:
+        ``memory``, ``disk`` or ``none``.
+    """
+    if config.cache != "auto":
+        return config.cache
+    needed = sum(_prepared_bytes(case, config) for case in cases)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    kind = "memory" if needed <= MEMORY_SHARE * memory else "disk"
+    LOG.info("cache: %s (%d cases, %.2f GiB prepared, %.1f GiB memory)", kind, len(cases), needed / 2**30, memory / 2**30)
+    return kind
+
+
+def case_digest(case: Case, recipe: str = "") -> str:
+    """Returns the SHA-256 of a case's files and of what is done with them."""
+    digest = hashlib.sha256(recipe.encode())
+    for path in (*case.images, *([case.label] if case.label else [])):
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _recipe(config: DataConfig) -> str:
+    fields = {key: asdict(config)[key] for key in ("spacing_mm", "normalization", "ct")}
+    return f"1 monai {monai.__version__} {sorted(fields.items())}"
+
+
+def _item_digest(item: dict[str, Any]) -> bytes:
+    return str(item["digest"]).encode()
+
+
+def _prepared_bytes(case: Case, config: DataConfig) -> float:
+    voxels = 1.0
+    header = read_header(case.images[0])
+    for axis in range(3):
+        zoom = 1.0 if config.spacing_mm is None else header.spacing_mm[axis] / config.spacing_mm[axis]
+        voxels *= header.shape[axis] * zoom
+    channels = len(case.images) if len(header.shape) == 3 else header.shape[3]
+    return voxels * (channels * BYTES_PER_IMAGE_VOXEL + BYTES_PER_LABEL_VOXEL)
+
+
+def _plain(item: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """Drops MONAI's meta tensors, which slow indexing, but keeps the affine of the prepared grid."""
+    return {
+        "image": item["image"].as_tensor().contiguous(),
+        "label": item["label"].as_tensor().contiguous(),
+        "affine": item["image"].affine.clone(),
+    }

@@ -1,0 +1,94 @@
+"""From the files of a case to the arrays that a network sees."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import torch
+from monai.transforms import (
+    Compose,
+    EnsureChannelFirstd,
+    EnsureTyped,
+    LoadImaged,
+    MapTransform,
+    Orientationd,
+    Spacingd,
+)
+
+from seg.config import CtConfig, DataConfig
+
+RAS = (("L", "R"), ("P", "A"), ("I", "S"))
+
+
+class Normalized(MapTransform):
+    """Brings the intensities of each channel to a common scale.
+
+    ``zscore`` subtracts the volume's mean and divides by its standard deviation; ``ct`` clips to a fixed window and
+    applies the data set's mean and standard deviation; ``none`` leaves values alone.
+
+    Args:
+        key: Entry of the dictionary to change, of shape (C, X, Y, Z).
+        modes: One mode per channel, or one for all.
+        ct: Window of the channels in mode ``ct``.
+    """
+
+    def __init__(self, key: str, modes: tuple[str, ...], ct: CtConfig | None) -> None:
+        super().__init__([key])
+        self.modes = modes
+        self.ct = ct
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns a copy of the dictionary with the image normalised."""
+        output = dict(data)
+        for key in self.key_iterator(output):
+            for channel, values in enumerate(output[key]):
+                self._normalize(values, channel)
+        return output
+
+    def _normalize(self, values: torch.Tensor, channel: int) -> None:
+        mode = self.modes[channel if len(self.modes) > 1 else 0]
+        if mode == "zscore":
+            values.sub_(values.mean()).div_(values.std().clamp_min(1e-8))
+        elif mode == "ct" and self.ct is not None:
+            window = self.ct
+            values.clamp_(window.lower[channel], window.upper[channel])
+            values.sub_(window.mean[channel]).div_(window.std[channel])
+
+
+class RoundedLabeld(MapTransform):
+    """Turns labels stored as floats into uint8 class indices."""
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns a copy of the dictionary with integer labels."""
+        output = dict(data)
+        for key in self.key_iterator(output):
+            output[key] = output[key].round().to(torch.uint8)
+        return output
+
+
+def preparation(config: DataConfig, *, with_label: bool) -> Compose:
+    """Builds the deterministic part of the pipeline: load, orient, resample, normalise.
+
+    Args:
+        config: Orientation is always RAS; spacing and normalisation come from here.
+        with_label: Whether the item has a ``label`` entry beside ``image``.
+
+    Returns:
+        A transform from ``{"image": [paths], "label": path}`` to ``{"image": f32 (C, X, Y, Z), "label": u8
+        (1, X, Y, Z)}``, both MONAI meta tensors that know their affine.
+    """
+    keys = ["image", "label"] if with_label else ["image"]
+    steps: list[Any] = [
+        LoadImaged(keys, image_only=True),
+        EnsureChannelFirstd(keys),
+        EnsureTyped(keys, dtype=torch.float32),
+        Orientationd(keys, axcodes="RAS", labels=RAS),
+    ]
+    if config.spacing_mm is not None:
+        modes = ["bilinear", "nearest"][: len(keys)]
+        steps.append(Spacingd(keys, pixdim=config.spacing_mm, mode=modes, padding_mode="border"))
+    steps.append(Normalized("image", config.normalization, config.ct))
+    if with_label:
+        steps.append(RoundedLabeld(["label"]))
+    return Compose(steps)

@@ -1,0 +1,49 @@
+"""Files that are either whole or absent."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from seg.errors import RunError
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file beside its target, flushes it to disk and renames it.
+
+    Args:
+        path: Target; its folder is made where absent.
+        content: The whole content.
+
+    Raises:
+        RunError: The folder cannot be written or the disk is full.
+    """
+    partial: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(partial, 0o644)
+        os.replace(partial, path)
+    except OSError as error:
+        if partial is not None:
+            Path(partial).unlink(missing_ok=True)
+        raise RunError(
+            f"{path}: must be writable, got '{error.strerror}'; free space or choose another folder."
+        ) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file; see :func:`write_bytes`."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes a JSON file of strict JSON; see :func:`write_bytes`."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")

@@ -1,0 +1,81 @@
+"""Device and precision by capability, announced."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from seg.errors import ConfigError
+
+LOG = logging.getLogger(__name__)
+PACKAGES = ("torch", "monai", "pytorch-lightning", "nibabel", "numpy", "scipy")
+
+
+def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
+    """Returns the device to compute on.
+
+    Raises:
+        ConfigError: A GPU is asked for and there is none.
+    """
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("training.device must be available, got 'cuda' without a GPU; use auto or cpu.")
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+        LOG.info("device: %s", wanted)
+    return torch.device(wanted)
+
+
+def choose_precision(wanted: Literal["auto", "fp32", "bf16"], device: torch.device) -> Literal["fp32", "bf16"]:
+    """Returns the arithmetic of the forward pass: bf16 where the hardware computes it."""
+    if wanted != "auto":
+        return wanted
+    precision: Literal["fp32", "bf16"] = "bf16" if _computes_bf16(device) else "fp32"
+    LOG.info("precision: %s", precision)
+    return precision
+
+
+def _computes_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
+
+
+def environment(device: torch.device, precision: str) -> dict[str, Any]:
+    """Describes what a run is computed with: versions, device, threads, code revision."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "precision": precision,
+        "revision": _revision(),
+    }
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _revision() -> str | None:
+    """Git revision of the code, with a mark where files differ from it; None outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
+    except OSError:
+        return None
+    return result.stdout.strip() or None if result.returncode == 0 else None

@@ -1,0 +1,36 @@
+"""Whole-volume prediction with a sliding window."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from monai.inferers import sliding_window_inference
+from torch import Tensor
+
+from seg.config import InferenceConfig
+
+
+def predict_logits(
+    network: Callable[[Tensor], Tensor], image: Tensor, patch_size: tuple[int, int, int], config: InferenceConfig
+) -> Tensor:
+    """Predicts a whole volume from overlapping windows of the training patch's size.
+
+    Args:
+        network: From (B, C, *patch_size) to logits (B, K, *patch_size).
+        image: Prepared volume of shape (1, C, X, Y, Z); an axis shorter than the patch is padded with 0.
+        patch_size: Window size (X, Y, Z) in voxels.
+        config: Overlap, blending, windows per forward pass.
+
+    Returns:
+        Logits f32 of shape (1, K, X, Y, Z), averaged where windows overlap.
+    """
+
+    def forward(windows: Tensor) -> Tensor:
+        return network(windows).float()
+
+    with torch.inference_mode():
+        logits: Tensor = sliding_window_inference(
+            image, patch_size, config.batch, forward, overlap=config.overlap, mode=config.blend
+        )
+    return logits

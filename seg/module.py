@@ -1,0 +1,106 @@
+"""The training steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from seg.config import OptimizerConfig
+from seg.errors import RunError
+from seg.optim import build_optimizer, build_schedule
+
+Batch = dict[str, Any]
+Predictor = Callable[[nn.Module, Tensor], Tensor]
+
+
+class SegmentationModule(pl.LightningModule):
+    """Steps of training and validation; everything else is passed in.
+
+    Args:
+        network: From images (B, C, X, Y, Z) to logits (B, K, X, Y, Z), or in training a list of them.
+        loss: From the network's output and labels (B, 1, X, Y, Z) to a scalar.
+        predictor: Predicts the logits of a whole volume with the network.
+        num_classes: Classes, background included.
+        optimizer: Optimiser and schedule.
+        total_steps: Optimiser steps of the whole run.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        loss: nn.Module,
+        predictor: Predictor,
+        *,
+        num_classes: int,
+        optimizer: OptimizerConfig,
+        total_steps: int,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.loss = loss
+        self.predictor = predictor
+        self.num_classes = num_classes
+        self.optimizer_config = optimizer
+        self.total_steps = total_steps
+        self._dice: list[Tensor] = []
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Returns the network's output for images (B, C, X, Y, Z)."""
+        output: Tensor = self.network(image.to(memory_format=torch.channels_last_3d))
+        return output
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Returns the loss of a batch.
+
+        Raises:
+            RunError: The loss is not finite; the message names the cases.
+        """
+        loss: Tensor = self.loss(self(batch["image"]), batch["label"])
+        if not torch.isfinite(loss):
+            cases = ", ".join(sorted(set(batch["case_id"])))
+            raise RunError(
+                f"step {self.global_step}: the loss must be finite, got {float(loss)} on cases {cases}; "
+                "look at these images, lower optimizer.learning_rate, or set training.precision to fp32."
+            )
+        self.log("train_loss", loss.detach(), prog_bar=True, batch_size=len(batch["image"]))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Adds the Dice of a whole case, per foreground class, to the epoch's."""
+        logits = self.predictor(self, batch["image"])
+        self._dice.append(dice_per_class(logits.argmax(1, keepdim=True), batch["label"], self.num_classes))
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs ``val_dice``, the mean over classes of the mean over cases that have the class."""
+        dice = torch.stack(self._dice).nanmean(0)
+        self._dice.clear()
+        self.log("val_dice", dice.nanmean(), prog_bar=True)
+        for index, value in enumerate(dice, start=1):
+            self.log(f"val_dice_{index}", value)
+
+    def configure_optimizers(self) -> Any:
+        """Returns the optimiser and its schedule, stepped every optimiser step."""
+        optimizer = build_optimizer(self.network, self.optimizer_config)
+        schedule = build_schedule(optimizer, self.optimizer_config, self.total_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def dice_per_class(prediction: Tensor, label: Tensor, num_classes: int) -> Tensor:
+    """Dice of each foreground class; NaN where both are empty.
+
+    Args:
+        prediction: Class indices, any shape.
+        label: Class indices of the same shape; values of ``num_classes`` and more are left out.
+        num_classes: Classes, background included.
+
+    Returns:
+        Values in [0, 1] of shape (num_classes - 1,).
+    """
+    known = label < num_classes
+    pairs = (prediction[known] * num_classes + label[known]).flatten()
+    table = torch.bincount(pairs, minlength=num_classes**2).view(num_classes, num_classes).double()
+    return (2 * table.diagonal() / (table.sum(0) + table.sum(1)))[1:].float()

@@ -1,0 +1,69 @@
+"""What a run reads: the checked data set and the split of a fold."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+from seg.config import DataConfig, ExperimentConfig
+from seg.data.cases import Dataset
+from seg.data.checks import Problem, check_dataset
+from seg.data.readers import read_dataset
+from seg.data.splits import Split, make_splits
+from seg.errors import DataError
+
+LOG = logging.getLogger(__name__)
+
+
+def read_checked(config: DataConfig) -> tuple[Dataset, list[str]]:
+    """Reads a data set and checks every file of it.
+
+    Args:
+        config: Where it lies, and whether faulty cases stop the run or are left out.
+
+    Returns:
+        The data set without faulty cases, and their ids.
+
+    Raises:
+        DataError: Cases are faulty and ``on_error`` is ``stop``; all problems are named together.
+    """
+    dataset = read_dataset(Path(config.root), layout=config.layout, patient_pattern=config.patient_pattern)
+    problems = check_dataset(dataset)
+    errors = [problem for problem in problems if problem.severity == "error"]
+    if errors and config.on_error == "stop":
+        raise DataError([problem.message for problem in errors])
+    for problem in problems:
+        LOG.warning("%s%s", "left out: " if problem in errors else "", problem.message)
+    bad = _case_ids(errors)
+    kept = tuple(case for case in dataset.cases if case.id not in bad)
+    if not kept:
+        raise DataError(f"{config.root}: at least one case must be usable, got none; see the problems above.")
+    return replace(dataset, cases=kept), bad
+
+
+def _case_ids(problems: list[Problem]) -> list[str]:
+    return sorted({problem.case_id for problem in problems})
+
+
+def read_splits(config: ExperimentConfig, dataset: Dataset, left_out: list[str]) -> tuple[Split, ...]:
+    """Returns the folds of a data set, without the cases that were left out of it.
+
+    Raises:
+        DataError: The splits file names unknown cases or puts one on two sides.
+    """
+    splits_file = Path(config.data.splits) if config.data.splits else None
+    whole = read_dataset(
+        Path(config.data.root), layout=config.data.layout, patient_pattern=config.data.patient_pattern
+    )
+    splits = make_splits(whole, folds=config.data.folds, seed=config.seed, splits_file=splits_file)
+    if not left_out:
+        return splits
+    gone = set(left_out)
+    return tuple(
+        Split(
+            train=tuple(case for case in split.train if case not in gone),
+            validation=tuple(case for case in split.validation if case not in gone),
+        )
+        for split in splits
+    )

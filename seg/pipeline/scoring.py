@@ -1,0 +1,141 @@
+"""Prediction and scores of the held-out cases of a trained run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from seg.cli import load_config
+from seg.config import ExperimentConfig
+from seg.data.cases import Case, Dataset
+from seg.data.nifti import read_volume, write_label_map
+from seg.data.prepared import case_digest
+from seg.data.splits import Split
+from seg.errors import DataError, RunError
+from seg.evaluation import (
+    EVALUATION_FILE,
+    CaseScore,
+    Evaluation,
+    case_scores,
+    format_evaluation,
+    read_evaluation,
+    summarise,
+    write_evaluation,
+)
+from seg.experiment import load_weights, network_from_config
+from seg.files import write_json
+from seg.hardware import choose_device, choose_precision, environment
+from seg.metrics import score_case
+from seg.pipeline.directory import (
+    CONFIG_FILE,
+    ENVIRONMENT_FILE,
+    MODEL_FILE,
+    PICTURE_FILE,
+    PREDICTIONS,
+    describe_model,
+)
+from seg.pipeline.inputs import read_checked, read_splits
+from seg.pipeline.pictures import draw_cases
+from seg.prediction import predict_case
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A trained network and how to compute with it."""
+
+    network: nn.Module
+    config: ExperimentConfig
+    device: torch.device
+    precision: str
+
+
+def evaluate_run(
+    run_dir: Path, *, output: Path | None = None, dataset: Dataset | None = None, split: Split | None = None
+) -> Evaluation:
+    """Predicts and scores the held-out cases of a trained run, and prints the table.
+
+    Args:
+        run_dir: Run directory with final weights.
+        output: Folder of the results; None is the run directory.
+        dataset: The data set, where it was read already; else the run's config says where it lies.
+        split: The fold's cases, where they were read already.
+
+    Returns:
+        The scores. Results that are there already are not computed again.
+
+    Raises:
+        DataError: Cases cannot be read.
+        RunError: There is no finished run, or results cannot be written.
+    """
+    output = output or run_dir
+    if (output / EVALUATION_FILE).exists():
+        evaluation = read_evaluation(output / EVALUATION_FILE)
+    else:
+        if not (run_dir / CONFIG_FILE).is_file():
+            raise RunError(f"{run_dir}: must be a run directory, got no {CONFIG_FILE}; check the path.")
+        config = load_config([run_dir / CONFIG_FILE])
+        if dataset is None or split is None:
+            dataset, left_out = read_checked(config.data)
+            split = read_splits(config, dataset, left_out)[config.fold]
+        evaluation = _score_run(run_dir, output, config, dataset, split)
+    print(format_evaluation(evaluation))
+    print(f"run directory: {run_dir}")
+    print(f"picture: {output / PICTURE_FILE}")
+    return evaluation
+
+
+def _load_model(run_dir: Path, config: ExperimentConfig, dataset: Dataset) -> Model:
+    device = choose_device(config.training.device)
+    precision = choose_precision(config.training.precision, device)
+    network = network_from_config(config.network, len(dataset.channel_names), len(dataset.class_names))
+    network.load_state_dict(load_weights(run_dir))
+    network.to(device=device, memory_format=torch.channels_last_3d).eval()  # type: ignore[call-overload]
+    return Model(network=network, config=config, device=device, precision=precision)
+
+
+def _score_run(run_dir: Path, output: Path, config: ExperimentConfig, dataset: Dataset, split: Split) -> Evaluation:
+    model = _load_model(run_dir, config, dataset)
+    held_out = set(split.validation)
+    cases = [case for case in dataset.cases if case.id in held_out]
+    scores: list[CaseScore] = []
+    for case in tqdm(cases, desc="evaluate", unit="case", disable=not config.training.progress, mininterval=5):
+        scores += _score_case(model, case, dataset, output / PREDICTIONS)
+    evaluation = summarise(
+        scores,
+        class_names=dataset.class_names,
+        nsd_tolerance_mm=config.evaluation.nsd_tolerance_mm,
+        bootstrap_samples=config.evaluation.bootstrap_samples,
+    )
+    draw_cases(output / PICTURE_FILE, cases, output / PREDICTIONS, scores, class_names=dataset.class_names)
+    digests = {case.id: case_digest(case) for case in dataset.cases}
+    computed_with = environment(model.device, model.precision)
+    write_json(output / ENVIRONMENT_FILE, {"schema_version": 1, **computed_with, "data": digests})
+    write_json(output / MODEL_FILE, describe_model(config, dataset))
+    # Last: a run directory is complete when this file is there.
+    write_evaluation(output, evaluation, scores)
+    return evaluation
+
+
+def _score_case(model: Model, case: Case, dataset: Dataset, folder: Path) -> list[CaseScore]:
+    if case.label is None:
+        raise DataError(f"case {case.id}: a scored case must have a label, got none; add one to the data set.")
+    labels, affine = predict_case(
+        model.network, case, model.config, device=model.device, precision=model.precision
+    )
+    write_label_map(folder / f"{case.id}.nii.gz", labels, affine=affine)
+    reference = read_volume(case.label)
+    scores = score_case(
+        labels,
+        reference.array.round().astype("uint8"),
+        spacing_mm=reference.spacing_mm,
+        num_classes=len(dataset.class_names),
+        nsd_tolerance_mm=model.config.evaluation.nsd_tolerance_mm,
+        ignore_label=dataset.ignore_label,
+    )
+    return case_scores(
+        scores, case_id=case.id, class_names=dataset.class_names, patient=case.patient, fold=model.config.fold
+    )
