@@ -102,8 +102,8 @@ class UNet(nn.Module):
         """
         if not is_exporting():
             self._check(x)
-        if x.device.type == "cpu":
-            x = _channels_last(x)
+            if x.device.type == "cpu":
+                x = _channels_last(x)
         features: list[Tensor] = []
         for stage in self.encoder:
             x = stage(x)

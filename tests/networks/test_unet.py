@@ -149,3 +149,12 @@ def test_wrong_channels_are_named():
     assert str(error.value) == (
         "image must have shape (B, 1, X, Y, Z), got (1, 2, 8, 8, 8); build the network with the channels of the data."
     )
+
+
+def test_exported_program_computes_the_same():
+    torch.manual_seed(0)
+    spec = Bottleneck(ratio=0.5, activation="leaky_relu", norm=True)
+    net = UNet(1, 3, plan=SMALL, skip_bottleneck=spec, decoder_bottleneck=spec, options=Options(upsample="linear"))
+    x = torch.randn(1, 1, 4, 8, 8)
+    program = torch.export.export(net.eval(), (x,))
+    torch.testing.assert_close(program.module()(x), net(x))
