@@ -16,6 +16,7 @@ from seg.planning.header import describe_plan
 from seg.planning.planner import Plan, detect_patient_pattern, experiment_name, plan_experiment
 
 DEFAULT_MEMORY_GIB = 4.0
+MIN_FOLDS = 2
 
 __all__ = ["DEFAULT_MEMORY_GIB", "Plan", "plan_dataset", "plan_experiment"]
 
@@ -47,10 +48,13 @@ def plan_dataset(
     pattern = patient_pattern
     if pattern is None and all(case.patient is None for case in dataset.cases):
         pattern = detect_patient_pattern([case.id for case in dataset.cases])
+        dataset = read_dataset(root, layout=layout, patient_pattern=pattern)
+    patients = {case.patient or case.id for case in dataset.cases if case.label is not None}
+    folds = max(MIN_FOLDS, min(DataConfig().folds, len(patients)))
     fingerprint = fingerprint_dataset(dataset)
     plan = plan_experiment(
         fingerprint,
-        DataConfig(root=str(root), layout=layout, patient_pattern=pattern),
+        DataConfig(root=str(root), layout=layout, patient_pattern=pattern, folds=folds),
         name=experiment_name(root),
         memory_gib=memory_gib,
     )

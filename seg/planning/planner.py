@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -151,10 +152,8 @@ def _plan_data(data: DataConfig, fingerprint: Fingerprint, geometry: Geometry) -
     normalization: tuple[Literal["zscore", "ct", "none"], ...] = tuple(
         _normalization_of(channel) for channel in fingerprint.channels
     )
-    return DataConfig(
-        root=data.root,
-        layout=data.layout,
-        patient_pattern=data.patient_pattern,
+    return dataclasses.replace(
+        data,
         spacing_mm=geometry.spacing_mm if geometry.resampled else None,
         normalization=normalization,
         ct=_plan_ct(fingerprint, normalization) if "ct" in normalization else None,

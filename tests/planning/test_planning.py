@@ -18,13 +18,13 @@ from seg.planning import plan_dataset, plan_experiment
 from seg.planning.planner import detect_patient_pattern
 
 
-def write_acdc_like(root: Path) -> None:
-    """Ten thin volumes of five patients in nnU-Net's layout, 48 x 40 x 6 or 7 voxels of 1.5 x 1.5 x 9 mm."""
-    description = {"channel_names": {"0": "MRI"}, "labels": {"background": 0, "heart": 1}, "numTraining": 10}
+def write_acdc_like(root: Path, count: int = 10) -> None:
+    """Thin volumes, two of each patient, in nnU-Net's layout, 48 x 40 x 6 or 7 voxels of 1.5 x 1.5 x 9 mm."""
+    description = {"channel_names": {"0": "MRI"}, "labels": {"background": 0, "heart": 1}, "numTraining": count}
     root.mkdir()
     (root / "dataset.json").write_text(json.dumps({**description, "file_ending": ".nii.gz"}))
     random = np.random.default_rng(0)
-    for index in range(10):
+    for index in range(count):
         name = f"patient{index // 2}_frame{index % 2:02d}"
         shape = (48, 40, 6 + index % 2)
         label = np.zeros(shape, dtype=np.uint8)
@@ -55,6 +55,12 @@ def test_plan_is_text_that_reads_back(tmp_path: Path) -> None:
         == plan_experiment(fingerprint_dataset(read_dataset(root)), config.data, name="hearts", memory_gib=4.0).config
     )
     assert file.read_text().startswith("# Planned from 10 cases, fingerprint ")
+
+
+def test_fewer_patients_than_folds_make_fewer_folds(tmp_path: Path) -> None:
+    write_acdc_like(tmp_path / "few", 6)
+    assert "\n  folds: 5\n" in plan_dataset(tmp_path / "few")
+    assert "\n  folds: 3\n" in plan_dataset(tmp_path / "few", patient_pattern=r"(patient\d)")
 
 
 def test_given_pattern_comes_first(tmp_path: Path) -> None:
