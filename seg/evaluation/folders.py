@@ -7,20 +7,18 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from seg.data.nifti import Volume, read_volume
 from seg.errors import DataError
 from seg.evaluation.pairs import find_patients, match_files
 from seg.evaluation.records import write_evaluation
 from seg.evaluation.scores import CaseScore, Evaluation, case_scores
 from seg.evaluation.summary import BOOTSTRAP_SAMPLES, summarise
 from seg.metrics import EMPTY_SCORES, ClassScores, score_case
-
-if TYPE_CHECKING:
-    from seg.data.nifti import Volume
 
 MAX_CLASS = 255
 """Largest value taken for a class where classes are not named: one above is more likely an intensity."""
@@ -128,9 +126,6 @@ def _score_all(tasks: Sequence[_Task], workers: int) -> list[_Outcome]:
 
 def _score_files(task: _Task) -> _Outcome:
     """Reads, checks and scores one case."""
-    # Imported here so that reading and reporting results needs none of what the data layer imports.
-    from seg.data.nifti import read_volume
-
     problems: list[str] = []
     volumes = []
     for path in (task.prediction, task.label):

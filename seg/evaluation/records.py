@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from seg.errors import RunError
 from seg.evaluation.scores import CaseScore, ClassSummary, Evaluation, FoldSummary, Interval, MetricSummary
+from seg.files import write_json, write_text
 from seg.metrics import ClassScores
 
 SCHEMA_VERSION = 1
@@ -32,7 +32,7 @@ def write_evaluation(output: Path, evaluation: Evaluation, scores: Sequence[Case
         scores: The scores that it summarises.
 
     Raises:
-        RunError: The folder cannot be written.
+        RunError: The folder cannot be written or the disk is full.
     """
     table = io.StringIO(newline="")
     writer = csv.DictWriter(table, fieldnames=_CASE_COLUMNS + _SCORE_COLUMNS, lineterminator="\n")
@@ -40,18 +40,11 @@ def write_evaluation(output: Path, evaluation: Evaluation, scores: Sequence[Case
     for record in scores:
         row = {name: getattr(record, name) for name in _CASE_COLUMNS} | asdict(record.scores)
         writer.writerow(row)
-    # The mean stands first: it is what a reader opens the file for. NaN is not JSON, hence allow_nan=False.
+    # The mean stands first: it is what a reader opens the file for.
     values = asdict(evaluation)
     content = {"mean_dice": values.pop("mean_dice"), "mean_dice_ci95": values.pop("mean_dice_ci95")}
-    text = json.dumps(content | {"schema_version": SCHEMA_VERSION} | values, indent=2, allow_nan=False)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        _replace_file(output / CASES_FILE, table.getvalue())
-        _replace_file(output / EVALUATION_FILE, text + "\n")
-    except OSError as error:
-        raise RunError(
-            f"cannot write results to {output}: {error.strerror}; give a folder on a disk with room that you may write."
-        ) from error
+    write_text(output / CASES_FILE, table.getvalue())
+    write_json(output / EVALUATION_FILE, content | {"schema_version": SCHEMA_VERSION} | values)
 
 
 def read_evaluation(path: Path) -> Evaluation:
@@ -100,19 +93,6 @@ def read_cases(path: Path) -> list[CaseScore]:
         return [_parse_case(row) for row in csv.DictReader(io.StringIO(_read_text(path)))]
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(path, error) from error
-
-
-def _replace_file(path: Path, text: str) -> None:
-    """Writes a file beside its place, then moves it there, so that no reader meets half of it."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with draft.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _read_text(path: Path) -> str:

@@ -1,0 +1,64 @@
+"""The picture of a run: its worst, its median and its best case."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from seg.data.cases import Case, Dataset
+from seg.data.nifti import read_channels, read_volume
+from seg.errors import DataError
+from seg.evaluation import CaseScore
+from seg.figures.grid import prediction_grid
+from seg.figures.views import FigureRow, pick_cases
+
+
+def draw_predictions(
+    path: Path, cases: Sequence[Case], predictions: Path, scores: Sequence[CaseScore], dataset: Dataset
+) -> None:
+    """Draws the worst, the median and the best case of a set over the first channel of their images.
+
+    Args:
+        path: The PNG; replaced where it exists.
+        cases: The scored cases, one or more, each with a label.
+        predictions: Folder of CASE.nii.gz label maps on the images' grids.
+        scores: The scores of these cases; where none has a Dice, the first case is drawn.
+        dataset: The data set, for the names of classes and the label value to ignore.
+
+    Raises:
+        DataError: A file cannot be read, or a case to be drawn has no label.
+        RunError: The picture cannot be written.
+    """
+    dice: dict[str, dict[int, float]] = {case.id: {} for case in cases}
+    for score in scores:
+        dice[score.case_id][score.class_index] = score.scores.dice
+    means = {}
+    for case_id, values in dice.items():
+        scored = [value for value in values.values() if not math.isnan(value)]
+        means[case_id] = sum(scored) / len(scored) if scored else math.nan
+    by_id = {case.id: case for case in cases}
+    picked = pick_cases(means) or {"": cases[0].id}
+    rows = [_read_row(by_id[case_id], predictions, dice[case_id], note, dataset) for note, case_id in picked.items()]
+    prediction_grid(path, rows, class_names=dataset.class_names)
+
+
+def _read_row(case: Case, predictions: Path, dice: dict[int, float], note: str, dataset: Dataset) -> FigureRow:
+    """Reads the volumes of one case."""
+    if case.label is None:
+        raise DataError(f"case {case.id}: a case to draw needs a label, got none; add one to the data set.")
+    image = next(read_channels(case.images))
+    reference = np.rint(read_volume(case.label).array).astype(np.int16)
+    if dataset.ignore_label is not None:
+        reference[reference == dataset.ignore_label] = 0
+    return FigureRow(
+        case_id=case.id,
+        image=image.array,
+        prediction=read_volume(predictions / f"{case.id}.nii.gz").array,
+        reference=reference,
+        spacing_mm=image.spacing_mm,
+        dice=dice,
+        note=note,
+    )
