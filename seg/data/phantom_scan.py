@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seg.data.phantom_shapes import CLASS_NAMES, HALF_SIZE_MM, anatomical_points, draw_anatomy, smooth_field
+from seg.data.phantom_shapes import CLASS_NAMES, TEXTURES_PER_KIND, draw_anatomy
+from seg.data.phantom_space import HALF_SIZE_MM, anatomical_points, smooth_field
 from seg.errors import ConfigError
 
 SUPERSAMPLING = 2
@@ -36,8 +37,8 @@ class PhantomConfig:
         spacing_mm: Voxel size (X, Y, Z) in mm; it changes the grid, not the anatomy.
         channels: Channels of an image, each with its own contrast, bias field and intensity scale, 1 to 6.
         num_classes: Classes, background included, 2 to 7; structures beyond them stay visible as background.
-        texture_directions: Wave directions of the textures that tell lobe_a, lobe_b and body apart, 1 to 6; each of
-            the three has so many textures. The main driver of difficulty.
+        texture_types: Textures of each of lobe_a, lobe_b and body, 1 to 6. The main driver of difficulty: the first
+            two of a class differ from the other classes' by direction, more need direction and wavelength.
         texture: Root mean square of the texture, as a fraction of full scale; 0 makes lobe_a and lobe_b identical.
         contrast_modes: Ways in which tissues map to intensities from case to case, 1 to 6; some are inverted.
         distractors: Background structures with the intensity of the small classes, >= 0.
@@ -53,8 +54,8 @@ class PhantomConfig:
     spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
     channels: int = 1
     num_classes: int = 7
-    texture_directions: int = 6
-    texture: float = 0.12
+    texture_types: int = 2
+    texture: float = 0.14
     contrast_modes: int = 4
     distractors: int = 6
     deformation_mm: float = 1.5
@@ -72,7 +73,7 @@ class PhantomConfig:
             "cases": (5, 10000),
             "channels": (1, len(CONTRASTS)),
             "num_classes": (2, len(CLASS_NAMES)),
-            "texture_directions": (1, 6),
+            "texture_types": (1, TEXTURES_PER_KIND),
             "texture": (0, 1),
             "contrast_modes": (1, len(CONTRASTS)),
             "distractors": (0, 100),
@@ -124,7 +125,7 @@ def make_case(config: PhantomConfig, *, seed: int, index: int) -> tuple[NDArray[
     steps = np.asarray(config.spacing_mm) / SUPERSAMPLING / scale
     fine = [_centres(n * SUPERSAMPLING, step) for n, step in zip(config.shape, steps, strict=True)]
     points = anatomical_points(fine, config.deformation_mm, pose_rng)
-    anatomy = draw_anatomy(points, config.texture_directions, config.distractors, anatomy_rng)
+    anatomy = draw_anatomy(points, config.texture_types, config.distractors, anatomy_rng)
 
     label = np.where(anatomy.label < config.num_classes, anatomy.label, 0).astype(np.uint8)
     coarse = [_centres(n, 2 / n) for n in config.shape]

@@ -12,9 +12,6 @@ Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 CLASS_NAMES = ("background", "lobe_a", "lobe_b", "anterior", "posterior", "nodule", "cortex")
-HALF_SIZE_MM = np.array([20.0, 24.0, 20.0], np.float32)
-"""Half the field of view (X, Y, Z) in which the anatomy is laid out, in mm."""
-
 BODY_SEMIAXES_MM = (19.0, 23.0, 19.0)
 ORGAN_CENTRE_MM = np.array([-3.0, -2.0, -1.0])
 LOBE_OFFSETS_MM = np.array([[-2.5, -5.5, 2.0], [2.0, 4.5, -2.5], [-3.0, 3.5, 3.5], [2.0, -4.0, -3.5]])
@@ -24,7 +21,7 @@ ARC_RADIUS_MM = 11.5
 LOBULES = 8
 BODY_CELLS = 12
 WAVES_PER_CELL = 3
-WAVELENGTHS_MM = (2.7, 3.9, 5.6)
+WAVELENGTHS_MM = (3.9, 5.6, 2.7)
 """A ratio of 1.44 between neighbours stays apart under the zoom of augmentation and of the anatomy's own size."""
 
 _GOLDEN = (1 + 5**0.5) / 2
@@ -32,6 +29,26 @@ DIRECTIONS = np.array(
     [(0, 1, _GOLDEN), (0, -1, _GOLDEN), (1, _GOLDEN, 0), (-1, _GOLDEN, 0), (_GOLDEN, 0, 1), (_GOLDEN, 0, -1)]
 ) / np.hypot(1, _GOLDEN)
 """The six axes of an icosahedron, unit vectors 63 degrees apart."""
+
+
+TEXTURES_PER_KIND = 6
+
+
+def texture_type(kind: int, number: int) -> tuple[int, int]:
+    """Names one of the 18 textures, each of which belongs to one kind of tissue.
+
+    The first two textures of a kind have wave directions that no other kind has among its first two. From the third
+    on directions return with another wavelength under another kind: then neither tells the kind without the other.
+
+    Args:
+        kind: 0 for lobe_a, 1 for lobe_b, 2 for the body.
+        number: Number of the texture within its kind, 0 to 5.
+
+    Returns:
+        Index into ``DIRECTIONS`` and index into ``WAVELENGTHS_MM``.
+    """
+    pair, second = divmod(number, 2)
+    return (kind + pair) % 3 + 3 * second, (pair + second) % 3
 
 
 class Tissue(IntEnum):
@@ -58,67 +75,16 @@ class Anatomy:
     texture: Floats
 
 
-def smooth_field(axes: list[Floats], modes: int, rng: np.random.Generator) -> Floats:
-    """Draws a smooth random field as a cosine series on a separable grid.
-
-    The coefficients are drawn before the grid is looked at, so one seed gives the same field on every grid.
-
-    Args:
-        axes: Coordinates along X, Y and Z, scaled to [-1, 1] over the field of view.
-        modes: Highest number of half periods along an axis, at least 1; power falls with the fourth power of it.
-        rng: Source of the coefficients.
-
-    Returns:
-        Field of shape (X, Y, Z); its mean over the field of view is 0 and its mean square is 1.
-    """
-    order = np.stack(np.meshgrid(*[np.arange(modes + 1)] * 3, indexing="ij"))
-    degree = np.sqrt((order**2).sum(0))
-    weights = rng.standard_normal(degree.shape) / np.maximum(degree, 1) ** 2
-    weights[0, 0, 0] = 0
-    # A cosine has mean square 1/2, a constant 1: the power of the series is known without sampling it.
-    power = (weights**2 * 0.5 ** (order > 0).sum(0)).sum()
-    field: Floats = (weights / np.sqrt(power)).astype(np.float32)
-    for axis in axes:
-        basis = np.cos(np.pi / 2 * np.arange(modes + 1, dtype=np.float32)[:, None] * (axis + 1)[None])
-        # Plain einsum sums in a fixed order; a BLAS product may differ in its last bit with the number of threads.
-        field = np.einsum("abc,ax->bcx", field, basis, optimize=False)
-    return field
-
-
-def anatomical_points(axes_mm: list[Floats], deformation_mm: float, rng: np.random.Generator) -> Floats:
-    """Maps points of the scanner to the frame in which the shapes are defined.
-
-    Args:
-        axes_mm: Coordinates along X, Y and Z in mm, 0 at the centre of the field of view.
-        deformation_mm: Root mean square of the displacement along each axis, in mm.
-        rng: Source of pose, size and displacement.
-
-    Returns:
-        Points of shape (3, N) in mm, with N = X * Y * Z in C order.
-    """
-    angles = rng.uniform(-0.18, 0.18, 3)
-    turn = _rotation(angles) / rng.uniform(0.92, 1.08)
-    shift = rng.uniform(-1.0, 1.0, 3)
-    scaled = [axis / half for axis, half in zip(axes_mm, HALF_SIZE_MM, strict=True)]
-    grid = np.meshgrid(*axes_mm, indexing="ij", copy=False)
-    points = np.empty((3, grid[0].size), np.float32)
-    for row in range(3):
-        moved = sum(np.float32(turn[row, column]) * grid[column] for column in range(3)) + np.float32(shift[row])
-        points[row] = (moved + np.float32(deformation_mm) * smooth_field(scaled, 2, rng)).ravel()
-    return points
-
-
-def draw_anatomy(points: Floats, directions: int, distractors: int, rng: np.random.Generator) -> Anatomy:
+def draw_anatomy(points: Floats, textures: int, distractors: int, rng: np.random.Generator) -> Anatomy:
     """Lays out one body: a lobed organ, a cortex on it, a bent tube against it, nodules in it, and look-alikes.
 
-    Lobules of ``lobe_a`` and ``lobe_b`` and the tissue of the body differ by texture alone. Each has ``directions``
-    textures of its own: wave direction d and wavelength f belong to class (d + f) mod 3, so neither the direction nor
-    the wavelength tells the class. Tube, cortex, nodules and look-alikes are of one tissue: position and shape tell
-    them apart. The tube's two parts meet at its neck.
+    Lobules of ``lobe_a`` and ``lobe_b`` and the tissue of the body differ by texture (see :func:`texture_type`); the
+    body's mean differs a little from the lobes'. Tube, cortex, nodules and look-alikes are of one tissue: position and
+    shape tell them apart. The tube's two parts meet at its neck.
 
     Args:
         points: Points in the anatomical frame, of shape (3, N) in mm.
-        directions: Number of wave directions in use, 1 to 6.
+        textures: Number of textures of each of the three kinds of tissue, 1 to 6.
         distractors: Number of background structures made of the same tissue as the small classes; every second one
             is a vessel, which may pass through the organ, the others are balls outside it.
         rng: Source of everything.
@@ -138,9 +104,9 @@ def draw_anatomy(points: Floats, directions: int, distractors: int, rng: np.rand
     organ, body = in_body & (depth < 0), in_body & (depth >= 0)
     tissue[body], tissue[organ] = Tissue.BODY, Tissue.ORGAN
     middles = np.column_stack([layout.uniform(-0.8, 0.8, BODY_CELLS) * semi for semi in BODY_SEMIAXES_MM])
-    _, texture[body] = _textured_cells(points[:, body], middles, (2,), directions, layout)
+    _, texture[body] = _textured_cells(points[:, body], middles, (2,), textures, layout)
     middles = lobes[layout.permutation(LOBULES) % 4] + layout.uniform(-4.0, 4.0, (LOBULES, 3))
-    cell_class, texture[organ] = _textured_cells(points[:, organ], middles, (0, 1), directions, layout)
+    cell_class, texture[organ] = _textured_cells(points[:, organ], middles, (0, 1), textures, layout)
     label[organ] = 1 + cell_class
 
     def fill(inside: Mask, name: str) -> None:
@@ -160,17 +126,6 @@ def draw_anatomy(points: Floats, directions: int, distractors: int, rng: np.rand
     return Anatomy(tissue=tissue, label=label, texture=texture)
 
 
-def _rotation(angles: NDArray[np.float64]) -> NDArray[np.float64]:
-    matrix = np.eye(3)
-    for axis, angle in enumerate(angles):
-        turn = np.eye(3)
-        first, second = (axis + 1) % 3, (axis + 2) % 3
-        turn[first, first] = turn[second, second] = np.cos(angle)
-        turn[first, second], turn[second, first] = -np.sin(angle), np.sin(angle)
-        matrix = np.einsum("ij,jk->ik", matrix, turn)
-    return matrix
-
-
 def _distance(points: Floats, centre: NDArray[np.float64]) -> Floats:
     squares = sum((points[i] - np.float32(centre[i])) ** 2 for i in range(3))
     return np.sqrt(np.asarray(squares, np.float32))
@@ -185,7 +140,7 @@ def _blended_balls(points: Floats, centres: NDArray[np.float64], radii: NDArray[
 
 
 def _textured_cells(
-    points: Floats, middles: NDArray[np.float64], classes: tuple[int, ...], directions: int, rng: np.random.Generator
+    points: Floats, middles: NDArray[np.float64], classes: tuple[int, ...], textures: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.uint8], Floats]:
     """Splits points among the nearest middles; cell c is of class ``classes[c mod len]`` and one of its textures."""
     distances = np.stack([_distance(points, middle) for middle in middles])
@@ -193,10 +148,9 @@ def _textured_cells(
     cell_class = np.asarray(classes, np.uint8)[np.arange(len(middles)) % len(classes)]
     texture = np.empty(points.shape[1], np.float32)
     for cell in range(len(middles)):
-        direction = int(rng.integers(directions))
-        wavelength = WAVELENGTHS_MM[(int(cell_class[cell]) - direction) % len(WAVELENGTHS_MM)]
+        direction, wave = texture_type(int(cell_class[cell]), int(rng.integers(textures)))
         jitter = rng.normal(0, 0.08, (WAVES_PER_CELL, 3))
-        waves = 2 * np.pi / wavelength * (DIRECTIONS[direction] + jitter)
+        waves = 2 * np.pi / WAVELENGTHS_MM[wave] * (DIRECTIONS[direction] + jitter)
         phases = rng.uniform(0, 2 * np.pi, WAVES_PER_CELL)
         inside = nearest == cell
         x, y, z = points[:, inside]

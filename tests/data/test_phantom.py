@@ -12,7 +12,8 @@ from scipy import ndimage
 
 from seg.data import phantom
 from seg.data.phantom import CLASS_NAMES, PhantomConfig, make_case, write_dataset
-from seg.data.phantom_shapes import DIRECTIONS, WAVELENGTHS_MM, _textured_cells, smooth_field
+from seg.data.phantom_shapes import DIRECTIONS, WAVELENGTHS_MM, _textured_cells, texture_type
+from seg.data.phantom_space import smooth_field
 from seg.errors import ConfigError, DataError, RunError
 
 TINY = PhantomConfig(cases=5, spacing_mm=(4.0, 4.0, 4.0))
@@ -204,6 +205,15 @@ def test_smooth_field_has_unit_power_and_one_shape_on_every_grid() -> None:
     np.testing.assert_allclose(field[::4, ::4, ::4], coarse, atol=1e-5)
 
 
+def test_every_texture_belongs_to_one_kind_and_two_per_kind_differ_by_direction_alone() -> None:
+    types = {(kind, number): texture_type(kind, number) for kind in range(3) for number in range(6)}
+    assert sorted(types.values()) == [(direction, wave) for direction in range(6) for wave in range(3)]
+    first = [{types[kind, number][0] for number in range(2)} for kind in range(3)]
+    assert sorted(first[0] | first[1] | first[2]) == list(range(6))
+    waves = [[types[kind, number][1] for number in range(6)] for kind in range(3)]
+    assert waves[0] == waves[1] == waves[2], "a wavelength never tells the kind"
+
+
 @pytest.mark.parametrize("kind", [0, 1, 2])
 def test_textures_of_a_class_have_their_own_directions_and_wavelengths(kind: int) -> None:
     axis = np.arange(48, dtype=np.float32)
@@ -220,7 +230,7 @@ def test_textures_of_a_class_have_their_own_directions_and_wavelengths(kind: int
         sizes, axes = np.linalg.eigh(moment)
         direction = int(np.abs(DIRECTIONS @ axes[:, -1]).argmax())
         wavelength = int(np.abs(np.log(sizes[-1] ** -0.5 / np.array(WAVELENGTHS_MM))).argmin())
-        assert (direction + wavelength) % 3 == kind
+        assert (direction, wavelength) in {texture_type(kind, number) for number in range(6)}
         seen.add((direction, wavelength))
     assert len({direction for direction, _ in seen}) > 2
     assert len({wavelength for _, wavelength in seen}) > 1
