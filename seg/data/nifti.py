@@ -47,8 +47,8 @@ class Volume:
     """A volume in memory, oriented to RAS.
 
     Attributes:
-        array: Voxels (X, Y, Z), or (X, Y, Z, C) of a file of several channels, in the type of the file, or a float type
-            where the file scales its values.
+        array: Voxels (X, Y, Z), or (X, Y, Z, C) of a file of several channels, in the type of the file and the byte
+            order of the machine, or a float type where the file scales its values.
         affine: 4x4 matrix from voxel indices to mm.
         spacing_mm: Voxel size along X, Y and Z, in mm.
     """
@@ -91,6 +91,7 @@ def read_volume(path: Path) -> Volume:
         image = _image(path, stream)
         header = _header(path, image)
         stored = np.asanyarray(image.dataobj)
+        stored = stored.astype(stored.dtype.newbyteorder("="), copy=False)
         while stream.read(CHUNK_BYTES):  # gzip compares its checksum at the end of the stream only
             pass
     orientation = nib.io_orientation(image.affine)
@@ -196,7 +197,7 @@ def _header(path: Path, image: Any) -> Header:
     if dtype.kind not in "iuf":
         raise DataError(f"{path}: voxels must be real numbers, got {dtype}; export one number per voxel.")
     # Python's integers: a product of header fields may exceed 64 bits.
-    needed = int(image.header.get_data_offset()) + dtype.itemsize * int(np.prod(np.array(shape, dtype=object)))
+    needed = int(image.dataobj.offset) + dtype.itemsize * int(np.prod(np.array(shape, dtype=object)))
     size = path.stat().st_size
     if needed > size * (DEFLATE_LIMIT if path.name.endswith(".gz") else 1):
         raise DataError(
