@@ -1,0 +1,231 @@
+"""Downloads from a server on this machine that breaks off, knows ranges or not, and sends the wrong file."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import importlib.metadata
+import io
+import os
+import tarfile
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from seg.data import fetch as module
+from seg.data.fetch import ARCHIVES, Archive, fetch
+from seg.errors import DataError
+
+PARTIAL = ".Task00_Tiny.tar.part"
+VOXELS = os.urandom(300_000)
+
+
+class Server(HTTPServer):
+    """Serves one file.
+
+    Attributes:
+        content: The file.
+        ranges: Whether ranges are understood.
+        breaks: Bytes after which each of the next answers breaks off.
+        asked: The Range header of each request.
+    """
+
+    content: bytes
+    ranges: bool
+    breaks: list[int]
+    asked: list[str | None]
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        wanted = self.headers.get("Range")
+        self.server.asked.append(wanted)
+        whole, start = self.server.content, 0
+        if self.path != "/tiny.tar":
+            self.send_error(404)
+            return
+        if wanted and self.server.ranges:
+            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+            if start >= len(whole):
+                self.send_error(416)
+                return
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{len(whole) - 1}/{len(whole)}")
+        else:
+            self.send_response(200)
+        body = whole[start:]
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: self.server.breaks.pop(0)] if self.server.breaks else body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def packed(files: dict[str, bytes]) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return stream.getvalue()
+
+
+TINY = packed(
+    {
+        "Task00_Tiny/dataset.json": b"{}",
+        "Task00_Tiny/imagesTr/a.nii.gz": VOXELS,
+        "Task00_Tiny/imagesTr/._a.nii.gz": b"of macOS",
+        "._Task00_Tiny": b"of macOS",
+    }
+)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server(("127.0.0.1", 0), Handler)
+    server.content, server.ranges, server.breaks, server.asked = TINY, True, [], []
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def archive(server: Server) -> Archive:
+    return Archive(
+        url=f"http://127.0.0.1:{server.server_port}/tiny.tar", md5=hashlib.md5(TINY).hexdigest(), folder="Task00_Tiny"
+    )
+
+
+def assert_complete(root: Path) -> None:
+    found = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+    assert found == {"Task00_Tiny/dataset.json", "Task00_Tiny/imagesTr/a.nii.gz"}
+    assert (root / "Task00_Tiny/imagesTr/a.nii.gz").read_bytes() == VOXELS
+    assert os.listdir(root) == ["Task00_Tiny"]
+
+
+def test_a_download_and_a_second_that_does_nothing(tmp_path: Path, server: Server, archive: Archive) -> None:
+    seen: list[tuple[int, int | None]] = []
+    root = tmp_path / "new" / "data"
+    assert fetch(archive, root, progress=lambda done, total: seen.append((done, total))) == root / "Task00_Tiny"
+    assert_complete(root)
+    assert seen[0] == (0, len(TINY))
+    assert seen[-1] == (len(TINY), len(TINY))
+    assert seen == sorted(seen)
+    assert fetch(archive, root) == root / "Task00_Tiny"
+    assert server.asked == [None]
+
+
+def test_a_broken_connection_is_continued_at_once(tmp_path: Path, server: Server, archive: Archive) -> None:
+    server.breaks = [100_000, 50_000]
+    fetch(archive, tmp_path)
+    assert_complete(tmp_path)
+    assert server.asked == [None, "bytes=100000-", "bytes=150000-"]
+
+
+def test_a_download_that_gave_up_is_continued_by_the_next(tmp_path: Path, server: Server, archive: Archive) -> None:
+    server.breaks = [1000, 1000, 1000]
+    with pytest.raises(DataError) as caught:
+        fetch(archive, tmp_path)
+    assert str(caught.value) == (
+        f"{archive.url}: must give {len(TINY)} bytes, got 3000 before the connection broke; "
+        "run the command again: it continues where it stopped."
+    )
+    assert os.listdir(tmp_path) == [PARTIAL]
+    assert (tmp_path / PARTIAL).read_bytes() == TINY[:3000]
+    fetch(archive, tmp_path)
+    assert_complete(tmp_path)
+    assert server.asked[-1] == "bytes=3000-"
+
+
+def test_a_server_without_ranges_starts_again(tmp_path: Path, server: Server, archive: Archive) -> None:
+    server.ranges, server.breaks = False, [100_000]
+    fetch(archive, tmp_path)
+    assert_complete(tmp_path)
+
+
+def test_a_complete_download_is_not_fetched_again(tmp_path: Path, server: Server, archive: Archive) -> None:
+    (tmp_path / PARTIAL).write_bytes(TINY)
+    fetch(archive, tmp_path)
+    assert_complete(tmp_path)
+    assert server.asked == [f"bytes={len(TINY)}-"]
+
+
+def test_a_wrong_checksum_removes_the_download(tmp_path: Path, server: Server, archive: Archive) -> None:
+    (tmp_path / PARTIAL).write_bytes(b"x" * 1000)
+    with pytest.raises(DataError) as caught:
+        fetch(archive, tmp_path)
+    found = hashlib.md5(b"x" * 1000 + TINY[1000:]).hexdigest()
+    assert str(caught.value) == (
+        f"{archive.url}: MD5 must be {archive.md5}, got {found}; the download was removed, run the command again."
+    )
+    assert os.listdir(tmp_path) == []
+    fetch(archive, tmp_path)
+    assert_complete(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../evil", "ROOT/evil", "Task00_Tiny/../../evil"])
+def test_an_archive_that_writes_elsewhere(tmp_path: Path, server: Server, archive: Archive, name: str) -> None:
+    absolute = name.startswith("ROOT")
+    server.content = packed({"Task00_Tiny/dataset.json": b"{}", name.replace("ROOT", str(tmp_path)): b"evil"})
+    evil = Archive(url=archive.url, md5=hashlib.md5(server.content).hexdigest(), folder=archive.folder)
+    root = tmp_path / "data"
+    if absolute:  # made relative by tarfile: it stays inside what is thrown away
+        assert sorted(os.listdir(fetch(evil, root))) == ["dataset.json"]
+    else:
+        with pytest.raises(DataError, match=r"must be a tar file of the folder Task00_Tiny, got '.*outside the dest"):
+            fetch(evil, root)
+        assert os.listdir(root) == [PARTIAL]
+    assert not list(tmp_path.rglob("evil"))
+
+
+def test_an_archive_of_another_folder_and_no_archive(tmp_path: Path, server: Server, archive: Archive) -> None:
+    for content in (packed({"other/a": b""}), b"no archive" * 100):
+        server.content = content
+        wrong = Archive(url=archive.url, md5=hashlib.md5(content).hexdigest(), folder=archive.folder)
+        with pytest.raises(DataError, match="must be a tar file of the folder Task00_Tiny, got '"):
+            fetch(wrong, tmp_path)
+        assert os.listdir(tmp_path) == [PARTIAL]
+        (tmp_path / PARTIAL).unlink()
+
+
+def test_no_server_and_no_such_file(tmp_path: Path, server: Server, archive: Archive) -> None:
+    for url, reason in ((f"{archive.url}x", "HTTP Error 404"), ("http://127.0.0.1:9/x", "Connection refused")):
+        with pytest.raises(DataError, match=rf"{url}: must be reachable, got '.*{reason}.*'; run the command again"):
+            fetch(Archive(url=url, md5=archive.md5, folder=archive.folder), tmp_path)
+
+
+def test_a_full_disk(tmp_path: Path, archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(module, "_unpack", full)
+    with pytest.raises(DataError) as caught:
+        fetch(archive, tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path}: must be writable, got 'No space left on device'; free space or choose another folder."
+    )
+
+
+def test_an_old_python_unpacks_nothing(tmp_path: Path, archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(tarfile, "data_filter")
+    with pytest.raises(DataError, match=r"^Python must be 3\.11\.4 or newer to unpack archives safely"):
+        fetch(archive, tmp_path)
+    assert os.listdir(tmp_path) == [PARTIAL]
+
+
+def test_the_address_and_digest_are_those_of_monai() -> None:
+    # Its text, as importing it takes seconds.
+    text = Path(str(importlib.metadata.distribution("monai").locate_file("monai/apps/datasets.py"))).read_text()
+    for archive in ARCHIVES.values():
+        assert f'"{archive.folder}": "{archive.url}"' in text
+        assert f'"{archive.folder}": "{archive.md5}"' in text
