@@ -1,4 +1,4 @@
-"""Download a public data set, with checksum; a download that broke off is continued."""
+"""Put a data set in place: download a public one, with checksum, or generate the embedded phantoms."""
 
 from __future__ import annotations
 
@@ -13,10 +13,16 @@ from seg.data.fetch import ARCHIVES, fetch
 def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name", choices=sorted(ARCHIVES), help="data set")
+    parser.add_argument("name", choices=[*sorted(ARCHIVES), "phantom"], help="data set; phantom is made here")
     parser.add_argument("--root", type=Path, default=Path("data"), help="folder to put it in (default: data)")
     arguments = parser.parse_args()
-    folder = fetch(ARCHIVES[arguments.name], arguments.root, progress=show_progress)
+    if arguments.name == "phantom":
+        # Imported only now: a download needs no NumPy.
+        from seg.data.phantom import PhantomConfig, write_dataset
+
+        folder = write_dataset(arguments.root / "phantom", PhantomConfig(), seed=0)
+    else:
+        folder = fetch(ARCHIVES[arguments.name], arguments.root, progress=show_progress)
     print(f"data set: {folder}")
 
 

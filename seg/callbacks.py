@@ -163,7 +163,9 @@ class Progress(Callback):
                 rate = (trainer.global_step - self._resumed_at) * self.batch / elapsed
                 dice = trainer.callback_metrics.get("val_dice")
                 shown = {"loss": f"{float(outputs['loss']):.3f}", "cases/s": f"{rate:.1f}"}
-                self._bar.set_postfix(shown | ({"dice": f"{float(dice):.4f}"} if dice is not None else {}), refresh=False)
+                self._bar.set_postfix(
+                    shown | ({"dice": f"{float(dice):.4f}"} if dice is not None else {}), refresh=False
+                )
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Closes the bar."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,11 +110,9 @@ def train_fold(
     )
     checkpoint = run_dir / "checkpoints" / "last.ckpt"
     records = Records(run_dir)
-    trainer = _trainer(config, run_dir, device, records)
     data = SegmentationData(config, dataset, split, run_dir / "cache")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")
+    with _quiet():
+        trainer = _trainer(config, run_dir, device, records)
         trainer.fit(
             module, data, ckpt_path=str(checkpoint) if resume and checkpoint.exists() else None, weights_only=True
         )
@@ -121,6 +120,20 @@ def train_fold(
         raise KeyboardInterrupt
     save_weights(network, run_dir)
     return Trained(network=network, history=records.history)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps back what Lightning says of itself; what a user needs is announced by this package."""
+    logger = logging.getLogger("pytorch_lightning.utilities.rank_zero")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="pytorch_lightning")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _predictor(config: ExperimentConfig) -> Any:
@@ -201,8 +214,12 @@ def copy_weights(network: nn.Module, run_dir: Path) -> Sequence[str]:
     own = network.state_dict()
     shared = {name: value for name, value in source.items() if name in own and own[name].shape == value.shape}
     if not shared:
-        raise RunError(f"{run_dir}: must share parameters with the network, got none of {len(own)}; choose another run.")
+        raise RunError(
+            f"{run_dir}: must share parameters with the network, got none of {len(own)}; choose another run."
+        )
     network.load_state_dict(own | shared)
     kept = [name for name in own if name not in shared]
-    LOG.info("initial weights: %d of %d tensors from %s; own: %s", len(shared), len(own), run_dir, ", ".join(kept) or "-")
+    LOG.info(
+        "initial weights: %d of %d tensors from %s; own: %s", len(shared), len(own), run_dir, ", ".join(kept) or "-"
+    )
     return kept

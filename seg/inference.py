@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from monai.inferers import sliding_window_inference
@@ -30,7 +31,7 @@ def predict_logits(
         return network(windows).float()
 
     with torch.inference_mode():
-        logits: Tensor = sliding_window_inference(
+        logits = sliding_window_inference(
             image, patch_size, config.batch, forward, overlap=config.overlap, mode=config.blend
         )
-    return logits
+    return cast(Tensor, logits)

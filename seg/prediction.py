@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -41,9 +42,7 @@ def predict_case(
     item = preparation(config.data, with_label=False)({"image": [str(path) for path in case.images]})
     image = item["image"]
     with autocast(device, precision):
-        logits = predict_logits(
-            network, image.as_tensor()[None].to(device), config.patches.size, config.inference
-        )
+        logits = predict_logits(network, image.as_tensor()[None].to(device), config.patches.size, config.inference)
     labels = logits_to_labels(logits[0], image.affine.numpy(), header.shape[:3], header.affine)
     return labels, header.affine
 
@@ -73,7 +72,8 @@ def logits_to_labels(
     if ras_shape != tuple(logits.shape[1:]) or not np.allclose(ras_affine, affine, atol=1e-4):
         resample = SpatialResample(mode="bilinear", padding_mode="border")
         source = MetaTensor(logits.cpu(), affine=torch.as_tensor(affine))
-        logits = resample(source, dst_affine=torch.as_tensor(ras_affine), spatial_size=ras_shape).as_tensor()
+        resampled: Any = resample(source, dst_affine=torch.as_tensor(ras_affine), spatial_size=ras_shape)
+        logits = resampled.as_tensor()
     labels = logits.argmax(0).to(torch.uint8).cpu().numpy()
     from_ras = nib.orientations.ornt_transform(nib.orientations.axcodes2ornt("RAS"), to_ras)
     restored: npt.NDArray[np.uint8] = nib.orientations.apply_orientation(labels, from_ras)

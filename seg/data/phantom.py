@@ -114,7 +114,7 @@ def _is_there(path: Path, origin: dict[str, Any]) -> bool:
 def _write_nifti(path: Path, array: NDArray[Any], config: PhantomConfig) -> None:
     affine = np.diag([*config.spacing_mm, 1.0])
     affine[:3, 3] = [-(n - 1) / 2 * step for n, step in zip(config.shape, config.spacing_mm, strict=True)]
-    nifti: Any = nibabel.Nifti1Image(array, affine)  # type: ignore[no-untyped-call]
+    nifti: Any = nibabel.Nifti1Image(array, affine)
     nifti.header.set_xyzt_units("mm")
     # No time of writing in the archive: equal arrays give equal files.
     write_bytes(path, gzip.compress(nifti.to_bytes(), compresslevel=1, mtime=0))

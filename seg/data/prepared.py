@@ -44,6 +44,7 @@ class PreparedDataset:
         items = [{"image": [str(p) for p in case.images], "label": str(case.label)} for case in self.cases]
         transform = monai.transforms.Compose([preparation(config, with_label=True), _plain])
         kind = choose_cache(self.cases, config)
+        self._items: LazyDataset
         if kind == "memory":
             self._items = CacheDataset(items, transform, progress=False, num_workers=os.cpu_count())
         elif kind == "disk":
@@ -81,7 +82,9 @@ def choose_cache(cases: Sequence[Case], config: DataConfig) -> str:
     needed = sum(_prepared_bytes(case, config) for case in cases)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     kind = "memory" if needed <= MEMORY_SHARE * memory else "disk"
-    LOG.info("cache: %s (%d cases, %.2f GiB prepared, %.1f GiB memory)", kind, len(cases), needed / 2**30, memory / 2**30)
+    LOG.info(
+        "cache: %s (%d cases, %.2f GiB prepared, %.1f GiB memory)", kind, len(cases), needed / 2**30, memory / 2**30
+    )
     return kind
 
 

@@ -123,9 +123,7 @@ def _score_run(run_dir: Path, output: Path, config: ExperimentConfig, dataset: D
 def _score_case(model: Model, case: Case, dataset: Dataset, folder: Path) -> list[CaseScore]:
     if case.label is None:
         raise DataError(f"case {case.id}: a scored case must have a label, got none; add one to the data set.")
-    labels, affine = predict_case(
-        model.network, case, model.config, device=model.device, precision=model.precision
-    )
+    labels, affine = predict_case(model.network, case, model.config, device=model.device, precision=model.precision)
     write_label_map(folder / f"{case.id}.nii.gz", labels, affine=affine)
     reference = read_volume(case.label)
     scores = score_case(

@@ -68,9 +68,7 @@ def deform(image: Tensor, label: Tensor, config: SpatialConfig, generator: torch
     return image, label
 
 
-def draw_deformations(
-    batch: int, size: torch.Size, config: SpatialConfig, generator: torch.Generator
-) -> Deformations:
+def draw_deformations(batch: int, size: torch.Size, config: SpatialConfig, generator: torch.Generator) -> Deformations:
     """Draws the deformation of each patch; the number of draws depends on the patch size alone."""
 
     def uniform(*shape: int) -> Tensor:
@@ -86,9 +84,7 @@ def draw_deformations(
     control = config.elastic_voxels * torch.randn(batch, 3, *points, generator=generator)
     allowed = torch.tensor([axis in config.mirror_axes for axis in range(3)])
     mirrored = (uniform(batch, 3) < 0.5) & allowed
-    return Deformations(
-        active=active, angles=angles, zooms=zooms, shifts=shifts, control=control, mirrored=mirrored
-    )
+    return Deformations(active=active, angles=angles, zooms=zooms, shifts=shifts, control=control, mirrored=mirrored)
 
 
 def rotation_matrices(angles: Tensor) -> Tensor:
