@@ -160,6 +160,7 @@ def test_one_grid_in_two_orientations(case: Case, write_nifti: Writer, label_arr
 @pytest.mark.parametrize(
     ("voxels", "problem"),
     [
+        ([3], "values must be 0 to 2, got 3; declare these classes or correct the label."),
         ([3, 7], "values must be 0 to 2, got 3, 7; declare these classes or correct the label."),
         ([-1], "values must be 0 to 2, got -1; declare these classes or correct the label."),
         ([0.5, 1.25], "must hold integers, got 0.5 and 1 more fractions; export it without interpolation."),

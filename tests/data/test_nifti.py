@@ -198,11 +198,13 @@ def test_a_label_map_is_written_on_its_grid(tmp_path: Path, ending: str) -> None
     np.testing.assert_array_equal(np.asarray(image.dataobj), ARRAY)
     np.testing.assert_allclose(image.get_sform(), affine)
     np.testing.assert_allclose(image.get_qform(), affine, atol=1e-5)
+    assert (int(image.header["sform_code"]), int(image.header["qform_code"])) == (1, 1)
     assert image.get_data_dtype() == np.uint8
     assert image.header.get_xyzt_units()[0] == "mm"
     before = path.read_bytes()
     write_label_map(path, ARRAY.astype(np.int64), affine=affine)
     assert path.read_bytes() == before
+    assert ending == ".nii" or before[4:8] == bytes(4)  # no time of writing
     assert os.listdir(path.parent) == [path.name]
 
 
