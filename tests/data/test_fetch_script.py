@@ -33,7 +33,7 @@ def test_the_script(tmp_path: Path) -> None:
 def test_help_is_light() -> None:
     done = script("--help")
     assert done.returncode == 0
-    assert "{hippocampus}" in done.stdout
+    assert "hippocampus" in done.stdout
     imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines() if "|" in line}
     assert "seg.data.fetch" in imported
     assert not imported & {"torch", "monai", "nibabel", "numpy"}
