@@ -136,6 +136,13 @@ def _score_files(task: _Task) -> _Outcome:
     if problems:
         return _Outcome(scores={}, problems=tuple(problems))
     prediction, label = volumes
+    if label.array.ndim != 3:
+        return _Outcome(
+            scores={},
+            problems=(
+                f"case {task.case_id}: label must have 3 axes, got shape {label.array.shape}; export one label map.",
+            ),
+        )
     limit = task.num_classes
     problems.extend(f"case {task.case_id}: {problem}" for problem in _check_grids(prediction, label))
     problems.extend(
