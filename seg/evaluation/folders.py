@@ -6,11 +6,13 @@ import multiprocessing
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from tqdm import tqdm
 
 from seg.data.nifti import Volume, read_volume
 from seg.errors import DataError
@@ -117,11 +119,13 @@ def evaluate_folders(
 
 def _score_all(tasks: Sequence[_Task], workers: int) -> list[_Outcome]:
     """Scores cases in this process or in several, in the order given."""
+    # disable=None: the bar shows on a terminal only.
+    progress = partial(tqdm, total=len(tasks), desc="evaluate", unit="case", disable=None)
     if workers <= 1:
-        return [_score_files(task) for task in tasks]
+        return [_score_files(task) for task in progress(tasks)]
     # Spawned, not forked: a caller that trained before holds threads which a fork would copy half of.
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return list(pool.map(_score_files, tasks))
+        return list(progress(pool.map(_score_files, tasks)))
 
 
 def _score_files(task: _Task) -> _Outcome:

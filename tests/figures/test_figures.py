@@ -184,6 +184,17 @@ def test_a_run_is_drawn_from_its_files(dataset: Dataset) -> None:
     assert 2 < three / read_pixels(path).shape[0] < 3
 
 
+def test_ignored_voxels_are_not_drawn(dataset: Dataset) -> None:
+    pictures = []
+    for value in (9, 0):
+        reference = labels()
+        reference[0] = value
+        nib.save(nib.Nifti1Image(reference, np.diag([*SPACING, 1.0])), dataset.cases[0].label)
+        draw_predictions(dataset.root / "picture.png", dataset.cases[:1], dataset.root / "predictions", [], dataset)
+        pictures.append(read_pixels(dataset.root / "picture.png"))
+    assert np.array_equal(*pictures)
+
+
 def test_a_run_whose_cases_are_all_empty_is_drawn(dataset: Dataset) -> None:
     scores = case_scores({1: EMPTY_SCORES, 2: EMPTY_SCORES}, case_id="case_0", class_names=NAMES)
     draw_predictions(dataset.root / "picture.png", dataset.cases[:1], dataset.root / "predictions", scores, dataset)
