@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
@@ -13,7 +14,12 @@ from seg.config import InferenceConfig
 
 
 def predict_logits(
-    network: Callable[[Tensor], Tensor], image: Tensor, patch_size: tuple[int, int, int], config: InferenceConfig
+    network: Callable[[Tensor], Tensor],
+    image: Tensor,
+    patch_size: tuple[int, int, int],
+    config: InferenceConfig,
+    *,
+    mirror_axes: Sequence[int] = (),
 ) -> Tensor:
     """Predicts a whole volume from overlapping windows of the training patch's size.
 
@@ -22,6 +28,7 @@ def predict_logits(
         image: Prepared volume of shape (1, C, X, Y, Z); an axis shorter than the patch is padded with 0.
         patch_size: Window size (X, Y, Z) in voxels.
         config: Overlap, blending, windows per forward pass.
+        mirror_axes: Spatial axes (0 is X); logits are averaged over all mirrored copies along them, 2 per axis.
 
     Returns:
         Logits f32 of shape (1, K, X, Y, Z), averaged where windows overlap.
@@ -30,8 +37,16 @@ def predict_logits(
     def forward(windows: Tensor) -> Tensor:
         return network(windows).float()
 
-    with torch.inference_mode():
+    def predict(volume: Tensor) -> Tensor:
         logits = sliding_window_inference(
-            image, patch_size, config.batch, forward, overlap=config.overlap, mode=config.blend
+            volume, patch_size, config.batch, forward, overlap=config.overlap, mode=config.blend
         )
-    return cast(Tensor, logits)
+        return cast(Tensor, logits)
+
+    axes = [2 + axis for axis in mirror_axes]
+    copies = [subset for count in range(len(axes) + 1) for subset in itertools.combinations(axes, count)]
+    with torch.inference_mode():
+        total = predict(image)
+        for flipped in copies[1:]:
+            total = total + predict(image.flip(flipped)).flip(flipped)
+    return total / len(copies)

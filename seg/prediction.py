@@ -38,13 +38,20 @@ def predict_case(
     Raises:
         DataError: A file cannot be read.
     """
-    header = read_header(case.images[0])
+    read_header(case.images[0])  # A file that cannot be read becomes a sentence here.
+    own: Any = nib.load(case.images[0])
     item = preparation(config.data, with_label=False)({"image": [str(path) for path in case.images]})
     image = item["image"]
     with autocast(device, precision):
-        logits = predict_logits(network, image.as_tensor()[None].to(device), config.patches.size, config.inference)
-    labels = logits_to_labels(logits[0], image.affine.numpy(), header.shape[:3], header.affine)
-    return labels, header.affine
+        logits = predict_logits(
+            network,
+            image.as_tensor()[None].to(device),
+            config.patches.size,
+            config.inference,
+            mirror_axes=config.augmentation.spatial.mirror_axes if config.inference.tta else (),
+        )
+    labels = logits_to_labels(logits[0], image.affine.numpy(), own.shape[:3], own.affine)
+    return labels, own.affine
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:

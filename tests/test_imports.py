@@ -19,10 +19,11 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     for names in (
         "errors",
         "config files",
-        "cli networks data losses metrics inference optim hardware figures",
+        "cli networks data losses metrics inference optim hardware",
         "planning module callbacks prediction",
         "experiment",
         "benchmark evaluation",
+        "figures",
         "pipeline",
         "ablation export",
         "scripts",

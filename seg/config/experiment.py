@@ -20,11 +20,14 @@ class InferenceConfig:
         overlap: Share of a window that its neighbour covers again, in [0, 1).
         blend: Weight of a window's voxels: a Gaussian about its centre, or all alike.
         batch: Windows per forward pass, >= 1.
+        tta: Whether logits are averaged over mirrored copies, along the axes that training mirrored (test-time
+            augmentation).
     """
 
     overlap: float = 0.5
     blend: Literal["gaussian", "constant"] = "gaussian"
     batch: int = 1
+    tta: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,7 @@ from seg.evaluation import (
     write_evaluation,
 )
 from seg.experiment import load_weights, network_from_config
+from seg.figures import draw_predictions
 from seg.files import write_json
 from seg.hardware import choose_device, choose_precision, environment
 from seg.metrics import score_case
@@ -39,7 +40,6 @@ from seg.pipeline.directory import (
     describe_model,
 )
 from seg.pipeline.inputs import read_checked, read_splits
-from seg.pipeline.pictures import draw_cases
 from seg.prediction import predict_case
 
 
@@ -110,7 +110,7 @@ def _score_run(run_dir: Path, output: Path, config: ExperimentConfig, dataset: D
         nsd_tolerance_mm=config.evaluation.nsd_tolerance_mm,
         bootstrap_samples=config.evaluation.bootstrap_samples,
     )
-    draw_cases(output / PICTURE_FILE, cases, output / PREDICTIONS, scores, class_names=dataset.class_names)
+    draw_predictions(output / PICTURE_FILE, cases, output / PREDICTIONS, scores, dataset)
     digests = {case.id: case_digest(case) for case in dataset.cases}
     computed_with = environment(model.device, model.precision)
     write_json(output / ENVIRONMENT_FILE, {"schema_version": 1, **computed_with, "data": digests})
@@ -124,10 +124,12 @@ def _score_case(model: Model, case: Case, dataset: Dataset, folder: Path) -> lis
     if case.label is None:
         raise DataError(f"case {case.id}: a scored case must have a label, got none; add one to the data set.")
     labels, affine = predict_case(model.network, case, model.config, device=model.device, precision=model.precision)
-    write_label_map(folder / f"{case.id}.nii.gz", labels, affine=affine)
+    written = folder / f"{case.id}.nii.gz"
+    write_label_map(written, labels, affine=affine)
+    # Both are read back the same way, so a label stored in another orientation than its image is met.
     reference = read_volume(case.label)
     scores = score_case(
-        labels,
+        read_volume(written).array,
         reference.array.round().astype("uint8"),
         spacing_mm=reference.spacing_mm,
         num_classes=len(dataset.class_names),

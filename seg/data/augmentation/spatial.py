@@ -104,7 +104,8 @@ def rotation_matrices(angles: Tensor) -> Tensor:
 
 def sampling_grid(draws: Deformations, chosen: Tensor, size: torch.Size, device: torch.device) -> Tensor:
     """Returns where each output voxel is sampled, in grid_sample's coordinates, of shape (b, X, Y, Z, 3)."""
-    half = torch.tensor([(length - 1) / 2 for length in size])
+    # An axis of one voxel has no extent; any scale keeps it on that voxel.
+    half = torch.tensor([max((length - 1) / 2, 0.5) for length in size])
     # Output voxel -> input voxel about the centre: rotate back and shrink by the zoom.
     matrix = rotation_matrices(draws.angles[chosen]).transpose(1, 2) / draws.zooms[chosen][:, None, :]
     offset = -draws.shifts[chosen]
