@@ -14,6 +14,7 @@ import monai
 import torch
 from monai.data import CacheDataset, PersistentDataset
 from monai.data import Dataset as LazyDataset
+from monai.transforms import Compose, Transform
 
 from seg.config import DataConfig
 from seg.data.cases import Case, Dataset
@@ -25,6 +26,33 @@ LOG = logging.getLogger(__name__)
 MEMORY_SHARE = 0.25
 BYTES_PER_IMAGE_VOXEL = 4
 BYTES_PER_LABEL_VOXEL = 1
+
+
+class Plain(Transform):
+    """Drops MONAI's meta tensors, which slow indexing, but keeps the affine of the prepared grid."""
+
+    def __call__(self, data: dict[str, Any]) -> dict[str, torch.Tensor]:
+        """Returns the image, the label and the affine as tensors."""
+        return {
+            "image": data["image"].as_tensor().contiguous(),
+            "label": data["label"].as_tensor().contiguous(),
+            "affine": data["image"].affine.clone(),
+        }
+
+
+class DiskCache(PersistentDataset):
+    """MONAI's disk cache, which prepares a case again where a killed process left its file incomplete."""
+
+    def _cachecheck(self, item_transformed: dict[str, Any]) -> Any:
+        parent: Any = super()
+        try:
+            return parent._cachecheck(item_transformed)
+        except (RuntimeError, EOFError):
+            path = Path(str(self.cache_dir)) / f"{item_transformed['digest']}.pt"
+            if not path.is_file():
+                raise
+            path.unlink()
+            return parent._cachecheck(item_transformed)
 
 
 class PreparedDataset:
@@ -42,7 +70,8 @@ class PreparedDataset:
         self.num_classes = len(dataset.class_names)
         self._foreground: dict[int, dict[int, torch.Tensor]] = {}
         items = [{"image": [str(p) for p in case.images], "label": str(case.label)} for case in self.cases]
-        transform = monai.transforms.Compose([preparation(config, with_label=True), _plain])
+        # Flat: MONAI's caches stop at the first step that may be random, and take any nested Compose for one.
+        transform = Compose([*preparation(config, with_label=True).transforms, Plain()])
         kind = choose_cache(self.cases, config)
         self._items: LazyDataset
         if kind == "memory":
@@ -52,7 +81,7 @@ class PreparedDataset:
             for item, case in zip(items, self.cases, strict=True):
                 item["digest"] = case_digest(case, recipe)
             folder = Path(config.cache_dir) if config.cache_dir is not None else cache_dir
-            self._items = PersistentDataset(items, transform, cache_dir=folder, hash_func=_item_digest)
+            self._items = DiskCache(items, transform, cache_dir=folder, hash_func=_item_digest)
         else:
             self._items = LazyDataset(items, transform)
 
@@ -98,7 +127,7 @@ def case_digest(case: Case, recipe: str = "") -> str:
 
 def _recipe(config: DataConfig) -> str:
     fields = {key: asdict(config)[key] for key in ("spacing_mm", "normalization", "ct")}
-    return f"1 monai {monai.__version__} {sorted(fields.items())}"
+    return f"2 monai {monai.__version__} {sorted(fields.items())}"
 
 
 def _item_digest(item: dict[str, Any]) -> bytes:
@@ -113,12 +142,3 @@ def _prepared_bytes(case: Case, config: DataConfig) -> float:
         voxels *= header.shape[axis] * zoom
     channels = len(case.images) if len(header.shape) == 3 else header.shape[3]
     return voxels * (channels * BYTES_PER_IMAGE_VOXEL + BYTES_PER_LABEL_VOXEL)
-
-
-def _plain(item: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """Drops MONAI's meta tensors, which slow indexing, but keeps the affine of the prepared grid."""
-    return {
-        "image": item["image"].as_tensor().contiguous(),
-        "label": item["label"].as_tensor().contiguous(),
-        "affine": item["image"].affine.clone(),
-    }
