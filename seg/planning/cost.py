@@ -54,11 +54,11 @@ class _Conv:
 def step_cost(network: NetworkConfig, patch: Size, batch: int, in_channels: int, num_classes: int) -> Cost:
     """Estimates a training step of a U-Net with two convolutions per plain stage.
 
-    Biases and norms are left out, and so are residual projections and the heads of deep supervision, which a plan
-    does not use.
+    Biases and norms are left out, and so are residual projections, which a plan does not use, and
+    the heads of deep supervision on lower stages, whose grids are a small part of the work.
 
     Args:
-        network: Architecture, merged by concatenation and upsampled by transposed convolution.
+        network: Architecture, merged by concatenation.
         patch: Patch size in voxels.
         batch: Patches per step.
         in_channels: Channels of the image.
@@ -93,9 +93,11 @@ def _decoder(network: NetworkConfig, patch: Size, num_classes: int) -> Iterator[
         skip = _width(network.skip_bottleneck, channels, level)
         if network.skip_bottleneck is not None:
             yield _Conv(voxels, channels, skip, 1, kept=1)
-        # Kernel equals stride, so each voxel written is touched by one tap; the weights are those of all taps.
+        # Transposed: kernel equals stride, so each voxel written is touched by one tap; the weights are those of all
+        # taps. Linear: a 1x1 on the lower grid. Either way the result is kept on the upper grid.
         taps = prod(network.strides[level + 1])
-        yield _Conv(voxels // taps, lower, channels, taps, kept=taps)
+        kernel_taps = taps if network.upsample == "transposed" else 1
+        yield _Conv(voxels // taps, lower, channels, kernel_taps, kept=taps)
         if network.decoder_bottleneck is None:
             yield _Conv(voxels, channels + skip, channels, kernel, kept=2)
             yield _Conv(voxels, channels, channels, kernel, kept=2)
