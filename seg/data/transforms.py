@@ -21,6 +21,18 @@ from seg.config import CtConfig, DataConfig
 RAS = (("L", "R"), ("P", "A"), ("I", "S"))
 
 
+class Trimmedd(MapTransform):
+    """Drops axes of length 1 behind (C, X, Y, Z), which some programs write."""
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns a copy of the dictionary with volumes of four axes."""
+        output = dict(data)
+        for key in self.key_iterator(output):
+            while output[key].ndim > 4 and output[key].shape[-1] == 1:
+                output[key] = output[key].squeeze(-1)
+        return output
+
+
 class Normalized(MapTransform):
     """Brings the intensities of each channel to a common scale.
 
@@ -82,6 +94,7 @@ def preparation(config: DataConfig, *, with_label: bool) -> Compose:
     steps: list[Any] = [
         LoadImaged(keys, image_only=True),
         EnsureChannelFirstd(keys),
+        Trimmedd(keys),
         EnsureTyped(keys, dtype=torch.float32),
         Orientationd(keys, axcodes="RAS", labels=RAS),
     ]

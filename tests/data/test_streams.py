@@ -24,7 +24,7 @@ def test_a_stream_does_not_depend_on_what_other_streams_drew():
     other = generator(0, Stream.PATCH, 6)
     other.random(1000)
     torch.manual_seed(5)
-    np.random.seed(5)  # noqa: NPY002 - the global state must not matter
+    np.random.seed(5)
     np.testing.assert_array_equal(generator(0, Stream.PATCH, 7).random(3), fresh)
 
 
