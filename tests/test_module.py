@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from seg.config import LossConfig, OptimizerConfig
+from seg.errors import RunError
+from seg.losses import build_loss
+from seg.module import SegmentationModule, dice_per_class
+
+CLASSES = 3
+
+
+def build_module(network=None, loss=None, predictor=None, classes=CLASSES):
+    return SegmentationModule(
+        network or nn.Conv3d(1, classes, 1),
+        loss or build_loss(LossConfig(), ignore_index=None),
+        predictor or (lambda network, image: network(image)),
+        num_classes=classes,
+        optimizer=OptimizerConfig(),
+        total_steps=100,
+    )
+
+
+@pytest.fixture
+def logged(monkeypatch):
+    """What a module logs."""
+    values = {}
+    monkeypatch.setattr(
+        SegmentationModule, "log", lambda self, name, value, **kwargs: values.update({name: float(value)})
+    )
+    return values
+
+
+def dice_by_sets(prediction, label, num_classes):
+    """Dice from sets of voxels, after Dice's definition 2|A & B| / (|A| + |B|)."""
+    values = []
+    for value in range(1, num_classes):
+        a = {i for i, (p, r) in enumerate(zip(prediction, label, strict=True)) if p == value and r < num_classes}
+        b = {i for i, r in enumerate(label) if r == value}
+        values.append(2 * len(a & b) / (len(a) + len(b)) if a or b else float("nan"))
+    return values
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from([0, 1, 2, 3, 4, 255])), min_size=1, max_size=24))
+def test_dice_is_that_of_sets_of_voxels(pairs):
+    prediction, label = (list(values) for values in zip(*pairs, strict=True))
+    found = dice_per_class(torch.tensor(prediction), torch.tensor(label), 4)
+    np.testing.assert_allclose(found, dice_by_sets(prediction, label, 4), atol=1e-6, equal_nan=True)
+
+
+def test_dice_of_two_boxes_is_their_closed_form():
+    prediction, label = (torch.zeros(1, 1, 10, 10, 10, dtype=torch.int64) for _ in range(2))
+    prediction[..., 0:6, :, :] = 1
+    label[..., 2:6, :, :] = 1
+    label[..., 9, :, :] = 2
+    np.testing.assert_allclose(dice_per_class(prediction, label, 4), [2 * 4 / (6 + 4), 0, np.nan])
+
+
+def test_ignored_voxels_do_not_count():
+    prediction = torch.tensor([1, 1, 1, 0, 2])
+    label = torch.tensor([1, 1, 3, 3, 3])
+    np.testing.assert_allclose(dice_per_class(prediction, label, 3), [1, np.nan])
+
+
+def test_a_loss_that_is_not_finite_names_the_cases(logged):
+    module = build_module(loss=_NotANumber())
+    batch = {"image": torch.zeros(2, 1, 4, 4, 4), "label": torch.zeros(2, 1, 4, 4, 4).long(), "case_id": ["b7", "a1"]}
+    with pytest.raises(RunError) as caught:
+        module.training_step(batch, 0)
+    assert caught.value.problems == (
+        "step 0: the loss must be finite, got nan on cases a1, b7; "
+        "look at these images, lower optimizer.learning_rate, or set training.precision to fp32.",
+    )
+    assert logged == {}
+
+
+class _NotANumber(nn.Module):
+    def forward(self, logits, label):
+        return logits.sum() * float("nan")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_voxel_that_is_not_finite_stops_the_training(logged, value):
+    image = torch.zeros(1, 1, 4, 4, 4)
+    image[0, 0, 1, 2, 3] = value
+    batch = {"image": image, "label": torch.ones(1, 1, 4, 4, 4).long(), "case_id": ["only", "only"]}
+    with pytest.raises(RunError, match=r"got nan on cases only; look"):
+        build_module().training_step(batch, 0)
+
+
+def test_the_training_step_returns_and_logs_the_loss(logged):
+    module = build_module()
+    image, label = torch.randn(2, 1, 4, 4, 4), torch.randint(0, CLASSES, (2, 1, 4, 4, 4))
+    loss = module.training_step({"image": image, "label": label, "case_id": ["a", "b"]}, 0)
+    expected = build_loss(LossConfig(), ignore_index=None)(module.network(image), label)
+    torch.testing.assert_close(loss, expected)
+    assert loss.requires_grad
+    assert logged == {"train_loss": pytest.approx(float(expected))}
+
+
+def test_the_score_is_the_mean_over_classes_of_the_mean_over_cases(logged):
+    label = torch.zeros(1, 1, 2, 2, 2, dtype=torch.int64)
+    only_one, both = label.clone(), label.clone()
+    only_one[0, 0, 0] = 1
+    both[0, 0, 0], both[0, 0, 1] = 1, 2
+    outputs = iter([only_one, torch.ones_like(label)])
+
+    def predictor(network, image):
+        prediction = next(outputs)
+        return nn.functional.one_hot(prediction[:, 0], CLASSES).movedim(-1, 1).float()
+
+    module = build_module(predictor=predictor)
+    for reference in (only_one, both):
+        module.validation_step({"image": torch.zeros(1, 1, 2, 2, 2), "label": reference, "case_id": "a"}, 0)
+    module.on_validation_epoch_end()
+    # Class 1: 1 and 2 x 4 / (8 + 4); class 2: absent in the first case, 0 in the second.
+    assert logged["val_dice_1"] == pytest.approx((1 + 2 / 3) / 2)
+    assert logged["val_dice_2"] == pytest.approx(0)
+    assert logged["val_dice"] == pytest.approx((1 + 2 / 3) / 4)
+
+
+def test_scores_of_one_validation_do_not_reach_the_next(logged):
+    module = build_module(predictor=lambda network, image: torch.eye(CLASSES)[[0] * 8].T.reshape(1, CLASSES, 2, 2, 2))
+    ones = torch.ones(1, 1, 2, 2, 2, dtype=torch.int64)
+    for label in (ones, 0 * ones):
+        module.validation_step({"image": ones.float(), "label": label, "case_id": "a"}, 0)
+        module.on_validation_epoch_end()
+    assert np.isnan(logged["val_dice_1"])  # of the second alone
+
+
+def test_the_network_is_given_channels_last_and_its_output_is_returned():
+    seen = []
+
+    class Network(nn.Module):
+        def forward(self, image):
+            seen.append(image.is_contiguous(memory_format=torch.channels_last_3d))
+            return image + 1
+
+    image = torch.randn(1, 2, 3, 4, 5)
+    assert torch.equal(build_module(Network())(image), image + 1)
+    assert seen == [True]
+
+
+def test_the_schedule_moves_with_optimiser_steps():
+    configured = build_module().configure_optimizers()
+    assert configured["lr_scheduler"]["interval"] == "step"
+    assert isinstance(configured["optimizer"], torch.optim.AdamW)
+    assert configured["lr_scheduler"]["scheduler"].optimizer is configured["optimizer"]
