@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 import shutil
 import sys
@@ -17,8 +18,10 @@ from pytorch_lightning.callbacks import Callback, WeightAveraging
 from torch import Tensor
 from tqdm import tqdm
 
-from seg.files import write_text
+from seg.errors import RunError
+from seg.files import unwritable, write_text
 
+CHECKPOINT_VERSION = 1
 History = list[dict[str, float]]
 
 
@@ -37,6 +40,10 @@ class MovingAverage(WeightAveraging):
             torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + n) / (10 + n)))
 
         super().__init__(multi_avg_fn=torch.no_grad()(update))
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Leaves the average in the network, also where a resumed run had no step left to take."""
+        self._copy_average_to_current(pl_module)
 
 
 class Records(Callback):
@@ -112,22 +119,70 @@ class Checkpoints(Callback):
         self.records = records
         self.early_stop = early_stop
 
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Adds the version of the layout."""
+        checkpoint["schema_version"] = CHECKPOINT_VERSION
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Ends a resumed run that had stopped early before it was killed."""
+        self._stop_early(trainer)
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Writes the checkpoints of this validation."""
-        dice = [row["val_dice"] for row in self.records.history]
-        best = max(range(len(dice)), key=dice.__getitem__)
+        """Writes the checkpoints of this validation.
+
+        Raises:
+            RunError: The folder cannot be written or the disk is full.
+        """
         last = self.folder / "last.ckpt"
+        try:
+            self._write(trainer, last)
+        except OSError as error:
+            raise unwritable(last, error) from error
+        self._stop_early(trainer)
+
+    def _write(self, trainer: pl.Trainer, last: Path) -> None:
         partial = self.folder / "last.ckpt.partial"
         trainer.save_checkpoint(partial)
         _flush(partial)
-        if best == len(dice) - 1:
+        if self._since_best() == 0:
             copy = self.folder / "best.ckpt.partial"
             shutil.copyfile(partial, copy)
             _flush(copy)
             os.replace(copy, self.folder / "best.ckpt")
         os.replace(partial, last)
-        if self.early_stop is not None and len(dice) - 1 - best >= self.early_stop:
+
+    def _since_best(self) -> int:
+        """Validations behind the best one; a Dice that is not a number is the worst."""
+        dice = [-1.0 if math.isnan(row["val_dice"]) else row["val_dice"] for row in self.records.history]
+        return len(dice) - 1 - dice.index(max(dice)) if dice else 0
+
+    def _stop_early(self, trainer: pl.Trainer) -> None:
+        if self.early_stop is not None and self._since_best() >= self.early_stop:
             trainer.should_stop = True
+
+
+def check_checkpoint(path: Path) -> None:
+    """Checks that a run can be resumed from a checkpoint.
+
+    Args:
+        path: The checkpoint, present.
+
+    Raises:
+        RunError: The file is damaged, not a checkpoint of this project, or of a newer version.
+    """
+    try:
+        version = int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["schema_version"])
+    except Exception as error:
+        raise RunError(
+            f"{path}: must be a whole checkpoint of this project, got {type(error).__name__}; delete it to begin anew."
+        ) from error
+    if version > CHECKPOINT_VERSION:
+        raise RunError(
+            f"{path}: schema version must be at most {CHECKPOINT_VERSION}, got {version}; it was written by a newer "
+            "release, update seg."
+        )
 
 
 class Progress(Callback):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -15,12 +16,13 @@ import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor, nn
 
-from seg.callbacks import Checkpoints, MovingAverage, Progress, Records
+from seg.callbacks import Checkpoints, MovingAverage, Progress, Records, check_checkpoint
 from seg.config import BottleneckConfig, ExperimentConfig, NetworkConfig
 from seg.data.cases import Dataset
 from seg.data.datamodule import SegmentationData
 from seg.data.splits import Split
 from seg.errors import RunError
+from seg.files import write_bytes
 from seg.hardware import choose_device, choose_precision
 from seg.inference import predict_logits
 from seg.losses import build_loss
@@ -92,7 +94,7 @@ def train_fold(
         init_from: Run directory whose final weights are the initial ones where name and shape agree.
 
     Raises:
-        RunError: The loss is not finite, or a checkpoint cannot be used.
+        RunError: The loss is not finite, a checkpoint cannot be used, or the run directory cannot be written.
     """
     device = choose_device(config.training.device)
     network = network_from_config(config.network, len(dataset.channel_names), len(dataset.class_names))
@@ -109,13 +111,14 @@ def train_fold(
         total_steps=config.training.steps,
     )
     checkpoint = run_dir / "checkpoints" / "last.ckpt"
+    resumes = resume and checkpoint.exists()
+    if resumes:
+        check_checkpoint(checkpoint)
     records = Records(run_dir)
     data = SegmentationData(config, dataset, split, run_dir / "cache")
     with _quiet():
         trainer = _trainer(config, run_dir, device, records)
-        trainer.fit(
-            module, data, ckpt_path=str(checkpoint) if resume and checkpoint.exists() else None, weights_only=True
-        )
+        trainer.fit(module, data, ckpt_path=str(checkpoint) if resumes else None, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
     save_weights(network, run_dir)
@@ -173,9 +176,9 @@ def _trainer(config: ExperimentConfig, run_dir: Path, device: torch.device, reco
 def save_weights(network: nn.Module, run_dir: Path) -> Path:
     """Writes the network's weights as ``checkpoints/weights.pt``: a version and tensors, nothing else."""
     target = run_dir / "checkpoints" / "weights.pt"
-    partial = target.with_suffix(".partial")
-    torch.save({"schema_version": WEIGHTS_VERSION, "network": network.state_dict()}, partial)
-    partial.replace(target)
+    content = io.BytesIO()
+    torch.save({"schema_version": WEIGHTS_VERSION, "network": network.state_dict()}, content)
+    write_bytes(target, content.getvalue())
     return target
 
 
@@ -190,7 +193,7 @@ def load_weights(run_dir: Path) -> dict[str, Tensor]:
         raise RunError(f"{run_dir}: must hold a finished run, got no checkpoints/weights.pt; train it first.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        version, state = content["schema_version"], content["network"]
+        version, state = int(content["schema_version"]), dict(content["network"])
     except Exception as error:
         raise RunError(f"{path}: must be a weights file of this project, got {type(error).__name__}.") from error
     if version > WEIGHTS_VERSION:
@@ -198,7 +201,7 @@ def load_weights(run_dir: Path) -> dict[str, Tensor]:
             f"{path}: schema version must be at most {WEIGHTS_VERSION}, got {version}; it was written by a newer "
             "release, update seg."
         )
-    return dict(state)
+    return state
 
 
 def copy_weights(network: nn.Module, run_dir: Path) -> Sequence[str]:

@@ -34,9 +34,12 @@ def write_bytes(path: Path, content: bytes) -> None:
     except OSError as error:
         if partial is not None:
             Path(partial).unlink(missing_ok=True)
-        raise RunError(
-            f"{path}: must be writable, got '{error.strerror}'; free space or choose another folder."
-        ) from error
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: Path, error: OSError) -> RunError:
+    """Returns the error of a file that could not be written."""
+    return RunError(f"{path}: must be writable, got '{error.strerror}'; free space or choose another folder.")
 
 
 def write_text(path: Path, text: str) -> None:

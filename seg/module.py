@@ -63,7 +63,7 @@ class SegmentationModule(pl.LightningModule):
         if not torch.isfinite(loss):
             cases = ", ".join(sorted(set(batch["case_id"])))
             raise RunError(
-                f"step {self.global_step}: the loss must be finite, got {float(loss)} on cases {cases}; "
+                f"step {self.global_step}: the loss must be finite, got {loss.item()} on cases {cases}; "
                 "look at these images, lower optimizer.learning_rate, or set training.precision to fp32."
             )
         self.log("train_loss", loss.detach(), prog_bar=True, batch_size=len(batch["image"]))
