@@ -21,12 +21,12 @@ def predict_logits(
     *,
     mirror_axes: Sequence[int] = (),
 ) -> Tensor:
-    """Predicts a whole volume from overlapping windows of the training patch's size.
+    """Predicts a whole volume from overlapping windows.
 
     Args:
-        network: From (B, C, *patch_size) to logits (B, K, *patch_size).
-        image: Prepared volume of shape (1, C, X, Y, Z); an axis shorter than the patch is padded with 0.
-        patch_size: Window size (X, Y, Z) in voxels.
+        network: From windows (B, C, X, Y, Z) to logits (B, K, X, Y, Z).
+        image: Prepared volume of shape (1, C, X, Y, Z); an axis shorter than the window is padded with 0.
+        patch_size: Size (X, Y, Z) in voxels of the training patches, and of windows where the config names none.
         config: Overlap, blending, windows per forward pass.
         mirror_axes: Spatial axes (0 is X); logits are averaged over all mirrored copies along them, 2 per axis.
 
@@ -39,7 +39,7 @@ def predict_logits(
 
     def predict(volume: Tensor) -> Tensor:
         logits = sliding_window_inference(
-            volume, patch_size, config.batch, forward, overlap=config.overlap, mode=config.blend
+            volume, config.window or patch_size, config.batch, forward, overlap=config.overlap, mode=config.blend
         )
         return cast(Tensor, logits)
 

@@ -17,6 +17,7 @@ class InferenceConfig:
     """Sliding-window prediction.
 
     Attributes:
+        window: Window size (X, Y, Z) in voxels; null is the size of the training patches.
         overlap: Share of a window that its neighbour covers again, in [0, 1).
         blend: Weight of a window's voxels: a Gaussian about its centre, or all alike.
         batch: Windows per forward pass, >= 1.
@@ -24,6 +25,7 @@ class InferenceConfig:
             augmentation).
     """
 
+    window: tuple[int, int, int] | None = None
     overlap: float = 0.5
     blend: Literal["gaussian", "constant"] = "gaussian"
     batch: int = 1

@@ -1,4 +1,4 @@
-"""Rules that a configuration obeys: the range of every number, and what holds between fields."""
+"""Rules that a configuration obeys: the range of every number (in ranges.py), and what holds between fields."""
 
 from __future__ import annotations
 
@@ -7,73 +7,11 @@ import re
 from collections.abc import Iterator, Sequence
 
 from seg.config.data import CtConfig, DataConfig
-from seg.config.experiment import SCHEMA_VERSION, ExperimentConfig
+from seg.config.experiment import ExperimentConfig
 from seg.config.network import NetworkConfig
+from seg.config.ranges import order_problems, range_problems, value_at
 
 AXES = "XYZ"
-LARGEST_SEED = 2**32 - 1  # NumPy's legacy generators take no larger one
-RANGES = {
-    "schema_version": f"in [1, {SCHEMA_VERSION}]",
-    "seed": f"in [0, {LARGEST_SEED}]",
-    "fold": ">= 0",
-    "data.folds": ">= 2",
-    "data.spacing_mm": "> 0",
-    "data.ct.std": "> 0",
-    "data.workers": ">= 0",
-    "patches.size": ">= 1",
-    "patches.batch": ">= 1",
-    "patches.foreground_fraction": "in [0, 1]",
-    "augmentation.spatial.probability": "in [0, 1]",
-    "augmentation.spatial.rotation_deg": "in [0, 180]",
-    "augmentation.spatial.scale": "> 0",
-    "augmentation.spatial.anisotropic_scale": "in [0, 1)",
-    "augmentation.spatial.shift": ">= 0",
-    "augmentation.spatial.elastic_voxels": ">= 0",
-    "augmentation.spatial.elastic_grid": ">= 2",
-    "augmentation.spatial.mirror_axes": "in [0, 2]",
-    "augmentation.intensity.noise_probability": "in [0, 1]",
-    "augmentation.intensity.noise_std": ">= 0",
-    "augmentation.intensity.blur_probability": "in [0, 1]",
-    "augmentation.intensity.blur_sigma": "> 0",
-    "augmentation.intensity.brightness_probability": "in [0, 1]",
-    "augmentation.intensity.brightness": "> 0",
-    "augmentation.intensity.contrast_probability": "in [0, 1]",
-    "augmentation.intensity.contrast": "> 0",
-    "augmentation.intensity.gamma_probability": "in [0, 1]",
-    "augmentation.intensity.gamma": "> 0",
-    "augmentation.intensity.low_resolution_probability": "in [0, 1]",
-    "augmentation.intensity.low_resolution": "in (0, 1]",
-    "network.channels": ">= 1",
-    "network.strides": ">= 1",
-    "network.kernel_sizes": ">= 1",
-    "network.skip_bottleneck.ratio": "in (0, 4]",
-    "network.decoder_bottleneck.ratio": "in (0, 4]",
-    "loss.dice_weight": ">= 0",
-    "loss.ce_weight": ">= 0",
-    "loss.smooth": "> 0",
-    "optimizer.learning_rate": "> 0",
-    "optimizer.weight_decay": ">= 0",
-    "optimizer.momentum": "in [0, 1)",
-    "optimizer.warmup_steps": ">= 0",
-    "optimizer.clip_norm": "> 0",
-    "training.steps": ">= 1",
-    "training.validate_every": ">= 1",
-    "training.accumulate": ">= 1",
-    "training.ema_decay": "in [0, 1)",
-    "training.early_stop": ">= 1",
-    "inference.overlap": "in [0, 1)",
-    "inference.batch": ">= 1",
-    "evaluation.nsd_tolerance_mm": "> 0",
-    "evaluation.bootstrap_samples": ">= 100",
-}
-ORDERED = (
-    "augmentation.spatial.scale",
-    "augmentation.intensity.blur_sigma",
-    "augmentation.intensity.brightness",
-    "augmentation.intensity.contrast",
-    "augmentation.intensity.gamma",
-    "augmentation.intensity.low_resolution",
-)
 
 
 def problems(config: ExperimentConfig) -> list[str]:
@@ -86,56 +24,14 @@ def problems(config: ExperimentConfig) -> list[str]:
         One sentence for each problem, with the dotted path of each field it is about; empty where all is well.
     """
     return [
-        *_ranges(config),
-        *_orders(config),
+        *range_problems(config),
+        *order_problems(config),
         *_general(config),
         *_data(config.data),
         *_network(config.network),
         *_patches(config),
         *_training(config),
     ]
-
-
-def _ranges(config: ExperimentConfig) -> Iterator[str]:
-    for path, rule in RANGES.items():
-        for place, number in _numbers(_value(config, path), path):
-            if not _obeys(number, rule):
-                yield f"{place} must be {rule}, got {number:.15g}."
-
-
-def _value(config: object, path: str) -> object:
-    """The value at a dotted path; None within a section that is null."""
-    for name in path.split("."):
-        config = None if config is None else getattr(config, name)
-    return config
-
-
-def _numbers(value: object, path: str) -> Iterator[tuple[str, float]]:
-    """The numbers in a value, however deep, each with its path."""
-    if isinstance(value, int | float):
-        yield path, value
-    elif isinstance(value, tuple):
-        for index, item in enumerate(value):
-            yield from _numbers(item, f"{path}[{index}]")
-
-
-def _obeys(number: float, rule: str) -> bool:
-    """Whether a number, which must be finite, obeys a rule such as ">= 0" or "in (0, 4]"."""
-    if not math.isfinite(number):
-        return False
-    if interval := re.fullmatch(r"in ([\[(])(\d+), (\d+)([\])])", rule):
-        low, high = float(interval[2]), float(interval[3])
-        above = number >= low if interval[1] == "[" else number > low
-        return above and (number <= high if interval[4] == "]" else number < high)
-    sign, bound = rule.split(" ")
-    return number >= float(bound) if sign == ">=" else number > float(bound)
-
-
-def _orders(config: ExperimentConfig) -> Iterator[str]:
-    for path in ORDERED:
-        value = _value(config, path)
-        if isinstance(value, tuple) and value[0] > value[1]:
-            yield f"{path} must be a range from low to high, got {list(value)}; swap the two."
 
 
 def _general(config: ExperimentConfig) -> Iterator[str]:
@@ -208,7 +104,7 @@ def _network(network: NetworkConfig) -> Iterator[str]:
         if any(size % 2 == 0 for size in kernel):
             yield f"network.kernel_sizes[{stage}] must be odd, got {list(kernel)}."
     for name in ("skip_bottleneck", "decoder_bottleneck"):
-        ratio = _value(network, f"{name}.ratio")
+        ratio = value_at(network, f"{name}.ratio")
         if isinstance(ratio, tuple) and len(ratio) != stages - 1:
             yield (
                 f"network.{name}.ratio must be one number or one for each of the {stages - 1} stages of "
@@ -222,18 +118,23 @@ def _patches(config: ExperimentConfig) -> Iterator[str]:
     totals = [math.prod(stride[axis] for stride in config.network.strides) for axis in range(3)]
     if min(totals) < 1:
         return  # reported as a range already
-    for axis, (size, total) in enumerate(zip(config.patches.size, totals, strict=True)):
+    yield from _grid("patches.size", config.patches.size, totals)
+    if config.inference.window is not None:
+        yield from _grid("inference.window", config.inference.window, totals)
+
+
+def _grid(path: str, edges: tuple[int, int, int], totals: Sequence[int]) -> Iterator[str]:
+    for axis, (size, total) in enumerate(zip(edges, totals, strict=True)):
         if size % total:
             lower, upper = size // total * total, -(-size // total) * total
-            valid = f"{lower} or {upper}" if lower else f"{upper}"
             yield (
-                f"patches.size[{axis}] must be a multiple of {total}, the product of network.strides along "
-                f"{AXES[axis]}, got {size}; the nearest valid size is {valid}."
+                f"{path}[{axis}] must be a multiple of {total}, the product of network.strides along "
+                f"{AXES[axis]}, got {size}; the nearest valid size is {f'{lower} or ' if lower else ''}{upper}."
             )
-    if math.prod(size // total for size, total in zip(config.patches.size, totals, strict=True)) == 1:
+    if math.prod(size // total for size, total in zip(edges, totals, strict=True)) == 1:
         yield (
-            f"patches.size must leave more than one voxel below all network.strides, got {list(config.patches.size)}, "
-            "which leaves one, without a variance to normalise by; enlarge the patch or leave out a stage."
+            f"{path} must leave more than one voxel below all network.strides, got {list(edges)}, "
+            "which leaves one, without a variance to normalise by; enlarge it or leave out a stage."
         )
 
 

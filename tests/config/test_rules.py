@@ -10,7 +10,8 @@ from seg.config import (
     CtConfig,
     ExperimentConfig,
 )
-from seg.config.rules import RANGES, problems
+from seg.config.ranges import RANGES
+from seg.config.rules import problems
 
 DEFAULT = ExperimentConfig()
 WINDOW = {"lower": (-100.0,), "upper": (300.0,), "mean": (40.0,), "std": (80.0,)}
@@ -57,6 +58,7 @@ def test_every_number_has_a_range() -> None:
             (0.5, -1.0, 4.0),
             "network.skip_bottleneck.ratio[1] must be in (0, 4], got -1.",
         ),
+        ("inference.window", (0, 8, 8), "inference.window[0] must be >= 1, got 0."),
         ("inference.overlap", 1.0, "inference.overlap must be in [0, 1), got 1."),
         ("augmentation.spatial.probability", 1.2, "augmentation.spatial.probability must be in [0, 1], got 1.2."),
         ("augmentation.spatial.mirror_axes", (0, 3), "augmentation.spatial.mirror_axes[1] must be in [0, 2], got 3."),
@@ -93,7 +95,7 @@ def test_every_number_has_a_range() -> None:
             "patches.size",
             (8, 8, 8),
             "patches.size must leave more than one voxel below all network.strides, got [8, 8, 8], which leaves one, "
-            "without a variance to normalise by; enlarge the patch or leave out a stage.",
+            "without a variance to normalise by; enlarge it or leave out a stage.",
         ),
         ("optimizer.warmup_steps", 2000, "optimizer.warmup_steps must be less than training.steps, 2000, got 2000."),
         (
