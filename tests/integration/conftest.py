@@ -1,0 +1,85 @@
+"""A tiny data set and a tiny experiment that trains on it in seconds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from seg.config import (
+    BottleneckConfig,
+    DataConfig,
+    ExperimentConfig,
+    NetworkConfig,
+    OptimizerConfig,
+    PatchConfig,
+    TrainingConfig,
+)
+
+SHAPE = (12, 14, 10)
+
+
+def write_case(root: Path, name: str, seed: int) -> dict[str, str]:
+    rng = np.random.default_rng(seed)
+    label = np.zeros(SHAPE, dtype=np.uint8)
+    x, y = rng.integers(2, 5, 2)
+    label[x : x + 5, y : y + 5, 3:8] = 1
+    label[x : x + 2, y : y + 2, 4:6] = 2
+    image = (label * 3 + rng.normal(0, 1, SHAPE)).astype(np.float32)
+    for folder, array in (("imagesTr", image), ("labelsTr", label)):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        nib.save(nib.Nifti1Image(array, np.eye(4)), root / folder / f"{name}.nii.gz")
+    return {"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"}
+
+
+@pytest.fixture(scope="session")
+def write_dataset() -> Callable[[Path], Path]:
+    def write(root: Path) -> Path:
+        cases = [write_case(root, f"case_{index}", index) for index in range(6)]
+        description = {
+            "name": "tiny",
+            "modality": {"0": "MRI"},
+            "labels": {"0": "background", "1": "box", "2": "corner"},
+            "licence": "CC0",
+            "numTraining": len(cases),
+            "training": cases,
+        }
+        (root / "dataset.json").write_text(json.dumps(description))
+        return root
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def tiny_root(tmp_path_factory: pytest.TempPathFactory, write_dataset: Callable[[Path], Path]) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("data") / "tiny")
+
+
+@pytest.fixture
+def tiny(tiny_root: Path) -> ExperimentConfig:
+    return ExperimentConfig(
+        name="tiny",
+        data=DataConfig(root=str(tiny_root), folds=2),
+        patches=PatchConfig(size=(8, 8, 8), batch=2),
+        network=NetworkConfig(
+            channels=(4, 8),
+            strides=((1, 1, 1), (2, 2, 2)),
+            kernel_sizes=((3, 3, 3), (3, 3, 3)),
+            skip_bottleneck=BottleneckConfig(ratio=0.5),
+        ),
+        optimizer=OptimizerConfig(warmup_steps=1),
+        training=TrainingConfig(steps=6, validate_every=2, precision="fp32", progress=False),
+    )
+
+
+@pytest.fixture
+def other() -> Callable[..., ExperimentConfig]:
+    def change(config: ExperimentConfig, section: str, **values: object) -> ExperimentConfig:
+        return replace(config, **{section: replace(getattr(config, section), **values)})
+
+    return change

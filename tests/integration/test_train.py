@@ -1,0 +1,174 @@
+"""A whole run: what it leaves, that it repeats itself, that it refuses what it must."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from seg.config import ExperimentConfig
+from seg.errors import DataError, RunError
+from seg.pipeline import evaluate_run, train
+
+Change = Callable[..., ExperimentConfig]
+
+
+def weights(run_dir: Path) -> dict[str, torch.Tensor]:
+    return dict(torch.load(run_dir / "checkpoints" / "weights.pt", weights_only=True)["network"])
+
+
+def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_run_leaves_what_the_conventions_list(
+    tiny: ExperimentConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = tmp_path / "run"
+    assert train(tiny, run_dir=run_dir, folds=(0,)) == 0
+    printed = capsys.readouterr().out
+    assert "box" in printed
+    assert f"run directory: {run_dir}" in printed
+    assert f"picture: {run_dir / 'predictions.png'}" in printed
+    assert (run_dir / "predictions.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("last.ckpt", "best.ckpt", "weights.pt"):
+        torch.load(run_dir / "checkpoints" / name, weights_only=True)
+    evaluation = json.loads((run_dir / "evaluation.json").read_text())
+    assert next(iter(evaluation)) == "mean_dice"
+    assert "not for clinical use" in json.loads((run_dir / "model.json").read_text())["notice"]
+    assert json.loads((run_dir / "environment.json").read_text())["packages"]["torch"]
+    rows = (run_dir / "metrics.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["step", "2.0", "4.0", "6.0"]
+    predictions = sorted((run_dir / "predictions").iterdir())
+    assert len(predictions) == evaluation["num_cases"] == 3
+    assert nib.load(predictions[0]).shape == (12, 14, 10)
+
+
+def test_equal_seeds_give_equal_weights_bit_for_bit(tiny: ExperimentConfig, tmp_path: Path) -> None:
+    for name, config in (("a", tiny), ("b", tiny), ("c", replace(tiny, seed=1))):
+        train(config, run_dir=tmp_path / name, folds=(0,))
+    assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+    assert not same(weights(tmp_path / "a"), weights(tmp_path / "c"))
+
+
+@pytest.mark.parametrize(
+    ("section", "values"),
+    [
+        ("training", {"accumulate": 2}),
+        ("training", {"precision": "bf16"}),
+        ("training", {"ema_decay": 0.0}),
+        ("training", {"early_stop": 1}),
+        ("network", {"residual": True, "upsample": "linear", "merge": "add"}),
+        ("network", {"skip_bottleneck": None}),
+        ("optimizer", {"name": "sgd", "schedule": "poly", "clip_norm": None}),
+        ("loss", {"batch_dice": False, "include_background": True}),
+        ("data", {"cache": "disk"}),
+        ("data", {"cache": "none", "workers": 1}),
+        ("data", {"spacing_mm": (1.5, 1.0, 1.0)}),
+        ("inference", {"tta": True, "window": (12, 14, 10)}),
+    ],
+)
+def test_every_option_trains(
+    tiny: ExperimentConfig, other: Change, tmp_path: Path, section: str, values: dict[str, object]
+) -> None:
+    config = other(other(tiny, "training", steps=2, validate_every=1), section, **values)
+    assert train(config, run_dir=tmp_path / "run", folds=(0,)) == 0
+
+
+def test_deep_supervision_trains(tiny: ExperimentConfig, other: Change, tmp_path: Path) -> None:
+    deep = {
+        "channels": (4, 4, 4),
+        "strides": ((1, 1, 1), (2, 2, 2), (2, 2, 1)),
+        "kernel_sizes": ((3, 3, 3),) * 3,
+        "deep_supervision": True,
+    }
+    config = other(other(tiny, "training", steps=2, validate_every=1), "network", **deep)
+    assert train(config, run_dir=tmp_path / "run", folds=(0,)) == 0
+
+
+def test_all_folds_lie_below_one_summary(tiny: ExperimentConfig, other: Change, tmp_path: Path) -> None:
+    train(other(tiny, "training", steps=2, validate_every=2), run_dir=tmp_path / "cv", folds=None)
+    evaluation = json.loads((tmp_path / "cv" / "evaluation.json").read_text())
+    assert evaluation["num_cases"] == 6
+    assert [fold["fold"] for fold in evaluation["folds"]] == [0, 1]
+    assert (tmp_path / "cv" / "fold_1" / "evaluation.json").exists()
+
+
+def test_a_fold_that_does_not_exist_is_refused(tiny: ExperimentConfig, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"fold must be in 0 \.\.\. 1, got 7; choose one of these or all\."):
+        train(tiny, run_dir=tmp_path / "run", folds=(7,))
+
+
+def test_an_existing_run_is_kept(
+    tiny: ExperimentConfig, other: Change, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = tmp_path / "run"
+    train(tiny, run_dir=run_dir, folds=(0,))
+    first = capsys.readouterr().out
+    before = (run_dir / "checkpoints" / "weights.pt").stat().st_mtime_ns
+    with pytest.raises(RunError, match=r"must be new, got an existing run; choose another --run_dir or add --resume"):
+        train(tiny, run_dir=run_dir, folds=(0,))
+    with pytest.raises(RunError, match=r"got other values of training\.steps; restore them"):
+        train(other(tiny, "training", steps=8), run_dir=run_dir, folds=(0,), resume=True)
+    train(tiny, run_dir=run_dir, folds=(0,), resume=True)
+    assert capsys.readouterr().out == first
+    assert (run_dir / "checkpoints" / "weights.pt").stat().st_mtime_ns == before
+
+
+def test_a_folder_of_something_else_is_left_alone(tiny: ExperimentConfig, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(RunError, match=r"must be absent or an empty folder, got other files"):
+        train(tiny, run_dir=tmp_path, folds=(0,))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match=r"must be writable, got 'Not a directory'"):
+        train(tiny, run_dir=tmp_path / "file" / "run", folds=(0,))
+
+
+def test_a_run_starts_from_another_ones_weights(tiny: ExperimentConfig, other: Change, tmp_path: Path) -> None:
+    train(tiny, run_dir=tmp_path / "first", folds=(0,))
+    still = other(tiny, "optimizer", learning_rate=1e-12, weight_decay=0.0)
+    still = other(replace(still, seed=5), "training", steps=2, validate_every=2)
+    train(still, run_dir=tmp_path / "second", folds=(0,), init_from=tmp_path / "first")
+    one, two = weights(tmp_path / "first"), weights(tmp_path / "second")
+    assert all(torch.allclose(one[name], two[name], atol=1e-6) for name in one)
+    with pytest.raises(RunError, match=r"must hold a finished run, got no checkpoints/weights\.pt; train it first"):
+        train(still, run_dir=tmp_path / "third", folds=(0,), init_from=tmp_path / "nowhere")
+
+
+def test_scores_can_be_computed_again_elsewhere(tiny: ExperimentConfig, tmp_path: Path) -> None:
+    train(tiny, run_dir=tmp_path / "run", folds=(0,))
+    again = evaluate_run(tmp_path / "run", output=tmp_path / "again")
+    assert (tmp_path / "again" / "cases.csv").read_text() == (tmp_path / "run" / "cases.csv").read_text()
+    assert again.num_cases == 3
+
+
+def test_a_loss_that_is_not_finite_names_the_cases(tiny: ExperimentConfig, other: Change, tmp_path: Path) -> None:
+    config = other(tiny, "optimizer", learning_rate=1e30, clip_norm=None)
+    with pytest.raises(RunError, match=r"step \d+: the loss must be finite, got nan on cases case_\d"):
+        train(config, run_dir=tmp_path / "run", folds=(0,))
+
+
+def test_faulty_cases_are_reported_together_or_left_out(
+    tiny: ExperimentConfig,
+    other: Change,
+    tmp_path: Path,
+    write_dataset: Callable[[Path], Path],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    root = write_dataset(tmp_path / "broken")
+    whole = (root / "imagesTr" / "case_1.nii.gz").read_bytes()
+    (root / "imagesTr" / "case_1.nii.gz").write_bytes(whole[: len(whole) // 2])
+    nib.save(nib.Nifti1Image(np.zeros((5, 5, 5), dtype=np.uint8), np.eye(4)), root / "labelsTr" / "case_4.nii.gz")
+    config = other(other(tiny, "data", root=str(root)), "training", steps=2, validate_every=2)
+    with pytest.raises(DataError) as caught:
+        train(config, run_dir=tmp_path / "run", folds=(0,))
+    assert [any(name in text for text in caught.value.problems) for name in ("case_1", "case_4")] == [True, True]
+    assert not (tmp_path / "run").exists()
+    assert train(other(config, "data", on_error="skip"), run_dir=tmp_path / "run", folds=(0,)) == 1
+    assert "left out: case case_1" in caplog.text
