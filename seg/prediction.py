@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from seg.config import ExperimentConfig
 from seg.data.cases import Case
-from seg.data.nifti import read_header
+from seg.data.nifti import read_volume
 from seg.data.transforms import preparation
 from seg.inference import predict_logits
 
@@ -38,10 +38,8 @@ def predict_case(
     Raises:
         DataError: A file cannot be read.
     """
-    read_header(case.images[0])  # A file that cannot be read becomes a sentence here.
+    image = _prepared_image(case, config)
     own: Any = nib.load(case.images[0])
-    item = preparation(config.data, with_label=False)({"image": [str(path) for path in case.images]})
-    image = item["image"]
     with autocast(device, precision):
         logits = predict_logits(
             network,
@@ -52,6 +50,15 @@ def predict_case(
         )
     labels = logits_to_labels(logits[0], image.affine.numpy(), own.shape[:3], own.affine)
     return labels, own.affine
+
+
+def _prepared_image(case: Case, config: ExperimentConfig) -> Any:
+    try:
+        return preparation(config.data, with_label=False)({"image": [str(path) for path in case.images]})["image"]
+    except Exception:
+        for path in case.images:
+            read_volume(path)  # A file that cannot be read becomes a sentence here.
+        raise
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
