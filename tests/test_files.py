@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from seg import files
+from seg.errors import RunError
+from seg.files import unwritable, write_bytes, write_json, write_text
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_is_written_and_replaced(tmp_path):
+    target = tmp_path / "new" / "folder" / "file.bin"
+    for content in (b"first", b"", b"a longer third\0\xff"):
+        write_bytes(target, content)
+        assert target.read_bytes() == content
+        assert names(target.parent) == ["file.bin"]
+    assert target.stat().st_mode & 0o777 == 0o644
+
+
+def test_text_is_utf8_and_json_is_strict(tmp_path):
+    write_text(tmp_path / "a.txt", "µm\n")
+    assert (tmp_path / "a.txt").read_bytes() == "µm\n".encode()
+    write_json(tmp_path / "a.json", {"b": [1, None, "µ"], "a": 0.5})
+    text = (tmp_path / "a.json").read_text()
+    assert json.loads(text) == {"b": [1, None, "µ"], "a": 0.5}
+    assert text.endswith("}\n")
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", {"a": float("nan")})
+    assert (tmp_path / "a.json").read_text() == text
+
+
+def message(target, reason):
+    return f"{target}: must be writable, got '{reason}'; free space or choose another folder."
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace", "chmod"])
+def test_a_failure_at_any_step_leaves_the_old_file_and_no_rest(tmp_path, monkeypatch, step):
+    target = tmp_path / "file.txt"
+    write_text(target, "old")
+
+    def fail(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files.os, step, fail)
+    with pytest.raises(RunError) as caught:
+        write_text(target, "new")
+    monkeypatch.undo()
+    assert caught.value.problems == (message(target, "No space left on device"),)
+    assert target.read_text() == "old"
+    assert names(tmp_path) == ["file.txt"]
+
+
+def test_a_file_is_on_disk_before_it_takes_its_name(tmp_path, monkeypatch):
+    events = []
+    fsync, replace = os.fsync, os.replace
+
+    def record_fsync(descriptor):
+        events.append(("fsync", os.fstat(descriptor).st_size))
+        fsync(descriptor)
+
+    def record_replace(source, target):
+        events.append(("replace", Path(source).read_bytes(), Path(source).parent == tmp_path))
+        replace(source, target)
+
+    monkeypatch.setattr(files.os, "fsync", record_fsync)
+    monkeypatch.setattr(files.os, "replace", record_replace)
+    write_bytes(tmp_path / "file", b"content")
+    assert events == [("fsync", 7), ("replace", b"content", True)]
+
+
+def test_a_folder_below_a_file_is_named(tmp_path):
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(RunError) as caught:
+        write_text(tmp_path / "file" / "below.txt", "x")
+    assert caught.value.problems[0] in (
+        message(tmp_path / "file/below.txt", "Not a directory"),
+        message(tmp_path / "file/below.txt", "File exists"),
+    )
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_an_unwritable_folder_is_named(tmp_path):
+    folder = tmp_path / "closed"
+    folder.mkdir(mode=0o555)
+    if os.access(folder, os.W_OK):
+        pytest.skip("this user may write into every folder")
+    with pytest.raises(RunError) as caught:
+        write_text(folder / "a.txt", "x")
+    assert caught.value.problems == (message(folder / "a.txt", "Permission denied"),)
+
+
+def test_permission_denied_is_named_for_every_user(tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(files.tempfile, "mkstemp", fail)
+    with pytest.raises(RunError) as caught:
+        write_text(tmp_path / "a.txt", "x")
+    assert caught.value.problems == (message(tmp_path / "a.txt", "Permission denied"),)
+
+
+def test_the_error_of_an_unwritable_file():
+    error = unwritable(Path("/there/file"), OSError(errno.EROFS, "Read-only file system"))
+    assert str(error) == message("/there/file", "Read-only file system")
