@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from seg import hardware
+from seg.errors import ConfigError
+from seg.hardware import choose_device, choose_precision, environment
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.fixture(autouse=True)
+def _announcements(caplog):
+    caplog.set_level(logging.INFO, hardware.__name__)
+
+
+@pytest.mark.parametrize(("available", "device"), [(True, "cuda"), (False, "cpu")])
+def test_a_device_is_chosen_by_what_there_is_and_announced(monkeypatch, caplog, available, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
+    assert choose_device("auto") == torch.device(device)
+    assert caplog.messages == [f"device: {device}"]
+
+
+def test_a_named_device_is_followed_silently(monkeypatch, caplog):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert choose_device("cpu") == CPU
+    assert choose_device("cuda") == CUDA
+    assert caplog.messages == []
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError) as caught:
+        choose_device("cuda")
+    assert caught.value.problems == ("training.device must be available, got 'cuda' without a GPU; use auto or cpu.",)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "precision"),
+    [
+        ({}, "fp32"),
+        ({"avx2": True, "avx512_f": True, "avx512_bf16": False}, "fp32"),
+        ({"avx512_bf16": True}, "bf16"),
+        ({"amx_bf16": True}, "bf16"),
+        ({"bf16": True}, "bf16"),
+    ],
+)
+def test_precision_follows_the_processor_and_is_announced(monkeypatch, caplog, capabilities, precision):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert choose_precision("auto", CPU) == precision
+    assert caplog.messages == [f"precision: {precision}"]
+
+
+@pytest.mark.parametrize(("supported", "precision"), [(True, "bf16"), (False, "fp32")])
+def test_precision_follows_the_gpu(monkeypatch, supported, precision):
+    asked = []
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation: asked.append(including_emulation) or supported
+    )
+    assert choose_precision("auto", CUDA) == precision
+    assert asked == [False]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_named_precision_is_followed_silently(caplog, precision):
+    assert choose_precision(precision, CPU) == precision
+    assert caplog.messages == []
+
+
+def test_this_processor_is_asked_by_a_name_that_torch_knows():
+    assert {"avx512_bf16", "amx_bf16", "bf16"} & set(torch.cpu.get_capabilities())
+
+
+def test_the_environment_names_versions_device_and_code():
+    found = environment(CPU, "bf16")
+    assert json.loads(json.dumps(found)) == found
+    assert found["python"] == platform.python_version()
+    assert found["packages"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    assert set(found["packages"]) == {"torch", "monai", "pytorch-lightning", "nibabel", "numpy", "scipy"}
+    assert found["threads"] == torch.get_num_threads()
+    assert found["precision"] == "bf16"
+    assert found["device"]
+    assert {"platform", "cores", "revision"} < set(found)
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="needs /proc/cpuinfo")
+def test_the_processor_is_named_as_the_system_names_it():
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    models = {line.split(": ", 1)[1] for line in lines if line.startswith("model name")}
+    if not models:
+        pytest.skip("this system names no processor")
+    assert environment(CPU, "fp32")["device"] in models
+
+
+def test_the_gpu_is_named_where_there_is_one(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"a GPU at {device}")
+    assert environment(CUDA, "bf16")["device"] == "a GPU at cuda"
+
+
+def test_the_revision_is_that_of_git(monkeypatch):
+    answers = iter(["0123456789ab-dirty\n", ""])
+    monkeypatch.setattr(
+        hardware.subprocess, "run", lambda *args, **kwargs: subprocess.CompletedProcess(args, 0, next(answers))
+    )
+    assert environment(CPU, "fp32")["revision"] == "0123456789ab-dirty"
+    assert environment(CPU, "fp32")["revision"] is None
+
+
+@pytest.mark.parametrize("failure", [FileNotFoundError("git"), subprocess.TimeoutExpired("git", 10)])
+def test_code_without_git_has_no_revision(monkeypatch, failure):
+    def fail(*args, **kwargs):
+        raise failure
+
+    monkeypatch.setattr(hardware.subprocess, "run", fail)
+    assert environment(CPU, "fp32")["revision"] is None
+
+
+def test_code_outside_a_checkout_has_no_revision(monkeypatch):
+    monkeypatch.setattr(
+        hardware.subprocess, "run", lambda *args, **kwargs: subprocess.CompletedProcess(args, 128, "", "fatal")
+    )
+    assert environment(CPU, "fp32")["revision"] is None
