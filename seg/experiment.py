@@ -128,7 +128,7 @@ def train_fold(
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps back what Lightning says of itself; what a user needs is announced by this package."""
-    logger = logging.getLogger("pytorch_lightning.utilities.rank_zero")
+    logger = logging.getLogger("pytorch_lightning")
     level = logger.level
     logger.setLevel(logging.WARNING)
     try:
