@@ -7,7 +7,7 @@ VENV = .venv
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 RUN_DIR = runs/phantom
-PYTEST_ARGS = -n 2 $(if $(DATA_ROOT),--data-root $(DATA_ROOT))
+PYTEST_ARGS = -n 2 $(if $(DATA_ROOT),--data-root=$(DATA_ROOT))
 
 .PHONY: help setup train test lint format clean
 .DEFAULT_GOAL = help

@@ -51,7 +51,9 @@ class DiceCrossEntropy(nn.Module):
             ValueError: The shapes do not fit, or a counted label is not a class.
         """
         _check(logits, label, self.ignore_index)
-        loss: Tensor = _DiceCrossEntropy.apply(logits, label, self.config, self.ignore_index)
+        loss: Tensor = _DiceCrossEntropy.apply(  # type: ignore[no-untyped-call]
+            logits, label, self.config, self.ignore_index
+        )
         return loss
 
 
@@ -65,12 +67,13 @@ def _check(logits: Tensor, label: Tensor, ignore_index: int | None) -> None:
     low, high = torch.stack(label.aminmax()).tolist()
     if low >= 0 and high < classes:
         return
-    values = label.unique()
-    wrong = [v for v in values.tolist() if not 0 <= v < classes and v != ignore_index]
-    if wrong:
+    wrong = label[(label < 0) | (label >= classes)]
+    if ignore_index is not None:
+        wrong = wrong[wrong != ignore_index]
+    if len(wrong):
         ignored = "" if ignore_index is None else f" or {ignore_index} (ignored)"
         raise ValueError(
-            f"labels must be classes 0 to {classes - 1}{ignored}, got {wrong[0]}; "
+            f"labels must be classes 0 to {classes - 1}{ignored}, got {int(wrong.min())}; "
             "give the network one output per class, or correct the labels."
         )
 
@@ -94,7 +97,7 @@ class _DiceCrossEntropy(torch.autograd.Function):
         labels = label.reshape(batch, -1)
         counted = None if ignore_index is None else (labels != ignore_index).to(dtype)
         target = _one_hot(labels, classes, counted, dtype)
-        voxels = labels.numel() if counted is None else counted.sum().clamp_min(1)
+        voxels = labels.numel() if counted is None else max(1.0, float(counted.sum()))
 
         log_p = planes.log_softmax(0)
         cross_entropy = -torch.dot(log_p.flatten(), target.flatten()) / voxels
@@ -116,7 +119,7 @@ class _DiceCrossEntropy(torch.autograd.Function):
         return loss
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
         like: Tensor = ctx.like
         shape = (like.shape[1], like.shape[0], *like.shape[2:])
@@ -134,13 +137,13 @@ def _one_hot(labels: Tensor, classes: int, counted: Tensor | None, dtype: torch.
     return target if counted is None else target.mul_(counted)
 
 
-def _gradient(p: Tensor, target: Tensor, dice: tuple[Tensor, Tensor], entropy: Tensor | float) -> Tensor:
+def _gradient(p: Tensor, target: Tensor, dice: tuple[Tensor, Tensor], entropy: float) -> Tensor:
     """Returns the gradient for the logits, (K, B, V), from dL/dp = constant + factor x target of each class."""
     constant, factor = (value[..., None] for value in dice)
     gradient = torch.addcmul(constant, target, factor).mul_(p)
     common = gradient.sum(0) - entropy
     gradient.addcmul_(p, common, value=-1)
-    return gradient.sub_(target * entropy) if isinstance(entropy, Tensor) else gradient.sub_(target, alpha=entropy)
+    return gradient.sub_(target, alpha=entropy)
 
 
 class DeepSupervisionLoss(nn.Module):
