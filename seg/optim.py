@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,6 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from seg.config import OptimizerConfig
+from seg.muon import Muon
 
 POLY_POWER = 0.9
 
@@ -23,8 +25,11 @@ def build_optimizer(network: nn.Module, config: OptimizerConfig) -> Optimizer:
         config: Name, peak learning rate, decay, momentum.
 
     Returns:
-        AdamW, or SGD with Nesterov momentum.
+        AdamW, SGD with Nesterov momentum, or Muon. Under Muon the heads, which only weigh features, take AdamW's
+        steps, as norms and biases do.
     """
+    if config.name == "muon":
+        return _muon(network, config)
     parameters = [p for p in network.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
@@ -35,6 +40,18 @@ def build_optimizer(network: nn.Module, config: OptimizerConfig) -> Optimizer:
     return torch.optim.SGD(
         groups, lr=config.learning_rate, momentum=config.momentum, nesterov=config.momentum > 0, foreach=True
     )
+
+
+def _muon(network: nn.Module, config: OptimizerConfig) -> Muon:
+    named = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
+    matrices = [p for name, p in named if p.ndim > 1 and not name.startswith("heads.")]
+    heads = [p for name, p in named if p.ndim > 1 and name.startswith("heads.")]
+    groups: list[dict[str, Any]] = [
+        {"params": matrices, "weight_decay": config.weight_decay, "matrix": True},
+        {"params": heads, "weight_decay": config.weight_decay, "matrix": False},
+        {"params": [p for _, p in named if p.ndim <= 1], "weight_decay": 0.0, "matrix": False},
+    ]
+    return Muon([group for group in groups if group["params"]], config.learning_rate, momentum=config.momentum)
 
 
 def build_schedule(optimizer: Optimizer, config: OptimizerConfig, total_steps: int) -> LambdaLR:

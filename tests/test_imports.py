@@ -18,7 +18,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
         "errors",
-        "config files",
+        "config files muon",
         "cli networks data losses metrics inference optim hardware",
         "planning module callbacks prediction",
         "experiment",

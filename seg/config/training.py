@@ -30,16 +30,16 @@ class OptimizerConfig:
     """Optimiser and learning-rate schedule.
 
     Attributes:
-        name: AdamW, or SGD with Nesterov momentum.
+        name: AdamW, SGD with Nesterov momentum, or Muon (AdamW where a parameter is no matrix).
         learning_rate: Peak learning rate, > 0.
-        weight_decay: Decoupled (adamw) or L2 (sgd) weight decay, >= 0; norms and biases are exempt.
-        momentum: Momentum of sgd, or beta1 of adamw, in [0, 1).
+        weight_decay: Decoupled (adamw, muon) or L2 (sgd) weight decay, >= 0; norms and biases are exempt.
+        momentum: Momentum of sgd and muon (0.95 suits it), or beta1 of adamw, in [0, 1).
         schedule: Shape of the decay to zero after the warm-up; constant does not decay.
         warmup_steps: Optimiser steps of linear warm-up, >= 0.
         clip_norm: Largest global gradient norm, > 0; null does not clip.
     """
 
-    name: Literal["adamw", "sgd"] = "adamw"
+    name: Literal["adamw", "sgd", "muon"] = "adamw"
     learning_rate: float = 3e-3
     weight_decay: float = 0.01
     momentum: float = 0.9
