@@ -95,8 +95,14 @@ def orthogonalised(matrix: Tensor) -> Tensor:
     """
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     wide = wide / wide.norm().clamp_min(EPS)
+    # Each iteration multiplies by a polynomial of the Gram matrix, which is small: kernels have 27 times more columns.
+    # So the polynomials are multiplied with one another first, a quarter of the work.
     a, b, c = COEFFICIENTS
+    gram = wide @ wide.T
+    total = identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     for _ in range(ITERATIONS):
-        gram = wide @ wide.T
-        wide = torch.addmm(wide, torch.addmm(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
-    return wide if matrix.shape[0] <= matrix.shape[1] else wide.T
+        factor = torch.addmm(gram, gram, gram, beta=b, alpha=c).add_(identity, alpha=a)
+        total = factor @ total
+        gram = factor @ gram @ factor
+    result = total @ wide
+    return result if matrix.shape[0] <= matrix.shape[1] else result.T
