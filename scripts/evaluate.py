@@ -14,13 +14,15 @@ def main() -> None:
 
         evaluate_run(arguments.run_dir, output=arguments.output)
     elif arguments.predictions is not None and arguments.labels is not None and arguments.output is not None:
-        from seg.evaluation import evaluate_folders, format_evaluation
+        from seg.pipeline import FolderPair, evaluate_pair
 
-        evaluation = evaluate_folders(
-            arguments.predictions, arguments.labels, arguments.output, nsd_tolerance_mm=arguments.nsd_tolerance_mm
+        pair = FolderPair(
+            predictions=arguments.predictions,
+            labels=arguments.labels,
+            output=arguments.output,
+            images=arguments.images,
         )
-        print(format_evaluation(evaluation))
-        print(f"results: {arguments.output}")
+        evaluate_pair(pair, nsd_tolerance_mm=arguments.nsd_tolerance_mm)
 
 
 if __name__ == "__main__":

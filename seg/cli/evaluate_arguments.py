@@ -19,6 +19,7 @@ class EvaluateArguments:
         run_dir: Run directory to score, else None.
         predictions: Folder of predicted label maps, else None.
         labels: Folder of references, else None.
+        images: Folder of the images that cases of two folders are drawn on, else None.
         output: Folder of the results; None is the run directory. With two folders never None.
         nsd_tolerance_mm: Tolerance of the normalised surface Dice of two folders, in mm.
     """
@@ -26,6 +27,7 @@ class EvaluateArguments:
     run_dir: Path | None
     predictions: Path | None
     labels: Path | None
+    images: Path | None
     output: Path | None
     nsd_tolerance_mm: float
 
@@ -40,17 +42,20 @@ def parse_evaluate(argv: Sequence[str] | None = None) -> EvaluateArguments:
         ConfigError: Arguments cannot be used; all problems together.
     """
     parser = Parser(
-        "evaluate.py --run_dir DIR | --predictions DIR --labels DIR [--output DIR] [--nsd_tolerance_mm MM]",
+        "evaluate.py --run_dir DIR | --predictions DIR --labels DIR [--images DIR] [OPTION ...]",
         "Score a run's held-out cases, or one folder of label maps against another.",
     )
     parser.add_argument("--run_dir", type=Path, metavar="DIR", help="run directory whose held-out cases are scored")
     parser.add_argument("--predictions", type=Path, metavar="DIR", help="folder of predicted label maps (NIfTI)")
     parser.add_argument("--labels", type=Path, metavar="DIR", help="folder of references with the same case ids")
     parser.add_argument(
+        "--images", type=Path, metavar="DIR", help="folder of images on which cases.html draws the cases of two folders"
+    )
+    parser.add_argument(
         "--output",
         type=Path,
         metavar="DIR",
-        help="folder of evaluation.json and cases.csv (default: the run directory, or the folder of predictions)",
+        help="folder of evaluation.json, cases.csv and cases.html (default: that of the run, or of predictions)",
     )
     default = EvaluationConfig().nsd_tolerance_mm
     parser.add_argument(
@@ -65,6 +70,10 @@ def parse_evaluate(argv: Sequence[str] | None = None) -> EvaluateArguments:
     if options.run_dir is not None:
         if folders != (None, None):
             found.append("--run_dir must not come with --predictions and --labels; leave one or the other out.")
+        if options.images is not None:
+            found.append(
+                "--images must not come with --run_dir, whose configuration says where they lie; leave it out."
+            )
         if options.nsd_tolerance_mm is not None:
             found.append(
                 "--nsd_tolerance_mm must not come with --run_dir, whose configuration says it "
@@ -81,6 +90,7 @@ def parse_evaluate(argv: Sequence[str] | None = None) -> EvaluateArguments:
         run_dir=options.run_dir,
         predictions=options.predictions,
         labels=options.labels,
+        images=options.images,
         output=options.output or options.predictions,
         nsd_tolerance_mm=tolerance,
     )

@@ -40,6 +40,7 @@ class Dataset:
         channel_names: Name of each image channel.
         ignore_label: Label value left out of training and scores; null where there is none.
         licence: Licence the data set states, else ``not stated``.
+        attribution: Whom the data set asks to be named (``reference`` in its description), else ``not stated``.
     """
 
     name: str
@@ -50,3 +51,4 @@ class Dataset:
     channel_names: tuple[str, ...]
     ignore_label: int | None
     licence: str
+    attribution: str = "not stated"

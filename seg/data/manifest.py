@@ -82,6 +82,7 @@ def read_manifest(root: Path) -> Dataset:
         channel_names=meaning.channel_names,
         ignore_label=meaning.ignore_label,
         licence=str(content.get("licence") or content.get("license") or "not stated"),
+        attribution=str(content.get("reference") or "not stated"),
     )
 
 

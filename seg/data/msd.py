@@ -64,4 +64,5 @@ def read_msd(root: Path) -> Dataset:
         channel_names=meaning.channel_names,
         ignore_label=meaning.ignore_label,
         licence=str(content.get("licence") or content.get("license") or "not stated"),
+        attribution=str(content.get("reference") or "not stated"),
     )

@@ -105,7 +105,11 @@ def visible_box(row: FigureRow) -> Box:
 
 def slice_positions(row: FigureRow) -> dict[str, int]:
     """Gives the slice of each plane, by the plane's name, that holds the most foreground; the middle without any."""
-    mask = foreground(row)
+    return fullest_slices(foreground(row))
+
+
+def fullest_slices(mask: npt.NDArray[np.bool_]) -> dict[str, int]:
+    """Gives the slice of each plane, by the plane's name, that holds the most of a mask; the middle of an empty one."""
     positions = {}
     for plane in PLANES:
         areas = mask.sum(axis=(plane.width, plane.height))

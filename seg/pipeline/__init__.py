@@ -1,6 +1,29 @@
-"""The whole way of a run: check the data, train, predict the held-out cases, score them, draw them."""
+"""The whole way of a run, and of two folders of label maps: check the data, train, predict, score, draw."""
 
-from seg.pipeline.scoring import evaluate_run
-from seg.pipeline.training import train
+from __future__ import annotations
 
-__all__ = ["evaluate_run", "train"]
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from seg.pipeline.folders import FolderPair, evaluate_pair
+    from seg.pipeline.scoring import evaluate_run
+    from seg.pipeline.training import train
+
+__all__ = ["FolderPair", "evaluate_pair", "evaluate_run", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports what is asked for when it is asked for: folders are scored and drawn without torch."""
+    if name in ("FolderPair", "evaluate_pair"):
+        from seg.pipeline import folders
+
+        return getattr(folders, name)
+    if name == "evaluate_run":
+        from seg.pipeline.scoring import evaluate_run
+
+        return evaluate_run
+    if name == "train":
+        from seg.pipeline.training import train
+
+        return train
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

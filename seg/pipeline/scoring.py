@@ -27,7 +27,7 @@ from seg.evaluation import (
     write_evaluation,
 )
 from seg.experiment import load_weights, network_from_config
-from seg.figures import draw_predictions
+from seg.figures import PAGE_FILE, draw_predictions
 from seg.files import write_json
 from seg.hardware import choose_device, choose_precision, environment
 from seg.metrics import score_case
@@ -40,6 +40,7 @@ from seg.pipeline.directory import (
     describe_model,
 )
 from seg.pipeline.inputs import read_checked, read_splits
+from seg.pipeline.pages import write_run_page
 from seg.prediction import predict_case
 
 
@@ -85,6 +86,8 @@ def evaluate_run(
     print(format_evaluation(evaluation))
     print(f"run directory: {run_dir}")
     print(f"picture: {output / PICTURE_FILE}")
+    if (output / PAGE_FILE).exists():  # runs of earlier versions have none
+        print(f"cases: {output / PAGE_FILE}")
     return evaluation
 
 
@@ -111,6 +114,8 @@ def _score_run(run_dir: Path, output: Path, config: ExperimentConfig, dataset: D
         bootstrap_samples=config.evaluation.bootstrap_samples,
     )
     draw_predictions(output / PICTURE_FILE, cases, output / PREDICTIONS, scores, dataset)
+    predictions = {case.id: output / PREDICTIONS / f"{case.id}.nii.gz" for case in cases}
+    write_run_page(output, evaluation, scores, predictions, dataset, title=f"{config.name}, fold {config.fold}")
     digests = {case.id: case_digest(case) for case in dataset.cases}
     computed_with = environment(model.device, model.precision)
     write_json(output / ENVIRONMENT_FILE, {"schema_version": 1, **computed_with, "data": digests})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,8 +18,10 @@ from seg.evaluation import (
     write_evaluation,
 )
 from seg.experiment import train_fold
-from seg.pipeline.directory import open_run
+from seg.figures import PAGE_FILE
+from seg.pipeline.directory import PREDICTIONS, open_run
 from seg.pipeline.inputs import read_checked, read_splits
+from seg.pipeline.pages import write_run_page
 from seg.pipeline.scoring import evaluate_run
 
 
@@ -64,19 +66,26 @@ def train(
             train_fold(fold_config, dataset, splits[fold], directory, resume=resume, init_from=init_from)
         evaluate_run(directory, dataset=dataset, split=splits[fold])
     if several:
-        _summarise(config, dataset, root, list(directories.values()))
+        _summarise(config, dataset, root, directories)
     return 1 if left_out else 0
 
 
-def _summarise(config: ExperimentConfig, dataset: Dataset, root: Path, directories: Sequence[Path]) -> None:
+def _summarise(config: ExperimentConfig, dataset: Dataset, root: Path, directories: Mapping[int, Path]) -> None:
     """Pools the cases of all folds, each scored by the network that did not see it."""
-    scores = [score for directory in directories for score in read_cases(directory / CASES_FILE)]
+    scores = [score for directory in directories.values() for score in read_cases(directory / CASES_FILE)]
     evaluation = summarise(
         scores,
         class_names=dataset.class_names,
         nsd_tolerance_mm=config.evaluation.nsd_tolerance_mm,
         bootstrap_samples=config.evaluation.bootstrap_samples,
     )
+    predictions = {
+        score.case_id: directories[score.fold] / PREDICTIONS / f"{score.case_id}.nii.gz"
+        for score in scores
+        if score.fold is not None
+    }
+    write_run_page(root, evaluation, scores, predictions, dataset, title=f"{config.name}, {len(directories)} folds")
     write_evaluation(root, evaluation, scores)
     print(format_evaluation(evaluation))
     print(f"run directory: {root}")
+    print(f"cases: {root / PAGE_FILE}")

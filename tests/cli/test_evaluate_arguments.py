@@ -16,14 +16,14 @@ def problems_of(*argv: str) -> tuple[str, ...]:
 
 def test_a_run_directory() -> None:
     assert parse_evaluate(["--run_dir", "runs/x"]) == EvaluateArguments(
-        run_dir=Path("runs/x"), predictions=None, labels=None, output=None, nsd_tolerance_mm=1.0
+        run_dir=Path("runs/x"), predictions=None, labels=None, images=None, output=None, nsd_tolerance_mm=1.0
     )
 
 
 def test_two_folders() -> None:
-    argv = ["--predictions", "p", "--labels", "l", "--nsd_tolerance_mm", "2.5"]
+    argv = ["--predictions", "p", "--labels", "l", "--images", "i", "--nsd_tolerance_mm", "2.5"]
     expected = EvaluateArguments(
-        run_dir=None, predictions=Path("p"), labels=Path("l"), output=Path("p"), nsd_tolerance_mm=2.5
+        run_dir=None, predictions=Path("p"), labels=Path("l"), images=Path("i"), output=Path("p"), nsd_tolerance_mm=2.5
     )
     assert parse_evaluate(argv) == expected
     assert parse_evaluate([*argv, "--output", "o"]).output == Path("o")
@@ -35,9 +35,12 @@ def test_half_of_it_is_not_enough(argv: list[str]) -> None:
 
 
 def test_both_ways_at_once_are_refused() -> None:
-    assert problems_of("--run_dir", "r", "--predictions", "p", "--nsd_tolerance_mm", "0", "--lables", "l") == (
+    assert problems_of(
+        "--run_dir", "r", "--predictions", "p", "--images", "i", "--nsd_tolerance_mm", "0", "--lables", "l"
+    ) == (
         "unknown option --lables; did you mean --labels?",
         "--run_dir must not come with --predictions and --labels; leave one or the other out.",
+        "--images must not come with --run_dir, whose configuration says where they lie; leave it out.",
         "--nsd_tolerance_mm must not come with --run_dir, whose configuration says it "
         "(evaluation.nsd_tolerance_mm); leave it out, or score the run's folder of predictions.",
         "--nsd_tolerance_mm must be > 0, got 0.",

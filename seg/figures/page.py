@@ -1,0 +1,249 @@
+"""The page of an evaluation: its scores, its worst cases and its median ones, in one HTML file that needs no other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from seg.evaluation import CaseScore, ClassSummary, Evaluation, MetricSummary
+from seg.figures.ranking import RankedCase, Ranking, rank_cases
+from seg.figures.slices import draw_case
+from seg.figures.sources import CaseFiles, PageCase, read_case
+from seg.figures.style import PREDICTION, REFERENCE, STYLE
+from seg.files import write_text
+
+PAGE_FILE = "cases.html"
+NOTICE = "Research software, not for clinical use."
+UNKNOWN = "not stated"
+
+# The page says of itself that it loads and runs nothing, so a browser holds it to that whatever a file name contains.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What a page says of where its cases are from.
+
+    Attributes:
+        title: Name of the run or of the folders.
+        data_set: Name of the data set.
+        licence: Licence of the data.
+        attribution: Whom the data set asks to be named.
+        channel: Name of the image channel that is drawn, which is the first.
+        ignore_label: Value of reference voxels that count for neither side; null where there is none.
+    """
+
+    title: str
+    data_set: str = UNKNOWN
+    licence: str = UNKNOWN
+    attribution: str = UNKNOWN
+    channel: str = UNKNOWN
+    ignore_label: int | None = None
+
+
+def write_page(
+    path: Path,
+    evaluation: Evaluation,
+    scores: Sequence[CaseScore],
+    files: Mapping[str, CaseFiles],
+    about: About,
+) -> None:
+    """Writes the page. Equal inputs give equal bytes.
+
+    Args:
+        path: The HTML file; replaced where it exists.
+        evaluation: The summary.
+        scores: The scores that it summarises.
+        files: The files of each case that can be drawn; of others the scores alone are shown.
+        about: Where the cases are from.
+
+    Raises:
+        DataError: A prediction or a reference cannot be read. An image that cannot be drawn is left out, and said so.
+        RunError: The page cannot be written.
+    """
+    ranking = rank_cases(scores)
+    chosen = {
+        ranked.case_id: read_case(ranked.case_id, files[ranked.case_id], ignore_label=about.ignore_label)
+        for ranked in (*ranking.worst, *ranking.middle)
+        if ranked.case_id in files
+    }
+    by_case: dict[str, list[CaseScore]] = {}
+    for score in scores:
+        by_case.setdefault(score.case_id, []).append(score)
+    worst = [_case(ranked, ranking, chosen.get(ranked.case_id), by_case[ranked.case_id]) for ranked in ranking.worst]
+    middle = [_case(ranked, ranking, chosen.get(ranked.case_id), by_case[ranked.case_id]) for ranked in ranking.middle]
+    body = [
+        _head(evaluation, about),
+        _classes(evaluation),
+        _explanation(ranking, list(chosen.values()), evaluation, about),
+        f"<section><h2>Worst cases</h2>{''.join(worst)}</section>" if worst else "",
+        f"<section><h2>{'Median cases' if len(middle) > 1 else 'Median case'}</h2>{''.join(middle)}</section>"
+        if middle
+        else "",
+        _foot(about, any(case.grey for case in chosen.values())),
+    ]
+    write_text(
+        path,
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(about.title)}: cases</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
+        + "\n".join(part for part in body if part)
+        + "\n</main>\n</body>\n</html>\n",
+    )
+
+
+def _number(value: float | None, digits: int, *, sign: bool = False) -> str:
+    """Writes a score; a dash stands for one that does not exist."""
+    if value is None or math.isnan(value):
+        return "\N{EN DASH}"
+    if math.isinf(value):
+        return "∞"
+    # Adding 0.0 turns a negative zero, which rounding makes of small values, into a plain one.
+    rounded = round(value, digits) + 0.0
+    text = f"{rounded:+.{digits}f}" if sign and rounded else f"{rounded:.{digits}f}"
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def _interval(interval: tuple[float, float] | None) -> str:
+    """Writes a 95 % interval."""
+    return "no interval" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
+
+
+def _head(evaluation: Evaluation, about: About) -> str:
+    """Gives the title with the result of all."""
+    return (
+        f"<header><h1>{escape(about.title)}</h1>"
+        f'<p class="lead"><strong>Mean Dice {_number(evaluation.mean_dice, 3)}</strong> '
+        f"(95 % CI: {_interval(evaluation.mean_dice_ci95)}) over "
+        f"{_count(evaluation.num_cases, 'case')} of {_count(evaluation.num_patients, 'patient')}</p>"
+        f'<p class="notice">{NOTICE}</p></header>'
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    """Writes a number with its noun."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _classes(evaluation: Evaluation) -> str:
+    """Gives the table of classes over all cases."""
+    rows = "".join(_class_row(entry) for entry in evaluation.classes)
+    return (
+        "<section><h2>Classes</h2><table><caption>Means over cases; below Dice its 95 % interval, from a bootstrap "
+        f"over patients. NSD at {evaluation.nsd_tolerance_mm:g} mm. Volume is prediction less reference.</caption>"
+        '<thead><tr><th scope="col">Class</th><th scope="col">Dice</th><th scope="col">HD95 mm</th>'
+        f'<th scope="col">NSD</th><th scope="col">Volume ml</th></tr></thead><tbody>{rows}</tbody></table></section>'
+    )
+
+
+def _class_row(entry: ClassSummary) -> str:
+    """Gives the row of one class, with what was left out of its means."""
+    dice, hd95 = entry.metrics["dice"], entry.metrics["hd95_mm"]
+    return (
+        f'<tr><th scope="row">{entry.index} {escape(entry.name)}{_left_out(hd95)}</th>'
+        f"<td>{_number(dice.mean, 3)}<small>{_interval(dice.ci95)}</small></td><td>{_number(hd95.mean, 2)}</td>"
+        f"<td>{_number(entry.metrics['nsd'].mean, 3)}</td>"
+        f"<td>{_number(entry.metrics['volume_difference_ml'].mean, 2, sign=True)}</td></tr>"
+    )
+
+
+def _left_out(hd95: MetricSummary) -> str:
+    """Says in how many cases a mask of the class is empty."""
+    notes = []
+    if hd95.infinite:
+        notes.append(f"one mask empty in {_count(hd95.infinite, 'case')}: Dice 0, no HD95")
+    if hd95.nan:
+        notes.append(f"both masks empty in {_count(hd95.nan, 'case')}: left out")
+    return f"<br><small>{'; '.join(notes)}</small>" if notes else ""
+
+
+def _explanation(ranking: Ranking, cases: Sequence[PageCase], evaluation: Evaluation, about: About) -> str:
+    """Says how cases were chosen and how to read their pictures."""
+    sentences = ["Cases are ranked by their mean Dice over classes, equal ones by name; rank 1 is the worst."]
+    if ranking.num_empty:
+        sentences.append(
+            f"{_count(ranking.num_empty, 'case')} without a rank: every mask is empty in prediction and reference."
+        )
+    if ranking.median is not None and ranking.median.rank <= len(ranking.worst):
+        sentences.append(f"The median case is rank {ranking.median.rank}, among the worst.")
+    if not cases:
+        return f"<section><h2>Cases</h2><p>{' '.join(sentences)}</p></section>"
+    sentences.append(
+        "Each is shown in three orthogonal slices at one scale, in the body's proportions: in each direction the slice "
+        "with the largest area labelled wrongly. The patient's right is on the left, sagittal slices face left. "
+        "Slices count from 0, from the patient's left, back and foot end."
+    )
+    if any(case.grey for case in cases):
+        sentences.append(f"Images show the first channel ({escape(about.channel)}).")
+    else:
+        sentences.append("No images were given: outlines stand on a blank ground.")
+    if len(evaluation.classes) > 1:
+        sentences.append(
+            "Numbers name classes, in the colour of the reference; in that of the prediction where it touches nothing "
+            "of its class in the reference."
+        )
+    if about.ignore_label is not None:
+        sentences.append(f"Voxels that the reference leaves open (label {about.ignore_label}) are shown as background.")
+    return (
+        f'<section><h2>How to read the cases</h2><ul class="key"><li>{_swatch("reference", REFERENCE)}reference, solid'
+        f"</li><li>{_swatch('prediction', PREDICTION)}prediction, dashed</li></ul>"
+        f"<p>{' '.join(sentences)}</p></section>"
+    )
+
+
+def _swatch(role: str, colour: str) -> str:
+    """Gives a piece of an outline for the key."""
+    return (
+        f'<svg viewBox="0 0 48 16" aria-hidden="true"><rect class="ground" width="48" height="16"/>'
+        f'<path class="line {role}" stroke="{colour}" d="M4 8h40"/></svg>'
+    )
+
+
+def _case(ranked: RankedCase, ranking: Ranking, case: PageCase | None, scores: Sequence[CaseScore]) -> str:
+    """Gives one case: its name, its slices, its scores."""
+    median = ", median" if ranked == ranking.median else ""
+    note = _note(case)
+    rows = "".join(_score_row(score) for score in sorted(scores, key=lambda score: score.class_index))
+    return (
+        f"<article><h3>{escape(ranked.case_id)}: Dice {_number(ranked.mean_dice, 3)} "
+        f"<small>rank {ranked.rank} of {ranking.num_ranked}{median}</small></h3>"
+        + ("" if case is None else draw_case(case))
+        + (f"<p>{note}</p>" if note else "")
+        + '<table><thead><tr><th scope="col">Class</th><th scope="col">Dice</th><th scope="col">HD95 mm</th>'
+        '<th scope="col">NSD</th><th scope="col">Volume ml</th><th scope="col">Reference ml</th></tr></thead>'
+        f"<tbody>{rows}</tbody></table></article>"
+    )
+
+
+def _note(case: PageCase | None) -> str:
+    """Says what is unusual about a case's pictures."""
+    if case is None:
+        return "Not drawn: the data set does not hold this case any more."
+    notes = []
+    if case.perfect:
+        notes.append("No voxel is labelled wrongly: the slices are those with most of the reference.")
+    if case.faulty_image:
+        notes.append("Drawn without its image, which is damaged or lies on another grid.")
+    return " ".join(notes)
+
+
+def _score_row(score: CaseScore) -> str:
+    """Gives the scores of one class in one case."""
+    values = score.scores
+    return (
+        f'<tr><th scope="row">{score.class_index} {escape(score.class_name)}</th><td>{_number(values.dice, 3)}</td>'
+        f"<td>{_number(values.hd95_mm, 2)}</td><td>{_number(values.nsd, 3)}</td>"
+        f"<td>{_number(values.volume_difference_ml, 2, sign=True)}</td><td>{_number(values.reference_ml, 2)}</td></tr>"
+    )
+
+
+def _foot(about: About, images: bool) -> str:
+    """Gives what is known of the data's rights."""
+    parts = [f"Data set: {escape(about.data_set)}", f"licence: {escape(about.licence)}"]
+    parts.append(f"attribution: {escape(about.attribution)}")
+    changed = "images cut to slices, brightness adjusted, outlines added" if images else "outlines of labels alone"
+    return f"<footer><p>{'; '.join(parts)}. Pictures here are derived from it ({changed}).</p><p>{NOTICE}</p></footer>"
