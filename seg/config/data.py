@@ -80,8 +80,9 @@ class SpatialConfig:
     Attributes:
         probability: Chance that a patch is deformed at all, in [0, 1].
         rotation_deg: Largest rotation about the X, Y and Z axis, in degrees.
-        scale: Range of the zoom factor, > 0; one factor for all axes.
-        anisotropic_scale: Largest further change of the zoom of one axis, as a fraction.
+        scale: Range of the zoom factor, > 0; one factor for all of scale_axes.
+        anisotropic_scale: Largest further change of the zoom of one of scale_axes, as a fraction.
+        scale_axes: Array axes (0 is X) that are zoomed; leave out the axis of thick slices.
         shift: Largest translation per axis, in voxels.
         elastic_voxels: Standard deviation of the smooth random displacement, in voxels; 0 leaves it out.
         elastic_grid: Spacing of the control points of the displacement, in voxels.
@@ -92,6 +93,7 @@ class SpatialConfig:
     rotation_deg: tuple[float, float, float] = (15.0, 15.0, 15.0)
     scale: tuple[float, float] = (0.85, 1.2)
     anisotropic_scale: float = 0.0
+    scale_axes: tuple[int, ...] = (0, 1, 2)
     shift: tuple[float, float, float] = (0.0, 0.0, 0.0)
     elastic_voxels: float = 0.0
     elastic_grid: int = 12

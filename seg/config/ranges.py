@@ -24,6 +24,7 @@ RANGES = {
     "augmentation.spatial.rotation_deg": "in [0, 180]",
     "augmentation.spatial.scale": "> 0",
     "augmentation.spatial.anisotropic_scale": "in [0, 1)",
+    "augmentation.spatial.scale_axes": "in [0, 2]",
     "augmentation.spatial.shift": ">= 0",
     "augmentation.spatial.elastic_voxels": ">= 0",
     "augmentation.spatial.elastic_grid": ">= 2",

@@ -37,9 +37,10 @@ def problems(config: ExperimentConfig) -> list[str]:
 def _general(config: ExperimentConfig) -> Iterator[str]:
     if not re.fullmatch(r"\w[\w.-]*", config.name):
         yield f"name must be letters, digits, '_', '-' and '.', for it names a folder, got {config.name!r}."
-    axes = config.augmentation.spatial.mirror_axes
-    if len(set(axes)) < len(axes):
-        yield f"augmentation.spatial.mirror_axes must name each axis once, got {list(axes)}."
+    for name in ("scale_axes", "mirror_axes"):
+        axes = getattr(config.augmentation.spatial, name)
+        if len(set(axes)) < len(axes):
+            yield f"augmentation.spatial.{name} must name each axis once, got {list(axes)}."
     if config.loss.dice_weight == config.loss.ce_weight == 0:
         yield "loss.dice_weight or loss.ce_weight must be > 0, got 0 for both; without either nothing is learned."
 

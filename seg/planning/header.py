@@ -52,8 +52,8 @@ def _decided(plan: Plan) -> Iterator[str]:
     if geometry.thick_axis is not None:
         axis = AXES[geometry.thick_axis]
         yield (
-            f"Slices along {axis} are thick: patches turn about {axis} alone, and {axis} is pooled only as far as the "
-            f"thinnest volume ({geometry.min_shape[geometry.thick_axis]} voxels) bears."
+            f"Slices along {axis} are thick: patches turn and zoom within their slices alone, and {axis} is pooled only "
+            f"as far as the thinnest volume ({geometry.min_shape[geometry.thick_axis]} voxels) bears."
         )
     bottom = tuple(edge // divisor for edge, divisor in zip(sampling.patch, sampling.topology.divisors, strict=True))
     yield (

@@ -191,8 +191,9 @@ def _normalization_of(channel: str) -> Literal["zscore", "ct", "none"]:
 
 
 def _plan_spatial(geometry: Geometry) -> SpatialConfig:
-    """Turns volumes with a thick axis about that axis alone: other turns would interpolate across thick slices."""
+    """Turns and zooms volumes with a thick axis within their slices alone, never interpolating across them."""
     if geometry.thick_axis is None:
         return SpatialConfig()
     x, y, z = (IN_PLANE_ROTATION_DEG if axis == geometry.thick_axis else 0.0 for axis in range(3))
-    return SpatialConfig(rotation_deg=(x, y, z))
+    in_plane = tuple(axis for axis in range(3) if axis != geometry.thick_axis)
+    return SpatialConfig(rotation_deg=(x, y, z), scale_axes=in_plane)

@@ -67,6 +67,12 @@ def test_every_number_has_a_range() -> None:
             (1, 1),
             "augmentation.spatial.mirror_axes must name each axis once, got [1, 1].",
         ),
+        ("augmentation.spatial.scale_axes", (-1,), "augmentation.spatial.scale_axes[0] must be in [0, 2], got -1."),
+        (
+            "augmentation.spatial.scale_axes",
+            (0, 1, 0),
+            "augmentation.spatial.scale_axes must name each axis once, got [0, 1, 0].",
+        ),
         ("patches.batch", 0, "patches.batch must be >= 1, got 0."),
         ("optimizer.learning_rate", float("nan"), "optimizer.learning_rate must be > 0, got nan."),
         ("optimizer.clip_norm", float("inf"), "optimizer.clip_norm must be > 0, got inf."),

@@ -61,6 +61,7 @@ def test_thin_volumes_keep_their_slices(fingerprint: Maker) -> None:
     assert made.config.network.strides == ((1, 1, 1), *((2, 2, 1),) * 5)
     assert made.config.network.kernel_sizes[:3] == ((3, 3, 1), (3, 3, 1), (3, 3, 3))
     assert made.config.augmentation.spatial.rotation_deg == (0.0, 0.0, 30.0)
+    assert made.config.augmentation.spatial.scale_axes == (0, 1)
     assert made.config.augmentation.spatial.mirror_axes == ()
 
 

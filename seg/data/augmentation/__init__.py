@@ -1,7 +1,7 @@
 """Batched augmentation: every random number is drawn per patch on the CPU, every change is applied on the device.
 
-The number and order of draws does not depend on their outcome or on the configuration, so two experiments that differ
-in one range see the same stream in all others.
+The number and order of draws does not depend on their outcome or on a probability or range, so two experiments that
+differ in one of these see the same stream in all others. Only the batch, the patch size and ``elastic_grid`` set it.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ def deform(image: Tensor, label: Tensor, config: SpatialConfig, generator: torch
 
 
 def draw_deformations(batch: int, size: torch.Size, config: SpatialConfig, generator: torch.Generator) -> Deformations:
-    """Draws the deformation of each patch; the number of draws depends on the patch size alone."""
+    """Draws the deformation of each patch; the number of draws depends on batch, patch size and elastic_grid alone."""
 
     def uniform(*shape: int) -> Tensor:
         return torch.rand(*shape, generator=generator)
@@ -79,12 +79,17 @@ def draw_deformations(batch: int, size: torch.Size, config: SpatialConfig, gener
     low, high = (math.log(value) for value in config.scale)
     zoom = torch.exp(low + (high - low) * uniform(batch, 1))
     zooms = zoom * (1 + config.anisotropic_scale * (2 * uniform(batch, 3) - 1))
+    zooms = torch.where(_named(config.scale_axes), zooms, 1.0)
     shifts = (2 * uniform(batch, 3) - 1) * torch.tensor(config.shift)
     points = [max(2, -(-length // config.elastic_grid) + 1) for length in size]
     control = config.elastic_voxels * torch.randn(batch, 3, *points, generator=generator)
-    allowed = torch.tensor([axis in config.mirror_axes for axis in range(3)])
-    mirrored = (uniform(batch, 3) < 0.5) & allowed
+    mirrored = (uniform(batch, 3) < 0.5) & _named(config.mirror_axes)
     return Deformations(active=active, angles=angles, zooms=zooms, shifts=shifts, control=control, mirrored=mirrored)
+
+
+def _named(axes: tuple[int, ...]) -> Tensor:
+    """Returns which of the three axes are named, bool (3,)."""
+    return torch.tensor([axis in axes for axis in range(3)])
 
 
 def rotation_matrices(angles: Tensor) -> Tensor:
