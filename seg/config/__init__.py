@@ -5,7 +5,13 @@ are in :mod:`seg.config.rules`.
 """
 
 from seg.config.data import AugmentationConfig, CtConfig, DataConfig, IntensityConfig, PatchConfig, SpatialConfig
-from seg.config.experiment import SCHEMA_VERSION, EvaluationConfig, ExperimentConfig, InferenceConfig
+from seg.config.experiment import (
+    SCHEMA_VERSION,
+    EvaluationConfig,
+    ExperimentConfig,
+    InferenceConfig,
+    PostprocessingConfig,
+)
 from seg.config.network import BottleneckConfig, NetworkConfig
 from seg.config.training import LossConfig, OptimizerConfig, TrainingConfig
 
@@ -23,6 +29,7 @@ __all__ = [
     "NetworkConfig",
     "OptimizerConfig",
     "PatchConfig",
+    "PostprocessingConfig",
     "SpatialConfig",
     "TrainingConfig",
 ]

@@ -23,6 +23,8 @@ class InferenceConfig:
         batch: Windows per forward pass, >= 1.
         tta: Whether logits are averaged over mirrored copies, along the axes that training mirrored (test-time
             augmentation).
+        whole_up_to: In prediction, volumes of up to this many voxels, padded to multiples of the network's total
+            stride, pass as one window; 0 always slides windows of the given size.
     """
 
     window: tuple[int, int, int] | None = None
@@ -30,6 +32,21 @@ class InferenceConfig:
     blend: Literal["gaussian", "constant"] = "gaussian"
     batch: int = 1
     tta: bool = False
+    whole_up_to: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PostprocessingConfig:
+    """Clean-up of predicted label maps; voxels that are removed become background.
+
+    Attributes:
+        largest_component: Names of classes of which only the largest connected component (26 neighbours) is kept.
+        min_volume_ml: Components of a class that are smaller are removed, in ml; one number for all foreground
+            classes or one for each in the order of the data set; empty keeps all.
+    """
+
+    largest_component: tuple[str, ...] = ()
+    min_volume_ml: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +79,7 @@ class ExperimentConfig:
         optimizer: Optimiser and schedule.
         training: Length, precision, checkpoints.
         inference: Sliding window.
+        postprocessing: Clean-up of predictions.
         evaluation: Scores.
     """
 
@@ -77,4 +95,5 @@ class ExperimentConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     inference: InferenceConfig = field(default_factory=InferenceConfig)
+    postprocessing: PostprocessingConfig = field(default_factory=PostprocessingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

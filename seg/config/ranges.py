@@ -62,6 +62,8 @@ RANGES = {
     "inference.window": ">= 1",
     "inference.overlap": "in [0, 1)",
     "inference.batch": ">= 1",
+    "inference.whole_up_to": ">= 0",
+    "postprocessing.min_volume_ml": ">= 0",
     "evaluation.nsd_tolerance_mm": "> 0",
     "evaluation.bootstrap_samples": ">= 100",
 }

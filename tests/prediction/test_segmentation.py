@@ -18,7 +18,8 @@ from seg.config import (
 )
 from seg.data.cases import Case
 from seg.errors import DataError
-from seg.prediction import autocast, predict_case
+from seg.inference import autocast
+from seg.prediction import predict_case
 
 SHAPE = (9, 7, 5)
 CPU = torch.device("cpu")

@@ -1,0 +1,111 @@
+"""A trained network and how to apply it to windows."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from seg.config import ExperimentConfig
+from seg.inference.windows import Triple, Windows, whole_window
+
+CPU = torch.device("cpu")
+Network = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A network in evaluation mode on its device, and its windows.
+
+    Attributes:
+        network: From windows (B, C, X, Y, Z) to logits (B, K, X, Y, Z).
+        window: Window size (X, Y, Z) in voxels.
+        overlap: Share of a window that its neighbour covers again, in [0, 1).
+        blend: ``gaussian`` or ``constant``.
+        batch: Windows per forward pass, >= 1.
+        mirror_axes: Spatial axes (0 is X) along whose mirrored copies logits are averaged, 2 per axis.
+        multiple: Number of voxels, per axis, that windows are a multiple of: the network's total stride.
+        whole_up_to: Volumes of up to this many voxels, padded to the multiple, are one window; 0 turns it off.
+        device: Where the network lies.
+        precision: ``fp32`` or ``bf16``.
+    """
+
+    network: Network
+    window: Triple
+    overlap: float = 0.5
+    blend: str = "gaussian"
+    batch: int = 1
+    mirror_axes: tuple[int, ...] = ()
+    multiple: Triple = (1, 1, 1)
+    whole_up_to: int = 0
+    device: torch.device = CPU
+    precision: str = "fp32"
+
+    def windows(self, shape: Sequence[int]) -> Windows:
+        """Lays this model's windows over a volume of the shape (X, Y, Z)."""
+        whole = whole_window(shape, self.multiple)
+        return Windows.over(shape, whole if math.prod(whole) <= self.whole_up_to else self.window, self.overlap)
+
+    def logits(self, windows: Tensor) -> Tensor:
+        """Returns logits f32 (B, K, X, Y, Z) of windows (B, C, X, Y, Z), on the model's device."""
+        with torch.inference_mode(), autocast(self.device, self.precision):
+            return mirrored_logits(self.network, windows.to(self.device), self.mirror_axes)
+
+
+def model_from_config(
+    network: Network, config: ExperimentConfig, *, device: torch.device, precision: str, tta: bool | None = None
+) -> Model:
+    """Builds a model from the experiment that the network was trained in.
+
+    Args:
+        network: Network in evaluation mode, on the device.
+        config: The experiment.
+        device: Where to compute.
+        precision: ``fp32`` or ``bf16``.
+        tta: Whether logits are averaged over mirrored copies, along the axes that training mirrored; None is as the
+            experiment says.
+    """
+    inference = config.inference
+    strides = config.network.strides
+    x, y, z = (math.prod(stride[axis] for stride in strides) for axis in range(3))
+    return Model(
+        network=network,
+        window=inference.window or config.patches.size,
+        overlap=inference.overlap,
+        blend=inference.blend,
+        batch=inference.batch,
+        mirror_axes=config.augmentation.spatial.mirror_axes if (inference.tta if tta is None else tta) else (),
+        multiple=(x, y, z),
+        whole_up_to=inference.whole_up_to,
+        device=device,
+        precision=precision,
+    )
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """Returns the context in which a network computes with the given precision."""
+    return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+def mirrored_logits(network: Network, windows: Tensor, axes: Sequence[int]) -> Tensor:
+    """Averages logits over mirrored copies of windows.
+
+    Args:
+        network: From windows (B, C, X, Y, Z) to logits (B, K, X, Y, Z).
+        windows: The windows.
+        axes: Spatial axes (0 is X) to mirror along, in every combination.
+
+    Returns:
+        Logits f32 (B, K, X, Y, Z).
+    """
+    dims = [2 + axis for axis in axes]
+    total = network(windows).float()
+    for count in range(1, len(dims) + 1):
+        for flipped in itertools.combinations(dims, count):
+            total = total + network(windows.flip(flipped)).float().flip(flipped)
+    return total / 2 ** len(dims) if dims else total

@@ -1,0 +1,84 @@
+"""Scores become labels on the image's own grid."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from seg.inference.grid import Grid
+from seg.inference.windows import Triple
+
+
+class LabelMap:
+    """Labels, and probabilities where wanted, on an image's own grid, written piece by piece in RAS coordinates.
+
+    Args:
+        grid: The image's own grid.
+        num_classes: Classes, background included.
+        probabilities: Whether probabilities are kept.
+        logits: Whether scores are logits; else they are probabilities.
+
+    Attributes:
+        labels: Class indices (X, Y, Z) on the grid. Memory is in the order of NIfTI files, X fastest.
+        probabilities: Probabilities f32 (K, X, Y, Z), or None.
+        shape: Shape of the grid once oriented to RAS.
+        affine: Affine of the grid once oriented to RAS.
+    """
+
+    def __init__(self, grid: Grid, num_classes: int, *, probabilities: bool, logits: bool) -> None:
+        orientation = nib.orientations.io_orientation(grid.affine)
+        dtype = np.uint8 if num_classes <= 256 else np.uint16
+        self.labels: npt.NDArray[Any] = np.zeros(grid.shape, dtype=dtype, order="F")
+        self._labels = nib.orientations.apply_orientation(self.labels, orientation)
+        self.probabilities: npt.NDArray[Any] | None = None
+        self._probabilities: list[npt.NDArray[Any]] = []
+        if probabilities:
+            # X fastest and classes slowest, as in a 4-D NIfTI file.
+            self.probabilities = np.empty((*grid.shape, num_classes), np.float32, order="F").transpose(3, 0, 1, 2)
+            self._probabilities = [
+                nib.orientations.apply_orientation(single, orientation) for single in self.probabilities
+            ]
+        self._logits = logits
+        self.shape, self.affine = ras_grid(grid)
+
+    def write(self, origin: Triple, scores: Tensor) -> None:
+        """Takes the most likely class of a block of voxels.
+
+        Args:
+            origin: Where the block begins, in RAS coordinates.
+            scores: Scores (K, x, y, z), class by class in memory.
+        """
+        box = tuple(slice(o, o + n) for o, n in zip(origin, scores.shape[1:], strict=True))
+        if self.probabilities is not None:
+            values = (scores.softmax(0) if self._logits else scores).cpu().numpy()
+            for target, own in zip(self._probabilities, values, strict=True):
+                target[box] = own
+        self._labels[box] = most_likely(scores).cpu().numpy()
+
+
+def ras_grid(grid: Grid) -> tuple[Triple, npt.NDArray[Any]]:
+    """Returns the shape and the affine of a grid once oriented to RAS."""
+    orientation = nib.orientations.io_orientation(grid.affine)
+    shape = tuple(int(grid.shape[int(axis)]) for axis in np.argsort(orientation[:, 0]))
+    return cast(Triple, shape), grid.affine @ nib.orientations.inv_ornt_aff(orientation, grid.shape)
+
+
+def most_likely(scores: Tensor) -> Tensor:
+    """Returns the index of the largest of the scores (K, ...), the first of equals; u8, or i32 above 256 classes.
+
+    Comparing class by class is several times faster on a CPU than ``argmax`` over the slowest axis.
+    """
+    dtype = torch.uint8 if len(scores) <= 256 else torch.int32
+    labels = torch.zeros(scores.shape[1:], dtype=dtype, device=scores.device)
+    if len(scores) == 1:
+        return labels
+    best = scores[0].clone()
+    for index in range(1, len(scores)):
+        labels.masked_fill_(scores[index] > best, index)
+        torch.maximum(best, scores[index], out=best)
+    return labels

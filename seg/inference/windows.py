@@ -1,0 +1,162 @@
+"""Where windows lie in a volume, how they are blended, and in which order they are visited."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+Triple = tuple[int, int, int]
+SIGMA = 0.125
+"""Standard deviation of the Gaussian, as a share of the window's edge."""
+FLOOR = 1e-3
+"""Least weight of a voxel, so that no sum is divided by next to nothing."""
+
+
+def window_starts(size: int, window: int, overlap: float) -> list[int]:
+    """Lists where windows begin along an axis.
+
+    Args:
+        size: Length of the axis in voxels.
+        window: Length of a window in voxels.
+        overlap: Share of a window that its neighbour covers again, in [0, 1).
+
+    Returns:
+        Ascending starts. The last window ends with the axis; a window longer than the axis begins before it, at a
+        start <= 0 that centres the axis.
+    """
+    if window >= size:
+        return [-((window - size) // 2)]
+    step = max(int(window * (1 - overlap)), 1)
+    return [*range(0, size - window, step), size - window]
+
+
+def blend_weights(window: Triple, blend: str) -> Tensor:
+    """Weighs the voxels of a window.
+
+    Args:
+        window: Window size (X, Y, Z).
+        blend: ``gaussian`` about the centre, or ``constant``.
+
+    Returns:
+        Weights f32 of the window's shape, in [1e-3, 1].
+
+    References:
+        F. Isensee et al., "nnU-Net: a self-configuring method for deep learning-based biomedical image
+        segmentation", 2021, doi:10.1038/s41592-020-01008-z. As there, sigma is 1/8 of the edge.
+    """
+    if blend == "constant":
+        return torch.ones(window)
+    profiles = []
+    for edge in window:
+        place = torch.arange(edge) - (edge - 1) / 2
+        profiles.append(torch.exp(place**2 / (-2 * (SIGMA * edge) ** 2)))
+    x, y, z = profiles
+    weights = x[:, None, None] * y[:, None] * z
+    return weights.clamp_min(max(float(weights.min()), FLOOR))
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The windows over one volume: every combination of starts along the axes.
+
+    Attributes:
+        shape: Shape (X, Y, Z) of the volume.
+        size: Size of a window.
+        starts: Starts along each axis.
+    """
+
+    shape: Triple
+    size: Triple
+    starts: tuple[list[int], list[int], list[int]]
+
+    @classmethod
+    def over(cls, shape: Sequence[int], size: Sequence[int], overlap: float) -> Windows:
+        """Lays windows over a volume."""
+        x, y, z = (window_starts(n, w, overlap) for n, w in zip(shape, size, strict=True))
+        return cls(cast(Triple, tuple(shape)), cast(Triple, tuple(size)), (x, y, z))
+
+    def crop(self, image: Tensor, start: Triple) -> Tensor:
+        """Returns a window of an image (..., X, Y, Z), with zeros where it reaches beyond."""
+        inside = image[(..., *self.inside(start))]
+        padding = [
+            pad for s, w, n in zip(start, self.size, self.shape, strict=True) for pad in (max(-s, 0), max(s + w - n, 0))
+        ]
+        # torch names padding from the last axis on, each with its near side first.
+        pairs = [padding[0:2], padding[2:4], padding[4:6]]
+        return nn.functional.pad(inside, [*pairs[2], *pairs[1], *pairs[0]]) if any(padding) else inside
+
+    def inside(self, start: Triple) -> tuple[slice, slice, slice]:
+        """Returns the part of the volume that a window covers."""
+        x, y, z = (slice(max(s, 0), min(s + w, n)) for s, w, n in zip(start, self.size, self.shape, strict=True))
+        return x, y, z
+
+    def own(self, start: Triple) -> tuple[slice, slice, slice]:
+        """Returns that same part in the window's own coordinates."""
+        x, y, z = (slice(i.start - s, i.stop - s) for i, s in zip(self.inside(start), start, strict=True))
+        return x, y, z
+
+    def edges(self, axis: int) -> list[int]:
+        """Returns where windows begin and end along an axis, ends of the volume included."""
+        spans = [(max(s, 0), min(s + self.size[axis], self.shape[axis])) for s in self.starts[axis]]
+        return sorted({0, self.shape[axis], *itertools.chain(*spans)})
+
+    def covering(self, axis: int, cell: tuple[int, int]) -> int:
+        """Counts the starts along an axis whose windows cover any of an interval."""
+        return sum(start < cell[1] and start + self.size[axis] > cell[0] for start in self.starts[axis])
+
+    def in_order(self, axes: Triple) -> list[tuple[Triple, ...]]:
+        """Lists windows in the order of a sweep along the first of the axes, then the second, then the third.
+
+        The last window of an axis lies closer to its neighbour than others do. Both are visited in one step: between
+        them the sweep would have to carry more rows than anywhere else.
+
+        Returns:
+            Pairs of sort key and start, sorted; keys of different windows over one volume compare.
+        """
+        steps = [self._steps(axis) for axis in axes]
+        pairs = []
+        for places in itertools.product(*steps):
+            by_axis = dict(zip(axes, places, strict=True))
+            start: Triple = (by_axis[0][1], by_axis[1][1], by_axis[2][1])
+            group, own = tuple(place[0] for place in places), tuple(place[1] for place in places)
+            pairs.append((cast(Triple, group + own), start))
+        return sorted(pairs)
+
+    def _steps(self, axis: int) -> list[tuple[int, int]]:
+        starts = self.starts[axis]
+        steps = [(start, start) for start in starts]
+        if len(starts) > 2 and starts[-1] - starts[-2] < starts[1] - starts[0]:
+            steps[-1] = (starts[-2], starts[-1])
+        return steps
+
+    def sweep(self) -> Triple:
+        """Chooses the order of axes in which the fewest voxels wait for a further window."""
+
+        def waiting(axes: tuple[int, ...]) -> int:
+            first, second, third = axes
+            carried = [self._carried(axis) for axis in axes]
+            return (
+                carried[0] * self.shape[second] * self.shape[third]
+                + min(self.size[first], self.shape[first]) * carried[1] * self.shape[third]
+            )
+
+        return cast(Triple, min(itertools.permutations(range(3)), key=waiting))
+
+    def _carried(self, axis: int) -> int:
+        starts = self.starts[axis]
+        return self.size[axis] - (starts[1] - starts[0]) if len(starts) > 1 else 0
+
+
+def whole_window(shape: Sequence[int], multiple: Sequence[int]) -> Triple:
+    """Returns the smallest window that holds a volume and is a multiple of the network's total stride.
+
+    Where that leaves one voxel below all strides, which has no variance to normalise by, the first axis is doubled.
+    """
+    x, y, z = (math.ceil(n / m) * m for n, m in zip(shape, multiple, strict=True))
+    return (2 * x, y, z) if (x, y, z) == tuple(multiple) else (x, y, z)

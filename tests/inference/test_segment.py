@@ -1,0 +1,278 @@
+"""Segmentation in pieces against MONAI's sliding window, its resampling, and argmax, all of the whole volume."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.inferers import sliding_window_inference
+from monai.transforms import SpatialResample
+from torch import nn
+
+from seg.errors import RunError
+from seg.inference import Grid, Model, Options, Prepared, segment
+
+WINDOW = (8, 12, 10)
+STREAMED = Options(resident_mib=0.0)
+OBLIQUE = nib.affines.from_matvec(nib.eulerangles.euler2mat(0.2, -0.1, 0.3), [4, -7, 11])
+SHEARED = np.array([[1, 0.2, 0, 5], [0, 1, 0.1, -3], [0, 0, 1, 0], [0, 0, 0, 1.0]])
+
+
+def network(classes=3, channels=2, seed=0):
+    """A network whose output at a voxel depends on its neighbours and on the place in the window."""
+    torch.manual_seed(seed)
+    layers = nn.Sequential(
+        nn.Conv3d(channels, 4, 3, padding=1), nn.InstanceNorm3d(4), nn.LeakyReLU(), nn.Conv3d(4, classes, 3, padding=1)
+    )
+    return layers.eval()
+
+
+def image(*shape, channels=2):
+    torch.manual_seed(1)
+    return torch.randn(channels, *shape)
+
+
+def mirrored(net, axes):
+    def forward(windows):
+        outputs = []
+        for flips in itertools.product((False, True), repeat=len(axes)):
+            dims = [2 + axis for axis, flip in zip(axes, flips, strict=True) if flip]
+            outputs.append(net(windows.flip(dims)).flip(dims))
+        return torch.stack(outputs).mean(0)
+
+    return forward
+
+
+def oracle(models, prepared):
+    """Labels and scores of the whole volume on the image's own grid."""
+    scores = []
+    for model in models:
+        with torch.no_grad():
+            logits = sliding_window_inference(
+                prepared.image[None],
+                model.window,
+                model.batch,
+                mirrored(model.network, model.mirror_axes),
+                overlap=model.overlap,
+                mode=model.blend,
+            )[0]
+        scores.append(logits if len(models) == 1 else logits.softmax(0))
+    mean = torch.stack(scores).mean(0)
+    target = prepared.target
+    ornt = nib.orientations.io_orientation(target.affine)
+    shape = nib.orientations.apply_orientation(np.empty(target.shape, bool), ornt).shape
+    affine = target.affine @ nib.orientations.inv_ornt_aff(ornt, target.shape)
+    resampled = SpatialResample(mode="bilinear", padding_mode="border")(
+        MetaTensor(mean, affine=torch.as_tensor(prepared.affine)),
+        dst_affine=torch.as_tensor(affine),
+        spatial_size=shape,
+    ).as_tensor()
+    probabilities = resampled.softmax(0).numpy() if len(models) == 1 else resampled.numpy()
+    back = nib.orientations.ornt_transform(nib.orientations.axcodes2ornt("RAS"), ornt)
+    labels = nib.orientations.apply_orientation(resampled.argmax(0).numpy(), back)
+    return labels, np.stack([nib.orientations.apply_orientation(single, back) for single in probabilities])
+
+
+def check(models, prepared, options=STREAMED):
+    labels, probabilities = oracle(models, prepared)
+    done = segment(models, prepared, Options(probabilities=True, resident_mib=options.resident_mib))
+    assert done.labels.shape == prepared.target.shape == labels.shape
+    np.testing.assert_allclose(done.probabilities, probabilities, atol=2e-5)
+    differing = np.count_nonzero(done.labels != labels)
+    assert differing <= 1e-5 * labels.size
+    return done
+
+
+def on_own_grid(volume):
+    return Prepared(volume, np.eye(4), Grid(tuple(volume.shape[1:]), np.eye(4)))
+
+
+@pytest.mark.parametrize("blend", ["gaussian", "constant"])
+@pytest.mark.parametrize("overlap", [0.0, 0.3, 0.5, 0.75])
+@pytest.mark.parametrize("shape", [(33, 19, 14), (14, 40, 15), (13, 15, 37), (5, 30, 9), (3, 4, 5), WINDOW])
+def test_labels_are_those_of_the_plain_sliding_window(shape, overlap, blend):
+    model = Model(network=network(), window=WINDOW, overlap=overlap, blend=blend, batch=2)
+    check([model], on_own_grid(image(*shape)))
+
+
+@pytest.mark.parametrize("classes", [2, 3, 40, 300])
+@pytest.mark.parametrize("resident_mib", [0.0, 1000.0])
+def test_any_number_of_classes(classes, resident_mib):
+    model = Model(network=network(classes), window=WINDOW)
+    done = check([model], on_own_grid(image(21, 14, 12)), Options(resident_mib=resident_mib))
+    assert done.labels.dtype == (np.uint8 if classes <= 256 else np.uint16)
+
+
+@pytest.mark.parametrize("axes", [(0,), (1, 2), (0, 1, 2)])
+def test_mirrored_copies_of_each_window_are_averaged(axes):
+    check([Model(network=network(), window=WINDOW, mirror_axes=axes)], on_own_grid(image(20, 15, 12)))
+
+
+@pytest.mark.parametrize("resident_mib", [0.0, 1000.0])
+def test_probabilities_of_models_with_windows_of_their_own_are_averaged(resident_mib):
+    models = [
+        Model(network=network(seed=2), window=WINDOW),
+        Model(network=network(seed=3), window=(10, 10, 10), overlap=0.25, blend="constant", batch=3),
+        Model(network=network(seed=4), window=(40, 16, 8)),
+    ]
+    check(models, on_own_grid(image(31, 17, 15)), Options(resident_mib=resident_mib))
+
+
+TARGETS = {
+    "twice as fine": (2 * np.eye(4) @ np.diag([0.25, 0.25, 0.25, 0.5]), (2, 2, 2)),
+    "coarser": (np.diag([1.7, 2.3, 1.4, 1]), (1 / 1.7, 1 / 2.3, 1 / 1.4)),
+    "anisotropic": (np.diag([0.6, 0.9, 3.1, 1]), (1 / 0.6, 1 / 0.9, 1 / 3.1)),
+    "larger than the source": (np.diag([0.8, 0.8, 0.8, 1]) + 3 * np.eye(4, k=3)[[3, 3, 0, 3]], (2, 2, 2)),
+}
+ORIENTATIONS = {"RAS": np.eye(4), "LPS": np.diag([-1, -1, 1, 1]), "permuted": np.eye(4)[[1, 2, 0, 3]]}
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("base", [np.eye(4), OBLIQUE], ids=["straight", "oblique"])
+@pytest.mark.parametrize("resident_mib", [0.0, 1000.0])
+def test_labels_are_resampled_to_the_grid_of_the_image(base, name, orientation, resident_mib):
+    affine, factors = TARGETS[name]
+    volume = image(29, 13, 17)
+    size = np.ceil(np.multiply(volume.shape[1:], factors)).astype(int)
+    turn = ORIENTATIONS[orientation]
+    shape = tuple(int(n) for n in np.abs(turn[:3, :3].T @ size))
+    # Mirrored axes begin at their far end.
+    shift = np.eye(4)
+    shift[:3, 3] = [size[axis] - 1 if turn[axis].min() < 0 else 0 for axis in range(3)]
+    prepared = Prepared(volume, base, Grid(shape, base @ affine @ shift @ turn))
+    check([Model(network=network(), window=WINDOW)], prepared, Options(resident_mib=resident_mib))
+
+
+@pytest.mark.parametrize("resident_mib", [0.0, 1000.0])
+@pytest.mark.parametrize("target", [SHEARED @ np.diag([0.8, 1.1, 1.3, 1]), OBLIQUE @ np.diag([0.8, 1.1, -1.3, 1])])
+def test_grids_at_an_angle_are_resampled(target, resident_mib):
+    prepared = Prepared(image(30, 14, 16), np.eye(4), Grid((25, 20, 18), target))
+    check([Model(network=network(), window=WINDOW)], prepared, Options(resident_mib=resident_mib))
+
+
+def test_a_resampled_ensemble():
+    models = [Model(network=network(seed=seed), window=WINDOW, overlap=0.25) for seed in (1, 2)]
+    check(models, Prepared(image(30, 14, 16), np.eye(4), Grid((40, 28, 12), np.diag([0.75, 0.5, 1.4, 1]))))
+
+
+def test_what_is_held_does_not_grow_with_the_length_of_the_sweep():
+    model = Model(network=network(5), window=(8, 8, 8))
+    lengths = (40, 80, 160)
+    for target in (1.0, 0.7):
+        held = []
+        for length in lengths:
+            shape = (math.ceil(length / target), 12, 20)
+            prepared = Prepared(image(length, 12, 20), np.eye(4), Grid(shape, np.diag([target, 1, 1, 1])))
+            held.append(segment([model], prepared, STREAMED).held_mib * 2**20 / 4)
+        assert held[0] == held[1] == held[2]
+        # Half a window of rows is carried, with a weight beside the classes; a window's band comes on top.
+        carried = 4 * 12 * 20 * 6
+        band = 8 * 8 * 20 * 6
+        assert held[0] <= carried + band + (2 * 12 * 20 * 5 + 8 * 8 * 20 * 5 if target < 1 else 0)
+
+
+@pytest.mark.parametrize("axis", range(3))
+def test_the_sweep_runs_along_the_axis_that_carries_least(axis):
+    shape = [16, 16, 16]
+    shape[axis] = 64
+    model = Model(network=network(), window=(8, 8, 8))
+    whole = 4 * 4 * math.prod(shape) / 2**20
+    assert segment([model], on_own_grid(image(*shape)), STREAMED).held_mib < whole / 4
+
+
+def test_an_irregular_last_window_carries_no_more():
+    model = Model(network=network(), window=(8, 8, 8))
+    held = [segment([model], on_own_grid(image(length, 16, 16)), STREAMED).held_mib for length in (40, 41)]
+    assert held[1] <= 1.3 * held[0]
+
+
+def test_a_volume_below_the_limit_is_one_window():
+    sizes = []
+
+    def net(windows):
+        sizes.append(tuple(windows.shape[2:]))
+        return windows
+
+    limited = Model(network=net, window=(8, 8, 8), multiple=(4, 8, 2), whole_up_to=12 * 16 * 10)
+    segment([limited], on_own_grid(image(10, 15, 9)), STREAMED)
+    assert sizes == [(12, 16, 10)]
+    sizes.clear()
+    segment([limited], on_own_grid(image(13, 15, 9)), STREAMED)
+    assert set(sizes) == {(8, 8, 8)}
+
+
+def test_a_whole_volume_in_one_window_is_the_forward_pass_of_it():
+    net = network()
+    model = Model(network=net, window=(8, 8, 8), multiple=(4, 4, 4), whole_up_to=10**5)
+    volume = image(16, 12, 20)
+    with torch.no_grad():
+        expected = net(volume[None])[0].argmax(0).numpy()
+    np.testing.assert_array_equal(segment([model], on_own_grid(volume)).labels, expected)
+
+
+class Hungry(nn.Module):
+    """Takes inputs of up to a number of voxels."""
+
+    def __init__(self, most):
+        super().__init__()
+        self.most = most
+        self.net = network()
+
+    def forward(self, windows):
+        if windows[:, 0].numel() > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return self.net(windows)
+
+
+def test_fewer_windows_go_through_the_network_where_memory_is_short(caplog):
+    prepared = on_own_grid(image(20, 20, 20))
+    model = Model(network=Hungry(2 * 8**3), window=(8, 8, 8), batch=8)
+    done = segment([model], prepared)
+    assert done.warnings == (
+        "memory does not suffice for 8 windows per pass; going on with 4.",
+        "memory does not suffice for 4 windows per pass; going on with 2.",
+    )
+    assert [record.getMessage() for record in caplog.records] == list(done.warnings)
+    np.testing.assert_array_equal(done.labels, oracle([Model(network=network(), window=(8, 8, 8))], prepared)[0])
+
+
+def test_windows_shrink_where_memory_is_short_for_one():
+    prepared = on_own_grid(image(30, 20, 20))
+    model = Model(network=Hungry(8 * 12 * 8), window=(24, 12, 8), multiple=(4, 4, 4))
+    done = segment([model], prepared)
+    assert done.warnings == (
+        "memory does not suffice for one window; going on with smaller ones, from (24, 12, 8) to (12, 12, 8) voxels.",
+        "memory does not suffice for one window; going on with smaller ones, from (12, 12, 8) to (8, 12, 8) voxels.",
+    )
+    np.testing.assert_array_equal(done.labels, oracle([Model(network=network(), window=(8, 12, 8))], prepared)[0])
+
+
+def test_a_window_that_cannot_shrink_any_more_is_an_error():
+    model = Model(network=Hungry(1), window=(8, 8, 8), multiple=(4, 4, 4))
+    with pytest.raises(RunError) as caught:
+        segment([model], on_own_grid(image(20, 20, 20)))
+    assert str(caught.value) == (
+        "memory must suffice for one window of (8, 8, 8) voxels, the smallest that the network takes, got less; "
+        "predict with --device cpu, or free memory."
+    )
+
+
+def test_models_of_different_tasks_are_refused():
+    models = [Model(network=network(classes), window=(8, 8, 8)) for classes in (3, 4)]
+    with pytest.raises(RunError) as caught:
+        segment(models, on_own_grid(image(8, 8, 8)))
+    assert str(caught.value) == (
+        "all models must give as many classes as the first, 3, got 4 from model 2; average models of one task only."
+    )
+
+
+def test_time_is_told_by_stage():
+    seconds = segment([Model(network=network(), window=WINDOW)], on_own_grid(image(20, 15, 12))).seconds
+    assert set(seconds) == {"network", "sums", "labels"}
+    assert all(value > 0 for value in seconds.values())
