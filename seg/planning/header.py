@@ -50,10 +50,10 @@ def _decided(plan: Plan) -> Iterator[str]:
         else f"Grid: every volume has {spacing} mm; nothing is resampled."
     )
     if geometry.thick_axis is not None:
-        axis = AXES[geometry.thick_axis]
+        axis, thinnest = AXES[geometry.thick_axis], geometry.min_shape[geometry.thick_axis]
         yield (
-            f"Slices along {axis} are thick: patches turn and zoom within their slices alone, and {axis} is pooled only "
-            f"as far as the thinnest volume ({geometry.min_shape[geometry.thick_axis]} voxels) bears."
+            f"Slices along {axis} are thick: patches turn and zoom within their slices alone, and {axis} is pooled "
+            f"only as far as the thinnest volume ({thinnest} voxels) bears."
         )
     bottom = tuple(edge // divisor for edge, divisor in zip(sampling.patch, sampling.topology.divisors, strict=True))
     yield (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -117,7 +118,10 @@ def sampling_grid(draws: Deformations, chosen: Tensor, size: torch.Size, device:
     # grid_sample counts from -1 to 1 with the last axis first.
     unit = (matrix * half[None, None, :] / half[None, :, None]).flip(1, 2)
     theta = torch.cat((unit, (offset / half).flip(1)[..., None]), dim=2).to(device)
-    grid = functional.affine_grid(theta, [len(chosen), 1, *size], align_corners=True)
+    with warnings.catch_warnings():
+        # torch warns that a unit axis is placed at 0 and no longer at -1: 0 is its one voxel, as meant here.
+        warnings.filterwarnings("ignore", message=".*unit-size grids")
+        grid = functional.affine_grid(theta, [len(chosen), 1, *size], align_corners=True)
     if draws.control.abs().max() > 0:
         control = (draws.control[chosen] / half[None, :, None, None, None]).flip(1).to(device)
         smooth = functional.interpolate(control, size=size, mode="trilinear", align_corners=True)
