@@ -42,6 +42,7 @@ from seg.pipeline.directory import (
 from seg.pipeline.inputs import read_checked, read_splits
 from seg.pipeline.pages import write_run_page
 from seg.prediction import predict_case
+from seg.prediction.cleaning import clean_labels, cleaning_rules
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +130,7 @@ def _score_case(model: Model, case: Case, dataset: Dataset, folder: Path) -> lis
     if case.label is None:
         raise DataError(f"case {case.id}: a scored case must have a label, got none; add one to the data set.")
     labels, affine = predict_case(model.network, case, model.config, device=model.device, precision=model.precision)
+    clean_labels(labels, cleaning_rules(model.config.postprocessing, dataset.class_names), affine)
     written = folder / f"{case.id}.nii.gz"
     write_label_map(written, labels, affine=affine)
     # Both are read back the same way, so a label stored in another orientation than its image is met.

@@ -23,6 +23,7 @@ from seg.pipeline.directory import PREDICTIONS, open_run
 from seg.pipeline.inputs import read_checked, read_splits
 from seg.pipeline.pages import write_run_page
 from seg.pipeline.scoring import evaluate_run
+from seg.prediction.cleaning import cleaning_rules
 
 
 def train(
@@ -47,10 +48,12 @@ def train(
         The exit code: 0, or 1 where faulty cases were left out.
 
     Raises:
+        ConfigError: Clean-up names classes that the data set has not.
         DataError: Cases are faulty; all problems together.
         RunError: A fold does not exist, or a run directory exists, belongs to another config or cannot be written.
     """
     dataset, left_out = read_checked(config.data)
+    cleaning_rules(config.postprocessing, dataset.class_names)  # Names that do not exist end the run before it begins.
     splits = read_splits(config, dataset, left_out)
     chosen = range(len(splits)) if folds is None else folds
     unknown = [fold for fold in chosen if fold >= len(splits)]
