@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from seg.figures.views import PLANES, Box, FigureRow, Plane, cut, slice_positions, view_extent, visible_box
+from seg.figures.views import PLANES, Box, FigureRow, Plane, cut, is_flat, slice_positions, view_extent, visible_box
 from seg.files import write_bytes
 
 if TYPE_CHECKING:
@@ -32,21 +32,25 @@ OUTLINE_SAMPLES = 8
 WIDTH_INCH, ROW_INCH, HEADER_INCH, GAP_INCH, LEGEND_INCH = 10.5, 3.6, 0.55, 0.12, 0.45
 """Width of the page, most height of a case's slices, height of its titles, space around slices, the legend's height."""
 
+FLAT_INCH, TITLE_INCH = 4.8, 0.3
+"""Most height of the axial slice of a flat volume, and space above a slice that stands below another."""
+
 Extent = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Frame:
-    """What is shown of one case and how large: the box of voxels, a slice for each plane, their sizes in inches."""
+    """What is shown of one case: the box of voxels, a slice for each plane, and its place from the upper left."""
 
     box: Box
     positions: Mapping[str, int]
     sizes_inch: tuple[tuple[float, float], ...]
+    places_inch: tuple[tuple[float, float], ...]
 
     @property
     def height_inch(self) -> float:
-        """Height of the highest slice."""
-        return max(height for _, height in self.sizes_inch)
+        """Height down to the lowest slice."""
+        return max(down + high for (_, down), (_, high) in zip(self.places_inch, self.sizes_inch, strict=True))
 
 
 def prediction_grid(path: Path, rows: Sequence[FigureRow], *, class_names: Sequence[str]) -> None:
@@ -71,13 +75,12 @@ def prediction_grid(path: Path, rows: Sequence[FigureRow], *, class_names: Seque
     top = height
     for row, frame in zip(rows, frames, strict=True):
         figure.text(GAP_INCH / WIDTH_INCH, (top - 0.25) / height, _title(row, class_names), fontsize=11)
-        top -= HEADER_INCH + frame.height_inch
-        left = GAP_INCH
-        for plane, (wide, high) in zip(PLANES, frame.sizes_inch, strict=True):
-            bottom = top + frame.height_inch - high
+        top -= HEADER_INCH
+        for plane, (left, down), (wide, high) in zip(PLANES, frame.places_inch, frame.sizes_inch, strict=True):
+            bottom = top - down - high
             axis = figure.add_axes((left / WIDTH_INCH, bottom / height, wide / WIDTH_INCH, high / height))
             _draw_slice(axis, row, frame, plane, len(class_names))
-            left += wide + GAP_INCH
+        top -= frame.height_inch
     _draw_legend(figure, rows, class_names)
     content = io.BytesIO()
     figure.savefig(content, format="png")
@@ -85,15 +88,25 @@ def prediction_grid(path: Path, rows: Sequence[FigureRow], *, class_names: Seque
 
 
 def _frame(row: FigureRow) -> _Frame:
-    """Lays out a case: all its slices at one scale, as large as the page's width and one row's height allow."""
+    """Lays out a case: all its slices at one scale, as large as the page's width and one row's height allow.
+
+    Of flat volumes the axial slice stands beside the two others, which would be thin strips in a row of three.
+    """
     box = visible_box(row)
     extents = [view_extent(box, plane, row.spacing_mm) for plane in PLANES]
-    room = WIDTH_INCH - GAP_INCH * (len(PLANES) + 1)
-    scale = min(room / sum(width for width, _ in extents), ROW_INCH / max(height for _, height in extents))
+    widths, heights = ([extent[axis] for extent in extents] for axis in (0, 1))
+    flat = is_flat(extents)
+    columns = [widths[0], max(widths[1:])] if flat else widths
+    room = WIDTH_INCH - GAP_INCH * (len(columns) + 1)
+    scale = min(room / sum(columns), (FLAT_INCH if flat else ROW_INCH) / max(heights))
+    sizes = tuple((width * scale, height * scale) for width, height in extents)
+    second = 2 * GAP_INCH + sizes[0][0]
+    third = (second, sizes[1][1] + TITLE_INCH) if flat else (second + GAP_INCH + sizes[1][0], 0.0)
     return _Frame(
         box=box,
         positions=slice_positions(row),
-        sizes_inch=tuple((width * scale, height * scale) for width, height in extents),
+        sizes_inch=sizes,
+        places_inch=((GAP_INCH, 0.0), (second, 0.0), third),
     )
 
 

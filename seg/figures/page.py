@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from seg.evaluation import CaseScore, ClassSummary, Evaluation, MetricSummary
+from seg.evaluation import CaseScore, Evaluation
 from seg.figures.ranking import RankedCase, Ranking, rank_cases
 from seg.figures.slices import draw_case
 from seg.figures.sources import CaseFiles, PageCase, read_case
 from seg.figures.style import PREDICTION, REFERENCE, STYLE
+from seg.figures.tables import class_table, format_count, format_interval, format_score, score_table
 from seg.files import write_text
 
 PAGE_FILE = "cases.html"
@@ -77,7 +77,7 @@ def write_page(
     middle = [_case(ranked, ranking, chosen.get(ranked.case_id), by_case[ranked.case_id]) for ranked in ranking.middle]
     body = [
         _head(evaluation, about),
-        _classes(evaluation),
+        f"<section><h2>Classes</h2>{class_table(evaluation)}</section>",
         _explanation(ranking, list(chosen.values()), evaluation, about),
         f"<section><h2>Worst cases</h2>{''.join(worst)}</section>" if worst else "",
         f"<section><h2>{'Median cases' if len(middle) > 1 else 'Median case'}</h2>{''.join(middle)}</section>"
@@ -96,69 +96,15 @@ def write_page(
     )
 
 
-def _number(value: float | None, digits: int, *, sign: bool = False) -> str:
-    """Writes a score; a dash stands for one that does not exist."""
-    if value is None or math.isnan(value):
-        return "\N{EN DASH}"
-    if math.isinf(value):
-        return "∞"
-    # Adding 0.0 turns a negative zero, which rounding makes of small values, into a plain one.
-    rounded = round(value, digits) + 0.0
-    text = f"{rounded:+.{digits}f}" if sign and rounded else f"{rounded:.{digits}f}"
-    return text.replace("-", "\N{MINUS SIGN}")
-
-
-def _interval(interval: tuple[float, float] | None) -> str:
-    """Writes a 95 % interval."""
-    return "no interval" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
-
-
 def _head(evaluation: Evaluation, about: About) -> str:
     """Gives the title with the result of all."""
     return (
         f"<header><h1>{escape(about.title)}</h1>"
-        f'<p class="lead"><strong>Mean Dice {_number(evaluation.mean_dice, 3)}</strong> '
-        f"(95 % CI: {_interval(evaluation.mean_dice_ci95)}) over "
-        f"{_count(evaluation.num_cases, 'case')} of {_count(evaluation.num_patients, 'patient')}</p>"
+        f'<p class="lead"><strong>Mean Dice {format_score(evaluation.mean_dice, 3)}</strong> '
+        f"(95 % CI: {format_interval(evaluation.mean_dice_ci95)}) over "
+        f"{format_count(evaluation.num_cases, 'case')} of {format_count(evaluation.num_patients, 'patient')}</p>"
         f'<p class="notice">{NOTICE}</p></header>'
     )
-
-
-def _count(number: int, noun: str) -> str:
-    """Writes a number with its noun."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _classes(evaluation: Evaluation) -> str:
-    """Gives the table of classes over all cases."""
-    rows = "".join(_class_row(entry) for entry in evaluation.classes)
-    return (
-        "<section><h2>Classes</h2><table><caption>Means over cases; below Dice its 95 % interval, from a bootstrap "
-        f"over patients. NSD at {evaluation.nsd_tolerance_mm:g} mm. Volume is prediction less reference.</caption>"
-        '<thead><tr><th scope="col">Class</th><th scope="col">Dice</th><th scope="col">HD95 mm</th>'
-        f'<th scope="col">NSD</th><th scope="col">Volume ml</th></tr></thead><tbody>{rows}</tbody></table></section>'
-    )
-
-
-def _class_row(entry: ClassSummary) -> str:
-    """Gives the row of one class, with what was left out of its means."""
-    dice, hd95 = entry.metrics["dice"], entry.metrics["hd95_mm"]
-    return (
-        f'<tr><th scope="row">{entry.index} {escape(entry.name)}{_left_out(hd95)}</th>'
-        f"<td>{_number(dice.mean, 3)}<small>{_interval(dice.ci95)}</small></td><td>{_number(hd95.mean, 2)}</td>"
-        f"<td>{_number(entry.metrics['nsd'].mean, 3)}</td>"
-        f"<td>{_number(entry.metrics['volume_difference_ml'].mean, 2, sign=True)}</td></tr>"
-    )
-
-
-def _left_out(hd95: MetricSummary) -> str:
-    """Says in how many cases a mask of the class is empty."""
-    notes = []
-    if hd95.infinite:
-        notes.append(f"one mask empty in {_count(hd95.infinite, 'case')}: Dice 0, no HD95")
-    if hd95.nan:
-        notes.append(f"both masks empty in {_count(hd95.nan, 'case')}: left out")
-    return f"<br><small>{'; '.join(notes)}</small>" if notes else ""
 
 
 def _explanation(ranking: Ranking, cases: Sequence[PageCase], evaluation: Evaluation, about: About) -> str:
@@ -166,7 +112,7 @@ def _explanation(ranking: Ranking, cases: Sequence[PageCase], evaluation: Evalua
     sentences = ["Cases are ranked by their mean Dice over classes, equal ones by name; rank 1 is the worst."]
     if ranking.num_empty:
         sentences.append(
-            f"{_count(ranking.num_empty, 'case')} without a rank: every mask is empty in prediction and reference."
+            f"{format_count(ranking.num_empty, 'case')} without a rank: every mask is empty in prediction and reference."
         )
     if ranking.median is not None and ranking.median.rank <= len(ranking.worst):
         sentences.append(f"The median case is rank {ranking.median.rank}, among the worst.")
@@ -183,8 +129,8 @@ def _explanation(ranking: Ranking, cases: Sequence[PageCase], evaluation: Evalua
         sentences.append("No images were given: outlines stand on a blank ground.")
     if len(evaluation.classes) > 1:
         sentences.append(
-            "Numbers name classes, in the colour of the reference; in that of the prediction where it touches nothing "
-            "of its class in the reference."
+            "Numbers are classes: pale blue in the reference, amber in parts of the prediction that touch nothing of "
+            "their class in the reference."
         )
     if about.ignore_label is not None:
         sentences.append(f"Voxels that the reference leaves open (label {about.ignore_label}) are shown as background.")
@@ -207,15 +153,13 @@ def _case(ranked: RankedCase, ranking: Ranking, case: PageCase | None, scores: S
     """Gives one case: its name, its slices, its scores."""
     median = ", median" if ranked == ranking.median else ""
     note = _note(case)
-    rows = "".join(_score_row(score) for score in sorted(scores, key=lambda score: score.class_index))
     return (
-        f"<article><h3>{escape(ranked.case_id)}: Dice {_number(ranked.mean_dice, 3)} "
+        f"<article><h3>{escape(ranked.case_id)}: Dice {format_score(ranked.mean_dice, 3)} "
         f"<small>rank {ranked.rank} of {ranking.num_ranked}{median}</small></h3>"
         + ("" if case is None else draw_case(case))
         + (f"<p>{note}</p>" if note else "")
-        + '<table><thead><tr><th scope="col">Class</th><th scope="col">Dice</th><th scope="col">HD95 mm</th>'
-        '<th scope="col">NSD</th><th scope="col">Volume ml</th><th scope="col">Reference ml</th></tr></thead>'
-        f"<tbody>{rows}</tbody></table></article>"
+        + score_table(scores)
+        + "</article>"
     )
 
 
@@ -229,16 +173,6 @@ def _note(case: PageCase | None) -> str:
     if case.faulty_image:
         notes.append("Drawn without its image, which is damaged or lies on another grid.")
     return " ".join(notes)
-
-
-def _score_row(score: CaseScore) -> str:
-    """Gives the scores of one class in one case."""
-    values = score.scores
-    return (
-        f'<tr><th scope="row">{score.class_index} {escape(score.class_name)}</th><td>{_number(values.dice, 3)}</td>'
-        f"<td>{_number(values.hd95_mm, 2)}</td><td>{_number(values.nsd, 3)}</td>"
-        f"<td>{_number(values.volume_difference_ml, 2, sign=True)}</td><td>{_number(values.reference_ml, 2)}</td></tr>"
-    )
 
 
 def _foot(about: About, images: bool) -> str:

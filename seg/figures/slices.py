@@ -22,6 +22,7 @@ from seg.figures.views import (
     Plane,
     cut,
     fullest_slices,
+    is_flat,
     slice_positions,
     view_extent,
     visible_box,
@@ -73,8 +74,9 @@ def draw_case(case: PageCase) -> str:
     wrong = np.asarray(row.prediction != row.reference)
     positions = fullest_slices(wrong) if wrong.any() else slice_positions(row)
     box = visible_box(row)
-    widths, heights = zip(*(view_extent(box, plane, row.spacing_mm) for plane in PLANES), strict=True)
-    flat = heights[1] + heights[2] <= heights[0]
+    extents = [view_extent(box, plane, row.spacing_mm) for plane in PLANES]
+    widths = [width for width, _ in extents]
+    flat = is_flat(extents)
     page_mm = widths[0] + max(widths[1:]) if flat else sum(widths)
     axial, *others = (
         draw_slice(

@@ -17,7 +17,7 @@ main {{ max-width: 68rem; margin: 0 auto; padding: 1rem 1.25rem 2rem; }}
 h1 {{ font-size: 1.6rem; line-height: 1.25; margin: 0.4rem 0; }}
 h2 {{ font-size: 1.25rem; margin: 2.2rem 0 0.4rem; border-bottom: 1px solid var(--rule); }}
 h3 {{ font-size: 1.05rem; margin: 0 0 0.4rem; }}
-h1, h3, td, th, p {{ overflow-wrap: anywhere; }}
+h1, h3, p, tbody th {{ overflow-wrap: anywhere; }}
 p {{ margin: 0.4rem 0; }}
 .lead {{ font-size: 1.2rem; }}
 .soft, figcaption, caption, small {{ color: var(--soft); }}
@@ -27,9 +27,11 @@ table {{ border-collapse: collapse; width: 100%; max-width: 48rem; font-variant-
 caption {{ text-align: left; font-size: 0.85rem; padding-bottom: 0.2rem; }}
 th, td {{ padding: 0.25rem 0.5rem; border-bottom: 1px solid var(--rule); text-align: right; vertical-align: top; }}
 th:first-child {{ text-align: left; padding-left: 0; }}
-thead th {{ font-size: 0.85rem; }}
-tbody th {{ font-weight: 600; }}
-td small {{ display: block; white-space: nowrap; }}
+thead th {{ font-size: 0.85rem; line-height: 1.3; vertical-align: bottom; }}
+tbody th {{ font-weight: 600; min-width: 5rem; }}
+td {{ white-space: nowrap; }}
+td small {{ display: block; }}
+.scroll {{ overflow-x: auto; }}
 .slices {{ display: flex; gap: 0.5rem; align-items: flex-start; margin: 0 0 0.6rem; }}
 .slice {{ flex: var(--w) 1 0; min-width: 0; margin: 0; }}
 .stack {{ flex: var(--wide) 1 0; min-width: 0; display: flex; flex-direction: column; gap: 0.5rem; }}
@@ -67,14 +69,16 @@ footer {{ margin-top: 2.5rem; border-top: 1px solid var(--rule); font-size: 0.85
   .slices {{ flex-direction: column; }}
   .stack {{ flex: none; display: contents; }}
   .slice, .stack .slice {{ flex: none; width: calc(100% * var(--w) / var(--max)); }}
-  th, td {{ padding: 0.25rem 0.3rem; }}
-  table {{ font-size: 0.85rem; }}
+  th, td {{ padding: 0.25rem 0.15rem; }}
+  table, thead th {{ font-size: 0.78rem; }}
+  tbody th {{ min-width: 5.3rem; }}
 }}
 @media print {{
   :root {{ color-scheme: light; --ink: #000; --soft: #444; --rule: #999; --paper: #fff; --note: #fff; }}
   body {{ font-size: 9pt; }}
   main {{ max-width: none; padding: 0; }}
   .picture {{ print-color-adjust: exact; -webkit-print-color-adjust: exact; }}
+  .slices {{ max-width: 75%; }}  /* so that two cases fit on a sheet */
   article, tr, .slices {{ break-inside: avoid; }}
   h2 {{ break-after: avoid; }}
 }}

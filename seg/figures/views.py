@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,6 +121,16 @@ def view_extent(box: Box, plane: Plane, spacing_mm: tuple[float, float, float]) 
     """Gives width and height of a slice through a box, in mm."""
     width, height = ((box[axis].stop - box[axis].start) * spacing_mm[axis] for axis in (plane.width, plane.height))
     return width, height
+
+
+def is_flat(extents: Sequence[tuple[float, float]]) -> bool:
+    """Tells whether the coronal and the sagittal slice fit one above the other beside the axial one.
+
+    Args:
+        extents: Width and height of the three slices, in the order of `PLANES`.
+    """
+    axial, coronal, sagittal = (height for _, height in extents)
+    return coronal + sagittal <= axial
 
 
 def cut(array: npt.NDArray[Any], box: Box, plane: Plane, position: int) -> npt.NDArray[Any]:
