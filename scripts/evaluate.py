@@ -22,7 +22,14 @@ def main() -> None:
             output=arguments.output,
             images=arguments.images,
         )
-        evaluate_pair(pair, nsd_tolerance_mm=arguments.nsd_tolerance_mm)
+        evaluate_pair(
+            pair,
+            nsd_tolerance_mm=arguments.nsd_tolerance_mm,
+            class_names=arguments.class_names,
+            ignore_label=arguments.ignore_label,
+            patient_pattern=arguments.patient_pattern,
+            workers=arguments.workers,
+        )
 
 
 if __name__ == "__main__":

@@ -22,6 +22,10 @@ class EvaluateArguments:
         images: Folder of the images that cases of two folders are drawn on, else None.
         output: Folder of the results; None is the run directory. With two folders never None.
         nsd_tolerance_mm: Tolerance of the normalised surface Dice of two folders, in mm.
+        class_names: Names of the classes of two folders, background first; None takes every value found.
+        ignore_label: Value of reference voxels of two folders that count for neither side, else None.
+        patient_pattern: Regular expression whose first group is the patient in a case id of two folders, else None.
+        workers: Processes that score the cases of two folders.
     """
 
     run_dir: Path | None
@@ -30,6 +34,20 @@ class EvaluateArguments:
     images: Path | None
     output: Path | None
     nsd_tolerance_mm: float
+    class_names: tuple[str, ...] | None = None
+    ignore_label: int | None = None
+    patient_pattern: str | None = None
+    workers: int = 1
+
+
+# Options of two folders alone, and where a run has the same from.
+OF_FOLDERS = {
+    "images": "whose configuration says where they lie",
+    "class_names": "whose data set says them",
+    "ignore_label": "whose data set says it",
+    "patient_pattern": "whose configuration says it (data.patient_pattern)",
+    "workers": "whose cases are scored as they are predicted",
+}
 
 
 def parse_evaluate(argv: Sequence[str] | None = None) -> EvaluateArguments:
@@ -65,15 +83,38 @@ def parse_evaluate(argv: Sequence[str] | None = None) -> EvaluateArguments:
         help=f"tolerance of the normalised surface Dice of two folders, in mm (default: {default:g}); "
         "a run's is evaluation.nsd_tolerance_mm of its configuration",
     )
+    parser.add_argument(
+        "--class_names",
+        type=_names,
+        metavar="NAME,...",
+        help="names of classes 1, 2, ... of two folders, separated by commas; values above are refused "
+        "(default: every value found, as class_1, class_2, ...)",
+    )
+    parser.add_argument(
+        "--ignore_label",
+        type=int,
+        metavar="N",
+        help="value of reference voxels that count for neither side, of two folders (default: none)",
+    )
+    parser.add_argument(
+        "--patient_pattern",
+        metavar="REGEX",
+        help="regular expression whose first group is the patient in a case id of two folders; intervals resample "
+        "patients (default: each case is a patient of its own)",
+    )
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="processes that score the cases of two folders (default: 1)"
+    )
     options, found = parser.parse(argv)
     folders = (options.predictions, options.labels)
     if options.run_dir is not None:
         if folders != (None, None):
             found.append("--run_dir must not come with --predictions and --labels; leave one or the other out.")
-        if options.images is not None:
-            found.append(
-                "--images must not come with --run_dir, whose configuration says where they lie; leave it out."
-            )
+        found += [
+            f"--{name} must not come with --run_dir, {reason}; leave it out."
+            for name, reason in OF_FOLDERS.items()
+            if getattr(options, name) is not None
+        ]
         if options.nsd_tolerance_mm is not None:
             found.append(
                 "--nsd_tolerance_mm must not come with --run_dir, whose configuration says it "
@@ -84,6 +125,17 @@ def parse_evaluate(argv: Sequence[str] | None = None) -> EvaluateArguments:
     tolerance = default if options.nsd_tolerance_mm is None else options.nsd_tolerance_mm
     if not 0 < tolerance < float("inf"):
         found.append(f"--nsd_tolerance_mm must be > 0, got {tolerance:g}.")
+    workers = 1 if options.workers is None else options.workers
+    if workers < 1:
+        found.append(f"--workers must be >= 1, got {workers}.")
+    names: tuple[str, ...] | None = options.class_names
+    if names is not None:
+        found += _name_problems(names)
+        if options.ignore_label is not None and 0 <= options.ignore_label < len(names):
+            found.append(
+                f"--ignore_label must be no class, got {options.ignore_label}, which is {names[options.ignore_label]}; "
+                "leave the class out of --class_names or correct the label."
+            )
     if found:
         raise ConfigError(found)
     return EvaluateArguments(
@@ -93,4 +145,24 @@ def parse_evaluate(argv: Sequence[str] | None = None) -> EvaluateArguments:
         images=options.images,
         output=options.output or options.predictions,
         nsd_tolerance_mm=tolerance,
+        class_names=names,
+        ignore_label=options.ignore_label,
+        patient_pattern=options.patient_pattern,
+        workers=workers,
     )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """Splits names of the foreground classes; background, which nobody types, comes first."""
+    return ("background", *(name.strip() for name in text.split(",")))
+
+
+def _name_problems(names: tuple[str, ...]) -> list[str]:
+    """Says what is wrong with names of classes, background first."""
+    given = names[1:]
+    if "" in given:
+        return [f"--class_names must be names separated by commas, got {','.join(given)!r} with an empty one."]
+    twice = sorted({name for name in given if names.count(name) > 1})
+    if "background" in twice:
+        return ["--class_names must begin with class 1, got background, which is class 0 and needs no name; drop it."]
+    return [f"--class_names must name each class once, got {', '.join(twice)} more than once."] if twice else []

@@ -29,6 +29,50 @@ def test_two_folders() -> None:
     assert parse_evaluate([*argv, "--output", "o"]).output == Path("o")
 
 
+def test_what_two_folders_mean() -> None:
+    argv = ["--predictions", "p", "--labels", "l", "--class_names", "liver, tumour", "--ignore_label", "3"]
+    arguments = parse_evaluate([*argv, "--patient_pattern", r"(p\d+)_", "--workers", "2"])
+    assert arguments.class_names == ("background", "liver", "tumour")
+    assert (arguments.ignore_label, arguments.patient_pattern, arguments.workers) == (3, r"(p\d+)_", 2)
+    assert parse_evaluate([*argv[:-1], "-1"]).ignore_label == -1
+
+
+@pytest.mark.parametrize(
+    ("argv", "problem"),
+    [
+        (["--workers", "0"], "--workers must be >= 1, got 0."),
+        (
+            ["--class_names", "liver,,tumour"],
+            "--class_names must be names separated by commas, got 'liver,,tumour' with an empty one.",
+        ),
+        (["--class_names", "a,b,a"], "--class_names must name each class once, got a more than once."),
+        (
+            ["--class_names", "background,a"],
+            "--class_names must begin with class 1, got background, which is class 0 and needs no name; drop it.",
+        ),
+        (
+            ["--class_names", "a,b", "--ignore_label", "2"],
+            "--ignore_label must be no class, got 2, which is b; leave the class out of --class_names or correct the "
+            "label.",
+        ),
+        (["--ignore_label", "x"], "argument --ignore_label: invalid int value: 'x'; see --help."),
+    ],
+)
+def test_meaningless_options_of_two_folders_are_refused(argv: list[str], problem: str) -> None:
+    assert problems_of("--predictions", "p", "--labels", "l", *argv) == (problem,)
+
+
+def test_a_run_says_for_itself_what_its_labels_mean() -> None:
+    argv = ["--class_names", "a", "--ignore_label", "2", "--patient_pattern", "(.)", "--workers", "2"]
+    assert problems_of("--run_dir", "r", *argv) == (
+        "--class_names must not come with --run_dir, whose data set says them; leave it out.",
+        "--ignore_label must not come with --run_dir, whose data set says it; leave it out.",
+        "--patient_pattern must not come with --run_dir, whose configuration says it (data.patient_pattern); "
+        "leave it out.",
+        "--workers must not come with --run_dir, whose cases are scored as they are predicted; leave it out.",
+    )
+
+
 @pytest.mark.parametrize("argv", [[], ["--predictions", "p"], ["--labels", "l", "--output", "o"]])
 def test_half_of_it_is_not_enough(argv: list[str]) -> None:
     assert problems_of(*argv) == ("either --run_dir or both --predictions and --labels must be given; see --help.",)
