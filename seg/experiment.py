@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,21 +16,17 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor, nn
 
 from seg.callbacks import Checkpoints, MovingAverage, Progress, Records, check_checkpoint
-from seg.config import BottleneckConfig, ExperimentConfig, NetworkConfig
+from seg.config import ExperimentConfig
 from seg.data.cases import Dataset
 from seg.data.datamodule import SegmentationData
 from seg.data.splits import Split
-from seg.errors import RunError
-from seg.files import write_bytes
 from seg.hardware import choose_device, choose_precision
 from seg.inference import predict_logits
 from seg.losses import build_loss
 from seg.module import SegmentationModule
-from seg.networks import Bottleneck, Options, Plan, get_network
 from seg.networks.initialisation import initialise
+from seg.weights import copy_weights, network_from_config, save_weights
 
-LOG = logging.getLogger(__name__)
-WEIGHTS_VERSION = 1
 LIGHTNING_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 
@@ -46,29 +41,6 @@ class Trained:
 
     network: nn.Module
     history: list[dict[str, float]]
-
-
-def network_from_config(config: NetworkConfig, in_channels: int, out_channels: int) -> nn.Module:
-    """Builds the network of a configuration, with weights not yet drawn for an experiment."""
-    return get_network(config.name)(
-        in_channels,
-        out_channels,
-        plan=Plan(channels=config.channels, strides=config.strides, kernel_sizes=config.kernel_sizes),
-        skip_bottleneck=_bottleneck(config.skip_bottleneck),
-        decoder_bottleneck=_bottleneck(config.decoder_bottleneck),
-        options=Options(
-            upsample=config.upsample,
-            merge=config.merge,
-            residual=config.residual,
-            deep_supervision=config.deep_supervision,
-        ),
-    )
-
-
-def _bottleneck(config: BottleneckConfig | None) -> Bottleneck | None:
-    if config is None:
-        return None
-    return Bottleneck(ratio=config.ratio, activation=config.activation, norm=config.norm)
 
 
 def train_fold(
@@ -171,58 +143,3 @@ def _trainer(config: ExperimentConfig, run_dir: Path, device: torch.device, reco
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-
-
-def save_weights(network: nn.Module, run_dir: Path) -> Path:
-    """Writes the network's weights as ``checkpoints/weights.pt``: a version and tensors, nothing else."""
-    target = run_dir / "checkpoints" / "weights.pt"
-    content = io.BytesIO()
-    torch.save({"schema_version": WEIGHTS_VERSION, "network": network.state_dict()}, content)
-    write_bytes(target, content.getvalue())
-    return target
-
-
-def load_weights(run_dir: Path) -> dict[str, Tensor]:
-    """Reads the final weights of a run without executing anything in the file.
-
-    Raises:
-        RunError: The file is absent, not a weights file of this project, or of a newer version.
-    """
-    path = run_dir / "checkpoints" / "weights.pt"
-    if not path.is_file():
-        raise RunError(f"{run_dir}: must hold a finished run, got no checkpoints/weights.pt; train it first.")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        version, state = int(content["schema_version"]), dict(content["network"])
-    except Exception as error:
-        raise RunError(f"{path}: must be a weights file of this project, got {type(error).__name__}.") from error
-    if version > WEIGHTS_VERSION:
-        raise RunError(
-            f"{path}: schema version must be at most {WEIGHTS_VERSION}, got {version}; it was written by a newer "
-            "release, update seg."
-        )
-    return state
-
-
-def copy_weights(network: nn.Module, run_dir: Path) -> Sequence[str]:
-    """Copies another run's final weights wherever name and shape agree, and announces what stays.
-
-    Returns:
-        Names of the parameters that keep their own initial values.
-
-    Raises:
-        RunError: Nothing agrees.
-    """
-    source = load_weights(run_dir)
-    own = network.state_dict()
-    shared = {name: value for name, value in source.items() if name in own and own[name].shape == value.shape}
-    if not shared:
-        raise RunError(
-            f"{run_dir}: must share parameters with the network, got none of {len(own)}; choose another run."
-        )
-    network.load_state_dict(own | shared)
-    kept = [name for name in own if name not in shared]
-    LOG.info(
-        "initial weights: %d of %d tensors from %s; own: %s", len(shared), len(own), run_dir, ", ".join(kept) or "-"
-    )
-    return kept

@@ -18,8 +18,9 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
         "errors",
-        "config files muon",
+        "config files layout muon",
         "cli networks data losses metrics inference optim hardware",
+        "weights",
         "planning module callbacks prediction",
         "experiment",
         "benchmark evaluation",
@@ -36,6 +37,7 @@ ALLOWED = {
     "errors": frozenset[str](),
     "config": frozenset[str](),
     "files": frozenset[str](),
+    "layout": frozenset[str](),
     "networks": frozenset({"torch"}),
     "cli": frozenset({"jsonargparse", "yaml"}),
     "scripts": frozenset[str](),

@@ -11,14 +11,7 @@ from seg.config import ExperimentConfig
 from seg.data.cases import Dataset
 from seg.errors import RunError
 from seg.files import write_text
-
-CONFIG_FILE = "config.yaml"
-MODEL_FILE = "model.json"
-ENVIRONMENT_FILE = "environment.json"
-PICTURE_FILE = "predictions.png"
-PREDICTIONS = "predictions"
-MODEL_VERSION = 1
-NOTICE = "Research software. Not a medical device; not for clinical use."
+from seg.layout import CONFIG_FILE, MODEL_VERSION, NOTICE
 
 
 def open_run(config: ExperimentConfig, run_dir: Path, *, resume: bool) -> None:

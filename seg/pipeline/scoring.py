@@ -26,23 +26,17 @@ from seg.evaluation import (
     summarise,
     write_evaluation,
 )
-from seg.experiment import load_weights, network_from_config
 from seg.figures import PAGE_FILE, draw_predictions
 from seg.files import write_json
 from seg.hardware import choose_device, choose_precision, environment
+from seg.layout import CONFIG_FILE, ENVIRONMENT_FILE, MODEL_FILE, PICTURE_FILE, PREDICTIONS
 from seg.metrics import score_case
-from seg.pipeline.directory import (
-    CONFIG_FILE,
-    ENVIRONMENT_FILE,
-    MODEL_FILE,
-    PICTURE_FILE,
-    PREDICTIONS,
-    describe_model,
-)
+from seg.pipeline.directory import describe_model
 from seg.pipeline.inputs import read_checked, read_splits
 from seg.pipeline.pages import write_run_page
 from seg.prediction import predict_case
 from seg.prediction.cleaning import clean_labels, cleaning_rules
+from seg.weights import trained_network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,9 +89,8 @@ def evaluate_run(
 def _load_model(run_dir: Path, config: ExperimentConfig, dataset: Dataset) -> Model:
     device = choose_device(config.training.device)
     precision = choose_precision(config.training.precision, device)
-    network = network_from_config(config.network, len(dataset.channel_names), len(dataset.class_names))
-    network.load_state_dict(load_weights(run_dir))
-    network.to(device=device, memory_format=torch.channels_last_3d).eval()  # type: ignore[call-overload]
+    network = trained_network(config.network, len(dataset.channel_names), len(dataset.class_names), run_dir)
+    network.to(device=device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     return Model(network=network, config=config, device=device, precision=precision)
 
 

@@ -19,7 +19,8 @@ from seg.evaluation import (
 )
 from seg.experiment import train_fold
 from seg.figures import PAGE_FILE
-from seg.pipeline.directory import PREDICTIONS, open_run
+from seg.layout import PREDICTIONS
+from seg.pipeline.directory import open_run
 from seg.pipeline.inputs import read_checked, read_splits
 from seg.pipeline.pages import write_run_page
 from seg.pipeline.scoring import evaluate_run

@@ -1,0 +1,137 @@
+"""Networks of a configuration, and their weights on disk."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from seg.config import BottleneckConfig, NetworkConfig
+from seg.errors import RunError
+from seg.files import write_bytes
+from seg.layout import WEIGHTS_FILE
+from seg.networks import Bottleneck, Options, Plan, get_network
+
+LOG = logging.getLogger(__name__)
+WEIGHTS_VERSION = 1
+
+
+def network_from_config(config: NetworkConfig, in_channels: int, out_channels: int) -> nn.Module:
+    """Builds the network of a configuration, with weights not yet drawn for an experiment."""
+    return get_network(config.name)(
+        in_channels,
+        out_channels,
+        plan=Plan(channels=config.channels, strides=config.strides, kernel_sizes=config.kernel_sizes),
+        skip_bottleneck=_bottleneck(config.skip_bottleneck),
+        decoder_bottleneck=_bottleneck(config.decoder_bottleneck),
+        options=Options(
+            upsample=config.upsample,
+            merge=config.merge,
+            residual=config.residual,
+            deep_supervision=config.deep_supervision,
+        ),
+    )
+
+
+def _bottleneck(config: BottleneckConfig | None) -> Bottleneck | None:
+    if config is None:
+        return None
+    return Bottleneck(ratio=config.ratio, activation=config.activation, norm=config.norm)
+
+
+def trained_network(config: NetworkConfig, in_channels: int, out_channels: int, run_dir: Path) -> nn.Module:
+    """Builds a network with the final weights of a run, in evaluation mode.
+
+    Args:
+        config: The architecture.
+        in_channels: Channels of the image.
+        out_channels: Classes, background included.
+        run_dir: Run directory with final weights.
+
+    Raises:
+        RunError: There are no weights, they cannot be read, or they are those of another network.
+    """
+    state = load_weights(run_dir)
+    # Weights that are about to be replaced need not be drawn.
+    with torch.device("meta"):
+        network = network_from_config(config, in_channels, out_channels)
+    wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in state.items()}
+    if found != wanted:
+        raise RunError(f"{run_dir / WEIGHTS_FILE}: {_difference(found, wanted)}")
+    network.load_state_dict(state, assign=True)
+    return network.requires_grad_(False).eval()
+
+
+def _difference(found: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]) -> str:
+    name = next(name for name in (*wanted, *found) if found.get(name) != wanted.get(name))
+    rule = f"must have shape {wanted[name]}" if name in wanted else "must be absent"
+    value = f"shape {found[name]}" if name in found else "none"
+    return (
+        f"weights must fit the network of config.yaml and model.json, where {name} {rule}, got {value}; "
+        "the file belongs to another run, restore the run's own."
+    )
+
+
+def save_weights(network: nn.Module, run_dir: Path) -> Path:
+    """Writes the network's weights as ``checkpoints/weights.pt``: a version and tensors, nothing else."""
+    target = run_dir / WEIGHTS_FILE
+    content = io.BytesIO()
+    torch.save({"schema_version": WEIGHTS_VERSION, "network": network.state_dict()}, content)
+    write_bytes(target, content.getvalue())
+    return target
+
+
+def load_weights(run_dir: Path) -> dict[str, Tensor]:
+    """Reads the final weights of a run without executing anything in the file.
+
+    Raises:
+        RunError: The file is absent, not a weights file of this project, or of a newer version.
+    """
+    path = run_dir / WEIGHTS_FILE
+    if not path.is_file():
+        raise RunError(f"{run_dir}: must hold a finished run, got no {WEIGHTS_FILE}; train it first.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        version, state = int(content["schema_version"]), dict(content["network"])
+        if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()):
+            raise TypeError
+    except Exception as error:
+        raise RunError(
+            f"{path}: must be a whole weights file of this project, tensors alone, got {type(error).__name__}; "
+            "nothing in it was run; copy it again or train anew."
+        ) from error
+    if version > WEIGHTS_VERSION:
+        raise RunError(
+            f"{path}: schema version must be at most {WEIGHTS_VERSION}, got {version}; it was written by a newer "
+            "release, update seg."
+        )
+    return state
+
+
+def copy_weights(network: nn.Module, run_dir: Path) -> Sequence[str]:
+    """Copies another run's final weights wherever name and shape agree, and announces what stays.
+
+    Returns:
+        Names of the parameters that keep their own initial values.
+
+    Raises:
+        RunError: Nothing agrees.
+    """
+    source = load_weights(run_dir)
+    own = network.state_dict()
+    shared = {name: value for name, value in source.items() if name in own and own[name].shape == value.shape}
+    if not shared:
+        raise RunError(
+            f"{run_dir}: must share parameters with the network, got none of {len(own)}; choose another run."
+        )
+    network.load_state_dict(own | shared)
+    kept = [name for name in own if name not in shared]
+    LOG.info(
+        "initial weights: %d of %d tensors from %s; own: %s", len(shared), len(own), run_dir, ", ".join(kept) or "-"
+    )
+    return kept
