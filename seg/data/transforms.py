@@ -17,6 +17,7 @@ from monai.transforms import (
 )
 
 from seg.config import CtConfig, DataConfig
+from seg.data.normalization import normalize
 
 RAS = (("L", "R"), ("P", "A"), ("I", "S"))
 
@@ -36,9 +37,6 @@ class Trimmedd(MapTransform):
 class Normalized(MapTransform):
     """Brings the intensities of each channel to a common scale.
 
-    ``zscore`` subtracts the volume's mean and divides by its standard deviation; ``ct`` clips to a fixed window and
-    applies the data set's mean and standard deviation; ``none`` leaves values alone.
-
     Args:
         key: Entry of the dictionary to change, of shape (C, X, Y, Z).
         modes: One mode per channel, or one for all.
@@ -54,18 +52,8 @@ class Normalized(MapTransform):
         """Returns a copy of the dictionary with the image normalised."""
         output = dict(data)
         for key in self.key_iterator(output):
-            for channel, values in enumerate(output[key]):
-                self._normalize(values, channel)
+            normalize(output[key], self.modes, self.ct)
         return output
-
-    def _normalize(self, values: torch.Tensor, channel: int) -> None:
-        mode = self.modes[channel if len(self.modes) > 1 else 0]
-        if mode == "zscore":
-            values.sub_(values.mean()).div_(values.std().clamp_min(1e-8))
-        elif mode == "ct" and self.ct is not None:
-            window = self.ct
-            values.clamp_(window.lower[channel], window.upper[channel])
-            values.sub_(window.mean[channel]).div_(window.std[channel])
 
 
 class RoundedLabeld(MapTransform):
@@ -92,7 +80,7 @@ def preparation(config: DataConfig, *, with_label: bool) -> Compose:
     """
     keys = ["image", "label"] if with_label else ["image"]
     steps: list[Any] = [
-        LoadImaged(keys, image_only=True),
+        LoadImaged(keys, reader="NibabelReader", image_only=True),
         EnsureChannelFirstd(keys),
         Trimmedd(keys),
         EnsureTyped(keys, dtype=torch.float32),
