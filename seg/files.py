@@ -5,18 +5,23 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from seg.errors import RunError
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file beside its target, flushes it to disk and renames it.
+@contextmanager
+def written_aside(path: Path) -> Iterator[IO[bytes]]:
+    """Opens a file beside its target; what is written is flushed to disk and renamed at the end, or removed on a fault.
 
     Args:
         path: Target; its folder is made where absent.
-        content: The whole content.
+
+    Yields:
+        The file, to be written in binary.
 
     Raises:
         RunError: The folder cannot be written or the disk is full.
@@ -26,15 +31,23 @@ def write_bytes(path: Path, content: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.chmod(partial, 0o644)
         os.replace(partial, path)
+        partial = None
     except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
         if partial is not None:
             Path(partial).unlink(missing_ok=True)
-        raise unwritable(path, error) from error
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file whole; see :func:`written_aside`."""
+    with written_aside(path) as file:
+        file.write(content)
 
 
 def unwritable(path: Path, error: OSError) -> RunError:

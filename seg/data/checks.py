@@ -95,17 +95,17 @@ def _inspect(
     headers = [_header(path, "image", errors) for path in case.images]
     grids = [header for header in headers if header is not None]
     if len(grids) == len(case.images):
-        errors.extend(_channel_problems(headers=grids, num_channels=num_channels))
+        errors.extend(channel_problems(headers=grids, num_channels=num_channels))
     for header, path in zip(headers, case.images, strict=True):
         if header is not None:
-            errors.extend(_grid_problems(f"image {path.name}", header, grids[0]))
+            errors.extend(grid_problems(f"image {path.name}", header, grids[0]))
             errors.extend(_voxels(path, "image", _image_problems))
     if case.label is not None:
         header = _header(case.label, "label", errors)
         if header is not None and len(header.shape) > 3:
             errors.append(f"label must have 3 axes, got shape {header.shape}; merge its parts into one label map.")
         elif header is not None:
-            errors.extend(_grid_problems("label", header, grids[0]) if grids else ())
+            errors.extend(grid_problems("label", header, grids[0]) if grids else ())
             check = partial(_label_problems, num_classes=num_classes, ignore_label=ignore_label, warnings=warnings)
             errors.extend(_voxels(case.label, "label", check))
     elif needs_label:
@@ -132,7 +132,8 @@ def _voxels(path: Path, role: str, check: Callable[[Path, npt.NDArray[Any]], Ite
         return [f"{role} {problem}" for problem in error.problems]
 
 
-def _channel_problems(*, headers: list[Header], num_channels: int) -> Iterator[str]:
+def channel_problems(*, headers: list[Header], num_channels: int) -> Iterator[str]:
+    """Says why files do not make up an image of so many channels."""
     several = [header.shape for header in headers if len(header.shape) > 3]
     if several and len(headers) > 1:
         yield f"image files must be 3-D where there is one per channel, got shape {several[0]}; split it by channel."
@@ -146,7 +147,7 @@ def _channel_problems(*, headers: list[Header], num_channels: int) -> Iterator[s
         )
 
 
-def _grid_problems(name: str, header: Header, reference: Header) -> Iterator[str]:
+def grid_problems(name: str, header: Header, reference: Header) -> Iterator[str]:
     """Says how a grid differs from that of the first image."""
     shape, expected = header.shape[:3], reference.shape[:3]
     if shape != expected:

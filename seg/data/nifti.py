@@ -1,4 +1,4 @@
-"""Single NIfTI files: read with every fault named, written whole or not at all."""
+"""Reading single NIfTI files, with every fault named."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import nibabel
 import numpy as np
 import numpy.typing as npt
 
-from seg.errors import DataError, RunError
-from seg.files import write_bytes
+from seg.errors import DataError
 
 nib: Any = nibabel  # only parts of it are annotated
 Array = npt.NDArray[Any]
 Affine = npt.NDArray[np.float64]
 DEFLATE_LIMIT = 1032  # bytes that one byte of a deflate stream can stand for, at most
 CHUNK_BYTES = 1 << 20
+SLAB_BYTES = 1 << 22
 SINGULAR = 1e-6  # volume of the unit cell over the product of its edges
 
 
@@ -58,6 +58,55 @@ class Volume:
     spacing_mm: tuple[float, float, float]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OpenFile:
+    """A file whose header has been read and checked, and whose voxels have not been read yet.
+
+    Attributes:
+        image: The image of nibabel.
+        header: What it says of its volume.
+        stream: The bytes of the file, decompressed.
+    """
+
+    image: Any
+    header: Header
+    stream: IO[bytes]
+
+    def read_into(self, channels: Sequence[Array]) -> None:
+        """Reads all voxels, slab by slab, to the end of the file, checksum included.
+
+        Args:
+            channels: One array (X, Y, Z) for each channel in the file's own order of axes; views of any strides and of
+                any type that holds the values.
+        """
+        proxy = self.image.dataobj
+        self.stream.seek(proxy.offset)
+        for channel in channels:
+            x, y, z = channel.shape
+            step = max(1, SLAB_BYTES // (x * y * proxy.dtype.itemsize))
+            for first in range(0, z, step):
+                count = min(step, z - first)
+                raw = self.stream.read(x * y * count * proxy.dtype.itemsize)
+                slab = np.frombuffer(raw, proxy.dtype)
+                if slab.size < x * y * count:
+                    raise EOFError("voxels are missing at the end")
+                scaled = nib.volumeutils.apply_read_scaling(slab, proxy.slope, proxy.inter)
+                channel[:, :, first : first + count] = scaled.reshape((x, y, count), order="F")
+        _finish(self.stream)
+
+
+@contextmanager
+def open_nifti(path: Path) -> Iterator[OpenFile]:
+    """Opens a NIfTI file, checks its header, and turns what goes wrong until it is closed into a sentence.
+
+    Raises:
+        DataError: As for :func:`read_header`, or the file is truncated or damaged.
+    """
+    with _opened(path) as stream:
+        image = _image(path, stream)
+        yield OpenFile(image=image, header=_header(path, image), stream=stream)
+
+
 def read_header(path: Path) -> Header:
     """Reads the header of a NIfTI file, and no voxel.
 
@@ -71,8 +120,8 @@ def read_header(path: Path) -> Header:
         DataError: The file is missing or no NIfTI, has an axis without voxels or a singular affine, is not 3-D or 4-D,
             or is too small for the volume it announces.
     """
-    with _opened(path) as stream:
-        return _header(path, _image(path, stream))
+    with open_nifti(path) as file:
+        return file.header
 
 
 def read_volume(path: Path) -> Volume:
@@ -87,16 +136,13 @@ def read_volume(path: Path) -> Volume:
     Raises:
         DataError: As for :func:`read_header`, or the file is truncated or damaged.
     """
-    with _opened(path) as stream:
-        image = _image(path, stream)
-        header = _header(path, image)
-        stored = np.asanyarray(image.dataobj)
+    with open_nifti(path) as file:
+        stored = np.asanyarray(file.image.dataobj)
         stored = stored.astype(stored.dtype.newbyteorder("="), copy=False)
-        while stream.read(CHUNK_BYTES):  # gzip compares its checksum at the end of the stream only
-            pass
-    orientation = nib.io_orientation(image.affine)
+        _finish(file.stream)
+    orientation = nib.io_orientation(file.image.affine)
     array = nib.apply_orientation(stored.reshape(_trimmed(stored.shape)), orientation)
-    return Volume(array=array, affine=header.affine, spacing_mm=header.spacing_mm)
+    return Volume(array=array, affine=file.header.affine, spacing_mm=file.header.spacing_mm)
 
 
 def read_channels(paths: Sequence[Path]) -> Iterator[Volume]:
@@ -118,37 +164,6 @@ def read_channels(paths: Sequence[Path]) -> Iterator[Volume]:
         else:
             for channel in range(volume.array.shape[3]):
                 yield Volume(array=volume.array[..., channel], affine=volume.affine, spacing_mm=volume.spacing_mm)
-
-
-def write_label_map(path: Path, array: Array, *, affine: npt.NDArray[np.floating[Any]]) -> None:
-    """Writes a label map beside its target, flushes it to disk and renames it.
-
-    The same array and affine always give the same bytes.
-
-    Args:
-        path: Target, ending in ``.nii`` or ``.nii.gz``; its folder is made where absent.
-        array: Integer labels (X, Y, Z) in [0, 65535]; stored in 8 bits where they fit, else in 16.
-        affine: 4x4 matrix from voxel indices to mm, of the grid the array is on.
-
-    Raises:
-        ValueError: The array is not of three axes, or not of integers in that range.
-        DataError: The folder cannot be written or the disk is full; the target is as it was.
-    """
-    if array.ndim != 3 or array.dtype.kind not in "iub":
-        raise ValueError(f"array must hold integers on 3 axes, got {array.dtype} of shape {array.shape}.")
-    lowest, highest = int(array.min(initial=0)), int(array.max(initial=0))
-    if lowest < 0 or highest > np.iinfo(np.uint16).max:
-        raise ValueError(f"labels must lie in [0, 65535], got {lowest} to {highest}.")
-    image = nib.Nifti1Image(array.astype(np.uint8 if highest < 256 else np.uint16), np.asarray(affine))
-    # Both forms, because some readers prefer one and some the other.
-    image.set_sform(affine, code=1)
-    image.set_qform(affine, code=1)
-    image.header.set_xyzt_units("mm")
-    content = image.to_bytes()
-    try:
-        write_bytes(path, gzip.compress(content, 6, mtime=0) if path.name.endswith(".gz") else content)
-    except RunError as error:
-        raise DataError(error.problems) from error
 
 
 @contextmanager
@@ -217,6 +232,12 @@ def _header(path: Path, image: Any) -> Header:
         spacing_mm=(float(lengths[order[0]]), float(lengths[order[1]]), float(lengths[order[2]])),
         dtype=dtype,
     )
+
+
+def _finish(stream: IO[bytes]) -> None:
+    """Reads on to the end: gzip compares its checksum there only."""
+    while stream.read(CHUNK_BYTES):
+        pass
 
 
 def _trimmed(shape: tuple[int, ...]) -> tuple[int, ...]:

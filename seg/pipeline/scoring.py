@@ -12,9 +12,10 @@ from tqdm import tqdm
 from seg.cli import load_config
 from seg.config import ExperimentConfig
 from seg.data.cases import Case, Dataset
-from seg.data.nifti import read_volume, write_label_map
+from seg.data.nifti import read_volume
 from seg.data.prepared import case_digest
 from seg.data.splits import Split
+from seg.data.writing import write_label_map
 from seg.errors import DataError, RunError
 from seg.evaluation import (
     EVALUATION_FILE,

@@ -15,7 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from seg.data.nifti import read_channels, read_header, read_volume, write_label_map
+from seg.data.nifti import read_channels, read_header, read_volume
+from seg.data.writing import write_label_map
 from seg.errors import DataError
 
 Writer = Callable[..., Path]

@@ -1,0 +1,27 @@
+"""Intensities on a common scale."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from seg.config import CtConfig
+
+
+def normalize(image: Tensor, modes: tuple[str, ...], ct: CtConfig | None) -> None:
+    """Brings the intensities of each channel to a common scale, in place.
+
+    ``zscore`` subtracts the volume's mean and divides by its standard deviation; ``ct`` clips to a fixed window and
+    applies the data set's mean and standard deviation; ``none`` leaves values alone.
+
+    Args:
+        image: Volume f32 (C, X, Y, Z).
+        modes: One mode per channel, or one for all.
+        ct: Window of the channels in mode ``ct``.
+    """
+    for channel, values in enumerate(image):
+        mode = modes[channel if len(modes) > 1 else 0]
+        if mode == "zscore":
+            values.sub_(values.mean()).div_(values.std().clamp_min(1e-8))
+        elif mode == "ct" and ct is not None:
+            values.clamp_(ct.lower[channel], ct.upper[channel])
+            values.sub_(ct.mean[channel]).div_(ct.std[channel])
