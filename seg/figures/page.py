@@ -79,11 +79,9 @@ def write_page(
         _head(evaluation, about),
         f"<section><h2>Classes</h2>{class_table(evaluation)}</section>",
         _explanation(ranking, list(chosen.values()), evaluation, about),
-        f"<section><h2>Worst cases</h2>{''.join(worst)}</section>" if worst else "",
-        f"<section><h2>{'Median cases' if len(middle) > 1 else 'Median case'}</h2>{''.join(middle)}</section>"
-        if middle
-        else "",
-        _foot(about, any(case.grey for case in chosen.values())),
+        _section("Worst cases", worst),
+        _section("Cases around the median" if len(middle) > 1 else "Median case", middle),
+        _foot(about, any(case.grey is not None for case in chosen.values())),
     ]
     write_text(
         path,
@@ -94,6 +92,11 @@ def write_page(
         + "\n".join(part for part in body if part)
         + "\n</main>\n</body>\n</html>\n",
     )
+
+
+def _section(title: str, cases: Sequence[str]) -> str:
+    """Gives a group of cases, or nothing where there is none."""
+    return f"<section><h2>{title}</h2>{''.join(cases)}</section>" if cases else ""
 
 
 def _head(evaluation: Evaluation, about: About) -> str:
@@ -111,9 +114,7 @@ def _explanation(ranking: Ranking, cases: Sequence[PageCase], evaluation: Evalua
     """Says how cases were chosen and how to read their pictures."""
     sentences = ["Cases are ranked by their mean Dice over classes, equal ones by name; rank 1 is the worst."]
     if ranking.num_empty:
-        sentences.append(
-            f"{format_count(ranking.num_empty, 'case')} without a rank: every mask is empty in prediction and reference."
-        )
+        sentences.append(f"{format_count(ranking.num_empty, 'case')} without a rank: all masks are empty in both maps.")
     if ranking.median is not None and ranking.median.rank <= len(ranking.worst):
         sentences.append(f"The median case is rank {ranking.median.rank}, among the worst.")
     if not cases:
@@ -123,9 +124,10 @@ def _explanation(ranking: Ranking, cases: Sequence[PageCase], evaluation: Evalua
         "with the largest area labelled wrongly. The patient's right is on the left, sagittal slices face left. "
         "Slices count from 0, from the patient's left, back and foot end."
     )
-    if any(case.grey for case in cases):
-        sentences.append(f"Images show the first channel ({escape(about.channel)}).")
-    else:
+    if any(case.grey is not None for case in cases):
+        named = f" ({escape(about.channel)})" if about.channel != UNKNOWN else ""
+        sentences.append(f"Images show the first channel{named}.")
+    elif not any(case.faulty_image for case in cases):
         sentences.append("No images were given: outlines stand on a blank ground.")
     if len(evaluation.classes) > 1:
         sentences.append(

@@ -16,6 +16,10 @@ FEW = 9
 """Number of cases below which one stands for the middle: its neighbours would be among the worst or the best."""
 
 
+TIE_DECIMALS = 12
+"""Decimals to which mean Dice must differ for one case to be the worse one."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RankedCase:
     """A case and its place.
@@ -64,7 +68,10 @@ def rank_cases(scores: Sequence[CaseScore]) -> Ranking:
         values = dice.setdefault(score.case_id, [])
         if not math.isnan(score.scores.dice):
             values.append(score.scores.dice)
-    order = sorted((math.fsum(values) / len(values), case_id) for case_id, values in dice.items() if values)
+    # Rounded, or the order of additions would rank cases that are equal.
+    order = sorted(
+        (round(sum(values) / len(values), TIE_DECIMALS), case_id) for case_id, values in dice.items() if values
+    )
     ranked = [
         RankedCase(case_id=case_id, rank=rank, mean_dice=mean) for rank, (mean, case_id) in enumerate(order, start=1)
     ]

@@ -60,8 +60,8 @@ def _class_row(entry: ClassSummary) -> str:
     dice, hd95 = entry.metrics["dice"], entry.metrics["hd95_mm"]
     return (
         f"<tr>{_class_head(entry.index, entry.name, _left_out(hd95))}"
-        f"<td>{format_score(dice.mean, 3)}<small>{format_interval(dice.ci95)}</small></td><td>{format_score(hd95.mean, 2)}</td>"
-        f"<td>{format_score(entry.metrics['nsd'].mean, 3)}</td>"
+        f"<td>{format_score(dice.mean, 3)}<small>{format_interval(dice.ci95)}</small></td>"
+        f"<td>{format_score(hd95.mean, 2)}</td><td>{format_score(entry.metrics['nsd'].mean, 3)}</td>"
         f"<td>{format_score(entry.metrics['volume_difference_ml'].mean, 2, sign=True)}</td></tr>"
     )
 
@@ -88,5 +88,6 @@ def _score_row(score: CaseScore) -> str:
     return (
         f"<tr>{_class_head(score.class_index, score.class_name)}<td>{format_score(values.dice, 3)}</td>"
         f"<td>{format_score(values.hd95_mm, 2)}</td><td>{format_score(values.nsd, 3)}</td>"
-        f"<td>{format_score(values.volume_difference_ml, 2, sign=True)}</td><td>{format_score(values.reference_ml, 2)}</td></tr>"
+        f"<td>{format_score(values.volume_difference_ml, 2, sign=True)}</td>"
+        f"<td>{format_score(values.reference_ml, 2)}</td></tr>"
     )

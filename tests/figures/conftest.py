@@ -1,0 +1,119 @@
+"""Cases on disk and the pages written of them."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from seg.evaluation import CaseScore, Evaluation, case_scores, summarise
+from seg.figures import About, CaseFiles, write_page
+from seg.metrics import score_case
+
+VOID = {"meta", "br", "wbr"}
+
+
+class Page(HTMLParser):
+    """The elements of a page and its text; refuses tags that are not closed in order."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.text = ""
+        self._open: list[str] = []
+        self.feed(path.read_text(encoding="utf-8"))
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data if not self._open or self._open[-1] != "style" else ""
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    def positions(self) -> dict[str, int]:
+        return {
+            plane: int(position) for plane, position in re.findall(r"(axial|coronal|sagittal), slice (\d+)", self.text)
+        }
+
+
+class Pages:
+    """A folder in which cases are saved and pages are written."""
+
+    names = ("background", "head", "<tail>")
+    shape = (20, 24, 10)
+    spacing_mm = (1.0, 1.5, 4.0)
+    affine = np.diag([*spacing_mm, 1.0])
+    about = About(title="a run", data_set="Test", licence="CC0", attribution="A & B", channel="T1")
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def labels(self) -> np.ndarray:
+        array = np.zeros(self.shape, np.int16)
+        array[6:12, 8:16, 3:7] = 1
+        array[12:15, 8:12, 4:6] = 2
+        return array
+
+    def shifted(self, steps: int) -> tuple[np.ndarray, np.ndarray]:
+        return np.roll(self.labels(), steps, axis=0), self.labels()
+
+    def noise(self) -> np.ndarray:
+        return np.random.default_rng(0).normal(size=self.shape)
+
+    def save(self, path: Path, array: np.ndarray, affine: np.ndarray = affine) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nib.save(nib.Nifti1Image(array, affine), path)
+        return path
+
+    def files(self, name: str, prediction: np.ndarray, reference: np.ndarray, image: np.ndarray | None) -> CaseFiles:
+        folder = self.folder / name
+        images = () if image is None else (self.save(folder / "image.nii.gz", image.astype(np.float32)),)
+        return CaseFiles(
+            prediction=self.save(folder / "prediction.nii.gz", prediction),
+            label=self.save(folder / "label.nii.gz", reference),
+            images=images,
+        )
+
+    def scored(self, pairs: dict[str, tuple[np.ndarray, np.ndarray]]) -> tuple[Evaluation, list[CaseScore]]:
+        scores: list[CaseScore] = []
+        for case_id, pair in pairs.items():
+            values = score_case(*pair, spacing_mm=self.spacing_mm, num_classes=3, nsd_tolerance_mm=1.0)
+            scores += case_scores(values, case_id=case_id, class_names=self.names)
+        return summarise(scores, class_names=self.names, nsd_tolerance_mm=1.0, bootstrap_samples=50), scores
+
+    def write(
+        self,
+        pairs: dict[str, tuple[np.ndarray, np.ndarray]],
+        image: np.ndarray | None = None,
+        about: About = about,
+    ) -> Page:
+        """Writes a page of cases, each a prediction and a reference by case id, all on one image."""
+        sources = {
+            case_id: self.files(str(number), *pair, image) for number, (case_id, pair) in enumerate(pairs.items())
+        }
+        write_page(self.folder / "cases.html", *self.scored(pairs), sources, about)
+        return self.read(self.folder / "cases.html")
+
+    def read(self, path: Path) -> Page:
+        return Page(path)
+
+
+@pytest.fixture
+def pages(tmp_path: Path) -> Pages:
+    return Pages(tmp_path)
