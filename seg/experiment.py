@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -88,11 +89,9 @@ def train_fold(
         check_checkpoint(checkpoint)
     records = Records(run_dir)
     data = SegmentationData(config, dataset, split, run_dir / "cache")
-    with _quiet():
+    with _quiet(), _interruptible():
         trainer = _trainer(config, run_dir, device, records)
         trainer.fit(module, data, ckpt_path=str(checkpoint) if resumes else None, weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
     save_weights(network, run_dir)
     return Trained(network=network, history=records.history)
 
@@ -109,6 +108,19 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Lets an interrupt through as itself, where Lightning ends the process with code 1 and deaf to further ones."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as error:
+        if not isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from error
 
 
 def _predictor(config: ExperimentConfig) -> Any:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
+import runpy
+import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
+from seg.cli import dump_config
 from seg.config import (
     BottleneckConfig,
     DataConfig,
@@ -22,6 +26,7 @@ from seg.config import (
 )
 
 SHAPE = (12, 14, 10)
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
 def write_case(root: Path, name: str, seed: int) -> dict[str, str]:
@@ -83,3 +88,37 @@ def other() -> Callable[..., ExperimentConfig]:
         return replace(config, **{section: replace(getattr(config, section), **values)})
 
     return change
+
+
+@pytest.fixture
+def tiny_file(tiny: ExperimentConfig, tmp_path: Path) -> Path:
+    """The tiny experiment as a file."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(dump_config(tiny))
+    return path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """How a script ended, and what it said."""
+
+    code: object
+    out: str
+    err: str
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    """Gives the function that runs a script as the command line does, in this process."""
+    # run() sends announcements to the stderr of the day; they go back to nobody afterwards.
+    monkeypatch.setattr(logging.getLogger("seg"), "handlers", [])
+
+    def execute(name: str, *argv: object) -> Ended:
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, argv)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(SCRIPTS / f"{name}.py"), run_name="__main__")
+        said = capsys.readouterr()
+        return Ended(code=ended.value.code, out=said.out, err=said.err)
+
+    return execute

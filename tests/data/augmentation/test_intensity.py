@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +14,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from seg.config import IntensityConfig
+from seg.data.augmentation import intensity
 from seg.data.augmentation.intensity import blur, change_intensity, contrast, gamma, low_resolution
 
 NAMES = ("noise", "blur", "brightness", "contrast", "gamma", "low_resolution")
@@ -157,3 +159,27 @@ def test_a_patch_does_not_depend_on_its_neighbours(image: Tensor) -> None:
     other = image.clone()
     other[1] = 100.0
     assert torch.equal(change_intensity(other, config, generator())[[0, 2]], whole[[0, 2]])
+
+
+def test_changes_are_drawn_apart_from_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = torch.randn(300, 1, 2, 2, 2, generator=generator(0))
+    drawn: dict[str, dict[int, float]] = {name: {} for name in ("blur", "contrast", "gamma", "low_resolution")}
+
+    def record(name: str) -> Callable[[Tensor, float], Tensor]:
+        def note(patch: Tensor, amount: float) -> Tensor:
+            drawn[name][int(patch[0, 0, 0, 0])] = amount
+            return patch
+
+        return note
+
+    for name in drawn:
+        monkeypatch.setattr(intensity, name, record(name))
+    image[:, 0, 0, 0, 0] = torch.arange(300.0)
+    half = {f"{name}_probability": 0.5 for name in drawn}
+    unit = dict.fromkeys(("blur_sigma", "contrast", "gamma", "low_resolution"), (0.0, 1.0))
+    change_intensity(image, replace(NEVER, **half, **unit), generator())
+    for one, two in itertools.combinations(drawn, 2):
+        both = sorted(drawn[one].keys() & drawn[two].keys())
+        assert len(both) == pytest.approx(75, abs=25)  # a quarter of 300, within 3 standard errors
+        amounts = np.array([[drawn[name][index] for index in both] for name in (one, two)])
+        assert abs(np.corrcoef(amounts)[0, 1]) < 0.4

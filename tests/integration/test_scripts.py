@@ -1,0 +1,160 @@
+"""The commands as a user types them: exit codes, sentences, and what they leave behind."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from seg.module import SegmentationModule
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
+SHORT = ("--training.steps", 2, "--training.validate_every", 1)
+Script = Callable[..., Any]
+
+
+def half_written(run_dir: Path) -> list[str]:
+    """Files that a writer leaves behind when it is stopped midway."""
+    return [path.name for path in run_dir.rglob("*") if path.name.startswith(".") or path.suffix == ".partial"]
+
+
+def test_three_mistakes_of_a_configuration_are_reported_together(script: Script, tiny_file: Path) -> None:
+    text = tiny_file.read_text()
+    for right, wrong in (("ratio: 0.5", "ratio: 0"), ("workers: 0", "workers: some"), ("overlap: 0.5", "overlap: 1.0")):
+        assert text.count(right) == 1
+        text = text.replace(right, wrong)
+    tiny_file.write_text(text)
+    run_dir = tiny_file.parent / "run"
+    ended = script("train", "--config", tiny_file, "--run_dir", run_dir)
+    assert (ended.code, ended.out) == (2, "")
+    assert sorted(ended.err.splitlines()) == [
+        f"error: {tiny_file}: data.workers must be an integer, got 'some'.",
+        "error: inference.overlap must be in [0, 1), got 1.",
+        "error: network.skip_bottleneck.ratio must be in (0, 4], got 0.",
+    ]
+    assert not run_dir.exists()
+
+
+def test_faulty_cases_stop_with_2_and_are_left_out_with_1(
+    script: Script, tiny_file: Path, write_dataset: Callable[[Path], Path]
+) -> None:
+    root = write_dataset(tiny_file.parent / "broken")
+    for case in ("case_1", "case_4"):
+        path = root / "imagesTr" / f"{case}.nii.gz"
+        path.write_bytes(path.read_bytes()[:500])
+    run_dir = tiny_file.parent / "run"
+    argv = ("--config", tiny_file, "--run_dir", run_dir, "--data.root", root, *SHORT)
+    stopped = script("train", *argv)
+    assert stopped.code == 2
+    assert [line.split(":")[1].strip() for line in stopped.err.splitlines()] == ["case case_1", "case case_4"]
+    assert not run_dir.exists()
+    done = script("train", *argv, "--data.on_error", "skip")
+    assert done.code == 1
+    assert "warning: left out: case case_1: " in done.err
+    assert "warning: left out: case case_4: " in done.err
+    assert f"run directory: {run_dir}\n" in done.out
+    scored = {row.split(",")[0] for row in (run_dir / "cases.csv").read_text().splitlines()[1:]}
+    assert scored < {"case_0", "case_2", "case_3", "case_5"}
+
+
+def test_what_cannot_be_begun_ends_with_2_and_a_sentence(script: Script, tiny_file: Path) -> None:
+    folder = tiny_file.parent
+    assert script("train", "--config", tiny_file, "--run_dir", folder / "run", "--fold", 7).err == (
+        "error: fold must be in 0 ... 1, got 7; choose one of these or all.\n"
+    )
+    (folder / "old").mkdir()
+    shutil.copy(tiny_file, folder / "old" / "config.yaml")
+    (folder / "file").write_text("")
+    (folder / "thesis").mkdir()
+    (folder / "thesis" / "chapter.txt").write_text("mine")
+    for run_dir, problem in (
+        ("old", "must be new, got an existing run; choose another --run_dir or add --resume."),
+        ("file/run", "must be writable, got 'Not a directory'; free space or choose another folder."),
+        ("thesis", "must be absent or an empty folder, got other files; choose another --run_dir."),
+    ):
+        ended = script("train", "--config", tiny_file, "--run_dir", folder / run_dir)
+        assert (ended.code, ended.out) == (2, "")
+        assert ended.err.startswith(f"error: {folder / run_dir}")
+        assert ended.err.endswith(f"{problem}\n")
+    assert (folder / "thesis" / "chapter.txt").read_text() == "mine"
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Lets no file grow beyond a size in bytes: writing fails as on a full disk, midway."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_ends_with_2_and_the_run_goes_on_where_there_is_room(script: Script, tiny_file: Path) -> None:
+    run_dir = tiny_file.parent / "run"
+    argv = ("--config", tiny_file, "--run_dir", run_dir, "--resume", *SHORT)
+    # The configuration, then a checkpoint, then the picture of predictions are larger than what there is room for.
+    for size, file in ((1_000, "config.yaml"), (16_000, "checkpoints/last.ckpt"), (0, "predictions.png")):
+        picture = size == 0
+        with files_of_at_most(40_000 if picture else size):
+            ended = script("train", *argv)
+        assert ended.code == 2, ended.err
+        assert ended.err.splitlines()[-1] == (
+            f"error: {run_dir / file}: must be writable, got 'File too large'; free space or choose another folder."
+        )
+        assert half_written(run_dir) == []
+        assert not (run_dir / "evaluation.json").exists()
+    assert script("train", *argv).code == 0
+    assert (run_dir / "evaluation.json").exists()
+
+
+def test_an_interrupt_in_a_step_ends_with_130(script: Script, tiny_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = []
+
+    def interrupted(self: SegmentationModule, batch: Any, index: int) -> None:
+        steps.append(index)
+        raise KeyboardInterrupt
+
+    handler = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patched:
+        patched.setattr(SegmentationModule, "training_step", interrupted)
+        ended = script("train", "--config", tiny_file, "--run_dir", tiny_file.parent / "run")
+    assert steps == [0]
+    assert ended.code == 130
+    assert ended.err.endswith("\ninterrupted; files that were complete before are kept.\n")
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_ctrl_c_leaves_whole_files_from_which_the_run_goes_on(script: Script, tiny_file: Path) -> None:
+    run_dir = tiny_file.parent / "run"
+    last = run_dir / "checkpoints" / "last.ckpt"
+    argv = ["--config", str(tiny_file), "--run_dir", str(run_dir)]
+    long = ["--training.steps", "200", "--training.validate_every", "20"]
+    process = subprocess.Popen([sys.executable, str(SCRIPT), *argv, *long], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 240
+    while not last.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=240)
+    assert process.returncode == 130, said
+    assert said.endswith("\ninterrupted; files that were complete before are kept.\n")
+    assert "Traceback" not in said
+    assert not (run_dir / "evaluation.json").exists()
+    assert [name for name in half_written(run_dir) if name != "last.ckpt.partial"] == []
+    step = torch.load(last, weights_only=True)["global_step"]
+    assert step % 20 == 0
+    assert script("train", "--resume", "--run_dir", run_dir).code == 0
+    rows = (run_dir / "metrics.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["step", *(str(float(n)) for n in range(20, 220, 20))]
+    assert json.loads((run_dir / "evaluation.json").read_text())["num_cases"] == 3
