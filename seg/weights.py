@@ -56,14 +56,12 @@ def trained_network(config: NetworkConfig, in_channels: int, out_channels: int, 
         RunError: There are no weights, they cannot be read, or they are those of another network.
     """
     state = load_weights(run_dir)
-    # Weights that are about to be replaced need not be drawn.
-    with torch.device("meta"):
-        network = network_from_config(config, in_channels, out_channels)
+    network = network_from_config(config, in_channels, out_channels)
     wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in state.items()}
     if found != wanted:
         raise RunError(f"{run_dir / WEIGHTS_FILE}: {_difference(found, wanted)}")
-    network.load_state_dict(state, assign=True)
+    network.load_state_dict(state)
     return network.requires_grad_(False).eval()
 
 

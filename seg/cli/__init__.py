@@ -4,17 +4,20 @@ from seg.cli.dumping import dump_config
 from seg.cli.evaluate_arguments import EvaluateArguments, parse_evaluate
 from seg.cli.loading import load_config
 from seg.cli.plan_arguments import PlanArguments, parse_plan
+from seg.cli.predict_arguments import PredictArguments, parse_predict
 from seg.cli.running import run
 from seg.cli.train_arguments import TrainArguments, parse_train
 
 __all__ = [
     "EvaluateArguments",
     "PlanArguments",
+    "PredictArguments",
     "TrainArguments",
     "dump_config",
     "load_config",
     "parse_evaluate",
     "parse_plan",
+    "parse_predict",
     "parse_train",
     "run",
 ]

@@ -62,9 +62,8 @@ class Geometry:
             header[name] = self.header[name]
         header["pixdim"][:4] = self.header["pixdim"][:4]
         header["scl_slope"], header["scl_inter"] = 1, 0
+        header["vox_offset"] = header.structarr.nbytes + 4
         content: bytes = header.structarr.tobytes() + bytes(4)
-        header["vox_offset"] = len(content)
-        content = header.structarr.tobytes() + bytes(4)
         return content
 
 
@@ -83,7 +82,8 @@ def geometry_of_nifti(image: Any) -> Geometry:
         if not np.allclose(stated, found):
             affine = np.asarray(header.get_qform(), dtype=np.float64)
             warnings.append(
-                f"voxel sizes of sform and header must agree, got {_mm(found)} and {_mm(stated)} mm; the qform was used."
+                f"voxel sizes of sform and header must agree, got {_mm(found)} and {_mm(stated)} mm; "
+                "the qform was used."
             )
     if header["sform_code"] == 0 and header["qform_code"] == 0:
         warnings.append(

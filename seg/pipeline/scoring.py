@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
 from tqdm import tqdm
 
 from seg.cli import load_config
@@ -15,7 +13,7 @@ from seg.data.cases import Case, Dataset
 from seg.data.nifti import read_volume
 from seg.data.prepared import case_digest
 from seg.data.splits import Split
-from seg.data.writing import write_label_map
+from seg.data.writing import write_labels
 from seg.errors import DataError, RunError
 from seg.evaluation import (
     EVALUATION_FILE,
@@ -30,24 +28,15 @@ from seg.evaluation import (
 from seg.figures import PAGE_FILE, draw_predictions
 from seg.files import write_json
 from seg.hardware import choose_device, choose_precision, environment
+from seg.inference import model_from_config
 from seg.layout import CONFIG_FILE, ENVIRONMENT_FILE, MODEL_FILE, PICTURE_FILE, PREDICTIONS
 from seg.metrics import score_case
 from seg.pipeline.directory import describe_model
 from seg.pipeline.inputs import read_checked, read_splits
 from seg.pipeline.pages import write_run_page
-from seg.prediction import predict_case
-from seg.prediction.cleaning import clean_labels, cleaning_rules
+from seg.prediction import Predictor, predict_case
+from seg.prediction.cleaning import cleaning_rules
 from seg.weights import trained_network
-
-
-@dataclass(frozen=True, kw_only=True)
-class Model:
-    """A trained network and how to compute with it."""
-
-    network: nn.Module
-    config: ExperimentConfig
-    device: torch.device
-    precision: str
 
 
 def evaluate_run(
@@ -87,21 +76,27 @@ def evaluate_run(
     return evaluation
 
 
-def _load_model(run_dir: Path, config: ExperimentConfig, dataset: Dataset) -> Model:
+def _load_predictor(run_dir: Path, config: ExperimentConfig, dataset: Dataset) -> Predictor:
     device = choose_device(config.training.device)
     precision = choose_precision(config.training.precision, device)
     network = trained_network(config.network, len(dataset.channel_names), len(dataset.class_names), run_dir)
     network.to(device=device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    return Model(network=network, config=config, device=device, precision=precision)
+    return Predictor(
+        models=[model_from_config(network, config, device=device, precision=precision)],
+        data=config.data,
+        channel_names=dataset.channel_names,
+        class_names=dataset.class_names,
+        rules=cleaning_rules(config.postprocessing, dataset.class_names),
+    )
 
 
 def _score_run(run_dir: Path, output: Path, config: ExperimentConfig, dataset: Dataset, split: Split) -> Evaluation:
-    model = _load_model(run_dir, config, dataset)
+    predictor = _load_predictor(run_dir, config, dataset)
     held_out = set(split.validation)
     cases = [case for case in dataset.cases if case.id in held_out]
     scores: list[CaseScore] = []
     for case in tqdm(cases, desc="evaluate", unit="case", disable=not config.training.progress, mininterval=5):
-        scores += _score_case(model, case, dataset, output / PREDICTIONS)
+        scores += _score_case(predictor, case, dataset, config, output / PREDICTIONS)
     evaluation = summarise(
         scores,
         class_names=dataset.class_names,
@@ -112,7 +107,7 @@ def _score_run(run_dir: Path, output: Path, config: ExperimentConfig, dataset: D
     predictions = {case.id: output / PREDICTIONS / f"{case.id}.nii.gz" for case in cases}
     write_run_page(output, evaluation, scores, predictions, dataset, title=f"{config.name}, fold {config.fold}")
     digests = {case.id: case_digest(case) for case in dataset.cases}
-    computed_with = environment(model.device, model.precision)
+    computed_with = environment(predictor.models[0].device, predictor.models[0].precision)
     write_json(output / ENVIRONMENT_FILE, {"schema_version": 1, **computed_with, "data": digests})
     write_json(output / MODEL_FILE, describe_model(config, dataset))
     # Last: a run directory is complete when this file is there.
@@ -120,13 +115,14 @@ def _score_run(run_dir: Path, output: Path, config: ExperimentConfig, dataset: D
     return evaluation
 
 
-def _score_case(model: Model, case: Case, dataset: Dataset, folder: Path) -> list[CaseScore]:
+def _score_case(
+    predictor: Predictor, case: Case, dataset: Dataset, config: ExperimentConfig, folder: Path
+) -> list[CaseScore]:
     if case.label is None:
         raise DataError(f"case {case.id}: a scored case must have a label, got none; add one to the data set.")
-    labels, affine = predict_case(model.network, case, model.config, device=model.device, precision=model.precision)
-    clean_labels(labels, cleaning_rules(model.config.postprocessing, dataset.class_names), affine)
+    predicted = predict_case(predictor, case.images)
     written = folder / f"{case.id}.nii.gz"
-    write_label_map(written, labels, affine=affine)
+    write_labels(written, predicted.labels, predicted.geometry)
     # Both are read back the same way, so a label stored in another orientation than its image is met.
     reference = read_volume(case.label)
     scores = score_case(
@@ -134,9 +130,7 @@ def _score_case(model: Model, case: Case, dataset: Dataset, folder: Path) -> lis
         reference.array.round().astype("uint8"),
         spacing_mm=reference.spacing_mm,
         num_classes=len(dataset.class_names),
-        nsd_tolerance_mm=model.config.evaluation.nsd_tolerance_mm,
+        nsd_tolerance_mm=config.evaluation.nsd_tolerance_mm,
         ignore_label=dataset.ignore_label,
     )
-    return case_scores(
-        scores, case_id=case.id, class_names=dataset.class_names, patient=case.patient, fold=model.config.fold
-    )
+    return case_scores(scores, case_id=case.id, class_names=dataset.class_names, patient=case.patient, fold=config.fold)

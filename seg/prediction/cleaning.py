@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from seg.config import PostprocessingConfig
 from seg.errors import ConfigError
@@ -81,6 +80,8 @@ def clean_labels(
     """
     if not rules:
         return {}
+    from scipy import ndimage  # takes half a second, which most runs have no use for
+
     voxel_ml = abs(float(np.linalg.det(np.asarray(affine, np.float64)[:3, :3]))) / 1000
     boxes = ndimage.find_objects(labels, max_label=max(rules))
     removed = {}
@@ -91,6 +92,8 @@ def clean_labels(
 
 
 def _clean_class(labels: npt.NDArray[Any], index: int, rule: CleaningRule, voxel_ml: float) -> int:
+    from scipy import ndimage
+
     components, _ = ndimage.label(labels == index, structure=NEIGHBOURS)
     sizes = np.bincount(components.ravel())
     sizes[0] = 0

@@ -18,8 +18,8 @@ from seg.config import (
 )
 from seg.data.cases import Case
 from seg.errors import DataError
-from seg.inference import autocast
-from seg.prediction import predict_case
+from seg.inference import autocast, model_from_config
+from seg.prediction import Predictor, predict_case
 
 SHAPE = (9, 7, 5)
 CPU = torch.device("cpu")
@@ -64,8 +64,16 @@ def write_case(folder: Path, array: np.ndarray, affine: np.ndarray) -> Case:
     return Case(id="a", images=(folder / "image.nii.gz",))
 
 
-def predict(case, config=None, network=None):
-    return predict_case(network or Threshold().eval(), case, config or experiment(), device=CPU, precision="fp32")
+def predict(case, config=None, network=None, channels=1):
+    config = config or experiment()
+    predictor = Predictor(
+        models=[model_from_config(network or Threshold().eval(), config, device=CPU, precision="fp32")],
+        data=config.data,
+        channel_names=("MRI", "PET")[:channels],
+        class_names=("background", "low", "high"),
+    )
+    done = predict_case(predictor, case.images)
+    return done.labels, done.geometry.affine
 
 
 def noise(shape=SHAPE):
@@ -146,7 +154,7 @@ def test_the_network_sees_every_channel(tmp_path, together):
             assert image.shape[1] == 2
             return super().forward(image[:, 1:])
 
-    labels, _ = predict(case, network=Second())
+    labels, _ = predict(case, network=Second(), channels=2)
     np.testing.assert_array_equal(labels, thresholded(array[..., 1]))
 
 

@@ -1,0 +1,141 @@
+"""Reading, network and writing of different cases at the same time."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from seg.data.writing import write_labels, write_maps
+from seg.errors import SegError
+from seg.prediction.case import LoadedCase, PredictedCase, Predictor, finish_case, load_case, segment_case
+from seg.prediction.manifest import DONE, FAILED, Record
+from seg.prediction.sources import Source
+
+AHEAD = 2
+"""Cases that wait between two threads, at most."""
+HELD_BYTES = 1 << 29
+"""A further case is read while those under way hold less; so large volumes go through one at a time."""
+Report = Callable[[Source, Record], None]
+
+
+class Held:
+    """Counts the memory of the cases under way."""
+
+    def __init__(self) -> None:
+        self._bytes = 0
+        self._changed = threading.Condition()
+
+    def wait(self) -> None:
+        """Returns once there is room for a further case."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._bytes < HELD_BYTES)
+
+    def add(self, amount: int) -> None:
+        """Adds a case's memory, or takes it off again."""
+        with self._changed:
+            self._bytes += amount
+            self._changed.notify_all()
+
+
+@dataclass(frozen=True, eq=False)
+class _Item:
+    """A case between two threads: what was made of it so far, or its record where it failed."""
+
+    source: Source
+    content: LoadedCase | PredictedCase | Record
+    held: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+class Line:
+    """One thread reads ahead, the calling thread runs the networks, one thread writes.
+
+    Args:
+        predictor: What to segment with.
+        sources: The cases.
+        report: Called by the writing thread for each case, in order.
+    """
+
+    def __init__(self, predictor: Predictor, sources: Sequence[Source], report: Report) -> None:
+        self._predictor = predictor
+        self._sources = sources
+        self._report = report
+        self._loaded: queue.Queue[_Item] = queue.Queue(AHEAD)
+        self._predicted: queue.Queue[_Item | None] = queue.Queue(AHEAD)
+        self._held = Held()
+        self._stopped = threading.Event()
+
+    def run(self) -> None:
+        """Deals with all cases; on an interrupt, finishes writing those that are predicted and raises it again."""
+        reader = threading.Thread(target=self._read, name="reader", daemon=True)
+        writer = threading.Thread(target=self._write, name="writer")
+        reader.start()
+        writer.start()
+        try:
+            for _ in self._sources:
+                self._predicted.put(self._segment(self._loaded.get()))
+        finally:
+            self._stopped.set()
+            self._predicted.put(None)
+            writer.join()
+
+    def _read(self) -> None:
+        for source in self._sources:
+            self._held.wait()
+            if self._stopped.is_set():
+                return
+            item = _guarded(source, lambda source=source: load_case(self._predictor, source.paths))  # type: ignore[misc]
+            if isinstance(item.content, LoadedCase):
+                image = item.content.prepared.image
+                item = _Item(source, item.content, image.nbytes + image.nbytes // (4 * len(image)))
+                self._held.add(item.held)
+            self._loaded.put(item)
+
+    def _segment(self, item: _Item) -> _Item:
+        if not isinstance(item.content, LoadedCase):
+            return item
+        loaded = item.content
+        predicted = _guarded(item.source, lambda: segment_case(self._predictor, loaded))
+        return _Item(item.source, predicted.content, item.held)
+
+    def _write(self) -> None:
+        while (item := self._predicted.get()) is not None:
+            if isinstance(item.content, PredictedCase):
+                item = self._written(item, item.content)
+            self._held.add(-item.held)
+            assert isinstance(item.content, Record)  # a case is written or has failed
+            self._report(item.source, item.content)
+
+    def _written(self, item: _Item, predicted: PredictedCase) -> _Item:
+        def write() -> Record:
+            done = finish_case(self._predictor, predicted)
+            start = time.perf_counter()
+            if done.probabilities is not None:
+                write_maps(item.source.probabilities, done.probabilities, done.geometry)
+            # Last: a case whose label map is there is complete.
+            write_labels(item.source.output, done.labels, done.geometry)
+            volumes = done.volumes_ml(self._predictor.class_names)
+            return Record(
+                output=item.source.output.name,
+                status=DONE,
+                volumes_ml=volumes,
+                seconds={**done.seconds, "write": time.perf_counter() - start},
+                warnings=done.warnings,
+            )
+
+        return _Item(item.source, _guarded(item.source, write).content, item.held)
+
+
+def _guarded(source: Source, step: Callable[[], LoadedCase | PredictedCase | Record]) -> _Item:
+    """Takes a step of a case; whatever goes wrong costs this case only."""
+    try:
+        return _Item(source, step())
+    except SegError as error:
+        problems = error.problems
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".strip(": ").splitlines()[0]
+        problems = (f"{source.paths[0]}: must be an image that can be segmented, got '{reason}'; see the image.",)
+    return _Item(source, Record(output=source.output.name, status=FAILED, problems=problems))

@@ -1,0 +1,169 @@
+"""From run directories to networks that can be applied together."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from seg.cli import load_config
+from seg.config import ExperimentConfig
+from seg.errors import ConfigError, RunError
+from seg.layout import CONFIG_FILE, MODEL_FILE, MODEL_VERSION, WEIGHTS_FILE
+
+if TYPE_CHECKING:
+    from seg.prediction.case import Predictor
+
+LOG = logging.getLogger(__name__)
+SHARED = ("spacing_mm", "normalization", "ct")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedRun:
+    """What a finished run directory says of its network.
+
+    Attributes:
+        path: The run directory.
+        config: The experiment.
+        channel_names: Channels of its images.
+        class_names: Classes, the background first.
+    """
+
+    path: Path
+    config: ExperimentConfig
+    channel_names: tuple[str, ...]
+    class_names: tuple[str, ...]
+
+    def description(self) -> dict[str, Any]:
+        """Describes the network in a manifest: names, and the digest of its weights."""
+        digest = hashlib.sha256((self.path / WEIGHTS_FILE).read_bytes()).hexdigest()
+        return {"name": self.config.name, "run": self.path.resolve().name, "weights_sha256": digest}
+
+
+def read_runs(run_dirs: Sequence[Path]) -> tuple[TrainedRun, ...]:
+    """Reads run directories whose networks are to be averaged; no weights yet, and no torch.
+
+    Args:
+        run_dirs: Run directories; one that holds ``fold_0``, ``fold_1``, ... stands for all of these.
+
+    Raises:
+        RunError: One is no finished run, or they cannot be averaged; all problems together.
+        ConfigError: A configuration cannot be read.
+    """
+    paths = [fold for path in run_dirs for fold in _folds(path)]
+    runs = tuple(_read_run(path) for path in paths)
+    problems = [problem for run in runs[1:] for problem in _disagreements(runs[0], run)]
+    if problems:
+        raise RunError(problems)
+    return runs
+
+
+def _folds(path: Path) -> list[Path]:
+    if (path / CONFIG_FILE).is_file() or not path.is_dir():
+        return [path]
+    folds = [fold for fold in path.iterdir() if re.fullmatch(r"fold_[0-9]+", fold.name)]
+    return sorted(folds, key=lambda fold: int(fold.name[5:])) or [path]
+
+
+def _read_run(path: Path) -> TrainedRun:
+    for name in (CONFIG_FILE, WEIGHTS_FILE, MODEL_FILE):
+        if not (path / name).is_file():
+            raise RunError(f"{path}: must be the directory of a finished run, got no {name}; check --run_dir.")
+    file = path / MODEL_FILE
+    try:
+        content = json.loads(file.read_bytes())
+        version, channels, classes = content["schema_version"], content["channel_names"], content["class_names"]
+        if not isinstance(version, int) or not _names(channels, 1) or not _names(classes, 2):
+            raise TypeError
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"{file}: must describe a network with schema_version, channel_names and class_names, got other content; "
+            "restore the file."
+        ) from error
+    if version > MODEL_VERSION:
+        raise RunError(f"{file}: schema version must be at most {MODEL_VERSION}, got {version}; update seg.")
+    return TrainedRun(
+        path=path,
+        config=load_config([path / CONFIG_FILE]),
+        channel_names=tuple(channels),
+        class_names=tuple(classes),
+    )
+
+
+def _names(value: object, least: int) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) >= least
+        and all(isinstance(name, str) for name in value)
+        and len(set(value)) == len(value)
+    )
+
+
+def _disagreements(first: TrainedRun, other: TrainedRun) -> list[str]:
+    pairs = [
+        ("channels", first.channel_names, other.channel_names),
+        ("classes", first.class_names, other.class_names),
+        *((f"data.{name}", getattr(first.config.data, name), getattr(other.config.data, name)) for name in SHARED),
+        ("postprocessing", first.config.postprocessing, other.config.postprocessing),
+    ]
+    return [
+        f"{other.path}: {name} must be those of {first.path} to average both, got {theirs} where that has {ours}; "
+        "predict with each alone, or leave one out."
+        for name, ours, theirs in pairs
+        if ours != theirs
+    ]
+
+
+def load_predictor(
+    runs: Sequence[TrainedRun], *, device: Literal["auto", "cpu", "cuda"], tta: bool, probabilities: bool
+) -> Predictor:
+    """Loads the weights of runs.
+
+    Args:
+        runs: Runs that agree with one another.
+        device: Where to compute.
+        tta: Whether logits are averaged over mirrored copies; else each run does as its configuration says.
+        probabilities: Whether probabilities are kept.
+
+    Returns:
+        The networks, in evaluation mode on the device, and what goes with them.
+
+    Raises:
+        RunError: Weights cannot be used.
+        ConfigError: The device is not there.
+    """
+    # Takes seconds; what is wrong with arguments and run directories is said before.
+    import torch
+
+    from seg.hardware import choose_device, choose_precision
+    from seg.inference import model_from_config
+    from seg.prediction.case import Predictor
+    from seg.prediction.cleaning import cleaning_rules
+    from seg.weights import trained_network
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device must be available, got 'cuda' without a GPU; use auto or cpu.")
+    if tta and not any(run.config.augmentation.spatial.mirror_axes for run in runs):
+        LOG.warning("--tta changes nothing: training mirrored along no axis (augmentation.spatial.mirror_axes).")
+    chosen = choose_device(device)
+    models = []
+    for run in runs:
+        network = trained_network(run.config.network, len(run.channel_names), len(run.class_names), run.path)
+        network.to(device=chosen, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        precision = choose_precision(run.config.training.precision, chosen)
+        models.append(
+            model_from_config(network, run.config, device=chosen, precision=precision, tta=True if tta else None)
+        )
+    return Predictor(
+        models=models,
+        data=runs[0].config.data,
+        channel_names=runs[0].channel_names,
+        class_names=runs[0].class_names,
+        rules=cleaning_rules(runs[0].config.postprocessing, runs[0].class_names),
+        probabilities=probabilities,
+    )
