@@ -1,0 +1,203 @@
+"""The container's files against what they repeat, and the entry that stands before all scripts; no engine needed."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import seg
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py") if path.stem != "__main__")
+ENTRY = ROOT / "scripts" / "__main__.py"
+
+
+def instructions() -> list[tuple[str, str]]:
+    """Reads the Dockerfile as pairs of an instruction and its words."""
+    lines = [line for line in (ROOT / "Dockerfile").read_text().splitlines() if not line.startswith("#")]
+    joined = re.sub(r"\\\n\s*", "", "\n".join(lines))
+    return [(name, words) for line in joined.splitlines() if line for name, _, words in [line.partition(" ")]]
+
+
+def words_of(name: str, found: list[tuple[str, str]] | None = None) -> list[str]:
+    return [words for instruction, words in found or instructions() if instruction == name]
+
+
+def defaults() -> dict[str, str]:
+    return dict(words.split("=", 1) for words in words_of("ARG"))
+
+
+def final_stage() -> list[tuple[str, str]]:
+    found = instructions()
+    start = max(index for index, (name, _) in enumerate(found) if name == "FROM")
+    return found[start:]
+
+
+def services() -> dict[str, Any]:
+    return dict(yaml.safe_load((ROOT / "compose.yaml").read_text())["services"])
+
+
+def call(entry: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(entry), *arguments], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+
+
+def test_the_entry_lists_every_script_with_its_sentence() -> None:
+    done = call(ENTRY.parent)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.split()[0] for line in done.stdout.splitlines()[2:]] == SCRIPTS
+    assert "  train      Train on a data set, then predict, score and draw the held-out cases.\n" in done.stdout
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_the_entry_reaches_every_script(script: str) -> None:
+    done = call(ENTRY.parent, script, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"usage: {script}.py ")
+
+
+def test_an_unknown_command_ends_with_code_2_and_names_those_there_are() -> None:
+    done = call(ENTRY.parent, "trian")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"error: Unknown command 'trian'. Available: {', '.join(SCRIPTS)}.\n"
+
+
+def test_a_new_script_is_reached_with_its_arguments_and_its_exit_code(tmp_path: Path) -> None:
+    shutil.copy(ENTRY, tmp_path)
+    (tmp_path / "ablate.py").write_text('"""Sentence."""\nimport sys\nprint(sys.argv[1:])\nsys.exit(7)\n')
+    (tmp_path / "_shared.py").write_text('"""No command."""\n')
+    done = call(tmp_path, "ablate", "--a b", "", "-c")
+    assert (done.returncode, done.stdout) == (7, "['--a b', '', '-c']\n")
+    assert call(tmp_path, "_shared").stderr == "error: Unknown command '_shared'. Available: ablate.\n"
+
+
+def test_versions_in_the_dockerfile_are_those_of_the_project() -> None:
+    pins = dict(re.findall(r"^(\S+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert defaults()["TORCH_VERSION"] == pins["torch"]
+    assert defaults()["VERSION"] == seg.__version__ == project["version"]
+    assert any("--constraint constraints.txt --requirement" in words for words in words_of("RUN"))
+    required = {re.split(r"[\[<>=]", line)[0] for line in project["dependencies"]}
+    assert required <= pins.keys()
+
+
+def test_the_base_is_a_slim_python_that_the_build_can_replace() -> None:
+    assert re.fullmatch(r"python:3\.11[\w.]*-slim-\w+", defaults()["BASE_IMAGE"])
+    assert {words.split()[0] for words in words_of("FROM")} == {"${BASE_IMAGE}"}
+
+
+def test_the_image_runs_as_nobody_in_particular_and_says_what_it_is() -> None:
+    stage = final_stage()
+    assert words_of("USER", stage) == ["1000:1000"]
+    assert words_of("HEALTHCHECK") == []
+    assert not [words for words in words_of("RUN", stage) if re.search(r"pip|apt", words)]
+    labels = words_of("LABEL", stage)[0]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert f'licenses="{project["license"]}"' in labels
+    assert "Research software. Not a medical device; not for clinical use." in labels
+    for name in ("version", "revision", "source"):
+        assert f"org.opencontainers.image.{name}=" in labels
+
+
+def test_dependencies_come_before_the_source() -> None:
+    copied = words_of("COPY", final_stage())
+    assert [re.match(r"--from=(\w+)", words).group(1) for words in copied] == ["dependencies", "source"]  # type: ignore[union-attr]
+    stage = "".join(f"{name} {words}\n" for name, words in instructions()).split("AS dependencies")[1].split("FROM")[0]
+    assert not re.search(r"^COPY (seg|scripts|configs)", stage, re.MULTILINE)
+
+
+def test_the_build_sees_what_it_copies_and_nothing_else() -> None:
+    copied = {name for words in words_of("COPY") if "--from" not in words for name in words.split()[:-1]}
+    patterns = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and line[0] != "#"]
+    assert patterns[0] == "*"
+    assert {pattern[1:] for pattern in patterns if pattern.startswith("!")} == copied
+    assert copied.isdisjoint({"data", "runs", ".git", ".venv"})
+    assert all((ROOT / name).exists() for name in copied)
+
+
+@pytest.mark.parametrize("name", ["seg", "seg-gpu", "fetch"])
+def test_services_are_shut_in(name: str) -> None:
+    service = services()[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["network_mode"] == ("bridge" if name == "fetch" else "none")
+    assert service["tmpfs"]
+    assert service["build"].get("args", {}).keys() <= defaults().keys()
+
+
+def test_the_gpu_is_a_profile_with_an_image_of_its_own() -> None:
+    cpu, gpu = services()["seg"], services()["seg-gpu"]
+    assert "profiles" not in cpu
+    assert gpu["profiles"] == ["gpu"]
+    assert gpu["image"] != cpu["image"]
+    assert "/cpu" not in gpu["build"]["args"]["TORCH_INDEX"]
+    assert gpu["deploy"]["resources"]["reservations"]["devices"][0]["capabilities"] == ["gpu"]
+
+
+@pytest.fixture(scope="module")
+def same_results() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("same_results", ROOT / ".ci" / "same_results.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def write_results(folder: Path, *, weight: float = 1.0, voxel: int = 1, score: float = 0.5) -> Path:
+    folder.mkdir()
+    torch.save({"schema_version": 1, "network": {"w": torch.tensor([weight])}}, folder / "weights.pt")
+    image = nibabel.Nifti1Image(np.full((2, 2, 2), voxel, np.uint8), np.eye(4))
+    nibabel.save(image, folder / "case.nii.gz")
+    (folder / "evaluation.json").write_text(f'{{"mean_dice": {score}}}\n')
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({}, ""),
+        ({"weight": 1.0 + 2**-23}, "error: weights.pt differs\n"),
+        ({"voxel": 2}, "error: case.nii.gz differs\n"),
+        ({"score": 0.6}, "error: evaluation.json differs\n"),
+    ],
+)
+def test_a_difference_of_one_bit_is_found(
+    change: dict[str, Any],
+    message: str,
+    same_results: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folders = [write_results(tmp_path / "inside", **change), write_results(tmp_path / "outside")]
+    monkeypatch.setattr(sys, "argv", ["same_results.py", *map(str, folders)])
+    assert same_results.main() == (1 if message else 0)
+    assert capsys.readouterr().err == message
+
+
+def test_missing_files_are_found(
+    same_results: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = [write_results(tmp_path / "inside"), write_results(tmp_path / "outside")]
+    (folders[0] / "case.nii.gz").unlink()
+    monkeypatch.setattr(sys, "argv", ["same_results.py", *map(str, folders)])
+    assert same_results.main() == 1
+    assert capsys.readouterr().err == (
+        "error: case.nii.gz is in one folder only\nerror: weights and label maps must be among the files, got none\n"
+    )
