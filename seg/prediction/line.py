@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 import time
@@ -14,6 +15,7 @@ from seg.prediction.case import LoadedCase, PredictedCase, Predictor, finish_cas
 from seg.prediction.manifest import DONE, FAILED, Record
 from seg.prediction.sources import Source
 
+LOG = logging.getLogger(__name__)
 AHEAD = 2
 """Cases that wait between two threads, at most."""
 HELD_BYTES = 1 << 29
@@ -67,9 +69,14 @@ class Line:
         self._predicted: queue.Queue[_Item | None] = queue.Queue(AHEAD)
         self._held = Held()
         self._stopped = threading.Event()
+        self._fault: Exception | None = None
 
     def run(self) -> None:
-        """Deals with all cases; on an interrupt, finishes writing those that are predicted and raises it again."""
+        """Deals with all cases; on an interrupt, finishes writing those that are predicted and raises it again.
+
+        Raises:
+            SegError: Reporting failed, such as for a full disk; all cases have been dealt with.
+        """
         reader = threading.Thread(target=self._read, name="reader", daemon=True)
         writer = threading.Thread(target=self._write, name="writer")
         reader.start()
@@ -81,6 +88,8 @@ class Line:
             self._stopped.set()
             self._predicted.put(None)
             writer.join()
+        if self._fault is not None:
+            raise self._fault
 
     def _read(self) -> None:
         for source in self._sources:
@@ -107,7 +116,10 @@ class Line:
                 item = self._written(item, item.content)
             self._held.add(-item.held)
             assert isinstance(item.content, Record)  # a case is written or has failed
-            self._report(item.source, item.content)
+            try:
+                self._report(item.source, item.content)
+            except Exception as error:  # this thread goes on: the others wait for it
+                self._fault = error
 
     def _written(self, item: _Item, predicted: PredictedCase) -> _Item:
         def write() -> Record:
@@ -136,6 +148,7 @@ def _guarded(source: Source, step: Callable[[], LoadedCase | PredictedCase | Rec
     except SegError as error:
         problems = error.problems
     except Exception as error:
+        LOG.debug("case %s", source.name, exc_info=True)
         reason = f"{type(error).__name__}: {error}".strip(": ").splitlines()[0]
         problems = (f"{source.paths[0]}: must be an image that can be segmented, got '{reason}'; see the image.",)
     return _Item(source, Record(output=source.output.name, status=FAILED, problems=problems))

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 ALL_DONE, SOME_FAILED, ALL_FAILED = 0, 1, 2
+PARTIAL_SECONDS = 60.0
 SAVE_SECONDS = 30.0
 """The manifest is written anew so often, so that a killed run leaves one too."""
 
@@ -53,18 +54,26 @@ def predict(arguments: PredictArguments) -> int:
     ready, skipped = _sorted_out(arguments, sources, models)
     journal = _Journal(begun, sources, skipped, models)
     if ready:
+        from tqdm import tqdm
+
         from seg.prediction.line import Line
 
         predictor = load_predictor(
             runs, device=arguments.device, tta=arguments.tta, probabilities=arguments.probabilities
         )
         journal.describe(predictor, runs, arguments)
-        line = Line(predictor, ready, journal.report)
-        journal.seconds["start_up"] = time.perf_counter() - begun
-        try:
-            line.run()
-        finally:
-            journal.save()
+        with tqdm(total=len(ready), desc="predict", unit="case", disable=None) as bar:
+
+            def report(source: Source, record: Record) -> None:
+                journal.report(source, record)
+                bar.update()
+
+            line = Line(predictor, ready, report)
+            journal.seconds["start_up"] = time.perf_counter() - begun
+            try:
+                line.run()
+            finally:
+                journal.save()
     journal.summarise()
     return journal.exit_code()
 
@@ -88,6 +97,7 @@ def _sorted_out(
             f"{there[0].output}: must be new, got an existing file, one of {len(there)}; add --skip_existing to go on "
             "with the others, --overwrite to replace it, or choose another --output."
         )
+    _remove_partial(sources)
     if arguments.existing == "overwrite":
         return list(sources), []
     skipped = [source for source in there if not arguments.probabilities or source.probabilities.exists()]
@@ -98,6 +108,16 @@ def _sorted_out(
             f"{others[0]} first; choose another --output, or replace them with --overwrite."
         )
     return [source for source in sources if source not in skipped], skipped
+
+
+def _remove_partial(sources: Sequence[Source]) -> None:
+    """Removes what a killed run had begun to write beside its results; a file that still grows is another run's."""
+    prefixes = {f".{source.output.name}." for source in sources}
+    for folder in {path.parent for source in sources for path in (source.output, source.probabilities)}:
+        for entry in folder.iterdir() if folder.is_dir() else ():
+            begun = entry.name.startswith(".") and f"{entry.name.rpartition('.')[0]}." in prefixes
+            if begun and time.time() - entry.stat().st_mtime > PARTIAL_SECONDS:
+                entry.unlink(missing_ok=True)
 
 
 @dataclass(eq=False)
