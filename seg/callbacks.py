@@ -140,6 +140,10 @@ class Checkpoints(Callback):
             self._write(trainer, last)
         except OSError as error:
             raise unwritable(last, error) from error
+        finally:
+            # Left where writing failed or was interrupted; on a full disk they take the room that is missing.
+            for partial in self.folder.glob("*.partial"):
+                partial.unlink(missing_ok=True)
         self._stop_early(trainer)
 
     def _write(self, trainer: pl.Trainer, last: Path) -> None:

@@ -21,6 +21,7 @@ from seg.config import ExperimentConfig
 from seg.data.cases import Dataset
 from seg.data.datamodule import SegmentationData
 from seg.data.splits import Split
+from seg.files import needing_room
 from seg.hardware import choose_device, choose_precision
 from seg.inference import predict_logits
 from seg.losses import build_loss
@@ -89,7 +90,7 @@ def train_fold(
         check_checkpoint(checkpoint)
     records = Records(run_dir)
     data = SegmentationData(config, dataset, split, run_dir / "cache")
-    with _quiet(), _interruptible():
+    with _quiet(), _interruptible(), needing_room(run_dir):
         trainer = _trainer(config, run_dir, device, records)
         trainer.fit(module, data, ckpt_path=str(checkpoint) if resumes else None, weights_only=True)
     save_weights(network, run_dir)

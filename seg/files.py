@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
@@ -11,6 +12,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from seg.errors import RunError
+
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
+"""Errors that writing alone has: no space, no quota, file too large, read-only disk."""
 
 
 @contextmanager
@@ -53,6 +57,24 @@ def write_bytes(path: Path, content: bytes) -> None:
 def unwritable(path: Path, error: OSError) -> RunError:
     """Returns the error of a file that could not be written."""
     return RunError(f"{path}: must be writable, got '{error.strerror}'; free space or choose another folder.")
+
+
+@contextmanager
+def needing_room(path: Path) -> Iterator[None]:
+    """Gives what other libraries write within the block the sentence of a full disk.
+
+    Args:
+        path: Named where the error names no file.
+
+    Raises:
+        RunError: There is no room for a file.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise unwritable(Path(error.filename2 or error.filename or path), error) from error
 
 
 def write_text(path: Path, text: str) -> None:

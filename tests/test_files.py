@@ -9,7 +9,7 @@ import pytest
 
 from seg import files
 from seg.errors import RunError
-from seg.files import unwritable, write_bytes, write_json, write_text
+from seg.files import needing_room, unwritable, write_bytes, write_json, write_text
 
 
 def names(folder: Path) -> list[str]:
@@ -110,3 +110,13 @@ def test_permission_denied_is_named_for_every_user(tmp_path, monkeypatch):
 def test_the_error_of_an_unwritable_file():
     error = unwritable(Path("/there/file"), OSError(errno.EROFS, "Read-only file system"))
     assert str(error) == message("/there/file", "Read-only file system")
+
+
+def test_a_full_disk_has_one_sentence_whoever_writes(tmp_path):
+    full = (errno.ENOSPC, "No space left on device")
+    for names, named in (((), tmp_path), (("a",), "a"), (("a", None, "b"), "b")):  # copying from a to b, b has no room
+        with pytest.raises(RunError) as caught, needing_room(tmp_path):
+            raise OSError(*full, *names)
+        assert caught.value.problems == (message(named, full[1]),)
+    with pytest.raises(FileNotFoundError), needing_room(tmp_path):
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "scan.nii.gz")

@@ -60,6 +60,7 @@ def test_intensity_does_not_move_labels(batch: tuple[Tensor, Tensor]) -> None:
     image, label = augment(*batch, still, generator=at(0, 0))
     assert torch.equal(label, batch[1])
     assert not torch.equal(image, batch[0])
+    assert not torch.equal(image, augment(*batch, still, generator=at(0, 2))[0])
 
 
 def test_geometry_is_the_same_whatever_the_intensities(batch: tuple[Tensor, Tensor]) -> None:

@@ -1,0 +1,159 @@
+"""Other layouts than MSD, from their files to scores, by the commands alone."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+Script = Callable[..., Any]
+Array = npt.NDArray[Any]
+SHAPE = (12, 14, 10)
+IGNORED = 3
+
+
+def case(seed: int, *, shape: tuple[int, int, int] = SHAPE) -> tuple[Array, Array]:
+    """An image of a box with a corner in it, and its label map."""
+    random = np.random.default_rng(seed)
+    label = np.zeros(shape, dtype=np.uint8)
+    x, y = random.integers(2, 5, 2)
+    label[x : x + 5, y : y + 5, 1:-1] = 1
+    label[x : x + 2, y : y + 2, 2:-2] = 2
+    return (label * 3 + random.normal(0, 1, shape)).astype(np.float32), label
+
+
+def save(path: Path, array: Array, spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(array, np.diag([*spacing_mm, 1.0])), path)
+
+
+def load(path: Path) -> Array:
+    return np.asarray(nib.load(path).dataobj)
+
+
+def write_manifest(root: Path) -> Path:
+    """Six cases of four patients; labels stored as floats, a slab of each ignored."""
+    lines = ["image,label,id,patient"]
+    for index, patient in enumerate("aabbcd"):
+        image, label = case(index)
+        label[:, :, 4] = IGNORED
+        save(root / "scans" / f"{index}.nii.gz", image)
+        save(root / "truth" / f"scan_{patient}_{index}.nii.gz", label.astype(np.float32))
+        lines.append(f"scans/{index}.nii.gz,truth/scan_{patient}_{index}.nii.gz,scan_{patient}_{index},{patient}")
+    (root / "manifest.csv").write_text("\n".join(lines) + "\n")
+    meaning = {"labels": {"background": 0, "box": 1, "corner": 2, "ignore": IGNORED}, "channel_names": ["T1"]}
+    (root / "manifest.json").write_text(json.dumps(meaning))
+    return root
+
+
+def dice(prediction: Array, label: Array, value: int) -> float:
+    known = label != IGNORED
+    one, two = (prediction == value)[known], (label == value)[known]
+    return float(2 * (one & two).sum() / (one.sum() + two.sum()))
+
+
+def test_a_manifest_with_patients_an_ignore_label_and_float_labels(
+    script: Script, tiny_file: Path, tmp_path: Path
+) -> None:
+    root, run_dir, folders = write_manifest(tmp_path / "set"), tmp_path / "run", tmp_path / "folders"
+    length = ("--training.steps", 30, "--training.validate_every", 30, "--training.ema_decay", 0.5)
+    argv = ("--config", tiny_file, "--data.root", root, "--run_dir", run_dir, "--optimizer.learning_rate", 0.02)
+    ended = script("train", *argv, *length)
+    assert ended.code == 0, ended.err
+    rows = list(csv.DictReader((run_dir / "cases.csv").open()))
+    scored = {row["case_id"] for row in rows}
+    patients = [{"a": 2, "b": 2}.get(patient, 1) for patient in {name.split("_")[1] for name in scored}]
+    assert sum(patients) == len(scored), "a patient lies on both sides"
+    assert max(float(row["dice"]) for row in rows) > 0.3  # it did learn, so what follows is no comparison of zeros
+    for row in rows:
+        prediction = load(run_dir / "predictions" / f"{row['case_id']}.nii.gz")
+        label = load(root / "truth" / f"{row['case_id']}.nii.gz")
+        expected = dice(prediction, label, {"box": 1, "corner": 2}[row["class_name"]])
+        assert float(row["dice"]) == pytest.approx(expected, abs=1e-6)
+
+    # The same scores come from the files alone, for a run directory and for two folders.
+    again = script("evaluate", "--run_dir", run_dir, "--output", folders / "again")
+    assert again.code == 0, again.err
+    folders.mkdir(exist_ok=True)
+    for name in scored:
+        (folders / "labels").mkdir(exist_ok=True)
+        shutil.copy(root / "truth" / f"{name}.nii.gz", folders / "labels")
+    two = ("--predictions", run_dir / "predictions", "--labels", folders / "labels", "--output", folders / "two")
+    meaning = ("--class_names", "box,corner", "--ignore_label", IGNORED, "--patient_pattern", "scan_(.)_")
+    compared = script("evaluate", *two, *meaning)
+    assert compared.code == 0, compared.err
+    assert f"results: {folders / 'two'}\n" in compared.out
+    own, other, third = (
+        json.loads((folder / "evaluation.json").read_text()) for folder in (run_dir, folders / "again", folders / "two")
+    )
+    assert own == other
+    assert third["mean_dice"] == own["mean_dice"]
+    assert third["classes"] == own["classes"]
+    # Without the meaning of 3 it is a class like any other.
+    plain = script("evaluate", *two[:-1], folders / "plain")
+    assert plain.code == 0, plain.err
+    assert "class_3" in plain.out
+    refused = script("evaluate", *two[:-1], folders / "refused", "--class_names", "box,corner")
+    assert refused.code == 2
+    assert len(refused.err.splitlines()) == len(scored)
+    assert "holds values 3, but classes are 0 to 2; declare these classes or relabel the file." in refused.err
+    assert not (folders / "refused" / "evaluation.json").exists()
+
+
+def write_nnunet(root: Path) -> Path:
+    """Six cases with two channels, the label seen in the second alone, 1.5 x 1.5 x 8 mm."""
+    for index in range(6):
+        image, label = case(index, shape=(24, 20, 6))
+        noise = np.random.default_rng(50 + index).normal(size=image.shape).astype(np.float32)
+        for channel, array in enumerate((noise, image)):
+            save(root / "imagesTr" / f"scan_{index}_000{channel}.nii.gz", array, (1.5, 1.5, 8.0))
+        save(root / "labelsTr" / f"scan_{index}.nii.gz", label, (1.5, 1.5, 8.0))
+    description = {
+        "channel_names": {"0": "T1", "1": "T2"},
+        "labels": {"background": 0, "box": 1, "corner": 2},
+        "numTraining": 6,
+        "file_ending": ".nii.gz",
+    }
+    (root / "dataset.json").write_text(json.dumps(description))
+    return root
+
+
+def test_a_plan_for_thin_volumes_of_two_channels_trains(script: Script, tmp_path: Path) -> None:
+    root, plan, run_dir = write_nnunet(tmp_path / "Dataset001_Thin"), tmp_path / "plan.yaml", tmp_path / "run"
+    planned = script("plan", "--data.root", root, "--output", plan)
+    assert (planned.code, planned.out) == (0, f"configuration: {plan}\n")
+    assert "scale_axes: [0, 1]" in plan.read_text()
+    # Its length alone is changed: a thousand steps take longer than a test may.
+    length = ("--training.steps", 2, "--training.validate_every", 1, "--optimizer.warmup_steps", 0)
+    trained = script("train", "--config", plan, "--run_dir", run_dir, "--training.progress", "false", *length)
+    assert trained.code == 0, trained.err
+    model = json.loads((run_dir / "model.json").read_text())
+    assert (model["channel_names"], model["class_names"]) == (["T1", "T2"], ["background", "box", "corner"])
+    predictions = sorted((run_dir / "predictions").iterdir())
+    assert len(predictions) == json.loads((run_dir / "evaluation.json").read_text())["num_cases"]
+    written = nib.load(predictions[0])
+    assert written.shape == (24, 20, 6)
+    np.testing.assert_allclose(written.affine, np.diag([1.5, 1.5, 8.0, 1.0]))
+
+
+def test_a_folder_that_is_no_data_set_is_named_by_each_command(script: Script, tiny_file: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for argv in (
+        ("train", "--config", tiny_file, "--data.root", empty, "--run_dir", tmp_path / "run"),
+        ("plan", "--data.root", empty),
+        ("evaluate", "--run_dir", empty),
+        ("evaluate", "--predictions", empty, "--labels", empty),
+    ):
+        ended = script(*argv)
+        assert (ended.code, ended.out) == (2, "")
+        assert ended.err.startswith(f"error: {empty}")
+    assert not (tmp_path / "run").exists()
