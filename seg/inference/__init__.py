@@ -2,8 +2,8 @@
 
 from seg.inference.grid import Grid, Options, Prepared, Segmentation
 from seg.inference.model import Model, autocast, model_from_config
-from seg.inference.segment import segment
 from seg.inference.sliding import predict_logits
+from seg.inference.sweep import segment
 
 __all__ = [
     "Grid",

@@ -16,6 +16,7 @@ from seg.errors import RunError
 from seg.inference.cells import Cuts, Front, cell_cuts
 from seg.inference.gather import Gather, thin_cuts
 from seg.inference.grid import Options, Prepared, Segmentation
+from seg.inference.heap import EVERY, trim_heap
 from seg.inference.model import Model
 from seg.inference.resampling import Resampling
 from seg.inference.target import LabelMap
@@ -107,15 +108,14 @@ class _Sweep:
         self.plans = [model.windows(prepared.image.shape[1:]) for model in models]
         self.seconds = {"network": 0.0, "sums": 0.0, "labels": 0.0}
         self.most_bytes = 0
+        self.resident = False
 
     def run(self) -> Segmentation:
         """Visits all windows."""
         labels: LabelMap | None = None
         classes = 0
-        for model, starts in self._passes():
-            with self._timed("network"):
-                crops = [self.plans[model].crop(self.prepared.image, start) for start in starts]
-                logits = self.models[model].logits(torch.stack(crops)).to(self.device)
+        for count, (model, starts) in enumerate(self._passes(), start=1):
+            logits = self._forward(model, starts)
             if labels is None:
                 classes = logits.shape[1]
                 labels, front, gather = self._begin(classes)
@@ -125,6 +125,9 @@ class _Sweep:
                     f"model {model + 1}; average models of one task only."
                 )
             self._merge(front, gather, model, starts, logits)
+            del logits  # before the next ones are made
+            if count % EVERY == 0 and not self.resident:
+                trim_heap()
         assert labels is not None  # a volume has a window
         return Segmentation(
             labels=labels.labels,
@@ -132,6 +135,11 @@ class _Sweep:
             seconds=self.seconds,
             held_mib=self.most_bytes / MIB,
         )
+
+    def _forward(self, model: int, starts: Sequence[Triple]) -> Tensor:
+        with self._timed("network"):
+            crops = [self.plans[model].crop(self.prepared.image, start) for start in starts]
+            return self.models[model].logits(torch.stack(crops)).to(self.device)
 
     def _merge(self, front: Front, gather: Gather, model: int, starts: Sequence[Triple], logits: Tensor) -> None:
         with torch.inference_mode():
@@ -150,7 +158,8 @@ class _Sweep:
         resampling = Resampling((x, y, z), prepared.affine, labels.shape, labels.affine)
         cuts: Cuts = ([0, x], [0, y], [0, z])
         base = cuts
-        if 4 * x * y * z * classes * len(self.models) > self.options.resident_mib * MIB:
+        self.resident = 4 * x * y * z * classes * len(self.models) <= self.options.resident_mib * MIB
+        if not self.resident:
             base = cuts = cell_cuts(self.plans)
             if not resampling.same and resampling.straight:
                 cuts = thin_cuts(cuts, self.plans[0].sweep()[0])
