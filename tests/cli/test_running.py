@@ -59,7 +59,7 @@ def test_announcements_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == ("", "cache: memory\nwarning: left out: a\n")
 
 
-@pytest.mark.parametrize("script", ["train", "evaluate", "plan"])
+@pytest.mark.parametrize("script", ["train", "evaluate", "plan", "predict"])
 def test_help_imports_nothing_heavy(script: str) -> None:
     probe = (
         "import runpy, sys\n"

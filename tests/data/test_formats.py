@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import importlib.util
+
+import numpy as np
+import pytest
+
+from seg.data.formats import DICOM, META, NRRD, format_of
+from seg.data.images import read_image
+from seg.errors import DataError
+
+sitk = pytest.importorskip("SimpleITK", reason="writes files with SimpleITK; pip install SimpleITK")
+
+SHAPE = (9, 7, 5)
+DIRECTION = (0.0, -1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0)
+
+
+def image():
+    """An image of SimpleITK, and its voxels (X, Y, Z)."""
+    array = np.random.default_rng(0).integers(0, 500, SHAPE).astype(np.int16)
+    made = sitk.GetImageFromArray(np.ascontiguousarray(array.transpose()))
+    made.SetSpacing((0.5, 1.5, 3.0))
+    made.SetOrigin((10.0, -20.0, 30.0))
+    made.SetDirection(DIRECTION)
+    return made, array
+
+
+def needs(*packages):
+    if not any(importlib.util.find_spec(package) for package in packages):
+        pytest.skip(f"needs {' or '.join(packages)}")
+
+
+def check(path):
+    """Voxel values lie where SimpleITK puts them in space; ITK counts in LPS."""
+    made, array = image()
+    read = read_image([path], ("CT",))
+    for index in ((0, 0, 0), (8, 6, 4), (3, 5, 1)):
+        lps = np.array(made.TransformIndexToPhysicalPoint(index))
+        place = np.linalg.solve(read.affine, [-lps[0], -lps[1], lps[2], 1])[:3]
+        assert read.array[(0, *np.rint(place).astype(int))] == array[index]
+        own = np.linalg.solve(read.geometry.affine, [-lps[0], -lps[1], lps[2], 1])[:3]
+        assert (np.rint(own) >= 0).all()
+        assert (np.rint(own) < read.geometry.shape).all()
+    assert (np.diag(read.affine)[:3] > 0).all()  # axes are RAS
+
+
+def test_nrrd(tmp_path):
+    needs("nrrd", "itk")
+    sitk.WriteImage(image()[0], str(tmp_path / "a.nrrd"))
+    check(tmp_path / "a.nrrd")
+
+
+@pytest.mark.parametrize("ending", [".mha", ".mhd"])
+def test_meta_image(tmp_path, ending):
+    needs("itk")
+    sitk.WriteImage(image()[0], str(tmp_path / f"a{ending}"))
+    check(tmp_path / f"a{ending}")
+
+
+def write_series(folder):
+    folder.mkdir()
+    made, _ = image()
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    common = {"0020|000e": "1.2.3.4", "0008|0060": "MR", "0020|0037": "0\\1\\0\\-1\\0\\0", "0018|0050": "3.0"}
+    for z in range(SHAPE[2]):
+        part = made[:, :, z]
+        origin = made.TransformIndexToPhysicalPoint((0, 0, z))
+        tags = {
+            **common,
+            "0020|0032": "\\".join(map(str, origin)),
+            "0020|0013": str(z),
+            "0008|0018": f"1.2.3.4.{z + 1}",
+        }
+        for tag, value in tags.items():
+            part.SetMetaData(tag, value)
+        writer.SetFileName(str(folder / f"slice_{(z * 3) % 5}.dcm"))
+        writer.Execute(part)
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_series_of_dicom_slices(tmp_path):
+    needs("pydicom", "itk")
+    folder = write_series(tmp_path / "series")
+    assert format_of(folder) is DICOM
+    check(folder)
+
+
+def test_the_package_that_is_missing_is_named(tmp_path, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in ("nrrd", "itk") else find(name))
+    (tmp_path / "a.nrrd").write_text("NRRD0004\n")
+    with pytest.raises(DataError) as caught:
+        read_image([tmp_path / "a.nrrd"], ("CT",))
+    assert str(caught.value) == (
+        f"{tmp_path / 'a.nrrd'}: a package that reads NRRD must be installed, got none; pip install pynrrd or itk, "
+        "or convert the file to NIfTI."
+    )
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    needs("nrrd", "itk")
+    (tmp_path / "a.nrrd").write_text("no header")
+    with pytest.raises(DataError) as caught:
+        read_image([tmp_path / "a.nrrd"], ("CT",))
+    assert str(caught.value).startswith(f"{tmp_path / 'a.nrrd'}: must be a readable NRRD image, got '")
+
+
+def test_kinds_are_known_by_ending(tmp_path):
+    assert format_of(tmp_path / "a.NRRD") is NRRD
+    assert format_of(tmp_path / "a.mha") is META
+    assert format_of(tmp_path / "a.nii.gz") is None
+    assert format_of(tmp_path) is None

@@ -1,0 +1,71 @@
+"""Run directories of untrained networks, and scans for them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from seg.cli import dump_config
+from seg.config import DataConfig, ExperimentConfig, NetworkConfig, PatchConfig, TrainingConfig
+from seg.networks.initialisation import initialise
+from seg.weights import network_from_config, save_weights
+
+CONFIG = ExperimentConfig(
+    name="tiny",
+    data=DataConfig(root="nowhere"),
+    patches=PatchConfig(size=(8, 8, 8)),
+    network=NetworkConfig(channels=(4, 8), strides=((1, 1, 1), (2, 2, 2)), kernel_sizes=((3, 3, 3), (3, 3, 3))),
+    training=TrainingConfig(precision="fp32", progress=False),
+)
+
+
+def write_run(
+    folder: Path,
+    *,
+    config: ExperimentConfig = CONFIG,
+    channels: tuple[str, ...] = ("MRI",),
+    classes: tuple[str, ...] = ("background", "left", "right"),
+    seed: int = 0,
+) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(dump_config(replace(config, seed=seed)))
+    description = {"schema_version": 1, "channel_names": list(channels), "class_names": list(classes)}
+    (folder / "model.json").write_text(json.dumps(description))
+    network = network_from_config(config.network, len(channels), len(classes))
+    initialise(network, seed)
+    with torch.no_grad():  # without which an untrained head may give one class alone
+        for parameter in network.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed)) * 0.1)
+    save_weights(network, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> ExperimentConfig:
+    return CONFIG
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> Callable[..., Path]:
+    def make(name: str = "run", **changes: object) -> Path:
+        return write_run(tmp_path / name, **changes)  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture
+def write_scan() -> Callable[..., Path]:
+    def write(path: Path, *, seed: int = 0, shape: tuple[int, ...] = (12, 10, 9), affine: object = None) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        array = np.random.default_rng(seed).normal(0, 100, shape).astype(np.int16)
+        nib.save(nib.Nifti1Image(array, np.diag([1.0, 2.0, 1.5, 1.0]) if affine is None else affine), path)
+        return path
+
+    return write

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import replace
+
+import pytest
+import torch
+
+from seg.config import AugmentationConfig, SpatialConfig
+from seg.errors import ConfigError, RunError, SegError
+from seg.prediction.loading import load_predictor, read_runs
+
+
+def problem(*run_dirs, load=False):
+    with pytest.raises(SegError) as caught:
+        runs = read_runs(run_dirs)
+        load_predictor(runs, device="cpu", tta=False, probabilities=False)
+    return str(caught.value)
+
+
+def test_the_networks_are_those_of_the_run_directories(make_run):
+    runs = read_runs([make_run("a"), make_run("b", seed=1)])
+    predictor = load_predictor(runs, device="cpu", tta=False, probabilities=True)
+    assert len(predictor.models) == 2
+    for run, model in zip(runs, predictor.models, strict=True):
+        saved = torch.load(run.path / "checkpoints" / "weights.pt", weights_only=True)["network"]
+        assert all(torch.equal(value, saved[name]) for name, value in model.network.state_dict().items())
+        assert not model.network.training
+    assert (predictor.channel_names, predictor.class_names) == (("MRI",), ("background", "left", "right"))
+    description = runs[1].description()
+    content = (runs[1].path / "checkpoints" / "weights.pt").read_bytes()
+    assert description == {"name": "tiny", "run": "b", "weights_sha256": hashlib.sha256(content).hexdigest()}
+
+
+def test_a_directory_of_folds_stands_for_all_of_them(make_run, tmp_path):
+    for fold in (0, 1, 10, 2):
+        make_run(f"cv/fold_{fold}")
+    assert [run.path.name for run in read_runs([tmp_path / "cv"])] == ["fold_0", "fold_1", "fold_2", "fold_10"]
+
+
+def test_mirroring_is_along_the_axes_of_training(make_run, tiny_config, caplog):
+    mirrored = replace(tiny_config, augmentation=AugmentationConfig(spatial=SpatialConfig(mirror_axes=(0, 2))))
+    runs = read_runs([make_run("a", config=mirrored)])
+    for tta, axes in ((False, ()), (True, (0, 2))):
+        assert load_predictor(runs, device="cpu", tta=tta, probabilities=False).models[0].mirror_axes == axes
+    load_predictor(read_runs([make_run("b")]), device="cpu", tta=True, probabilities=False)
+    assert "--tta changes nothing: training mirrored along no axis" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "checkpoints/weights.pt", "model.json"])
+def test_an_unfinished_run_is_refused(make_run, name):
+    run_dir = make_run()
+    (run_dir / name).unlink()
+    assert problem(run_dir) == f"{run_dir}: must be the directory of a finished run, got no {name}; check --run_dir."
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "{}", '{"schema_version": 1, "channel_names": "MRI", "class_names": ["a", "b"]}'],
+)
+def test_a_description_that_cannot_be_read_is_refused(make_run, content):
+    run_dir = make_run()
+    (run_dir / "model.json").write_text(content)
+    assert "must describe a network with schema_version, channel_names and class_names" in problem(run_dir)
+
+
+def test_a_newer_description_is_refused(make_run):
+    run_dir = make_run()
+    content = json.loads((run_dir / "model.json").read_text()) | {"schema_version": 2}
+    (run_dir / "model.json").write_text(json.dumps(content))
+    assert "schema version must be at most 1, got 2; update seg." in problem(run_dir)
+
+
+def test_weights_of_another_task_are_refused(make_run):
+    run_dir, other = make_run(), make_run("other", classes=("background", "a", "b", "c"))
+    os.replace(other / "checkpoints" / "weights.pt", run_dir / "checkpoints" / "weights.pt")
+    text = problem(run_dir)
+    assert text.startswith(
+        f"{run_dir}/checkpoints/weights.pt: weights must fit the network of config.yaml and model.json"
+    )
+    assert "must have shape (3, 4, 1, 1, 1), got shape (4, 4, 1, 1, 1); the file belongs to another run" in text
+
+
+class Evil:
+    def __reduce__(self):
+        return os.mkdir, ("executed",)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "pickle", "text"])
+def test_damaged_and_hostile_weights_are_refused_and_not_run(make_run, tmp_path, monkeypatch, damage):
+    monkeypatch.chdir(tmp_path)
+    run_dir = make_run()
+    path = run_dir / "checkpoints" / "weights.pt"
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:-2000])
+    elif damage == "pickle":
+        torch.save({"schema_version": 1, "network": {"a": Evil()}}, path)
+    else:
+        path.write_text("weights")
+    text = problem(run_dir)
+    assert text.startswith(f"{path}: must be a whole weights file of this project, tensors alone, got ")
+    assert text.endswith("; nothing in it was run; copy it again or train anew.")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_runs_that_cannot_be_averaged_are_refused(make_run, tiny_config):
+    first = make_run("a")
+    spaced = replace(tiny_config, data=replace(tiny_config.data, spacing_mm=(1.0, 1.0, 1.0)))
+    others = [make_run("b", channels=("CT",)), make_run("c", classes=("background", "x")), make_run("d", config=spaced)]
+    remedy = "; predict with each alone, or leave one out."
+    assert problem(first, *others).splitlines() == [
+        f"{others[0]}: channels must be those of {first} to average both, got ('CT',) where that has ('MRI',){remedy}",
+        f"{others[1]}: classes must be those of {first} to average both, got ('background', 'x') where that has "
+        f"('background', 'left', 'right'){remedy}",
+        f"{others[2]}: data.spacing_mm must be those of {first} to average both, got (1.0, 1.0, 1.0) where that has "
+        f"None{remedy}",
+    ]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_named(make_run):
+    with pytest.raises(ConfigError, match="--device must be available, got 'cuda' without a GPU; use auto or cpu"):
+        load_predictor(read_runs([make_run()]), device="cuda", tta=False, probabilities=False)
+
+
+def test_errors_of_the_file_system_are_run_errors(tmp_path):
+    with pytest.raises(RunError):
+        read_runs([tmp_path / "none"])

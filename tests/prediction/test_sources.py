@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from seg.errors import ConfigError, DataError
+from seg.prediction.sources import find_sources
+
+
+def touch(folder: Path, *names: str) -> list[Path]:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return [folder / name for name in names]
+
+
+def found(input_path: Path, output: Path) -> dict[str, list[str]]:
+    """Names of the files of each case, by the name of its result."""
+    sources = find_sources(input_path, output)
+    assert all(source.output.parent == output for source in sources)
+    return {source.output.name: [path.name for path in source.paths] for source in sources}
+
+
+def test_a_folder_is_its_cases(tmp_path: Path) -> None:
+    touch(tmp_path / "in", "b.nii.gz", "a.nii", "c.mha", ".hidden.nii.gz", "notes.md", "predictions.json")
+    assert found(tmp_path / "in", tmp_path / "out") == {
+        "a.nii.gz": ["a.nii"],
+        "b.nii.gz": ["b.nii.gz"],
+        "c.nii.gz": ["c.mha"],
+    }
+
+
+def test_files_numbered_from_0000_are_channels_of_one_case(tmp_path: Path) -> None:
+    names = ["x_0000.nii.gz", "x_0001.nii.gz", "y_0000.nii.gz", "scan_2021.nii.gz", "hippocampus_001.nii.gz"]
+    touch(tmp_path / "in", *names)
+    assert found(tmp_path / "in", tmp_path / "out") == {
+        "hippocampus_001.nii.gz": ["hippocampus_001.nii.gz"],
+        "scan_2021.nii.gz": ["scan_2021.nii.gz"],
+        "x.nii.gz": ["x_0000.nii.gz", "x_0001.nii.gz"],
+        "y.nii.gz": ["y_0000.nii.gz"],
+    }
+    assert found(tmp_path / "in" / "x_0000.nii.gz", tmp_path / "out") == {
+        "x.nii.gz": ["x_0000.nii.gz", "x_0001.nii.gz"]
+    }
+
+
+def test_a_file_goes_to_a_file_or_into_a_folder(tmp_path: Path) -> None:
+    (path,) = touch(tmp_path, "scan.nii")
+    (source,) = find_sources(path, tmp_path / "labels.nii.gz")
+    assert (source.name, source.output) == ("scan", tmp_path / "labels.nii.gz")
+    assert source.probabilities == tmp_path / "probabilities" / "labels.nii.gz"
+    (source,) = find_sources(path, tmp_path / "new")
+    assert source.output == tmp_path / "new" / "scan.nii.gz"
+
+
+def test_a_list_names_cases_relative_to_itself(tmp_path: Path) -> None:
+    (tmp_path / "lists").mkdir()
+    listed = tmp_path / "lists" / "today.txt"
+    listed.write_text("# two\n../a/x.nii.gz\n\n../a/y_0000.nii ; ../b/pet.nii\n")
+    sources = find_sources(listed, tmp_path / "out")
+    assert [source.output for source in sources] == [tmp_path / "out" / "x.nii.gz", tmp_path / "out" / "y.nii.gz"]
+    assert [path.resolve() for path in sources[1].paths] == [tmp_path / "a" / "y_0000.nii", tmp_path / "b" / "pet.nii"]
+
+
+def test_a_folder_of_slices_is_one_case(tmp_path: Path) -> None:
+    series = tmp_path / "in" / "series"
+    series.mkdir(parents=True)
+    (series / "IM0001").write_bytes(bytes(128) + b"DICM")
+    touch(tmp_path / "in", "other/readme.txt")
+    assert found(tmp_path / "in", tmp_path / "out") == {"series.nii.gz": ["series"]}
+    assert found(series, tmp_path / "out") == {"series.nii.gz": ["series"]}
+
+
+def message(input_path: Path, output: Path) -> str:
+    with pytest.raises((ConfigError, DataError)) as caught:
+        find_sources(input_path, output)
+    return str(caught.value)
+
+
+def test_results_never_fall_on_inputs(tmp_path: Path) -> None:
+    (path,) = touch(tmp_path, "in/a.nii.gz")
+    folder = path.parent
+    (tmp_path / "link").symlink_to(folder)
+    for output in (folder, tmp_path / "link", folder / ".." / "in"):
+        expected = f"--output must be another folder than that of the inputs, got {output} for both."
+        assert message(folder, output) == expected
+    assert message(path, path) == f"--output must be another file than --input, got {path} for both."
+    assert message(path, folder) == f"--output must be another file than --input, got {path} for both."
+    (tmp_path / "list.txt").write_text("in/a.nii.gz\n")
+    assert "must be another folder than that of the inputs" in message(tmp_path / "list.txt", folder)
+
+
+def test_results_never_fall_on_one_another(tmp_path: Path) -> None:
+    a, b = touch(tmp_path / "in", "a.nii", "a.nii.gz")
+    assert message(tmp_path / "in", tmp_path / "out") == (
+        f"inputs must have different names, got {a} and {b} for {tmp_path / 'out' / 'a.nii.gz'}; rename one or predict it "
+        "by itself."
+    )
+
+
+def test_what_is_no_input_or_no_output_is_said(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert "which does not exist" in message(tmp_path / "none", out)
+    (tmp_path / "empty").mkdir()
+    assert "or folders of DICOM slices, got none; check --input." in message(tmp_path / "empty", out)
+    a, jpeg, listed = touch(tmp_path, "in/a.nii.gz", "a.jpg", "list.txt")
+    assert f"got {jpeg}; convert it." in message(jpeg, out)
+    assert "must name at least one image" in message(listed, out)
+    listed.write_text("..\n")
+    assert message(listed, out) == f"{listed}: each line must name files, got '..'; correct the line."
+    assert message(a.parent, tmp_path / "b.nii.gz") == (
+        f"--output must be a folder where --input is a folder or a list, got {tmp_path / 'b.nii.gz'}."
+    )
+    assert message(a, tmp_path / "b.mha").endswith("label maps are NIfTI.")
+    assert message(a, jpeg).startswith("--output must be a file ending in .nii.gz or .nii, or a folder, got the file")
