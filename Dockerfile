@@ -56,18 +56,19 @@ ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/seg PYTHONDONTWRITEBYTECODE=1 PYTHONUNB
 RUN mkdir -p /in /out && chown 1000:1000 /out
 COPY --from=source /seg /seg
 WORKDIR /seg
-USER 1000:1000
 # Ctrl-C and `docker stop` end a job the same way: at once, with whole files only.
 STOPSIGNAL SIGINT
-# Last, since they change with every revision.
+ENTRYPOINT ["python", "/seg/scripts"]
+CMD ["--help"]
+# Last, since it changes with every revision. The file is what a run's environment.json names.
 ARG VERSION=0.1.0
-ARG REVISION=unknown
+ARG REVISION=
 ARG SOURCE_URL=unknown
+RUN echo "${REVISION}" > REVISION
+USER 1000:1000
 LABEL org.opencontainers.image.title="seg" \
       org.opencontainers.image.description="3-D U-Nets for medical image segmentation. Research software. Not a medical device; not for clinical use." \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.source="${SOURCE_URL}"
-ENTRYPOINT ["python", "/seg/scripts"]
-CMD ["--help"]

@@ -15,6 +15,8 @@ import torch
 from seg.errors import ConfigError
 
 LOG = logging.getLogger(__name__)
+REVISION_FILE = Path(__file__).parents[1] / "REVISION"
+"""Where an image keeps its revision, as the build was told it: there is neither git nor a checkout inside."""
 PACKAGES = ("torch", "monai", "pytorch-lightning", "nibabel", "numpy", "scipy")
 
 
@@ -72,7 +74,9 @@ def _processor() -> str:
 
 
 def _revision() -> str | None:
-    """Git revision of the code, with a mark where files differ from it; None outside a checkout."""
+    """Git revision of the code, with a mark where files differ from it; None outside a checkout and an image."""
+    if REVISION_FILE.is_file():
+        return REVISION_FILE.read_text(encoding="utf-8").strip() or None
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)

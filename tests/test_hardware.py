@@ -127,3 +127,11 @@ def test_code_outside_a_checkout_has_no_revision(monkeypatch):
         hardware.subprocess, "run", lambda *args, **kwargs: subprocess.CompletedProcess(args, 128, "", "fatal")
     )
     assert environment(CPU, "fp32")["revision"] is None
+
+
+def test_an_image_keeps_its_revision_in_a_file(monkeypatch, tmp_path):
+    monkeypatch.setattr(hardware, "REVISION_FILE", tmp_path / "REVISION")
+    (tmp_path / "REVISION").write_text("0123456789ab\n")
+    assert environment(CPU, "fp32")["revision"] == "0123456789ab"
+    (tmp_path / "REVISION").write_text("\n")
+    assert environment(CPU, "fp32")["revision"] is None
