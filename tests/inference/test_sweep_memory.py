@@ -1,0 +1,137 @@
+"""What a sweep holds, how it chooses windows, and what it does where memory is short."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from seg.errors import RunError
+from seg.inference import Grid, Model, Options, Prepared, segment
+
+STREAMED = Options(resident_mib=0.0)
+
+
+def network(classes=3, channels=2, seed=0):
+    """A network whose output at a voxel depends on its neighbours and on the place in the window."""
+    torch.manual_seed(seed)
+    layers = nn.Sequential(
+        nn.Conv3d(channels, 4, 3, padding=1), nn.InstanceNorm3d(4), nn.LeakyReLU(), nn.Conv3d(4, classes, 3, padding=1)
+    )
+    return layers.eval()
+
+
+def image(*shape, channels=2):
+    torch.manual_seed(1)
+    return torch.randn(channels, *shape)
+
+
+def on_own_grid(volume):
+    return Prepared(volume, np.eye(4), Grid(tuple(volume.shape[1:]), np.eye(4)))
+
+
+def test_what_is_held_does_not_grow_with_the_length_of_the_sweep():
+    model = Model(network=network(5), window=(8, 8, 8))
+    lengths = (28, 56, 84)
+    for target in (1.0, 0.7):
+        held = []
+        for length in lengths:
+            shape = (math.ceil(length / target), 8, 16)
+            prepared = Prepared(image(length, 8, 16), np.eye(4), Grid(shape, np.diag([target, 1, 1, 1])))
+            held.append(segment([model], prepared, STREAMED).held_mib * 2**20 / 4)
+        assert held[0] == held[1] == held[2]
+        # Half a window of rows is carried, with a weight beside the classes; a window's band comes on top.
+        carried = 4 * 8 * 16 * 6
+        band = 8 * 8 * 16 * 6
+        assert held[0] <= carried + band + (2 * 8 * 16 * 5 + 8 * 8 * 16 * 5 if target < 1 else 0)
+
+
+@pytest.mark.parametrize("axis", range(3))
+def test_the_sweep_runs_along_the_axis_that_carries_least(axis):
+    shape = [16, 16, 16]
+    shape[axis] = 48
+    model = Model(network=network(), window=(8, 8, 8))
+    whole = 4 * 4 * math.prod(shape) / 2**20
+    assert segment([model], on_own_grid(image(*shape)), STREAMED).held_mib < whole / 3
+
+
+def test_an_irregular_last_window_carries_no_more():
+    model = Model(network=network(), window=(8, 8, 8))
+    held = [segment([model], on_own_grid(image(length, 16, 16)), STREAMED).held_mib for length in (40, 41)]
+    assert held[1] <= 1.3 * held[0]
+
+
+def test_a_volume_below_the_limit_is_one_window():
+    sizes = []
+
+    def net(windows):
+        sizes.append(tuple(windows.shape[2:]))
+        return windows
+
+    limited = Model(network=net, window=(8, 8, 8), multiple=(4, 8, 2), whole_up_to=12 * 16 * 10)
+    segment([limited], on_own_grid(image(10, 15, 9)), STREAMED)
+    assert sizes == [(12, 16, 10)]
+    sizes.clear()
+    segment([limited], on_own_grid(image(13, 15, 9)), STREAMED)
+    assert set(sizes) == {(8, 8, 8)}
+
+
+def test_a_whole_volume_in_one_window_is_the_forward_pass_of_it():
+    net = network()
+    model = Model(network=net, window=(8, 8, 8), multiple=(4, 4, 4), whole_up_to=10**5)
+    volume = image(16, 12, 20)
+    with torch.no_grad():
+        expected = net(volume[None])[0].argmax(0).numpy()
+    np.testing.assert_array_equal(segment([model], on_own_grid(volume)).labels, expected)
+
+
+class Hungry(nn.Module):
+    """Takes inputs of up to a number of voxels."""
+
+    def __init__(self, most):
+        super().__init__()
+        self.most = most
+        self.net = network()
+
+    def forward(self, windows):
+        if windows[:, 0].numel() > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return self.net(windows)
+
+
+def test_fewer_windows_go_through_the_network_where_memory_is_short(caplog):
+    prepared = on_own_grid(image(20, 20, 20))
+    model = Model(network=Hungry(2 * 8**3), window=(8, 8, 8), batch=8)
+    done = segment([model], prepared)
+    assert done.warnings == (
+        "memory does not suffice for 8 windows per pass; going on with 4.",
+        "memory does not suffice for 4 windows per pass; going on with 2.",
+    )
+    assert [record.getMessage() for record in caplog.records] == list(done.warnings)
+    plenty = segment([Model(network=network(), window=(8, 8, 8))], prepared)
+    np.testing.assert_array_equal(done.labels, plenty.labels)
+
+
+def test_windows_shrink_where_memory_is_short_for_one():
+    prepared = on_own_grid(image(30, 20, 20))
+    model = Model(network=Hungry(8 * 12 * 8), window=(24, 12, 8), multiple=(4, 4, 4))
+    done = segment([model], prepared)
+    assert done.warnings == (
+        "memory does not suffice for one window; going on with smaller ones, from (24, 12, 8) to (12, 12, 8) voxels.",
+        "memory does not suffice for one window; going on with smaller ones, from (12, 12, 8) to (8, 12, 8) voxels.",
+    )
+    plenty = segment([Model(network=network(), window=(8, 12, 8))], prepared)
+    np.testing.assert_array_equal(done.labels, plenty.labels)
+
+
+def test_a_window_that_cannot_shrink_any_more_is_an_error():
+    model = Model(network=Hungry(1), window=(8, 8, 8), multiple=(4, 4, 4))
+    with pytest.raises(RunError) as caught:
+        segment([model], on_own_grid(image(20, 20, 20)))
+    assert str(caught.value) == (
+        "memory must suffice for one window of (8, 8, 8) voxels, the smallest that the network takes, got less; "
+        "predict with --device cpu, or free memory."
+    )
