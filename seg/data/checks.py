@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from tqdm import tqdm
 
 from seg.data.cases import Case, Dataset
 from seg.data.nifti import Header, read_header, read_volume
@@ -23,6 +24,12 @@ GRID_TOLERANCE = 0.01
 
 Files of one grid differ by rounding: headers hold single precision, and a rotation is kept as a quaternion.
 """
+
+LARGEST_INTENSITY = 1e15
+"""Largest magnitude of a voxel: the squares of 3e8 such voxels still add up within single precision."""
+
+LABEL_TOLERANCE = 1e-3
+"""How far a label stored as a float may lie from its integer; preparation rounds it."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +48,15 @@ class Problem:
     severity: Literal["error", "warning"] = "error"
 
 
-def check_dataset(dataset: Dataset, *, workers: int = 1) -> tuple[Problem, ...]:
+def check_dataset(dataset: Dataset, *, workers: int = 0, progress: bool = True) -> tuple[Problem, ...]:
     """Reads every file of a data set and says what is wrong with it.
 
     Holds one volume in memory at a time and process.
 
     Args:
         dataset: The data set; every case is expected to have a label.
-        workers: Processes that read; 1 reads in this one.
+        workers: Processes that read; 0 or 1 reads in this one.
+        progress: Whether a terminal on stderr shows a progress bar.
 
     Returns:
         All problems, in the order of the cases.
@@ -60,12 +68,13 @@ def check_dataset(dataset: Dataset, *, workers: int = 1) -> tuple[Problem, ...]:
         ignore_label=dataset.ignore_label,
         needs_label=True,
     )
+    bar = partial(tqdm, total=len(dataset.cases), desc="check", unit="case", disable=None if progress else True)
     if workers <= 1:
-        found = [check(case) for case in dataset.cases]
+        found = list(bar(map(check, dataset.cases)))
     else:
         # Spawned, not forked: a caller may hold threads, which a fork would copy half of.
         with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-            found = list(pool.map(check, dataset.cases, chunksize=4))
+            found = list(bar(pool.map(check, dataset.cases, chunksize=4)))
     return tuple(itertools.chain.from_iterable(found))
 
 
@@ -171,7 +180,12 @@ def _image_problems(path: Path, array: npt.NDArray[Any]) -> Iterator[str]:
         if not (np.isfinite(lowest) and np.isfinite(highest)):
             count = int(np.count_nonzero(~np.isfinite(channel)))
             yield f"image {name} must be finite, got {count} NaN or infinite voxels; mend or remove the image."
-        elif lowest == highest:
+        elif max(-lowest, highest) > LARGEST_INTENSITY:
+            yield (
+                f"image {name} must lie within {LARGEST_INTENSITY:g} of 0, so that its variance is finite in single "
+                f"precision, got {lowest!r} to {highest!r}; mend or rescale the image."
+            )
+        elif np.float32(lowest) == np.float32(highest):
             yield f"image {name} must vary, got {lowest:g} in every voxel; export it again or remove the case."
 
 
@@ -183,20 +197,26 @@ def _label_problems(
         yield f"label {path.name} must be finite, got NaN or infinite voxels; export it again."
         return
     if array.dtype.kind == "f":
-        uneven = array[array != np.rint(array)]
+        # In place: a label and one copy are all that is held.
+        apart = np.rint(array)
+        np.abs(np.subtract(apart, array, out=apart), out=apart)
+        uneven = array[apart > LABEL_TOLERANCE]
+        del apart
         if uneven.size:
             yield (
-                f"label {path.name} must hold integers, got {float(uneven[0]):g} and {uneven.size - 1} more fractions; "
+                f"label {path.name} must hold integers, got {uneven[0]!s} and {uneven.size - 1} more fractions; "
                 "export it without interpolation."
             )
             return
+        array = np.rint(array)
+        lowest, highest = round(lowest), round(highest)
     allowed = f"0 to {num_classes - 1}" + ("" if ignore_label is None else f" or {ignore_label} (ignore)")
     if lowest < 0 or highest >= num_classes:
         values = np.unique(array)
-        strange = [int(v) for v in values if not 0 <= v < num_classes and v != ignore_label]
+        strange = [v for v in values if not 0 <= v < num_classes and v != ignore_label]
         if strange:
             yield (
-                f"label {path.name} values must be {allowed}, got {', '.join(map(str, strange[:10]))}; "
+                f"label {path.name} values must be {allowed}, got {', '.join(f'{v:.17g}' for v in strange[:10])}; "
                 "declare these classes or correct the label."
             )
             return
