@@ -183,3 +183,14 @@ def test_changes_are_drawn_apart_from_one_another(monkeypatch: pytest.MonkeyPatc
         assert len(both) == pytest.approx(75, abs=25)  # a quarter of 300, within 3 standard errors
         amounts = np.array([[drawn[name][index] for index in both] for name in (one, two)])
         assert abs(np.corrcoef(amounts)[0, 1]) < 0.4
+
+
+def test_every_change_has_a_chance_of_its_own() -> None:
+    image = torch.randn(60, 1, 4, 4, 4, generator=generator(0))
+    half = {"blur_sigma": (0.5, 0.5), "brightness": (0.5, 0.5), "contrast": (0.5, 0.5), "gamma": (0.5, 0.5)}
+    chosen = set()
+    for name in NAMES:
+        config = replace(NEVER, **half, low_resolution=(0.5, 0.5), **{f"{name}_probability": 0.5})
+        changed = (change_intensity(image, config, generator()) != image).flatten(1).any(1)
+        chosen.add(tuple(changed.tolist()))
+    assert len(chosen) == len(NAMES)
