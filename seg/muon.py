@@ -104,5 +104,5 @@ def orthogonalised(matrix: Tensor) -> Tensor:
         factor = torch.addmm(gram, gram, gram, beta=b, alpha=c).add_(identity, alpha=a)
         total = factor @ total
         gram = factor @ gram @ factor
-    result = total @ wide
+    result: Tensor = total @ wide
     return result if matrix.shape[0] <= matrix.shape[1] else result.T
