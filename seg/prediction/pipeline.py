@@ -21,6 +21,7 @@ from seg.prediction.manifest import (
     Header,
     Record,
     made_by_others,
+    read_manifest,
     write_manifest,
 )
 from seg.prediction.sources import Source, find_sources
@@ -97,11 +98,12 @@ def _sorted_out(
             f"{there[0].output}: must be new, got an existing file, one of {len(there)}; add --skip_existing to go on "
             "with the others, --overwrite to replace it, or choose another --output."
         )
+    manifest = sources[0].output.parent / MANIFEST_FILE
+    read_manifest(manifest)  # a file that is none is met before any work
     _remove_partial(sources)
     if arguments.existing == "overwrite":
         return list(sources), []
     skipped = [source for source in there if not arguments.probabilities or source.probabilities.exists()]
-    manifest = sources[0].output.parent / MANIFEST_FILE
     if others := made_by_others(manifest, [source.output.name for source in skipped], models):
         raise RunError(
             f"{manifest.parent}: label maps of one folder must come from one model, got {len(others)} by another, "

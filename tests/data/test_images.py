@@ -31,15 +31,16 @@ def problem(paths, channels=("T1", "T2")):
 def test_another_number_of_channels_is_named(tmp_path, shape, found):
     path = save(tmp_path / "a.nii", shape)
     assert problem([path]) == (
-        f"{path}: image must have 2 channel(s), T1, T2, as the model was trained on, got {found}; name files of one case "
-        "_0000, _0001, ... or stack them in a 4-D file."
+        f"{path}: image must have 2 channel(s), T1, T2, as the model was trained on, got {found}; name files of one "
+        "case _0000, _0001, ... or stack them in a 4-D file."
     )
 
 
 def test_channels_lie_on_one_grid(tmp_path):
     paths = [save(tmp_path / "a_0000.nii"), save(tmp_path / "a_0001.nii", (6, 5, 3))]
     assert problem(paths) == (
-        f"{paths[1]}: channel shape (6, 5, 3) differs from image shape (6, 5, 4); export the channel on the image's grid."
+        f"{paths[1]}: channel shape (6, 5, 3) differs from image shape (6, 5, 4); export the channel on the "
+        "image's grid."
     )
     save(paths[1], affine=np.diag([1, 1, 1.1, 1]))
     assert problem(paths).startswith(f"{paths[1]}: channel affine differs from image affine by 0.3 mm at a corner")

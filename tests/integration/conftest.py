@@ -65,7 +65,7 @@ def tiny_root(tmp_path_factory: pytest.TempPathFactory, write_dataset: Callable[
     return write_dataset(tmp_path_factory.mktemp("data") / "tiny")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny(tiny_root: Path) -> ExperimentConfig:
     return ExperimentConfig(
         name="tiny",

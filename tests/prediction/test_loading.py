@@ -9,14 +9,17 @@ import pytest
 import torch
 
 from seg.config import AugmentationConfig, SpatialConfig
-from seg.errors import ConfigError, RunError, SegError
+from seg.errors import ConfigError, SegError
 from seg.prediction.loading import load_predictor, read_runs
 
 
-def problem(*run_dirs, load=False):
+def load(*run_dirs):
+    return load_predictor(read_runs(run_dirs), device="cpu", tta=False, probabilities=False)
+
+
+def problem(*run_dirs):
     with pytest.raises(SegError) as caught:
-        runs = read_runs(run_dirs)
-        load_predictor(runs, device="cpu", tta=False, probabilities=False)
+        load(*run_dirs)
     return str(caught.value)
 
 
@@ -123,8 +126,3 @@ def test_runs_that_cannot_be_averaged_are_refused(make_run, tiny_config):
 def test_a_gpu_that_is_not_there_is_named(make_run):
     with pytest.raises(ConfigError, match="--device must be available, got 'cuda' without a GPU; use auto or cpu"):
         load_predictor(read_runs([make_run()]), device="cuda", tta=False, probabilities=False)
-
-
-def test_errors_of_the_file_system_are_run_errors(tmp_path):
-    with pytest.raises(RunError):
-        read_runs([tmp_path / "none"])

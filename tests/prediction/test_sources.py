@@ -94,8 +94,8 @@ def test_results_never_fall_on_inputs(tmp_path: Path) -> None:
 def test_results_never_fall_on_one_another(tmp_path: Path) -> None:
     a, b = touch(tmp_path / "in", "a.nii", "a.nii.gz")
     assert message(tmp_path / "in", tmp_path / "out") == (
-        f"inputs must have different names, got {a} and {b} for {tmp_path / 'out' / 'a.nii.gz'}; rename one or predict it "
-        "by itself."
+        f"inputs must have different names, got {a} and {b} for {tmp_path / 'out' / 'a.nii.gz'}; rename one or "
+        "predict it by itself."
     )
 
 
