@@ -40,12 +40,13 @@ def paired_difference(
 ) -> PairedDifference:
     """Compares runs pair by pair.
 
-    The Dice of a patient is the mean over its cases and classes. Seeds and patients are resampled with replacement,
+    The Dice of a patient is the mean over its cases and classes; a patient that has none in some run, its masks being
+    empty there, is left out of all. Seeds and patients are resampled with replacement,
     independently of one another, so the interval holds for new seeds and new patients alike.
 
     Args:
         baseline: Scores of the baseline, one run per seed.
-        variant: Scores of the variant in the same order of seeds, on the same cases.
+        variant: Scores of the variant in the same order of seeds; all runs are scored on the same cases.
         samples: Resamples, >= 100.
         seed: Seed of the resampling.
 
@@ -53,7 +54,7 @@ def paired_difference(
         The difference; positive where the variant is better.
 
     Raises:
-        RunError: The numbers of runs differ, or a pair of runs was scored on different cases.
+        RunError: The numbers of runs differ, runs were scored on different cases or classes, or no patient has a Dice.
 
     References:
         Davison, Hinkley. Bootstrap methods and their application. 1997, section 3.8 (hierarchical data).
@@ -63,18 +64,20 @@ def paired_difference(
             f"a comparison must have as many runs of the variant as of the baseline, got {len(variant)} and "
             f"{len(baseline)}; give one of each per seed."
         )
-    rows = []
-    for one, other in zip(baseline, variant, strict=True):
-        before, after = _dice_by_patient(one), _dice_by_patient(other)
-        if before.keys() != after.keys():
-            different = sorted(before.keys() ^ after.keys())
-            raise RunError(
-                f"a pair of runs must be scored on the same patients, got {', '.join(different[:5])} in one alone; "
-                "compare runs of the same fold."
-            )
-        rows.append([after[patient] - before[patient] for patient in sorted(before)])
-    if len({len(row) for row in rows}) > 1:
-        raise RunError("all pairs must be scored on the same patients, got different folds; compare fold by fold.")
+    expected = _keys(baseline[0])
+    for number, runs in enumerate(zip(baseline, variant, strict=True)):
+        for role, run in zip(("baseline", "variant"), runs, strict=True):
+            if different := sorted(expected ^ _keys(run)):
+                some = ", ".join(f"{case_id} class {index}" for case_id, index in different[:5])
+                raise RunError(
+                    f"all runs must be scored on the same cases and classes, got {len(different)} that only one of "
+                    f"{role} {number} and baseline 0 has, such as {some}; compare runs of the same fold and split."
+                )
+    dice = [(_dice_by_patient(one), _dice_by_patient(other)) for one, other in zip(baseline, variant, strict=True)]
+    patients = sorted(set.intersection(*(set(run) for pair in dice for run in pair)))
+    if not patients:
+        raise RunError("a comparison must have a patient with a Dice in every run, got none; look at the labels.")
+    rows = [[after[patient] - before[patient] for patient in patients] for before, after in dice]
     values = np.array(rows)
     means = _resampled_means(values, samples, np.random.default_rng(seed))
     low, high = np.percentile(means, PERCENTILES)
@@ -84,6 +87,10 @@ def paired_difference(
         by_seed=tuple(float(value) for value in values.mean(axis=1)),
         num_patients=values.shape[1],
     )
+
+
+def _keys(run: Sequence[CaseScore]) -> set[tuple[str, int]]:
+    return {(score.case_id, score.class_index) for score in run}
 
 
 def _dice_by_patient(scores: Sequence[CaseScore]) -> dict[str, float]:

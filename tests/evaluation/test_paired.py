@@ -56,5 +56,22 @@ def test_runs_that_cannot_be_paired_are_refused() -> None:
     dice = np.array([0.5, 0.6])
     with pytest.raises(RunError, match=r"as many runs of the variant as of the baseline, got 2 and 1; give one of"):
         paired_difference([run_of(dice)], [run_of(dice), run_of(dice)])
-    with pytest.raises(RunError, match=r"scored on the same patients, got p0, p1, q0, q1 in one alone"):
+    with pytest.raises(RunError, match=r"only one of variant 0 and baseline 0 has, such as p0 class 1, p1 class 1, q0"):
         paired_difference([run_of(dice)], [run_of(dice, "q")])
+    # Each pair on cases of its own, as where folds were made from the seed of training.
+    with pytest.raises(RunError) as caught:
+        paired_difference([run_of(dice), run_of(dice, "q")], [run_of(dice), run_of(dice, "q")])
+    assert str(caught.value) == (
+        "all runs must be scored on the same cases and classes, got 4 that only one of baseline 1 and baseline 0 has, "
+        "such as p0 class 1, p1 class 1, q0 class 1, q1 class 1; compare runs of the same fold and split."
+    )
+    with pytest.raises(RunError, match=r"must have a patient with a Dice in every run, got none; look at the labels"):
+        paired_difference([run_of(dice)], [run_of(dice * np.nan)])
+
+
+def test_a_patient_without_a_dice_in_one_run_is_left_out_of_all() -> None:
+    dice = np.array([0.5, 0.6, 0.7])
+    blank = dice.copy()
+    blank[0] = np.nan
+    result = paired_difference([run_of(dice), run_of(dice)], [run_of(dice + 0.1), run_of(blank + 0.2)])
+    assert (result.num_patients, result.by_seed) == (2, pytest.approx((0.1, 0.2)))
