@@ -33,6 +33,7 @@ class DataConfig:
         layout: Layout of the folder: MSD, nnU-Net v2 raw, a manifest, or found out from its files.
         splits: JSON file of folds; null takes splits_final.json in the root where present, else folds are made.
         folds: Number of folds made where no splits file and no fold column exist, >= 2.
+        split_seed: Seed of the folds made, >= 0; beside it, seeds vary training alone.
         patient_pattern: Regular expression whose first group is the patient in a case id; cases of one patient stay
             on one side of a split.
         on_error: Stop on faulty cases, or leave them out and name them.
@@ -48,6 +49,7 @@ class DataConfig:
     layout: Literal["auto", "msd", "nnunet", "manifest"] = "auto"
     splits: str | None = None
     folds: int = 5
+    split_seed: int = 0
     patient_pattern: str | None = None
     on_error: Literal["stop", "skip"] = "stop"
     spacing_mm: tuple[float, float, float] | None = None

@@ -14,6 +14,7 @@ RANGES = {
     "seed": f"in [0, {LARGEST_SEED}]",
     "fold": ">= 0",
     "data.folds": ">= 2",
+    "data.split_seed": ">= 0",
     "data.spacing_mm": "> 0",
     "data.ct.std": "> 0",
     "data.workers": ">= 0",

@@ -55,7 +55,7 @@ class TrainingConfig:
     Attributes:
         steps: Optimiser steps of the whole run, >= 1.
         validate_every: Optimiser steps between validations, each of which also writes a checkpoint.
-        accumulate: Batches whose gradients are summed for one optimiser step, >= 1.
+        accumulate: Batches whose gradients are averaged for one optimiser step, >= 1.
         precision: Arithmetic of the forward pass; auto takes bf16 where the hardware computes it, and announces it.
         ema_decay: Decay of the moving average of the weights that is validated and kept, in [0, 1); 0 turns it off.
         early_stop: Validations without a better Dice after which training stops; null never stops early.

@@ -54,7 +54,7 @@ def read_splits(config: ExperimentConfig, dataset: Dataset, left_out: list[str])
     """
     splits_file = Path(config.data.splits) if config.data.splits else None
     whole = read_dataset(Path(config.data.root), layout=config.data.layout, patient_pattern=config.data.patient_pattern)
-    splits = make_splits(whole, folds=config.data.folds, seed=config.seed, splits_file=splits_file)
+    splits = make_splits(whole, folds=config.data.folds, seed=config.data.split_seed, splits_file=splits_file)
     if not left_out:
         return splits
     gone = set(left_out)
