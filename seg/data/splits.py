@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 from seg.data.cases import Case, Dataset
@@ -46,8 +47,8 @@ def make_splits(dataset: Dataset, *, folds: int, seed: int, splits_file: Path | 
 
     Raises:
         ConfigError: ``folds`` is below 2.
-        DataError: Splits name unknown cases, leave a side empty, or share a case or patient between the two sides; or
-            there are fewer patients than folds. All problems are named.
+        DataError: Splits name unknown cases, leave a side empty, or share a case or patient between the two sides;
+            stated folds are not numbered 0, 1, 2, ...; or there are fewer patients than folds. All problems are named.
     """
     path = splits_file or dataset.root / FILE_NAME
     if splits_file is not None or path.is_file():
@@ -65,6 +66,36 @@ def make_splits(dataset: Dataset, *, folds: int, seed: int, splits_file: Path | 
     if problems:
         raise DataError(problems)
     return splits
+
+
+def check_folds(splits: Sequence[Split], folds: Sequence[int], left_out: Sequence[str] = ()) -> None:
+    """Checks that folds can be trained, and scored together.
+
+    Args:
+        splits: All folds, already without the cases that were left out.
+        folds: Those to train.
+        left_out: Ids of the cases that were left out as faulty.
+
+    Raises:
+        DataError: A side of a fold has no case left, or two folds hold out the same case, which would be scored twice.
+            All problems are named.
+    """
+    problems = [
+        f"fold {fold}: {side} must hold at least one case, got none without the faulty {_some(left_out)}; repair them "
+        "or correct the splits."
+        for fold in folds
+        for side, ids in (("train", splits[fold].train), ("val", splits[fold].validation))
+        if not ids
+    ]
+    for one, other in combinations(folds, 2):
+        held_out = set(splits[other].validation)
+        if both := [case_id for case_id in splits[one].validation if case_id in held_out]:
+            problems.append(
+                f"folds {one} and {other}: val sides must not share cases where both are trained and scored together, "
+                f"got {_some(both)}; correct the splits or train each --fold N on its own."
+            )
+    if problems:
+        raise DataError(problems)
 
 
 def _read_splits(path: Path) -> tuple[Split, ...]:
@@ -98,7 +129,14 @@ def _stated_splits(cases: Sequence[Case]) -> tuple[Split, ...]:
     ]
     if problems:
         raise DataError(problems)
-    return _splits_of({case.id: case.fold or 0 for case in cases})
+    folds = {case.id: case.fold or 0 for case in cases}
+    found = sorted(set(folds.values()))
+    if found != list(range(len(found))):
+        raise DataError(
+            f"the folds of the cases: they must be numbered 0, 1, 2, ... without a gap, got {', '.join(map(str, found))};"
+            " renumber them, so that --fold N and the results mean the same fold."
+        )
+    return _splits_of(folds)
 
 
 def _seeded_splits(cases: Sequence[Case], folds: int, seed: int) -> tuple[Split, ...]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from seg.data.cases import Case, Dataset
 from seg.data.readers import read_dataset
-from seg.data.splits import Split, make_splits
+from seg.data.splits import Split, check_folds, make_splits
 from seg.errors import ConfigError, DataError
 
 Writer = Callable[..., Path]
@@ -92,7 +92,7 @@ def test_too_few_patients_and_too_few_folds() -> None:
 
 
 def test_stated_folds() -> None:
-    data = dataset(["a", "a", "b", "c"], [0, 0, 4, 4])
+    data = dataset(["a", "a", "b", "c"], [0, 0, 1, 1])
     assert make_splits(data, folds=5, seed=0) == (
         Split(train=("c2", "c3"), validation=("c0", "c1")),
         Split(train=("c0", "c1"), validation=("c2", "c3")),
@@ -189,3 +189,38 @@ def test_splits_of_real_data(data_root: Callable[[str], Path]) -> None:
     assert [(len(split.train), len(split.validation)) for split in make_splits(hearts, folds=3, seed=0)] == [
         (96, 24)
     ] * 5
+
+
+@pytest.mark.parametrize("folds", [[1, 2, 3], [0, 2, 2], [1, 1, 1]])
+def test_stated_folds_are_numbered_from_0_without_a_gap(folds: list[int | None]) -> None:
+    found = ", ".join(map(str, sorted({fold for fold in folds if fold is not None})))
+    assert problems_of(lambda: make_splits(dataset([None] * 3, folds), folds=5, seed=0)) == [
+        f"the folds of the cases: they must be numbered 0, 1, 2, ... without a gap, got {found}; renumber them, so that "
+        "--fold N and the results mean the same fold."
+    ]
+
+
+def test_folds_that_are_trained_together_hold_out_different_cases() -> None:
+    splits = [
+        Split(train=("c0", "c1"), validation=("c2", "c3")),
+        Split(train=("c2", "c3"), validation=("c0", "c1")),
+        Split(train=("c0",), validation=("c3", "c2", "c1")),
+    ]
+    check_folds(splits, [0, 1])
+    check_folds(splits, [2])
+    sentence = "val sides must not share cases where both are trained and scored together, got"
+    remedy = "correct the splits or train each --fold N on its own."
+    assert problems_of(lambda: check_folds(splits, [0, 1, 2])) == [
+        f"folds 0 and 2: {sentence} c2, c3; {remedy}",
+        f"folds 1 and 2: {sentence} c1; {remedy}",
+    ]
+
+
+def test_sides_that_lost_all_their_cases_are_named_with_them() -> None:
+    splits = [Split(train=("c0",), validation=()), Split(train=(), validation=("c0",))]
+    rest = "must hold at least one case, got none without the faulty c1, c2; repair them or correct the splits."
+    assert problems_of(lambda: check_folds(splits, [0, 1], ["c1", "c2"])) == [
+        f"fold 0: val {rest}",
+        f"fold 1: train {rest}",
+    ]
+    assert problems_of(lambda: check_folds(splits, [1], ["c1", "c2"])) == [f"fold 1: train {rest}"]
