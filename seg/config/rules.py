@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from seg.config.data import CtConfig, DataConfig
 from seg.config.experiment import ExperimentConfig
 from seg.config.network import NetworkConfig
+from seg.config.patients import pattern_problem
 from seg.config.ranges import order_problems, range_problems, value_at
 
 AXES = "XYZ"
@@ -48,17 +49,8 @@ def _general(config: ExperimentConfig) -> Iterator[str]:
 def _data(data: DataConfig) -> Iterator[str]:
     if not data.root:
         yield "data.root must be a folder, got an empty text; name the folder of the data set."
-    if data.patient_pattern is not None:
-        try:
-            groups = re.compile(data.patient_pattern).groups
-        except re.error as error:
-            yield f"data.patient_pattern must be a regular expression, got {data.patient_pattern!r}: {error}."
-        else:
-            if groups == 0:
-                yield (
-                    f"data.patient_pattern must have a group (...) around the patient, got {data.patient_pattern!r}; "
-                    r"an example is '(patient\d+)_'."
-                )
+    if data.patient_pattern is not None and (problem := pattern_problem(data.patient_pattern)) is not None:
+        yield problem
     if data.cache_dir is not None and data.cache in ("memory", "none"):
         yield f"data.cache_dir must be null where data.cache is {data.cache}, got {data.cache_dir!r}."
     yield from _ct(data.normalization, data.ct)

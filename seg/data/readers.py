@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from pathlib import Path
 from typing import Literal
 
+from seg.config.patients import find_patients
 from seg.data.cases import Dataset
 from seg.data.declarations import read_json
 from seg.data.manifest import FILE_NAMES, read_manifest
 from seg.data.msd import FILE_NAME, read_msd
 from seg.data.nnunet import read_nnunet
-from seg.errors import ConfigError, DataError
+from seg.errors import DataError
 
 Layout = Literal["auto", "msd", "nnunet", "manifest"]
 READERS = {"msd": read_msd, "nnunet": read_nnunet, "manifest": read_manifest}
@@ -41,7 +41,7 @@ def read_dataset(root: Path, *, layout: Layout = "auto", patient_pattern: str | 
         raise DataError(f"{root}: data.root must be the folder of a data set, got no such folder; check the path.")
     kind = _detect(root) if layout == "auto" else layout
     dataset = READERS[kind](root)
-    return dataset if patient_pattern is None else _with_patients(dataset, patient_pattern)
+    return dataset if patient_pattern is None else with_patients(dataset, patient_pattern)
 
 
 def _detect(root: Path) -> str:
@@ -68,25 +68,13 @@ def _detect(root: Path) -> str:
     )
 
 
-def _with_patients(dataset: Dataset, pattern: str) -> Dataset:
-    try:
-        expression = re.compile(pattern)
-    except re.error as error:
-        raise ConfigError(
-            f"data.patient_pattern must be a regular expression, got '{pattern}' ({error}); correct it."
-        ) from error
-    if expression.groups < 1:
-        raise ConfigError(f"data.patient_pattern must hold a group, got '{pattern}'; write for example '(.+)_frame'.")
-    problems: list[str] = []
-    cases = []
-    for case in dataset.cases:
-        match = expression.search(case.id)
-        if match is None or not match[1]:
-            problems.append(
-                f"case {case.id}: the id must hold a patient as data.patient_pattern '{pattern}' finds it; correct it."
-            )
-        else:
-            cases.append(dataclasses.replace(case, patient=match[1]))
-    if problems:
-        raise DataError(problems)
-    return dataclasses.replace(dataset, cases=tuple(cases))
+def with_patients(dataset: Dataset, pattern: str) -> Dataset:
+    """Returns a data set whose patients are those that a pattern finds in its case ids.
+
+    Raises:
+        ConfigError: The pattern is no regular expression with a group.
+        DataError: Ids hold no patient; all of them are named.
+    """
+    patients = find_patients([case.id for case in dataset.cases], pattern)
+    cases = tuple(dataclasses.replace(case, patient=patients[case.id]) for case in dataset.cases)
+    return dataclasses.replace(dataset, cases=cases)

@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from seg.config.patients import find_patients
 from seg.data.nifti import Volume, read_volume
 from seg.errors import DataError
-from seg.evaluation.pairs import find_patients, match_files
+from seg.evaluation.pairs import match_files
 from seg.evaluation.records import write_evaluation
 from seg.evaluation.scores import CaseScore, Evaluation, case_scores
 from seg.evaluation.summary import BOOTSTRAP_SAMPLES, summarise
@@ -79,12 +80,15 @@ def evaluate_folders(
         The summary.
 
     Raises:
+        ConfigError: ``patient_pattern`` is no regular expression with a group.
         DataError: Cases lack a counterpart, cannot be read, lie on different grids or hold values that are no class:
             one sentence for each problem of every case. Nothing is written then.
         RunError: The output cannot be written.
     """
     pairs, problems = match_files(predictions, labels)
-    patients = find_patients(pairs, patient_pattern)
+    patients = {case_id: case_id for case_id in pairs}
+    if patient_pattern is not None:
+        patients = find_patients(pairs, patient_pattern, name="patient_pattern")
     tasks = [
         _Task(
             case_id=case_id,

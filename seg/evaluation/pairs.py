@@ -1,9 +1,7 @@
-"""Pairs of predictions and references, and whose they are, found by file name."""
+"""Pairs of predictions and references, found by file name."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
 from pathlib import Path
 
 from seg.errors import DataError
@@ -50,24 +48,3 @@ def match_files(predictions: Path, labels: Path) -> tuple[dict[str, tuple[Path, 
         if case_id not in others
     ]
     return {case_id: (path, expected[case_id]) for case_id, path in predicted.items() if case_id in expected}, problems
-
-
-def find_patients(cases: Iterable[str], pattern: str | None) -> dict[str, str]:
-    """Gives the patient of each case."""
-    if pattern is None:
-        return {case_id: case_id for case_id in cases}
-    try:
-        rule = re.compile(pattern)
-    except re.error as error:
-        raise DataError(f"patient_pattern must be a regular expression, got {pattern!r} ({error}); mend it.") from error
-    if not rule.groups:
-        raise DataError(f"patient_pattern must have a group for the patient, got {pattern!r}; put it in parentheses.")
-    found = {case_id: rule.search(case_id) for case_id in cases}
-    problems = [
-        f"case {case_id}: patient_pattern {pattern!r} does not match; give a pattern that matches every case id."
-        for case_id, match in found.items()
-        if match is None
-    ]
-    if problems:
-        raise DataError(problems)
-    return {case_id: match.group(1) for case_id, match in found.items() if match is not None}

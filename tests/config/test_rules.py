@@ -114,13 +114,13 @@ def test_every_number_has_a_range() -> None:
             "data.patient_pattern",
             r"patient\d+",
             r"data.patient_pattern must have a group (...) around the patient, got 'patient\\d+'; "
-            r"an example is '(patient\d+)_'.",
+            r"write for example '(patient\d+)_'.",
         ),
         (
             "data.patient_pattern",
             "(",
             "data.patient_pattern must be a regular expression, got '(': "
-            "missing ), unterminated subpattern at position 0.",
+            "missing ), unterminated subpattern at position 0; correct it.",
         ),
         (
             "data.normalization",

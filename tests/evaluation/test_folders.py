@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from seg.errors import DataError
+from seg.errors import DataError, SegError
 from seg.evaluation import evaluate_folders, read_cases, read_evaluation
 
 AFFINE = np.diag([1.0, 2.0, 3.0, 1.0])
@@ -85,13 +85,13 @@ def test_patients_are_found_by_pattern(folders: tuple[Path, Path, Path]) -> None
 @pytest.mark.parametrize(
     ("pattern", "message"),
     [
-        ("(p", "patient_pattern must be a regular expression, got '(p' ("),
-        ("p", "patient_pattern must have a group for the patient, got 'p'; put it in parentheses."),
-        ("(p0)", "case p1_2: patient_pattern '(p0)' does not match; give a pattern that matches every case id."),
+        ("(p", "patient_pattern must be a regular expression, got '(p': "),
+        ("p", "patient_pattern must have a group (...) around the patient, got 'p'; write for example "),
+        ("(p0)", "case p1_2: the id must hold a patient as patient_pattern '(p0)' finds it; correct "),
     ],
 )
 def test_a_wrong_pattern_is_named(folders: tuple[Path, Path, Path], pattern: str, message: str) -> None:
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(SegError) as caught:
         evaluate_folders(*folders, nsd_tolerance_mm=1.0, patient_pattern=pattern)
     assert str(caught.value).startswith(message)
 
