@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Hashable, Mapping
 from typing import Any
 
@@ -67,6 +69,14 @@ class RoundedLabeld(MapTransform):
         return output
 
 
+def _loader(keys: list[str]) -> LoadImaged:
+    """Makes MONAI's loader without its warnings on decoders of DICOM, which it looks for whatever it is to read."""
+    logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
+        return LoadImaged(keys, reader="NibabelReader", image_only=True)
+
+
 def preparation(config: DataConfig, *, with_label: bool) -> Compose:
     """Builds the deterministic part of the pipeline: load, orient, resample, normalise.
 
@@ -80,7 +90,7 @@ def preparation(config: DataConfig, *, with_label: bool) -> Compose:
     """
     keys = ["image", "label"] if with_label else ["image"]
     steps: list[Any] = [
-        LoadImaged(keys, reader="NibabelReader", image_only=True),
+        _loader(keys),
         EnsureChannelFirstd(keys),
         Trimmedd(keys),
         EnsureTyped(keys, dtype=torch.float32),
