@@ -47,7 +47,9 @@ class SegmentationData(pl.LightningDataModule):
         for side in ("train", "validation"):
             if side not in self._prepared:
                 cases = [by_id[case_id] for case_id in getattr(self.split, side)]
-                self._prepared[side] = PreparedDataset(self.dataset, cases, self.config.data, self.cache_dir)
+                self._prepared[side] = PreparedDataset(
+                    self.dataset, cases, self.config.data, self.cache_dir, progress=self.config.training.progress
+                )
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Returns patches; an epoch is the stretch between two validations."""

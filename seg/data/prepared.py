@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +23,7 @@ from seg.data.cases import Case, Dataset
 from seg.data.nifti import read_header
 from seg.data.patches import foreground_voxels
 from seg.data.transforms import preparation
+from seg.errors import RunError
 
 LOG = logging.getLogger(__name__)
 MEMORY_SHARE = 0.25
@@ -63,9 +66,12 @@ class PreparedDataset:
         cases: The cases to prepare, each with a label.
         config: Preparation and cache.
         cache_dir: Folder of the disk cache, used where the config names none.
+        progress: Whether a terminal on stderr shows a progress bar while memory is filled.
     """
 
-    def __init__(self, dataset: Dataset, cases: Sequence[Case], config: DataConfig, cache_dir: Path) -> None:
+    def __init__(
+        self, dataset: Dataset, cases: Sequence[Case], config: DataConfig, cache_dir: Path, *, progress: bool = True
+    ) -> None:
         self.cases = tuple(cases)
         self.num_classes = len(dataset.class_names)
         self._foreground: dict[int, dict[int, torch.Tensor]] = {}
@@ -75,7 +81,9 @@ class PreparedDataset:
         kind = choose_cache(self.cases, config)
         self._items: LazyDataset
         if kind == "memory":
-            self._items = CacheDataset(items, transform, progress=False, num_workers=os.cpu_count())
+            self._items = CacheDataset(
+                items, transform, progress=progress and sys.stderr.isatty(), num_workers=os.cpu_count()
+            )
         elif kind == "disk":
             recipe = _recipe(config)
             for item, case in zip(items, self.cases, strict=True):
@@ -93,6 +101,26 @@ class PreparedDataset:
         if index not in self._foreground:
             self._foreground[index] = foreground_voxels(item["label"], self.num_classes)
         return item | {"foreground": self._foreground[index], "case_id": self.cases[index].id}
+
+
+def check_cache_dir(config: DataConfig) -> None:
+    """Checks that the folder of the disk cache can be made and written, where the config names one.
+
+    Raises:
+        RunError: It cannot.
+    """
+    if config.cache_dir is None:
+        return
+    folder = Path(config.cache_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise RunError(
+            f"data.cache_dir must be a folder that can be written, got {config.cache_dir!r} ({error.strerror}); choose "
+            "another or null."
+        ) from error
 
 
 def choose_cache(cases: Sequence[Case], config: DataConfig) -> str:

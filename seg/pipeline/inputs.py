@@ -16,11 +16,12 @@ from seg.errors import DataError
 LOG = logging.getLogger(__name__)
 
 
-def read_checked(config: DataConfig) -> tuple[Dataset, list[str]]:
+def read_checked(config: DataConfig, *, progress: bool = True) -> tuple[Dataset, list[str]]:
     """Reads a data set and checks every file of it.
 
     Args:
         config: Where it lies, and whether faulty cases stop the run or are left out.
+        progress: Whether a terminal on stderr shows a progress bar.
 
     Returns:
         The data set without faulty cases, and their ids.
@@ -29,7 +30,7 @@ def read_checked(config: DataConfig) -> tuple[Dataset, list[str]]:
         DataError: Cases are faulty and ``on_error`` is ``stop``; all problems are named together.
     """
     dataset = read_dataset(Path(config.root), layout=config.layout, patient_pattern=config.patient_pattern)
-    problems = check_dataset(dataset)
+    problems = check_dataset(dataset, workers=config.workers, progress=progress)
     errors = [problem for problem in problems if problem.severity == "error"]
     if errors and config.on_error == "stop":
         raise DataError([problem.message for problem in errors])

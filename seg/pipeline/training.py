@@ -8,6 +8,8 @@ from pathlib import Path
 
 from seg.config import ExperimentConfig
 from seg.data.cases import Dataset
+from seg.data.normalization import check_channels
+from seg.data.prepared import check_cache_dir
 from seg.errors import RunError
 from seg.evaluation import (
     CASES_FILE,
@@ -49,11 +51,14 @@ def train(
         The exit code: 0, or 1 where faulty cases were left out.
 
     Raises:
-        ConfigError: Clean-up names classes that the data set has not.
+        ConfigError: Clean-up names classes that the data set has not, or normalisation does not fit its channels.
         DataError: Cases are faulty; all problems together.
-        RunError: A fold does not exist, or a run directory exists, belongs to another config or cannot be written.
+        RunError: A fold does not exist, or a run directory exists, belongs to another config or cannot be written; or
+            the folder of the cache cannot.
     """
-    dataset, left_out = read_checked(config.data)
+    check_cache_dir(config.data)
+    dataset, left_out = read_checked(config.data, progress=config.training.progress)
+    check_channels(config.data, len(dataset.channel_names))
     cleaning_rules(config.postprocessing, dataset.class_names)  # Names that do not exist end the run before it begins.
     splits = read_splits(config, dataset, left_out)
     chosen = range(len(splits)) if folds is None else folds

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import io
 import logging
 import os
+import sys
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -12,8 +14,9 @@ import torch
 
 from seg.config import CtConfig, DataConfig
 from seg.data import prepared
-from seg.data.prepared import PreparedDataset, case_digest, choose_cache
+from seg.data.prepared import PreparedDataset, case_digest, check_cache_dir, choose_cache
 from seg.data.readers import read_dataset
+from seg.errors import RunError
 
 CT = CtConfig(lower=(80.0,), upper=(120.0,), mean=(100.0,), std=(8.0,))
 
@@ -50,6 +53,29 @@ def test_every_cache_gives_the_normalised_volume(dataset, tmp_path, kind, image_
                 np.testing.assert_array_equal(item["foreground"][value], np.argwhere(label_array == value))
             affine = nib.load(dataset.cases[index].images[0]).affine
             np.testing.assert_allclose(item["affine"], affine)
+
+
+def test_a_terminal_sees_how_far_the_preparation_is(dataset, tmp_path, monkeypatch):
+    for on_terminal, progress, shown in ((True, True, True), (False, True, False), (True, False, False)):
+        screen = io.StringIO()
+        monkeypatch.setattr(screen, "isatty", lambda answer=on_terminal: answer, raising=False)
+        monkeypatch.setattr(sys, "stderr", screen)
+        config = DataConfig(cache="memory")
+        PreparedDataset(dataset, dataset.cases, config, tmp_path, progress=progress)
+        assert ("3/3" in screen.getvalue()) == shown
+
+
+def test_a_cache_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    folder = str(tmp_path / "file" / "cache")
+    with pytest.raises(RunError) as caught:
+        check_cache_dir(DataConfig(cache_dir=folder))
+    assert str(caught.value) == (
+        f"data.cache_dir must be a folder that can be written, got '{folder}' (Not a directory); choose another or "
+        "null."
+    )
+    check_cache_dir(DataConfig(cache_dir=str(tmp_path / "new")))
+    assert list((tmp_path / "new").iterdir()) == []
 
 
 def test_memory_needs_the_files_no_longer(dataset, tmp_path):
