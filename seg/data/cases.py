@@ -7,6 +7,9 @@ from pathlib import Path
 
 MAX_LABEL = 255
 
+LABEL_TOLERANCE = 1e-3
+"""How far a label stored as a float may lie from its integer; preparation rounds it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Case:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from seg.data.cases import Case, Dataset
+from seg.data.cases import LABEL_TOLERANCE, Case, Dataset
 from seg.data.nifti import Header, read_header, read_volume
 from seg.errors import DataError
 
@@ -27,9 +27,6 @@ Files of one grid differ by rounding: headers hold single precision, and a rotat
 
 LARGEST_INTENSITY = 1e15
 """Largest magnitude of a voxel: the squares of 3e8 such voxels still add up within single precision."""
-
-LABEL_TOLERANCE = 1e-3
-"""How far a label stored as a float may lie from its integer; preparation rounds it."""
 
 
 @dataclass(frozen=True)

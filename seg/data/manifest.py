@@ -16,13 +16,15 @@ fold                    number of the fold that validates on the case, from 0
 
 ``name``, ``licence``, ``labels`` (``{"background": 0, "liver": 1}``; the name ``ignore`` marks a label left out) and
 ``channel_names`` (``{"0": "T1"}`` or a list) may stand in ``manifest.json``, beside ``cases`` or beside a
-``manifest.csv``. Without ``labels`` the classes are 0 to the highest value of the label files, which are read for it;
-without ``channel_names`` the channels are counted in the first case.
+``manifest.csv``. Without ``labels`` the classes are 0 to the highest value of the label files, which are read for it
+and must hold every value in between; without ``channel_names`` the channels are counted in the first case that can be
+read.
 """
 
 from __future__ import annotations
 
 import csv
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,11 +32,12 @@ from typing import Any
 
 import numpy as np
 
-from seg.data.cases import MAX_LABEL, Case, Dataset
+from seg.data.cases import LABEL_TOLERANCE, MAX_LABEL, Case, Dataset
 from seg.data.declarations import Meaning, as_integer, check_ids, read_case, read_json, read_meaning
 from seg.data.nifti import read_header, read_volume
 from seg.errors import DataError
 
+LOG = logging.getLogger(__name__)
 FILE_NAMES = ("manifest.csv", "manifest.json")
 _COLUMNS = {"image", "label", "id", "patient", "fold"}
 _CHANNEL = re.compile(r"image_([0-9]+)")
@@ -144,32 +147,45 @@ def _meaning(content: dict[str, Any], path: Path, cases: Sequence[Case], problem
             f'{path}: labels must give each class its value, got {labels!r}; write {{"background": 0, ...}}.'
         )
     if not isinstance(labels, dict):
-        highest = _highest_label(cases)
-        labels = {"background": 0} | {f"class_{value}": value for value in range(1, highest + 1)}
+        values = _label_values(cases)
+        expected = range(1, max(values, default=1) + 1)
+        if len(values) < len(expected) and values:
+            problems.append(
+                f"{path.parent}: labels must be 0, 1, 2 and on without a gap where the manifest declares none, got "
+                f"{', '.join(map(str, sorted(values)))}; declare labels in {path.name}, or correct the label maps."
+            )
+        else:
+            LOG.info("classes: 0 to %d, found in the label maps; declare labels in %s", expected[-1], path.name)
+        labels = {"background": 0} | {f"class_{value}": value for value in expected}
     channels = content.get("channel_names")
     if channels is None:
-        channels = [f"channel_{number}" for number in range(_count_channels(cases[0]))]
+        channels = [f"channel_{number}" for number in range(_count_channels(cases))]
     return read_meaning(labels, channels, path, problems)
 
 
-def _highest_label(cases: Sequence[Case]) -> int:
-    """Returns the highest value of all label files, at least 1; files at fault are left to the checks."""
-    highest = 1
+def _label_values(cases: Sequence[Case]) -> set[int]:
+    """Returns the foreground values of all label files; what no label may hold is left to the checks."""
+    found: set[int] = set()
     for case in cases:
         if case.label is None:
             continue
         try:
-            values = read_volume(case.label).array
+            values = np.unique(read_volume(case.label).array)
         except DataError:
             continue
-        largest = np.nanmax(values, initial=0)
-        if np.isfinite(largest) and largest <= MAX_LABEL:
-            highest = max(highest, int(np.ceil(largest)))
-    return highest
+        near = values[(values > 0.5) & (values < MAX_LABEL + 0.5)]
+        found.update(int(value) for value in np.rint(near[np.abs(near - np.rint(near)) <= LABEL_TOLERANCE]))
+    return found
 
 
-def _count_channels(case: Case) -> int:
-    if len(case.images) > 1:
-        return len(case.images)
-    shape = read_header(case.images[0]).shape
-    return shape[3] if len(shape) > 3 else 1
+def _count_channels(cases: Sequence[Case]) -> int:
+    """Returns the channels of the first case that can be read, or 1; files at fault are left to the checks."""
+    for case in cases:
+        if len(case.images) > 1:
+            return len(case.images)
+        try:
+            shape = read_header(case.images[0]).shape
+        except DataError:
+            continue
+        return shape[3] if len(shape) > 3 else 1
+    return 1

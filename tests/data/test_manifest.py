@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from seg.data.cases import Case
+from seg.data.checks import check_dataset
 from seg.data.readers import read_dataset
 from seg.errors import DataError
 
@@ -63,11 +65,16 @@ def test_a_json_manifest_says_the_same_as_a_csv(tmp_path: Path, write_json: Writ
 
 
 def test_classes_and_channels_are_read_from_the_files(
-    tmp_path: Path, write_nifti: Writer, image_array: np.ndarray, label_array: np.ndarray
+    tmp_path: Path,
+    write_nifti: Writer,
+    image_array: np.ndarray,
+    label_array: np.ndarray,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.INFO)
     write_nifti(tmp_path / "a.nii.gz", np.stack([image_array] * 3, axis=-1))
     write_nifti(tmp_path / "m1.nii.gz", label_array)
-    write_nifti(tmp_path / "m2.nii.gz", (label_array * 2).astype(np.float32))
+    write_nifti(tmp_path / "m2.nii.gz", np.where(label_array == 2, 3.00002, label_array * 4.0))
     (tmp_path / "broken.nii.gz").write_bytes(b"")
     rows = ["image,label,id", *(f"a.nii.gz,{name}.nii.gz,{name}" for name in ("m1", "broken", "m2"))]
     (tmp_path / "manifest.csv").write_text("\n".join(rows))
@@ -75,6 +82,35 @@ def test_classes_and_channels_are_read_from_the_files(
     assert found.class_names == ("background", "class_1", "class_2", "class_3", "class_4")
     assert found.channel_names == ("channel_0", "channel_1", "channel_2")
     assert (found.name, found.licence) == (tmp_path.name, "not stated")
+    assert caplog.messages == ["classes: 0 to 4, found in the label maps; declare labels in manifest.json"]
+
+
+def test_a_stray_value_makes_no_classes(tmp_path: Path, write_nifti: Writer, label_array: np.ndarray) -> None:
+    label_array[0, 0, 0] = 200
+    write_nifti(tmp_path / "m.nii.gz", label_array)
+    (tmp_path / "manifest.csv").write_text("image,label\na.nii.gz,m.nii.gz\n")
+    assert problems_of(tmp_path) == [
+        "ROOT: labels must be 0, 1, 2 and on without a gap where the manifest declares none, got 1, 2, 200; "
+        "declare labels in manifest.json, or correct the label maps."
+    ]
+
+
+def test_a_missing_first_image_hides_no_other_problem(
+    tmp_path: Path, write_nifti: Writer, image_array: np.ndarray, label_array: np.ndarray
+) -> None:
+    for name in "abc":
+        write_nifti(tmp_path / f"{name}.nii.gz", np.stack([image_array] * 2, axis=-1))
+        write_nifti(tmp_path / f"{name}_m.nii.gz", label_array)
+    (tmp_path / "a.nii.gz").unlink()
+    (tmp_path / "c_m.nii.gz").unlink()
+    rows = ["id,image,label", *(f"{name},{name}.nii.gz,{name}_m.nii.gz" for name in "abc")]
+    (tmp_path / "manifest.csv").write_text("\n".join(rows))
+    found = read_dataset(tmp_path)
+    assert len(found.channel_names) == 2
+    assert [problem.case_id for problem in check_dataset(found)] == ["a", "c"]
+    for name in "bc":
+        (tmp_path / f"{name}.nii.gz").unlink()
+    assert [problem.case_id for problem in check_dataset(read_dataset(tmp_path))] == ["a", "b", "c", "c"]
 
 
 @pytest.mark.parametrize(
