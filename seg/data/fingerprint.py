@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from tqdm import tqdm
 
 from seg.data.cases import Case, Dataset
 from seg.data.intensity import ChannelIntensity, IntensitySample, pool_intensities, sample_intensities
 from seg.data.nifti import read_channels, read_volume
 from seg.errors import DataError
 
-SCHEMA_VERSION = 1
 CHUNK_BYTES = 1 << 20
 
 Triple = tuple[float, float, float]
@@ -31,7 +29,6 @@ class Fingerprint:
     Everything that is listed per case is in the order of ``case_ids``; axes are X, Y, Z after orientation to RAS.
 
     Attributes:
-        schema_version: Version of this layout.
         case_ids: Cases, sorted.
         shapes: Voxels per axis of each case.
         spacings_mm: Voxel size per axis of each case, in mm.
@@ -43,7 +40,6 @@ class Fingerprint:
         digest: SHA-256 of the case ids and of the contents of their files, 64 hexadecimal digits.
     """
 
-    schema_version: int = SCHEMA_VERSION
     case_ids: tuple[str, ...]
     shapes: tuple[tuple[int, int, int], ...]
     spacings_mm: tuple[Triple, ...]
@@ -53,32 +49,6 @@ class Fingerprint:
     class_names: tuple[str, ...]
     class_volumes_ml: tuple[tuple[float, ...], ...]
     digest: str
-
-    def to_json(self) -> str:
-        """Returns the fingerprint as JSON text that :meth:`from_json` reads back unchanged."""
-        return json.dumps(dataclasses.asdict(self), indent=1)
-
-    @classmethod
-    def from_json(cls, text: str) -> Fingerprint:
-        """Reads what :meth:`to_json` wrote.
-
-        Raises:
-            DataError: The text is not such JSON, or a newer version wrote it.
-        """
-        try:
-            values = json.loads(text)
-            version = int(values["schema_version"])
-        except (ValueError, TypeError, KeyError) as error:
-            raise DataError(f"fingerprint is not readable ({error!r}); make it again from the data set.") from error
-        if version > SCHEMA_VERSION:
-            raise DataError(
-                f"fingerprint has schema version {version}, this program reads up to {SCHEMA_VERSION}; update seg."
-            )
-        try:
-            values["intensities"] = [ChannelIntensity(**channel) for channel in values["intensities"]]
-            return cls(**{key: _frozen(value) for key, value in values.items()})
-        except (TypeError, KeyError) as error:
-            raise DataError(f"fingerprint lacks fields ({error}); make it again from the data set.") from error
 
 
 @dataclass(frozen=True)
@@ -93,7 +63,7 @@ class _CaseSummary:
 
 
 def fingerprint_dataset(dataset: Dataset, *, cases: Sequence[Case] | None = None) -> Fingerprint:
-    """Reads every labelled case once, one volume at a time.
+    """Reads every labelled case once, one volume at a time; a terminal on stderr shows a progress bar.
 
     Percentiles are exact while a case has at most 10,000 foreground voxels; beyond, 10,000 of its order statistics,
     evenly spaced, stand for them. Voxels that are NaN or infinite are left out of intensities.
@@ -115,7 +85,7 @@ def fingerprint_dataset(dataset: Dataset, *, cases: Sequence[Case] | None = None
     hasher = hashlib.sha256()
     problems: list[str] = []
     summaries: list[_CaseSummary] = []
-    for case in chosen:
+    for case in tqdm(chosen, desc="fingerprint", unit="case", disable=None):
         try:
             summaries.append(_summarise(case, len(dataset.class_names), len(dataset.channel_names)))
             _hash_case(hasher, case)
@@ -197,7 +167,3 @@ def _file_digest(path: Path) -> bytes:
         while chunk := stream.read(CHUNK_BYTES):
             digest.update(chunk)
     return digest.digest()
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seg.data.fingerprint import SCHEMA_VERSION, Fingerprint, fingerprint_dataset
+from seg.data.fingerprint import fingerprint_dataset
 from seg.data.intensity import SAMPLES_PER_CASE, pool_intensities, sample_intensities, weighted_percentiles
 from seg.data.readers import read_dataset
 from seg.errors import DataError
@@ -78,24 +80,14 @@ def test_intensities_are_those_of_the_pooled_foreground(root: Path) -> None:
         assert (measured.mean, measured.std) == pytest.approx((voxels.mean(), voxels.std()), rel=1e-9)
 
 
-def test_fingerprint_survives_json(root: Path) -> None:
-    found = fingerprint_dataset(read_dataset(root))
-    assert Fingerprint.from_json(found.to_json()) == found
-
-
-def test_newer_fingerprint_is_refused(root: Path) -> None:
-    found = fingerprint_dataset(read_dataset(root))
-    newer = dataclasses.replace(found, schema_version=SCHEMA_VERSION + 1).to_json()
-    with pytest.raises(
-        DataError, match=r"^fingerprint has schema version 2, this program reads up to 1; update seg\.$"
-    ):
-        Fingerprint.from_json(newer)
-
-
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"schema_version": 1}'])
-def test_unreadable_fingerprint_is_refused(text: str) -> None:
-    with pytest.raises(DataError, match="make it again from the data set"):
-        Fingerprint.from_json(text)
+def test_a_terminal_sees_how_far_it_is(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = read_dataset(root)
+    for on_terminal in (True, False):
+        screen = io.StringIO()
+        monkeypatch.setattr(screen, "isatty", lambda answer=on_terminal: answer, raising=False)
+        monkeypatch.setattr(sys, "stderr", screen)
+        fingerprint_dataset(dataset)
+        assert ("fingerprint: 100%" in screen.getvalue()) == on_terminal
 
 
 def test_digest_is_of_the_files_contents(root: Path) -> None:
