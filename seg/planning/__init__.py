@@ -5,16 +5,21 @@ The rules and where they deviate are written down in docs/planning.md.
 
 from __future__ import annotations
 
+import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from seg.cli import dump_config
 from seg.config import DataConfig
+from seg.data.checks import check_dataset
 from seg.data.fingerprint import fingerprint_dataset
-from seg.data.readers import read_dataset
+from seg.data.readers import read_dataset, with_patients
+from seg.errors import DataError
 from seg.planning.header import describe_plan
 from seg.planning.planner import Plan, detect_patient_pattern, experiment_name, plan_experiment
 
+LOG = logging.getLogger(__name__)
 DEFAULT_MEMORY_GIB = 4.0
 MIN_FOLDS = 2
 
@@ -41,15 +46,21 @@ def plan_dataset(
         YAML text of a complete configuration, commented.
 
     Raises:
-        ConfigError: The memory does not hold a training step.
-        DataError: The data set cannot be read.
+        ConfigError: The memory does not hold a training step, or the pattern is no regular expression with a group.
+        DataError: The data set cannot be read, or labelled cases are faulty; all problems together.
     """
     dataset = read_dataset(root, layout=layout, patient_pattern=patient_pattern)
     pattern = patient_pattern
     if pattern is None and all(case.patient is None for case in dataset.cases):
         pattern = detect_patient_pattern([case.id for case in dataset.cases])
-        dataset = read_dataset(root, layout=layout, patient_pattern=pattern)
-    patients = {case.patient or case.id for case in dataset.cases if case.label is not None}
+        dataset = dataset if pattern is None else with_patients(dataset, pattern)
+    dataset = replace(dataset, cases=tuple(case for case in dataset.cases if case.label is not None))
+    problems = check_dataset(dataset)
+    if errors := [problem.message for problem in problems if problem.severity == "error"]:
+        raise DataError(errors)
+    for problem in problems:
+        LOG.warning("%s", problem.message)
+    patients = {case.patient or case.id for case in dataset.cases}
     folds = max(MIN_FOLDS, min(DataConfig().folds, len(patients)))
     fingerprint = fingerprint_dataset(dataset)
     plan = plan_experiment(

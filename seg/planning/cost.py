@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import ceil, prod
+from math import prod
 from typing import Literal
 
 from seg.config import BottleneckConfig, NetworkConfig
+from seg.networks.bottleneck import Bottleneck, width
+from seg.networks.complexity import complexity
+from seg.networks.plan import Options
+from seg.networks.plan import Plan as Stages
 from seg.planning.topology import Size
 
 GIB = 2**30
@@ -23,7 +27,7 @@ class Cost:
     """What a training step takes.
 
     Attributes:
-        parameters: Weights of the network.
+        parameters: Learned numbers of the network.
         gmac: Multiply-accumulates of one forward pass over the whole batch, in 10^9; a step takes about three times it.
         activations: Elements kept for the backward pass, over the whole batch.
         loss_elements: Voxels times classes, over the whole batch.
@@ -40,85 +44,71 @@ class Cost:
         return BASE_GIB + (kept + self.parameters * PARAMETER_BYTES) / GIB
 
 
-@dataclass(frozen=True)
-class _Conv:
-    """One convolution: grid it writes, channels, kernel; and how many tensors of its output are kept."""
-
-    voxels: int
-    inputs: int
-    outputs: int
-    kernel: int
-    kept: int
-
-
 def step_cost(network: NetworkConfig, patch: Size, batch: int, in_channels: int, num_classes: int) -> Cost:
     """Estimates a training step of a U-Net with two convolutions per plain stage.
 
-    Biases and norms are left out, and so are residual projections, which a plan does not use, and
-    the heads of deep supervision on lower stages, whose grids are a small part of the work.
+    What is kept of residual projections, which a plan does not use, and of the heads of deep supervision on lower
+    stages, whose grids are a small part of the work, is left out.
 
     Args:
         network: Architecture, merged by concatenation.
-        patch: Patch size in voxels.
+        patch: Patch size in voxels, divided by the total stride.
         batch: Patches per step.
         in_channels: Channels of the image.
         num_classes: Classes, background included.
 
     Returns:
-        Parameters and multiply-accumulates of all convolutions, and the elements kept for the backward pass.
+        Parameters and multiply-accumulates of the network, and the elements kept for the backward pass.
+
+    Raises:
+        ValueError: The total stride does not divide the patch.
     """
-    convs = [*_encoder(network, patch, in_channels), *_decoder(network, patch, num_classes)]
+    cost = complexity(
+        in_channels,
+        num_classes,
+        plan=Stages(channels=network.channels, strides=network.strides, kernel_sizes=network.kernel_sizes),
+        shape=patch,
+        skip_bottleneck=_bottleneck(network.skip_bottleneck),
+        decoder_bottleneck=_bottleneck(network.decoder_bottleneck),
+        options=Options(
+            upsample=network.upsample,
+            merge=network.merge,
+            residual=network.residual,
+            deep_supervision=network.deep_supervision,
+        ),
+    )
     return Cost(
-        parameters=sum(conv.inputs * conv.outputs * conv.kernel for conv in convs),
-        gmac=batch * sum(conv.voxels * conv.inputs * conv.outputs * conv.kernel for conv in convs) / 1e9,
-        activations=batch * sum(conv.voxels * conv.outputs * conv.kept for conv in convs),
+        parameters=cost.parameters,
+        gmac=batch * cost.macs / 1e9,
+        activations=batch * sum(_kept(network, patch, num_classes)),
         loss_elements=batch * prod(patch) * num_classes,
     )
 
 
-def _encoder(network: NetworkConfig, patch: Size, in_channels: int) -> Iterator[_Conv]:
-    inputs = in_channels
+def _bottleneck(config: BottleneckConfig | None) -> Bottleneck | None:
+    if config is None:
+        return None
+    return Bottleneck(ratio=config.ratio, activation=config.activation, norm=config.norm)
+
+
+def _kept(network: NetworkConfig, patch: Size, num_classes: int) -> Iterator[int]:
+    """Yields the elements that each part keeps; a convolution with a norm behind it keeps what is before and after."""
+    voxels = prod(patch)
+    yield voxels * num_classes
     for level, channels in enumerate(network.channels):
-        voxels, kernel = prod(grid(network, patch, level)), prod(network.kernel_sizes[level])
-        yield _Conv(voxels, inputs, channels, kernel, kept=2)  # kept before and after its norm
-        yield _Conv(voxels, channels, channels, kernel, kept=2)
-        inputs = channels
-
-
-def _decoder(network: NetworkConfig, patch: Size, num_classes: int) -> Iterator[_Conv]:
-    stages = len(network.channels) - 1
-    for level in range(stages):
-        channels, lower = network.channels[level], network.channels[level + 1]
-        voxels, kernel = prod(grid(network, patch, level)), prod(network.kernel_sizes[level])
-        skip = _width(network.skip_bottleneck, channels, level)
+        voxels //= prod(network.strides[level])
+        yield voxels * channels * 4  # encoder
+        if level == len(network.channels) - 1:
+            return
         if network.skip_bottleneck is not None:
-            yield _Conv(voxels, channels, skip, 1, kept=1)
-        # Transposed: kernel equals stride, so each voxel written is touched by one tap; the weights are those of all
-        # taps. Linear: a 1x1 on the lower grid. Either way the result is kept on the upper grid.
-        taps = prod(network.strides[level + 1])
-        kernel_taps = taps if network.upsample == "transposed" else 1
-        yield _Conv(voxels // taps, lower, channels, kernel_taps, kept=taps)
+            yield voxels * _width(network.skip_bottleneck, channels, level)
+        yield voxels * channels  # upsampled
         if network.decoder_bottleneck is None:
-            yield _Conv(voxels, channels + skip, channels, kernel, kept=2)
-            yield _Conv(voxels, channels, channels, kernel, kept=2)
+            yield voxels * channels * 4
         else:
-            inner = _width(network.decoder_bottleneck, channels, level)
-            yield _Conv(voxels, channels + skip, inner, 1, kept=1)
-            yield _Conv(voxels, inner, inner, kernel, kept=2)
-            yield _Conv(voxels, inner, channels, 1, kept=2)
-    yield _Conv(prod(patch), network.channels[0], num_classes, 1, kept=1)
+            yield voxels * (_width(network.decoder_bottleneck, channels, level) * 3 + channels * 2)
 
 
-def grid(network: NetworkConfig, patch: Size, level: int) -> Size:
-    """Returns the voxels per axis of a stage, 0 being full resolution."""
-    x, y, z = patch
-    for stride in network.strides[1 : level + 1]:
-        x, y, z = ceil(x / stride[0]), ceil(y / stride[1]), ceil(z / stride[2])
-    return x, y, z
-
-
-def _width(bottleneck: BottleneckConfig | None, channels: int, level: int) -> int:
-    if bottleneck is None:
-        return channels
+def _width(bottleneck: BottleneckConfig, channels: int, level: int) -> int:
     ratio = bottleneck.ratio[level] if isinstance(bottleneck.ratio, tuple) else bottleneck.ratio
-    return max(1, round(ratio * channels))
+    return width(channels, ratio)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from seg.config import BottleneckConfig, NetworkConfig
 from seg.networks.bottleneck import Bottleneck
+from seg.networks.plan import Options
 from seg.networks.plan import Plan as Stages
 from seg.networks.unet import UNet
-from seg.planning.cost import grid, step_cost
+from seg.planning.cost import step_cost
 
 
 @pytest.mark.parametrize(
@@ -26,14 +29,16 @@ def test_cost_of_known_networks(bottlenecks: dict[str, float], gmac: float, mill
     assert cost.parameters / 1e6 == pytest.approx(millions, abs=0.005)
 
 
+@pytest.mark.parametrize("upsample", ["transposed", "linear"])
 @pytest.mark.parametrize("plain", [True, False])
-def test_cost_is_what_torch_counts(plain: bool) -> None:
+def test_cost_is_what_torch_counts(plain: bool, upsample: Literal["transposed", "linear"]) -> None:
     config = NetworkConfig(
         channels=(16, 32, 64),
         strides=((1, 1, 1), (2, 2, 1), (2, 2, 2)),
         kernel_sizes=((3, 3, 1), (3, 3, 3), (3, 3, 3)),
         skip_bottleneck=None if plain else BottleneckConfig(ratio=(0.25, 0.5)),
         decoder_bottleneck=None if plain else BottleneckConfig(ratio=0.5),
+        upsample=upsample,
     )
     network = UNet(
         2,
@@ -41,9 +46,10 @@ def test_cost_is_what_torch_counts(plain: bool) -> None:
         plan=Stages(channels=config.channels, strides=config.strides, kernel_sizes=config.kernel_sizes),
         skip_bottleneck=None if plain else Bottleneck(ratio=(0.25, 0.5)),
         decoder_bottleneck=None if plain else Bottleneck(ratio=0.5),
+        options=Options(upsample=upsample),
     )
     cost = step_cost(config, (32, 32, 8), 2, 2, 4)
-    assert cost.parameters == sum(weight.numel() for weight in network.parameters() if weight.ndim > 1)
+    assert cost.parameters == sum(weight.numel() for weight in network.parameters())
     kept: dict[int, int] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -65,5 +71,6 @@ def test_bf16_takes_less_memory_than_fp32() -> None:
     assert 1 < cost.memory_gib("bf16") < cost.memory_gib("fp32")
 
 
-def test_grid_of_a_stage_rounds_up() -> None:
-    assert grid(NetworkConfig(), (9, 8, 7), 1) == (5, 4, 4)
+def test_a_patch_that_strides_do_not_divide_is_refused() -> None:
+    with pytest.raises(ValueError, match="shape must be divisible by the total stride"):
+        step_cost(NetworkConfig(), (9, 8, 8), 1, 1, 3)

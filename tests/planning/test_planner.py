@@ -130,7 +130,8 @@ def test_patients_are_found_in_case_ids() -> None:
     assert match.group(1) == "patient002"
     assert detect_patient_pattern(ids[1:]) is None  # every patient has one case
     assert detect_patient_pattern([*ids, "other"]) is None
-    assert detect_patient_pattern([f"mr_scan_{number}" for number in range(9)]) is None  # fewer "patients" than folds
+    assert detect_patient_pattern([f"mr_scan_{number}" for number in range(9)]) is None  # one "patient"
+    assert detect_patient_pattern([f"patient{i}_frame{j}" for i in "12" for j in "12"]) == pattern
     assert detect_patient_pattern(["hippocampus_001", "hippocampus_002"]) is None
 
 

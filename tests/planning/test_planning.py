@@ -14,6 +14,7 @@ import pytest
 from seg.cli import load_config
 from seg.data.fingerprint import fingerprint_dataset
 from seg.data.readers import read_dataset
+from seg.errors import DataError
 from seg.planning import plan_dataset, plan_experiment
 from seg.planning.planner import detect_patient_pattern
 
@@ -59,8 +60,29 @@ def test_plan_is_text_that_reads_back(tmp_path: Path) -> None:
 
 def test_fewer_patients_than_folds_make_fewer_folds(tmp_path: Path) -> None:
     write_acdc_like(tmp_path / "few", 6)
-    assert "\n  folds: 5\n" in plan_dataset(tmp_path / "few")
-    assert "\n  folds: 3\n" in plan_dataset(tmp_path / "few", patient_pattern=r"(patient\d)")
+    for pattern in (None, r"(patient\d)"):
+        text = plan_dataset(tmp_path / "few", patient_pattern=pattern)
+        assert "\n  folds: 3\n" in text
+        assert "patient_pattern: null" not in text
+
+
+def test_faulty_cases_are_reported_together(tmp_path: Path) -> None:
+    root = tmp_path / "faulty"
+    write_acdc_like(root)
+    label = np.full((48, 40, 6), 7, dtype=np.uint8)
+    image = np.full((48, 40, 7), np.nan, dtype=np.float32)
+    affine = np.diag([1.5, 1.5, 9.0, 1.0])
+    nib.save(nib.Nifti1Image(label, affine), root / "labelsTr/patient0_frame00.nii.gz")
+    nib.save(nib.Nifti1Image(image, affine), root / "imagesTr/patient1_frame01_0000.nii.gz")
+    nib.save(nib.Nifti1Image(label[1:], affine), root / "labelsTr/patient2_frame00.nii.gz")
+    with pytest.raises(DataError) as caught:
+        plan_dataset(root)
+    assert [problem.split(";")[0] for problem in caught.value.problems] == [
+        "case patient0_frame00: label patient0_frame00.nii.gz values must be 0 to 1, got 7",
+        "case patient1_frame01: image patient1_frame01_0000.nii.gz must be finite, got 13440 NaN or infinite voxels",
+        "case patient2_frame00: label shape (47, 40, 6) differs from image shape (48, 40, 6)",
+        "case patient2_frame00: label patient2_frame00.nii.gz values must be 0 to 1, got 7",
+    ]
 
 
 def test_given_pattern_comes_first(tmp_path: Path) -> None:
