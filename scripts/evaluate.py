@@ -12,7 +12,7 @@ def main() -> None:
     if arguments.run_dir is not None:
         from seg.pipeline import evaluate_run
 
-        evaluate_run(arguments.run_dir, output=arguments.output)
+        evaluate_run(arguments.run_dir, output=arguments.output, data_root=arguments.data_root)
     elif arguments.predictions is not None and arguments.labels is not None and arguments.output is not None:
         from seg.pipeline import FolderPair, evaluate_pair
 

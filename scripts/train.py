@@ -16,7 +16,6 @@ def main() -> int:
         run_dir=arguments.run_dir,
         folds=arguments.folds,
         resume=arguments.resume,
-        init_from=arguments.init_from,
     )
 
 

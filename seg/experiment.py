@@ -24,11 +24,13 @@ from seg.data.splits import Split
 from seg.files import needing_room
 from seg.hardware import choose_device, choose_precision
 from seg.inference import predict_logits
+from seg.layout import LAST_CHECKPOINT
 from seg.losses import build_loss
 from seg.module import SegmentationModule
 from seg.networks.initialisation import initialise
 from seg.weights import copy_weights, network_from_config, save_weights
 
+LOG = logging.getLogger(__name__)
 LIGHTNING_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 
@@ -52,7 +54,7 @@ def train_fold(
     run_dir: Path,
     *,
     resume: bool = False,
-    init_from: Path | None = None,
+    cache_dir: Path | None = None,
 ) -> Trained:
     """Trains one fold and leaves ``checkpoints/`` and ``metrics.csv`` in the run directory.
 
@@ -65,7 +67,7 @@ def train_fold(
         split: Case ids of both sides.
         run_dir: Run directory, present.
         resume: Whether to continue from ``checkpoints/last.ckpt`` where there is one.
-        init_from: Run directory whose final weights are the initial ones where name and shape agree.
+        cache_dir: Folder of the disk cache where the config names none; None is ``cache`` in the run directory.
 
     Raises:
         RunError: The loss is not finite, a checkpoint cannot be used, or the run directory cannot be written.
@@ -73,8 +75,6 @@ def train_fold(
     device = choose_device(config.training.device)
     network = network_from_config(config.network, len(dataset.channel_names), len(dataset.class_names))
     initialise(network, config.seed)
-    if init_from is not None:
-        copy_weights(network, init_from)
     network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     module = SegmentationModule(
         network,
@@ -84,15 +84,25 @@ def train_fold(
         optimizer=config.optimizer,
         total_steps=config.training.steps,
     )
-    checkpoint = run_dir / "checkpoints" / "last.ckpt"
+    checkpoint = run_dir / LAST_CHECKPOINT
     resumes = resume and checkpoint.exists()
     if resumes:
         check_checkpoint(checkpoint)
+    elif config.training.init_from is not None:
+        copy_weights(network, Path(config.training.init_from))
+    if config.training.early_stop is not None:
+        LOG.warning(
+            "early stop: after %d validations without a better Dice on the held-out cases, which are scored too; "
+            "leave training.early_stop null for unbiased scores",
+            config.training.early_stop,
+        )
     records = Records(run_dir)
-    data = SegmentationData(config, dataset, split, run_dir / "cache")
+    data = SegmentationData(config, dataset, split, cache_dir or run_dir / "cache")
     with _quiet(), _interruptible(), needing_room(run_dir):
         trainer = _trainer(config, run_dir, device, records)
         trainer.fit(module, data, ckpt_path=str(checkpoint) if resumes else None, weights_only=True)
+    if records.history[-1]["step"] < config.training.steps:
+        LOG.warning("stopped early at step %d of %d", records.history[-1]["step"], config.training.steps)
     save_weights(network, run_dir)
     return Trained(network=network, history=records.history)
 

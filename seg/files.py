@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,6 +47,11 @@ def written_aside(path: Path) -> Iterator[IO[bytes]]:
     finally:
         if partial is not None:
             Path(partial).unlink(missing_ok=True)
+
+
+def is_partial(path: Path) -> bool:
+    """Whether a file is one that a killed :func:`written_aside` left beside its target."""
+    return re.fullmatch(r"\..+\.[a-z0-9_]{8}", path.name) is not None
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 from collections.abc import Sequence
@@ -109,6 +110,16 @@ def load_weights(run_dir: Path) -> dict[str, Tensor]:
             "release, update seg."
         )
     return state
+
+
+def weights_digest(run_dir: Path) -> str:
+    """Returns the SHA-256 of a run's file of final weights.
+
+    Raises:
+        RunError: The file is absent or not a weights file of this project.
+    """
+    load_weights(run_dir)
+    return hashlib.sha256((run_dir / WEIGHTS_FILE).read_bytes()).hexdigest()
 
 
 def copy_weights(network: nn.Module, run_dir: Path) -> Sequence[str]:

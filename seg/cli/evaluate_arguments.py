@@ -26,6 +26,7 @@ class EvaluateArguments:
         ignore_label: Value of reference voxels of two folders that count for neither side, else None.
         patient_pattern: Regular expression whose first group is the patient in a case id of two folders, else None.
         workers: Processes that score the cases of two folders.
+        data_root: Folder of a run's data set where it moved; None is where its configuration says.
     """
 
     run_dir: Path | None
@@ -38,6 +39,7 @@ class EvaluateArguments:
     ignore_label: int | None = None
     patient_pattern: str | None = None
     workers: int = 1
+    data_root: Path | None = None
 
 
 # Options of two folders alone, and where a run has the same from.
@@ -60,10 +62,17 @@ def parse_evaluate(argv: Sequence[str] | None = None) -> EvaluateArguments:
         ConfigError: Arguments cannot be used; all problems together.
     """
     parser = Parser(
-        "evaluate.py --run_dir DIR | --predictions DIR --labels DIR [--images DIR] [OPTION ...]",
+        "evaluate.py --run_dir DIR [--data.root DIR] | --predictions DIR --labels DIR [--images DIR] [OPTION ...]",
         "Score a run's held-out cases, or one folder of label maps against another.",
     )
     parser.add_argument("--run_dir", type=Path, metavar="DIR", help="run directory whose held-out cases are scored")
+    parser.add_argument(
+        "--data.root",
+        dest="data_root",
+        type=Path,
+        metavar="DIR",
+        help="folder of the run's data set, where it moved (default: data.root of the run's configuration)",
+    )
     parser.add_argument("--predictions", type=Path, metavar="DIR", help="folder of predicted label maps (NIfTI)")
     parser.add_argument("--labels", type=Path, metavar="DIR", help="folder of references with the same case ids")
     parser.add_argument(
@@ -73,7 +82,8 @@ def parse_evaluate(argv: Sequence[str] | None = None) -> EvaluateArguments:
         "--output",
         type=Path,
         metavar="DIR",
-        help="folder of evaluation.json, cases.csv and cases.html (default: that of the run, or of predictions)",
+        help="folder of evaluation.json, cases.csv and cases.html, which are replaced (default: that of the run, or of "
+        "predictions)",
     )
     default = EvaluationConfig().nsd_tolerance_mm
     parser.add_argument(
@@ -120,8 +130,11 @@ def parse_evaluate(argv: Sequence[str] | None = None) -> EvaluateArguments:
                 "--nsd_tolerance_mm must not come with --run_dir, whose configuration says it "
                 "(evaluation.nsd_tolerance_mm); leave it out, or score the run's folder of predictions."
             )
-    elif None in folders:
-        found.append("either --run_dir or both --predictions and --labels must be given; see --help.")
+    else:
+        if None in folders:
+            found.append("either --run_dir or both --predictions and --labels must be given; see --help.")
+        if options.data_root is not None:
+            found.append("--data.root must come with --run_dir, whose data set it is; leave it out.")
     tolerance = default if options.nsd_tolerance_mm is None else options.nsd_tolerance_mm
     if not 0 < tolerance < float("inf"):
         found.append(f"--nsd_tolerance_mm must be > 0, got {tolerance:g}.")
@@ -149,6 +162,7 @@ def parse_evaluate(argv: Sequence[str] | None = None) -> EvaluateArguments:
         ignore_label=options.ignore_label,
         patient_pattern=options.patient_pattern,
         workers=workers,
+        data_root=options.data_root,
     )
 
 

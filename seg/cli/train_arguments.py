@@ -23,14 +23,12 @@ class TrainArguments:
         run_dir: Run directory; None takes the default one.
         folds: Folds to train; None is all.
         resume: Whether to continue an unfinished run.
-        init_from: Run directory whose weights are the initial ones.
     """
 
     config: ExperimentConfig
     run_dir: Path | None
     folds: tuple[int, ...] | None
     resume: bool
-    init_from: Path | None
 
 
 def parse_train(argv: Sequence[str] | None = None) -> TrainArguments:
@@ -57,10 +55,16 @@ def parse_train(argv: Sequence[str] | None = None) -> TrainArguments:
     )
     parser.add_argument("--run_dir", type=Path, metavar="DIR", help="run directory (default: runs/NAME/seed_S/fold_N)")
     parser.add_argument(
-        "--resume", action="store_true", help="continue an unfinished run; with --run_dir alone, with its own config"
+        "--resume",
+        action="store_true",
+        help="continue an unfinished run; with --run_dir alone, with its own config, all folds where it holds fold_0, "
+        "fold_1, ...",
     )
     parser.add_argument(
-        "--init_from", type=Path, metavar="RUN", help="run directory whose weights are the initial ones"
+        "--init_from",
+        type=Path,
+        metavar="RUN",
+        help="run directory whose weights are the initial ones, as --training.init_from; a resumed run keeps to it",
     )
     add_fields(parser, metavars={"fold": "N|all"})
     options, found = parser.parse(argv, fields=list(nodes()))
@@ -71,13 +75,17 @@ def parse_train(argv: Sequence[str] | None = None) -> TrainArguments:
     every_fold = overrides.get("fold") == "all"
     if every_fold:
         del overrides["fold"]
-    if options.resume and options.init_from is not None:
-        found.append("--init_from must not come with --resume, which has weights of its own; leave one of them out.")
-    if options.init_from is not None and not options.init_from.is_dir():
-        found.append(f"--init_from must be a run directory, got {options.init_from}, which is not a folder.")
+    if options.init_from is not None:
+        overrides["training.init_from"] = str(options.init_from)
+        if not options.init_from.is_dir():
+            found.append(f"--init_from must be a run directory, got {options.init_from}, which is not a folder.")
     files = options.config
     if not files and options.resume and options.run_dir is not None:
         files = [options.run_dir / "config.yaml"]
+        of_folds = sorted(options.run_dir.glob("fold_*/config.yaml"))
+        if of_folds and not files[0].exists():  # They differ in nothing but their fold.
+            files = of_folds[:1]
+            every_fold = every_fold or "fold" not in overrides
     if not files:
         found.append("--config must name a YAML file, got none; an example is --config configs/phantom.yaml.")
     try:
@@ -91,5 +99,4 @@ def parse_train(argv: Sequence[str] | None = None) -> TrainArguments:
         run_dir=options.run_dir,
         folds=None if every_fold else (config.fold,),
         resume=options.resume,
-        init_from=options.init_from,
     )

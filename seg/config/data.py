@@ -41,7 +41,8 @@ class DataConfig:
         normalization: Per channel (or one for all): zscore over the volume, ct window, or none.
         ct: Intensity window for channels normalised as ct.
         cache: Where prepared volumes are kept; auto chooses by size and announces it.
-        cache_dir: Folder of the disk cache; null is a folder beside the run directory.
+        cache_dir: Folder of the disk cache; null is cache/ in the run directory, or beside fold_0, fold_1, ..., which
+            share it.
         workers: Processes that prepare batches; 0 prepares them in the main process.
     """
 

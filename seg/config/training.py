@@ -58,7 +58,10 @@ class TrainingConfig:
         accumulate: Batches whose gradients are averaged for one optimiser step, >= 1.
         precision: Arithmetic of the forward pass; auto takes bf16 where the hardware computes it, and announces it.
         ema_decay: Decay of the moving average of the weights that is validated and kept, in [0, 1); 0 turns it off.
-        early_stop: Validations without a better Dice after which training stops; null never stops early.
+        early_stop: Validations without a better Dice after which training stops; null never stops early. The cases
+            that are scored then choose the step too, which is announced and recorded.
+        init_from: Run directory whose final weights are the initial ones where name and shape agree; null draws them
+            from the seed.
         device: Where to train; auto takes the GPU where there is one, and announces it.
         progress: Whether a progress bar is shown.
     """
@@ -69,5 +72,6 @@ class TrainingConfig:
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     ema_decay: float = 0.999
     early_stop: int | None = None
+    init_from: str | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     progress: bool = True

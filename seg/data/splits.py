@@ -133,8 +133,8 @@ def _stated_splits(cases: Sequence[Case]) -> tuple[Split, ...]:
     found = sorted(set(folds.values()))
     if found != list(range(len(found))):
         raise DataError(
-            f"the folds of the cases: they must be numbered 0, 1, 2, ... without a gap, got {', '.join(map(str, found))};"
-            " renumber them, so that --fold N and the results mean the same fold."
+            "the folds of the cases: they must be numbered 0, 1, 2, ... without a gap, got "
+            f"{', '.join(map(str, found))}; renumber them, so that --fold N and the results mean the same fold."
         )
     return _splits_of(folds)
 

@@ -2,50 +2,158 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, replace
+import csv
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from seg.cli import dump_config, load_config
 from seg.config import ExperimentConfig
 from seg.data.cases import Dataset
 from seg.errors import RunError
-from seg.files import write_text
-from seg.layout import CONFIG_FILE, MODEL_VERSION, NOTICE
+from seg.evaluation import EVALUATION_FILE
+from seg.files import is_partial, write_json, write_text
+from seg.layout import CONFIG_FILE, ENVIRONMENT_FILE, MODEL_VERSION, NOTICE
+
+LOG = logging.getLogger(__name__)
 
 
-def open_run(config: ExperimentConfig, run_dir: Path, *, resume: bool) -> None:
-    """Makes a run directory, or checks that an existing one belongs to the same experiment.
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What a run is made from, beside its configuration.
+
+    Attributes:
+        computed_with: Versions, device, precision and revision of the code.
+        data: SHA-256 of the files of each case.
+        initial_weights: SHA-256 of the weights to start from; None draws them from the seed, or needs them no more.
+    """
+
+    computed_with: Mapping[str, Any]
+    data: Mapping[str, str]
+    initial_weights: str | None = None
+
+
+def check_root(root: Path, *, resume: bool) -> None:
+    """Checks that the folder of a cross-validation holds no results of something else.
+
+    Args:
+        root: Folder in which ``fold_0``, ``fold_1``, ... and their common results are to lie.
+        resume: Whether a cross-validation that lies there is continued.
+
+    Raises:
+        RunError: It holds a single run, or an evaluation that is not to be replaced.
+    """
+    if (root / CONFIG_FILE).exists():
+        raise RunError(f"{root}: must be no single run where several folds are trained; choose another --run_dir.")
+    if (root / EVALUATION_FILE).exists() and not (resume and any(root.glob(f"fold_*/{CONFIG_FILE}"))):
+        raise RunError(
+            f"{root}: must hold no {EVALUATION_FILE} of something else; choose another --run_dir, or add --resume to "
+            "go on with a cross-validation."
+        )
+
+
+def check_run(config: ExperimentConfig, run_dir: Path, origin: Origin, *, resume: bool) -> None:
+    """Checks that a run directory is free, or holds the same experiment on the same data; writes nothing.
 
     Args:
         config: The experiment.
         run_dir: Run directory.
+        origin: What the run is made from.
         resume: Whether an existing directory is continued; an absent one is made either way.
 
     Raises:
-        RunError: The directory exists and ``resume`` is off, holds other files, was made from another configuration,
-            or cannot be written.
+        RunError: The directory exists and ``resume`` is off, holds other files, or was made from another
+            configuration, other data or other initial weights.
     """
     path = run_dir / CONFIG_FILE
-    if path.exists():
-        if not resume:
-            raise RunError(f"{run_dir}: must be new, got an existing run; choose another --run_dir or add --resume.")
-        changed = differences(_comparable(load_config([path])), _comparable(config))
-        if changed:
-            raise RunError(
-                f"{run_dir}: a resumed run must have the configuration it began with, got other values of "
-                f"{', '.join(changed)}; restore them or choose another --run_dir."
-            )
+    if not path.exists():
+        if run_dir.exists() and (not run_dir.is_dir() or any(map(_foreign, run_dir.iterdir()))):
+            raise RunError(f"{run_dir}: must be absent or an empty folder, got other files; choose another --run_dir.")
         return
-    if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
-        raise RunError(f"{run_dir}: must be absent or an empty folder, got other files; choose another --run_dir.")
-    write_text(path, dump_config(config))
+    if not resume:
+        raise RunError(f"{run_dir}: must be new, got an existing run; choose another --run_dir or add --resume.")
+    changed = differences(_comparable(load_config([path])), _comparable(config))
+    if changed:
+        raise RunError(
+            f"{run_dir}: a resumed run must have the configuration it began with, got other values of "
+            f"{', '.join(changed)}; restore them or choose another --run_dir."
+        )
+    recorded = _read_origin(run_dir)
+    if recorded is None:
+        LOG.warning("%s: no %s of a begun run; whether its data changed is not known", run_dir, ENVIRONMENT_FILE)
+        return
+    if other := sorted(name for name, _ in set(recorded.data.items()) ^ set(origin.data.items())):
+        raise RunError(
+            f"{run_dir}: a resumed run must have the data it began with, got other files of cases "
+            f"{', '.join(dict.fromkeys(other))}; restore them or choose another --run_dir."
+        )
+    if origin.initial_weights is not None and recorded.initial_weights != origin.initial_weights:
+        raise RunError(
+            f"{run_dir}: a resumed run must have the initial weights it began with, got other ones in "
+            f"{config.training.init_from}; restore them or choose another --run_dir."
+        )
+
+
+def open_run(config: ExperimentConfig, run_dir: Path, origin: Origin) -> None:
+    """Writes what a checked run begins with, where it has not begun.
+
+    Raises:
+        RunError: The directory cannot be written.
+    """
+    if (run_dir / CONFIG_FILE).exists():
+        return
+    if run_dir.is_dir():
+        for partial in filter(is_partial, run_dir.iterdir()):  # of a first write that was killed
+            partial.unlink(missing_ok=True)
+    record = {"schema_version": 1, **origin.computed_with, "initial_weights": origin.initial_weights}
+    write_json(run_dir / ENVIRONMENT_FILE, record | {"data": dict(origin.data)})
+    # Last: a directory that has it has begun.
+    write_text(run_dir / CONFIG_FILE, dump_config(config))
+
+
+def begun_from(run_dirs: Iterable[Path]) -> str | None:
+    """Returns whose weights runs that have begun were to start from; None where they have none or have not begun."""
+    begun = [run_dir / CONFIG_FILE for run_dir in run_dirs if (run_dir / CONFIG_FILE).is_file()]
+    return load_config(begun[:1]).training.init_from if begun else None
+
+
+def _foreign(path: Path) -> bool:
+    """Whether a file is none that :func:`open_run` leaves when it is killed."""
+    return path.name != ENVIRONMENT_FILE and not is_partial(path)
+
+
+def _read_origin(run_dir: Path) -> Origin | None:
+    path = run_dir / ENVIRONMENT_FILE
+    if not path.is_file():  # of a version that wrote it at the end
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        data = {str(name): str(digest) for name, digest in content["data"].items()}
+        return Origin(computed_with={}, data=data, initial_weights=content.get("initial_weights"))
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise RunError(
+            f"{path}: must be the whole record of a run, got {type(error).__name__}; restore it or choose another "
+            "--run_dir."
+        ) from error
+
+
+def trained_steps(run_dir: Path) -> int | None:
+    """Returns the last step in a run's metrics.csv; None where the file is gone."""
+    path = run_dir / "metrics.csv"
+    if not path.is_file():
+        return None
+    with path.open(newline="", encoding="utf-8") as file:
+        return max((int(float(row["step"])) for row in csv.DictReader(file)), default=None)
 
 
 def _comparable(config: ExperimentConfig) -> ExperimentConfig:
-    """Leaves out what does not change the weights."""
+    """Leaves out what does not change the weights; initial ones are compared by content, wherever they lie now."""
     data = replace(config.data, root="", cache="auto", cache_dir=None, workers=0)
-    return replace(config, data=data, training=replace(config.training, progress=True))
+    source = None if config.training.init_from is None else "given"
+    return replace(config, data=data, training=replace(config.training, progress=True, init_from=source))
 
 
 def differences(one: ExperimentConfig, other: ExperimentConfig) -> list[str]:
@@ -61,8 +169,8 @@ def _differing(one: object, other: object, path: str) -> list[str]:
     return [] if one == other else [path]
 
 
-def describe_model(config: ExperimentConfig, dataset: Dataset) -> dict[str, object]:
-    """Describes a trained network for whoever is handed its run directory."""
+def describe_model(config: ExperimentConfig, dataset: Dataset, steps: int | None) -> dict[str, object]:
+    """Describes a trained network, of so many steps where that is known, for whoever is handed its run directory."""
     return {
         "schema_version": MODEL_VERSION,
         "notice": NOTICE,
@@ -73,4 +181,5 @@ def describe_model(config: ExperimentConfig, dataset: Dataset) -> dict[str, obje
         "data_licence": dataset.licence,
         "network": asdict(config.network),
         "patch_size": list(config.patches.size),
+        "stopped_early_at_step": steps if steps is not None and steps < config.training.steps else None,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from seg.config import ExperimentConfig
 from seg.data.cases import Case, Dataset
 from seg.data.nifti import read_volume
 from seg.data.prepared import case_digest
-from seg.data.splits import Split
+from seg.data.splits import Split, check_folds
 from seg.data.writing import write_labels
 from seg.errors import DataError, RunError
 from seg.evaluation import (
@@ -29,9 +30,9 @@ from seg.figures import PAGE_FILE, draw_predictions
 from seg.files import write_json
 from seg.hardware import choose_device, choose_precision, environment
 from seg.inference import model_from_config
-from seg.layout import CONFIG_FILE, ENVIRONMENT_FILE, MODEL_FILE, PICTURE_FILE, PREDICTIONS
+from seg.layout import CONFIG_FILE, MODEL_FILE, PICTURE_FILE, PREDICTIONS, SCORING_FILE
 from seg.metrics import score_case
-from seg.pipeline.directory import describe_model
+from seg.pipeline.directory import describe_model, trained_steps
 from seg.pipeline.inputs import read_checked, read_splits
 from seg.pipeline.pages import write_run_page
 from seg.prediction import Predictor, predict_case
@@ -40,40 +41,57 @@ from seg.weights import trained_network
 
 
 def evaluate_run(
-    run_dir: Path, *, output: Path | None = None, dataset: Dataset | None = None, split: Split | None = None
+    run_dir: Path,
+    *,
+    output: Path | None = None,
+    data_root: Path | None = None,
+    known: tuple[Dataset, Split] | None = None,
+    reuse: bool = False,
 ) -> Evaluation:
     """Predicts and scores the held-out cases of a trained run, and prints the table.
 
     Args:
         run_dir: Run directory with final weights.
-        output: Folder of the results; None is the run directory.
-        dataset: The data set, where it was read already; else the run's config says where it lies.
-        split: The fold's cases, where they were read already.
+        output: Folder of the results, which are replaced there; None is the run directory.
+        data_root: Folder of the data set; None is the one in the run's config.
+        known: The data set and the fold's cases, where they were read already.
+        reuse: Whether results that are there already are taken for the run's own and not computed again.
 
     Returns:
-        The scores. Results that are there already are not computed again.
+        The scores.
 
     Raises:
         DataError: Cases cannot be read.
         RunError: There is no finished run, or results cannot be written.
     """
     output = output or run_dir
-    if (output / EVALUATION_FILE).exists():
+    if reuse and (output / EVALUATION_FILE).exists():
         evaluation = read_evaluation(output / EVALUATION_FILE)
     else:
         if not (run_dir / CONFIG_FILE).is_file():
             raise RunError(f"{run_dir}: must be a run directory, got no {CONFIG_FILE}; check the path.")
         config = load_config([run_dir / CONFIG_FILE])
-        if dataset is None or split is None:
-            dataset, left_out = read_checked(config.data)
-            split = read_splits(config, dataset, left_out)[config.fold]
-        evaluation = _score_run(run_dir, output, config, dataset, split)
+        if data_root is not None:
+            config = replace(config, data=replace(config.data, root=str(data_root)))
+        evaluation = _score_run(run_dir, output, config, *(known or _read_fold(config)))
     print(format_evaluation(evaluation))
     print(f"run directory: {run_dir}")
     print(f"picture: {output / PICTURE_FILE}")
     if (output / PAGE_FILE).exists():  # runs of earlier versions have none
         print(f"cases: {output / PAGE_FILE}")
     return evaluation
+
+
+def _read_fold(config: ExperimentConfig) -> tuple[Dataset, Split]:
+    dataset, left_out = read_checked(config.data)
+    splits = read_splits(config, dataset, left_out)
+    if config.fold >= len(splits):
+        raise RunError(
+            f"{config.data.root}: must have the run's fold {config.fold}, got {len(splits)} folds; it is another data "
+            "set, or its splits changed."
+        )
+    check_folds(splits, [config.fold], left_out)
+    return dataset, splits[config.fold]
 
 
 def _load_predictor(run_dir: Path, config: ExperimentConfig, dataset: Dataset) -> Predictor:
@@ -106,10 +124,11 @@ def _score_run(run_dir: Path, output: Path, config: ExperimentConfig, dataset: D
     draw_predictions(output / PICTURE_FILE, cases, output / PREDICTIONS, scores, dataset)
     predictions = {case.id: output / PREDICTIONS / f"{case.id}.nii.gz" for case in cases}
     write_run_page(output, evaluation, scores, predictions, dataset, title=f"{config.name}, fold {config.fold}")
-    digests = {case.id: case_digest(case) for case in dataset.cases}
+    # Apart from environment.json, which says what the run was trained with and on.
+    digests = {case.id: case_digest(case) for case in cases}
     computed_with = environment(predictor.models[0].device, predictor.models[0].precision)
-    write_json(output / ENVIRONMENT_FILE, {"schema_version": 1, **computed_with, "data": digests})
-    write_json(output / MODEL_FILE, describe_model(config, dataset))
+    write_json(output / SCORING_FILE, {"schema_version": 1, **computed_with, "data": digests})
+    write_json(output / MODEL_FILE, describe_model(config, dataset, trained_steps(run_dir)))
     # Last: a run directory is complete when this file is there.
     write_evaluation(output, evaluation, scores)
     return evaluation

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from seg.config import ExperimentConfig
+from seg.config import ExperimentConfig, TrainingConfig
 from seg.data.cases import Dataset
 from seg.data.normalization import check_channels
-from seg.data.prepared import check_cache_dir
+from seg.data.prepared import case_digest, check_cache_dir
+from seg.data.splits import check_folds
 from seg.errors import RunError
 from seg.evaluation import (
     CASES_FILE,
@@ -21,12 +23,16 @@ from seg.evaluation import (
 )
 from seg.experiment import train_fold
 from seg.figures import PAGE_FILE
-from seg.layout import PREDICTIONS
-from seg.pipeline.directory import open_run
+from seg.hardware import choose_device, choose_precision, environment
+from seg.layout import LAST_CHECKPOINT, PREDICTIONS
+from seg.pipeline.directory import Origin, begun_from, check_root, check_run, open_run
 from seg.pipeline.inputs import read_checked, read_splits
 from seg.pipeline.pages import write_run_page
 from seg.pipeline.scoring import evaluate_run
 from seg.prediction.cleaning import cleaning_rules
+from seg.weights import weights_digest
+
+LOG = logging.getLogger(__name__)
 
 
 def train(
@@ -35,7 +41,6 @@ def train(
     run_dir: Path | None = None,
     folds: Sequence[int] | None = None,
     resume: bool = False,
-    init_from: Path | None = None,
 ) -> int:
     """Trains and evaluates folds and prints what came out.
 
@@ -44,17 +49,18 @@ def train(
         run_dir: Run directory; None is ``runs/NAME/seed_S/fold_F``, or ``runs/NAME/seed_S`` for several folds.
             Several folds lie in ``fold_F`` below the run directory, their summary in it.
         folds: Folds to train, >= 0; None trains all.
-        resume: Whether to continue run directories that are there; finished ones are not trained again.
-        init_from: Run directory whose weights are the initial ones.
+        resume: Whether to continue run directories that are there; finished ones are not trained again. They keep
+            the initial weights they began with, also where the config names none.
 
     Returns:
         The exit code: 0, or 1 where faulty cases were left out.
 
     Raises:
         ConfigError: Clean-up names classes that the data set has not, or normalisation does not fit its channels.
-        DataError: Cases are faulty; all problems together.
-        RunError: A fold does not exist, or a run directory exists, belongs to another config or cannot be written; or
-            the folder of the cache cannot.
+        DataError: Cases are faulty, or folds cannot be trained together; all problems together.
+        RunError: A fold does not exist, or a run directory exists, belongs to another config, data or initial weights,
+            or cannot be written; or the folder of the cache cannot. All directories are checked before the first fold
+            is trained.
     """
     check_cache_dir(config.data)
     dataset, left_out = read_checked(config.data, progress=config.training.progress)
@@ -65,18 +71,57 @@ def train(
     unknown = [fold for fold in chosen if fold >= len(splits)]
     if unknown:
         raise RunError(f"fold must be in 0 ... {len(splits) - 1}, got {unknown[0]}; choose one of these or all.")
+    check_folds(splits, chosen, left_out)
     several = folds is None or len(folds) > 1
     root = run_dir or Path("runs") / config.name / f"seed_{config.seed}"
     directories = {fold: root / f"fold_{fold}" if several or run_dir is None else root for fold in chosen}
+    if several:
+        check_root(root, resume=resume)
+    config, computed_on, origin = _begin(config, dataset, directories.values(), resume=resume)
     for fold, directory in directories.items():
-        fold_config = replace(config, fold=fold)
-        open_run(fold_config, directory, resume=resume)
+        check_run(replace(config, fold=fold), directory, origin, resume=resume)
+    for fold, directory in directories.items():
+        open_run(replace(config, fold=fold), directory, origin)
+    for fold, directory in directories.items():
         if not (directory / EVALUATION_FILE).exists():
-            train_fold(fold_config, dataset, splits[fold], directory, resume=resume, init_from=init_from)
-        evaluate_run(directory, dataset=dataset, split=splits[fold])
+            if _starts_anew(directory):  # The weights may have changed while other folds were trained.
+                origin = replace(origin, initial_weights=_initial_weights(config))
+                check_run(replace(config, fold=fold), directory, origin, resume=True)
+            fold_config = replace(config, fold=fold, training=computed_on)
+            cache_dir = None if directory == root else root / "cache"
+            train_fold(fold_config, dataset, splits[fold], directory, resume=resume, cache_dir=cache_dir)
+        evaluate_run(directory, known=(dataset, splits[fold]), reuse=True)
     if several:
         _summarise(config, dataset, root, directories)
     return 1 if left_out else 0
+
+
+def _begin(
+    config: ExperimentConfig, dataset: Dataset, directories: Collection[Path], *, resume: bool
+) -> tuple[ExperimentConfig, TrainingConfig, Origin]:
+    """Returns the configuration with the weights it began with, its training on this machine, and its origin."""
+    training = config.training
+    if resume and training.init_from is None and (source := begun_from(directories)) is not None:
+        LOG.info("initial weights: those of %s, as the run began", source)
+        training = replace(training, init_from=source)
+    device = choose_device(training.device)
+    precision = choose_precision(training.precision, device)
+    config = replace(config, training=training)
+    origin = Origin(
+        computed_with=environment(device, precision),
+        data={case.id: case_digest(case) for case in dataset.cases},
+        initial_weights=_initial_weights(config) if any(map(_starts_anew, directories)) else None,
+    )
+    return config, replace(training, device="cuda" if device.type == "cuda" else "cpu", precision=precision), origin
+
+
+def _starts_anew(run_dir: Path) -> bool:
+    return not (run_dir / EVALUATION_FILE).exists() and not (run_dir / LAST_CHECKPOINT).exists()
+
+
+def _initial_weights(config: ExperimentConfig) -> str | None:
+    source = config.training.init_from
+    return None if source is None else weights_digest(Path(source))
 
 
 def _summarise(config: ExperimentConfig, dataset: Dataset, root: Path, directories: Mapping[int, Path]) -> None:

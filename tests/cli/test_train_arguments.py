@@ -37,7 +37,7 @@ def test_the_file_decides_where_the_command_line_is_silent(config: str) -> None:
     arguments = parse_train(["--config", config])
     assert arguments.config == load_config([Path(config)])
     assert arguments.folds == (3,)
-    assert (arguments.run_dir, arguments.resume, arguments.init_from) == (None, False, None)
+    assert (arguments.run_dir, arguments.resume, arguments.config.training.init_from) == (None, False, None)
 
 
 def test_every_option_arrives(config: str, tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_every_option_arrives(config: str, tmp_path: Path) -> None:
     assert (arguments.config.fold, arguments.config.seed) == (1, 7)
     assert arguments.config.network.channels == (8, 16, 32, 64)
     assert arguments.config.network.skip_bottleneck == BottleneckConfig(ratio=0.5)
-    assert arguments.init_from == tmp_path
+    assert arguments.config.training.init_from == str(tmp_path)
 
 
 def test_all_folds(config: str) -> None:
@@ -72,6 +72,15 @@ def test_a_run_is_resumed_with_its_own_configuration(tmp_path: Path) -> None:
     assert (arguments.config, arguments.resume, arguments.run_dir) == (own, True, tmp_path)
 
 
+def test_a_cross_validation_is_resumed_with_the_configuration_of_its_folds(tmp_path: Path) -> None:
+    for fold in (0, 1):
+        (tmp_path / f"fold_{fold}").mkdir()
+        (tmp_path / f"fold_{fold}" / "config.yaml").write_text(dump_config(load_config([], {"seed": 11, "fold": fold})))
+    arguments = parse_train(["--run_dir", str(tmp_path), "--resume"])
+    assert (arguments.config.seed, arguments.folds, arguments.run_dir) == (11, None, tmp_path)
+    assert parse_train(["--run_dir", str(tmp_path), "--resume", "--fold", "1"]).folds == (1,)
+
+
 def test_misuse_is_reported_all_at_once(config: str) -> None:
     argv = ["--config", config, "--sed", "3", "extra", "--network.chanels=[1]", "more", "--fold", "first", "--resume"]
     assert problems_of(*argv, "--init_from", "absent", "--patches.size", "[41,48,40]") == (
@@ -79,7 +88,6 @@ def test_misuse_is_reported_all_at_once(config: str) -> None:
         "unexpected argument 'extra'; options have the form --name VALUE.",
         "unknown option --network.chanels; did you mean --network.channels?",
         "unexpected argument 'more'; options have the form --name VALUE.",
-        "--init_from must not come with --resume, which has weights of its own; leave one of them out.",
         "--init_from must be a run directory, got absent, which is not a folder.",
         "fold must be an integer, got 'first'.",
         "patches.size[0] must be a multiple of 8, the product of network.strides along X, got 41; "

@@ -195,8 +195,8 @@ def test_splits_of_real_data(data_root: Callable[[str], Path]) -> None:
 def test_stated_folds_are_numbered_from_0_without_a_gap(folds: list[int | None]) -> None:
     found = ", ".join(map(str, sorted({fold for fold in folds if fold is not None})))
     assert problems_of(lambda: make_splits(dataset([None] * 3, folds), folds=5, seed=0)) == [
-        f"the folds of the cases: they must be numbered 0, 1, 2, ... without a gap, got {found}; renumber them, so that "
-        "--fold N and the results mean the same fold."
+        f"the folds of the cases: they must be numbered 0, 1, 2, ... without a gap, got {found}; renumber them, so "
+        "that --fold N and the results mean the same fold."
     ]
 
 

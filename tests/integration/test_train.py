@@ -140,11 +140,11 @@ def test_a_run_starts_from_another_ones_weights(tiny: ExperimentConfig, other: C
     train(tiny, run_dir=tmp_path / "first", folds=(0,))
     still = other(tiny, "optimizer", learning_rate=1e-12, weight_decay=0.0)
     still = other(replace(still, seed=5), "training", steps=2, validate_every=2)
-    train(still, run_dir=tmp_path / "second", folds=(0,), init_from=tmp_path / "first")
+    train(other(still, "training", init_from=str(tmp_path / "first")), run_dir=tmp_path / "second", folds=(0,))
     one, two = weights(tmp_path / "first"), weights(tmp_path / "second")
     assert all(torch.allclose(one[name], two[name], atol=1e-6) for name in one)
     with pytest.raises(RunError, match=r"must hold a finished run, got no checkpoints/weights\.pt; train it first"):
-        train(still, run_dir=tmp_path / "third", folds=(0,), init_from=tmp_path / "nowhere")
+        train(other(still, "training", init_from=str(tmp_path / "nowhere")), run_dir=tmp_path / "third", folds=(0,))
 
 
 def test_scores_can_be_computed_again_elsewhere(tiny: ExperimentConfig, tmp_path: Path) -> None:
