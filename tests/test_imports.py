@@ -99,13 +99,13 @@ def test_every_import_points_down() -> None:
     found = []
     for name, path in modules():
         package = ".".join(path.relative_to(ROOT).parent.parts)
-        found += [f"{path.relative_to(ROOT)}: {problem}" for problem in violations(name, path.read_text(), package)]
+        found += [f"{path.relative_to(ROOT)}: {problem}" for problem in violations(name, path.read_text(encoding="utf-8"), package)]
     assert found == []
 
 
 def test_the_root_of_the_package_imports_nothing() -> None:
     # `import seg.errors` runs seg/__init__.py first: whatever stood there would reach every layer.
-    assert list(imported((ROOT / "seg" / "__init__.py").read_text(), "seg")) == []
+    assert list(imported((ROOT / "seg" / "__init__.py").read_text(encoding="utf-8"), "seg")) == []
 
 
 @pytest.mark.parametrize(
@@ -143,12 +143,12 @@ def test_what_points_down_is_let_through(name: str, source: str) -> None:
 
 
 def test_every_third_party_import_is_a_declared_dependency() -> None:
-    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
     names = {re.split(r"[\[<>=~! ]", entry)[0].lower().replace("_", "-") for entry in declared}
     tops = {
         target.split(".")[0]
         for _, path in modules()
-        for target in imported(path.read_text(), ".".join(path.relative_to(ROOT).parent.parts))
+        for target in imported(path.read_text(encoding="utf-8"), ".".join(path.relative_to(ROOT).parent.parts))
     }
     third_party = tops - sys.stdlib_module_names - {"seg"}
     wanted = {DISTRIBUTIONS.get(top, top.replace("_", "-")) for top in third_party}
