@@ -58,7 +58,11 @@ def files() -> list[Path]:
 
 def test_every_file_keeps_the_rules() -> None:
     assert files()
-    found = [f"{path.relative_to(ROOT)}: {problem}" for path in files() for problem in problems(path.read_text(encoding="utf-8"))]
+    found = [
+        f"{path.relative_to(ROOT)}: {problem}"
+        for path in files()
+        for problem in problems(path.read_text(encoding="utf-8"))
+    ]
     assert found == []
 
 

@@ -99,7 +99,10 @@ def test_every_import_points_down() -> None:
     found = []
     for name, path in modules():
         package = ".".join(path.relative_to(ROOT).parent.parts)
-        found += [f"{path.relative_to(ROOT)}: {problem}" for problem in violations(name, path.read_text(encoding="utf-8"), package)]
+        found += [
+            f"{path.relative_to(ROOT)}: {problem}"
+            for problem in violations(name, path.read_text(encoding="utf-8"), package)
+        ]
     assert found == []
 
 
