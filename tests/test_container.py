@@ -95,6 +95,16 @@ def test_versions_in_the_dockerfile_are_those_of_the_project() -> None:
     assert required <= pins.keys()
 
 
+def test_the_requirements_are_those_of_the_project_and_its_extras() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    code = re.search(r'python -c "(.*)" >', words_of("RUN")[0])
+    assert code is not None
+    for extras, lists in (("", []), ("formats", [project["optional-dependencies"]["formats"]])):
+        command = [sys.executable, "-c", code.group(1).replace("${EXTRAS}", extras)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+        assert done.stdout.splitlines() == sum(lists, project["dependencies"])
+
+
 def test_the_base_is_a_slim_python_that_the_build_can_replace() -> None:
     assert re.fullmatch(r"python:3\.11[\w.]*-slim-\w+", defaults()["BASE_IMAGE"])
     assert {words.split()[0] for words in words_of("FROM")} == {"${BASE_IMAGE}"}
