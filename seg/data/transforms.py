@@ -8,6 +8,7 @@ from collections.abc import Hashable, Mapping
 from typing import Any
 
 import torch
+from monai.data import NibabelReader
 from monai.transforms import (
     Compose,
     EnsureChannelFirstd,
@@ -17,11 +18,27 @@ from monai.transforms import (
     Orientationd,
     Spacingd,
 )
+from monai.utils import ensure_tuple
 
 from seg.config import CtConfig, DataConfig
 from seg.data.normalization import normalize
 
 RAS = (("L", "R"), ("P", "A"), ("I", "S"))
+
+
+class SharedReader(NibabelReader):
+    """MONAI's reader of NIfTI files, made fit for several threads.
+
+    MONAI's own keeps the names of the files last read, by any thread, and takes no more images of a case than there
+    are names: a thread that reads a label meanwhile costs an image its further channels.
+    """
+
+    def get_data(self, img: Any) -> tuple[Any, dict[str, Any]]:
+        """Returns the array of images that were read and what their headers say."""
+        own: Any = NibabelReader()
+        own.filenames = tuple(image.get_filename() for image in ensure_tuple(img))
+        data: tuple[Any, dict[str, Any]] = own.get_data(img)
+        return data
 
 
 class Trimmedd(MapTransform):
@@ -74,7 +91,7 @@ def _loader(keys: list[str]) -> LoadImaged:
     logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
-        return LoadImaged(keys, reader="NibabelReader", image_only=True)
+        return LoadImaged(keys, reader=SharedReader, image_only=True)
 
 
 def preparation(config: DataConfig, *, with_label: bool) -> Compose:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from seg.config import CtConfig, DataConfig
-from seg.data.transforms import Normalized, preparation
+from seg.data.transforms import Normalized, SharedReader, preparation
 
 RAW = DataConfig(normalization=("none",))
 OBLIQUE = nib.affines.from_matvec(
@@ -36,6 +36,15 @@ def affine_of(codes):
         nib.orientations.axcodes2ornt("RAS"), nib.orientations.axcodes2ornt(codes)
     )
     return OBLIQUE @ nib.orientations.inv_ornt_aff(to_codes, (6, 5, 4))
+
+
+def test_a_label_read_by_another_thread_costs_no_channel(tmp_path):
+    files = [save(tmp_path / f"{seed}.nii.gz", volume(seed=seed)) for seed in range(3)]
+    reader = SharedReader()
+    image = reader.read(files[:2])
+    reader.read(files[2:])  # what another thread does meanwhile
+    array, _ = reader.get_data(image)
+    np.testing.assert_array_equal(array, np.stack([volume(seed=0), volume(seed=1)]))
 
 
 @pytest.mark.parametrize("codes", ["RAS", "LPS", "LAS", "RPI", "PIR", "ASL", "SLP", "IRA"])
