@@ -20,6 +20,8 @@ from seg.pipeline import train
 
 ROOT = Path(__file__).parents[2]
 UNWANTED = ("pytorch_lightning", "monai", "matplotlib", "scipy.ndimage", "tensorboard")
+# A job in the background of a shell ignores interrupts, and so would its children.
+HEED_INTERRUPTS = ("env", "--default-signal=INT")
 CASES = 60
 
 
@@ -67,7 +69,9 @@ def whole_files(folder: Path) -> list[str]:
 
 def start_and_stop(argv: list[str], folder: Path, number: int, how: signal.Signals) -> subprocess.CompletedProcess[str]:
     """Starts a command and stops it once there are so many results."""
-    with subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [*HEED_INTERRUPTS, *argv], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         deadline = time.monotonic() + 120
         while process.poll() is None and time.monotonic() < deadline:
             if folder.is_dir() and len(list(folder.glob("[!.]*.nii.gz"))) >= number:

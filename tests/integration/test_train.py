@@ -37,7 +37,7 @@ def test_a_run_leaves_what_the_conventions_list(
     assert f"run directory: {run_dir}" in printed
     assert f"picture: {run_dir / 'predictions.png'}" in printed
     assert (run_dir / "predictions.png").read_bytes().startswith(b"\x89PNG")
-    assert "<h1>tiny, fold 0</h1>" in (run_dir / "cases.html").read_text()
+    assert "<h1>tiny, fold 0</h1>" in (run_dir / "cases.html").read_text(encoding="utf-8")
     assert f"cases: {run_dir / 'cases.html'}" in printed
     for name in ("last.ckpt", "best.ckpt", "weights.pt"):
         torch.load(run_dir / "checkpoints" / name, weights_only=True)
@@ -100,7 +100,7 @@ def test_all_folds_lie_below_one_summary(tiny: ExperimentConfig, other: Change, 
     assert evaluation["num_cases"] == 6
     assert [fold["fold"] for fold in evaluation["folds"]] == [0, 1]
     assert (tmp_path / "cv" / "fold_1" / "evaluation.json").exists()
-    page = (tmp_path / "cv" / "cases.html").read_text()
+    page = (tmp_path / "cv" / "cases.html").read_text(encoding="utf-8")
     assert "<h1>tiny, 2 folds</h1>" in page
     assert page.count("<article>") == 4
     assert "licence: CC0" in page

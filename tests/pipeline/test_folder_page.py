@@ -41,7 +41,7 @@ def test_two_folders_and_their_images_become_a_page(pair: FolderPair, capsys: py
     evaluation = evaluate_pair(pair, nsd_tolerance_mm=1.0)
     assert evaluation.mean_dice == pytest.approx((1.0 + 0.75 + 0.5) / 3)
     assert f"cases: {pair.output / 'cases.html'}" in capsys.readouterr().out
-    page = (pair.output / "cases.html").read_text()
+    page = (pair.output / "cases.html").read_text(encoding="utf-8")
     assert page.count("data:image/png;base64,") == 9
     assert "<h1>predictions against labels</h1>" in page
     assert page.index("<h3>c:") < page.index("<h3>b:") < page.index("<h3>a:")
@@ -76,7 +76,7 @@ def test_the_script_writes_the_page_without_images_and_without_torch(pair: Folde
         [*command, "--labels", str(pair.labels), "--output", str(pair.output)], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert "outlines stand on a blank ground" in (pair.output / "cases.html").read_text()
+    assert "outlines stand on a blank ground" in (pair.output / "cases.html").read_text(encoding="utf-8")
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "seg.figures.page" in imported
     assert "torch" not in imported
