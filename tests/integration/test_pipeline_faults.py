@@ -1,0 +1,250 @@
+"""What must not happen to a run unseen: other weights, other data, other cases, results of something else."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import pytest
+import torch
+
+from seg.config import ExperimentConfig
+from seg.errors import DataError, RunError
+from seg.layout import CONFIG_FILE, WEIGHTS_FILE
+from seg.pipeline import train, training
+from seg.weights import load_weights
+
+Change = Callable[..., ExperimentConfig]
+Writer = Callable[[Path], Path]
+
+
+@pytest.fixture(scope="session")
+def short(tiny: ExperimentConfig) -> ExperimentConfig:
+    return replace(tiny, training=replace(tiny.training, steps=2, validate_every=1))
+
+
+@pytest.fixture(scope="session")
+def trained(short: ExperimentConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, to be read alone."""
+    run_dir = tmp_path_factory.mktemp("trained") / "run"
+    train(short, run_dir=run_dir, folds=(0,))
+    return run_dir
+
+
+def killed_at_fold(number: int, monkeypatch: pytest.MonkeyPatch, begin: Callable[[], object]) -> None:
+    """Runs something that is killed where a fold would begin its first step."""
+    whole = training.train_fold
+
+    def killed(config: ExperimentConfig, *rest: Any, **named: Any) -> Any:
+        if config.fold == number:
+            raise KeyboardInterrupt
+        return whole(config, *rest, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "train_fold", killed)
+        with pytest.raises(KeyboardInterrupt):
+            begin()
+
+
+def mean_dice(folder: Path) -> float:
+    return float(json.loads((folder / "evaluation.json").read_text())["mean_dice"])
+
+
+def test_evaluation_scores_the_run_it_is_given_whatever_lies_in_the_output(
+    trained: Path, tmp_path: Path, script: Callable[..., Any]
+) -> None:
+    (folder := tmp_path / "again").mkdir()
+    stale = json.dumps(json.loads((trained / "evaluation.json").read_text()) | {"mean_dice": 0.123})
+    (folder / "evaluation.json").write_text(stale)
+    assert script("evaluate", "--run_dir", trained, "--output", folder).code == 0
+    assert mean_dice(folder) == mean_dice(trained) != 0.123
+    own = Path(shutil.copytree(trained, tmp_path / "own"))
+    (own / "evaluation.json").write_text(stale)
+    trained_with = (own / "environment.json").read_bytes()
+    assert script("evaluate", "--run_dir", own).code == 0
+    assert mean_dice(own) == mean_dice(trained)
+    assert (own / "environment.json").read_bytes() == trained_with
+    scored = json.loads((own / "scoring_environment.json").read_text())
+    assert scored["packages"]["torch"]
+    assert len(scored["data"]) == 3
+
+
+def test_a_data_set_that_moved_is_named_to_the_evaluation(
+    trained: Path, tiny_root: Path, tmp_path: Path, script: Callable[..., Any]
+) -> None:
+    run_dir, output = Path(shutil.copytree(trained, tmp_path / "run")), tmp_path / "again"
+    config = (run_dir / CONFIG_FILE).read_text()
+    (run_dir / CONFIG_FILE).write_text(config.replace(str(tiny_root), str(tmp_path / "gone")))
+    lost = script("evaluate", "--run_dir", run_dir, "--output", output)
+    assert (lost.code, "got no such folder" in lost.err) == (2, True)
+    assert script("evaluate", "--run_dir", run_dir, "--output", output, "--data.root", tiny_root).code == 0
+    assert mean_dice(output) == mean_dice(run_dir)
+    refused = script("evaluate", "--predictions", output, "--labels", output, "--data.root", tiny_root)
+    assert refused.err == "error: --data.root must come with --run_dir, whose data set it is; leave it out.\n"
+
+
+def test_initial_weights_survive_a_kill_before_the_first_checkpoint(
+    short: ExperimentConfig,
+    other: Change,
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    still = replace(other(short, "optimizer", learning_rate=1e-12, weight_decay=0.0), seed=5)
+    begun = other(still, "training", init_from=str(trained))
+    cv = tmp_path / "cv"
+    killed_at_fold(0, monkeypatch, lambda: train(begun, run_dir=cv))
+    with caplog.at_level(logging.INFO, logger="seg"):
+        train(still, run_dir=cv, resume=True)
+    assert f"initial weights: those of {trained}, as the run began" in caplog.text
+    source = load_weights(trained)
+    for fold in ("fold_0", "fold_1"):
+        found = load_weights(cv / fold)
+        assert all(torch.allclose(found[name], source[name], atol=1e-6) for name in source)
+
+
+def test_initial_weights_that_changed_are_refused(
+    short: ExperimentConfig, other: Change, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, moved = (Path(shutil.copytree(trained, tmp_path / name)) for name in ("source", "moved"))
+    run_dir = tmp_path / "run"
+    begun = other(short, "training", init_from=str(source))
+    killed_at_fold(0, monkeypatch, lambda: train(begun, run_dir=run_dir, folds=(0,)))
+    content = torch.load(source / WEIGHTS_FILE, weights_only=True)
+    changed = {name: value + 1 for name, value in content["network"].items()}
+    torch.save(content | {"network": changed}, source / WEIGHTS_FILE)
+    with pytest.raises(RunError) as caught:
+        train(short, run_dir=run_dir, folds=(0,), resume=True)
+    assert str(caught.value) == (
+        f"{run_dir}: a resumed run must have the initial weights it began with, got other ones in {source}; restore "
+        "them or choose another --run_dir."
+    )
+    # The same weights in another place are the same; a begun run needs them no more; none is another run.
+    train(other(short, "training", init_from=str(moved)), run_dir=run_dir, folds=(0,), resume=True)
+    shutil.rmtree(source)
+    (run_dir / "evaluation.json").unlink()
+    train(begun, run_dir=run_dir, folds=(0,), resume=True)
+    with pytest.raises(RunError, match=r"got other values of training\.init_from; restore them"):
+        train(begun, run_dir=trained, folds=(0,), resume=True)
+
+
+def test_a_cross_validation_leaves_a_single_run_alone(short: ExperimentConfig, trained: Path, tmp_path: Path) -> None:
+    single = Path(shutil.copytree(trained, tmp_path / "single"))
+    before = mean_dice(single)
+    for resume in (False, True):
+        with pytest.raises(RunError, match=r"must be no single run where several folds are trained; choose another"):
+            train(short, run_dir=single, resume=resume)
+        (scores := tmp_path / f"scores_{resume}").mkdir()
+        shutil.copy(single / "evaluation.json", scores)
+        with pytest.raises(
+            RunError, match=r"must hold no evaluation\.json of something else; choose another --run_dir"
+        ):
+            train(short, run_dir=scores, resume=resume)
+    assert mean_dice(single) == before
+    assert not list(tmp_path.rglob("fold_*"))
+
+
+def test_all_folds_are_checked_before_the_first_is_trained(
+    short: ExperimentConfig, other: Change, trained: Path, tmp_path: Path
+) -> None:
+    cv, splits = tmp_path / "cv", tmp_path / "splits.json"
+    shutil.copytree(trained, cv / "fold_1")
+    with pytest.raises(RunError, match=r"fold_1: must be new, got an existing run"):
+        train(short, run_dir=cv)
+    assert not (cv / "fold_0").exists()
+    twice = [{"train": ["case_0"], "val": ["case_1", "case_2"]}, {"train": ["case_3"], "val": ["case_2"]}]
+    splits.write_text(json.dumps(twice))
+    with pytest.raises(DataError, match=r"^folds 0 and 1: val sides must not share cases .*, got case_2; correct"):
+        train(other(short, "data", splits=str(splits)), run_dir=tmp_path / "twice")
+    assert not (tmp_path / "twice").exists()
+
+
+def test_a_side_that_faulty_cases_empty_ends_with_2(
+    short: ExperimentConfig, tiny_file: Path, write_dataset: Writer, script: Callable[..., Any]
+) -> None:
+    root, run_dir = write_dataset(tiny_file.parent / "broken"), tiny_file.parent / "run"
+    (root / "imagesTr" / "case_1.nii.gz").write_bytes(b"broken")
+    splits = [{"train": ["case_0", "case_2"], "val": ["case_1"]}, {"train": ["case_1"], "val": ["case_0"]}]
+    (root / "splits_final.json").write_text(json.dumps(splits))
+    argv = ("--config", tiny_file, "--run_dir", run_dir, "--data.root", root, "--data.on_error", "skip")
+    for fold, side in ((0, "val"), (1, "train")):
+        ended = script("train", *argv, "--fold", fold)
+        assert ended.code == 2
+        assert ended.err.splitlines()[-1] == (
+            f"error: fold {fold}: {side} must hold at least one case, got none without the faulty case_1; repair them "
+            "or correct the splits."
+        )
+    assert not run_dir.exists()
+
+
+def test_what_a_killed_first_write_left_does_not_block_the_run(short: ExperimentConfig, tmp_path: Path) -> None:
+    (run_dir := tmp_path / "run").mkdir()
+    (run_dir / ".config.yaml.ab12_cd3").write_text("name: ti")
+    (run_dir / "environment.json").write_text("{}")
+    train(short, run_dir=run_dir, folds=(0,), resume=True)
+    assert not list(run_dir.glob(".config*"))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / ".bashrc").write_text("")
+    with pytest.raises(RunError, match=r"must be absent or an empty folder, got other files"):
+        train(short, run_dir=tmp_path / "mine", folds=(0,), resume=True)
+
+
+def test_a_cross_validation_goes_on_from_its_folder_alone_with_one_cache(
+    short: ExperimentConfig, other: Change, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: Callable[..., Any]
+) -> None:
+    cv = tmp_path / "cv"
+    killed_at_fold(1, monkeypatch, lambda: train(other(short, "data", cache="disk"), run_dir=cv))
+    assert not (cv / "evaluation.json").exists()
+    ended = script("train", "--resume", "--run_dir", cv)
+    assert ended.code == 0, ended.err
+    assert json.loads((cv / "evaluation.json").read_text())["num_cases"] == 6
+    assert len(list((cv / "cache").glob("*.pt"))) == 6
+    assert not list(cv.glob("fold_*/cache"))
+
+
+def test_an_early_stop_is_announced_and_recorded(
+    short: ExperimentConfig, trained: Path, other: Change, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = other(short, "training", steps=6, early_stop=1)
+    still = other(config, "optimizer", learning_rate=1e-12)  # no validation is better than the first
+    train(still, run_dir=tmp_path / "run", folds=(0,))
+    assert (
+        "early stop: after 1 validations without a better Dice on the held-out cases, which are scored" in caplog.text
+    )
+    assert "stopped early at step 2 of 6" in caplog.text
+    assert json.loads((tmp_path / "run" / "model.json").read_text())["stopped_early_at_step"] == 2
+    assert json.loads((trained / "model.json").read_text())["stopped_early_at_step"] is None
+
+
+def test_a_run_is_resumed_on_the_data_it_began_with(
+    short: ExperimentConfig, other: Change, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_dataset: Writer
+) -> None:
+    root, run_dir = write_dataset(tmp_path / "data"), tmp_path / "run"
+    config = other(short, "data", root=str(root))
+    killed_at_fold(0, monkeypatch, lambda: train(config, run_dir=run_dir, folds=(0,)))
+    begun = json.loads((run_dir / "environment.json").read_text())
+    assert (begun["precision"], "torch" in begun["packages"]) == ("fp32", True)
+    assert len(begun["data"]) == 6
+    changed = []
+    for name in ("case_1", "case_4"):
+        path = root / "imagesTr" / f"{name}.nii.gz"
+        image = nib.load(path)
+        changed.append((path, path.read_bytes()))
+        nib.save(nib.Nifti1Image(image.get_fdata() + 1, image.affine), path)
+    with pytest.raises(RunError) as caught:
+        train(config, run_dir=run_dir, folds=(0,), resume=True)
+    assert str(caught.value) == (
+        f"{run_dir}: a resumed run must have the data it began with, got other files of cases case_1, case_4; restore "
+        "them or choose another --run_dir."
+    )
+    for path, content in changed:
+        path.write_bytes(content)
+    moved = root.rename(tmp_path / "moved")
+    assert train(other(config, "data", root=str(moved)), run_dir=run_dir, folds=(0,), resume=True) == 0
