@@ -7,6 +7,7 @@ import io
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,27 +22,30 @@ LOG = logging.getLogger(__name__)
 WEIGHTS_VERSION = 1
 
 
-def network_from_config(config: NetworkConfig, in_channels: int, out_channels: int) -> nn.Module:
-    """Builds the network of a configuration, with weights not yet drawn for an experiment."""
-    return get_network(config.name)(
-        in_channels,
-        out_channels,
-        plan=Plan(channels=config.channels, strides=config.strides, kernel_sizes=config.kernel_sizes),
-        skip_bottleneck=_bottleneck(config.skip_bottleneck),
-        decoder_bottleneck=_bottleneck(config.decoder_bottleneck),
-        options=Options(
+def network_arguments(config: NetworkConfig) -> dict[str, Any]:
+    """Returns the keyword arguments that describe a configured network, to its constructor as to ``complexity``."""
+    return {
+        "plan": Plan(channels=config.channels, strides=config.strides, kernel_sizes=config.kernel_sizes),
+        "skip_bottleneck": _bottleneck(config.skip_bottleneck),
+        "decoder_bottleneck": _bottleneck(config.decoder_bottleneck),
+        "options": Options(
             upsample=config.upsample,
             merge=config.merge,
             residual=config.residual,
             deep_supervision=config.deep_supervision,
         ),
-    )
+    }
 
 
 def _bottleneck(config: BottleneckConfig | None) -> Bottleneck | None:
     if config is None:
         return None
     return Bottleneck(ratio=config.ratio, activation=config.activation, norm=config.norm)
+
+
+def network_from_config(config: NetworkConfig, in_channels: int, out_channels: int) -> nn.Module:
+    """Builds the network of a configuration, with weights not yet drawn for an experiment."""
+    return get_network(config.name)(in_channels, out_channels, **network_arguments(config))
 
 
 def trained_network(config: NetworkConfig, in_channels: int, out_channels: int, run_dir: Path) -> nn.Module:

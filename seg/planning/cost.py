@@ -8,11 +8,10 @@ from math import prod
 from typing import Literal
 
 from seg.config import BottleneckConfig, NetworkConfig
-from seg.networks.bottleneck import Bottleneck, width
+from seg.networks.bottleneck import width
 from seg.networks.complexity import complexity
-from seg.networks.plan import Options
-from seg.networks.plan import Plan as Stages
 from seg.planning.topology import Size
+from seg.weights import network_arguments
 
 GIB = 2**30
 BASE_GIB = 1.0  # interpreter, libraries, loaders and a small cache
@@ -63,32 +62,13 @@ def step_cost(network: NetworkConfig, patch: Size, batch: int, in_channels: int,
     Raises:
         ValueError: The total stride does not divide the patch.
     """
-    cost = complexity(
-        in_channels,
-        num_classes,
-        plan=Stages(channels=network.channels, strides=network.strides, kernel_sizes=network.kernel_sizes),
-        shape=patch,
-        skip_bottleneck=_bottleneck(network.skip_bottleneck),
-        decoder_bottleneck=_bottleneck(network.decoder_bottleneck),
-        options=Options(
-            upsample=network.upsample,
-            merge=network.merge,
-            residual=network.residual,
-            deep_supervision=network.deep_supervision,
-        ),
-    )
+    cost = complexity(in_channels, num_classes, shape=patch, **network_arguments(network))
     return Cost(
         parameters=cost.parameters,
         gmac=batch * cost.macs / 1e9,
         activations=batch * sum(_kept(network, patch, num_classes)),
         loss_elements=batch * prod(patch) * num_classes,
     )
-
-
-def _bottleneck(config: BottleneckConfig | None) -> Bottleneck | None:
-    if config is None:
-        return None
-    return Bottleneck(ratio=config.ratio, activation=config.activation, norm=config.norm)
 
 
 def _kept(network: NetworkConfig, patch: Size, num_classes: int) -> Iterator[int]:
