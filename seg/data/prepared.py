@@ -81,8 +81,8 @@ class PreparedDataset:
         kind = choose_cache(self.cases, config)
         self._items: LazyDataset
         if kind == "memory":
-            # In one thread: MONAI's transforms keep state between calls and mix channels of cases up otherwise.
-            self._items = CacheDataset(items, transform, progress=progress and sys.stderr.isatty(), num_workers=1)
+            shown = progress and sys.stderr.isatty()
+            self._items = CacheDataset(items, transform, progress=shown, num_workers=os.cpu_count())
         elif kind == "disk":
             recipe = _recipe(config)
             for item, case in zip(items, self.cases, strict=True):
