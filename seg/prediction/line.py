@@ -1,13 +1,17 @@
-"""Reading, network and writing of different cases at the same time."""
+"""Reading, networks and writing of different cases at the same time."""
 
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+
+import torch
 
 from seg.data.writing import write_labels, write_maps
 from seg.errors import SegError
@@ -20,6 +24,9 @@ AHEAD = 2
 """Cases that wait between two threads, at most."""
 HELD_BYTES = 1 << 29
 """A further case is read while those under way hold less; so large volumes go through one at a time."""
+SMALL_VOXELS = 1 << 21
+"""Cases of up to so many voxels (128^3) are segmented side by side, on a processor thread each: their tensors are too
+small to be shared by threads that wait for one another after each operation. Larger ones have all threads in turn."""
 Report = Callable[[Source, Record], None]
 
 
@@ -53,7 +60,7 @@ class _Item:
 
 
 class Line:
-    """One thread reads ahead, the calling thread runs the networks, one thread writes.
+    """One thread reads ahead, the calling thread or a thread per processor runs the networks, one thread writes.
 
     Args:
         predictor: What to segment with.
@@ -65,8 +72,11 @@ class Line:
         self._predictor = predictor
         self._sources = sources
         self._report = report
+        self._threads = torch.get_num_threads()
+        on_cpu = all(model.device.type == "cpu" for model in predictor.models)
+        self._side_by_side = self._threads if on_cpu else 1
         self._loaded: queue.Queue[_Item] = queue.Queue(AHEAD)
-        self._predicted: queue.Queue[_Item | None] = queue.Queue(AHEAD)
+        self._predicted: queue.Queue[Future[_Item] | None] = queue.Queue(AHEAD + self._side_by_side)
         self._held = Held()
         self._stopped = threading.Event()
         self._fault: Exception | None = None
@@ -79,17 +89,36 @@ class Line:
         """
         reader = threading.Thread(target=self._read, name="reader", daemon=True)
         writer = threading.Thread(target=self._write, name="writer")
+        # The number of threads is that of the thread which sets it.
+        pool = ThreadPoolExecutor(self._side_by_side, "network", initializer=torch.set_num_threads, initargs=(1,))
         reader.start()
         writer.start()
         try:
-            for _ in self._sources:
-                self._predicted.put(self._segment(self._loaded.get()))
+            self._segment_all(pool)
+            pool.shutdown()
         finally:
             self._stopped.set()
+            pool.shutdown(cancel_futures=True)
             self._predicted.put(None)
             writer.join()
+            torch.set_num_threads(self._threads)
         if self._fault is not None:
             raise self._fault
+
+    def _segment_all(self, pool: ThreadPoolExecutor) -> None:
+        """Hands cases to the writer in their order, small ones before they are segmented."""
+        pending: set[Future[_Item]] = set()
+        for _ in self._sources:
+            item = self._loaded.get()
+            if self._side_by_side > 1 and _is_small(item):
+                future = pool.submit(self._segment, item)
+                pending = {other for other in pending if not other.done()} | {future}
+            else:
+                wait(pending)
+                torch.set_num_threads(self._threads)
+                future = Future()
+                future.set_result(self._segment(item))
+            self._predicted.put(future)
 
     def _read(self) -> None:
         for source in self._sources:
@@ -111,7 +140,11 @@ class Line:
         return _Item(item.source, predicted.content, item.held)
 
     def _write(self) -> None:
-        while (item := self._predicted.get()) is not None:
+        while (future := self._predicted.get()) is not None:
+            try:
+                item = future.result()
+            except CancelledError:  # an interrupt came before its turn
+                continue
             if isinstance(item.content, PredictedCase):
                 item = self._written(item, item.content)
             self._held.add(-item.held)
@@ -139,6 +172,10 @@ class Line:
             )
 
         return _Item(item.source, _guarded(item.source, write).content, item.held)
+
+
+def _is_small(item: _Item) -> bool:
+    return not isinstance(item.content, LoadedCase) or math.prod(item.content.prepared.image.shape[1:]) <= SMALL_VOXELS
 
 
 def _guarded(source: Source, step: Callable[[], LoadedCase | PredictedCase | Record]) -> _Item:

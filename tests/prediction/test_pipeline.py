@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
 from seg.cli import PredictArguments
 from seg.config import PostprocessingConfig
@@ -186,6 +188,41 @@ def test_large_cases_go_through_one_at_a_time(make_run, scans, tmp_path, monkeyp
     monkeypatch.setattr(line, "write_labels", write)
     assert predict(arguments(make_run(), scans, tmp_path / "out")) == 0
     assert most == [1, 1, 1]
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_small_cases_are_segmented_side_by_side_and_reported_in_order(
+    make_run, scans, tmp_path, monkeypatch, two_threads
+):
+    run_dir = make_run()
+    monkeypatch.setattr(line, "SMALL_VOXELS", 0)
+    predict(arguments(run_dir, scans, tmp_path / "alone"))
+    monkeypatch.undo()
+    (scans / "scan_3.nii.gz").write_bytes((scans / "scan_1.nii.gz").read_bytes())
+    both = threading.Barrier(2, timeout=60)  # broken, and cases fail, where one waits for the other to end
+    threads = []
+    real = line.segment_case
+
+    def segment(*args):
+        threads.append(torch.get_num_threads())
+        both.wait()
+        return real(*args)
+
+    monkeypatch.setattr(line, "segment_case", segment)
+    assert predict(arguments(run_dir, scans, tmp_path / "out")) == 0
+    assert threads == [1, 1, 1, 1]
+    assert torch.get_num_threads() == 2
+    assert [case["output"] for case in manifest(tmp_path / "out")["cases"]] == [f"scan_{n}.nii.gz" for n in range(4)]
+    for number in range(3):
+        name = f"scan_{number}.nii.gz"
+        np.testing.assert_array_equal(voxels(tmp_path / "out" / name), voxels(tmp_path / "alone" / name))
 
 
 def test_a_manifest_that_cannot_be_written_does_not_stop_the_cases(make_run, scans, tmp_path, monkeypatch):
