@@ -1,0 +1,37 @@
+"""That a bottleneck keeps position: its output at a voxel depends on that voxel of its input alone."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+from seg.networks import InstanceNorm3d
+
+CROP = (3, 3, 3)
+
+
+def keeps_position(block: nn.Module, channels: int) -> bool | None:
+    """Checks that the derivatives of one voxel's output by every other voxel's input are exactly zero.
+
+    The whole Jacobian of the middle voxel of a small crop of noise is computed in double precision with the block's own
+    weights.
+
+    Args:
+        block: From wide features (1, C, X, Y, Z) to what is handed over, on the same grid.
+        channels: Wide channels C.
+
+    Returns:
+        Whether it is so, and the voxel's own derivatives are not all zero; None where an instance norm stands in the
+        block, behind which every voxel depends on all.
+    """
+    if any(isinstance(module, InstanceNorm3d) for module in block.modules()):
+        return None
+    exact = copy.deepcopy(block).cpu().double()
+    x = torch.randn((channels, *CROP), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    middle = tuple(n // 2 for n in CROP)
+    jacobian = torch.func.jacrev(lambda crop: exact(crop[None])[(0, slice(None), *middle)])(x)
+    own = jacobian[(..., *middle)].clone()
+    jacobian[(..., *middle)] = 0
+    return bool((jacobian == 0).all() and own.any())
