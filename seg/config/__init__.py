@@ -4,6 +4,7 @@ A field's default is the value used where a YAML file and the command line are s
 are in :mod:`seg.config.rules`.
 """
 
+from seg.config.ablation import AxisConfig, BackendConfig, PointConfig, SlurmConfig, SpeedConfig, StudyConfig
 from seg.config.data import AugmentationConfig, CtConfig, DataConfig, IntensityConfig, PatchConfig, SpatialConfig
 from seg.config.experiment import (
     SCHEMA_VERSION,
@@ -18,6 +19,8 @@ from seg.config.training import LossConfig, OptimizerConfig, TrainingConfig
 __all__ = [
     "SCHEMA_VERSION",
     "AugmentationConfig",
+    "AxisConfig",
+    "BackendConfig",
     "BottleneckConfig",
     "CtConfig",
     "DataConfig",
@@ -29,7 +32,11 @@ __all__ = [
     "NetworkConfig",
     "OptimizerConfig",
     "PatchConfig",
+    "PointConfig",
     "PostprocessingConfig",
+    "SlurmConfig",
     "SpatialConfig",
+    "SpeedConfig",
+    "StudyConfig",
     "TrainingConfig",
 ]
