@@ -1,0 +1,1 @@
+"""The ablation: a grid of variants, its trials, what they preserve, statistics and report; import from its parts."""

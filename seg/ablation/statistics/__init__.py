@@ -1,0 +1,31 @@
+"""Statistics of a study: paired differences, the recommendation, ranks, convergence, correlation; no torch."""
+
+from seg.ablation.statistics.comparison import ClassComparison, Comparison, MetricEffect, Trials, paired
+from seg.ablation.statistics.convergence import Convergence, Curve, Mean, convergence
+from seg.ablation.statistics.correlation import Correlation, correlate
+from seg.ablation.statistics.effects import Components, Effect, estimate_effect
+from seg.ablation.statistics.ranks import RankStability, rank_stability
+from seg.ablation.statistics.recommendation import Recommendation, recommend
+from seg.ablation.statistics.tables import Pair
+
+__all__ = [
+    "ClassComparison",
+    "Comparison",
+    "Components",
+    "Convergence",
+    "Correlation",
+    "Curve",
+    "Effect",
+    "Mean",
+    "MetricEffect",
+    "Pair",
+    "RankStability",
+    "Recommendation",
+    "Trials",
+    "convergence",
+    "correlate",
+    "estimate_effect",
+    "paired",
+    "rank_stability",
+    "recommend",
+]

@@ -1,0 +1,169 @@
+"""Convergence: how soon the Dice of a run comes near its final value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from seg.ablation.statistics.tables import Pair
+from seg.errors import RunError
+from seg.evaluation.scores import Interval
+
+SHARE = 0.95
+"""Share of a final Dice that counts as near it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """Validation Dice of one run during training.
+
+    Attributes:
+        steps: Steps at which it was validated, increasing.
+        dice: Mean Dice there, finite; the last is the final one.
+    """
+
+    steps: Sequence[float]
+    dice: Sequence[float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mean:
+    """Mean over runs.
+
+    Attributes:
+        mean: The mean; None without a value.
+        ci95: 95 % t interval over runs; None below two.
+        num_runs: Runs with a value.
+        num_without: Runs without one: they never came that far.
+    """
+
+    mean: float | None
+    ci95: Interval | None
+    num_runs: int
+    num_without: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Convergence:
+    """How fast the runs of one variant converge.
+
+    Attributes:
+        variant: The variant.
+        area: Area under the curve of Dice against steps over its length: the mean Dice from first to last validation.
+        area_difference: Area less that of the baseline, over the runs that both have.
+        steps_to_own: Steps to 95 % of the run's own final Dice.
+        steps_to_baseline: Steps to 95 % of the final Dice of the baseline on the same fold and seed.
+        steps_to_baseline_ratio: Steps of the variant over those of the baseline, both to 95 % of the final Dice of the
+            baseline; below 1 the variant is there first.
+        seconds_to_own: Steps times the measured time of a step; None where that was not measured.
+        seconds_to_baseline: Likewise.
+    """
+
+    variant: str
+    area: Mean
+    area_difference: Mean
+    steps_to_own: Mean
+    steps_to_baseline: Mean
+    steps_to_baseline_ratio: Mean
+    seconds_to_own: Mean | None
+    seconds_to_baseline: Mean | None
+
+
+def convergence(
+    curves: Mapping[str, Mapping[Pair, Curve]], baseline: str, *, step_seconds: Mapping[str, float]
+) -> tuple[Convergence, ...]:
+    """Measures how fast every variant converges.
+
+    A crossing between two validations is interpolated linearly; one before the first validation is put at the first.
+    Seconds are steps times the time of a step measured apart, so they do not depend on what else a machine did.
+
+    Args:
+        curves: Curves by variant, then by fold and seed.
+        baseline: Name of the baseline.
+        step_seconds: Time of one training step by variant, in s; variants that were not measured are absent.
+
+    Returns:
+        Figures for each variant, the baseline included, in the order of `curves`.
+
+    Raises:
+        RunError: A curve has no validation, steps that do not increase, or a Dice that is not finite.
+    """
+    problems = [
+        f"{variant}.fold_{pair[0]}.seed_{pair[1]}: {problem}"
+        for variant, by_pair in curves.items()
+        for pair, curve in by_pair.items()
+        for problem in _problems(curve)
+    ]
+    if problems:
+        raise RunError(problems)
+    before = curves.get(baseline, {})
+    return tuple(_converge(variant, by_pair, before, step_seconds.get(variant)) for variant, by_pair in curves.items())
+
+
+def _problems(curve: Curve) -> list[str]:
+    """Names what is wrong with a curve."""
+    if not len(curve.steps) or len(curve.steps) != len(curve.dice):
+        return [f"a curve must have a Dice for each step, got {len(curve.steps)} steps and {len(curve.dice)} values."]
+    if not np.isfinite(curve.dice).all() or (np.diff(curve.steps) <= 0).any():
+        return ["a curve must have increasing steps and a finite Dice at each; train the run again."]
+    return []
+
+
+def _converge(
+    variant: str, curves: Mapping[Pair, Curve], before: Mapping[Pair, Curve], step_seconds: float | None
+) -> Convergence:
+    pairs = sorted(curves)
+    common = [pair for pair in pairs if pair in before]
+    own = [_crossing(curves[pair], SHARE * curves[pair].dice[-1]) for pair in pairs]
+    reached = [_crossing(curves[pair], SHARE * before[pair].dice[-1]) for pair in common]
+    reference = [_crossing(before[pair], SHARE * before[pair].dice[-1]) for pair in common]
+    return Convergence(
+        variant=variant,
+        area=_mean([_area(curves[pair]) for pair in pairs]),
+        area_difference=_mean([_area(curves[pair]) - _area(before[pair]) for pair in common]),
+        steps_to_own=_mean(own),
+        steps_to_baseline=_mean(reached),
+        steps_to_baseline_ratio=_mean(np.divide(reached, reference)),
+        seconds_to_own=None if step_seconds is None else _mean(np.multiply(own, step_seconds)),
+        seconds_to_baseline=None if step_seconds is None else _mean(np.multiply(reached, step_seconds)),
+    )
+
+
+def _area(curve: Curve) -> float:
+    """Gives the area under a curve over its length; of a single validation its Dice."""
+    if len(curve.steps) == 1:
+        return float(curve.dice[0])
+    return float(np.trapezoid(curve.dice, curve.steps)) / (curve.steps[-1] - curve.steps[0])
+
+
+def _crossing(curve: Curve, threshold: float) -> float:
+    """Gives the step at which a curve first reaches a threshold, NaN where it never does."""
+    reached = np.flatnonzero(np.asarray(curve.dice) >= threshold)
+    if not len(reached):
+        return float("nan")
+    after = int(reached[0])
+    if after == 0:
+        return float(curve.steps[0])
+    # np.interp takes the threshold between the last value below it and the first at or above it.
+    around = slice(after - 1, after + 1)
+    return float(np.interp(threshold, curve.dice[around], curve.steps[around]))
+
+
+def _mean(values: Sequence[float] | npt.NDArray[np.float64]) -> Mean:
+    """Averages what is finite."""
+    array = np.asarray(values, dtype=float)
+    kept = array[np.isfinite(array)]
+    interval = None
+    if len(kept) > 1:
+        half = float(stats.t.isf(0.025, len(kept) - 1) * stats.sem(kept))
+        interval = (float(kept.mean()) - half, float(kept.mean()) + half)
+    return Mean(
+        mean=float(kept.mean()) if len(kept) else None,
+        ci95=interval,
+        num_runs=len(kept),
+        num_without=len(array) - len(kept),
+    )

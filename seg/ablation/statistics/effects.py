@@ -1,0 +1,186 @@
+"""Mean of paired differences with what it is uncertain by: training runs, folds and patients."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from seg.errors import RunError
+from seg.evaluation.scores import Interval
+
+FloatArray = npt.NDArray[np.float64]
+
+TAIL = 0.025
+"""Probability on each side of a 95 % interval, and level of the one-sided test for non-inferiority."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Components:
+    """Standard deviations of the random effects behind differences, each 0 or more.
+
+    Attributes:
+        fold: Of folds, beyond what their runs and patients explain; None with a single fold.
+        run: Of training runs (fold and seed); None where no fold has two runs.
+        patient: Of patients, over all runs; with a single run per fold the residual is part of it.
+        residual: Of a patient in a run, beyond both; None where no fold has two runs.
+    """
+
+    fold: float | None
+    run: float | None
+    patient: float
+    residual: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effect:
+    """Mean of variant less baseline for one score.
+
+    Attributes:
+        difference: The mean, each patient counting the same.
+        ci95: 95 % interval; None below two patients.
+        standard_error: Standard error of the mean; None below two patients.
+        degrees_of_freedom: Of the t distribution behind interval and test; None below two patients.
+        p_noninferior: Probability, at most, of such a difference or a larger one were the variant worse by the margin;
+            None without a margin or below two patients.
+        over_runs: Whether the interval holds for new training runs; with a single run it is over patients alone.
+        num_patients: Patients behind it.
+        num_runs: Pairs of runs behind it.
+        num_folds: Folds behind it.
+        components: What the differences vary by; None below two patients.
+    """
+
+    difference: float
+    ci95: Interval | None
+    standard_error: float | None
+    degrees_of_freedom: float | None
+    p_noninferior: float | None
+    over_runs: bool
+    num_patients: int
+    num_runs: int
+    num_folds: int
+    components: Components | None
+
+
+def estimate_effect(tables: Sequence[FloatArray], *, margin: float | None = None) -> Effect:
+    """Estimates a mean difference under crossed random effects.
+
+    The model is difference = mean + fold + run(fold) + patient(fold) + residual, all but the mean random with
+    expectation 0. Variance components come from mean squares, so they equal those of REML where the table is balanced
+    and none is at 0; the closed form takes microseconds, cannot fail to converge, and gives the degrees of freedom that
+    `statsmodels.MixedLM` lacks (its intervals are normal, so too narrow with two or three seeds). The variance of the
+    mean is a sum of terms that are never negative: runs with the residual, patients, and folds. Its degrees of freedom
+    are Satterthwaite's over these terms. Where folds differ by more than runs and patients explain, the variance
+    is that of the folds' means and has folds - 1 degrees of freedom; so it has with one run a fold, which hides the
+    variance of runs in that of folds.
+
+    Args:
+        tables: Differences for each fold, finite, of shape (runs, patients), each size 1 or more; runs differ in seed.
+        margin: Margin of non-inferiority in units of the score, > 0; None for no test. Larger scores are better.
+
+    Returns:
+        The mean and its uncertainty.
+
+    Raises:
+        RunError: There is no table, one is empty or has a value that is not finite, or the margin is not positive.
+
+    References:
+        F. E. Satterthwaite, An approximate distribution of estimates of variance components, 1946,
+        doi:10.2307/3002019.
+        S. L. Hillis, A comparison of denominator degrees of freedom methods for multiple observer ROC analysis, 2007,
+        doi:10.1002/sim.2532 (readers and cases stand where runs and patients do here). Deviations: the run term is
+        never below the residual, the patient term counts in the degrees of freedom, and folds are added.
+        S. R. Searle, G. Casella, C. E. McCulloch, Variance Components, 1992, chapter 4, doi:10.1002/9780470316856.
+    """
+    _check(tables, margin)
+    patients = np.array([table.shape[1] for table in tables])
+    weights = patients / patients.sum()
+    means = np.array([table.mean() for table in tables])
+    mean = float(weights @ means)
+    common = {
+        "difference": mean,
+        "num_patients": int(patients.sum()),
+        "num_runs": sum(len(table) for table in tables),
+        "num_folds": len(tables),
+    }
+    several_runs = any(len(table) > 1 for table in tables)
+    if patients.sum() < 2:
+        empty = dict.fromkeys(("ci95", "standard_error", "degrees_of_freedom", "p_noninferior", "components"))
+        return Effect(over_runs=False, **common, **empty)  # type: ignore[arg-type]
+    components, variance, freedom = _uncertainty(tables, weights, means)
+    error = math.sqrt(variance)
+    half = float(stats.t.isf(TAIL, freedom)) * error
+    return Effect(
+        ci95=(mean - half, mean + half),
+        standard_error=error,
+        degrees_of_freedom=freedom,
+        p_noninferior=None if margin is None else _p_above(mean + margin, error, freedom),
+        over_runs=several_runs or len(tables) > 1,
+        components=components,
+        **common,  # type: ignore[arg-type]
+    )
+
+
+def _check(tables: Sequence[FloatArray], margin: float | None) -> None:
+    if not tables or any(table.ndim != 2 or not table.size for table in tables):
+        raise RunError("an effect must have a run and a patient in every fold, got none; leave out folds without one.")
+    if not all(np.isfinite(table).all() for table in tables):
+        raise RunError("differences must be finite, got NaN or infinity; leave out patients without a score.")
+    if margin is not None and not margin > 0:
+        raise RunError(f"the margin must be above 0, got {margin}; give how much worse still counts as not inferior.")
+
+
+def _p_above(distance: float, error: float, freedom: float) -> float:
+    """Gives the one-sided p-value of a mean that lies `distance` above the boundary."""
+    if error == 0:
+        return 0.0 if distance > 0 else 1.0
+    return float(stats.t.sf(distance / error, freedom))
+
+
+def _uncertainty(
+    tables: Sequence[FloatArray], weights: FloatArray, means: FloatArray
+) -> tuple[Components, float, float]:
+    """Gives the components, the variance of the weighted mean and its degrees of freedom."""
+    runs = np.array([len(table) for table in tables])
+    patients = np.array([table.shape[1] for table in tables])
+    free_run, free_patient, free_rest = (runs - 1).sum(), (patients - 1).sum(), ((runs - 1) * (patients - 1)).sum()
+    by_run = by_patient = rest = 0.0
+    for table, mean in zip(tables, means, strict=True):
+        row, column = table.mean(axis=1) - mean, table.mean(axis=0) - mean
+        by_run += table.shape[1] * float(row @ row)
+        by_patient += len(table) * float(column @ column)
+        rest += float(np.square(table - mean - row[:, None] - column).sum())
+    residual = rest / free_rest if free_rest else 0.0
+    run = _component(by_run - free_run * residual, float(((runs - 1) * patients).sum()))
+    patient = _component(by_patient - free_patient * residual, float(((patients - 1) * runs).sum()))
+
+    squared = weights**2
+    term_run = float((squared * (run + residual / patients) / runs).sum()) if free_run else 0.0
+    term_patient = patient * float((squared / patients).sum())
+    variance = term_run + term_patient
+    parts = ((term_run, free_run), (term_patient, free_patient))
+    fold = None
+    # Differences that are all equal have no variance, and any number of degrees of freedom gives the same interval.
+    freedom = variance**2 / total if (total := sum(term**2 / free for term, free in parts if free)) else 1.0
+    if len(tables) > 1:
+        # Fold means alone: whatever the folds, their runs and their patients contribute is in their spread.
+        between = float((squared * (means - weights @ means) ** 2).sum()) * len(tables) / (len(tables) - 1)
+        fold = math.sqrt(max(0.0, between - variance) / float(squared.sum()))
+        if between > variance or not free_run:
+            variance, freedom = between, float(len(tables) - 1)
+    components = Components(
+        fold=fold,
+        run=math.sqrt(run) if free_run else None,
+        patient=math.sqrt(patient),
+        residual=math.sqrt(residual) if free_run else None,
+    )
+    return components, variance, float(freedom)
+
+
+def _component(excess: float, weight: float) -> float:
+    """Gives a variance component from a sum of squares in excess of the residual; 0 where there is no excess."""
+    return max(0.0, excess / weight) if weight else 0.0

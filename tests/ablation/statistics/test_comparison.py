@@ -1,0 +1,185 @@
+"""Comparisons: closed forms, Holm by hand, what is missing or infinite, refusals."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from seg.ablation.statistics import paired
+from seg.errors import RunError
+from seg.evaluation import CaseScore
+from tests.ablation.statistics.studies import noise, run_of
+
+BASE = np.array([[0.8, 0.7, 0.9, 0.6], [0.5, 0.6, 0.7, 0.8]])
+SEEDS = (0, 1, 2)
+
+
+def study(shifts: dict[str, float]) -> dict[str, dict[tuple[int, int], list[CaseScore]]]:
+    """A baseline, and variants that lie apart from it by their shift and a little noise."""
+    base = np.full((2, 20), 0.8)
+    trials = {"baseline": {(0, seed): run_of(base + noise(seed)) for seed in SEEDS}}
+    for number, (name, shift) in enumerate(shifts.items(), start=1):
+        trials[name] = {(0, seed): run_of(base + shift + noise(100 * number + seed)) for seed in SEEDS}
+    return trials
+
+
+def test_a_constant_shift_is_found_in_every_class_and_seed() -> None:
+    shift = np.array([[0.01], [0.03]])
+    trials = {
+        "baseline": {(0, seed): run_of(BASE, hd95_mm=BASE, nsd=BASE) for seed in SEEDS},
+        "narrow": {(0, seed): run_of(BASE + shift, hd95_mm=BASE + 1, nsd=BASE - 0.1) for seed in SEEDS},
+    }
+    (found,) = paired(trials, "baseline", margin=0.005)
+    assert (found.variant, found.metric, found.margin) == ("narrow", "dice", 0.005)
+    assert found.difference == pytest.approx(0.02)
+    assert found.ci95 == pytest.approx((0.02, 0.02))
+    assert [one.dice.effect.difference for one in found.by_class if one.dice.effect] == pytest.approx([0.01, 0.03])
+    assert [(one.index, one.name) for one in found.by_class] == [(1, "a"), (2, "b")]
+    assert found.hd95_mm.effect is not None
+    assert found.nsd.effect is not None
+    assert found.hd95_mm.effect.difference == pytest.approx(1)
+    assert found.hd95_mm.effect.p_noninferior is None
+    assert found.nsd.effect.difference == pytest.approx(-0.1)
+    assert found.by_seed == pytest.approx(dict.fromkeys(SEEDS, 0.02))
+    assert (found.num_patients, found.num_seeds, found.num_folds, found.missing, found.notes) == (4, 3, 1, (), ())
+    assert found.non_inferior
+
+
+def test_one_class_beyond_the_margin_is_enough_to_fail() -> None:
+    lost = np.array([[0.05], [-0.02]])
+    trials = {
+        "baseline": {(0, seed): run_of(BASE) for seed in SEEDS},
+        "uneven": {(0, seed): run_of(BASE + lost) for seed in SEEDS},
+    }
+    (found,) = paired(trials, "baseline", margin=0.005)
+    assert found.difference == pytest.approx(0.015)
+    assert found.p_noninferior == 1.0
+    assert not found.non_inferior
+
+
+def test_holm_multiplies_the_sorted_p_values_and_keeps_them_rising() -> None:
+    found = paired(study({"a": 0.01, "b": -0.002, "c": -0.004, "d": -0.02}), "baseline", margin=0.005)
+    raw = {one.variant: one.p_noninferior for one in found}
+    running, expected = 0.0, {}
+    for position, name in enumerate(sorted(raw, key=lambda name: raw[name] or 0.0)):
+        running = max(running, min(1.0, (len(raw) - position) * (raw[name] or 0.0)))
+        expected[name] = running
+    assert {one.variant: one.p_holm for one in found} == pytest.approx(expected)
+    assert [one.variant for one in found if one.non_inferior] == ["a"]
+    for one in found:
+        assert one.p_noninferior == max(each.p_noninferior or 0.0 for each in one.by_class)
+
+
+def test_a_missing_trial_narrows_the_comparison_to_what_both_have() -> None:
+    trials = study({"a": 0.01, "b": 0.01, "c": 0.01})
+    del trials["a"][0, 1]
+    del trials["baseline"][0, 2]
+    trials["c"] = {(0, 2): trials["c"][0, 2]}
+    one, two, none = paired(trials, "baseline", margin=0.005)
+    assert (sorted(one.by_seed), one.missing, one.num_seeds) == ([0], ((0, 1), (0, 2)), 1)
+    assert (sorted(two.by_seed), two.missing, two.num_seeds) == ([0, 1], ((0, 2),), 2)
+    assert (none.difference, none.p_holm, none.non_inferior) == (None, None, False)
+    assert none.notes == ("no fold and seed that the baseline and this variant have both finished",)
+
+
+def test_a_single_run_is_never_enough_and_says_so() -> None:
+    trials = {name: {(0, 0): runs[0, 0]} for name, runs in study({"a": 0.02}).items()}
+    (found,) = paired(trials, "baseline", margin=0.005)
+    assert found.p_holm is not None
+    assert found.p_holm < 1e-6
+    assert not found.non_inferior
+    assert found.notes == (
+        "a single training run: the interval is over patients alone and says nothing about other seeds",
+    )
+
+
+def test_infinite_distances_are_counted_and_their_case_left_out_of_every_seed() -> None:
+    far = np.ones((2, 4))
+    lost = far.copy()
+    lost[0, 1] = np.inf
+    trials = {
+        "baseline": {(0, seed): run_of(BASE, hd95_mm=far) for seed in SEEDS},
+        "a": {(0, seed): run_of(BASE, hd95_mm=lost if seed == 1 else far + 2) for seed in SEEDS},
+    }
+    (found,) = paired(trials, "baseline", margin=0.005)
+    first, second = (one.hd95_mm for one in found.by_class)
+    assert (first.infinite_variant, first.infinite_baseline, first.left_out) == (1, 0, 1)
+    assert (second.infinite_variant, second.left_out) == (0, 0)
+    assert first.effect is not None
+    assert first.effect.num_patients == 3
+    # Seed 1 is not worse: (2 + 0 + 2) / 3.
+    assert first.effect.difference == pytest.approx(4 / 3)
+    assert (found.hd95_mm.infinite_variant, found.hd95_mm.left_out) == (1, 0)
+
+
+def test_a_class_that_a_case_lacks_is_left_out_and_one_that_all_lack_cannot_be_tested() -> None:
+    some, none = BASE.copy(), BASE.copy()
+    some[1, 0] = np.nan
+    none[1] = np.nan
+    (found,) = paired(
+        {"baseline": {(0, s): run_of(some) for s in SEEDS}, "a": {(0, s): run_of(some + 0.1) for s in SEEDS}},
+        "baseline",
+        margin=0.005,
+    )
+    assert [one.dice.left_out for one in found.by_class] == [0, 1]
+    assert (found.difference, found.num_patients, found.non_inferior) == (pytest.approx(0.1), 4, True)
+    (found,) = paired(
+        {"baseline": {(0, s): run_of(none) for s in SEEDS}, "a": {(0, s): run_of(none + 0.1) for s in SEEDS}},
+        "baseline",
+        margin=0.005,
+    )
+    assert (found.difference, found.p_noninferior, found.non_inferior) == (pytest.approx(0.1), None, False)
+    assert found.notes == ("class b could not be tested: fewer than two patients have a Dice in every run",)
+
+
+def test_cases_of_one_patient_count_as_one() -> None:
+    def same_patient(run: list[CaseScore]) -> list[CaseScore]:
+        return [replace(one, patient="x" if one.case_id in ("f0_c0", "f0_c1") else one.case_id) for one in run]
+
+    change = np.array([[0.1, 0.3, 0.0, 0.4], [0.1, 0.3, 0.0, 0.4]])
+    trials = {
+        "baseline": {(0, s): same_patient(run_of(BASE)) for s in SEEDS},
+        "a": {(0, s): same_patient(run_of(BASE + change)) for s in SEEDS},
+    }
+    (found,) = paired(trials, "baseline", margin=0.005)
+    assert (found.num_patients, found.difference) == (3, pytest.approx((0.2 + 0.0 + 0.4) / 3))
+
+
+def test_runs_that_cannot_be_paired_are_refused_together() -> None:
+    run, fewer = run_of(BASE), run_of(BASE[:, :3])
+    with pytest.raises(RunError) as caught:
+        paired({"baseline": {(0, 0): run}, "a": {(0, 0): fewer}}, "baseline", margin=0.005)
+    assert str(caught.value) == (
+        "a.fold_0.seed_0: all runs of a fold must be scored on the same cases, got 1 that only one of it and "
+        "baseline.fold_0.seed_0 has, such as f0_c3; evaluate both on one split."
+    )
+    with pytest.raises(RunError) as caught:
+        paired({"baseline": {(0, 0): run, (1, 0): run}, "a": {(0, 0): run_of(BASE[:1])}}, "baseline", margin=0.005)
+    assert caught.value.problems == (
+        "a.fold_0.seed_0: all runs must have the same classes, got 1 a beside 1 a, 2 b; compare runs of one data set.",
+        "fold 1: a patient must be in one fold, got f0_p0, f0_p1, f0_p2 in another too; "
+        "make folds of disjoint patients.",
+    )
+    with pytest.raises(RunError) as caught:
+        paired({"baseline": {(0, 0): run[:-1]}}, "baseline", margin=0.005)
+    assert str(caught.value) == (
+        "baseline.fold_0.seed_0: scores must have one record for each case and class, got 7 records for 4 cases and "
+        "2 classes; evaluate the run again."
+    )
+    with pytest.raises(RunError) as caught:
+        paired({"baseline": {}, "a": {(0, 0): run}}, "baseline", margin=0.005)
+    assert str(caught.value) == "the baseline 'baseline' must have a finished trial, got none; finish one of it first."
+
+
+def test_a_study_of_the_real_size_takes_a_moment() -> None:
+    rng = np.random.default_rng(0)
+    trials = {
+        f"v{variant}": {
+            (fold, seed): run_of(0.8 + rng.normal(0, 0.01, (3, 40)), fold) for fold in range(5) for seed in SEEDS
+        }
+        for variant in range(4)
+    }
+    found = paired(trials, "v0", margin=0.005)
+    assert [(one.num_patients, one.num_seeds, one.num_folds) for one in found] == [(200, 3, 5)] * 3
