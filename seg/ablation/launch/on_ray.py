@@ -1,0 +1,84 @@
+"""Trials on Ray: on this machine, or on a cluster whose nodes share the file system of study and data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from seg.ablation.launch.protocol import Event, Guarded, Task, ended
+from seg.errors import ConfigError
+
+
+class OnRay:
+    """Runs tasks on Ray; see :class:`seg.ablation.launch.protocol.Backend`.
+
+    Ray does not say which of the tasks it holds have begun: all of them count as running.
+
+    Args:
+        address: Address of a running cluster; None starts Ray on this machine and ends it with :meth:`stop`.
+        cpus: Processor threads of a task, >= 1.
+        gpus: GPUs of a task, >= 0; below 1 several tasks share one.
+
+    Raises:
+        ConfigError: Ray is not installed, there is no cluster at the address, or it can never give a task its share.
+    """
+
+    def __init__(self, address: str | None, *, cpus: int, gpus: float = 0.0) -> None:
+        try:
+            import ray
+        except ImportError as error:
+            raise ConfigError(
+                "launch.backend ray must find ray, got none; install it with pip install 'seg[cluster]'."
+            ) from error
+        self._ray: Any = ray
+        local: dict[str, Any] = {"include_dashboard": False} if address is None else {}
+        try:
+            ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **local)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise ConfigError(
+                f"launch.ray_address must be that of a running cluster, or null, got {address!r}: {error}."
+            ) from error
+        self._check(cpus, gpus)
+        self._call = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(_call)
+        self._tasks: dict[Any, str] = {}
+        self._begun: list[str] = []
+
+    def submit(self, tasks: Sequence[Task]) -> None:
+        """Hands tasks to Ray."""
+        for task in tasks:
+            self._tasks[self._call.remote(Guarded(task.call))] = task.id
+            self._begun.append(task.id)
+
+    def events(self) -> Iterator[Event]:
+        """Waits for one task after the other."""
+        while self._tasks:
+            while self._begun:
+                yield Event(id=self._begun.pop(0), state="running")
+            (done, *_), _ = self._ray.wait(list(self._tasks), num_returns=1)
+            task_id = self._tasks.pop(done)
+            try:
+                event = ended(task_id, self._ray.get(done))
+            except self._ray.exceptions.RayError as error:
+                event = Event(id=task_id, state="failed", error=f"the process of Ray ended: {error}")
+            yield event
+
+    def stop(self) -> None:
+        """Cancels all tasks that are left, and leaves Ray."""
+        for task in self._tasks:
+            self._ray.cancel(task, force=True)
+        self._tasks.clear()
+        self._ray.shutdown()
+
+    def _check(self, cpus: int, gpus: float) -> None:
+        """Refuses what no node has, for which Ray would wait for ever."""
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
+            self._ray.shutdown()
+            raise ConfigError(
+                f"launch.cpus_per_trial and launch.gpus_per_trial must fit on one node of Ray, got {cpus} and {gpus:g}; "
+                "lower them."
+            )
+
+
+def _call(guarded: Guarded) -> str | None:
+    return guarded()

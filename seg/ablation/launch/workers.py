@@ -1,0 +1,121 @@
+"""Trials in several processes of this machine, each with its share of threads or GPUs.
+
+Each process is the only one of an executor of its own: when it dies, of memory or by a signal, only its trial is lost.
+Nothing here imports torch: a process learns its share before it does.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+
+from seg.ablation.launch.protocol import Event, Guarded, Task, ended
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+DIED = "the worker process is gone: it was killed, or memory did not suffice; see the trial's log."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """What one process may use.
+
+    Attributes:
+        threads: Threads of numerical libraries, >= 1.
+        gpus: GPUs that it sees, as CUDA names them; empty hides all.
+    """
+
+    threads: int
+    gpus: tuple[str, ...] = ()
+
+
+class Workers:
+    """Runs tasks in processes; see :class:`seg.ablation.launch.protocol.Backend`.
+
+    All processes end when this one does, however it does.
+
+    Args:
+        shares: One for each process.
+    """
+
+    def __init__(self, shares: Sequence[Share]) -> None:
+        self._idle = deque(_Worker(share) for share in shares)
+        self._busy: dict[Future[str | None], tuple[str, _Worker]] = {}
+        self._waiting: deque[Task] = deque()
+
+    def submit(self, tasks: Sequence[Task]) -> None:
+        """Queues tasks."""
+        self._waiting.extend(tasks)
+
+    def events(self) -> Iterator[Event]:
+        """Keeps all processes at work until no task is left."""
+        while self._waiting or self._busy:
+            while self._waiting and self._idle:
+                task, worker = self._waiting.popleft(), self._idle.popleft()
+                self._busy[worker.submit(task)] = (task.id, worker)
+                yield Event(id=task.id, state="running")
+            done, _ = wait(self._busy, return_when=FIRST_COMPLETED)
+            for future in done:
+                task_id, worker = self._busy.pop(future)
+                self._idle.append(worker)
+                yield (
+                    Event(id=task_id, state="failed", error=DIED) if _died(future) else ended(task_id, future.result())
+                )
+
+    def stop(self) -> None:
+        """Ends all processes, those at work too."""
+        self._waiting.clear()
+        for worker in (*self._idle, *(worker for _, worker in self._busy.values())):
+            worker.stop()
+
+
+class _Worker:
+    """A process that is started with its first task and again after its death."""
+
+    def __init__(self, share: Share) -> None:
+        self.share = share
+        self.renew()
+
+    def renew(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        # Nothing is ever sent: the process ends when this end is closed, by `stop` or by the death of this process.
+        receiver, self._life = context.Pipe(duplex=False)
+        self._executor = ProcessPoolExecutor(1, context, _begin, (receiver, self.share))
+
+    def submit(self, task: Task) -> Future[str | None]:
+        try:
+            return self._executor.submit(Guarded(task.call))
+        except BrokenProcessPool:  # died while it had nothing to do
+            self.renew()
+            return self._executor.submit(Guarded(task.call))
+
+    def stop(self) -> None:
+        self._life.close()
+        self._executor.shutdown(cancel_futures=True)
+
+
+def _died(future: Future[str | None]) -> bool:
+    return isinstance(future.exception(), BrokenProcessPool)
+
+
+def _begin(life: Connection, share: Share) -> None:
+    """Prepares a new process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # An interrupt at the terminal is for the process that leads.
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(share.threads)))
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(share.gpus)
+    threading.Thread(target=_end_with, args=(life,), daemon=True).start()
+
+
+def _end_with(life: Connection) -> None:
+    """Ends this process as soon as nobody holds the other end."""
+    try:
+        life.recv_bytes()
+    except (EOFError, OSError):
+        os._exit(1)
