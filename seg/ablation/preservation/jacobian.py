@@ -28,7 +28,7 @@ def keeps_position(block: nn.Module, channels: int) -> bool | None:
     """
     if any(isinstance(module, InstanceNorm3d) for module in block.modules()):
         return None
-    exact = copy.deepcopy(block).cpu().double()
+    exact = copy.deepcopy(block).cpu().double().requires_grad_(False)
     x = torch.randn((channels, *CROP), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     middle = tuple(n // 2 for n in CROP)
     jacobian = torch.func.jacrev(lambda crop: exact(crop[None])[(0, slice(None), *middle)])(x)

@@ -9,10 +9,13 @@ import numpy as np
 from seg.ablation.preservation.moments import Array
 
 TOLERANCE = 1e-12
-"""Eigenvalues of a covariance below this share of the largest count as zero: there is no ridge.
+"""Eigenvalues of a correlation matrix below this share of the largest count as zero: there is no ridge.
 
 A direction of a millionth of the largest standard deviation is about what single precision rounds away.
 """
+
+CONSTANT = 1e-16
+"""Channels whose variance is at most this share of the largest one count as constant, by the same reason."""
 
 AMPLIFIED = 1.5
 SUPPRESSED = 0.5
@@ -26,10 +29,13 @@ def spectrum(covariance: Array) -> Array:
 
 
 def pseudo_inverse(covariance: Array) -> Array:
-    """Inverts a covariance (C, C) on the directions that vary; see ``TOLERANCE``."""
-    values, vectors = np.linalg.eigh(covariance)
-    kept = values > TOLERANCE * max(float(values[-1]), 0.0)
-    inverse: Array = (vectors[:, kept] / values[kept]) @ vectors[:, kept].T
+    """Inverts a covariance (C, C) on the directions that vary, whatever the scales of its channels."""
+    variances = np.diag(covariance)
+    varying = variances > CONSTANT * variances.max()
+    scale = np.where(varying, 1 / np.sqrt(np.where(varying, variances, 1.0)), 0.0)
+    values, vectors = np.linalg.eigh(covariance * np.outer(scale, scale))
+    kept = values > TOLERANCE * values[-1]
+    inverse: Array = (vectors[:, kept] / values[kept]) @ vectors[:, kept].T * np.outer(scale, scale)
     return inverse
 
 

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from seg.errors import DataError, RunError
+
 Array = npt.NDArray[np.float64]
 CHUNK = 1 << 14
 """Rows that are turned into double precision at once."""
@@ -116,10 +118,22 @@ class Summary:
 
     @classmethod
     def of(cls, layout: Layout, *parts: Moments) -> Summary:
-        """Merges moments of the same layout, which stay as they are; one voxel at least."""
+        """Merges moments of the same layout, which stay as they are.
+
+        Raises:
+            DataError: No voxel counted.
+            RunError: Features were not finite.
+        """
         total = Moments(layout.size, parts[0].mean.device)
         for part in parts:
             total.merge(part)
+        if not total.count:
+            raise DataError(
+                "measured cases must hold a voxel that counts at every stage, got none; they are smaller than a "
+                "stage's stride or carry the ignore label alone."
+            )
+        if not bool(torch.isfinite(total.scatter).all()):
+            raise RunError("features must be finite, got NaN or infinity; the network diverged, train it anew.")
         scatter: Array = total.scatter.cpu().numpy()
         mean: Array = total.mean.cpu().numpy()
         return cls(layout=layout, count=total.count, mean=mean, covariance=scatter / total.count)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -54,14 +55,16 @@ class Tap:
 def find_taps(network: UNet) -> tuple[Tap, ...]:
     """Lists the places of a network: the skips, then the decoder stages, each from full resolution down."""
     plan = network.plan
-    strides = [
-        tuple(int(torch.tensor([s[axis] for s in plan.strides[: level + 1]]).prod()) for axis in range(3))
-        for level in range(len(plan.channels) - 1)
-    ]
+    strides = [_total(plan.strides[: level + 1]) for level in range(len(plan.channels) - 1)]
     return (*_skip_taps(network, strides), *_decoder_taps(network, strides))
 
 
-def _skip_taps(network: UNet, strides: list[Any]) -> Iterator[Tap]:
+def _total(strides: Sequence[Triple]) -> Triple:
+    x, y, z = (math.prod(axis) for axis in zip(*strides, strict=True))
+    return x, y, z
+
+
+def _skip_taps(network: UNet, strides: list[Triple]) -> Iterator[Tap]:
     for stage, (module, stride) in enumerate(zip(network.skips, strides, strict=True)):
         channels = network.plan.channels[stage]
         if not isinstance(module, SkipBottleneck):
@@ -80,7 +83,7 @@ def _skip_taps(network: UNet, strides: list[Any]) -> Iterator[Tap]:
         )
 
 
-def _decoder_taps(network: UNet, strides: list[Any]) -> Iterator[Tap]:
+def _decoder_taps(network: UNet, strides: list[Triple]) -> Iterator[Tap]:
     for stage, (module, stride) in enumerate(zip(network.decoder, strides, strict=True)):
         assert isinstance(module, DecoderStage)
         channels = network.plan.channels[stage]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -38,7 +39,7 @@ class Walker:
     data: DataConfig
     ignore_label: int | None
 
-    @property
+    @cached_property
     def taps(self) -> tuple[Tap, ...]:
         """The places whose features are read."""
         return find_taps(self.network)
