@@ -10,12 +10,14 @@ from torch import nn
 from seg.networks import InstanceNorm3d
 
 CROP = (3, 3, 3)
+NOISE = 10.0
+"""Standard deviation of the noise, beyond the biases; it comes with either sign, lest every ReLU be shut."""
 
 
 def keeps_position(block: nn.Module, channels: int) -> bool | None:
     """Checks that the derivatives of one voxel's output by every other voxel's input are exactly zero.
 
-    The whole Jacobian of the middle voxel of a small crop of noise is computed in double precision with the block's own
+    The whole Jacobian of the middle voxel of small crops of noise is computed in double precision with the block's own
     weights.
 
     Args:
@@ -29,9 +31,10 @@ def keeps_position(block: nn.Module, channels: int) -> bool | None:
     if any(isinstance(module, InstanceNorm3d) for module in block.modules()):
         return None
     exact = copy.deepcopy(block).cpu().double().requires_grad_(False)
-    x = torch.randn((channels, *CROP), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x = NOISE * torch.randn((channels, *CROP), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     middle = tuple(n // 2 for n in CROP)
-    jacobian = torch.func.jacrev(lambda crop: exact(crop[None])[(0, slice(None), *middle)])(x)
+    derive = torch.func.jacrev(lambda crop: exact(crop[None])[(0, slice(None), *middle)])
+    jacobian = torch.stack([derive(x), derive(-x)])
     own = jacobian[(..., *middle)].clone()
     jacobian[(..., *middle)] = 0
     return bool((jacobian == 0).all() and own.any())

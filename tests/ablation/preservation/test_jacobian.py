@@ -29,6 +29,13 @@ def test_agrees_with_changing_every_other_voxel():
         assert torch.equal(block(x)[..., 1, 1, 1], block(other)[..., 1, 1, 1])
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_a_shut_relu_hides_nothing(seed):
+    torch.manual_seed(seed)
+    assert keeps_position(nn.Sequential(nn.Conv3d(2, 1, 1), nn.ReLU()), 2) is True
+    assert keeps_position(nn.Sequential(nn.Conv3d(2, 1, 3, padding=1), nn.ReLU()), 2) is False
+
+
 def test_is_not_claimed_with_a_norm():
     assert keeps_position(skip("leaky_relu", norm=True), 4) is None
 
