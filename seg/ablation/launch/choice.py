@@ -48,7 +48,9 @@ def threads_per_trial(config: BackendConfig) -> int:
     if config.cpus_per_trial:
         return config.cpus_per_trial
     workers = config.workers if config.backend == "workers" else 1
-    return max(1, len(os.sched_getaffinity(0)) // workers)
+    # A container or a job may be held to some of the machine's processors; macOS does not tell.
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, available // workers)
 
 
 def visible_gpus() -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from seg.ablation.launch.protocol import Event, Guarded, Task, ended
@@ -33,12 +33,16 @@ class OnRay:
         self._ray: Any = ray
         local: dict[str, Any] = {"include_dashboard": False} if address is None else {}
         try:
-            ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **local)
+            self._ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **local)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise ConfigError(
                 f"launch.ray_address must be that of a running cluster, or null, got {address!r}: {error}."
             ) from error
-        self._check(cpus, gpus)
+        try:
+            check_fit(ray.nodes(), cpus, gpus)
+        except ConfigError:
+            ray.shutdown()
+            raise
         self._call = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(_call)
         self._tasks: dict[Any, str] = {}
         self._begun: list[str] = []
@@ -69,15 +73,19 @@ class OnRay:
         self._tasks.clear()
         self._ray.shutdown()
 
-    def _check(self, cpus: int, gpus: float) -> None:
-        """Refuses what no node has, for which Ray would wait for ever."""
-        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-        if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
-            self._ray.shutdown()
-            raise ConfigError(
-                f"launch.cpus_per_trial and launch.gpus_per_trial must fit on one node of Ray, got {cpus} and {gpus:g}; "
-                "lower them."
-            )
+
+def check_fit(nodes: Sequence[Mapping[str, Any]], cpus: int, gpus: float) -> None:
+    """Refuses what no node has, for which Ray would wait for ever.
+
+    Raises:
+        ConfigError: No node that is alive has so many processors and GPUs.
+    """
+    alive = [node["Resources"] for node in nodes if node["Alive"]]
+    if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in alive):
+        raise ConfigError(
+            f"launch.cpus_per_trial and launch.gpus_per_trial must fit on one node of Ray, got {cpus} and {gpus:g}; "
+            "lower them."
+        )
 
 
 def _call(guarded: Guarded) -> str | None:

@@ -1,0 +1,156 @@
+"""The state of a study while it runs: on a terminal a table that is redrawn, elsewhere a line per event."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import TextIO
+
+from seg.ablation.launch.protocol import Event
+
+SHOWN = 8
+UP_AND_CLEAR = "\x1b[{}F\x1b[J"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What the table shows of a finished trial.
+
+    Attributes:
+        variant: Its variant.
+        mean_dice: Its score, in [0, 1]; None where no class has a Dice.
+        seconds: Wall time of training and evaluation.
+    """
+
+    variant: str
+    mean_dice: float | None
+    seconds: float | None
+
+
+class Table:
+    """Done, running and failed trials, the best variant so far, and the time left.
+
+    Args:
+        trials: Variants by the id of each trial, of those that are left to run and of those that are done.
+        parallel: Trials that run at once, for the time left.
+        stream: Where it is shown.
+    """
+
+    def __init__(self, trials: dict[str, str], parallel: int, stream: TextIO) -> None:
+        self.trials = trials
+        self.parallel = max(1, parallel)
+        self.stream = stream
+        self._results: dict[str, Result] = {}
+        self._running: dict[str, float] = {}
+        self._failed: dict[str, str] = {}
+        self._height = 0
+
+    def done_before(self, results: dict[str, Result]) -> None:
+        """Takes over trials that earlier starts have finished."""
+        self._results.update(results)
+        self._show(f"{len(results)} of {len(self.trials)} trials are done already")
+
+    def update(self, event: Event, result: Result | None = None) -> None:
+        """Shows what became of a trial.
+
+        Args:
+            event: What became of it.
+            result: Its result, where it is finished.
+        """
+        self._running.pop(event.id, None)
+        self._failed.pop(event.id, None)
+        if event.state == "running":
+            self._running[event.id] = time.monotonic()
+        elif event.state == "failed":
+            self._failed[event.id] = last_line(event.error)
+        elif result is not None:
+            self._results[event.id] = result
+        self._show(self._sentence(event, result))
+
+    def _sentence(self, event: Event, result: Result | None) -> str:
+        words = [event.id, event.state]
+        if result is not None and event.state == "finished":
+            words += [f"Dice {_number(result.mean_dice)}", _duration(result.seconds)]
+        if event.attempt > 1 and event.state == "running":
+            words.append(f"attempt {event.attempt}")
+        if event.error is not None:
+            words.append(last_line(event.error))
+        return "  ".join(words)
+
+    def _show(self, sentence: str) -> None:
+        if not self.stream.isatty():
+            self.stream.write(f"{time.strftime('%H:%M:%S')}  {sentence}  |  {'  '.join(self._summary())}\n")
+            self.stream.flush()
+            return
+        lines = [sentence, "  ".join(self._summary()), *self._rows()]
+        before = UP_AND_CLEAR.format(self._height) if self._height else ""
+        self.stream.write(before + "\n".join(_cut(line) for line in lines) + "\n")
+        self.stream.flush()
+        self._height = len(lines)
+
+    def _summary(self) -> list[str]:
+        words = [f"{len(self._results)}/{len(self.trials)} done", f"{len(self._running)} running"]
+        words.append(f"{len(self._failed)} failed")
+        if (best := self._best()) is not None:
+            words.append(f"best {best[1]} {best[0]:.4f}")
+        if (left := self._seconds_left()) is not None:
+            words.append(f"left {_duration(left)}")
+        return words
+
+    def _rows(self) -> list[str]:
+        now = time.monotonic()
+        rows = [f"  running  {name}  {_duration(now - since)}" for name, since in self._running.items()]
+        rows += [f"  failed   {name}  {error}" for name, error in self._failed.items()]
+        return rows if len(rows) <= SHOWN else [*rows[: SHOWN - 1], f"  and {len(rows) - SHOWN + 1} more"]
+
+    def _best(self) -> tuple[float, str] | None:
+        """The best mean over the trials of a variant; seeds are not told apart from one another."""
+        scores: dict[str, list[float]] = {}
+        for result in self._results.values():
+            if result.mean_dice is not None:
+                scores.setdefault(result.variant, []).append(result.mean_dice)
+        return max(((fmean(values), name) for name, values in scores.items()), default=None)
+
+    def _seconds_left(self) -> float | None:
+        """From the finished trials of the same variant, or of all where it has none."""
+        taken: dict[str, list[float]] = {}
+        for result in self._results.values():
+            if result.seconds:
+                taken.setdefault(result.variant, []).append(result.seconds)
+        left = [name for name in self.trials if name not in self._results and name not in self._failed]
+        if not taken:
+            return None if left else 0.0
+        overall = fmean(value for values in taken.values() for value in values)
+        expected = {name: fmean(taken[self.trials[name]]) if self.trials[name] in taken else overall for name in left}
+        now = time.monotonic()
+        for name, since in self._running.items():
+            expected[name] = max(0.0, expected[name] - (now - since))
+        return max(max(expected.values(), default=0.0), sum(expected.values()) / self.parallel)
+
+
+def last_line(text: str | None) -> str:
+    """Returns the line of a traceback that names the error."""
+    lines: Sequence[str] = (text or "").strip().splitlines() or ["unknown error"]
+    return lines[-1]
+
+
+def _cut(line: str) -> str:
+    """A line that the terminal would break would be counted as one and left standing."""
+    width = shutil.get_terminal_size((120, 24)).columns - 1
+    return line if len(line) <= width else line[: width - 3] + "..."
+
+
+def _number(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.4f}"
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "not measured"
+    minutes = round(seconds / 60)
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"

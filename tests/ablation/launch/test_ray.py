@@ -1,0 +1,53 @@
+"""Trials on a Ray that is started on this machine."""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from seg.ablation.launch import Event, Task, run_tasks
+from seg.ablation.launch.on_ray import OnRay, check_fit
+from seg.errors import ConfigError
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs ray: pip install 'seg[cluster]'")
+def test_ray_runs_tasks_and_tells_failures(jobs: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    calls = {
+        "good": partial(jobs.write, tmp_path / "good"),
+        "bad": partial(jobs.fail, "no such width"),
+        "dies": partial(jobs.die_first, tmp_path / "seen"),
+    }
+    events: list[Event] = list(
+        run_tasks(OnRay(None, cpus=1), list(calls), lambda name, _: Task(id=name, call=calls[name]), retries=1)
+    )
+    last = {event.id: event for event in events}
+    assert (tmp_path / "good").read_text() == "done"
+    assert {name: event.state for name, event in last.items()} == {
+        "good": "finished",
+        "bad": "failed",
+        "dies": "finished",
+    }
+    assert (last["bad"].error or "").strip().splitlines()[-1] == "ValueError: no such width"
+    assert last["dies"].attempt == 2
+
+
+@pytest.mark.parametrize(("cpus", "gpus"), [(9, 0.0), (4, 2.0), (8, 1.0)])
+def test_what_no_node_has_is_refused(cpus: int, gpus: float) -> None:
+    nodes = [
+        {"Alive": True, "Resources": {"CPU": 8.0}},
+        {"Alive": True, "Resources": {"CPU": 4.0, "GPU": 1.0}},
+        {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}},
+    ]
+    check_fit(nodes, 8, 0.0)
+    check_fit(nodes, 4, 1.0)
+    with pytest.raises(ConfigError) as error:
+        check_fit(nodes, cpus, gpus)
+    assert str(error.value) == (
+        f"launch.cpus_per_trial and launch.gpus_per_trial must fit on one node of Ray, got {cpus} and {gpus:g}; lower "
+        "them."
+    )
