@@ -1,7 +1,6 @@
 """Scores of finished predictions: records of cases, their summary, and the files that hold both."""
 
 from seg.evaluation.folders import evaluate_folders
-from seg.evaluation.paired import PairedDifference, paired_difference
 from seg.evaluation.records import CASES_FILE, EVALUATION_FILE, read_cases, read_evaluation, write_evaluation
 from seg.evaluation.scores import METRICS, CaseScore, ClassSummary, Evaluation, FoldSummary, MetricSummary, case_scores
 from seg.evaluation.summary import summarise
@@ -16,11 +15,9 @@ __all__ = [
     "Evaluation",
     "FoldSummary",
     "MetricSummary",
-    "PairedDifference",
     "case_scores",
     "evaluate_folders",
     "format_evaluation",
-    "paired_difference",
     "read_cases",
     "read_evaluation",
     "summarise",

@@ -6,7 +6,8 @@ from seg.ablation.statistics.correlation import Correlation, correlate
 from seg.ablation.statistics.effects import Components, Effect, estimate_effect
 from seg.ablation.statistics.ranks import RankStability, rank_stability
 from seg.ablation.statistics.recommendation import Recommendation, recommend
-from seg.ablation.statistics.tables import Pair
+from seg.ablation.statistics.tables import Pair, split_folds
+from seg.ablation.statistics.text import format_comparison
 
 __all__ = [
     "ClassComparison",
@@ -25,7 +26,9 @@ __all__ = [
     "convergence",
     "correlate",
     "estimate_effect",
+    "format_comparison",
     "paired",
     "rank_stability",
     "recommend",
+    "split_folds",
 ]

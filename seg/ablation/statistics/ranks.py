@@ -75,7 +75,7 @@ def rank_stability(trials: Trials, baseline: str, *, samples: int = SAMPLES, see
     names = list(kept)
     totals = _weighted([table.mean(axis=(1, 2)) for table in tables.values()], list(tables.values()))
     best = sorted(range(len(names)), key=lambda number: (-totals[number], names[number]))
-    resampled = _resample(list(tables.values()), samples, np.random.default_rng(seed))
+    resampled = resampled_means(list(tables.values()), samples, np.random.default_rng(seed))
     # Variants of equal mean share their ranks at random, so that the probabilities of a rank add up to 1.
     noise = np.random.default_rng([seed, 1]).random(resampled.shape)
     place = np.argsort(np.lexsort((noise, -resampled), axis=0), axis=0)
@@ -112,18 +112,29 @@ def _weighted(values: Sequence[FloatArray], tables: Sequence[FloatArray]) -> Flo
     return np.average(values, axis=0, weights=[table.shape[-1] for table in tables])
 
 
-def _resample(tables: Sequence[FloatArray], samples: int, rng: np.random.Generator) -> FloatArray:
-    """Gives the mean of each variant in each resample, of shape (variants, samples)."""
+def resampled_means(
+    tables: Sequence[FloatArray], samples: int, rng: np.random.Generator, *, spare: int = 1
+) -> FloatArray:
+    """Averages resamples of runs and patients.
+
+    Args:
+        tables: Scores by fold, of shape (variants, runs, patients).
+        samples: Resamples, >= 1.
+        rng: Source of randomness.
+        spare: Of n runs or patients, n less this number are drawn, but at least one.
+
+    Returns:
+        Mean of each variant in each resample, each patient counting the same, of shape (variants, samples).
+    """
     by_fold = []
     for table in tables:
-        runs, patients = (_draws(count, samples, rng) for count in table.shape[1:])
+        runs, patients = (_draws(count, max(count - spare, 1), samples, rng) for count in table.shape[1:])
         by_fold.append(np.einsum("vrn,nr->vn", table @ patients.T, runs))
     return _weighted(by_fold, tables)
 
 
-def _draws(count: int, samples: int, rng: np.random.Generator) -> FloatArray:
-    """Gives how much of a resample each of `count` units is, of shape (samples, count); n - 1 of n are drawn."""
-    drawn = max(count - 1, 1)
+def _draws(count: int, drawn: int, samples: int, rng: np.random.Generator) -> FloatArray:
+    """Gives how much of a resample each of `count` units is, of shape (samples, count)."""
     return rng.multinomial(drawn, np.full(count, 1 / count), size=samples) / drawn
 
 

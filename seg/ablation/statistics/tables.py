@@ -93,6 +93,22 @@ def read_scores(scores: Sequence[CaseScore], where: str) -> RunScores:
     )
 
 
+def split_folds(runs: Sequence[Sequence[CaseScore]]) -> dict[Pair, list[CaseScore]]:
+    """Orders the records of runs by fold.
+
+    Args:
+        runs: Records of each run, which may be of several folds; records without a fold count as of fold 0.
+
+    Returns:
+        Records by fold and number of the run.
+    """
+    found: dict[Pair, list[CaseScore]] = {}
+    for number, run in enumerate(runs):
+        for score in run:
+            found.setdefault((score.fold or 0, number), []).append(score)
+    return found
+
+
 def check_runs(runs: Mapping[str, Mapping[Pair, RunScores]]) -> tuple[tuple[int, str], ...]:
     """Checks that runs can be paired.
 

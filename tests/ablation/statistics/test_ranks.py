@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from seg.ablation.statistics import rank_stability
-from seg.ablation.statistics.ranks import _resample
+from seg.ablation.statistics.ranks import resampled_means
 from seg.errors import RunError
 from tests.ablation.statistics.studies import noise, run_of
 
@@ -57,7 +57,7 @@ def test_resampled_means_have_the_variance_of_the_mean() -> None:
     # Runs alone vary: the variance of their mean is that of three values over three.
     runs = np.array([0.0, 0.01, 0.05])
     table = np.repeat(runs[None, :, None], 6, axis=2)
-    means = _resample([table], 40_000, np.random.default_rng(0))
+    means = resampled_means([table], 40_000, np.random.default_rng(0))
     assert means.var() == pytest.approx(runs.var(ddof=1) / 3, rel=0.05)
 
 
