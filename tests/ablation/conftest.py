@@ -1,14 +1,19 @@
-"""Functions that other processes can import and call."""
+"""A data set and an experiment that train in a second, and functions that other processes can import and call."""
 
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import nibabel as nib
+import numpy as np
 import pytest
+
+from seg.config import DataConfig, ExperimentConfig, NetworkConfig, OptimizerConfig, PatchConfig, TrainingConfig
 
 JOBS = """
 import os, signal, sys, time
@@ -60,3 +65,44 @@ def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType
     monkeypatch.setenv("PYTHONPATH", str(folder))
     yield importlib.import_module("ablation_jobs")
     sys.modules.pop("ablation_jobs", None)
+
+
+@pytest.fixture(scope="session")
+def boxes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of six cases with a box and its corner."""
+    root = tmp_path_factory.mktemp("data") / "boxes"
+    cases = []
+    for index in range(6):
+        rng = np.random.default_rng(index)
+        label = np.zeros((12, 14, 10), dtype=np.uint8)
+        x, y = rng.integers(2, 5, 2)
+        label[x : x + 5, y : y + 5, 3:8] = 1
+        label[x : x + 2, y : y + 2, 4:6] = 2
+        image = (label * 3 + rng.normal(0, 1, label.shape)).astype(np.float32)
+        for folder, array in (("imagesTr", image), ("labelsTr", label)):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            nib.save(nib.Nifti1Image(array, np.eye(4)), root / folder / f"case_{index}.nii.gz")
+        cases.append({"image": f"./imagesTr/case_{index}.nii.gz", "label": f"./labelsTr/case_{index}.nii.gz"})
+    content = {
+        "name": "boxes",
+        "modality": {"0": "MRI"},
+        "labels": {"0": "background", "1": "box", "2": "corner"},
+        "licence": "CC0",
+        "numTraining": len(cases),
+        "training": cases,
+    }
+    (root / "dataset.json").write_text(json.dumps(content))
+    return root
+
+
+@pytest.fixture(scope="session")
+def experiment(boxes: Path) -> ExperimentConfig:
+    """Two steps of a network of two stages."""
+    return ExperimentConfig(
+        name="boxes",
+        data=DataConfig(root=str(boxes), folds=2),
+        patches=PatchConfig(size=(8, 8, 8), batch=2),
+        network=NetworkConfig(channels=(4, 8), strides=((1, 1, 1), (2, 2, 2)), kernel_sizes=((3, 3, 3), (3, 3, 3))),
+        optimizer=OptimizerConfig(warmup_steps=1),
+        training=TrainingConfig(steps=2, validate_every=1, precision="fp32", device="cpu", progress=False),
+    )
