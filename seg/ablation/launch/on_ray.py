@@ -43,6 +43,9 @@ class OnRay:
         except ConfigError:
             ray.shutdown()
             raise
+        resources = ray.cluster_resources()
+        shares = [resources.get("CPU", 0) / cpus] + ([resources.get("GPU", 0) / gpus] if gpus else [])
+        self.parallel = max(1, int(min(shares)))
         self._call = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(_call)
         self._tasks: dict[Any, str] = {}
         self._begun: list[str] = []

@@ -12,6 +12,7 @@ class InProcess:
     """Runs tasks here; see :class:`seg.ablation.launch.protocol.Backend`."""
 
     def __init__(self) -> None:
+        self.parallel = 1
         self._waiting: deque[Task] = deque()
 
     def submit(self, tasks: Sequence[Task]) -> None:

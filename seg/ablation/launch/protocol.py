@@ -39,7 +39,13 @@ class Event:
 
 
 class Backend(Protocol):
-    """A place that runs tasks."""
+    """A place that runs tasks.
+
+    Attributes:
+        parallel: Largest number of tasks that run at once, as far as it is known.
+    """
+
+    parallel: int
 
     def submit(self, tasks: Sequence[Task]) -> None:
         """Hands over tasks; returns before they end."""

@@ -56,6 +56,7 @@ class Slurm:
                 "choose another backend."
             ) from error
         self._executor.update_parameters(**parameters)
+        self.parallel = int(parameters.get("slurm_array_parallelism", 1))
         self._poll_s = poll_s
         self._jobs: dict[str, Any] = {}
         self._seen: set[str] = set()

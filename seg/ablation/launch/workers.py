@@ -46,6 +46,7 @@ class Workers:
     """
 
     def __init__(self, shares: Sequence[Share]) -> None:
+        self.parallel = len(shares)
         self._idle = deque(_Worker(share) for share in shares)
         self._busy: dict[Future[str | None], tuple[str, _Worker]] = {}
         self._waiting: deque[Task] = deque()
