@@ -1,0 +1,19 @@
+"""Write the report of an ablation study from its records."""
+
+from __future__ import annotations
+
+from seg.cli import run
+from seg.cli.report_arguments import parse_report
+
+
+def main() -> None:
+    """Runs the command line."""
+    arguments = parse_report()
+    # Imported only now: --help and wrong use need no statistics.
+    from seg.ablation.report import write_report
+
+    print(write_report(arguments.ablation_dir, runs_dir=arguments.runs))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,118 @@
+"""The report of a study, section by section."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from seg.ablation.report import methods, plots_cost, plots_dice, plots_preserved, tables_cost, tables_preserved
+from seg.ablation.report.analysis import Analysis
+from seg.ablation.report.document import Block, Bullets, Code, Details, Document, Figure, Heading, Text
+from seg.ablation.report.lead import lead, per_device
+from seg.ablation.report.numbers import NOT_MEASURED
+from seg.ablation.report.preserved import places
+from seg.ablation.report.tables_dice import class_table, limits, main_table
+from seg.ablation.report.worst import worst_cases
+from seg.layout import NOTICE
+
+
+def assemble(analysis: Analysis, study_dir: Path, runs_dir: Path) -> Document:
+    """Puts a report together.
+
+    Args:
+        analysis: What the records show.
+        study_dir: The study directory, in whose folder of figures pictures of cases are kept.
+        runs_dir: Folder of the run directories, which may be absent.
+    """
+    head: list[Block] = [Text(text=lead(analysis), role="lead")]
+    head += [Text(text=sentence) for sentence in per_device(analysis)]
+    head.append(Text(text=NOTICE, role="notice"))
+    return Document(
+        title=f"Ablation: {analysis.records.study.name}",
+        blocks=(
+            *head,
+            *_variants(analysis),
+            *_figure("Dice against cost", plots_dice.pareto, analysis, "Dice against cost"),
+            *_figure("Differences and the margin", plots_dice.forest, analysis, "Differences"),
+            *_speed(analysis),
+            *_preservation(analysis),
+            *_convergence(analysis),
+            *_worst(analysis, study_dir, runs_dir),
+            *_ranks(analysis),
+            Heading(text="Methods"),
+            *methods.methods(analysis),
+            Heading(text="Environment"),
+            *methods.environments(analysis),
+            Heading(text="Trials"),
+            *methods.trial_list(analysis),
+            Heading(text="To repeat it"),
+            Code(text=analysis.records.study.command),
+        ),
+    )
+
+
+def _variants(analysis: Analysis) -> list[Block]:
+    blocks: list[Block] = [Heading(text="Variants"), main_table(analysis)]
+    if said := limits(analysis):
+        blocks.append(Bullets(items=tuple(said)))
+    by_class = class_table(analysis)
+    if by_class.rows:
+        blocks.append(Details(summary="Differences by class in Dice, NSD and HD95", blocks=(by_class,)))
+    return blocks
+
+
+def _figure(title: str, draw: Callable[[Analysis], Figure | None], analysis: Analysis, what: str) -> list[Block]:
+    """Gives a section with a figure, or with a sentence that it could not be drawn."""
+    figure = draw(analysis)
+    return [Heading(text=title), figure or Text(text=f"{what}: {NOT_MEASURED}.")]
+
+
+def _speed(analysis: Analysis) -> list[Block]:
+    study = analysis.records.study
+    blocks: list[Block] = [Heading(text="Speed and memory")]
+    if not analysis.records.speed:
+        return [*blocks, Text(text=f"Speed and memory: {NOT_MEASURED}.")]
+    for device in analysis.records.speed:
+        blocks.append(Heading(text=device.label, level=3))
+        if (figure := plots_cost.speed(device, study.names, study.baseline)) is not None:
+            blocks.append(figure)
+        blocks.append(tables_cost.speed_table(device, study.names))
+    return blocks
+
+
+def _preservation(analysis: Analysis) -> list[Block]:
+    blocks: list[Block] = [Heading(text="What bottlenecks preserve")]
+    if not places(analysis.records):
+        return [*blocks, Text(text=f"Preservation of features: {NOT_MEASURED}.")]
+    blocks.append(plots_preserved.preserved(analysis) or Text(text=f"Bottlenecks: {NOT_MEASURED}."))
+    blocks += [
+        Details(summary="All measures by variant and place", blocks=(tables_preserved.place_table(analysis),)),
+        Heading(text="The law: what foretells the Dice lost", level=3),
+    ]
+    if (figure := plots_preserved.laws(analysis)) is not None:
+        blocks.append(figure)
+    blocks += [
+        tables_preserved.law_table(analysis),
+        Heading(text="Safe widths: predicted and found", level=3),
+    ]
+    if analysis.predictions:
+        blocks.append(tables_preserved.width_table(analysis))
+    return [*blocks, *(Text(text=sentence) for sentence in tables_preserved.width_sentences(analysis))]
+
+
+def _convergence(analysis: Analysis) -> list[Block]:
+    section = _figure("Convergence and generalisation", plots_cost.curves, analysis, "Curves of training")
+    return [*section, tables_cost.convergence_table(analysis)]
+
+
+def _worst(analysis: Analysis, study_dir: Path, runs_dir: Path) -> list[Block]:
+    panels, words = worst_cases(analysis, study_dir, runs_dir)
+    content: Block = Figure(panels=panels, caption=words, whole=True) if panels else Text(text=words)
+    return [Heading(text="Worst cases"), content]
+
+
+def _ranks(analysis: Analysis) -> list[Block]:
+    figure = plots_dice.ranks(analysis)
+    blocks: list[Block] = [Heading(text="Stability of ranks")]
+    blocks += [figure] if figure is not None else []
+    return [*blocks, *(Text(text=sentence) for sentence in tables_cost.rank_sentences(analysis))]

@@ -1,0 +1,167 @@
+"""What all figures of a report share: their size, the look of each variant, and bytes that never change."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from seg.ablation.report.document import Panel
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+"""Colours that people with any colour vision tell apart, on white; black is the baseline's.
+
+References:
+    M. Okabe, K. Ito, Color Universal Design, 2008, https://jfly.uni-koeln.de/color/. Order ours; yellow left out.
+"""
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h")
+LINES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.4)), (0, (6, 2, 1, 2)), (0, (3, 1, 1, 1, 1, 1)))
+"""Shapes and strokes that tell variants apart without colour. The three cycles have no common divisor."""
+
+WIDTH_INCH, HEIGHT_INCH = 4.6, 3.4
+"""Size of a panel: narrow enough that its text can be read on a telephone."""
+
+SETTINGS = {
+    "svg.hashsalt": "seg",
+    "svg.fonttype": "path",
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so every machine draws the same
+    "font.size": 9.5,
+    "axes.titlesize": 10.5,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "lines.markersize": 6,
+    "axes.formatter.useoffset": False,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """How a variant is drawn, in every figure.
+
+    Attributes:
+        number: Its number, 0 for the baseline.
+        colour: Its colour.
+        marker: Its shape.
+        line: Its stroke.
+    """
+
+    number: int
+    colour: str
+    marker: str
+    line: Any
+
+
+def looks(names: Sequence[str]) -> dict[str, Look]:
+    """Gives each variant its look, the baseline first."""
+    found = {}
+    for number, name in enumerate(names):
+        if number == 0:
+            found[name] = Look(number=0, colour="black", marker="*", line="-")
+            continue
+        found[name] = Look(
+            number=number,
+            colour=COLOURS[(number - 1) % len(COLOURS)],
+            marker=MARKERS[(number - 1) % len(MARKERS)],
+            line=LINES[(number - 1) % len(LINES)],
+        )
+    return found
+
+
+@contextmanager
+def drawing(width: float = WIDTH_INCH, height: float = HEIGHT_INCH) -> Iterator[Figure]:
+    """Gives an empty figure, drawn with the report's settings and no others.
+
+    Args:
+        width: In inches.
+        height: In inches.
+    """
+    # Imported here: matplotlib takes longer to import than all the rest of a report.
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(SETTINGS)  # type: ignore[arg-type]
+        yield Figure(figsize=(width, height), layout="constrained", facecolor="white")
+
+
+def panel(figure: Figure, file: str, alt: str, *, legend: bool = False) -> Panel:
+    """Turns a figure into an SVG: the same bytes for the same figure, without a date or a version."""
+    content = io.BytesIO()
+    figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None})
+    return Panel(file=f"{file}.svg", content=content.getvalue(), alt=alt, legend=legend)
+
+
+def legend_panel(names: Sequence[str], styles: Mapping[str, Look], file: str, *, lines: bool = False) -> Panel:
+    """Draws which look is whose."""
+    from matplotlib.lines import Line2D
+
+    columns = 2
+    rows = -(-len(names) // columns)
+    with drawing(6.4, 0.15 + 0.23 * rows) as figure:
+        handles = [
+            Line2D(
+                [],
+                [],
+                color=styles[name].colour,
+                marker=styles[name].marker,
+                linestyle=styles[name].line if lines else "none",
+                label=f"{styles[name].number}  {name}",
+            )
+            for name in names
+        ]
+        figure.legend(handles=handles, loc="center left", ncols=columns, handlelength=3.4 if lines else 1.2)
+        key = "; ".join(f"{styles[name].number} is {name}" for name in names)
+        return panel(figure, file, f"Key to the variants: {key}.", legend=True)
+
+
+def number_points(axis: Axes, points: Mapping[str, tuple[float, float]], styles: Mapping[str, Look]) -> None:
+    """Writes each variant's number beside its point, where it hides no other point or number if there is room."""
+    axis.figure.canvas.draw()
+    places = {name: np.array(axis.transData.transform(point)) for name, point in points.items()}
+    scale = axis.figure.dpi / 72
+    taken = list(places.values())
+    directions = [(0, 10), (9, 6), (-9, 6), (9, -8), (-9, -8), (0, -12), (15, 0), (-15, 0), (0, 19), (0, -21)]
+    for name, place in places.items():
+        best = max(
+            directions,
+            key=lambda step: min(
+                9.0 * scale,
+                min(float(np.hypot(*(place + np.array(step) * scale - other))) for other in taken),
+            ),
+        )
+        taken.append(place + np.array(best) * scale)
+        axis.annotate(
+            str(styles[name].number),
+            points[name],
+            best,
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize=8.5,
+            annotation_clip=False,
+        )
+
+
+def name_rows(axis: Axes, names: Sequence[str], styles: Mapping[str, Look]) -> None:
+    """Labels the rows of a plot with numbers and names, the first on top."""
+    axis.set_yticks(range(len(names)), [f"{name}  {styles[name].number}" for name in names], fontsize=8.5)
+    axis.set_ylim(len(names) - 0.4, -0.6)
+    axis.grid(visible=False, axis="y")
+    axis.tick_params(axis="y", length=0)

@@ -1,0 +1,58 @@
+"""What a report says, for other programs: results.json."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+from seg.ablation.report.analysis import Analysis
+from seg.ablation.report.lead import lead, per_device
+from seg.ablation.report.numbers import NOT_MEASURED
+from seg.ablation.report.rows import to_rows
+
+SCHEMA_VERSION = 1
+
+
+def to_json(analysis: Analysis) -> dict[str, Any]:
+    """Gives the recommendation, the missing trials, the law, ranks and every figure as strict JSON."""
+    records, ranks = analysis.records, analysis.ranks
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "study": records.study.name,
+        "baseline": analysis.baseline,
+        "margin": records.study.margin,
+        "sentence": lead(analysis),
+        "sentences_of_further_devices": list(per_device(analysis)),
+        "recommendations": [
+            {"device": device or None, **asdict(one)}
+            for device, one in zip(
+                [device.label for device in records.speed] or [""], analysis.recommendations, strict=False
+            )
+        ],
+        "missing_trials": [asdict(trial) for trial in records.missing],
+        "ranks": None
+        if ranks is None
+        else {
+            "probability": {name: list(shares) for name, shares in ranks.probability.items()},
+            "mean_kendall_tau": ranks.mean_tau,
+            "left_out": list(ranks.left_out),
+        },
+        "law": [
+            {
+                "measure": law.measure,
+                "num_points": law.num_points,
+                "correlation": None if law.correlation is None else asdict(law.correlation),
+            }
+            for law in analysis.laws
+        ],
+        "safe_widths": [asdict(one) for one in analysis.predictions],
+        "figures": [
+            {key: None if value in ("", NOT_MEASURED) else _strict(value) for key, value in asdict(row).items()}
+            for row in to_rows(analysis)
+        ],
+    }
+
+
+def _strict(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

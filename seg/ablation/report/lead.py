@@ -1,0 +1,115 @@
+"""The first sentence of a report: what to use, or that there is nothing to recommend and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from seg.ablation.report.analysis import Analysis
+from seg.ablation.report.numbers import figures, listed
+from seg.ablation.report.study import DeviceSpeed
+from seg.ablation.report.trials import MissingTrial
+from seg.ablation.statistics import Recommendation
+
+NAMED = 6
+"""Most missing trials that are named in a sentence; the list of trials has them all."""
+
+
+def lead(analysis: Analysis) -> str:
+    """Gives the recommendation in a sentence or a few."""
+    recommendation = analysis.recommendation
+    if recommendation is None:
+        if analysis.records.finished(analysis.baseline):
+            return f"None is recommended: the study has no variant beside the baseline {analysis.baseline}."
+        return (
+            f"None is recommended: the baseline {analysis.baseline} has no finished trial to compare with "
+            f"({_missing(analysis.records.missing, len(analysis.records.study.trials))})."
+        )
+    sentences = [_recommended(analysis, recommendation, analysis.device)]
+    if missing := analysis.records.missing:
+        sentences.append(f"Provisional: {_missing(missing, len(analysis.records.study.trials))}.")
+    return " ".join(sentences)
+
+
+def per_device(analysis: Analysis) -> tuple[str, ...]:
+    """Gives a sentence for each further device: rows of different devices never mix."""
+    return tuple(
+        f"On {device.label}: {_recommended(analysis, recommendation, device, where='')}"
+        for device, recommendation in zip(
+            analysis.records.speed[1:], analysis.recommendations[1:], strict=bool(analysis.recommendations)
+        )
+    )
+
+
+def _missing(missing: Sequence[MissingTrial], planned: int) -> str:
+    """Says which trials are missing."""
+    named = [trial.id for trial in missing[:NAMED]]
+    more = len(missing) - len(named)
+    if more:
+        named.append(f"{more} more")
+    return f"{len(missing)} of {planned} trials are missing ({', '.join(named)})"
+
+
+def _recommended(
+    analysis: Analysis, recommendation: Recommendation, device: DeviceSpeed | None, *, where: str | None = None
+) -> str:
+    """Gives the sentence for one device, which it names unless the caller did."""
+    margin, baseline = f"margin {recommendation.margin:g}", recommendation.baseline
+    if not recommendation.candidates:
+        return f"None is recommended: {_why_none(analysis)} (margin {recommendation.margin:g})."
+    if recommendation.fastest is None or device is None:
+        return (
+            f"None is recommended, as latency was not measured; the Dice of {listed(recommendation.candidates)} is not "
+            f"inferior to {baseline} in any class ({margin})."
+        )
+    name = recommendation.fastest
+    where = f"on {device.label} " if where is None else where
+    sentence = (
+        f"{name} is the fastest variant whose Dice is not inferior to {baseline} in any class ({margin}); "
+        f"{where}{_gains(name, baseline, recommendation, device)}"
+    )
+    if recommendation.narrowest == name:
+        sentence += "; it is the narrowest such variant too."
+    elif recommendation.narrowest is None:
+        sentence += "; the narrowest such variant is not known, as multiply-accumulates were not counted."
+    else:
+        share = recommendation.macs_ratio
+        work = "" if share is None else f", with {100 * share:.0f} % of the multiply-accumulates"
+        sentence += f"; the narrowest such variant is {recommendation.narrowest}{work}."
+    if recommendation.speedup is not None and recommendation.speedup <= 1:
+        sentence += f" No such variant is faster than {baseline}, which stays the better choice."
+    if recommendation.unmeasured:
+        sentence += f" Not inferior, but without a latency: {listed(recommendation.unmeasured)}."
+    return sentence
+
+
+def _gains(name: str, baseline: str, recommendation: Recommendation, device: DeviceSpeed) -> str:
+    """Says what the variant buys: end to end where that was measured, else the network alone."""
+    whole = device.spread(name, "prediction_ratio")
+    alone = device.spread(name, "latency_ratio")
+    ratio = alone[0] if alone is not None else recommendation.speedup
+    network = None if ratio is None else f"{figures(ratio)} times as fast in the network alone (batch 1)"
+    parts = []
+    if whole is not None:
+        parts.append(f"{figures(whole[0])} times as fast end to end")
+        if network:
+            parts.append(network)
+    else:
+        parts.append(f"{network or 'of a speed that was not compared with the baseline'}, end to end not measured")
+    memory = [device.value(which, "peak_memory_inference_mib") for which in (name, baseline)]
+    needs = "its memory was not measured"
+    if memory[0] is not None and memory[1]:
+        needs = f"it needs {figures(memory[0] / memory[1])} times the memory"
+    return f"it is {', '.join(parts)}, and {needs}"
+
+
+def _why_none(analysis: Analysis) -> str:
+    """Says what keeps every variant from being recommended."""
+    comparisons = analysis.comparisons.values()
+    untested = [one.variant for one in comparisons if one.p_noninferior is None]
+    if len(untested) == len(analysis.comparisons):
+        return f"no variant could be tested against {analysis.baseline}"
+    single = [one for one in comparisons if one.num_seeds * one.num_folds == 1]
+    if len(single) + len(untested) == len(analysis.comparisons):
+        return f"a single training run of each variant shows nothing of other seeds, and {analysis.baseline} stands"
+    why = f"no variant was shown to be not inferior to {analysis.baseline} in every class"
+    return f"{why}, and {listed(untested)} could not be tested" if untested else why

@@ -1,0 +1,72 @@
+"""Numbers as a reader meets them; what was not measured says so."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+NOT_MEASURED = "not measured"
+MINUS = "\N{MINUS SIGN}"
+NOTHING = "\N{EN DASH}"
+"""Stands where there is nothing to measure, such as the baseline's difference from itself."""
+
+
+def fixed(value: float | None, digits: int, *, sign: bool = False) -> str:
+    """Writes a number with fixed decimals."""
+    if value is None or math.isnan(value):
+        return NOT_MEASURED
+    if math.isinf(value):
+        return "∞"
+    # Adding 0.0 turns a negative zero, which rounding makes of small values, into a plain one.
+    rounded = round(value, digits) + 0.0
+    text = f"{rounded:+.{digits}f}" if sign and rounded else f"{rounded:.{digits}f}"
+    return text.replace("-", MINUS)
+
+
+def figures(value: float | None, digits: int = 3) -> str:
+    """Writes a number with so many significant figures, thousands apart."""
+    if value is None or math.isnan(value):
+        return NOT_MEASURED
+    if value == 0 or math.isinf(value):
+        return "0" if value == 0 else "∞"
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{decimals}f}".replace(",", "\N{NARROW NO-BREAK SPACE}").replace("-", MINUS)
+
+
+def interval(value: tuple[float, float] | None, digits: int, *, sign: bool = False) -> str:
+    """Writes an interval; nothing where there is none."""
+    return "" if value is None else f"{fixed(value[0], digits, sign=sign)} to {fixed(value[1], digits, sign=sign)}"
+
+
+def probability(value: float | None) -> str:
+    """Writes a p-value."""
+    if value is None:
+        return NOT_MEASURED
+    return "< 0.0001" if value < 0.0001 else f"{value:.4f}"
+
+
+def millions(count: float | None, digits: int = 2) -> str:
+    """Writes a count in millions."""
+    return NOT_MEASURED if count is None else fixed(count / 1e6, digits)
+
+
+def billions(count: float | None, digits: int = 2) -> str:
+    """Writes a count in thousands of millions."""
+    return NOT_MEASURED if count is None else fixed(count / 1e9, digits)
+
+
+def times(value: float | None) -> str:
+    """Writes a ratio."""
+    return NOT_MEASURED if value is None else f"{value:.2f}"
+
+
+def counted(number: int, noun: str) -> str:
+    """Writes a number with its noun."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Joins names as a sentence does."""
+    if len(names) < 2:
+        return "".join(names)
+    return f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,213 @@
+"""What bottlenecks preserve over the trials of a study: means, laws, and predicted widths beside those found."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from seg.ablation.preservation import (
+    MEASURES,
+    columns,
+    law_rows,
+    of_trial,
+    predict_safe_widths,
+)
+from seg.ablation.preservation.width import THRESHOLD
+from seg.ablation.report.trials import Records
+from seg.ablation.statistics import Correlation, correlate
+from seg.errors import RunError
+
+AVERAGED = (
+    "r2",
+    "r2_pca",
+    "effective_rank",
+    "participation_ratio",
+    "cka",
+    "amplified",
+    "suppressed",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """One place of a variant, averaged over its trials.
+
+    Attributes:
+        variant: The variant.
+        name: ``skip_0``, ``decoder_0``, ...
+        path: ``skip`` or ``decoder``.
+        stage: Stage, 0 at full resolution.
+        channels: Channels of the stage, to which ratios refer.
+        wide: Channels of the features that enter.
+        narrow: Channels that are kept; None without a bottleneck.
+        values: Mean over trials by measure: those of `AVERAGED`, and ``probe_wide`` and ``probe_narrow``, the probe's
+            mean Dice over classes; what was not measured is absent.
+        lowest: Lowest ``r2`` of a trial; None where it was not measured.
+        position_preserved: Whether every trial kept position; None where it was not checked.
+        num_runs: Trials behind it.
+    """
+
+    variant: str
+    name: str
+    path: str
+    stage: int
+    channels: int
+    wide: int
+    narrow: int | None
+    values: Mapping[str, float]
+    lowest: float | None
+    position_preserved: bool | None
+    num_runs: int
+
+    @property
+    def ratio(self) -> float | None:
+        """Channels kept over channels of the stage."""
+        return None if self.narrow is None else self.narrow / self.channels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Law:
+    """How a measure of preservation goes with the Dice lost, over trials.
+
+    Attributes:
+        measure: The measure, of the worst bottleneck of each trial.
+        correlation: The correlation; None where points are too few or do not vary.
+        num_points: Trials with the measure.
+    """
+
+    measure: str
+    correlation: Correlation | None
+    num_points: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """The width that the baseline's spectrum predicts to be safe at one place, beside what the study found.
+
+    Attributes:
+        name: ``skip_0``, ``decoder_0``, ...
+        channels: Channels of the stage.
+        effective_rank: Effective rank of the baseline's features there, over trials; None where it is not known.
+        width: Predicted width: the largest over the baseline's trials.
+        found: Narrowest width there of a variant that is not inferior; None where there is none.
+        variant: That variant.
+        tried: Narrowest width there of any variant with a record; None where none narrows the place.
+    """
+
+    name: str
+    channels: int
+    effective_rank: float | None
+    width: int
+    found: int | None
+    variant: str | None
+    tried: int | None
+
+
+def places(records: Records) -> tuple[Place, ...]:
+    """Averages each place of each variant over its trials, in the order of the study."""
+    found = []
+    for name in records.study.names:
+        by_place: dict[str, list[Mapping[str, Any]]] = {}
+        for trial in records.finished(name):
+            for entry in (trial.preservation or {}).get("bottlenecks", ()):
+                by_place.setdefault(entry["name"], []).append(entry)
+        found += [_average(name, entries) for entries in by_place.values()]
+    return tuple(found)
+
+
+def _average(variant: str, entries: list[Mapping[str, Any]]) -> Place:
+    values = {key: [float(entry[key]) for entry in entries if entry.get(key) is not None] for key in AVERAGED}
+    for side in ("wide", "narrow"):
+        means = [_mean(entry.get(f"probe_dice_{side}")) for entry in entries]
+        values[f"probe_{side}"] = [mean for mean in means if mean is not None]
+    checks = [entry["position_preserved"] for entry in entries if entry.get("position_preserved") is not None]
+    first = entries[0]
+    return Place(
+        variant=variant,
+        name=first["name"],
+        path=first["path"],
+        stage=int(first["stage"]),
+        channels=int(first.get("channels", first["wide"])),
+        wide=int(first["wide"]),
+        narrow=None if first["narrow"] is None else int(first["narrow"]),
+        values={key: fmean(found) for key, found in values.items() if found},
+        lowest=min(values["r2"], default=None),
+        position_preserved=all(checks) if checks else None,
+        num_runs=len(entries),
+    )
+
+
+def _mean(scores: list[float | None] | None) -> float | None:
+    present = [score for score in scores or () if score is not None]
+    return fmean(present) if present else None
+
+
+def trial_dice(records: Records) -> dict[tuple[str, int, int], float]:
+    """Gives the mean Dice of each finished trial: over classes, of the mean over cases."""
+    found = {}
+    for trial in records.trials.values():
+        by_class: dict[int, list[float]] = {}
+        for score in trial.scores:
+            if score.scores.dice == score.scores.dice:  # NaN: both masks empty
+                by_class.setdefault(score.class_index, []).append(score.scores.dice)
+        if by_class:
+            key = (trial.record.variant, *trial.pair)
+            found[key] = fmean(fmean(values) for values in by_class.values())
+    return found
+
+
+def find_laws(records: Records) -> tuple[Law, ...]:
+    """Correlates every measure of preservation with the Dice lost; variants are what is resampled."""
+    preservation = {
+        (trial.record.variant, *trial.pair): trial.preservation
+        for trial in records.trials.values()
+        if trial.preservation is not None
+    }
+    rows = of_trial(law_rows(preservation, trial_dice(records), records.study.baseline))
+    laws = []
+    for measure in MEASURES:
+        x, lost, variants = columns(rows, measure)
+        laws.append(Law(measure=measure, correlation=correlate(x, lost, clusters=variants), num_points=len(x)))
+    return tuple(laws)
+
+
+def find_predictions(records: Records, non_inferior: Collection[str]) -> tuple[Prediction, ...]:
+    """Compares the widths that the baseline's spectrum calls for with the narrowest that lost nothing.
+
+    Of several trials of the baseline the widest prediction counts.
+
+    Args:
+        records: The records.
+        non_inferior: Variants that are not inferior in any class.
+    """
+    spectra = [trial.preservation for trial in records.finished(records.study.baseline) if trial.preservation]
+    try:
+        safe = [predict_safe_widths(spectrum) for spectrum in spectra]
+    except RunError:
+        # A stage without variance, or a baseline with a bottleneck: there is no prediction to compare.
+        return ()
+    everything = places(records)
+    own = {place.name: place for place in everything if place.variant == records.study.baseline}
+    found = []
+    for path in ("skip", "decoder") if safe else ():
+        for stage, width in enumerate(zip(*(getattr(one, path) for one in safe), strict=True)):
+            here = [place for place in everything if place.name == f"{path}_{stage}" and place.narrow is not None]
+            kept = min((p for p in here if p.variant in non_inferior), key=lambda p: p.narrow or 0, default=None)
+            at = own[f"{path}_{stage}"]
+            found.append(
+                Prediction(
+                    name=at.name,
+                    channels=at.channels,
+                    effective_rank=at.values.get("effective_rank"),
+                    width=max(width),
+                    found=kept.narrow if kept else None,
+                    variant=kept.variant if kept else None,
+                    tried=min((place.narrow for place in here if place.narrow is not None), default=None),
+                )
+            )
+    return tuple(found)
+
+
+__all__ = ["THRESHOLD", "Law", "Place", "Prediction", "find_laws", "find_predictions", "places", "trial_dice"]

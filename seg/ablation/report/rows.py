@@ -1,0 +1,218 @@
+"""Every figure of a report in one tidy table, results.csv."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from seg.ablation.report.analysis import Analysis
+from seg.ablation.report.numbers import NOT_MEASURED
+from seg.ablation.report.preserved import AVERAGED, places
+from seg.ablation.report.study import DeviceSpeed
+from seg.ablation.report.tables_cost import MEASURES, NUMBERS
+from seg.ablation.statistics import Effect, Mean, MetricEffect
+
+RATIOS = ("latency_ratio", "training_step_ratio", "prediction_ratio")
+CONVERGENCE = (
+    ("area", "Dice"),
+    ("area_difference", "Dice"),
+    ("steps_to_own", "step"),
+    ("steps_to_baseline", "step"),
+    ("steps_to_baseline_ratio", "1"),
+    ("seconds_to_own", "s"),
+    ("seconds_to_baseline", "s"),
+)
+UNITS = {"latency_ms": "ms", "throughput_voxels_per_s": "voxel/s", "training_step_ms": "ms", "prediction_s": "s"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One figure of one variant; the columns of ``results.csv``.
+
+    Attributes:
+        variant: The variant.
+        metric: What was measured.
+        class_index: The class; empty where the figure is a mean over classes or of no class.
+        class_name: Its name.
+        place: Place of a bottleneck, such as ``skip_0``; empty elsewhere.
+        device: The device with its precision and layout; empty where the figure is of no device.
+        unit: Unit of the value; 1 for a ratio or a count.
+        value: The figure, or ``not measured``; yes and no are 1 and 0.
+        low: Lower end of the interval; empty without one.
+        high: Upper end.
+        interval: ``ci95`` or ``iqr``; empty without one.
+        num_patients: Patients behind it; empty where they do not count.
+        num_runs: Training runs behind it, or pairs of them for a difference; empty where they do not count.
+    """
+
+    variant: str
+    metric: str
+    class_index: int | str = ""
+    class_name: str = ""
+    place: str = ""
+    device: str = ""
+    unit: str = "1"
+    value: float | int | str
+    low: float | str = ""
+    high: float | str = ""
+    interval: str = ""
+    num_patients: int | str = ""
+    num_runs: int | str = ""
+
+
+def to_rows(analysis: Analysis) -> list[Row]:
+    """Gives every figure of a report, by variant in the order of the study."""
+    rows: list[Row] = []
+    for variant in analysis.records.study.variants:
+        name = variant.name
+        rows += [
+            Row(variant=name, metric="parameters", value=known(variant.parameters)),
+            Row(variant=name, metric="macs", value=known(variant.macs)),
+            *_dice(analysis, name),
+            *_comparison(analysis, name),
+            *(row for device in analysis.records.speed for row in _speed(device, name)),
+            *_convergence(analysis, name),
+        ]
+    return rows + list(_preservation(analysis))
+
+
+def to_csv(analysis: Analysis) -> str:
+    """Writes every figure as a table, one to a row."""
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, fieldnames=[field.name for field in fields(Row)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in to_rows(analysis))
+    return table.getvalue()
+
+
+def known(value: float | int | None) -> float | int | str:
+    """Gives a value, or says that it was not measured."""
+    return NOT_MEASURED if value is None else value
+
+
+def _effect(variant: str, metric: str, effect: Effect | None, unit: str, index: int | str, class_name: str) -> Row:
+    if effect is None:
+        return Row(
+            variant=variant, metric=metric, class_index=index, class_name=class_name, unit=unit, value=NOT_MEASURED
+        )
+    low, high = effect.ci95 or ("", "")
+    return Row(
+        variant=variant,
+        metric=metric,
+        class_index=index,
+        class_name=class_name,
+        unit=unit,
+        value=effect.difference,
+        low=low,
+        high=high,
+        interval="ci95" if effect.ci95 else "",
+        num_patients=effect.num_patients,
+        num_runs=effect.num_runs,
+    )
+
+
+def _dice(analysis: Analysis, name: str) -> Iterator[Row]:
+    yield _effect(name, "dice", analysis.mean_dice.get(name), "Dice", "", "")
+    by_class = analysis.class_dice.get(name, {})
+    for index, class_name in enumerate(analysis.records.study.class_names[1:], start=1):
+        yield _effect(name, "dice", by_class.get(index), "Dice", index, class_name)
+
+
+def _comparison(analysis: Analysis, name: str) -> Iterator[Row]:
+    """Gives the differences from the baseline and the verdicts; the baseline has none."""
+    if name == analysis.baseline:
+        return
+    one = analysis.comparisons.get(name)
+    tested = one is not None and one.p_noninferior is not None
+    yield from _differences(name, one, "", "")
+    yield Row(variant=name, metric="p_noninferior", value=known(one.p_noninferior if one else None))
+    yield Row(variant=name, metric="p_holm", value=known(one.p_holm if one else None))
+    yield Row(
+        variant=name, metric="non_inferior", value=int(one.non_inferior) if one is not None and tested else NOT_MEASURED
+    )
+    by_class = {each.index: each for each in one.by_class} if one else {}
+    for index, class_name in enumerate(analysis.records.study.class_names[1:], start=1):
+        each = by_class.get(index)
+        yield from _differences(name, each, index, class_name)
+        yield Row(
+            variant=name,
+            metric="p_noninferior",
+            class_index=index,
+            class_name=class_name,
+            value=known(each.p_noninferior if each else None),
+        )
+
+
+def _differences(name: str, one: Any, index: int | str, class_name: str) -> Iterator[Row]:
+    for metric, unit in (("dice", "Dice"), ("hd95_mm", "mm"), ("nsd", "NSD")):
+        found: MetricEffect | None = getattr(one, metric) if one is not None else None
+        effect = found.effect if found is not None else None
+        yield _effect(name, f"{metric}_difference", effect, unit, index, class_name)
+
+
+def _speed(device: DeviceSpeed, name: str) -> Iterator[Row]:
+    for key in (*(key for key, _, _ in MEASURES), *RATIOS):
+        spread = device.spread(name, key)
+        unit = UNITS.get(key, "1")
+        if spread is None:
+            yield Row(variant=name, metric=key, device=device.label, unit=unit, value=NOT_MEASURED)
+        else:
+            value, low, high = spread
+            yield Row(
+                variant=name,
+                metric=key,
+                device=device.label,
+                unit=unit,
+                value=value,
+                low=low,
+                high=high,
+                interval="iqr",
+            )
+    for key, _ in NUMBERS:
+        yield Row(variant=name, metric=key, device=device.label, unit="MiB", value=known(device.value(name, key)))
+
+
+def _convergence(analysis: Analysis, name: str) -> Iterator[Row]:
+    one, gap = analysis.convergence.get(name), analysis.gaps.get(name)
+    timed = analysis.device.label if analysis.device is not None else ""
+    for key, unit in CONVERGENCE:
+        mean: Mean | None = getattr(one, key) if one is not None else None
+        device = timed if key.startswith("seconds") else ""
+        if mean is None or mean.mean is None:
+            yield Row(variant=name, metric=f"convergence_{key}", unit=unit, device=device, value=NOT_MEASURED)
+            continue
+        low, high = mean.ci95 or ("", "")
+        yield Row(
+            variant=name,
+            metric=f"convergence_{key}",
+            unit=unit,
+            device=device,
+            value=mean.mean,
+            low=low,
+            high=high,
+            interval="ci95" if mean.ci95 else "",
+            num_runs=mean.num_runs,
+        )
+    for key in ("train", "validation", "gap"):
+        value = None if gap is None else getattr(gap, key)
+        runs = "" if gap is None else gap.num_runs
+        yield Row(variant=name, metric=f"generalisation_{key}_dice", unit="Dice", value=known(value), num_runs=runs)
+
+
+def _preservation(analysis: Analysis) -> Iterator[Row]:
+    for place in places(analysis.records):
+        keys = (*AVERAGED, "probe_wide", "probe_narrow")
+        found = {"wide": place.wide, "narrow": place.narrow, **{key: place.values.get(key) for key in keys}}
+        for key, value in found.items():
+            # What a place without a bottleneck cannot have is no gap in the measurement.
+            if value is not None or place.narrow is not None:
+                yield Row(
+                    variant=place.variant,
+                    metric=f"preservation_{key}",
+                    place=place.name,
+                    value=known(value),
+                    num_runs=place.num_runs,
+                )

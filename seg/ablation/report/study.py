@@ -1,0 +1,223 @@
+"""The records of a study that are not of one trial: study.json and speed.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from seg.errors import RunError
+
+STUDY_FILE = "study.json"
+SPEED_FILE = "speed.json"
+SCHEMA_VERSION = 1
+NOT_STATED = "not stated"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariantRecord:
+    """A variant as the study planned it.
+
+    Attributes:
+        name: Its name.
+        changes: Values by dotted path in which it differs from the baseline.
+        parameters: Parameters of its network; None where they were not counted.
+        macs: Multiply-accumulates of one image at the patch size; None where they were not counted.
+    """
+
+    name: str
+    changes: Mapping[str, Any]
+    parameters: int | None
+    macs: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyRecord:
+    """The content of ``study.json``.
+
+    Attributes:
+        name: Name of the study.
+        command: Command that repeats it.
+        base: Experiment that is varied.
+        baseline: Name of the variant that the others are compared with.
+        margin: Loss of Dice that still counts as not inferior.
+        folds: Folds of every variant.
+        seeds: Seeds of every variant.
+        variants: The variants, baseline first.
+        trials: Ids of all trials that were planned.
+        training: Steps, batch, patch_size and validate_every, as far as stated.
+        data: Name, licence, attribution, num_cases, class_names and nsd_tolerance_mm, as far as stated.
+    """
+
+    name: str
+    command: str
+    base: str
+    baseline: str
+    margin: float
+    folds: tuple[int, ...]
+    seeds: tuple[int, ...]
+    variants: tuple[VariantRecord, ...]
+    trials: tuple[str, ...]
+    training: Mapping[str, Any]
+    data: Mapping[str, Any]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, background first."""
+        return tuple(self.data["class_names"])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the variants, baseline first."""
+        return tuple(variant.name for variant in self.variants)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceSpeed:
+    """Speed of the variants on one device.
+
+    Attributes:
+        about: What the record says of the device, without its variants.
+        variants: Record of each measured variant by name.
+    """
+
+    about: Mapping[str, Any]
+    variants: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def label(self) -> str:
+        """Names the device with its threads, precision and layout."""
+        parts = [str(self.about["device"])]
+        if self.about["kind"] == "cpu" and self.about.get("threads"):
+            threads = self.about["threads"]
+            parts.append(f"{threads} thread{'s' if threads != 1 else ''}")
+        parts += [str(self.about[key]) for key in ("precision", "memory_format") if self.about.get(key)]
+        return ", ".join(parts)
+
+    @property
+    def slug(self) -> str:
+        """Names the device in files: its kind, with the number of threads for a processor."""
+        kind = str(self.about["kind"])
+        threads = self.about.get("threads")
+        return f"{kind}{threads}" if kind == "cpu" and threads else kind
+
+    def spread(self, variant: str, key: str) -> tuple[float, float, float] | None:
+        """Gives median, lower and upper quartile of a measure; None where it was not measured."""
+        value = self.variants.get(variant, {}).get(key)
+        return None if value is None else (float(value["median"]), float(value["q1"]), float(value["q3"]))
+
+    def value(self, variant: str, key: str) -> float | None:
+        """Gives a measure that is one number; None where it was not measured."""
+        value = self.variants.get(variant, {}).get(key)
+        return None if value is None else float(value)
+
+    def latencies(self) -> dict[str, float]:
+        """Gives the median latency of each variant that has one, in ms."""
+        found = {name: self.spread(name, "latency_ms") for name in self.variants}
+        return {name: spread[0] for name, spread in found.items() if spread is not None}
+
+
+def read_study(folder: Path) -> StudyRecord:
+    """Reads ``study.json``.
+
+    Raises:
+        RunError: It is absent, damaged or of a newer version.
+    """
+    path = folder / STUDY_FILE
+    content = read_record_file(path, "the plan of a study", "give the directory of a study that was started")
+    try:
+        study = StudyRecord(
+            name=str(content["name"]),
+            command=str(content["command"]),
+            base=str(content.get("base", NOT_STATED)),
+            baseline=str(content["baseline"]),
+            margin=float(content["margin"]),
+            folds=tuple(map(int, content["folds"])),
+            seeds=tuple(map(int, content["seeds"])),
+            variants=tuple(_variant(entry) for entry in content["variants"]),
+            trials=tuple(map(str, content["trials"])),
+            training=dict(content.get("training") or {}),
+            data={"class_names": ("background",), **content["data"]},
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise damaged(path, "the plan of a study", error) from error
+    if study.baseline not in study.names:
+        raise RunError(
+            f"{path}: the baseline must be one of the variants, got {study.baseline!r} beside "
+            f"{', '.join(study.names)}; start the study again to write its plan anew."
+        )
+    return study
+
+
+def read_speed(folder: Path) -> tuple[DeviceSpeed, ...]:
+    """Reads ``speed.json``, GPUs first; nothing where speed was not measured.
+
+    Raises:
+        RunError: It is damaged or of a newer version.
+    """
+    path = folder / SPEED_FILE
+    if not path.is_file():
+        return ()
+    content = read_record_file(path, "the speed of a study", "measure speed again")
+    try:
+        devices = [
+            DeviceSpeed(
+                about={"device": NOT_STATED, **{key: value for key, value in entry.items() if key != "variants"}}
+                | {"kind": str(entry["kind"])},
+                variants={str(variant["name"]): dict(variant) for variant in entry["variants"]},
+            )
+            for entry in content["devices"]
+        ]
+        for device in devices:
+            for name, measures in device.variants.items():
+                for key, value in measures.items():
+                    if isinstance(value, Mapping):
+                        device.spread(name, key)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise damaged(path, "the speed of a study", error) from error
+    return tuple(sorted(devices, key=lambda device: device.about["kind"] != "cuda"))
+
+
+def read_record_file(path: Path, what: str, remedy: str) -> dict[str, Any]:
+    """Reads a record with a schema version.
+
+    Args:
+        path: The JSON file.
+        what: What it is, for errors.
+        remedy: What to do where it is absent.
+
+    Raises:
+        RunError: It is absent, damaged or of a newer version.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror}; {remedy}.") from error
+    except ValueError as error:
+        raise damaged(path, what, error) from error
+    try:
+        content: dict[str, Any] = json.loads(text)
+        version = int(content["schema_version"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise damaged(path, what, error) from error
+    if version > SCHEMA_VERSION:
+        raise RunError(
+            f"{path}: schema version must be at most {SCHEMA_VERSION}, got {version}; it was written by a newer "
+            "release, update seg."
+        )
+    return content
+
+
+def damaged(path: Path, what: str, error: Exception) -> RunError:
+    """Gives the error for a file that is not what its name says."""
+    return RunError(
+        f"{path}: must be {what}, whole, got {type(error).__name__} ({error}); restore it, or remove it and run the "
+        "study again."
+    )
+
+
+def _variant(entry: Mapping[str, Any]) -> VariantRecord:
+    counts = {key: None if entry.get(key) is None else int(entry[key]) for key in ("parameters", "macs")}
+    return VariantRecord(name=str(entry["name"]), changes=dict(entry.get("changes") or {}), **counts)

@@ -1,0 +1,88 @@
+"""The look of a report: one style sheet, for light and dark screens, telephones and paper."""
+
+STYLE = """
+:root {
+  color-scheme: light dark; --ink: #1b1b1b; --soft: #555; --rule: #c8c8c8; --paper: #fff; --note: #fff4d6;
+  --link: #0b5394; --code: #f3f3f3;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --ink: #e8e8e8; --soft: #b0b0b0; --rule: #4a4a4a; --paper: #161616; --note: #3a3012; --link: #8ec7ff;
+    --code: #242424;
+  }
+}
+* { box-sizing: border-box; }
+body {
+  margin: 0; background: var(--paper); color: var(--ink);
+  font: 1rem/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", Arial, sans-serif;
+}
+main { max-width: 76rem; margin: 0 auto; padding: 1rem 1.25rem 3rem; }
+h1 { font-size: 1.6rem; line-height: 1.25; margin: 0.4rem 0; }
+h2 { font-size: 1.3rem; margin: 2.4rem 0 0.5rem; border-bottom: 1px solid var(--rule); }
+h3 { font-size: 1.08rem; margin: 1.4rem 0 0.3rem; }
+h1, h2, h3, p, li, summary { overflow-wrap: anywhere; }
+p, figcaption, main > ul { max-width: 52rem; }
+p { margin: 0.5rem 0; }
+ul { margin: 0.4rem 0; padding-left: 1.3rem; }
+a { color: var(--link); }
+.lead { font-size: 1.2rem; font-weight: 600; }
+.notice { background: var(--note); border-left: 0.3rem solid #b37700; padding: 0.4rem 0.8rem; }
+nav ul { display: flex; flex-wrap: wrap; gap: 0.1rem 1.1rem; list-style: none; padding: 0; font-size: 0.9rem; }
+nav a { display: inline-block; padding: 0.25rem 0; }
+.caption, figcaption, small { color: var(--soft); }
+.caption, figcaption { font-size: 0.88rem; line-height: 1.4; }
+.caption { margin: 0.8rem 0 0.3rem; }
+.scroll { overflow-x: auto; margin-bottom: 1.2rem; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 0.88rem; }
+th, td { padding: 0.3rem 0.55rem; border-bottom: 1px solid var(--rule); text-align: right; vertical-align: top; }
+thead th { font-size: 0.8rem; line-height: 1.25; vertical-align: bottom; }
+th:first-child, td:first-child {
+  text-align: left; padding-left: 0; position: sticky; left: 0; background: var(--paper); min-width: 6.5rem;
+}
+tbody th { font-weight: 600; }
+td small, th small { display: block; font-weight: 400; font-size: 0.78rem; line-height: 1.3; white-space: nowrap; }
+th small { white-space: normal; max-width: 14rem; }
+figure { margin: 1rem 0 1.6rem; }
+.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 22rem), 1fr)); gap: 0.8rem; }
+.whole .grid { grid-template-columns: minmax(0, 44rem); }
+img {
+  display: block; width: 100%; max-width: 36rem; height: auto; background: #fff; border: 1px solid var(--rule);
+  border-radius: 0.3rem;
+}
+.whole img { max-width: 44rem; }
+img.legend { grid-column: 1 / -1; max-width: 44rem; }
+figcaption { margin-top: 0.4rem; }
+details { border: 1px solid var(--rule); border-radius: 0.3rem; padding: 0.3rem 0.8rem; margin: 0.4rem 0; }
+summary { cursor: pointer; padding: 0.2rem 0; }
+pre {
+  background: var(--code); padding: 0.6rem 0.8rem; overflow-x: auto; font-size: 0.82rem; line-height: 1.4;
+  margin: 0.4rem 0;
+}
+@media (max-width: 40rem) {
+  main { padding: 0.6rem 0.8rem 2rem; }
+  .lead { font-size: 1.08rem; }
+  th, td { padding: 0.3rem 0.4rem; }
+  td small { white-space: normal; min-width: 5rem; }
+}
+@page { size: A4; margin: 14mm 12mm; }
+@media print {
+  :root { color-scheme: light; --ink: #000; --soft: #333; --rule: #999; --paper: #fff; --note: #fff; --code: #fff; }
+  body { font-size: 9.5pt; }
+  main { max-width: none; padding: 0; }
+  nav { display: none; }
+  .scroll { overflow: visible; }
+  table { font-size: 8pt; }
+  .wide table { font-size: 6.6pt; }
+  thead th, td small, th small { font-size: inherit; }
+  td small { white-space: normal; }
+  .wide th, .wide td { padding: 0.2rem 0.25rem; }
+  th:first-child, td:first-child { position: static; min-width: 0; }
+  .grid { grid-template-columns: 1fr 1fr; }
+  .whole .grid { grid-template-columns: 1fr; }
+  .whole img { max-width: 15cm; }
+  img, tr, figcaption { break-inside: avoid; }
+  thead { display: table-header-group; }
+  h2, h3, .caption { break-after: avoid; }
+  pre { white-space: pre-wrap; overflow-wrap: anywhere; overflow: visible; }
+}
+"""

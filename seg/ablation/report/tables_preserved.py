@@ -1,0 +1,151 @@
+"""Tables of what bottlenecks preserve, of the law, and of predicted widths beside those found."""
+
+from __future__ import annotations
+
+from seg.ablation.report.analysis import Analysis
+from seg.ablation.report.document import Cell, Table, row
+from seg.ablation.report.numbers import NOT_MEASURED, NOTHING, counted, fixed, interval, listed
+from seg.ablation.report.plots_preserved import WORDS
+from seg.ablation.report.preserved import THRESHOLD, Place, places
+
+
+def place_table(analysis: Analysis) -> Table:
+    """Gives what is preserved at every place of every variant."""
+    rows = [
+        row(
+            place.variant,
+            place.name.replace("_", " "),
+            f"{place.wide} to {place.narrow}" if place.narrow is not None else f"{place.wide}, all kept",
+            *(_value(place, key, 3) for key in ("r2", "r2_pca")),
+            *(_value(place, key, 1) for key in ("effective_rank", "participation_ratio")),
+            *(_value(place, key, 3) for key in ("cka", "probe_wide", "probe_narrow", "amplified", "suppressed")),
+            _position(place),
+        )
+        for place in places(analysis.records)
+    ]
+    return Table(
+        columns=(
+            "Variant",
+            "Place",
+            "Channels",
+            "R²",
+            "R² ceiling",
+            "Effective rank",
+            "Participation ratio",
+            "CKA",
+            "Probe Dice, wide",
+            "Probe Dice, narrow",
+            "Amplified",
+            "Suppressed",
+            "Position kept",
+        ),
+        rows=tuple(rows),
+        caption="What each bottleneck preserves of the features that enter it, over all voxels of the held-out cases, "
+        "means over trials. R²: share of variance that a linear map gets back from the narrow features; its ceiling is "
+        "that of the best linear code of the same width. Position kept: the output at a voxel depends on no other, "
+        "checked.",
+        wide=True,
+    )
+
+
+def _value(place: Place, key: str, digits: int) -> str:
+    value = place.values.get(key)
+    # Without a bottleneck there is nothing narrow: that is no gap in the measurement.
+    if value is None and place.narrow is None and key not in ("effective_rank", "participation_ratio", "probe_wide"):
+        return NOTHING
+    return fixed(value, digits)
+
+
+def _position(place: Place) -> str:
+    if place.position_preserved is None:
+        return NOTHING if place.narrow is None else NOT_MEASURED
+    return "yes" if place.position_preserved else "no"
+
+
+def law_table(analysis: Analysis) -> Table:
+    """Gives the correlation of each measure with the Dice lost."""
+    rows = []
+    for law in analysis.laws:
+        found = law.correlation
+        if found is None:
+            rows.append(row(WORDS[law.measure], NOT_MEASURED, NOT_MEASURED, str(law.num_points), NOT_MEASURED))
+            continue
+        rows.append(
+            row(
+                WORDS[law.measure],
+                Cell(text=fixed(found.spearman, 2, sign=True), note=interval(found.spearman_ci95, 2, sign=True)),
+                Cell(text=fixed(found.pearson, 2, sign=True), note=interval(found.pearson_ci95, 2, sign=True)),
+                str(found.num_points),
+                str(found.num_clusters),
+            )
+        )
+    return Table(
+        columns=("Measure", "Spearman", "Pearson", "Trials", "Variants"),
+        rows=tuple(rows),
+        caption="Correlation of each measure, at the worst bottleneck of a trial, with the Dice that the trial lost "
+        "against the baseline of its fold and seed; 95 % intervals resample variants, and need four of them. Not "
+        "measured: fewer than four trials, or values that do not vary.",
+    )
+
+
+def width_table(analysis: Analysis) -> Table:
+    """Gives predicted widths beside those that the study found."""
+    rows = [
+        row(
+            one.name.replace("_", " "),
+            str(one.channels),
+            fixed(one.effective_rank, 1),
+            f"{one.width} of {one.channels}",
+            "none found" if one.found is None else Cell(text=f"{one.found} of {one.channels}", note=one.variant or ""),
+            NOT_MEASURED if one.tried is None else str(one.tried),
+        )
+        for one in analysis.predictions
+    ]
+    return Table(
+        columns=(
+            "Place",
+            "Channels",
+            "Effective rank of the baseline",
+            "Predicted safe width",
+            "Narrowest not inferior",
+            "Narrowest tried",
+        ),
+        rows=tuple(rows),
+        caption=f"Widths that the spectrum of the trained baseline predicts to be safe: the fewest principal "
+        f"components that keep {100 * THRESHOLD:.0f} % of the variance of the features that enter. Beside them the "
+        "narrowest width of a variant that was not inferior in any class, and the narrowest that was tried there.",
+    )
+
+
+def width_sentences(analysis: Analysis) -> list[str]:
+    """Says how prediction and finding compare, and what became of a variant that trains the predicted widths."""
+    if not analysis.predictions:
+        return ["Safe widths were not predicted: no spectrum of a trained baseline was measured."]
+    found = [one for one in analysis.predictions if one.found is not None]
+    below = [one.name.replace("_", " ") for one in found if one.found is not None and one.found < one.width]
+    said = []
+    if below:
+        said.append(
+            f"The prediction asks for more than was needed at {counted(len(below), 'place')} of {len(found)} with a "
+            f"finding: {listed(below)}."
+        )
+    elif found:
+        said.append(
+            f"At no place of {len(found)} with a finding did a width below the predicted one prove not inferior."
+        )
+    predicted = {one.name: one.width for one in analysis.predictions}
+    widths: dict[str, dict[str, int | None]] = {}
+    for place in places(analysis.records):
+        widths.setdefault(place.variant, {})[place.name] = place.narrow
+    trained = [name for name, own in widths.items() if own == predicted]
+    for name in trained:
+        one = analysis.comparisons.get(name)
+        if one is not None and one.difference is not None:
+            verdict = "not inferior in any class" if one.non_inferior else "not shown to be not inferior"
+            said.append(
+                f"{name} has just the predicted widths: its Dice differs by {fixed(one.difference, 4, sign=True)} "
+                f"({interval(one.ci95, 4, sign=True) or 'no interval'}), {verdict}."
+            )
+    if not trained:
+        said.append("A variant of just the predicted widths at every place: not measured.")
+    return said
