@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from seg.ablation.report import methods, plots_cost, plots_dice, plots_preserved, tables_cost, tables_preserved
+from seg.ablation.report import (
+    methods,
+    plots_cost,
+    plots_dice,
+    plots_law,
+    plots_pareto,
+    plots_preserved,
+    tables_cost,
+    tables_preserved,
+)
 from seg.ablation.report.analysis import Analysis
 from seg.ablation.report.document import Block, Bullets, Code, Details, Document, Figure, Heading, Text
-from seg.ablation.report.lead import lead, per_device
+from seg.ablation.report.lead import lead, missing_sentence, per_device
 from seg.ablation.report.numbers import NOT_MEASURED
 from seg.ablation.report.preserved import places
 from seg.ablation.report.tables_dice import class_table, limits, main_table
@@ -26,13 +35,15 @@ def assemble(analysis: Analysis, study_dir: Path, runs_dir: Path) -> Document:
     """
     head: list[Block] = [Text(text=lead(analysis), role="lead")]
     head += [Text(text=sentence) for sentence in per_device(analysis)]
+    if missing := missing_sentence(analysis):
+        head.append(Text(text=missing))
     head.append(Text(text=NOTICE, role="notice"))
     return Document(
         title=f"Ablation: {analysis.records.study.name}",
         blocks=(
             *head,
             *_variants(analysis),
-            *_figure("Dice against cost", plots_dice.pareto, analysis, "Dice against cost"),
+            *_figure("Dice against cost", plots_pareto.pareto, analysis, "Dice against cost"),
             *_figure("Differences and the margin", plots_dice.forest, analysis, "Differences"),
             *_speed(analysis),
             *_preservation(analysis),
@@ -89,14 +100,14 @@ def _preservation(analysis: Analysis) -> list[Block]:
         Details(summary="All measures by variant and place", blocks=(tables_preserved.place_table(analysis),)),
         Heading(text="The law: what foretells the Dice lost", level=3),
     ]
-    if (figure := plots_preserved.laws(analysis)) is not None:
+    if (figure := plots_law.laws(analysis)) is not None:
         blocks.append(figure)
     blocks += [
         tables_preserved.law_table(analysis),
         Heading(text="Safe widths: predicted and found", level=3),
     ]
-    if analysis.predictions:
-        blocks.append(tables_preserved.width_table(analysis))
+    if (figure := plots_law.widths(analysis)) is not None:
+        blocks += [figure, tables_preserved.width_table(analysis)]
     return [*blocks, *(Text(text=sentence) for sentence in tables_preserved.width_sentences(analysis))]
 
 

@@ -30,6 +30,9 @@ LINES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.4)), (0, (6, 2, 1, 2)), (0
 WIDTH_INCH, HEIGHT_INCH = 4.6, 3.4
 """Size of a panel: narrow enough that its text can be read on a telephone."""
 
+LONG_NAME = 22
+"""Letters of a name from which a key has one column."""
+
 SETTINGS = {
     "svg.hashsalt": "seg",
     "svg.fonttype": "path",
@@ -112,9 +115,9 @@ def legend_panel(names: Sequence[str], styles: Mapping[str, Look], file: str, *,
     """Draws which look is whose."""
     from matplotlib.lines import Line2D
 
-    columns = 2
+    columns = 2 if max(map(len, names)) <= LONG_NAME else 1
     rows = -(-len(names) // columns)
-    with drawing(6.4, 0.15 + 0.23 * rows) as figure:
+    with drawing(WIDTH_INCH, 0.15 + 0.23 * rows) as figure:
         handles = [
             Line2D(
                 [],
@@ -137,7 +140,7 @@ def number_points(axis: Axes, points: Mapping[str, tuple[float, float]], styles:
     places = {name: np.array(axis.transData.transform(point)) for name, point in points.items()}
     scale = axis.figure.dpi / 72
     taken = list(places.values())
-    directions = [(0, 10), (9, 6), (-9, 6), (9, -8), (-9, -8), (0, -12), (15, 0), (-15, 0), (0, 19), (0, -21)]
+    directions = [(9, 7), (-9, 7), (9, -8), (-9, -8), (0, 11), (0, -12), (15, 0), (-15, 0), (0, 19), (0, -21)]
     for name, place in places.items():
         best = max(
             directions,

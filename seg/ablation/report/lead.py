@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from seg.ablation.report.analysis import Analysis
 from seg.ablation.report.numbers import figures, listed
 from seg.ablation.report.study import DeviceSpeed
-from seg.ablation.report.trials import MissingTrial
 from seg.ablation.statistics import Recommendation
 
 NAMED = 6
-"""Most missing trials that are named in a sentence; the list of trials has them all."""
+"""Most missing trials that are named in a sentence."""
 
 
 def lead(analysis: Analysis) -> str:
@@ -22,12 +19,22 @@ def lead(analysis: Analysis) -> str:
             return f"None is recommended: the study has no variant beside the baseline {analysis.baseline}."
         return (
             f"None is recommended: the baseline {analysis.baseline} has no finished trial to compare with "
-            f"({_missing(analysis.records.missing, len(analysis.records.study.trials))})."
+            f"({len(analysis.records.missing)} of {len(analysis.records.study.trials)} trials are missing)."
         )
     sentences = [_recommended(analysis, recommendation, analysis.device)]
     if missing := analysis.records.missing:
-        sentences.append(f"Provisional: {_missing(missing, len(analysis.records.study.trials))}.")
+        sentences.append(f"Provisional: {len(missing)} of {len(analysis.records.study.trials)} trials are missing.")
     return " ".join(sentences)
+
+
+def missing_sentence(analysis: Analysis) -> str:
+    """Names the missing trials; nothing where there is none."""
+    missing = analysis.records.missing
+    if not missing:
+        return ""
+    named = [f"{trial.id} ({trial.reason})" for trial in missing[:NAMED]]
+    more = len(missing) - len(named)
+    return f"Missing: {', '.join(named)}{f', and {more} more, see the list of trials' if more else ''}."
 
 
 def per_device(analysis: Analysis) -> tuple[str, ...]:
@@ -38,15 +45,6 @@ def per_device(analysis: Analysis) -> tuple[str, ...]:
             analysis.records.speed[1:], analysis.recommendations[1:], strict=bool(analysis.recommendations)
         )
     )
-
-
-def _missing(missing: Sequence[MissingTrial], planned: int) -> str:
-    """Says which trials are missing."""
-    named = [trial.id for trial in missing[:NAMED]]
-    more = len(missing) - len(named)
-    if more:
-        named.append(f"{more} more")
-    return f"{len(missing)} of {planned} trials are missing ({', '.join(named)})"
 
 
 def _recommended(
@@ -84,22 +82,21 @@ def _recommended(
 
 def _gains(name: str, baseline: str, recommendation: Recommendation, device: DeviceSpeed) -> str:
     """Says what the variant buys: end to end where that was measured, else the network alone."""
-    whole = device.spread(name, "prediction_ratio")
-    alone = device.spread(name, "latency_ratio")
+    whole, alone = (device.spread(name, key) for key in ("prediction_ratio", "latency_ratio"))
     ratio = alone[0] if alone is not None else recommendation.speedup
-    network = None if ratio is None else f"{figures(ratio)} times as fast in the network alone (batch 1)"
-    parts = []
-    if whole is not None:
-        parts.append(f"{figures(whole[0])} times as fast end to end")
-        if network:
-            parts.append(network)
-    else:
-        parts.append(f"{network or 'of a speed that was not compared with the baseline'}, end to end not measured")
     memory = [device.value(which, "peak_memory_inference_mib") for which in (name, baseline)]
-    needs = "its memory was not measured"
+    needs = None
     if memory[0] is not None and memory[1]:
-        needs = f"it needs {figures(memory[0] / memory[1])} times the memory"
-    return f"it is {', '.join(parts)}, and {needs}"
+        needs = f"needs {figures(memory[0] / memory[1])} times the memory"
+    unknown = "its memory was not measured"
+    if whole is None and ratio is None:
+        return f"its speed was not compared with that of {baseline}; {f'it {needs}' if needs else unknown}"
+    if whole is not None:
+        network = "" if ratio is None else f" ({figures(ratio)} times in the network alone, batch 1)"
+        fast = f"it is {figures(whole[0])} times as fast end to end{network}"
+    else:
+        fast = f"it is {figures(ratio)} times as fast in the network alone (batch 1; end to end not measured)"
+    return f"{fast} and {needs}" if needs else f"{fast}; {unknown}"
 
 
 def _why_none(analysis: Analysis) -> str:

@@ -45,7 +45,7 @@ def methods(analysis: Analysis) -> list[Block]:
                 "A variant with a single training run never passes.",
                 "Recommendation: of the variants that are not inferior, the one of lowest batch-1 latency on the named "
                 "device; the narrowest is that of fewest multiply-accumulates. Devices never mix.",
-                "Ranks: runs and patients are resampled, n - 1 of n, the same for all variants.",
+                "Ranks: runs and patients are resampled, one fewer than there are, the same for all variants.",
                 f"Preservation: moments over all voxels of the held-out cases; probes are fitted on the cases of every "
                 f"second patient and tested on the others, both ways round. Predicted widths keep "
                 f"{100 * THRESHOLD:.0f} % of the variance, a share that was fixed before a narrow network was trained.",

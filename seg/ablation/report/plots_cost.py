@@ -30,7 +30,7 @@ def speed(device: DeviceSpeed, names: Sequence[str], baseline: str) -> Figure | 
         return None
     styles = looks(names)
     said = []
-    with drawing(6.4, 1.3 + 0.34 * len(measured)) as figure:
+    with drawing(height=1.1 + 0.36 * len(measured)) as figure:
         axis = figure.add_subplot()
         for shift, (key, (words, marker, colour)) in zip((-0.22, 0.0, 0.22), RATIOS.items(), strict=True):
             points = [(row, device.spread(name, key)) for row, name in enumerate(measured)]
@@ -54,13 +54,12 @@ def speed(device: DeviceSpeed, names: Sequence[str], baseline: str) -> Figure | 
         axis.axvline(1, color="0.2", linewidth=1)
         name_rows(axis, measured, styles)
         axis.set_xlabel(f"times as fast as {baseline}")
-        figure.legend(loc="outside upper left", ncols=3, handletextpad=0.3, columnspacing=1.4)
+        figure.legend(loc="outside upper left", ncols=3, handletextpad=0.2, columnspacing=1.0)
         drawn = panel(figure, f"speed_{device.slug}", f"Speed over that of the baseline. {'; '.join(said)}.")
     return Figure(
         panels=(drawn,),
         caption="Speed of each variant over that of the baseline in the same round: medians with quartiles; right of 1 "
         "is faster.",
-        whole=True,
     )
 
 

@@ -1,135 +1,17 @@
-"""Figures of Dice: against what a variant costs, as differences with the margin, and as ranks."""
+"""Figures of Dice: differences with the margin, and ranks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from seg.ablation.report.analysis import Analysis
 from seg.ablation.report.document import Figure, Panel
-from seg.ablation.report.drawing import Look, drawing, legend_panel, looks, name_rows, number_points, panel
-from seg.ablation.report.numbers import MINUS, NOT_MEASURED, fixed, interval, listed
-from seg.ablation.report.study import DeviceSpeed
+from seg.ablation.report.drawing import WIDTH_INCH, Look, drawing, looks, name_rows, panel
+from seg.ablation.report.numbers import MINUS, NOT_MEASURED, fixed, interval
 from seg.ablation.statistics import MetricEffect
 
-Cost = Mapping[str, tuple[float, float, float]]
-"""Value, lower and upper end by variant."""
-
-LOG_FROM = 6.0
-"""Ratio of the largest cost to the smallest from which the axis is logarithmic."""
-
-
-def pareto(analysis: Analysis) -> Figure | None:
-    """Draws Dice against latency, memory and parameters; None where no variant could be compared."""
-    study = analysis.records.study
-    costs: list[tuple[str, str, str, Cost]] = []
-    for device in analysis.records.speed:
-        costs.append((f"pareto_latency_{device.slug}", f"latency, {device.label}", "ms", _latency(device)))
-        memory = {name: device.value(name, "peak_memory_inference_mib") for name in study.names}
-        costs.append(
-            (f"pareto_memory_{device.slug}", f"peak memory of inference, {_short(device)}", "MiB", _exact(memory))
-        )
-    parameters = {v.name: None if v.parameters is None else v.parameters / 1e6 for v in study.variants}
-    costs.append(("pareto_parameters", "parameters", "million", _exact(parameters)))
-    styles = looks(study.names)
-    drawn = [_pareto(analysis, styles, *cost) for cost in costs if len(set(cost[3]) & set(_heights(analysis))) > 1]
-    if not drawn:
-        return None
-    shown = [name for name in study.names if name in _heights(analysis)]
-    return Figure(
-        panels=(*drawn, legend_panel(shown, styles, "pareto_key")),
-        caption="Difference in mean Dice from the baseline (0; right scale: added to the baseline's mean) against what "
-        "a variant costs. Vertical bars are 95 % intervals of the paired difference, horizontal ones quartiles of "
-        "rounds. The stepped line joins the variants that no other beats in both (the Pareto front, by point "
-        "estimates). The dashed line is the margin. Upper left is better.",
-    )
-
-
-def _latency(device: DeviceSpeed) -> Cost:
-    found = {name: device.spread(name, "latency_ms") for name in device.variants}
-    return {name: spread for name, spread in found.items() if spread is not None}
-
-
-def _exact(values: Mapping[str, float | None]) -> Cost:
-    return {name: (value, value, value) for name, value in values.items() if value is not None}
-
-
-def _short(device: DeviceSpeed) -> str:
-    return str(device.about["device"])
-
-
-def _heights(analysis: Analysis) -> dict[str, tuple[float, float, float]]:
-    """Gives the difference in Dice with its interval by variant; the baseline is 0."""
-    found = {analysis.baseline: (0.0, 0.0, 0.0)} if analysis.comparisons else {}
-    for name, one in analysis.comparisons.items():
-        if one.difference is not None:
-            low, high = one.ci95 or (one.difference, one.difference)
-            found[name] = (one.difference, low, high)
-    return found
-
-
-def front(points: Mapping[str, tuple[float, float]]) -> list[str]:
-    """Gives the variants that no other equals or beats in cost and Dice both, from the cheapest up.
-
-    Args:
-        points: Cost, of which less is better, and Dice, of which more is better, by variant.
-    """
-    kept: list[str] = []
-    for name in sorted(points, key=lambda name: (points[name][0], -points[name][1])):
-        if not kept or points[name][1] > points[kept[-1]][1]:
-            kept.append(name)
-    return kept
-
-
-def _pareto(analysis: Analysis, styles: Mapping[str, Look], file: str, title: str, unit: str, cost: Cost) -> Panel:
-    heights = _heights(analysis)
-    names = [name for name in heights if name in cost]
-    points = {name: (cost[name][0], heights[name][0]) for name in names}
-    best = front(points)
-    with drawing() as figure:
-        axis = figure.add_subplot()
-        for name in names:
-            (x, left, right), (y, low, high) = cost[name], heights[name]
-            look = styles[name]
-            axis.errorbar(
-                x,
-                y,
-                xerr=[[max(0.0, x - left)], [max(0.0, right - x)]],
-                yerr=[[max(0.0, y - low)], [max(0.0, high - y)]],
-                color=look.colour,
-                marker=look.marker,
-                markersize=10 if look.number == 0 else 6,
-                elinewidth=0.9,
-            )
-        axis.step(
-            [points[name][0] for name in best],
-            [points[name][1] for name in best],
-            "-",
-            where="post",
-            color="0.45",
-            linewidth=1.1,
-            zorder=1,
-        )
-        axis.axhline(-analysis.records.study.margin, color="0.3", linestyle="--", linewidth=1)
-        if max(cost[name][0] for name in names) > LOG_FROM * min(cost[name][0] for name in names):
-            axis.set_xscale("log")
-        axis.margins(x=0.12, y=0.12)
-        axis.set_xlabel(f"{title.split(',')[0]} ({unit})")
-        axis.set_ylabel("Dice, difference from baseline")
-        axis.set_title(title if len(title) < 48 else title.replace(", ", ",\n", 1), fontsize=9.5)
-        base = analysis.mean_dice[analysis.baseline].difference
-        right_axis = axis.secondary_yaxis("right", functions=(_shifted(base), _shifted(-base)))
-        right_axis.set_ylabel("Dice")
-        number_points(axis, points, styles)
-        values = "; ".join(
-            f"{name}: {cost[name][0]:.4g} {unit}, Dice {fixed(heights[name][0], 4, sign=True)}" for name in names
-        )
-        return panel(figure, file, f"Dice difference against {title}. {values}. On the Pareto front: {listed(best)}.")
-
-
-def _shifted(by: float) -> Callable[[Any], Any]:
-    """Gives the map from one scale of Dice to the other."""
-    return lambda value: value + by
+FEW = 10
+"""Variants whose ranks fit into a panel of common size."""
 
 
 def forest(analysis: Analysis) -> Figure | None:
@@ -144,13 +26,15 @@ def forest(analysis: Analysis) -> Figure | None:
     ]
     for number, first in enumerate(compared[0].by_class):
         groups.append((f"forest_class_{first.index}", first.name, [one.by_class[number].dice for one in compared]))
+    absent = [name for name in analysis.comparisons if name not in names]
     passed = {one.variant for one in compared if one.non_inferior}
     margin = analysis.records.study.margin
     return Figure(
         panels=tuple(_forest(names, styles, passed, margin, *group) for group in groups),
         caption="Paired difference in Dice from the baseline with its 95 % interval over training runs and patients. "
         f"The dashed line is the margin ({MINUS}{margin:g}), named before the study ran. Filled: not inferior in "
-        "any class after Holm's correction; hollow: not shown.",
+        "any class after Holm's correction; hollow: not shown to be."
+        + (f" {NOT_MEASURED.capitalize()}: {', '.join(absent)}." if absent else ""),
     )
 
 
@@ -201,7 +85,8 @@ def ranks(analysis: Analysis) -> Figure | None:
         return None
     styles = looks(analysis.records.study.names)
     count = len(found.ranked)
-    with drawing(6.4, 1.0 + 0.27 * count) as figure:
+    large = count > FEW
+    with drawing(6.4 if large else WIDTH_INCH, 1.0 + 0.27 * count) as figure:
         axis = figure.add_subplot()
         shares = [found.probability[name] for name in found.ranked]
         axis.imshow(shares, cmap="Greys", vmin=0, vmax=1.25, aspect="auto")
@@ -231,5 +116,5 @@ def ranks(analysis: Analysis) -> Figure | None:
         panels=(drawn,),
         caption="Share of resamples of training runs and patients in which a variant has a rank, in percent; empty "
         "cells are below 1 %. The darker the surer.",
-        whole=True,
+        whole=large,
     )

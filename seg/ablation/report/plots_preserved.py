@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from statistics import fmean
 
 from seg.ablation.report.analysis import Analysis
 from seg.ablation.report.document import Figure, Panel
 from seg.ablation.report.drawing import COLOURS, LINES, MARKERS, drawing, panel
-from seg.ablation.report.numbers import fixed, interval
+from seg.ablation.report.numbers import fixed
 from seg.ablation.report.preserved import Place, places
-
-WORDS = {
-    "ratio": "channels kept",
-    "r2": "R² of linear reconstruction",
-    "r2_pca": "R² of the best code (PCA)",
-    "cka": "CKA, wide to narrow",
-    "probe_dice_lost": "probe Dice lost",
-    "amplified": "directions amplified",
-    "suppressed": "directions suppressed",
-}
-"""Measures of the law by their name in the records."""
 
 PATHS = {"skip": "skip paths", "decoder": "decoder"}
 
@@ -36,8 +26,8 @@ def preserved(analysis: Analysis) -> Figure | None:
         return None
     return Figure(
         panels=tuple(drawn),
-        caption="By stage (0 is full resolution) and share of the stage's channels that is kept; each point is a "
-        "variant, the mean over its trials. First: linear reconstruction of the wide features from the narrow ones "
+        caption="By stage (0 is full resolution) and share of the stage's channels that is kept; small points are "
+        "variants, large ones their mean. First: linear reconstruction of the wide features from the narrow ones "
         "(filled), and the ceiling that principal components set at that width (hollow). Second: Dice of a linear "
         "probe on the narrow features (filled) and on the wide ones (hollow). Third: unbiased linear CKA, which can be "
         "moved at will and is never to be read alone.",
@@ -62,22 +52,20 @@ def _draw(
         for number, stage in enumerate(_stages(here)):
             colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
             for side, (word, measure) in enumerate(sides):
-                points = sorted(
-                    (place.ratio, value)
-                    for place in here
-                    if place.stage == stage and place.ratio is not None and (value := measure(place)) is not None
-                )
-                if not points:
+                by_ratio = _by_ratio([place for place in here if place.stage == stage], measure)
+                if not by_ratio:
                     continue
+                points = [(x, y) for x, values in by_ratio.items() for y in values]
+                axis.plot(*zip(*points, strict=True), color=colour, marker=marker, markersize=3, linestyle="none")
                 axis.plot(
-                    [x for x, _ in points],
-                    [y for _, y in points],
+                    list(by_ratio),
+                    [fmean(values) for values in by_ratio.values()],
                     color=colour,
                     marker=marker,
-                    linestyle=LINES[side + (1 if side else 0)],
+                    linestyle=LINES[2 if side else 0],
                     markerfacecolor="white" if side else colour,
                     linewidth=1.0 if side else 1.4,
-                    label=f"stage {stage}, {word}",
+                    label=", ".join(filter(None, (f"stage {stage}", word))),
                 )
                 said += [f"stage {stage} {word} at {x:.3g}: {fixed(y, 3)}" for x, y in points]
         axis.set_xscale("log", base=2)
@@ -90,6 +78,16 @@ def _draw(
         axis.set_title(title)
         figure.legend(loc="outside lower left", ncols=len(sides), fontsize=8, handlelength=2.8)
         return panel(figure, file, f"{title}. {'; '.join(said)}.")
+
+
+def _by_ratio(here: Sequence[Place], measure: Callable[[Place], float | None]) -> dict[float, list[float]]:
+    """Gives the values of the variants that keep the same share, from the narrowest up."""
+    found: dict[float, list[float]] = {}
+    for place in here:
+        value = measure(place)
+        if place.ratio is not None and value is not None:
+            found.setdefault(place.ratio, []).append(value)
+    return dict(sorted(found.items()))
 
 
 def _ratio(value: float) -> str:
@@ -113,46 +111,3 @@ def _probe(here: Sequence[Place], path: str, words: str) -> Panel:
 
 def _cka(here: Sequence[Place], path: str, words: str) -> Panel:
     return _draw(here, f"preserved_cka_{path}", f"CKA, {words}", "CKA", (("", lambda place: place.values.get("cka")),))
-
-
-def laws(analysis: Analysis) -> Figure | None:
-    """Draws the correlations of measures with the Dice lost; None where none could be taken."""
-    known = [(law.measure, law.correlation) for law in analysis.laws if law.correlation is not None]
-    if not known:
-        return None
-    said = []
-    with drawing(6.4, 1.1 + 0.34 * len(known)) as figure:
-        axis = figure.add_subplot()
-        for row, (measure, found) in enumerate(known):
-            pairs = (
-                (found.spearman, found.spearman_ci95, "o", "#0072B2", "Spearman", -0.13),
-                (found.pearson, found.pearson_ci95, "s", "#D55E00", "Pearson", 0.13),
-            )
-            for value, reach, marker, colour, word, shift in pairs:
-                low, high = reach or (value, value)
-                axis.errorbar(
-                    value,
-                    row + shift,
-                    xerr=[[max(0.0, value - low)], [max(0.0, high - value)]],
-                    color=colour,
-                    marker=marker,
-                    markerfacecolor=colour if marker == "o" else "white",
-                    capsize=2.5,
-                    label=word if row == 0 else None,
-                )
-            ends = interval(found.spearman_ci95, 2, sign=True) or "no interval"
-            said.append(f"{WORDS[measure]}: {fixed(found.spearman, 2, sign=True)} ({ends})")
-        axis.axvline(0, color="0.2", linewidth=1)
-        axis.set_xlim(-1.05, 1.05)
-        axis.set_yticks(range(len(known)), [WORDS[measure] for measure, _ in known], fontsize=8.5)
-        axis.set_ylim(len(known) - 0.4, -0.6)
-        axis.set_xlabel("correlation with the Dice lost")
-        figure.legend(loc="outside upper left", ncols=2)
-        drawn = panel(figure, "law", f"Spearman correlations with the Dice lost. {'; '.join(said)}.")
-    return Figure(
-        panels=(drawn,),
-        caption="How each measure of the worst bottleneck of a network goes with the Dice that the variant lost, over "
-        "all trials with bottlenecks; 95 % intervals resample variants. A measure that foretells a loss is far from 0 "
-        "with an interval that does not reach it.",
-        whole=True,
-    )

@@ -16,7 +16,7 @@ body {
   margin: 0; background: var(--paper); color: var(--ink);
   font: 1rem/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", Arial, sans-serif;
 }
-main { max-width: 76rem; margin: 0 auto; padding: 1rem 1.25rem 3rem; }
+main { max-width: 78rem; margin: 0 auto; padding: 1rem 1.25rem 3rem; }
 h1 { font-size: 1.6rem; line-height: 1.25; margin: 0.4rem 0; }
 h2 { font-size: 1.3rem; margin: 2.4rem 0 0.5rem; border-bottom: 1px solid var(--rule); }
 h3 { font-size: 1.08rem; margin: 1.4rem 0 0.3rem; }
@@ -40,17 +40,21 @@ th:first-child, td:first-child {
   text-align: left; padding-left: 0; position: sticky; left: 0; background: var(--paper); min-width: 6.5rem;
 }
 tbody th { font-weight: 600; }
+.wide th, .wide td { padding-left: 0.35rem; padding-right: 0.35rem; font-size: 0.82rem; }
+.wide thead th { font-size: 0.76rem; }
+.wide td small, .wide th small { font-size: 0.74rem; }
+.wide th:first-child { padding-left: 0; min-width: 8rem; }
 td small, th small { display: block; font-weight: 400; font-size: 0.78rem; line-height: 1.3; white-space: nowrap; }
 th small { white-space: normal; max-width: 14rem; }
 figure { margin: 1rem 0 1.6rem; }
-.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 22rem), 1fr)); gap: 0.8rem; }
-.whole .grid { grid-template-columns: minmax(0, 44rem); }
+.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr)); gap: 0.8rem; }
+.whole .grid { grid-template-columns: minmax(0, 48rem); }
 img {
   display: block; width: 100%; max-width: 36rem; height: auto; background: #fff; border: 1px solid var(--rule);
   border-radius: 0.3rem;
 }
-.whole img { max-width: 44rem; }
-img.legend { grid-column: 1 / -1; max-width: 44rem; }
+.whole img { max-width: 48rem; }
+img.legend { grid-column: 1 / -1; }
 figcaption { margin-top: 0.4rem; }
 details { border: 1px solid var(--rule); border-radius: 0.3rem; padding: 0.3rem 0.8rem; margin: 0.4rem 0; }
 summary { cursor: pointer; padding: 0.2rem 0; }
@@ -72,8 +76,8 @@ pre {
   nav { display: none; }
   .scroll { overflow: visible; }
   table { font-size: 8pt; }
-  .wide table { font-size: 6.6pt; }
   thead th, td small, th small { font-size: inherit; }
+  .wide th, .wide td, .wide thead th, .wide td small, .wide th small { font-size: 6.6pt; }
   td small { white-space: normal; }
   .wide th, .wide td { padding: 0.2rem 0.25rem; }
   th:first-child, td:first-child { position: static; min-width: 0; }

@@ -8,6 +8,7 @@ from seg.ablation.report.numbers import (
     NOT_MEASURED,
     NOTHING,
     billions,
+    figures,
     fixed,
     interval,
     listed,
@@ -40,15 +41,14 @@ def main_table(analysis: Analysis) -> Table:
             "Latency",
             "Training step",
             "End to end",
-            "Memory, inference (MiB)",
-            "Memory, training (MiB)",
+            "Memory (MiB)",
         ),
         rows=tuple(_row(analysis, number, variant) for number, variant in enumerate(study.variants)),
         caption=f"Main table; {where}. Below Dice and differences stand 95 % intervals over training runs and "
         f"patients. Not inferior: every class loses less than the margin {study.margin:g}, one-sided 97.5 %, after "
         "Holm's correction over variants; a single class is given without that correction. Latency (batch 1), training "
         "step and end to end (file to file) are times as fast as the baseline, with quartiles of rounds; memory is "
-        "the peak.",
+        "the peak of inference, below it that of training.",
         wide=True,
     )
 
@@ -102,15 +102,16 @@ def class_verdict(one: ClassComparison) -> Cell:
 def _costs(device: DeviceSpeed | None, name: str, *, baseline: str) -> list[Cell]:
     keys = ("latency_ratio", "training_step_ratio", "prediction_ratio")
     if device is None:
-        return [Cell(text=NOT_MEASURED)] * (len(keys) + 2)
+        return [Cell(text=NOT_MEASURED)] * (len(keys) + 1)
     cells = []
     for key in keys:
         spread = device.spread(name, key)
         # The baseline over itself is 1 by definition, in so far as it was measured at all.
-        note = "" if spread is None or name == baseline else f"{times(spread[1])} to {times(spread[2])}"
+        note = "" if spread is None or name == baseline else f"{times(spread[1])}\N{EN DASH}{times(spread[2])}"
         cells.append(Cell(text=times(None if spread is None else spread[0]), note=note))
-    memory = (device.value(name, f"peak_memory_{kind}_mib") for kind in ("inference", "training"))
-    return [*cells, *(Cell(text=fixed(value, 0)) for value in memory)]
+    inference, training = (device.value(name, f"peak_memory_{kind}_mib") for kind in ("inference", "training"))
+    note = figures(training) if inference is not None or training is not None else ""
+    return [*cells, Cell(text=figures(inference), note=note)]
 
 
 def class_table(analysis: Analysis) -> Table:

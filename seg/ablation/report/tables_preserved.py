@@ -5,8 +5,9 @@ from __future__ import annotations
 from seg.ablation.report.analysis import Analysis
 from seg.ablation.report.document import Cell, Table, row
 from seg.ablation.report.numbers import NOT_MEASURED, NOTHING, counted, fixed, interval, listed
-from seg.ablation.report.plots_preserved import WORDS
+from seg.ablation.report.plots_law import WORDS
 from seg.ablation.report.preserved import THRESHOLD, Place, places
+from seg.ablation.statistics.correlation import MIN_POINTS
 
 
 def place_table(analysis: Analysis) -> Table:
@@ -68,7 +69,9 @@ def law_table(analysis: Analysis) -> Table:
     for law in analysis.laws:
         found = law.correlation
         if found is None:
-            rows.append(row(WORDS[law.measure], NOT_MEASURED, NOT_MEASURED, str(law.num_points), NOT_MEASURED))
+            # Below four points there is too little, else the measure is the same in all of them.
+            none = NOT_MEASURED if law.num_points < MIN_POINTS else "does not vary"
+            rows.append(row(WORDS[law.measure], none, none, str(law.num_points), NOTHING))
             continue
         rows.append(
             row(
@@ -83,8 +86,8 @@ def law_table(analysis: Analysis) -> Table:
         columns=("Measure", "Spearman", "Pearson", "Trials", "Variants"),
         rows=tuple(rows),
         caption="Correlation of each measure, at the worst bottleneck of a trial, with the Dice that the trial lost "
-        "against the baseline of its fold and seed; 95 % intervals resample variants, and need four of them. Not "
-        "measured: fewer than four trials, or values that do not vary.",
+        "against the baseline of its fold and seed; 95 % intervals resample variants, and need four of them. Below "
+        "four trials nothing is correlated.",
     )
 
 
