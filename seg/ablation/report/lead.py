@@ -107,6 +107,6 @@ def _why_none(analysis: Analysis) -> str:
         return f"no variant could be tested against {analysis.baseline}"
     single = [one for one in comparisons if one.num_seeds * one.num_folds == 1]
     if len(single) + len(untested) == len(analysis.comparisons):
-        return f"a single training run of each variant shows nothing of other seeds, and {analysis.baseline} stands"
+        return "a single training run of each variant shows nothing of other seeds"
     why = f"no variant was shown to be not inferior to {analysis.baseline} in every class"
     return f"{why}, and {listed(untested)} could not be tested" if untested else why

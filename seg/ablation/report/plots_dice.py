@@ -89,7 +89,9 @@ def ranks(analysis: Analysis) -> Figure | None:
     with drawing(6.4 if large else WIDTH_INCH, 1.0 + 0.27 * count) as figure:
         axis = figure.add_subplot()
         shares = [found.probability[name] for name in found.ranked]
-        axis.imshow(shares, cmap="Greys", vmin=0, vmax=1.25, aspect="auto")
+        edges = [rank - 0.5 for rank in range(count + 1)]
+        # A mesh, as an image would be pixels within the SVG.
+        axis.pcolormesh(edges, edges, shares, cmap="Greys", vmin=0, vmax=1.25)
         for row, line in enumerate(shares):
             for column, share in enumerate(line):
                 if share >= 0.01:

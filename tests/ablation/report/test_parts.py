@@ -1,0 +1,140 @@
+"""Parts of a report against closed forms: numbers, the Pareto front, predicted widths, escapes."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from seg.ablation.report import plots_cost
+from seg.ablation.report.analysis import analyse
+from seg.ablation.report.document import Bullets, Code, Details, Document, Heading, Table, Text, row
+from seg.ablation.report.drawing import looks
+from seg.ablation.report.html import to_html
+from seg.ablation.report.markdown import to_markdown
+from seg.ablation.report.numbers import figures, fixed, interval, listed, probability
+from seg.ablation.report.plots_pareto import front
+from seg.ablation.report.tables_preserved import width_sentences
+from seg.ablation.report.trials import read_records
+from tests.ablation.report.places import CHANNELS
+from tests.ablation.report.studies import make_study
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [(0.12345, 3, "0.123"), (-0.0001, 3, "0.000"), (-0.5, 1, "\N{MINUS SIGN}0.5"), (math.inf, 2, "∞")],
+)
+def test_fixed_numbers(value: float, digits: int, text: str) -> None:
+    assert fixed(value, digits) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1234.5, "1\N{NARROW NO-BREAK SPACE}234"),
+        (0.012345, "0.0123"),
+        (12.345, "12.3"),
+        (0.0, "0"),
+        (None, "not measured"),
+    ],
+)
+def test_significant_figures(value: float | None, text: str) -> None:
+    assert figures(value) == text
+
+
+def test_what_does_not_exist_has_words() -> None:
+    assert [fixed(None, 2), fixed(math.nan, 2), probability(None), interval(None, 2)] == ["not measured"] * 3 + [""]
+    assert fixed(0.001, 4, sign=True) == "+0.0010"
+    assert [probability(0.00001), probability(0.025)] == ["< 0.0001", "0.0250"]
+    assert [listed([]), listed(["a"]), listed(["a", "b", "c"])] == ["", "a", "a, b and c"]
+
+
+def test_the_front_holds_what_no_other_beats_in_both() -> None:
+    points = {"slow": (3.0, 0.9), "beaten": (3.5, 0.8), "fast": (1.0, 0.5), "equal": (3.0, 0.9), "middle": (2.0, 0.7)}
+    assert front(points) == ["fast", "middle", "slow"]
+    assert front({"one": (1.0, 0.0)}) == ["one"]
+
+
+def test_variants_differ_in_more_than_colour() -> None:
+    found = looks([f"v{number}" for number in range(50)])
+    shapes = [(look.marker, str(look.line)) for look in found.values()]
+    assert len(set(shapes)) == len(shapes)
+
+
+def test_of_many_variants_the_important_curves_are_drawn(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    analysis = analyse(read_records(whole))
+    assert len(plots_cost.chosen(analysis)) == 7
+    monkeypatch.setattr(plots_cost, "MOST_CURVES", 4)
+    # Baseline and the recommended one, then of the others those of fewest and of most multiply-accumulates.
+    assert plots_cost.chosen(analysis) == ["baseline", "skip_1-4", "decoder_1-2", "flat_16"]
+
+
+def test_predicted_widths_are_the_first_that_keep_95_percent(whole: Path) -> None:
+    analysis = analyse(read_records(whole))
+    for one in analysis.predictions:
+        stage = int(one.name[-1])
+        decay = 1 / (4 + 4 * stage)
+        wide = CHANNELS[stage] * (1 if one.name.startswith("skip") else 2)
+
+        def kept(width: int, decay: float = decay, wide: int = wide) -> float:
+            # A geometric series: the spectrum falls by the same factor from channel to channel.
+            return (1 - math.exp(-decay * width)) / (1 - math.exp(-decay * wide))
+
+        assert kept(one.width - 1) < 0.95 <= kept(one.width)
+        expected = round(CHANNELS[stage] / (16 if one.name.startswith("skip") else 2))
+        assert one.found == expected
+    assert width_sentences(analysis) == [
+        "The prediction asks for more than was needed at 3 places of 6 with a finding: skip 0, skip 1 and skip 2.",
+        "A variant of just the predicted widths at every place: not measured.",
+    ]
+
+
+def test_a_variant_of_the_predicted_widths_is_compared(tmp_path: Path) -> None:
+    make_study(tmp_path)
+    widths = {one.name: one.width for one in analyse(read_records(tmp_path)).predictions}
+    for seed in range(3):
+        path = tmp_path / "trials" / f"skip_1-4_decoder_1-4.fold_0.seed_{seed}" / "preservation.json"
+        content = json.loads(path.read_text())
+        for place in content["bottlenecks"]:
+            place["narrow"] = widths[place["name"]]
+        path.write_text(json.dumps(content))
+    analysis = analyse(read_records(tmp_path))
+    one = analysis.comparisons["skip_1-4_decoder_1-4"]
+    assert width_sentences(analysis)[-1] == (
+        f"skip_1-4_decoder_1-4 has just the predicted widths: its Dice differs by "
+        f"{fixed(one.difference, 4, sign=True)} ({interval(one.ci95, 4, sign=True)}), not shown to be not inferior."
+    )
+
+
+DOCUMENT = Document(
+    title="a_b | <c>",
+    blocks=(
+        Heading(text="One & two"),
+        Text(text="*not bold* $x$", role="notice"),
+        Bullets(items=("first", "[second](x)")),
+        Table(columns=("a", "b"), rows=(row("x|y", "1"),), caption="A caption."),
+        Details(summary="More <b>", blocks=(Code(text="a ``` fence\n"),)),
+    ),
+)
+
+
+def test_markdown_escapes_what_it_would_read_as_its_own() -> None:
+    assert to_markdown(DOCUMENT) == (
+        "# a\\_b \\| \\<c\\>\n\n## One & two\n\n> \\*not bold\\* \\$x\\$\n\n- first\n- \\[second\\](x)\n\nA "
+        "caption.\n\n| a | b |\n|---|---:|\n| x\\|y | 1 |\n\n"
+        "<details><summary>More &lt;b&gt;</summary>\n\n````\na ``` fence\n````\n\n</details>\n"
+    )
+
+
+def test_html_escapes_what_it_would_read_as_its_own() -> None:
+    text = to_html(DOCUMENT)
+    for part in (
+        "<h1>a_<wbr>b | &lt;c&gt;</h1>",
+        '<h2 id="one-two">One &amp; two</h2>',
+        '<p class="notice">*not bold* $x$</p>',
+        '<th scope="row">x|y</th><td>1</td>',
+        "<summary>More &lt;b&gt;</summary>",
+    ):
+        assert part in text
