@@ -62,13 +62,13 @@ class Panel:
         file: Its name in the folder of figures.
         content: The file, SVG or PNG by its name.
         alt: What it shows, for those who do not see it.
-        legend: Whether it explains the panels beside it, so that it takes a row of its own.
+        caption: What stands below this picture alone.
     """
 
     file: str
     content: bytes
     alt: str
-    legend: bool = False
+    caption: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

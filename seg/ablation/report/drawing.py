@@ -104,11 +104,11 @@ def drawing(width: float = WIDTH_INCH, height: float = HEIGHT_INCH) -> Iterator[
         yield Figure(figsize=(width, height), layout="constrained", facecolor="white")
 
 
-def panel(figure: Figure, file: str, alt: str, *, legend: bool = False) -> Panel:
+def panel(figure: Figure, file: str, alt: str) -> Panel:
     """Turns a figure into an SVG: the same bytes for the same figure, without a date or a version."""
     content = io.BytesIO()
     figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None})
-    return Panel(file=f"{file}.svg", content=content.getvalue(), alt=alt, legend=legend)
+    return Panel(file=f"{file}.svg", content=content.getvalue(), alt=alt)
 
 
 def legend_panel(names: Sequence[str], styles: Mapping[str, Look], file: str, *, lines: bool = False) -> Panel:
@@ -117,7 +117,7 @@ def legend_panel(names: Sequence[str], styles: Mapping[str, Look], file: str, *,
 
     columns = 2 if max(map(len, names)) <= LONG_NAME else 1
     rows = -(-len(names) // columns)
-    with drawing(WIDTH_INCH, 0.15 + 0.23 * rows) as figure:
+    with drawing(WIDTH_INCH, 0.2 + 0.19 * rows) as figure:
         handles = [
             Line2D(
                 [],
@@ -131,7 +131,7 @@ def legend_panel(names: Sequence[str], styles: Mapping[str, Look], file: str, *,
         ]
         figure.legend(handles=handles, loc="center left", ncols=columns, handlelength=3.4 if lines else 1.2)
         key = "; ".join(f"{styles[name].number} is {name}" for name in names)
-        return panel(figure, file, f"Key to the variants: {key}.", legend=True)
+        return panel(figure, file, f"Key to the variants: {key}.")
 
 
 def number_points(axis: Axes, points: Mapping[str, tuple[float, float]], styles: Mapping[str, Look]) -> None:

@@ -91,15 +91,19 @@ def _table(table: Table) -> str:
 def _cell(cell: Cell, tag: str, *, scope: str = "") -> str:
     attributes = f' scope="{scope}"' if scope else ""
     note = f"<small>{_text(cell.note)}</small>" if cell.note else ""
-    return f"<{tag}{attributes}>{_text(cell.text)}{note}</{tag}>"
+    text = _text(cell.text)
+    if scope:
+        # A browser would break skip_1-4 after its hyphen.
+        text = re.sub(r"[^\s_<>]*-[^\s_<>]*", r'<span class="name">\g<0></span>', text)
+    return f"<{tag}{attributes}>{text}{note}</{tag}>"
 
 
 def _panel(panel: Panel) -> str:
     """Writes a picture into the page."""
     kind = panel.file.rpartition(".")[2]
     content = base64.b64encode(panel.content).decode("ascii")
-    legend = ' class="legend"' if panel.legend else ""
-    return f'<img{legend} alt="{escape(panel.alt)}" src="data:{MEDIA[kind]};base64,{content}">'
+    picture = f'<img alt="{escape(panel.alt)}" src="data:{MEDIA[kind]};base64,{content}">'
+    return f'<div>{picture}<p class="caption">{_text(panel.caption)}</p></div>' if panel.caption else picture
 
 
 def _text(text: str) -> str:

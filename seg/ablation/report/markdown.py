@@ -33,7 +33,11 @@ def _block(block: Block) -> str:
             return f"{_text(block.caption)}\n\n{_table(block)}"
         case Figure():
             # Alternative texts stand in brackets and must not close them.
-            pictures = [f"![{_text(panel.alt)}]({FIGURES}/{panel.file})" for panel in block.panels]
+            pictures = [
+                f"![{_text(panel.alt)}]({FIGURES}/{panel.file})"
+                + (f"\n\n{_text(panel.caption)}\n" if panel.caption else "")
+                for panel in block.panels
+            ]
             return "\n".join(pictures) + f"\n\n{_text(block.caption)}"
         case Code():
             longest = max((len(found) for found in re.findall(r"`+", block.text)), default=0)

@@ -93,6 +93,7 @@ def widths(analysis: Analysis) -> Figure | None:
             said += [f"{known[row].name}: {words} {x:.0f} %" for x, row in points]
         axis.set_yticks(range(len(known)), [one.name.replace("_", " ") for one in known])
         axis.set_ylim(len(known) - 0.5, -0.5)
+        axis.margins(x=0.08)
         axis.set_xlim(left=0)
         axis.set_xlabel("channels, % of the stage's")
         figure.legend(loc="outside upper left", ncols=1, handletextpad=0.2)

@@ -54,7 +54,7 @@ img {
   border-radius: 0.3rem;
 }
 .whole img { max-width: 48rem; }
-img.legend { grid-column: 1 / -1; }
+.name { white-space: nowrap; }
 figcaption { margin-top: 0.4rem; }
 details { border: 1px solid var(--rule); border-radius: 0.3rem; padding: 0.3rem 0.8rem; margin: 0.4rem 0; }
 summary { cursor: pointer; padding: 0.2rem 0; }
@@ -74,13 +74,21 @@ pre {
   body { font-size: 9.5pt; }
   main { max-width: none; padding: 0; }
   nav { display: none; }
+  h1 { font-size: 15pt; }
+  h2 { font-size: 12.5pt; }
+  h3 { font-size: 10.5pt; }
+  .lead { font-size: 11.5pt; }
+  .caption, figcaption { font-size: 8pt; }
   .scroll { overflow: visible; }
   table { font-size: 8pt; }
   thead th, td small, th small { font-size: inherit; }
-  .wide th, .wide td, .wide thead th, .wide td small, .wide th small { font-size: 6.6pt; }
+  .wide th, .wide td, .wide thead th { font-size: 6.4pt; }
+  .wide td small, .wide th small { font-size: 5.9pt; }
+  .wide td small { white-space: nowrap; }
   td small { white-space: normal; }
-  .wide th, .wide td { padding: 0.2rem 0.25rem; }
-  th:first-child, td:first-child { position: static; min-width: 0; }
+  .wide th, .wide td { padding: 0.15rem 0.14rem; }
+  th:first-child, td:first-child { position: static; min-width: 4rem; }
+  .wide th:first-child { min-width: 4.5rem; }
   .grid { grid-template-columns: 1fr 1fr; }
   .whole .grid { grid-template-columns: 1fr; }
   .whole img { max-width: 15cm; }

@@ -90,7 +90,8 @@ def worst_cases(analysis: Analysis, study_dir: Path, runs_dir: Path) -> tuple[tu
             "this report was written."
         )
     panels = tuple(
-        Panel(file=one.file, content=(study_dir / FIGURES / one.file).read_bytes(), alt=one.alt) for one in pictures
+        Panel(file=one.file, content=(study_dir / FIGURES / one.file).read_bytes(), alt=one.alt, caption=one.alt)
+        for one in pictures
     )
     sources = " ".join(dict.fromkeys(one.source for one in pictures))
     return panels, (
