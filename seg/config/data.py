@@ -34,6 +34,8 @@ class DataConfig:
         splits: JSON file of folds; null takes splits_final.json in the root where present, else folds are made.
         folds: Number of folds made where no splits file and no fold column exist, >= 2.
         split_seed: Seed of the folds made, >= 0; beside it, seeds vary training alone.
+        train_cases: Largest number of cases that each fold trains on, >= 1: whole patients in an order that split_seed
+            and the fold give, so that fewer cases are among the more; null takes all.
         patient_pattern: Regular expression whose first group is the patient in a case id; cases of one patient stay
             on one side of a split.
         on_error: Stop on faulty cases, or leave them out and name them.
@@ -51,6 +53,7 @@ class DataConfig:
     splits: str | None = None
     folds: int = 5
     split_seed: int = 0
+    train_cases: int | None = None
     patient_pattern: str | None = None
     on_error: Literal["stop", "skip"] = "stop"
     spacing_mm: tuple[float, float, float] | None = None

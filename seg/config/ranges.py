@@ -15,6 +15,7 @@ RANGES = {
     "fold": ">= 0",
     "data.folds": ">= 2",
     "data.split_seed": ">= 0",
+    "data.train_cases": ">= 1",
     "data.spacing_mm": "> 0",
     "data.ct.std": "> 0",
     "data.workers": ">= 0",

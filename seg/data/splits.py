@@ -6,8 +6,8 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import combinations
+from dataclasses import dataclass, replace
+from itertools import accumulate, combinations
 from pathlib import Path
 
 from seg.data.cases import Case, Dataset
@@ -66,6 +66,48 @@ def make_splits(dataset: Dataset, *, folds: int, seed: int, splits_file: Path | 
     if problems:
         raise DataError(problems)
     return splits
+
+
+def limit_training(splits: Sequence[Split], dataset: Dataset, *, count: int, seed: int) -> tuple[Split, ...]:
+    """Leaves fewer cases on the training side of each fold; the validation side stays as it is.
+
+    Patients are taken whole, in an order that depends on nothing but their names, the fold and the seed, until the next
+    one would be too many. So the cases of a smaller count are among those of a larger one.
+
+    Args:
+        splits: The folds.
+        dataset: The data set, for its patients.
+        count: Largest number of training cases, >= 1.
+        seed: Seed of the order.
+
+    Returns:
+        The folds, with training sides in their own order.
+
+    Raises:
+        DataError: A fold has fewer training cases, or its first patient has more. All folds are named.
+    """
+    patients = {case.id: case.patient or case.id for case in dataset.cases}
+    limited: list[Split] = []
+    problems: list[str] = []
+    for fold, split in enumerate(splits):
+        sizes = Counter(patients[name] for name in split.train)
+        if len(split.train) < count:
+            problems.append(
+                f"fold {fold}: data.train_cases must be at most the {len(split.train)} cases to train on, got {count}; "
+                "lower it or set it to null."
+            )
+        order = sorted(sizes, key=lambda name: hashlib.sha256(f"{seed}/{fold}/train/{name}".encode()).digest())
+        totals = accumulate(sizes[name] for name in order)
+        kept = {name for name, total in zip(order, totals, strict=True) if total <= count}
+        if order and not kept:
+            problems.append(
+                f"fold {fold}: data.train_cases must hold a whole patient, of {sizes[order[0]]} cases, got {count}; "
+                "raise it."
+            )
+        limited.append(replace(split, train=tuple(name for name in split.train if patients[name] in kept)))
+    if problems:
+        raise DataError(problems)
+    return tuple(limited)
 
 
 def check_folds(splits: Sequence[Split], folds: Sequence[int], left_out: Sequence[str] = ()) -> None:

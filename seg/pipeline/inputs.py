@@ -10,7 +10,7 @@ from seg.config import DataConfig, ExperimentConfig
 from seg.data.cases import Dataset
 from seg.data.checks import Problem, check_dataset
 from seg.data.readers import read_dataset
-from seg.data.splits import Split, make_splits
+from seg.data.splits import Split, limit_training, make_splits
 from seg.errors import DataError
 
 LOG = logging.getLogger(__name__)
@@ -48,21 +48,28 @@ def _case_ids(problems: list[Problem]) -> list[str]:
 
 
 def read_splits(config: ExperimentConfig, dataset: Dataset, left_out: list[str]) -> tuple[Split, ...]:
-    """Returns the folds of a data set, without the cases that were left out of it.
+    """Returns the folds of a data set, without the cases that were left out and those beyond the number to train on.
 
     Raises:
-        DataError: The splits file names unknown cases or puts one on two sides.
+        DataError: The splits file names unknown cases or puts one on two sides, or there are fewer cases to train on
+            than asked for.
     """
-    splits_file = Path(config.data.splits) if config.data.splits else None
-    whole = read_dataset(Path(config.data.root), layout=config.data.layout, patient_pattern=config.data.patient_pattern)
-    splits = make_splits(whole, folds=config.data.folds, seed=config.data.split_seed, splits_file=splits_file)
-    if not left_out:
-        return splits
+    data = config.data
+    splits_file = Path(data.splits) if data.splits else None
+    whole = read_dataset(Path(data.root), layout=data.layout, patient_pattern=data.patient_pattern)
+    splits = make_splits(whole, folds=data.folds, seed=data.split_seed, splits_file=splits_file)
     gone = set(left_out)
-    return tuple(
+    splits = tuple(
         Split(
             train=tuple(case for case in split.train if case not in gone),
             validation=tuple(case for case in split.validation if case not in gone),
         )
         for split in splits
     )
+    if data.train_cases is None:
+        return splits
+    limited = limit_training(splits, whole, count=data.train_cases, seed=data.split_seed)
+    for fold, split in enumerate(limited):
+        if len(split.train) < data.train_cases:
+            LOG.info("fold %d: %d training cases, as the next patient has too many", fold, len(split.train))
+    return limited

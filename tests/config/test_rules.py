@@ -73,6 +73,7 @@ def test_every_number_has_a_range() -> None:
             (0, 1, 0),
             "augmentation.spatial.scale_axes must name each axis once, got [0, 1, 0].",
         ),
+        ("data.train_cases", 0, "data.train_cases must be >= 1, got 0."),
         ("patches.batch", 0, "patches.batch must be >= 1, got 0."),
         ("optimizer.learning_rate", float("nan"), "optimizer.learning_rate must be > 0, got nan."),
         ("optimizer.clip_norm", float("inf"), "optimizer.clip_norm must be > 0, got inf."),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from seg.config import DataConfig, ExperimentConfig
 from seg.data.cases import Case, Dataset
 from seg.pipeline.inputs import read_splits
@@ -40,3 +42,33 @@ def test_the_seed_of_training_leaves_the_folds_alone(tmp_path: Path) -> None:
     )
     assert first == second
     assert first != other
+
+
+def test_fewer_training_cases_are_chosen_among_those_that_can_be_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    dataset = manifest(tmp_path, 20)
+    data = DataConfig(root=str(tmp_path), train_cases=6)
+    whole = read_splits(ExperimentConfig(data=DataConfig(root=str(tmp_path))), dataset, [])
+    chosen = read_splits(ExperimentConfig(data=data), dataset, [])
+    gone = chosen[0].train[0]
+    with caplog.at_level("INFO", "seg"):
+        without = read_splits(ExperimentConfig(data=data), dataset, [gone])
+    assert [len(split.train) for split in without] == [6] * 5
+    assert set(chosen[0].train) - set(without[0].train) == {gone}
+    assert [split.validation for split in chosen] == [split.validation for split in whole]
+    assert caplog.messages == []
+
+
+def test_a_training_side_that_whole_patients_do_not_fill_is_announced(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    dataset = manifest(tmp_path, 20)
+    data = DataConfig(root=str(tmp_path), train_cases=5, patient_pattern=r"c(\d)", folds=2)
+    with caplog.at_level("INFO", "seg"):
+        splits = read_splits(ExperimentConfig(data=data), dataset, [])
+    short = [fold for fold, split in enumerate(splits) if len(split.train) < 5]
+    assert short
+    assert caplog.messages == [
+        f"fold {fold}: {len(splits[fold].train)} training cases, as the next patient has too many" for fold in short
+    ]
