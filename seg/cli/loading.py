@@ -14,17 +14,15 @@ from seg.config import SCHEMA_VERSION, ExperimentConfig
 from seg.config.rules import problems
 from seg.errors import ConfigError
 
-NO_OVERRIDES: Mapping[str, object] = {}
 
-
-def load_config(files: Sequence[Path], overrides: Mapping[str, object] = NO_OVERRIDES) -> ExperimentConfig:
+def load_config(files: Sequence[Path], *overrides: Mapping[str, object]) -> ExperimentConfig:
     """Reads a configuration.
 
     Args:
         files: YAML files; a later one overlays the earlier ones field by field. Null in the place of an optional
             section takes the section away, a mapping brings it (back) with its defaults.
-        overrides: Values by dotted path, applied in order after the files. Texts are read as if typed on a command
-            line, so both ``"[1, 2]"`` and ``(1, 2)`` are lists.
+        overrides: Values by dotted path, applied in order after the files, one mapping after the other. Texts are
+            read as if typed on a command line, so both ``"[1, 2]"`` and ``(1, 2)`` are lists.
 
     Returns:
         The configuration; fields that nobody gives have their defaults.
@@ -36,8 +34,9 @@ def load_config(files: Sequence[Path], overrides: Mapping[str, object] = NO_OVER
     reader = _Reader()
     for file in files:
         reader.read(file)
-    for path, value in overrides.items():
-        reader.override(path, value)
+    for layer in overrides:
+        for path, value in layer.items():
+            reader.override(path, value)
     return reader.finish()
 
 
@@ -95,7 +94,7 @@ class _Reader:
     def finish(self) -> ExperimentConfig:
         """Builds the configuration and applies the rules."""
         config: ExperimentConfig = self._build(experiment())
-        judged = [problem for problem in problems(config) if not any(_names(problem, path) for path in self.unread)]
+        judged = [problem for problem in problems(config) if not any(names(problem, path) for path in self.unread)]
         if self.problems or judged:
             raise ConfigError(self.problems + judged)
         return config
@@ -170,6 +169,6 @@ class _Reader:
                 yield member
 
 
-def _names(problem: str, path: str) -> bool:
+def names(problem: str, path: str) -> bool:
     """Whether a sentence names a path or a field within it."""
     return re.search(rf"(?<![\w.]){re.escape(path)}(?!\w)", problem) is not None

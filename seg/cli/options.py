@@ -61,17 +61,17 @@ def _help(member: Node) -> str:
 
 
 def _metavar_of(member: Node) -> str:
-    return _metavar(member.type) if isinstance(member, Leaf) else "null|{FIELD: VALUE, ...}"
+    return metavar(member.type) if isinstance(member, Leaf) else "null|{FIELD: VALUE, ...}"
 
 
-def _metavar(hint: Any) -> str:
+def metavar(hint: Any) -> str:
     """The form of a value, as in ``[INT,INT,INT]|null``."""
     if hint in METAVARS:
         return METAVARS[hint]
     if len(members_of(hint)) > 1:
-        return "|".join(map(_metavar, members_of(hint)))
+        return "|".join(map(metavar, members_of(hint)))
     arguments = typing.get_args(hint)
     if typing.get_origin(hint) is Literal:
         return "|".join(map(str, arguments))
-    items = ["..." if item is Ellipsis else _metavar(item) for item in arguments]
+    items = ["..." if item is Ellipsis else metavar(item) for item in arguments]
     return f"[{','.join(items)}]"

@@ -59,13 +59,31 @@ Node = Leaf | Section
 @functools.cache
 def experiment() -> Section:
     """The tree of an experiment."""
-    return _section(ExperimentConfig, path="", optional=False, doc="")
+    return section_of(ExperimentConfig)
 
 
 @functools.cache
 def nodes() -> dict[str, Node]:
     """All fields of an experiment by dotted path, each section before its fields."""
     return {node.path: node for node in _walk(experiment()) if node.path}
+
+
+def section_of(cls: type, *, path: str = "", optional: bool = False, doc: str = "") -> Section:
+    """Reads the tree of a dataclass off its fields and docstring."""
+    hints = typing.get_type_hints(cls)
+    docs = _attribute_docs(cls)
+    members: dict[str, Node] = {}
+    for field in dataclasses.fields(cls):
+        inner = f"{path}.{field.name}" if path else field.name
+        hint, explanation = hints[field.name], docs.get(field.name, "")
+        nested = [member for member in members_of(hint) if dataclasses.is_dataclass(member)]
+        if nested:
+            members[field.name] = section_of(
+                typing.cast(type, nested[0]), path=inner, optional=hint is not nested[0], doc=explanation
+            )
+        else:
+            members[field.name] = Leaf(path=inner, type=hint, default=field.default, doc=explanation)
+    return Section(path=path, type=cls, optional=optional, doc=doc, members=members)
 
 
 def ancestors(path: str) -> list[Section]:
@@ -98,23 +116,6 @@ def in_words(hint: Any, *, plural: bool = False) -> str:
         return ("values of " if plural else "one of ") + ", ".join(map(str, arguments))
     count = "" if arguments[-1] is Ellipsis else f"{len(arguments)} "
     return f"{'lists' if plural else 'a list'} of {count}{in_words(arguments[0], plural=True)}"
-
-
-def _section(cls: type, *, path: str, optional: bool, doc: str) -> Section:
-    hints = typing.get_type_hints(cls)
-    docs = _attribute_docs(cls)
-    members: dict[str, Node] = {}
-    for field in dataclasses.fields(cls):
-        inner = f"{path}.{field.name}" if path else field.name
-        hint, explanation = hints[field.name], docs.get(field.name, "")
-        nested = [member for member in members_of(hint) if dataclasses.is_dataclass(member)]
-        if nested:
-            members[field.name] = _section(
-                typing.cast(type, nested[0]), path=inner, optional=hint is not nested[0], doc=explanation
-            )
-        else:
-            members[field.name] = Leaf(path=inner, type=hint, default=field.default, doc=explanation)
-    return Section(path=path, type=cls, optional=optional, doc=doc, members=members)
 
 
 def _walk(section: Section) -> Iterator[Node]:

@@ -1,0 +1,125 @@
+"""The command line of ``scripts/ablate.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from seg.cli.options import metavar
+from seg.cli.parser import Parser
+from seg.cli.schema import REQUIRED
+from seg.cli.study_loading import COMMON, study_leaves
+from seg.cli.values import as_yaml
+from seg.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblateArguments:
+    """What ``scripts/ablate.py`` is asked to do.
+
+    Attributes:
+        study_path: YAML file of the study.
+        overrides: Values by dotted path of the study's fields, after ``set.`` of the experiment's, as typed.
+        ablation_dir: Study directory; None is runs/ablation/NAME.
+        runs_dir: Folder of the run directories; None is runs/ in the study directory.
+        dry_run: Whether to print the trials and run none.
+        only: Names of the variants to run; empty runs all.
+    """
+
+    study_path: Path
+    overrides: Mapping[str, str]
+    ablation_dir: Path | None
+    runs_dir: Path | None
+    dry_run: bool
+    only: tuple[str, ...]
+
+
+def parse_ablate(argv: Sequence[str] | None = None) -> AblateArguments:
+    """Reads the command line of ``scripts/ablate.py``; the study's file itself is read by ``plan_study``.
+
+    Args:
+        argv: Arguments; None takes the process's own.
+
+    Raises:
+        ConfigError: Arguments cannot be used; all problems together.
+    """
+    parser = Parser(
+        "ablate.py --config STUDY [--ablation_dir DIR] [--runs DIR] [--dry_run] [--only NAME ...] [--data.root DIR] "
+        "[--set PATH=VALUE ...] [--launch.field VALUE ...]",
+        "Run an ablation study: train every variant on every fold with every seed, measure their speed, and write a "
+        "report. Started again, it goes on where it stopped.",
+    )
+    parser.set_defaults(overrides=[])
+    parser.add_argument("--config", type=Path, metavar="STUDY", help="YAML file of the study")
+    parser.add_argument(
+        "--ablation_dir", type=Path, metavar="DIR", help="study directory (default: runs/ablation/NAME of the study)"
+    )
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        metavar="DIR",
+        help="folder of the run directories, which hold weights (default: runs/ in the study directory)",
+    )
+    parser.add_argument(
+        "--dry_run", action="store_true", help="print every trial with parameters, GMAC and predicted time; run none"
+    )
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="NAME", help="run this variant alone; repeat it for more"
+    )
+    _add(parser, "--data.root", f"{COMMON}data.root", "DIR", "folder of the data set (default: that of the study)")
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        type=_assignment,
+        metavar="PATH=VALUE",
+        help="change a field of the experiment for all variants, as in --set training.steps=700; repeat it for more",
+    )
+    for path, leaf in study_leaves().items():
+        default = "" if leaf.default is REQUIRED else f", by default {as_yaml(leaf.default)}"
+        _add(parser, f"--{path}", path, metavar(leaf.type), f"{leaf.doc} (default: that of the study{default})")
+    options, found = parser.parse(argv, fields=["data.root", "set", *study_leaves()])
+    if options.config is None:
+        found.append(
+            "--config must name the YAML file of a study, got none; an example is --config "
+            "configs/ablation/phantom.yaml."
+        )
+    overrides: dict[str, str] = {}
+    for path, text in options.overrides:
+        if path == COMMON:
+            found.append(f"--set must have the form PATH=VALUE, as in --set training.steps=700, got {text!r}.")
+        overrides.pop(path, None)  # what is said last is also applied last
+        overrides[path] = text
+    if found:
+        raise ConfigError(found)
+    return AblateArguments(
+        study_path=options.config,
+        overrides=overrides,
+        ablation_dir=options.ablation_dir,
+        runs_dir=options.runs,
+        dry_run=options.dry_run,
+        only=tuple(dict.fromkeys(options.only)),
+    )
+
+
+def _add(parser: Parser, option: str, path: str, form: str, text: str) -> None:
+    parser.add_argument(
+        option,
+        dest="overrides",
+        action="append",
+        type=partial(_pair, path),
+        metavar=form,
+        help=text.replace("%", "%%"),
+    )
+
+
+def _pair(path: str, text: str) -> tuple[str, str]:
+    return path, text
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    """Splits PATH=VALUE; the path is empty where there is no such form."""
+    path, sign, value = text.partition("=")
+    return (COMMON + path, value) if sign and path else (COMMON, text)
