@@ -76,12 +76,12 @@ def data_digest(config: ExperimentConfig) -> str:
         RunError: It has no such fold.
     """
     data = config.data
-    split = _splits(data.root, data.layout, data.patient_pattern, data.splits, data.folds, data.split_seed)
-    if config.fold >= len(split):
+    splits = _splits(data)
+    if config.fold >= len(splits):
         raise RunError(
-            f"{data.root}: folds of a study must be in 0 ... {len(split) - 1}, got {config.fold}; choose among these."
+            f"{data.root}: folds of a study must be in 0 ... {len(splits) - 1}, got {config.fold}; choose among these."
         )
-    return _digest(_files(data.root, data.layout, data.patient_pattern) | split[config.fold])
+    return _digest(_files(data.root, data.layout, data.patient_pattern) | splits[config.fold])
 
 
 def case_digests(config: ExperimentConfig) -> Mapping[str, str]:
@@ -116,14 +116,13 @@ def _files(root: str, layout: Any, patient_pattern: str | None) -> dict[str, Any
 
 
 @lru_cache(maxsize=64)
-def _splits(
-    root: str, layout: Any, patient_pattern: str | None, file: str | None, folds: int, seed: int
-) -> list[dict[str, Any]]:
+def _splits(data: DataConfig) -> list[dict[str, Any]]:
     from seg.data.readers import read_dataset
-    from seg.data.splits import make_splits
+    from seg.pipeline.inputs import read_splits
 
-    dataset = read_dataset(Path(root), layout=layout, patient_pattern=patient_pattern)
-    splits = make_splits(dataset, folds=folds, seed=seed, splits_file=Path(file) if file else None)
+    config = ExperimentConfig(data=data)
+    dataset = read_dataset(Path(data.root), layout=data.layout, patient_pattern=data.patient_pattern)
+    splits = read_splits(config, dataset, [])
     return [{"train": split.train, "validation": split.validation} for split in splits]
 
 

@@ -99,6 +99,7 @@ def test_the_sides_of_the_fold_belong_to_the_data(config: ExperimentConfig, root
     before = data_digest(config)
     assert data_digest(replace(config, fold=1)) != before
     assert data_digest(changed(config, "data", split_seed=5)) != before
+    assert data_digest(changed(config, "data", train_cases=1)) != before
     ids = [f"case_{index}" for index in range(4)]
     splits = root.parent / "few.json"
     splits.write_text(json.dumps([{"train": ids[:1], "val": ids[1:]}]))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,32 +22,9 @@ from seg.config import ExperimentConfig
 from seg.errors import RunError
 from seg.evaluation import read_cases
 from seg.pipeline import train
+from tests.ablation.trials import FakeTrial
 
 OTHER = "0" * 64
-
-
-@dataclass(frozen=True)
-class Variant:
-    name: str = "baseline"
-    changes: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class FakeTrial:
-    config: ExperimentConfig
-    variant: Variant = Variant()
-
-    @property
-    def fold(self) -> int:
-        return self.config.fold
-
-    @property
-    def seed(self) -> int:
-        return self.config.seed
-
-    @property
-    def id(self) -> str:
-        return f"{self.variant.name}.fold_{self.fold}.seed_{self.seed}"
 
 
 def places_in(folder: Path, **values: Any) -> Places:

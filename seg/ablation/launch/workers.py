@@ -93,7 +93,7 @@ class _Worker:
     def submit(self, task: Task) -> Future[str | None]:
         try:
             return self._executor.submit(Guarded(task.call))
-        except BrokenProcessPool:  # died while it had nothing to do
+        except BrokenProcessPool:  # died with its last task, or since
             self.renew()
             return self._executor.submit(Guarded(task.call))
 
