@@ -1,0 +1,192 @@
+"""The grid of a study: from its file to variants and trials."""
+
+from __future__ import annotations
+
+import difflib
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from seg.ablation.pairing import pairing_problems
+from seg.ablation.variants import Builder, designed
+from seg.cli import read_study_config
+from seg.config import ExperimentConfig, StudyConfig
+from seg.errors import ConfigError
+
+NO_OVERRIDES: Mapping[str, object] = {}
+OF_A_MACHINE = ("launch.", "set.data.root", "set.data.cache_dir", "set.data.workers")
+"""Overrides that say where and how a study runs, not what it is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One point of the grid.
+
+    Attributes:
+        name: Its name.
+        changes: Values by dotted path that were set on top of the baseline; none for the baseline itself.
+        config: Its experiment, of the study's name; fold and seed have no meaning.
+    """
+
+    name: str
+    changes: Mapping[str, Any]
+    config: ExperimentConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One training: a variant on a fold with a seed.
+
+    Attributes:
+        variant: The variant.
+        fold: Fold that is held out.
+        seed: Seed of weights, data order and augmentation.
+    """
+
+    variant: Variant
+    fold: int
+    seed: int
+
+    @property
+    def id(self) -> str:
+        """Name of the trial, unique in its study."""
+        return f"{self.variant.name}.fold_{self.fold}.seed_{self.seed}"
+
+    @property
+    def config(self) -> ExperimentConfig:
+        """The experiment of this trial; without a progress bar, which would tear the study's own table."""
+        config = self.variant.config
+        return replace(config, fold=self.fold, seed=self.seed, training=replace(config.training, progress=False))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A study, ready to run.
+
+    Attributes:
+        config: What its file says, with overrides.
+        command: Command that repeats it, without what is of one machine.
+        variants: All variants, the baseline first, then in the order of the file.
+        trials: Trials to run: all variants with the first seed on the first fold, then on the next fold, then with the
+            next seed, so that a study that is cut short is whole for fewer seeds.
+    """
+
+    config: StudyConfig
+    command: str
+    variants: tuple[Variant, ...]
+    trials: tuple[Trial, ...]
+
+    @property
+    def baseline(self) -> Variant:
+        """The variant to which all others are compared."""
+        return self.variants[0]
+
+    @property
+    def planned(self) -> tuple[Trial, ...]:
+        """All trials of the grid, also where :func:`choose_variants` left some out."""
+        return trials_of(self.config, self.variants)
+
+
+def plan_study(path: Path, overrides: Mapping[str, object] = NO_OVERRIDES) -> Study:
+    """Reads a study's file and makes its variants and trials; reads no data.
+
+    Every variant is the base experiment, changed by the study's ``set``, then by the baseline's, then by its own; for
+    each the rules of an experiment hold. All share cases, folds, seeds, order, augmentation and steps.
+
+    Args:
+        path: YAML file of a study.
+        overrides: Values by dotted path of the study's fields, and of the experiment's after ``set.``.
+
+    Raises:
+        ConfigError: The file cannot be read, a field is unknown or breaks a rule, a variant breaks a rule of
+            experiments or of pairing, or two are alike. Holds all problems.
+    """
+    config, problems = read_study_config(path, overrides)
+    if config is None:
+        raise ConfigError(problems)
+    builder = Builder(base=path.parent / config.base, name=config.name, common=config.set, problems=problems)
+    baseline_config = builder.build("baseline", config.baseline.set)
+    variants = [Variant(name=config.baseline.name, changes={}, config=baseline_config)] if baseline_config else []
+    for point in designed(config, builder):
+        experiment = builder.build(point.where, config.baseline.set, point.changes)
+        if experiment is None or baseline_config is None:
+            continue
+        if experiment == baseline_config and point.generated:
+            continue  # a grid that goes through the baseline meets it again
+        problems += pairing_problems(point.where, experiment, baseline_config)
+        problems += _twins(point.where, point.name, experiment, variants)
+        variants.append(Variant(name=point.name, changes=point.changes, config=experiment))
+    if baseline_config is not None and baseline_config.training.early_stop is not None:
+        problems.append(
+            f"training.early_stop must be null in a study, got {baseline_config.training.early_stop}: variants would "
+            "differ in their steps; set it to null under set."
+        )
+    if problems:
+        raise ConfigError(problems)
+    return Study(
+        config=config,
+        command=_command(path, overrides),
+        variants=tuple(variants),
+        trials=trials_of(config, variants),
+    )
+
+
+def choose_variants(study: Study, names: Sequence[str]) -> Study:
+    """Leaves the trials of some variants alone; the grid stays whole, for the records and the report.
+
+    Args:
+        study: The study.
+        names: Names of the variants to run; empty leaves all.
+
+    Raises:
+        ConfigError: The study has no variant of a name.
+    """
+    known = [variant.name for variant in study.variants]
+    problems = []
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            remedy = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}."
+            problems.append(f"--only must name a variant of the study, got {name}; {remedy}")
+    if problems:
+        raise ConfigError(problems)
+    chosen = set(names or known)
+    return replace(study, trials=tuple(trial for trial in study.trials if trial.variant.name in chosen))
+
+
+def trials_of(config: StudyConfig, variants: Sequence[Variant]) -> tuple[Trial, ...]:
+    """Returns every variant on every fold with every seed, seeds outermost."""
+    return tuple(
+        Trial(variant=variant, fold=fold, seed=seed)
+        for seed in config.seeds
+        for fold in config.folds
+        for variant in variants
+    )
+
+
+def _twins(where: str, name: str, config: ExperimentConfig, variants: Sequence[Variant]) -> list[str]:
+    problems = []
+    for variant in variants:
+        if variant.config == config:
+            problems.append(f"{where}: must differ from {variant.name}, got an equal configuration; remove one.")
+        elif variant.name == name:
+            problems.append(f"{where}: must have a name of its own, got {name!r} again; rename one of the two.")
+    return problems
+
+
+def _command(path: Path, overrides: Mapping[str, object]) -> str:
+    try:
+        path = path.resolve().relative_to(Path.cwd())
+    except ValueError:
+        path = Path(path.name)
+    words = ["python", "scripts/ablate.py", "--config", path.as_posix()]
+    for field, value in overrides.items():
+        if field.startswith(OF_A_MACHINE):
+            continue
+        if field.startswith("set."):
+            words += ["--set", f"{field.removeprefix('set.')}={value}"]
+        else:
+            words += [f"--{field}", str(value)]
+    return shlex.join(words)
