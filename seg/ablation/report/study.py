@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,10 +82,12 @@ class DeviceSpeed:
     Attributes:
         about: What the record says of the device, without its variants.
         variants: Record of each measured variant by name.
+        number: Which of the devices of its kind and threads it is, from 1.
     """
 
     about: Mapping[str, Any]
     variants: Mapping[str, Mapping[str, Any]]
+    number: int = 1
 
     @property
     def label(self) -> str:
@@ -98,10 +101,12 @@ class DeviceSpeed:
 
     @property
     def slug(self) -> str:
-        """Names the device in files: its kind, with the number of threads for a processor."""
-        kind = str(self.about["kind"])
+        """Names the device in files: its kind, with the threads of a processor, and a number where there are several."""
+        name = str(self.about["kind"])
         threads = self.about.get("threads")
-        return f"{kind}{threads}" if kind == "cpu" and threads else kind
+        if name == "cpu" and threads:
+            name += str(threads)
+        return name if self.number == 1 else f"{name}_{self.number}"
 
     def spread(self, variant: str, key: str) -> tuple[float, float, float] | None:
         """Gives median, lower and upper quartile of a measure; None where it was not measured."""
@@ -177,7 +182,12 @@ def read_speed(folder: Path) -> tuple[DeviceSpeed, ...]:
                         device.spread(name, key)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise damaged(path, "the speed of a study", error) from error
-    return tuple(sorted(devices, key=lambda device: device.about["kind"] != "cuda"))
+    counts = Counter[str]()
+    numbered = []
+    for device in sorted(devices, key=lambda device: device.about["kind"] != "cuda"):
+        counts[device.slug] += 1
+        numbered.append(replace(device, number=counts[device.slug]))
+    return tuple(numbered)
 
 
 def read_record_file(path: Path, what: str, remedy: str) -> dict[str, Any]:

@@ -160,4 +160,11 @@ def limits(analysis: Analysis) -> list[str]:
     said = [f"{one.variant}: {note}." for one in analysis.comparisons.values() for note in one.notes]
     if analysis.records.others:
         said.append(f"Records of trials that the study does not name are left out: {listed(analysis.records.others)}.")
+    codes = {
+        trial.record.fingerprint.code for trial in analysis.records.trials.values() if trial.record.status == "finished"
+    }
+    if len(codes) > 1:
+        said.append(
+            f"Trials were trained by {len(codes)} versions of the code; the list of trials says which by which."
+        )
     return said

@@ -127,3 +127,17 @@ def test_a_step_that_was_logged_twice_counts_as_logged_last(tmp_path: Path) -> N
     curve = read_records(tmp_path).trials["skip_1-4.fold_0.seed_1"].curve
     assert curve is not None
     assert (list(curve.steps), list(curve.dice)) == ([100.0, 200.0], [0.5, 0.7])
+
+
+def test_trials_of_different_code_are_announced(tmp_path: Path) -> None:
+    make_study(tmp_path)
+    change(tmp_path / TRIAL / "trial.json", lambda content: content["fingerprint"].update(code="unknown"))
+    assert limits(analyse(read_records(tmp_path))) == [
+        "Trials were trained by 2 versions of the code; the list of trials says which by which."
+    ]
+
+
+def test_several_devices_of_a_kind_have_files_of_their_own(tmp_path: Path) -> None:
+    make_study(tmp_path)
+    change(tmp_path / "speed.json", lambda content: content["devices"].extend(content["devices"]))
+    assert [device.slug for device in read_records(tmp_path).speed] == ["cuda", "cuda_2", "cpu2", "cpu2_2"]
