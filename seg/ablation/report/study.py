@@ -101,7 +101,7 @@ class DeviceSpeed:
 
     @property
     def slug(self) -> str:
-        """Names the device in files: its kind, with the threads of a processor, and a number where there are several."""
+        """Names the device in files: its kind, a processor with its threads, and a number where there are several."""
         name = str(self.about["kind"])
         threads = self.about.get("threads")
         if name == "cpu" and threads:
