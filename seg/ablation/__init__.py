@@ -1,1 +1,47 @@
-"""The ablation: a grid of variants, its trials, what they preserve, statistics and report; import from its parts."""
+"""The ablation: a grid of variants, its trials, what they preserve, statistics and report."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from seg.ablation.grid import Study, Trial, Variant, choose_variants, plan_study
+    from seg.ablation.preview import preview_study
+    from seg.ablation.report import write_report
+    from seg.ablation.study import run_study
+    from seg.ablation.study_file import write_study_file
+    from seg.ablation.trial import run_trial
+
+__all__ = [
+    "Study",
+    "Trial",
+    "Variant",
+    "choose_variants",
+    "plan_study",
+    "preview_study",
+    "run_study",
+    "run_trial",
+    "write_report",
+    "write_study_file",
+]
+
+_HOMES = {
+    "Study": "grid",
+    "Trial": "grid",
+    "Variant": "grid",
+    "choose_variants": "grid",
+    "plan_study": "grid",
+    "preview_study": "preview",
+    "run_study": "study",
+    "run_trial": "trial",
+    "write_report": "report",
+    "write_study_file": "study_file",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports what is asked for when it is asked for: a study is planned and reported without torch."""
+    if name in _HOMES:
+        return getattr(import_module(f"seg.ablation.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,108 @@
+"""``study.json``: what a study is, for its report and for whoever repeats it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from seg.ablation.grid import Study, Variant
+from seg.data.cases import Dataset
+from seg.data.readers import read_dataset
+from seg.files import write_json
+
+if TYPE_CHECKING:
+    from seg.networks.complexity import Complexity
+
+STUDY_FILE = "study.json"
+STUDY_FILE_VERSION = 1
+
+
+def write_study_file(study: Study, study_dir: Path) -> Path:
+    """Writes ``study.json``: variants with their size and work, and all trials of the grid, also those left out now.
+
+    Args:
+        study: The study.
+        study_dir: Study directory, made where absent.
+
+    Raises:
+        DataError: The data set cannot be read: its channels and classes belong to the size of a network.
+        RunError: The file cannot be written.
+    """
+    path = study_dir / STUDY_FILE
+    write_json(path, describe_study(study, read_study_data(study)))
+    return path
+
+
+def read_study_data(study: Study) -> Dataset:
+    """Reads what the data set of a study says of itself; its volumes stay on disk.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    data = study.baseline.config.data
+    return read_dataset(Path(data.root), layout=data.layout, patient_pattern=data.patient_pattern)
+
+
+def count_costs(study: Study, dataset: Dataset) -> Mapping[str, Complexity]:
+    """Counts parameters and multiply-accumulates of each variant, for one image of the patch size, by name."""
+    from seg.networks.complexity import complexity
+    from seg.weights import network_arguments
+
+    return {
+        variant.name: complexity(
+            len(dataset.channel_names),
+            len(dataset.class_names),
+            shape=variant.config.patches.size,
+            **network_arguments(variant.config.network),
+        )
+        for variant in study.variants
+    }
+
+
+def describe_study(study: Study, dataset: Dataset) -> dict[str, Any]:
+    """Returns the content of ``study.json``."""
+    shared = study.baseline.config
+    costs = count_costs(study, dataset)
+    return {
+        "schema_version": STUDY_FILE_VERSION,
+        "name": study.config.name,
+        "command": study.command,
+        "base": study.config.base,
+        "set": dict(study.config.set),
+        "margin": study.config.margin,
+        "confidence": study.config.confidence,
+        "folds": list(study.config.folds),
+        "seeds": list(study.config.seeds),
+        "baseline": study.baseline.name,
+        "baseline_set": dict(study.config.baseline.set),
+        "variants": [_variant(variant, costs[variant.name]) for variant in study.variants],
+        "trials": [trial.id for trial in study.planned],
+        "training": {
+            "steps": shared.training.steps,
+            "batch": shared.patches.batch,
+            "accumulate": shared.training.accumulate,
+            "patch_size": list(shared.patches.size),
+            "validate_every": shared.training.validate_every,
+            "train_cases": shared.data.train_cases,
+        },
+        "data": {
+            "name": dataset.name,
+            "licence": dataset.licence,
+            "attribution": dataset.attribution,
+            "num_cases": len(dataset.cases),
+            "class_names": list(dataset.class_names),
+            "nsd_tolerance_mm": shared.evaluation.nsd_tolerance_mm,
+        },
+    }
+
+
+def _variant(variant: Variant, cost: Complexity) -> dict[str, Any]:
+    return {
+        "name": variant.name,
+        "changes": dict(variant.changes),
+        "parameters": cost.parameters,
+        "macs": cost.macs,
+        "stages": [asdict(stage) for stage in cost.stages],
+    }
