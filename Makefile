@@ -7,13 +7,15 @@ VENV = .venv
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 RUN_DIR = runs/phantom
+ABLATION_DIR = runs/ablation/phantom
 PYTEST_ARGS = -n 2 $(if $(DATA_ROOT),--data-root=$(DATA_ROOT))
 
-.PHONY: help setup train test lint format clean
+.PHONY: help setup train ablation test lint format clean
 .DEFAULT_GOAL = help
 
 help:
 	@echo 'make train    train on the embedded data set, evaluate, print scores and a picture'
+	@echo 'make ablation run a small ablation on the embedded data set and write its report'
 	@echo 'make test     lint, types and tests; DATA_ROOT=DIR adds the tests on real data'
 	@echo 'make lint     lint and types alone'
 	@echo 'make format   format the code'
@@ -33,6 +35,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 train: $(INSTALLED)
 	$(BIN)/python scripts/fetch.py phantom --root data
 	$(BIN)/python scripts/train.py --config configs/phantom.yaml --run_dir $(RUN_DIR) --resume
+
+# Killed and started again, it goes on where it stopped.
+ablation: $(INSTALLED)
+	$(BIN)/python scripts/fetch.py phantom --root data
+	$(BIN)/python scripts/ablate.py --config configs/ablation/phantom.yaml --ablation_dir $(ABLATION_DIR)
 
 test: lint
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

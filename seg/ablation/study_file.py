@@ -70,7 +70,7 @@ def describe_study(study: Study, dataset: Dataset) -> dict[str, Any]:
         "name": study.config.name,
         "command": study.command,
         "base": study.config.base,
-        "set": dict(study.config.set),
+        "set": {path: _published(path, value) for path, value in study.config.set.items()},
         "margin": study.config.margin,
         "confidence": study.config.confidence,
         "folds": list(study.config.folds),
@@ -96,6 +96,11 @@ def describe_study(study: Study, dataset: Dataset) -> dict[str, Any]:
             "nsd_tolerance_mm": shared.evaluation.nsd_tolerance_mm,
         },
     }
+
+
+def _published(path: str, value: Any) -> Any:
+    """Leaves folders of this machine out of a file that may be shown to others."""
+    return Path(value).name if path in ("data.root", "data.cache_dir", "data.splits") and value else value
 
 
 def _variant(variant: Variant, cost: Complexity) -> dict[str, Any]:

@@ -32,9 +32,9 @@ def keeps_position(block: nn.Module, channels: int) -> bool | None:
         return None
     exact = copy.deepcopy(block).cpu().double().requires_grad_(False)
     x = NOISE * torch.randn((channels, *CROP), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    middle = tuple(n // 2 for n in CROP)
-    derive = torch.func.jacrev(lambda crop: exact(crop[None])[(0, slice(None), *middle)])
+    i, j, k = (n // 2 for n in CROP)
+    derive = torch.func.jacrev(lambda crop: exact(crop[None])[0, :, i, j, k])
     jacobian = torch.stack([derive(x), derive(-x)])
-    own = jacobian[(..., *middle)].clone()
-    jacobian[(..., *middle)] = 0
+    own = jacobian[..., i, j, k].clone()
+    jacobian[..., i, j, k] = 0
     return bool((jacobian == 0).all() and own.any())

@@ -2,6 +2,9 @@
 
 import itertools
 import json
+import logging
+import runpy
+import sys
 
 import pytest
 import yaml
@@ -130,3 +133,24 @@ def test_records_that_cannot_be_read(tmp_path):
     assert str(error.value) == (
         f"{path}: schema version must be at most 1, got 2; it was written by a newer release, update seg."
     )
+
+
+def call(monkeypatch, capsys, *argv):
+    monkeypatch.setattr(logging.getLogger("seg"), "handlers", [])
+    monkeypatch.setattr(sys, "argv", ["preservation", *map(str, argv)])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("seg.ablation.preservation", run_name="__main__")
+    said = capsys.readouterr()
+    return ended.value.code, said.out, said.err
+
+
+def test_on_the_command_line(tmp_path, monkeypatch, capsys):
+    path, output = tmp_path / "preservation.json", tmp_path / "spectrum.yaml"
+    path.write_text(json.dumps(record()))
+    code, out, _ = call(monkeypatch, capsys, "--record", path, "--output", output)
+    assert code == 0
+    assert out == f"channels [4, 6]: skip [2, 5], decoder [6, 1]\npoint: {output}\n"
+    assert yaml.safe_load(output.read_text())[0]["name"] == "spectrum"
+    code, out, err = call(monkeypatch, capsys, "--record", path, "--output", output, "--threshold", "2")
+    assert (code, out) == (2, "")
+    assert err == "error: threshold must be in (0, 1], got 2.0; it is a share of variance.\n"

@@ -1,0 +1,98 @@
+"""study.json: what the report finds in it, against networks that are built."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from seg.ablation.grid import Study, choose_variants, plan_study
+from seg.ablation.report.study import read_study
+from seg.ablation.study_file import write_study_file
+from seg.errors import DataError
+from seg.weights import network_from_config
+
+BASE = """
+patches: {size: [16, 16, 8]}
+network:
+  channels: [4, 8]
+  strides: [[1, 1, 1], [2, 2, 2]]
+  kernel_sizes: [[3, 3, 3], [3, 3, 3]]
+training: {steps: 20, validate_every: 10}
+optimizer: {warmup_steps: 0}
+"""
+MANIFEST = {
+    "name": "boxes",
+    "licence": "CC0",
+    "labels": {"background": 0, "box": 1, "ball": 2},
+    "channel_names": ["x", "y"],
+    "cases": [{"id": f"c{n}", "image": f"c{n}.nii", "label": f"l{n}.nii"} for n in range(7)],
+}
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    """A study of three variants on a manifest without files."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "manifest.json").write_text(json.dumps(MANIFEST))
+    (tmp_path / "base.yaml").write_text(BASE)
+    fields = {
+        "name": "widths",
+        "base": "base.yaml",
+        "set": {"data.root": str(tmp_path / "data")},
+        "design": "sweep",
+        "axes": [{"path": "network.skip_bottleneck.ratio", "label": "skip", "values": [0.5, 2]}],
+        "seeds": [0, 1],
+    }
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(fields))
+    return plan_study(tmp_path / "study.yaml")
+
+
+def test_the_report_reads_what_was_planned(study: Study, tmp_path: Path) -> None:
+    path = write_study_file(choose_variants(study, ["skip_2"]), tmp_path / "out")
+    assert path == tmp_path / "out" / "study.json"
+    record = read_study(tmp_path / "out")
+    assert (record.name, record.base, record.baseline) == ("widths", "base.yaml", "baseline")
+    assert (record.margin, record.folds, record.seeds) == (0.005, (0,), (0, 1))
+    # Variants that are left out this time belong to the study all the same.
+    assert record.names == ("baseline", "skip_1-2", "skip_2")
+    assert record.trials == tuple(f"{name}.fold_0.seed_{seed}" for seed in (0, 1) for name in record.names)
+    assert [dict(variant.changes) for variant in record.variants] == [
+        {},
+        {"network.skip_bottleneck.ratio": 0.5},
+        {"network.skip_bottleneck.ratio": 2},
+    ]
+    assert record.class_names == ("background", "box", "ball")
+    assert {key: record.data[key] for key in ("name", "licence", "num_cases")} == {
+        "name": "boxes",
+        "licence": "CC0",
+        "num_cases": 7,
+    }
+    assert record.training["patch_size"] == [16, 16, 8]
+    assert (record.training["steps"], record.training["batch"]) == (20, 2)
+
+
+def test_sizes_are_those_of_the_networks(study: Study, tmp_path: Path) -> None:
+    content = json.loads(write_study_file(study, tmp_path / "out").read_text())
+    for entry, variant in zip(content["variants"], study.variants, strict=True):
+        network = network_from_config(variant.config.network, 2, 3)
+        assert entry["parameters"] == sum(parameter.numel() for parameter in network.parameters())
+        assert entry["parameters"] == sum(stage["parameters"] for stage in entry["stages"])
+        assert entry["macs"] == sum(stage["macs"] for stage in entry["stages"])
+    # Skip 0 has 16 x 16 x 8 voxels of 4 channels, which a 1x1 narrows to 2, and widens to 8 and projects back.
+    skips = [stage["macs"] for entry in content["variants"] for stage in entry["stages"] if stage["name"] == "skip 0"]
+    assert skips == [0, 2048 * 4 * 2, 2048 * (4 * 8 + 8 * 4)]
+
+
+def test_no_folder_of_this_machine_is_in_the_file(study: Study, tmp_path: Path) -> None:
+    text = write_study_file(study, tmp_path / "out").read_text()
+    assert str(tmp_path) not in text
+    assert json.loads(text)["set"] == {"data.root": "data"}
+
+
+def test_a_data_set_that_is_absent(study: Study, tmp_path: Path) -> None:
+    (tmp_path / "data" / "manifest.json").unlink()
+    with pytest.raises(DataError, match="data"):
+        write_study_file(study, tmp_path / "out")
