@@ -87,7 +87,8 @@ def trials_left(trials: Sequence[Trial], places: Places, fingerprints: Mapping[s
     Raises:
         RunError: Records or run directories are those of another configuration or other data; all are named.
     """
-    left, problems = [], []
+    left: list[Trial] = []
+    problems: list[str] = []
     made_by_other: list[str] = []
     made_by_hand: list[str] = []
     for trial in trials:

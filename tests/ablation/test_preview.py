@@ -177,7 +177,7 @@ def test_without_finished_trials_steps_are_timed_and_that_is_said(
     assert times["skip_4.fold_0.seed_1"] == "50 s GMAC"
     assert lines[-1].startswith(
         "No trial is finished: times are those of 100 training steps alone, without validation and scoring. A step "
-        "takes 200 ms for baseline and 500 ms for skip_4, the median of 5 timed now on a test; the other variants follow "
+        "takes 200 ms for baseline and 500 ms for skip_4, the median of 5 timed now on a test; the other variants "
     )
     assert not (tmp_path / "absent").exists()
 

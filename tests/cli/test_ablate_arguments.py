@@ -74,5 +74,6 @@ def test_help_explains_every_field_within_a_second_and_without_torch() -> None:
     text = " ".join(done.stdout.split())
     for path, leaf in study_leaves().items():
         assert f"--{path}" in text
-        assert leaf.doc and leaf.doc.split(";")[0] in text
+        assert leaf.doc
+        assert leaf.doc.split(";")[0] in text
     assert "(default: that of the study, by default process)" in text

@@ -30,13 +30,13 @@ def test_a_list_a_product_and_a_sweep_are_well() -> None:
     [
         (
             {"name": "Widths"},
-            "name must be lower-case letters, digits, '_', '-' and '.', a letter or digit first, for it names a folder, "
-            "got 'Widths'.",
+            "name must be lower-case letters, digits, '_', '-' and '.', a letter or digit first, for it names a "
+            "folder, got 'Widths'.",
         ),
         (
             {"points": (replace(POINT, name="../x"),)},
-            "points[0].name must be lower-case letters, digits, '_', '-' and '.', a letter or digit first, for it names "
-            "a folder, got '../x'.",
+            "points[0].name must be lower-case letters, digits, '_', '-' and '.', a letter or digit first, for it "
+            "names a folder, got '../x'.",
         ),
         (
             {"base": ""},

@@ -39,11 +39,11 @@ class OnRay:
                 f"launch.ray_address must be that of a running cluster, or null, got {address!r}: {error}."
             ) from error
         try:
-            check_fit(ray.nodes(), cpus, gpus)
+            check_fit(self._ray.nodes(), cpus, gpus)
         except ConfigError:
             ray.shutdown()
             raise
-        resources = ray.cluster_resources()
+        resources = self._ray.cluster_resources()
         shares = [resources.get("CPU", 0) / cpus] + ([resources.get("GPU", 0) / gpus] if gpus else [])
         self.parallel = max(1, int(min(shares)))
         self._call = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(_call)
