@@ -18,7 +18,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
         "errors",
-        "config files layout muon",
+        "config files layout muon peak_memory",
         "cli networks data losses metrics inference optim hardware",
         "weights",
         "planning module callbacks prediction",

@@ -11,7 +11,7 @@ from typing import Any
 
 from seg.data.cases import Case, Dataset
 from seg.data.nifti import read_volume
-from seg.data.splits import Split
+from seg.data.splits import Split, spread_over
 from seg.data.writing import write_labels
 from seg.errors import DataError
 from seg.evaluation import read_cases
@@ -45,7 +45,7 @@ def measure_generalisation(run_dir: Path, dataset: Dataset, split: Split, output
     device = run.config.training.device
     predictor = load_predictor([run], device=device, tta=False, probabilities=False)
     by_id = {case.id: case for case in dataset.cases}
-    chosen = spread(sorted(split.train), len(split.validation))
+    chosen = spread_over(sorted(split.train), len(split.validation))
     tolerance = run.config.evaluation.nsd_tolerance_mm
     trained = _means([_dice(predictor, by_id[case_id], dataset, tolerance) for case_id in chosen])
     held_out: dict[str, list[float]] = {}
@@ -64,12 +64,6 @@ def measure_generalisation(run_dir: Path, dataset: Dataset, split: Split, output
     }
     write_json(output / GENERALISATION_FILE, record)
     return record
-
-
-def spread(names: Sequence[str], count: int) -> list[str]:
-    """Returns up to so many of the names, at even distances: the same for every variant that is compared."""
-    count = min(count, len(names))
-    return [names[index * len(names) // count] for index in range(count)]
 
 
 def _dice(predictor: Predictor, case: Case, dataset: Dataset, nsd_tolerance_mm: float) -> list[float]:

@@ -11,12 +11,13 @@ from seg.ablation.begun import Begun, as_begun, begin, beside, note, recorded_ca
 from seg.ablation.fingerprint import Fingerprint, fingerprint
 from seg.ablation.locks import locked
 from seg.ablation.records import TrialRecord, read_record, records_dir, stands, write_failed, write_finished
-from seg.ablation.resources import PeakMemory, logged, set_threads, trained_seconds
+from seg.ablation.resources import logged, set_threads, trained_seconds
 from seg.config import ExperimentConfig
 from seg.data.cases import Dataset
 from seg.data.readers import read_dataset
 from seg.data.splits import Split
 from seg.evaluation import EVALUATION_FILE
+from seg.peak_memory import PeakMemory
 
 if TYPE_CHECKING:
     from seg.ablation.grid import Trial

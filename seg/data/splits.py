@@ -68,6 +68,12 @@ def make_splits(dataset: Dataset, *, folds: int, seed: int, splits_file: Path | 
     return splits
 
 
+def spread_over(names: Sequence[str], count: int) -> list[str]:
+    """Returns up to so many of the names, at even distances: the same ones for all that are compared."""
+    count = min(count, len(names))
+    return [names[index * len(names) // count] for index in range(count)]
+
+
 def limit_training(splits: Sequence[Split], dataset: Dataset, *, count: int, seed: int) -> tuple[Split, ...]:
     """Leaves fewer cases on the training side of each fold; the validation side stays as it is.
 

@@ -15,10 +15,10 @@ import torch
 from seg.ablation import begun, fingerprint
 from seg.ablation import trial as module
 from seg.ablation.fingerprint import Fingerprint
-from seg.ablation.generalisation import spread
 from seg.ablation.records import read_record, records_dir
 from seg.ablation.trial import Places, record_failure, run_trial
 from seg.config import ExperimentConfig
+from seg.data.splits import spread_over
 from seg.errors import RunError
 from seg.evaluation import read_cases
 from seg.pipeline import train
@@ -111,8 +111,8 @@ def test_training_cases_are_scored_as_held_out_ones_are(
 
 def test_training_cases_are_taken_at_even_distances() -> None:
     names = [f"{index:02d}" for index in range(10)]
-    assert spread(names, 3) == ["00", "03", "06"]
-    assert spread(names, 12) == names
+    assert spread_over(names, 3) == ["00", "03", "06"]
+    assert spread_over(names, 12) == names
 
 
 def test_a_finished_trial_is_not_repeated_even_without_its_run(

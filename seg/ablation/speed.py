@@ -1,0 +1,127 @@
+"""The speed of a study's variants, all of them side by side in one process: ``speed.json``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from seg.ablation.report.study import SPEED_FILE, read_record_file
+from seg.ablation.resources import set_threads
+from seg.ablation.study_file import read_study_data
+from seg.benchmark.measure import Settings, measure_device, present_devices
+from seg.benchmark.prediction import held_out_images
+from seg.benchmark.subjects import Subject
+from seg.files import write_json
+from seg.hardware import environment
+from seg.layout import WEIGHTS_FILE
+
+if TYPE_CHECKING:
+    import torch
+
+    from seg.ablation.grid import Study, Variant
+
+LOG = logging.getLogger(__name__)
+SPEED_VERSION = 1
+PREDICTED_CASES = 8
+Entry = Mapping[str, Any]
+
+
+def measure_study(study: Study, study_dir: Path, runs_dir: Path) -> None:
+    """Measures the variants of a study on every device present, and writes ``speed.json``.
+
+    Nothing is measured where the file has all variants as they are now on all of these devices. Else all are measured
+    anew, since only times of one process can be compared; what was measured on devices that are not here is kept as
+    far as variants are still the same.
+
+    Args:
+        study: The study.
+        study_dir: Study directory, present.
+        runs_dir: Folder of the run directories. A variant without a finished one is measured with initial weights.
+
+    Raises:
+        RunError: The file that is there is damaged, weights cannot be used, or a case cannot be predicted.
+        DataError: The data set cannot be read.
+    """
+    launch = study.config.launch
+    if launch.backend == "process":
+        set_threads(launch.cpus_per_trial)  # else results would depend on whether trials were run just now
+    subjects = _subjects(study, runs_dir)
+    wanted = {subject.name: subject.fingerprint() for subject in subjects}
+    path = study_dir / SPEED_FILE
+    recorded = _read(path)
+    devices = {_key(_described(device)): device for device in present_devices()}
+    rounds = study.config.speed.rounds
+    if all(any(_key(entry) == key and _covers(entry, wanted, rounds) for entry in recorded) for key in devices):
+        LOG.info("speed: measured before on %s, taken over", ", ".join(name for name, *_ in devices))
+        return
+    first = study.config.folds[0]
+    images = held_out_images(study.baseline.config, PREDICTED_CASES, fold=first)
+    settings = Settings(rounds=rounds, warmup=study.config.speed.warmup, images=images)
+    kept = [_still_valid(entry, wanted) for entry in recorded if _key(entry) not in devices]
+    measured = [measure_device(subjects, device, settings) for device in devices.values()]
+    entries = [*measured, *(entry for entry in kept if entry is not None)]
+    write_json(path, {"schema_version": SPEED_VERSION, "devices": entries})
+
+
+def _subjects(study: Study, runs_dir: Path) -> tuple[Subject, ...]:
+    dataset = read_study_data(study)
+    return tuple(
+        Subject(
+            name=variant.name,
+            config=variant.config,
+            channel_names=tuple(dataset.channel_names),
+            class_names=tuple(dataset.class_names),
+            run_dir=_finished_run(study, variant, runs_dir),
+        )
+        for variant in study.variants
+    )
+
+
+def _finished_run(study: Study, variant: Variant, runs_dir: Path) -> Path | None:
+    """Finds the first run of a variant that has final weights."""
+    for seed in study.config.seeds:
+        for fold in study.config.folds:
+            run_dir = runs_dir / variant.name / f"fold_{fold}_seed_{seed}"
+            if (run_dir / WEIGHTS_FILE).is_file():
+                return run_dir
+    return None
+
+
+def _read(path: Path) -> Sequence[Entry]:
+    if not path.is_file():
+        return ()
+    entries: Sequence[Entry] = read_record_file(path, "the speed of a study", "measure speed again")["devices"]
+    return entries
+
+
+def _described(device: torch.device) -> Entry:
+    about = environment(device, "")
+    return {"device": about["device"], "kind": device.type, "threads": about["threads"]}
+
+
+def _key(entry: Entry) -> tuple[str, str, int | None]:
+    """Says which device an entry is of; a processor with another number of threads is another one."""
+    kind = str(entry["kind"])
+    return str(entry["device"]), kind, entry.get("threads") if kind == "cpu" else None
+
+
+def _configurations(entry: Entry) -> dict[str, Any]:
+    return {variant["name"]: variant.get("configuration") for variant in entry["variants"]}
+
+
+def _covers(entry: Entry, wanted: Mapping[str, str], rounds: int) -> bool:
+    found = _configurations(entry)
+    return entry["rounds"] >= rounds and all(found.get(name) == digest for name, digest in wanted.items())
+
+
+def _still_valid(entry: Entry, wanted: Mapping[str, str]) -> Entry | None:
+    """Leaves out of an entry what another configuration was measured with; None where that is the baseline."""
+    found = _configurations(entry)
+    stale = [name for name, digest in found.items() if name in wanted and digest != wanted[name]]
+    if stale:
+        LOG.warning("speed on %s: of another configuration, left out: %s", entry["device"], ", ".join(stale))
+    if entry.get("baseline") in stale:
+        return None
+    return {**entry, "variants": [variant for variant in entry["variants"] if variant["name"] not in stale]}

@@ -1,0 +1,1 @@
+"""Speed, memory and size of networks, measured side by side."""

@@ -1,0 +1,97 @@
+"""Peak memory of inference and of a training step, each network in a fresh process of its own.
+
+What a process has held before stays with its heap, so networks that share one cannot be told apart.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+
+import torch
+
+from seg.benchmark.step import Place, TrainingStep
+from seg.benchmark.subjects import Subject
+from seg.inference import autocast
+from seg.peak_memory import PeakMemory, held_mib
+
+LOG = logging.getLogger(__name__)
+PASSES = 2
+"""The second one holds what the first one leaves, such as moments of the optimiser."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peaks:
+    """Memory of a network beyond that of a process that has imported all it needs, weights included.
+
+    Attributes:
+        inference_mib: Largest over forward passes of one patch, in MiB; None where it is not known.
+        training_mib: Largest over training steps, in MiB; None where it is not known.
+    """
+
+    inference_mib: float | None
+    training_mib: float | None
+
+
+def measure_peaks(subject: Subject, place: Place) -> Peaks:
+    """Measures in a fresh process: resident memory on a processor, memory of tensors on a GPU.
+
+    Where the process dies, such as for lack of memory, or the system does not tell, that is announced.
+    """
+    # Its children start with torch imported, in a tenth of a second, and share nothing else with one another.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_child, args=(sender, subject, place, torch.get_num_threads()), daemon=True)
+    process.start()
+    sender.close()
+    try:
+        found = receiver.recv()
+    except EOFError:
+        found = "the process died"
+    process.join()
+    if isinstance(found, Peaks):
+        return found
+    LOG.warning("%s: peak memory is not known: %s.", subject.name, found)
+    return Peaks(inference_mib=None, training_mib=None)
+
+
+def _child(sender: Connection, subject: Subject, place: Place, threads: int) -> None:
+    torch.set_num_threads(threads)
+    try:
+        sender.send(peaks(subject, place))
+    except Exception as error:  # named by the parent
+        sender.send(f"{type(error).__name__}: {error}".splitlines()[0].rstrip(": ."))
+    sender.close()
+
+
+def peaks(subject: Subject, place: Place) -> Peaks:
+    """Measures in this process; see :func:`measure_peaks`."""
+    gpu = place.device.type == "cuda"
+    before = held_mib(gpu=gpu)
+    found = []
+    for work in (_infer, _train):
+        peak = PeakMemory(gpu=gpu)
+        work(subject, place)
+        place.wait()
+        most = peak.mib()
+        found.append(None if most is None or before is None else most - before)
+    return Peaks(inference_mib=found[0], training_mib=found[1])
+
+
+def _infer(subject: Subject, place: Place) -> None:
+    network = place.put(subject.network())
+    image = place.image(1, subject.ends[0], subject.config.patches.size)
+    with torch.inference_mode(), autocast(place.device, place.precision):
+        for _ in range(PASSES):
+            network(image)
+
+
+def _train(subject: Subject, place: Place) -> None:
+    channels, classes = subject.ends
+    network = place.put(subject.network(trained=False))
+    step = TrainingStep(subject.config, network, channels=channels, num_classes=classes, place=place)
+    for _ in range(PASSES):
+        step()
