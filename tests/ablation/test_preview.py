@@ -15,7 +15,9 @@ from seg.ablation.fingerprint import Fingerprint
 from seg.ablation.grid import Study, choose_variants, plan_study
 from seg.ablation.preview import expect, fit_line, in_time, preview_study
 from seg.ablation.records import TrialRecord, records_dir
+from seg.benchmark import step
 from seg.config import ExperimentConfig
+from seg.weights import network_from_config
 
 BASE = """
 patches: {size: [16, 16, 8]}
@@ -103,7 +105,7 @@ def test_a_line_through_exact_times_is_found() -> None:
     [
         [(10, 40.0), (10, 20.0), (10, 30.0)],  # one amount of work alone
         [(10, 30.0), (20, 20.0), (30, 120.0), (1, 3.0)],  # a line that is below 0 without work
-        [(10, 30.0), (20, 10.0), (1, 9.0)],  # a line that falls
+        [(10, 30.0), (20, 10.0), (1, 30.0)],  # a line that falls
     ],
 )
 def test_where_no_line_fits_time_is_in_proportion_to_work(times: list[tuple[int, float]]) -> None:
@@ -144,12 +146,16 @@ def test_a_table_from_finished_trials(study: Study, tmp_path: Path) -> None:
     finish(tmp_path / "out", "skip_4.fold_0.seed_0", 9.0, status="failed")
     chosen = choose_variants(study, ["baseline", "skip_1-2"])
     lines = preview_study(chosen, tmp_path / "out").splitlines()
+    wide, narrow = (
+        f"{sum(p.numel() for p in network_from_config(variant.config.network, 1, 2).parameters()):,}"
+        for variant in chosen.variants[:2]
+    )
     assert [line.split() for line in lines[:5]] == [
         ["trial", "parameters", "GMAC", "time", "from"],
-        ["baseline.fold_0.seed_0", "6,130", "0.01", "10", "min", "finished"],
-        ["skip_1-2.fold_0.seed_0", "5,924", "0.01", "9", "min", "GMAC"],
-        ["baseline.fold_0.seed_1", "6,130", "0.01", "10", "min", "same", "variant"],
-        ["skip_1-2.fold_0.seed_1", "5,924", "0.01", "9", "min", "GMAC"],
+        ["baseline.fold_0.seed_0", wide, "0.00", "10", "min", "finished"],
+        ["skip_1-2.fold_0.seed_0", narrow, "0.00", "9", "min", "GMAC"],
+        ["baseline.fold_0.seed_1", wide, "0.00", "10", "min", "same", "variant"],
+        ["skip_1-2.fold_0.seed_1", narrow, "0.00", "9", "min", "GMAC"],
     ]
     assert lines[5] == ""
     assert lines[6].startswith("4 trials, 1 finished; the other 3 take about ")
@@ -167,17 +173,17 @@ def test_without_finished_trials_steps_are_timed_and_that_is_said(
     def timed(config: ExperimentConfig, *ends: int, threads: int) -> StepTime:
         bottleneck = config.network.skip_bottleneck
         asked.append((bottleneck and bottleneck.ratio, ends, threads))
-        return StepTime(seconds=0.2 if bottleneck is None else 0.5, steps=5, device="a test")
+        return StepTime(seconds=0.5 if bottleneck is None else 0.49, steps=5, device="a test")
 
     monkeypatch.setattr(calibration, "time_step", timed)
     lines = preview_study(study, tmp_path / "absent").splitlines()
-    assert asked == [(None, (1, 2), 0), (4, (1, 2), 0)]
+    assert asked == [(None, (1, 2), 0), (0.5, (1, 2), 0)]
     times = {line.split()[0]: " ".join(line.split()[3:]) for line in lines[1:7]}
-    assert times["baseline.fold_0.seed_0"] == "20 s GMAC"
-    assert times["skip_4.fold_0.seed_1"] == "50 s GMAC"
+    assert times["baseline.fold_0.seed_0"] == "50 s GMAC"
+    assert times["skip_1-2.fold_0.seed_1"] == "49 s GMAC"
     assert lines[-1].startswith(
         "No trial is finished: times are those of 100 training steps alone, without validation and scoring. A step "
-        "takes 200 ms for baseline and 500 ms for skip_4, the median of 5 timed now on a test; the other variants "
+        "takes 500 ms for baseline and 490 ms for skip_1-2, the median of 5 timed now on a test; the other variants "
     )
     assert not (tmp_path / "absent").exists()
 
@@ -186,14 +192,14 @@ def test_steps_are_really_computed(study: Study, monkeypatch: pytest.MonkeyPatch
     clock = iter(range(1000))
     monkeypatch.setattr(calibration.time, "perf_counter", lambda: float(next(clock)))
     updates: list[float] = []
-    build = calibration.build_optimizer
+    build = step.build_optimizer
 
     def watched(network: torch.nn.Module, config: object) -> torch.optim.Optimizer:
         optimizer = build(network, config)  # type: ignore[arg-type]
         optimizer.register_step_post_hook(lambda *_: updates.append(float(next(network.parameters()).detach().sum())))
         return optimizer
 
-    monkeypatch.setattr(calibration, "build_optimizer", watched)
+    monkeypatch.setattr(step, "build_optimizer", watched)
     before = torch.get_num_threads()
     timed = time_step(study.baseline.config, 1, 2, threads=before)
     assert timed.seconds == 1.0  # the clock ticks once between the beginning and the end of a step
