@@ -43,8 +43,8 @@ def place_table(analysis: Analysis) -> Table:
         rows=tuple(rows),
         caption="What each bottleneck preserves of the features that enter it, over all voxels of the held-out cases, "
         "means over trials. R²: share of variance that a linear map gets back from the narrow features; its ceiling is "
-        "that of the best linear code of the same width. Position kept: the output at a voxel depends on no other, "
-        "checked.",
+        "that of the best linear code of the same width. Position kept: the whole Jacobian of an output voxel is zero "
+        "at every other voxel, with the statistics of an instance norm held fixed.",
         wide=True,
     )
 

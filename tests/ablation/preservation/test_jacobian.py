@@ -1,11 +1,11 @@
-"""Position: exact for a 1x1 with a pointwise function, absent with a norm, refuted for a full kernel."""
+"""Position: exact for a 1x1 with a pointwise function, with a norm's statistics held, refuted for a full kernel."""
 
 import pytest
 import torch
 from torch import nn
 
 from seg.ablation.preservation.jacobian import keeps_position
-from seg.networks import Bottleneck
+from seg.networks import Bottleneck, InstanceNorm3d
 from seg.networks.bottleneck import DecoderBottleneck, SkipBottleneck
 
 
@@ -36,8 +36,17 @@ def test_a_shut_relu_hides_nothing(seed):
     assert keeps_position(nn.Sequential(nn.Conv3d(2, 1, 3, padding=1), nn.ReLU()), 2) is False
 
 
-def test_is_not_claimed_with_a_norm():
-    assert keeps_position(skip("leaky_relu", norm=True), 4) is None
+def test_the_statistics_of_a_norm_are_held():
+    assert keeps_position(skip("leaky_relu", norm=True), 4) is True
+    held = nn.Sequential(nn.Conv3d(2, 2, 3, padding=1), InstanceNorm3d(2, negative_slope=0.01))
+    assert keeps_position(held, 2) is False
+
+
+def test_a_norm_whose_scale_is_zero_hands_nothing_on():
+    norm = InstanceNorm3d(2)
+    nn.init.zeros_(norm.weight)
+    assert keeps_position(nn.Sequential(nn.Conv3d(2, 2, 1), norm), 2) is False
+    assert isinstance(norm, InstanceNorm3d)
 
 
 def test_the_reduction_of_a_decoder_keeps_position_and_the_whole_stage_does_not():

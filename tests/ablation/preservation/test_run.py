@@ -154,7 +154,7 @@ def test_the_file_is_the_result_and_follows_the_schema(make_run, root):
     assert result["voxels"] == 4 * 12 * 14 * 10  # windows overlap, voxels do not
     skip, decoder = result["bottlenecks"]
     assert [skip["name"], decoder["name"]] == ["skip_0", "decoder_0"]
-    assert (decoder["wide"], decoder["narrow"], decoder["position_preserved"]) == (6, 2, None)
+    assert (decoder["wide"], decoder["narrow"], decoder["position_preserved"]) == (6, 2, True)
     for entry in (skip, decoder):
         assert 0 < entry["r2"] <= entry["r2_pca"] + 1e-6
         assert len(entry["r2_by_width"]) == len(entry["spectrum"]) == entry["wide"]
