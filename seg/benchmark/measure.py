@@ -7,10 +7,10 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -90,8 +90,14 @@ def measure_device(subjects: Sequence[Subject], device: torch.device, settings: 
 def place_of(subject: Subject, device: torch.device) -> Place:
     """Says where and how a subject computes: peers in torch's own layout, as MONAI runs them."""
     layout = torch.channels_last_3d if subject.peer is None else torch.contiguous_format
-    precision = choose_precision(subject.precision or subject.config.training.precision, device)
+    precision = _precision(subject.precision or subject.config.training.precision, device)
     return Place(device=device, precision=precision, memory_format=layout)
+
+
+@cache
+def _precision(wanted: Literal["auto", "fp32", "bf16"], device: torch.device) -> Literal["fp32", "bf16"]:
+    """Chooses once for a device, and so announces it once."""
+    return choose_precision(wanted, device)
 
 
 class _Measurement:

@@ -8,10 +8,12 @@ from __future__ import annotations
 import logging
 import multiprocessing
 from dataclasses import dataclass
+from importlib import import_module
 from multiprocessing.connection import Connection
 
 import torch
 
+from seg.benchmark.peers import PEERS_HOME
 from seg.benchmark.step import Place, TrainingStep
 from seg.benchmark.subjects import Subject
 from seg.inference import autocast
@@ -70,6 +72,8 @@ def _child(sender: Connection, subject: Subject, place: Place, threads: int) -> 
 def peaks(subject: Subject, place: Place) -> Peaks:
     """Measures in this process; see :func:`measure_peaks`."""
     gpu = place.device.type == "cuda"
+    if subject.peer is not None:
+        import_module(PEERS_HOME)  # its code is no memory of the network
     before = held_mib(gpu=gpu)
     found = []
     for work in (_infer, _train):

@@ -12,6 +12,7 @@ from seg.config import ExperimentConfig, NetworkConfig
 
 Peer = Literal["dynunet", "basicunet"]
 PEERS: tuple[Peer, ...] = ("dynunet", "basicunet")
+PEERS_HOME = "monai.networks.nets"
 BASIC_LEVELS = 5
 MOST_CHANNELS = 320
 """To which nnU-Net limits the channels of a 3-D stage."""

@@ -1,0 +1,92 @@
+"""From the paths of a command line to what is measured."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from seg.benchmark.subjects import Subject
+from seg.cli import load_config
+from seg.cli.benchmark_arguments import BenchmarkArguments, Target
+from seg.config import PostprocessingConfig
+from seg.data.readers import read_dataset
+from seg.errors import ConfigError, RunError, SegError
+from seg.prediction.loading import read_runs
+
+LOG = logging.getLogger(__name__)
+
+
+def read_subjects(arguments: BenchmarkArguments) -> tuple[Subject, ...]:
+    """Reads what is to be measured; no weights yet.
+
+    Raises:
+        ConfigError: A path cannot be used, or networks cannot be compared; all problems together.
+    """
+    names = short_names([target.path for target in arguments.targets])
+    subjects: list[Subject] = []
+    problems: list[str] = []
+    for target, name in zip(arguments.targets, names, strict=True):
+        try:
+            subjects.append(_read(target, name, arguments))
+        except SegError as error:
+            problems += error.problems
+    problems += [problem for subject in subjects[1:] for problem in _disagreements(subjects[0], subject)]
+    if problems:
+        raise ConfigError(problems)
+    return tuple(subjects)
+
+
+def short_names(paths: Sequence[Path]) -> list[str]:
+    """Names each path by as many of its last parts as tell all of them apart; files without their ending."""
+    parts = [path.resolve().with_suffix("").parts if path.is_file() else path.resolve().parts for path in paths]
+    for count in range(1, max(map(len, parts), default=1) + 1):
+        names = ["/".join(one[-count:]) for one in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [path.as_posix() for path in paths]
+
+
+def _read(target: Target, name: str, arguments: BenchmarkArguments) -> Subject:
+    if target.kind == "run_dir":
+        runs = read_runs([target.path])
+        if len(runs) > 1:
+            raise RunError(
+                f"{target.path}: must be a single run, got {len(runs)} folds; give one of them, such as {runs[0].path}."
+            )
+        config, channels, classes = runs[0].config, runs[0].channel_names, runs[0].class_names
+    else:
+        config = load_config([target.path])
+    if arguments.data_root is not None:
+        config = replace(config, data=replace(config.data, root=str(arguments.data_root)))
+    if target.kind == "config":
+        if arguments.num_classes is None:
+            data = config.data
+            dataset = read_dataset(Path(data.root), layout=data.layout, patient_pattern=data.patient_pattern)
+            channels, classes = tuple(dataset.channel_names), tuple(dataset.class_names)
+        else:
+            channels = tuple(f"channel_{index}" for index in range(arguments.num_channels))
+            classes = ("background", *(f"class_{index}" for index in range(1, arguments.num_classes)))
+            if config.postprocessing != PostprocessingConfig():
+                LOG.warning("%s: clean-up is left out, as --num_classes does not name the classes", name)
+                config = replace(config, postprocessing=PostprocessingConfig())
+    run_dir = target.path if target.kind == "run_dir" else None
+    return Subject(name=name, config=config, channel_names=channels, class_names=classes, run_dir=run_dir)
+
+
+def _disagreements(first: Subject, other: Subject) -> list[str]:
+    """Says why speeds of two networks could not be compared."""
+    pairs = (
+        ("channels", first.ends[0], other.ends[0]),
+        ("classes", first.ends[1], other.ends[1]),
+        ("patches.size", first.config.patches.size, other.config.patches.size),
+        ("patches.batch", first.config.patches.batch, other.config.patches.batch),
+        ("training.accumulate", first.config.training.accumulate, other.config.training.accumulate),
+    )
+    return [
+        f"{other.name}: {name} must be that of {first.name} to compare both, got {theirs} where that has {ours}; "
+        "measure each alone."
+        for name, ours, theirs in pairs
+        if ours != theirs
+    ]
