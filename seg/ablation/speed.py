@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seg.ablation.report.study import SPEED_FILE, read_record_file
+from seg.ablation.report.study import SPEED_FILE, read_record_file, read_speed
 from seg.ablation.resources import set_threads
 from seg.ablation.study_file import read_study_data
 from seg.benchmark.measure import Settings, measure_device, present_devices
@@ -50,7 +50,7 @@ def measure_study(study: Study, study_dir: Path, runs_dir: Path) -> None:
     subjects = _subjects(study, runs_dir)
     wanted = {subject.name: subject.fingerprint() for subject in subjects}
     path = study_dir / SPEED_FILE
-    recorded = _read(path)
+    recorded = _read(study_dir)
     devices = {_key(_described(device)): device for device in present_devices()}
     rounds = study.config.speed.rounds
     if all(any(_key(entry) == key and _covers(entry, wanted, rounds) for entry in recorded) for key in devices):
@@ -89,9 +89,10 @@ def _finished_run(study: Study, variant: Variant, runs_dir: Path) -> Path | None
     return None
 
 
-def _read(path: Path) -> Sequence[Entry]:
-    if not path.is_file():
+def _read(study_dir: Path) -> Sequence[Entry]:
+    if not read_speed(study_dir):  # what is damaged is met here
         return ()
+    path = study_dir / SPEED_FILE
     entries: Sequence[Entry] = read_record_file(path, "the speed of a study", "measure speed again")["devices"]
     return entries
 
@@ -104,7 +105,7 @@ def _described(device: torch.device) -> Entry:
 def _key(entry: Entry) -> tuple[str, str, int | None]:
     """Says which device an entry is of; a processor with another number of threads is another one."""
     kind = str(entry["kind"])
-    return str(entry["device"]), kind, entry.get("threads") if kind == "cpu" else None
+    return str(entry.get("device")), kind, entry.get("threads") if kind == "cpu" else None
 
 
 def _configurations(entry: Entry) -> dict[str, Any]:
@@ -113,7 +114,7 @@ def _configurations(entry: Entry) -> dict[str, Any]:
 
 def _covers(entry: Entry, wanted: Mapping[str, str], rounds: int) -> bool:
     found = _configurations(entry)
-    return entry["rounds"] >= rounds and all(found.get(name) == digest for name, digest in wanted.items())
+    return entry.get("rounds", 0) >= rounds and all(found.get(name) == digest for name, digest in wanted.items())
 
 
 def _still_valid(entry: Entry, wanted: Mapping[str, str]) -> Entry | None:
@@ -121,7 +122,7 @@ def _still_valid(entry: Entry, wanted: Mapping[str, str]) -> Entry | None:
     found = _configurations(entry)
     stale = [name for name, digest in found.items() if name in wanted and digest != wanted[name]]
     if stale:
-        LOG.warning("speed on %s: of another configuration, left out: %s", entry["device"], ", ".join(stale))
+        LOG.warning("speed on %s: of another configuration, left out: %s", entry.get("device"), ", ".join(stale))
     if entry.get("baseline") in stale:
         return None
     return {**entry, "variants": [variant for variant in entry["variants"] if variant["name"] not in stale]}

@@ -72,6 +72,8 @@ def _child(sender: Connection, subject: Subject, place: Place, threads: int) -> 
 def peaks(subject: Subject, place: Place) -> Peaks:
     """Measures in this process; see :func:`measure_peaks`."""
     gpu = place.device.type == "cuda"
+    if gpu:
+        torch.cuda.set_device(place.device)
     if subject.peer is not None:
         import_module(PEERS_HOME)  # its code is no memory of the network
     before = held_mib(gpu=gpu)

@@ -88,7 +88,9 @@ def held_out_images(config: ExperimentConfig, count: int, *, fold: int | None = 
     splits = make_splits(dataset, folds=data.folds, seed=data.split_seed, splits_file=file)
     number = config.fold if fold is None else fold
     if number >= len(splits):
-        raise RunError(f"fold must be below {len(splits)}, the number of folds of {data.root}, got {number}.")
+        raise RunError(
+            f"fold must be below {len(splits)}, the number of folds of {data.root}, got {number}; choose another."
+        )
     by_id = {case.id: case for case in dataset.cases}
     chosen = [by_id[case_id] for case_id in spread_over(sorted(splits[number].validation), count)]
     return [case.images for case in chosen if _is_readable(case, dataset.channel_names)]

@@ -56,12 +56,17 @@ def label(row: Mapping[str, Any]) -> str:
 def _spread(value: Mapping[str, float] | None, factor: float) -> str:
     if value is None:
         return NOT_MEASURED
-    middle, low, high = (f"{value[key] * factor:.3g}" for key in ("median", "q1", "q3"))
+    middle, low, high = (_digits(value[key] * factor) for key in ("median", "q1", "q3"))
     return f"{middle} [{low}, {high}]"
 
 
 def _number(value: float | None, factor: float) -> str:
-    return NOT_MEASURED if value is None else f"{value * factor:.3g}"
+    return NOT_MEASURED if value is None else _digits(value * factor)
+
+
+def _digits(value: float) -> str:
+    """Writes three digits, and all of those before the point."""
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:

@@ -1,0 +1,190 @@
+"""A device is measured with networks that wind the clock themselves, so every time is known."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from seg.benchmark import measure
+from seg.benchmark.measure import Settings, measure_device, present_devices
+from seg.benchmark.memory import Peaks
+from seg.benchmark.prediction import held_out_images
+from seg.benchmark.rounds import Timer
+from seg.benchmark.step import Place, TrainingStep
+from seg.benchmark.subjects import Subject
+from seg.errors import RunError
+
+CPU = torch.device("cpu")
+SECONDS = {"full": 0.5, "narrow": 0.125, "peer": 1.0}
+
+
+class Winding:
+    """Networks whose forward pass takes known seconds on a clock of their own."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        self.passes: Counter[str] = Counter()
+        build = Subject.network
+
+        def network(own: Subject, *, trained: bool = True) -> nn.Module:
+            built = build(own, trained=trained)
+            built.register_forward_hook(partial(self._wind, own.name))
+            return built
+
+        patch.setattr(Subject, "network", network)
+
+    def _wind(self, name: str, *_: Any) -> None:
+        self.now += SECONDS[name]
+        self.passes[name] += 1
+
+    def timer(self, place: Place) -> Timer:
+        return Timer(clock=lambda: self.now, least_seconds=0)
+
+
+@pytest.fixture
+def winding(monkeypatch: pytest.MonkeyPatch) -> Winding:
+    monkeypatch.setattr(measure, "measure_peaks", lambda own, place: Peaks(inference_mib=10, training_mib=None))
+    return Winding(monkeypatch)
+
+
+def always(seconds: float) -> dict[str, float]:
+    return {"median": pytest.approx(seconds), "q1": pytest.approx(seconds), "q3": pytest.approx(seconds)}
+
+
+def test_every_measure_is_that_of_its_network(subject: Subject, narrow: Subject, winding: Winding) -> None:
+    config = subject.config
+    twice = replace(config.training, accumulate=2)
+    pair = [replace(one, config=replace(one.config, training=twice)) for one in (subject, narrow)]
+    images = held_out_images(config, 8)
+    entry = measure_device(pair, CPU, Settings(rounds=6, warmup=2, images=images, timer=winding.timer))
+    full, small = entry["variants"]
+    assert (full["name"], small["name"], entry["baseline"]) == ("full", "narrow", "full")
+    assert full["latency_ms"] == always(500)
+    assert small["latency_ms"] == always(125)
+    assert full["throughput_voxels_per_s"] == always(3 * 8**3 / 0.5)
+    assert small["training_step_ms"] == always(250)  # two forward passes for a step
+    for name in ("latency", "throughput", "training_step", "prediction"):
+        assert full[f"{name}_ratio"] == always(1)
+        assert small[f"{name}_ratio"] == always(4)
+    # 8 rounds of two measures of one pass and one of two; the rest are windows of 4 rounds over two cases.
+    windows = (winding.passes["full"] - 8 * 4) / 4
+    assert full["prediction_s"] == always(0.5 * windows / 2)
+    assert windows >= 2 * 2 * 1 * 1
+    assert (full["peak_memory_inference_mib"], full["peak_memory_training_mib"]) == (10, None)
+    assert full["parameters"] == sum(p.numel() for p in subject.network().parameters())
+    assert (full["precision"], full["memory_format"], full["weights"]) == ("fp32", "channels_last_3d", "initial")
+    assert (entry["kind"], entry["precision"], entry["rounds"], entry["warmup"]) == ("cpu", "fp32", 6, 2)
+    assert (entry["prediction_rounds"], entry["prediction_cases"]) == (3, 2)
+    assert (entry["patch_size"], entry["batch"], entry["accumulate"]) == ([8, 8, 8], 3, 2)
+    assert entry["environment"]["device"] == entry["device"]
+    assert str(Path.cwd()) not in str(entry)
+
+
+def test_without_cases_prediction_is_not_measured_and_peers_have_none(subject: Subject, winding: Winding) -> None:
+    entry = measure_device([subject], CPU, Settings(rounds=3, warmup=1, timer=winding.timer))
+    assert entry["variants"][0]["prediction_s"] is None
+    assert entry["variants"][0]["prediction_ratio"] is None
+    assert (entry["prediction_rounds"], entry["prediction_cases"]) == (0, 0)
+
+
+def test_a_peer_runs_in_torchs_own_layout(subject: Subject) -> None:
+    place = measure.place_of(replace(subject, peer="dynunet"), CPU)
+    assert (place.memory_format, place.precision) == (torch.contiguous_format, "fp32")
+    config = replace(subject.config, training=replace(subject.config.training, precision="bf16"))
+    assert measure.place_of(replace(subject, config=config), CPU).precision == "bf16"
+    assert measure.place_of(replace(subject, config=config, precision="fp32"), CPU).precision == "fp32"
+
+
+def test_a_gpu_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[object] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    device = torch.device("cuda", 1)
+    place = Place(device=device, precision="bf16")
+    assert Settings().timer(place).wait == place.wait
+    place.wait()
+    assert waited == [device]
+    Place(device=CPU, precision="bf16").wait()
+    assert len(waited) == 1
+
+
+def test_gpus_of_a_kind_are_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["A", "B", "A"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(names))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: names[index])
+    assert [str(device) for device in present_devices()] == ["cuda:0", "cuda:1", "cpu"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert present_devices() == [CPU]
+
+
+def test_too_little_memory_is_said(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("no more\nthan this")
+
+    monkeypatch.setattr(measure, "measure_peaks", full)
+    with pytest.raises(RunError) as caught:
+        measure_device([subject], CPU, Settings())
+    assert caught.value.problems == (
+        "cpu: memory must suffice for the networks side by side, got 'no more'; compare fewer at once, or measure with "
+        "--device cpu.",
+    )
+
+
+@pytest.mark.parametrize("augmented", [False, True])
+def test_a_step_is_that_of_the_optimiser(subject: Subject, augmented: bool) -> None:
+    training = replace(subject.config.training, accumulate=2)
+    place = Place(device=CPU, precision="fp32")
+    networks = [place.put(replace(subject).network(trained=False)) for _ in range(2)]
+    config = replace(subject.config, training=training)
+    step = TrainingStep(config, networks[0], channels=1, num_classes=2, place=place, augmented=augmented)
+    passes: list[torch.Tensor] = []
+    networks[0].register_forward_hook(lambda module, given, out: passes.append(given[0].clone()))
+    step()
+    assert len(passes) == 2
+    assert torch.equal(passes[0], passes[1]) != augmented
+    moved = [not torch.equal(one, other) for one, other in zip(*(n.parameters() for n in networks), strict=True)]
+    assert all(moved)
+    assert all(parameter.grad is None for parameter in networks[0].parameters())
+
+
+def test_held_out_cases_are_those_of_the_fold(subject: Subject, caplog: pytest.LogCaptureFixture) -> None:
+    config = subject.config
+    sides = [{paths[0].name for paths in held_out_images(config, 8, fold=fold)} for fold in (0, 1)]
+    assert [len(side) for side in sides] == [2, 2]
+    assert sides[0].isdisjoint(sides[1])
+    assert {paths[0].name for paths in held_out_images(replace(config, fold=1), 8)} == sides[1]
+    assert len(held_out_images(config, 1)) == 1
+    with pytest.raises(RunError) as caught:
+        held_out_images(config, 8, fold=2)
+    assert caught.value.problems == (
+        f"fold must be below 2, the number of folds of {config.data.root}, got 2; choose another.",
+    )
+
+
+def test_a_case_that_cannot_be_read_is_left_out_and_named(
+    subject: Subject, tmp_path: Path, caplog: pytest.LogCaptureFixture, copy: Callable[[Path], Path]
+) -> None:
+    root = copy(tmp_path / "broken")
+    config = replace(subject.config, data=replace(subject.config.data, root=str(root)))
+    paths = held_out_images(config, 8)
+    paths[0][0].write_bytes(b"no image")
+    with caplog.at_level(logging.WARNING):
+        assert held_out_images(config, 8) == paths[1:]
+    assert str(paths[0][0]) in caplog.text
+    assert "left out of the measurement" in caplog.text
+
+
+@pytest.fixture
+def copy(scans: Path) -> Callable[[Path], Path]:
+    import shutil
+
+    return lambda target: Path(shutil.copytree(scans, target))

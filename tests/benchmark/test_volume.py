@@ -1,0 +1,65 @@
+"""A whole volume goes through, and the account of its memory adds up."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from seg.benchmark import volume
+from seg.benchmark.prediction import FilePrediction
+from seg.benchmark.subjects import Subject
+from seg.benchmark.volume import measure_volume, volume_text, write_volume
+
+CPU = torch.device("cpu")
+
+
+def test_the_volume_is_an_image_of_that_shape_on_that_grid(tmp_path: Path) -> None:
+    path = tmp_path / "image.nii.gz"
+    write_volume(path, (5, 6, 7), 2, spacing_mm=(1, 2, 3))
+    image = nib.load(path)
+    values = np.asarray(image.dataobj)  # type: ignore[attr-defined]
+    assert values.shape == (5, 6, 7, 2)
+    assert list(np.abs(np.diag(image.affine))[:3]) == [1, 2, 3]  # type: ignore[attr-defined]
+    assert values.dtype == np.float32
+    assert (values == values[:, :, :1]).all()
+    assert len(np.unique(values)) > 30
+
+
+def test_the_account_adds_up(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    predict = FilePrediction.__call__
+
+    def with_a_block(own: FilePrediction) -> None:
+        block = np.ones(100 * 2**17)  # 100 MiB
+        predict(own)
+        del block
+
+    monkeypatch.setattr(FilePrediction, "__call__", with_a_block)
+    ticks = iter((3.0, 5.5))
+    monkeypatch.setattr(volume.time, "perf_counter", lambda: next(ticks, 9.0))
+    own = replace(subject, channel_names=("T1", "T2"), class_names=tuple(map(str, range(300))))
+    found = measure_volume(own, (16, 12, 20), CPU)
+    voxels = 16 * 12 * 20
+    assert found["image_mib"] == voxels * 2 * 4 / 2**20
+    assert found["labels_mib"] == voxels * 2 / 2**20  # 300 classes need two bytes
+    assert found["beyond_image_and_labels_mib"] == pytest.approx(
+        found["peak_beyond_start_mib"] - found["image_mib"] - found["labels_mib"]
+    )
+    assert 95 < found["peak_beyond_start_mib"] < 200
+    assert found["peak_memory_gpu_mib"] is None
+    assert (found["volume_shape"], found["num_channels"], found["num_classes"]) == ([16, 12, 20], 2, 300)
+    text = volume_text(found)
+    assert text.startswith("full: 16 x 12 x 20 voxels, 2 channel(s), 300 classes, ")
+    assert "GPU" not in text
+    assert "resident at the start             not measured" in volume_text(found | {"start_mib": None})
+
+
+def test_seconds_are_those_of_the_prediction(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FilePrediction, "__call__", lambda own: None)
+    ticks = iter((3.0, 5.5))
+    monkeypatch.setattr(volume.time, "perf_counter", lambda: next(ticks))
+    assert measure_volume(subject, (8, 8, 8), CPU)["seconds"] == 2.5
