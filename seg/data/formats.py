@@ -51,10 +51,10 @@ def format_of(path: Path) -> Format | None:
 
 
 def holds_dicom(folder: Path) -> bool:
-    """Says whether a folder's own files are slices of a DICOM series, by the mark in the first of them."""
+    """Says whether a folder's own files are slices of a DICOM series, by the mark in one of them; NIfTI files beside them rule it out."""
     with contextlib.suppress(OSError):
         files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-        return bool(files) and not files[0].name.lower().endswith(NIFTI_ENDINGS) and _marked(files[0])
+        return not any(file.name.lower().endswith(NIFTI_ENDINGS) for file in files) and any(map(_marked, files))
     return False
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from seg.data.formats import DICOM, ENDINGS, NIFTI_ENDINGS, format_of, holds_dicom
 from seg.errors import ConfigError, DataError
 
+LOG = logging.getLogger(__name__)
 LIST_ENDING = ".txt"
 OUTPUT_ENDING = ".nii.gz"
 PROBABILITIES = "probabilities"
@@ -88,6 +90,11 @@ def _single(name: str, group: tuple[Path, ...], output: Path) -> Source:
         raise ConfigError(f"--output must be a file ending in .nii.gz or .nii, or a folder, got the file {output}.")
     else:
         target = output / f"{name}{OUTPUT_ENDING}"
+        if output.resolve() in {path.parent.resolve() for path in group}:
+            raise ConfigError(
+                f"--output must be another folder than that of the input, got {output} for both; name a file ending in "
+                ".nii.gz to write beside it."
+            )
     if target.resolve() in {path.resolve() for path in group}:
         raise ConfigError(f"--output must be another file than --input, got {target} for both.")
     return Source(name=name, paths=group, output=target)
@@ -103,8 +110,13 @@ def _in_folder(folder: Path) -> list[tuple[Path, ...]]:
     names = {file.name for file in files}
     for file in files:
         groups.setdefault(_group_key(file, names), []).append(file)
+    if gaps := [gap for group in groups.values() for gap in _gaps(group)]:
+        raise DataError(gaps)
     series = [(entry,) for entry in entries if entry.is_dir() and format_of(entry) is DICOM]
     found = sorted([*(tuple(group) for group in groups.values()), *series], key=_name)
+    taken = {path for group in found for path in group}
+    if found and (others := [entry.name for entry in entries if entry not in taken]):
+        LOG.warning("%s: left out, neither images nor folders of DICOM slices: %s", folder, ", ".join(others))
     if not found:
         raise DataError(
             f"{folder}: must hold images ({', '.join(ENDINGS)}) or folders of DICOM slices, got none; check --input."
@@ -119,6 +131,17 @@ def _group_key(file: Path, names: set[str]) -> tuple[str, str]:
     if match and f"{match[1]}_0000{ending}" in names:
         return match[1], f"_{ending}"
     return stem, ending
+
+
+def _gaps(group: Sequence[Path]) -> Iterator[str]:
+    """Names the channels that are missing between others of a case."""
+    stem, ending = _split(group[0].name)
+    match = CHANNEL.fullmatch(stem)
+    if len(group) == 1 or match is None:
+        return
+    wanted = [group[0].with_name(f"{match[1]}_{number:04d}{ending}") for number in range(len(group))]
+    if missing := [path.name for path in wanted if path not in group]:
+        yield f"case {match[1]}: channels must be numbered without a gap, got no {missing[0]}; add it or renumber them."
 
 
 def _with_channels(path: Path) -> tuple[Path, ...]:

@@ -86,9 +86,35 @@ def test_results_never_fall_on_inputs(tmp_path: Path) -> None:
         expected = f"--output must be another folder than that of the inputs, got {output} for both."
         assert message(folder, output) == expected
     assert message(path, path) == f"--output must be another file than --input, got {path} for both."
-    assert message(path, folder) == f"--output must be another file than --input, got {path} for both."
+    assert message(path, folder) == (
+        f"--output must be another folder than that of the input, got {folder} for both; name a file ending in .nii.gz "
+        "to write beside it."
+    )
+    assert find_sources(path, folder / "b.nii.gz")[0].output == folder / "b.nii.gz"
     (tmp_path / "list.txt").write_text("in/a.nii.gz\n")
     assert "must be another folder than that of the inputs" in message(tmp_path / "list.txt", folder)
+
+
+def test_channels_with_a_gap_are_refused(tmp_path: Path) -> None:
+    touch(tmp_path / "in", "a_0000.nii.gz", "a_0002.nii.gz", "b_0000.nii.gz", "b_0001.nii.gz", "c_2021.nii.gz")
+    assert message(tmp_path / "in", tmp_path / "out") == (
+        "case a: channels must be numbered without a gap, got no a_0001.nii.gz; add it or renumber them."
+    )
+
+
+def test_what_is_left_out_of_a_folder_is_announced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(tmp_path / "in", "a.nii", "notes.md", "nested/slices/x")
+    with caplog.at_level("WARNING", logger="seg"):
+        assert list(found(tmp_path / "in", tmp_path / "out")) == ["a.nii.gz"]
+    assert caplog.messages == [
+        f"{tmp_path / 'in'}: left out, neither images nor folders of DICOM slices: nested, notes.md"
+    ]
+
+
+def test_a_readme_beside_slices_hides_no_series(tmp_path: Path) -> None:
+    touch(tmp_path / "in", "a.nii", "series/README.txt")
+    (tmp_path / "in" / "series" / "slice").write_bytes(bytes(128) + b"DICM")
+    assert list(found(tmp_path / "in", tmp_path / "out")) == ["a.nii.gz", "series.nii.gz"]
 
 
 def test_results_never_fall_on_one_another(tmp_path: Path) -> None:
