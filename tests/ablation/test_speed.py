@@ -1,0 +1,180 @@
+"""The speed of a study: measured once, read by the report, kept for devices that are elsewhere."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from seg.ablation import speed
+from seg.ablation.grid import Study, Variant
+from seg.ablation.report.study import read_speed
+from seg.ablation.speed import measure_study
+from seg.benchmark import measure
+from seg.benchmark.measure import Settings
+from seg.benchmark.memory import Peaks
+from seg.benchmark.rounds import Timer
+from seg.benchmark.subjects import Subject
+from seg.config import BottleneckConfig, ExperimentConfig
+from seg.config.ablation import BackendConfig, SpeedConfig, StudyConfig
+from seg.errors import RunError
+from seg.weights import save_weights
+
+MEASURES = ("latency_ms", "throughput_voxels_per_s", "training_step_ms", "prediction_s")
+RATIOS = ("latency_ratio", "training_step_ratio", "prediction_ratio")
+NUMBERS = ("peak_memory_inference_mib", "peak_memory_training_mib", "parameters", "macs", "checkpoint_mib")
+
+
+@pytest.fixture
+def study(experiment: ExperimentConfig) -> Study:
+    narrow = replace(experiment, network=replace(experiment.network, skip_bottleneck=BottleneckConfig(ratio=0.5)))
+    return Study(
+        config=StudyConfig(name="boxes", base="boxes.yaml", folds=(1,), speed=SpeedConfig(rounds=4, warmup=1)),
+        command="",
+        variants=(
+            Variant(name="baseline", changes={}, config=experiment),
+            Variant(name="skip_1-2", changes={"network.skip_bottleneck.ratio": 0.5}, config=narrow),
+        ),
+        trials=(),
+    )
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Sequence[Subject], Settings]]:
+    """Notes what is measured, and measures it without memory and repetition."""
+    found: list[tuple[Sequence[Subject], Settings]] = []
+    monkeypatch.setattr(measure, "measure_peaks", lambda own, place: Peaks(inference_mib=7.0, training_mib=None))
+
+    def noted(subjects: Sequence[Subject], device: torch.device, settings: Settings) -> Mapping[str, Any]:
+        found.append((subjects, settings))
+        quick = replace(settings, timer=lambda place: Timer(least_seconds=0))
+        return measure.measure_device(subjects, device, quick)
+
+    monkeypatch.setattr(speed, "measure_device", noted)
+    return found
+
+
+def content(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "speed.json").read_text())
+    return found
+
+
+def test_the_report_reads_what_was_measured(
+    study: Study, asked: list[Any], tmp_path: Path, experiment: ExperimentConfig
+) -> None:
+    run_dir = tmp_path / "runs" / "baseline" / "fold_1_seed_2"
+    subject = Subject(name="x", config=experiment, channel_names=("MRI",), class_names=("a", "b", "c"))
+    save_weights(subject.network(), run_dir)
+    measure_study(study, tmp_path, tmp_path / "runs")
+    (device,) = read_speed(tmp_path)
+    assert list(device.variants) == ["baseline", "skip_1-2"]
+    for name in device.variants:
+        assert all(device.spread(name, key) is not None for key in (*MEASURES, *RATIOS))
+        assert all(device.value(name, key) is not None for key in NUMBERS if key != "peak_memory_training_mib")
+        assert device.value(name, "peak_memory_training_mib") is None
+    assert device.spread("baseline", "latency_ratio") == (1, 1, 1)
+    assert set(device.latencies()) == {"baseline", "skip_1-2"}
+    about = device.about
+    assert (about["kind"], about["precision"], about["memory_format"]) == ("cpu", "fp32", "channels_last_3d")
+    assert (about["rounds"], about["warmup"], about["patch_size"], about["threads"]) == (4, 1, [8, 8, 8], 1)
+    assert about["load_1min"] >= 0
+    assert about["environment"]["packages"]["torch"]
+    assert str(tmp_path) not in (tmp_path / "speed.json").read_text()
+    ((subjects, settings),) = asked
+    assert [subject.run_dir for subject in subjects] == [run_dir, None]
+    assert [device.variants[name]["weights"] for name in device.variants] == ["trained", "initial"]
+    assert len(settings.images) == 3  # half of the cases: fold 1 of 2
+    assert list(tmp_path.glob(".speed*")) == []
+
+
+def test_what_is_measured_is_taken_over(
+    study: Study, asked: list[Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    measure_study(study, tmp_path, tmp_path / "runs")
+    before = (tmp_path / "speed.json").read_bytes()
+    with caplog.at_level(logging.INFO):
+        measure_study(study, tmp_path, tmp_path / "runs")
+    assert len(asked) == 1
+    assert (tmp_path / "speed.json").read_bytes() == before
+    name = content(tmp_path)["devices"][0]["device"]
+    assert caplog.messages[-1] == f"speed: measured before on {name}, taken over"
+
+
+def changed(study: Study, kind: str) -> Study:
+    first, second = study.variants
+    wider = replace(second.config.network, channels=(4, 16))
+    other = {
+        "a new variant": (first, second, replace(second, name="wide", config=replace(second.config, network=wider))),
+        "a variant changed": (first, replace(second, config=replace(second.config, network=wider))),
+    }
+    if kind == "more rounds":
+        return replace(study, config=replace(study.config, speed=SpeedConfig(rounds=5, warmup=1)))
+    return replace(study, variants=other[kind])
+
+
+@pytest.mark.parametrize("kind", ["a new variant", "a variant changed", "more rounds"])
+def test_what_changed_is_measured_anew_with_all_others(
+    study: Study, asked: list[Any], tmp_path: Path, kind: str
+) -> None:
+    measure_study(study, tmp_path, tmp_path / "runs")
+    other = changed(study, kind)
+    measure_study(other, tmp_path, tmp_path / "runs")
+    assert len(asked) == 2
+    assert [subject.name for subject in asked[1][0]] == [variant.name for variant in other.variants]
+    (device,) = read_speed(tmp_path)
+    assert list(device.variants) == [variant.name for variant in other.variants]
+
+
+def test_devices_that_are_elsewhere_are_kept_as_far_as_they_still_hold(
+    study: Study, asked: list[Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    measure_study(study, tmp_path, tmp_path / "runs")
+    record = content(tmp_path)
+    gpu = record["devices"][0] | {"device": "A GPU", "kind": "cuda"}
+    record["devices"].append(gpu)
+    (tmp_path / "speed.json").write_text(json.dumps(record))
+    measure_study(study, tmp_path, tmp_path / "runs")
+    assert len(asked) == 1  # all devices present are there
+    measure_study(changed(study, "more rounds"), tmp_path, tmp_path / "runs")
+    assert content(tmp_path)["devices"][1] == gpu
+    measure_study(changed(study, "a variant changed"), tmp_path, tmp_path / "runs")
+    assert caplog.messages[-1] == "speed on A GPU: of another configuration, left out: skip_1-2"
+    assert [row["name"] for row in content(tmp_path)["devices"][1]["variants"]] == ["baseline"]
+    first = replace(study.variants[0], config=study.variants[1].config)
+    measure_study(replace(study, variants=(first,)), tmp_path, tmp_path / "runs")
+    assert [entry["kind"] for entry in content(tmp_path)["devices"]] == ["cpu"]
+
+
+def test_another_number_of_threads_is_another_device(
+    study: Study, asked: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure_study(study, tmp_path, tmp_path / "runs")
+    threads: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads[-1] if threads else 1)
+    more = replace(study, config=replace(study.config, launch=BackendConfig(backend="process", cpus_per_trial=2)))
+    found: list[int] = []
+    monkeypatch.setattr(
+        speed, "measure_device", lambda *_: found.append(threads[-1]) or {"kind": "cpu", "variants": []}
+    )
+    measure_study(more, tmp_path, tmp_path / "runs")
+    assert found == [2]
+    assert [entry.get("threads") for entry in content(tmp_path)["devices"]] == [None, 1]
+
+
+def test_a_damaged_file_is_named(study: Study, asked: list[Any], tmp_path: Path) -> None:
+    path = tmp_path / "speed.json"
+    path.write_text('{"schema_version": 1, "devices": [{}]}')
+    with pytest.raises(RunError) as caught:
+        measure_study(study, tmp_path, tmp_path / "runs")
+    assert caught.value.problems == (
+        f"{path}: must be the speed of a study, whole, got KeyError ('kind'); restore it, or remove it and run the "
+        "study again.",
+    )
+    assert asked == []
