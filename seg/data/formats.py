@@ -51,7 +51,7 @@ def format_of(path: Path) -> Format | None:
 
 
 def holds_dicom(folder: Path) -> bool:
-    """Says whether a folder's own files are slices of a DICOM series, by the mark in one of them; NIfTI files beside them rule it out."""
+    """Says whether a folder's own files are slices of a DICOM series: one bears the mark, and none is NIfTI."""
     with contextlib.suppress(OSError):
         files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
         return not any(file.name.lower().endswith(NIFTI_ENDINGS) for file in files) and any(map(_marked, files))

@@ -8,6 +8,7 @@ from seg.ablation.report.analysis import Analysis
 from seg.ablation.report.document import Figure, Panel
 from seg.ablation.report.drawing import WIDTH_INCH, Look, drawing, looks, name_rows, panel
 from seg.ablation.report.numbers import MINUS, NOT_MEASURED, fixed, interval
+from seg.ablation.report.scale import Scale, beyond_words, choose_scale
 from seg.ablation.statistics import MetricEffect
 
 FEW = 10
@@ -29,13 +30,23 @@ def forest(analysis: Analysis) -> Figure | None:
     absent = [name for name in analysis.comparisons if name not in names]
     passed = {one.variant for one in compared if one.non_inferior}
     margin = analysis.records.study.margin
+    scales = [_scale(names, effects, margin) for _, _, effects in groups]
     return Figure(
-        panels=tuple(_forest(names, styles, passed, margin, *group) for group in groups),
+        panels=tuple(
+            _forest(names, styles, passed, margin, scale, *group) for group, scale in zip(groups, scales, strict=True)
+        ),
         caption="Paired difference in Dice from the baseline with its 95 % interval over training runs and patients. "
         f"The dashed line is the margin ({MINUS}{margin:g}), named before the study ran. Filled: not inferior in "
         "any class after Holm's correction; hollow: not shown to be."
+        + beyond_words(scales)
         + (f" {NOT_MEASURED.capitalize()}: {', '.join(absent)}." if absent else ""),
     )
+
+
+def _scale(names: Sequence[str], effects: Sequence[MetricEffect], margin: float) -> Scale | None:
+    found = [(name, one.effect) for name, one in zip(names, effects, strict=True) if one.effect is not None]
+    spreads = {name: (one.difference, *(one.ci95 or (one.difference, one.difference))) for name, one in found}
+    return choose_scale(spreads, (0.0, -margin))
 
 
 def _forest(
@@ -43,6 +54,7 @@ def _forest(
     styles: Mapping[str, Look],
     passed: set[str],
     margin: float,
+    scale: Scale | None,
     file: str,
     title: str,
     effects: Sequence[MetricEffect],
@@ -58,10 +70,13 @@ def _forest(
             x = one.effect.difference
             low, high = one.effect.ci95 or (x, x)
             look = styles[name]
+            at = x if scale is None else scale.place(x)
+            if at != x:
+                axis.annotate(fixed(x, 3, sign=True), (at, row), (0, 6), textcoords="offset points", fontsize=7)
             axis.errorbar(
-                x,
+                at,
                 row,
-                xerr=[[x - low], [high - x]],
+                xerr=[[max(0.0, at - low)], [max(0.0, high - at)]],
                 color=look.colour,
                 marker=look.marker,
                 markerfacecolor=look.colour if name in passed else "white",
@@ -72,6 +87,8 @@ def _forest(
         axis.axvline(0, color="0.2", linewidth=1)
         axis.axvline(-margin, color="0.2", linestyle="--", linewidth=1.1)
         name_rows(axis, names, styles)
+        if scale is not None:
+            axis.set_xlim(scale.low, scale.high)
         axis.locator_params(axis="x", nbins=5)
         axis.set_xlabel("difference in Dice from baseline")
         axis.set_title(title)

@@ -9,6 +9,7 @@ from seg.ablation.report.analysis import Analysis
 from seg.ablation.report.document import Figure, Panel
 from seg.ablation.report.drawing import Look, drawing, legend_panel, looks, number_points, panel
 from seg.ablation.report.numbers import NOT_MEASURED, fixed, listed
+from seg.ablation.report.scale import Scale, beyond_words, choose_scale
 from seg.ablation.report.study import DeviceSpeed
 
 Cost = Mapping[str, tuple[float, float, float]]
@@ -43,6 +44,7 @@ def pareto(analysis: Analysis) -> Figure | None:
         "a variant costs. Vertical bars are 95 % intervals of the paired difference, horizontal ones quartiles of "
         "rounds. The stepped line joins the variants that no other beats in both (the Pareto front, by point "
         "estimates). The dashed line is the margin. Upper left is better."
+        + beyond_words([_scale(analysis)])
         + (f" {NOT_MEASURED.capitalize()}: {', '.join(absent)}." if absent else ""),
     )
 
@@ -70,6 +72,10 @@ def _heights(analysis: Analysis) -> dict[str, tuple[float, float, float]]:
     return found
 
 
+def _scale(analysis: Analysis) -> Scale | None:
+    return choose_scale(_heights(analysis), (0.0, -analysis.records.study.margin))
+
+
 def front(points: Mapping[str, tuple[float, float]]) -> list[str]:
     """Gives the variants that no other equals or beats in cost and Dice both, from the cheapest up.
 
@@ -90,16 +96,19 @@ def _pareto(analysis: Analysis, styles: Mapping[str, Look], file: str, title: st
     names = [name for name in heights if name in cost]
     points = {name: (cost[name][0], heights[name][0]) for name in names}
     best = front(points)
+    scale = _scale(analysis)
+    places = {name: (x, y if scale is None else scale.place(y)) for name, (x, y) in points.items()}
     with drawing() as figure:
         axis = figure.add_subplot()
         for name in names:
-            (x, left, right), (y, low, high) = cost[name], heights[name]
+            (x, left, right), (_, low, high) = cost[name], heights[name]
             look = styles[name]
+            at = places[name][1]
             axis.errorbar(
                 x,
-                y,
+                at,
                 xerr=[[max(0.0, x - left)], [max(0.0, right - x)]],
-                yerr=[[max(0.0, y - low)], [max(0.0, high - y)]],
+                yerr=[[max(0.0, at - low)], [max(0.0, high - at)]],
                 color=look.colour,
                 marker=look.marker,
                 markersize=10 if look.number == 0 else 6,
@@ -107,7 +116,7 @@ def _pareto(analysis: Analysis, styles: Mapping[str, Look], file: str, title: st
             )
         axis.step(
             [points[name][0] for name in best],
-            [points[name][1] for name in best],
+            [places[name][1] for name in best],
             "-",
             where="post",
             color="0.45",
@@ -121,13 +130,15 @@ def _pareto(analysis: Analysis, styles: Mapping[str, Look], file: str, title: st
             axis.xaxis.set_major_formatter("{x:g}")
             axis.minorticks_off()
         axis.margins(x=0.12, y=0.12)
+        if scale is not None:
+            axis.set_ylim(scale.low, scale.high)
         axis.set_xlabel(f"{title.split(',')[0]} ({unit})")
         axis.set_ylabel("Dice, difference from baseline")
         axis.set_title(title if len(title) < 48 else title.replace(", ", ",\n", 1), fontsize=9.5)
         base = analysis.mean_dice[analysis.baseline].difference
         right_axis = axis.secondary_yaxis("right", functions=(_shifted(base), _shifted(-base)))
         right_axis.set_ylabel("Dice")
-        number_points(axis, points, styles)
+        number_points(axis, places, styles)
         values = "; ".join(
             f"{name}: {cost[name][0]:.4g} {unit}, Dice {fixed(heights[name][0], 4, sign=True)}" for name in names
         )
