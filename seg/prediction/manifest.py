@@ -128,10 +128,16 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 
 def made_by_others(path: Path, outputs: Sequence[str], models: Sequence[dict[str, Any]]) -> list[str]:
-    """Lists the outputs that an earlier manifest says other networks made."""
+    """Lists the outputs that an earlier manifest says other networks made.
+
+    A run that was killed leaves label maps that its manifest does not name yet: they are of the networks that it names.
+    """
     digests = sorted(model["weights_sha256"] for model in models)
-    known = {entry["output"]: entry["models"] for entry in read_manifest(path).get("cases", [])}
-    return [name for name in outputs if known.get(name) and sorted(known[name]) != digests]
+    earlier = read_manifest(path)
+    known = {entry["output"]: entry["models"] for entry in earlier.get("cases", [])}
+    cut_short = [] if earlier.get("complete", True) else [model["weights_sha256"] for model in earlier["models"]]
+    makers = {name: known.get(name) or cut_short for name in outputs}
+    return [name for name, made_by in makers.items() if made_by and sorted(made_by) != digests]
 
 
 def _rounded(seconds: dict[str, float]) -> dict[str, float]:

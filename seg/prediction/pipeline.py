@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 ALL_DONE, SOME_FAILED, ALL_FAILED = 0, 1, 2
 PARTIAL_SECONDS = 60.0
-SAVE_SECONDS = 30.0
+SAVE_SECONDS = 5.0
 """The manifest is written anew so often, so that a killed run leaves one too."""
 
 
@@ -152,7 +152,7 @@ class _Journal:
         )
         for source in self.skipped:
             self.records[source.output.name] = Record(output=source.output.name, status=SKIPPED)
-        self.saved = time.perf_counter()
+        self.save()  # before the first label map: it says whose they are, whatever becomes of this process
 
     def report(self, source: Source, record: Record) -> None:
         """Notes a case."""

@@ -50,3 +50,13 @@ def test_a_newer_manifest_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError) as caught:
         read_manifest(path)
     assert str(caught.value) == f"{path}: schema version must be at most 1, got 2; update seg."
+
+
+def test_what_a_killed_run_left_is_of_the_networks_that_its_manifest_names(tmp_path):
+    path = tmp_path / "predictions.json"
+    header = Header(models=[A], settings={}, environment={})
+    write_manifest(path, header, [], {}, complete=False)
+    assert made_by_others(path, ["unnamed"], [A]) == []
+    assert made_by_others(path, ["unnamed"], [B]) == ["unnamed"]
+    write_manifest(path, header, [], {}, complete=True)
+    assert made_by_others(path, ["unnamed"], [B]) == []
