@@ -225,33 +225,6 @@ def test_small_cases_are_segmented_side_by_side_and_reported_in_order(
         np.testing.assert_array_equal(voxels(tmp_path / "out" / name), voxels(tmp_path / "alone" / name))
 
 
-def test_a_manifest_that_cannot_be_written_again_does_not_stop_the_cases(make_run, scans, tmp_path, monkeypatch):
-    write, calls = pipeline.write_manifest, []
-
-    def fail(*args, **values):
-        calls.append(args)
-        if len(calls) > 1:
-            raise RunError("disk full")
-        write(*args, **values)
-
-    monkeypatch.setattr(pipeline, "write_manifest", fail)
-    monkeypatch.setattr(pipeline, "SAVE_SECONDS", 0.0)
-    with pytest.raises(RunError, match="disk full"):
-        predict(arguments(make_run(), scans, tmp_path / "out"))
-    assert names(tmp_path / "out") == ["predictions.json", "scan_0.nii.gz", "scan_1.nii.gz", "scan_2.nii.gz"]
-
-
-def test_the_manifest_names_the_networks_before_the_first_label_map(make_run, scans, tmp_path, monkeypatch):
-    written = []
-
-    def write(path, header, records, seconds, *, complete):
-        written.append((names(path.parent) if path.parent.is_dir() else [], len(header.models), complete))
-
-    monkeypatch.setattr(pipeline, "write_manifest", write)
-    predict(arguments(make_run(), scans, tmp_path / "out"))
-    assert written[0] == ([], 1, False)
-
-
 @pytest.mark.parametrize("content", ["[]", "{", '{"schema_version": 1, "cases": [1], "models": []}'])
 def test_another_file_of_the_manifests_name_is_left_alone(make_run, scans, tmp_path, content):
     (tmp_path / "out").mkdir()
