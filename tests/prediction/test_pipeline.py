@@ -14,7 +14,7 @@ import torch
 from seg.cli import PredictArguments
 from seg.config import PostprocessingConfig
 from seg.errors import RunError
-from seg.prediction import line, pipeline, predict, predict_case
+from seg.prediction import line, predict, predict_case
 from seg.prediction.loading import load_predictor, read_runs
 
 
