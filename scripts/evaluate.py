@@ -5,8 +5,8 @@ from __future__ import annotations
 from seg.cli import parse_evaluate, run
 
 
-def main() -> None:
-    """Runs the command line."""
+def main() -> int:
+    """Runs the command line; gives the exit code, 1 where cases were left out."""
     arguments = parse_evaluate()
     # Imported only now: --help and wrong use need no torch.
     if arguments.run_dir is not None:
@@ -22,14 +22,17 @@ def main() -> None:
             output=arguments.output,
             images=arguments.images,
         )
-        evaluate_pair(
+        evaluation = evaluate_pair(
             pair,
             nsd_tolerance_mm=arguments.nsd_tolerance_mm,
             class_names=arguments.class_names,
             ignore_label=arguments.ignore_label,
             patient_pattern=arguments.patient_pattern,
             workers=arguments.workers,
+            leave_out=arguments.leave_out,
         )
+        return 1 if evaluation.left_out else 0
+    return 0
 
 
 if __name__ == "__main__":

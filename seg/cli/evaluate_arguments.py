@@ -26,6 +26,7 @@ class EvaluateArguments:
         ignore_label: Value of reference voxels of two folders that count for neither side, else None.
         patient_pattern: Regular expression whose first group is the patient in a case id of two folders, else None.
         workers: Processes that score the cases of two folders.
+        leave_out: Whether cases of two folders that cannot be scored are left out and named.
         data_root: Folder of a run's data set where it moved; None is where its configuration says.
     """
 
@@ -39,6 +40,7 @@ class EvaluateArguments:
     ignore_label: int | None = None
     patient_pattern: str | None = None
     workers: int = 1
+    leave_out: bool = False
     data_root: Path | None = None
 
 
@@ -49,6 +51,7 @@ OF_FOLDERS = {
     "ignore_label": "whose data set says it",
     "patient_pattern": "whose configuration says it (data.patient_pattern)",
     "workers": "whose cases are scored as they are predicted",
+    "leave_out": "whose cases are all predicted and scored",
 }
 
 
@@ -115,6 +118,13 @@ def parse_evaluate(argv: Sequence[str] | None = None) -> EvaluateArguments:
     parser.add_argument(
         "--workers", type=int, metavar="N", help="processes that score the cases of two folders (default: 1)"
     )
+    parser.add_argument(
+        "--leave_out",
+        action="store_true",
+        default=None,
+        help="leave out cases of two folders that lack a counterpart or cannot be scored, name them, and exit with 1 "
+        "(default: one such case refuses all)",
+    )
     options, found = parser.parse(argv)
     folders = (options.predictions, options.labels)
     if options.run_dir is not None:
@@ -162,6 +172,7 @@ def parse_evaluate(argv: Sequence[str] | None = None) -> EvaluateArguments:
         ignore_label=options.ignore_label,
         patient_pattern=options.patient_pattern,
         workers=workers,
+        leave_out=bool(options.leave_out),
         data_root=options.data_root,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,7 @@ def evaluate_folders(
     patient_pattern: str | None = None,
     bootstrap_samples: int = BOOTSTRAP_SAMPLES,
     workers: int = 1,
+    leave_out: bool = False,
 ) -> Evaluation:
     """Scores a folder of predicted label maps against a folder of references and writes the results.
 
@@ -75,14 +76,16 @@ def evaluate_folders(
             patient of its own.
         bootstrap_samples: Resamples of patients behind each interval, 1 or more.
         workers: Processes that score cases; 1 scores them in this one.
+        leave_out: Whether cases that cannot be scored are left out and named in the summary, instead of refusing all.
 
     Returns:
         The summary.
 
     Raises:
         ConfigError: ``patient_pattern`` is no regular expression with a group.
-        DataError: Cases lack a counterpart, cannot be read, lie on different grids or hold values that are no class:
-            one sentence for each problem of every case. Nothing is written then.
+        DataError: Cases lack a counterpart, cannot be read, lie on different grids or hold values that are no class,
+            and may not be left out, or none is left: one sentence for each problem of every case. Nothing is written
+            then.
         RunError: The output cannot be written.
     """
     pairs, problems = match_files(predictions, labels)
@@ -102,12 +105,13 @@ def evaluate_folders(
     ]
     outcomes = _score_all(tasks, workers)
     problems.extend(problem for outcome in outcomes for problem in outcome.problems)
-    if problems:
+    scored = [(task, outcome) for task, outcome in zip(tasks, outcomes, strict=True) if not outcome.problems]
+    if problems and not (leave_out and scored):
         raise DataError(problems)
-    highest = max((max(outcome.scores, default=0) for outcome in outcomes), default=0)
+    highest = max((max(outcome.scores, default=0) for _, outcome in scored), default=0)
     names = tuple(class_names or ("background", *(f"class_{index}" for index in range(1, highest + 1))))
     records: list[CaseScore] = []
-    for task, outcome in zip(tasks, outcomes, strict=True):
+    for task, outcome in scored:
         scores = {index: outcome.scores.get(index, EMPTY_SCORES) for index in range(1, len(names))}
         records.extend(case_scores(scores, case_id=task.case_id, class_names=names, patient=patients[task.case_id]))
     if not records:
@@ -117,6 +121,7 @@ def evaluate_folders(
     evaluation = summarise(
         records, class_names=names, nsd_tolerance_mm=nsd_tolerance_mm, bootstrap_samples=bootstrap_samples
     )
+    evaluation = replace(evaluation, left_out=tuple(problems))
     write_evaluation(output, evaluation, records)
     return evaluation
 

@@ -135,7 +135,12 @@ def _parse_evaluation(content: Mapping[str, Any]) -> Evaluation:
         FoldSummary(**{**entry, "mean_dice_ci95": _parse_interval(entry["mean_dice_ci95"])})
         for entry in content["folds"]
     )
-    parsed = {"classes": classes, "folds": folds, "mean_dice_ci95": _parse_interval(content["mean_dice_ci95"])}
+    parsed = {
+        "classes": classes,
+        "folds": folds,
+        "mean_dice_ci95": _parse_interval(content["mean_dice_ci95"]),
+        "left_out": tuple(content.get("left_out", ())),  # earlier files have none
+    }
     return Evaluation(**{**content, **parsed})
 
 

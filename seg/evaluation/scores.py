@@ -87,6 +87,7 @@ class Evaluation:
         bootstrap: Number of resamples and the seed they were drawn from.
         classes: One summary for each foreground class, by index.
         folds: One summary for each fold, where cases have one.
+        left_out: One sentence for each case that was to be scored and could not be, where that was allowed.
     """
 
     mean_dice: float | None
@@ -97,6 +98,7 @@ class Evaluation:
     bootstrap: Mapping[str, int]
     classes: tuple[ClassSummary, ...]
     folds: tuple[FoldSummary, ...]
+    left_out: tuple[str, ...] = ()
 
 
 def case_scores(

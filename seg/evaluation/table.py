@@ -14,7 +14,7 @@ def format_evaluation(evaluation: Evaluation) -> str:
         evaluation: The summary.
 
     Returns:
-        Lines of text: a table of means with the interval of Dice, then what was left out of the means.
+        Lines of text: a table of means with the interval of Dice, then what was left out of the means and of all.
     """
     header = ["class", "Dice", "95 % CI", *(title for title, _, _ in _COLUMNS[1:]), "volume ml"]
     rows = [header]
@@ -35,6 +35,7 @@ def format_evaluation(evaluation: Evaluation) -> str:
     )
     for entry in evaluation.classes:
         lines.extend(_left_out(entry.name, entry.metrics["hd95_mm"]))
+    lines.extend(f"not scored: {problem}" for problem in evaluation.left_out)
     return "\n".join(lines)
 
 

@@ -37,6 +37,7 @@ def evaluate_pair(
     ignore_label: int | None = None,
     patient_pattern: str | None = None,
     workers: int = 1,
+    leave_out: bool = False,
 ) -> Evaluation:
     """Scores a folder of label maps against another, draws the page of cases, and prints the table.
 
@@ -48,6 +49,7 @@ def evaluate_pair(
         patient_pattern: Regular expression whose first group is the patient in a case id; None takes each case as a
             patient of its own.
         workers: Processes that score cases; 1 scores them in this one.
+        leave_out: Whether cases that cannot be scored are left out and named, instead of refusing all.
 
     Returns:
         The summary.
@@ -69,10 +71,13 @@ def evaluate_pair(
         ignore_label=ignore_label,
         patient_pattern=patient_pattern,
         workers=workers,
+        leave_out=leave_out,
     )
+    scored = {record.case_id for record in read_cases(pair.output)}
     files = {
         case_id: CaseFiles(prediction=prediction, label=label, images=(images[case_id],) if case_id in images else ())
         for case_id, (prediction, label) in matched.items()
+        if case_id in scored
     }
     title = f"{pair.predictions.resolve().name} against {pair.labels.resolve().name}"
     page = pair.output / PAGE_FILE

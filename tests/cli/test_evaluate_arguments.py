@@ -63,13 +63,14 @@ def test_meaningless_options_of_two_folders_are_refused(argv: list[str], problem
 
 
 def test_a_run_says_for_itself_what_its_labels_mean() -> None:
-    argv = ["--class_names", "a", "--ignore_label", "2", "--patient_pattern", "(.)", "--workers", "2"]
+    argv = ["--class_names", "a", "--ignore_label", "2", "--patient_pattern", "(.)", "--workers", "2", "--leave_out"]
     assert problems_of("--run_dir", "r", *argv) == (
         "--class_names must not come with --run_dir, whose data set says them; leave it out.",
         "--ignore_label must not come with --run_dir, whose data set says it; leave it out.",
         "--patient_pattern must not come with --run_dir, whose configuration says it (data.patient_pattern); "
         "leave it out.",
         "--workers must not come with --run_dir, whose cases are scored as they are predicted; leave it out.",
+        "--leave_out must not come with --run_dir, whose cases are all predicted and scored; leave it out.",
     )
 
 

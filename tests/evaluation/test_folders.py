@@ -202,3 +202,32 @@ def test_a_fold_of_real_cases_is_scored_in_seconds(data_root: Callable[[str], Pa
     assert evaluation.num_cases == len(cases) == 40
     # An erosion moves the surface by one voxel of 1 mm.
     assert [entry.metrics["nsd"].mean for entry in evaluation.classes] == pytest.approx([1.0, 1.0], abs=0.05)
+
+
+def test_cases_that_cannot_be_scored_are_left_out_and_named_where_that_is_asked_for(
+    folders: tuple[Path, Path, Path],
+) -> None:
+    predictions, labels, output = folders
+    save(labels / "p2_3.nii.gz", block(2))
+    whole = (predictions / "p1_2.nii.gz").read_bytes()
+    (predictions / "p1_2.nii.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError):
+        evaluate_folders(predictions, labels, output, nsd_tolerance_mm=1.0)
+    left = evaluate_folders(predictions, labels, output, nsd_tolerance_mm=1.0, leave_out=True)
+    assert [problem.split(":")[0] for problem in left.left_out] == ["case p2_3", "case p1_2"]
+    assert "has no counterpart" in left.left_out[0]
+    assert read_evaluation(output) == left
+    # The rest is scored as a folder that never held the others.
+    for folder, name in ((predictions, "p1_2"), (labels, "p1_2"), (labels, "p2_3")):
+        (folder / f"{name}.nii.gz").unlink()
+    alone = evaluate_folders(predictions, labels, output / "alone", nsd_tolerance_mm=1.0)
+    assert (left.mean_dice, left.num_cases, left.classes) == (alone.mean_dice, 2, alone.classes)
+
+
+def test_where_no_case_can_be_scored_none_is_left_out(folders: tuple[Path, Path, Path]) -> None:
+    predictions, labels, output = folders
+    for path in predictions.iterdir():
+        path.write_bytes(b"no image")
+    with pytest.raises(DataError, match="case p0_0"):
+        evaluate_folders(predictions, labels, output, nsd_tolerance_mm=1.0, leave_out=True)
+    assert not output.exists()

@@ -106,6 +106,17 @@ def test_a_manifest_with_patients_an_ignore_label_and_float_labels(
     assert len(refused.err.splitlines()) == len(scored)
     assert "holds values 3, but classes are 0 to 2; declare these classes or relabel the file." in refused.err
     assert not (folders / "refused" / "evaluation.json").exists()
+    # A case without its prediction refuses all, or is left out and named where that is asked for.
+    (folders / "some").mkdir()
+    for name in sorted(scored)[1:]:
+        shutil.copy(run_dir / "predictions" / f"{name}.nii.gz", folders / "some")
+    some = ("--predictions", folders / "some", *two[2:4], *meaning, "--output", folders / "rest")
+    assert script("evaluate", *some).code == 2
+    rest = script("evaluate", *some, "--leave_out")
+    assert rest.code == 1, rest.err
+    assert f"not scored: case {sorted(scored)[0]}: " in rest.out
+    assert sorted(scored)[0] not in (folders / "rest" / "cases.csv").read_text()
+    assert (folders / "rest" / "cases.html").exists()
 
 
 def write_nnunet(root: Path) -> Path:
