@@ -72,7 +72,6 @@ def describe_study(study: Study, dataset: Dataset) -> dict[str, Any]:
         "base": study.config.base,
         "set": {path: _published(path, value) for path, value in study.config.set.items()},
         "margin": study.config.margin,
-        "confidence": study.config.confidence,
         "folds": list(study.config.folds),
         "seeds": list(study.config.seeds),
         "baseline": study.baseline.name,

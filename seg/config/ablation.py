@@ -107,7 +107,6 @@ class StudyConfig:
         folds: Folds on which every variant is trained.
         seeds: Seeds with which every variant is trained on each fold.
         margin: Loss of Dice that still counts as not inferior, in (0, 1); named before the first trial runs.
-        confidence: Level of two-sided confidence intervals, in (0.5, 1).
         launch: Where trials run.
         speed: Measurement of speed.
         reuse: Whether finished trials count that other code trained; same_code makes them anew and says so.
@@ -124,7 +123,6 @@ class StudyConfig:
     folds: tuple[int, ...] = (0,)
     seeds: tuple[int, ...] = (0, 1, 2)
     margin: float = 0.005
-    confidence: float = 0.95
     launch: BackendConfig = field(default_factory=BackendConfig)
     speed: SpeedConfig = field(default_factory=SpeedConfig)
     reuse: Literal["same_code", "any_code"] = "same_code"

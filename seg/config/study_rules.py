@@ -117,8 +117,6 @@ def _statistics(study: StudyConfig) -> Iterator[str]:
         yield f"schema_version must be in [1, {STUDY_VERSION}], got {study.schema_version}."
     if not 0 < study.margin < 1:
         yield f"margin must be in (0, 1), a difference of Dice, got {study.margin:g}."
-    if not 0.5 < study.confidence < 1:
-        yield f"confidence must be in (0.5, 1), got {study.confidence:g}."
 
 
 def _launch(launch: BackendConfig) -> Iterator[str]:

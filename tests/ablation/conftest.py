@@ -16,7 +16,7 @@ import pytest
 from seg.config import DataConfig, ExperimentConfig, NetworkConfig, OptimizerConfig, PatchConfig, TrainingConfig
 
 JOBS = """
-import os, signal, sys, time
+import multiprocessing, os, signal, sys, time
 from pathlib import Path
 
 
@@ -52,6 +52,11 @@ def describe(path):
 def sleep(path, seconds=60):
     Path(path).write_text(str(os.getpid()))
     time.sleep(seconds)
+
+
+def lock():
+    global KEPT
+    KEPT = multiprocessing.get_context("spawn").RLock()
 """
 
 

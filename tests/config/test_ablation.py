@@ -95,7 +95,6 @@ def test_a_list_a_product_and_a_sweep_are_well() -> None:
         ({"schema_version": 0}, "schema_version must be in [1, 1], got 0."),
         ({"margin": 0.0}, "margin must be in (0, 1), a difference of Dice, got 0."),
         ({"margin": float("nan")}, "margin must be in (0, 1), a difference of Dice, got nan."),
-        ({"confidence": 0.5}, "confidence must be in (0.5, 1), got 0.5."),
         ({"launch": BackendConfig(workers=0)}, "launch.workers must be >= 1, got 0."),
         ({"launch": BackendConfig(gpus_per_trial=-0.5)}, "launch.gpus_per_trial must be >= 0, got -0.5."),
         ({"launch": BackendConfig(retries=-1)}, "launch.retries must be >= 0, got -1."),

@@ -73,8 +73,10 @@ class Workers:
     def stop(self) -> None:
         """Ends all processes, those at work too."""
         self._waiting.clear()
-        for worker in (*self._idle, *(worker for _, worker in self._busy.values())):
+        for worker in self._idle:
             worker.stop()
+        for _, worker in self._busy.values():
+            worker.kill()
 
 
 class _Worker:
@@ -98,6 +100,12 @@ class _Worker:
             return self._executor.submit(Guarded(task.call))
 
     def stop(self) -> None:
+        """Ends the process when it is idle, which lets it clean up behind itself."""
+        self._executor.shutdown()
+        self._life.close()
+
+    def kill(self) -> None:
+        """Ends the process at once, whatever it does."""
         self._life.close()
         self._executor.shutdown(cancel_futures=True)
 

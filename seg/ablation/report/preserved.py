@@ -91,6 +91,7 @@ class Prediction:
         channels: Channels of the stage.
         effective_rank: Effective rank of the baseline's features there, over trials; None where it is not known.
         width: Predicted width: the largest over the baseline's trials.
+        widths: The width that each of these trials predicts.
         found: Narrowest width there of a variant that is not inferior; None where there is none.
         variant: That variant.
         tried: Narrowest width there of any variant with a record; None where none narrows the place.
@@ -100,6 +101,7 @@ class Prediction:
     channels: int
     effective_rank: float | None
     width: int
+    widths: tuple[int, ...]
     found: int | None
     variant: str | None
     tried: int | None
@@ -192,7 +194,7 @@ def find_predictions(records: Records, non_inferior: Collection[str]) -> tuple[P
     own = {place.name: place for place in everything if place.variant == records.study.baseline}
     found = []
     for path in ("skip", "decoder") if safe else ():
-        for stage, width in enumerate(zip(*(getattr(one, path) for one in safe), strict=True)):
+        for stage, widths in enumerate(zip(*(getattr(one, path) for one in safe), strict=True)):
             here = [place for place in everything if place.name == f"{path}_{stage}" and place.narrow is not None]
             kept = min((p for p in here if p.variant in non_inferior), key=lambda p: p.narrow or 0, default=None)
             at = own[f"{path}_{stage}"]
@@ -201,7 +203,8 @@ def find_predictions(records: Records, non_inferior: Collection[str]) -> tuple[P
                     name=at.name,
                     channels=at.channels,
                     effective_rank=at.values.get("effective_rank"),
-                    width=max(width),
+                    width=max(widths),
+                    widths=widths,
                     found=kept.narrow if kept else None,
                     variant=kept.variant if kept else None,
                     tried=min((place.narrow for place in here if place.narrow is not None), default=None),

@@ -136,17 +136,20 @@ def width_sentences(analysis: Analysis) -> list[str]:
         said.append(
             f"At no place of {len(found)} with a finding did a width below the predicted one prove not inferior."
         )
-    predicted = {one.name: one.width for one in analysis.predictions}
+    # A variant is made from one trained baseline alone, so each trial of the baseline makes a prediction of its own.
+    by_trial = zip(*(one.widths for one in analysis.predictions), strict=True)
+    names = [one.name for one in analysis.predictions]
+    predicted = [dict(zip(names, widths, strict=True)) for widths in by_trial]
     widths: dict[str, dict[str, int | None]] = {}
     for place in places(analysis.records):
         widths.setdefault(place.variant, {})[place.name] = place.narrow
-    trained = [name for name, own in widths.items() if own == predicted]
+    trained = [name for name, own in widths.items() if own in predicted]
     for name in trained:
         one = analysis.comparisons.get(name)
         if one is not None and one.difference is not None:
             verdict = "not inferior in any class" if one.non_inferior else "not shown to be not inferior"
             said.append(
-                f"{name} has just the predicted widths: its Dice differs by {fixed(one.difference, 4, sign=True)} "
+                f"{name} has just the widths that one trial of the baseline predicts: its Dice differs by {fixed(one.difference, 4, sign=True)} "
                 f"({interval(one.ci95, 4, sign=True) or 'no interval'}), {verdict}."
             )
     if not trained:

@@ -126,6 +126,28 @@ def test_workers_end_with_a_leader_that_is_killed(tmp_path: Path) -> None:
     assert ended(pid)
 
 
+LOCKER = """
+from ablation_jobs import lock
+from seg.ablation.launch import Task, run_tasks
+from seg.ablation.launch.workers import Share, Workers
+if __name__ == "__main__":
+    events = list(run_tasks(Workers([Share(threads=1)]), ["a"], lambda name, _: Task(id=name, call=lock), retries=0))
+    print(events[-1].state)
+"""
+
+
+@pytest.mark.usefixtures("jobs")
+def test_idle_workers_end_without_leaving_locks_behind(tmp_path: Path) -> None:
+    script = tmp_path / "locker.py"
+    script.write_text(LOCKER)
+    paths = os.pathsep.join([os.environ["PYTHONPATH"], str(Path(__file__).parents[3])])
+    done = subprocess.run(
+        [sys.executable, str(script)], env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "finished\n"
+    assert done.stderr == ""  # else Python says which semaphores leaked
+
+
 def wait_for_pid(path: Path) -> int:
     deadline = time.monotonic() + 60
     while not path.exists() or not path.read_text():

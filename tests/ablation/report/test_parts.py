@@ -91,7 +91,7 @@ def test_predicted_widths_are_the_first_that_keep_95_percent(whole: Path) -> Non
     ]
 
 
-def test_a_variant_of_the_predicted_widths_is_compared(tmp_path: Path) -> None:
+def test_a_variant_of_the_widths_that_one_baseline_predicts_is_compared(tmp_path: Path) -> None:
     make_study(tmp_path)
     widths = {one.name: one.width for one in analyse(read_records(tmp_path)).predictions}
     for seed in range(3):
@@ -100,10 +100,17 @@ def test_a_variant_of_the_predicted_widths_is_compared(tmp_path: Path) -> None:
         for place in content["bottlenecks"]:
             place["narrow"] = widths[place["name"]]
         path.write_text(json.dumps(content))
+    # Another trial of the baseline spreads its variance evenly over the channels of one skip.
+    path = tmp_path / "trials" / "baseline.fold_0.seed_2" / "preservation.json"
+    content = json.loads(path.read_text())
+    (place,) = (place for place in content["bottlenecks"] if place["name"] == "skip_0")
+    place["r2_by_width"] = [(width + 1) / place["wide"] for width in range(place["wide"])]
+    path.write_text(json.dumps(content))
     analysis = analyse(read_records(tmp_path))
+    assert analysis.predictions[0].width == math.ceil(0.95 * CHANNELS[0]) > widths["skip_0"]
     one = analysis.comparisons["skip_1-4_decoder_1-4"]
     assert width_sentences(analysis)[-1] == (
-        f"skip_1-4_decoder_1-4 has just the predicted widths: its Dice differs by "
+        f"skip_1-4_decoder_1-4 has just the widths that one trial of the baseline predicts: its Dice differs by "
         f"{fixed(one.difference, 4, sign=True)} ({interval(one.ci95, 4, sign=True)}), not shown to be not inferior."
     )
 
