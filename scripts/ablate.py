@@ -22,7 +22,7 @@ def main() -> int:
         return 0
     from seg.ablation.study import run_study
 
-    return run_study(study, study_dir, runs_dir=arguments.runs_dir)
+    return run_study(study, study_dir, runs_dir=arguments.runs_dir, speed_only=arguments.speed_only)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from seg.ablation.study_file import read_study_data
 from seg.benchmark.measure import Settings, measure_device, present_devices
 from seg.benchmark.prediction import held_out_images
 from seg.benchmark.subjects import Subject
+from seg.benchmark.table import device_tables
 from seg.files import write_json
 from seg.hardware import environment
 from seg.layout import WEIGHTS_FILE
@@ -29,7 +30,7 @@ Entry = Mapping[str, Any]
 
 
 def measure_study(study: Study, study_dir: Path, runs_dir: Path) -> None:
-    """Measures the variants of a study on every device present, and writes ``speed.json``.
+    """Measures the variants of a study on every device present, prints tables, and writes ``speed.json``.
 
     Nothing is measured where the file has all variants as they are now on all of these devices. Else all are measured
     anew, since only times of one process can be compared; what was measured on devices that are not here is kept as
@@ -60,7 +61,10 @@ def measure_study(study: Study, study_dir: Path, runs_dir: Path) -> None:
     images = held_out_images(study.baseline.config, PREDICTED_CASES, fold=first)
     settings = Settings(rounds=rounds, warmup=study.config.speed.warmup, images=images)
     kept = [_still_valid(entry, wanted) for entry in recorded if _key(entry) not in devices]
-    measured = [measure_device(subjects, device, settings) for device in devices.values()]
+    measured = []
+    for device in devices.values():
+        measured.append(measure_device(subjects, device, settings))
+        print(device_tables(measured[-1]), end="\n\n")
     entries = [*measured, *(entry for entry in kept if entry is not None)]
     write_json(path, {"schema_version": SPEED_VERSION, "devices": entries})
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 
 
-def run_study(study: Study, study_dir: Path, *, runs_dir: Path | None = None) -> int:
+def run_study(study: Study, study_dir: Path, *, runs_dir: Path | None = None, speed_only: bool = False) -> int:
     """Runs what is left of a study and writes its report.
 
     The study may be killed at any moment and started again: finished trials are kept, those in flight go on from their
@@ -37,6 +37,7 @@ def run_study(study: Study, study_dir: Path, *, runs_dir: Path | None = None) ->
         study: The study.
         study_dir: Study directory, made where absent.
         runs_dir: Folder of the run directories; None is ``runs`` in the study directory.
+        speed_only: Whether no trial is run and speed is measured nevertheless.
 
     Returns:
         The exit code: 0, or 1 where trials failed; they are named on stderr.
@@ -56,23 +57,26 @@ def run_study(study: Study, study_dir: Path, *, runs_dir: Path | None = None) ->
         fingerprints = {trial.id: fingerprint(trial.config) for trial in study.trials}
         left = trials_left(study.trials, places, fingerprints)
         write_study_file(study, study_dir)
-        failed = _run_trials(study, left, places, fingerprints) if left else {}
-        _conclude(study, places)
+        failed = _run_trials(study, left, places, fingerprints) if left and not speed_only else {}
+        _conclude(study, places, speed_only=speed_only)
     for trial_id, log in failed.items():
         record = read_record(records_dir(study_dir, trial_id))
         print(f"failed: {trial_id}: {record.error if record else 'no record'} (log: {log})", file=sys.stderr)
     return 1 if failed else 0
 
 
-def _conclude(study: Study, places: Places) -> None:
-    """Measures speed where it is not yet, and writes the report."""
-    if not any(places.study_dir.glob("trials/*/cases.csv")):
-        LOG.warning("no trial is finished: there is nothing to report")
+def _conclude(study: Study, places: Places, *, speed_only: bool) -> None:
+    """Measures speed where it is not yet, and writes the report where trials are finished."""
+    finished = any(places.study_dir.glob("trials/*/cases.csv"))
+    if finished or speed_only:
+        from seg.ablation.speed import measure_study
+
+        measure_study(study, places.study_dir, places.runs_dir)
+    if not finished:
+        LOG.warning("no trial is finished: there is nothing to report%s", " but speed.json" if speed_only else "")
         return
     from seg.ablation.report import write_report
-    from seg.ablation.speed import measure_study
 
-    measure_study(study, places.study_dir, places.runs_dir)
     print(f"report: {write_report(places.study_dir, runs_dir=places.runs_dir)}")
 
 

@@ -26,6 +26,7 @@ class AblateArguments:
         runs_dir: Folder of the run directories; None is runs/ in the study directory.
         dry_run: Whether to print the trials and run none.
         only: Names of the variants to run; empty runs all.
+        speed_only: Whether to measure speed and train nothing.
     """
 
     study_path: Path
@@ -34,6 +35,7 @@ class AblateArguments:
     runs_dir: Path | None
     dry_run: bool
     only: tuple[str, ...]
+    speed_only: bool
 
 
 def parse_ablate(argv: Sequence[str] | None = None) -> AblateArguments:
@@ -46,8 +48,8 @@ def parse_ablate(argv: Sequence[str] | None = None) -> AblateArguments:
         ConfigError: Arguments cannot be used; all problems together.
     """
     parser = Parser(
-        "ablate.py --config STUDY [--ablation_dir DIR] [--runs DIR] [--dry_run] [--only NAME ...] [--data.root DIR] "
-        "[--set PATH=VALUE ...] [--launch.field VALUE ...]",
+        "ablate.py --config STUDY [--ablation_dir DIR] [--runs DIR] [--dry_run] [--only NAME ...] [--speed_only] "
+        "[--data.root DIR] [--set PATH=VALUE ...] [--launch.field VALUE ...]",
         "Run an ablation study: train every variant on every fold with every seed, measure their speed, and write a "
         "report. Started again, it goes on where it stopped.",
     )
@@ -68,6 +70,12 @@ def parse_ablate(argv: Sequence[str] | None = None) -> AblateArguments:
     parser.add_argument(
         "--only", action="append", default=[], metavar="NAME", help="run this variant alone; repeat it for more"
     )
+    parser.add_argument(
+        "--speed_only",
+        action="store_true",
+        help="train nothing: measure the speed of the variants on every device present, with initial weights where "
+        "there are no trained ones, and write the report where trials are finished",
+    )
     _add(parser, "--data.root", f"{COMMON}data.root", "DIR", "folder of the data set (default: that of the study)")
     parser.add_argument(
         "--set",
@@ -86,6 +94,8 @@ def parse_ablate(argv: Sequence[str] | None = None) -> AblateArguments:
             "--config must name the YAML file of a study, got none; an example is --config "
             "configs/ablation/phantom.yaml."
         )
+    if options.dry_run and options.speed_only:
+        found.append("--dry_run must not come with --speed_only, which runs no trial either; leave one out.")
     overrides: dict[str, str] = {}
     for path, text in options.overrides:
         if path == COMMON:
@@ -101,6 +111,7 @@ def parse_ablate(argv: Sequence[str] | None = None) -> AblateArguments:
         runs_dir=options.runs,
         dry_run=options.dry_run,
         only=tuple(dict.fromkeys(options.only)),
+        speed_only=options.speed_only,
     )
 
 

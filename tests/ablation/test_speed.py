@@ -163,6 +163,7 @@ def test_another_number_of_threads_is_another_device(
     monkeypatch.setattr(
         speed, "measure_device", lambda *_: found.append(threads[-1]) or {"kind": "cpu", "variants": []}
     )
+    monkeypatch.setattr(speed, "device_tables", lambda entry: "")
     measure_study(more, tmp_path, tmp_path / "runs")
     assert found == [2]
     assert [entry.get("threads") for entry in content(tmp_path)["devices"]] == [None, 1]

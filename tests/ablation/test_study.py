@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from seg.ablation import speed
 from seg.ablation import study as module
 from seg.ablation.fingerprint import Fingerprint, fingerprint
 from seg.ablation.locks import locked
@@ -23,6 +24,7 @@ from seg.config.ablation import BackendConfig, StudyConfig
 from seg.errors import RunError
 from tests.ablation.trials import FakeStudy, FakeTrial, Variant
 
+CONCLUDE = module._conclude
 IDS = ["baseline.fold_0.seed_0", "skip_1-2.fold_0.seed_0", "baseline.fold_0.seed_1", "skip_1-2.fold_0.seed_1"]
 
 
@@ -31,7 +33,7 @@ def concluded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Notes the steps around the trials in place of taking them."""
     steps: list[str] = []
     monkeypatch.setattr(module, "write_study_file", lambda study, folder: steps.append("plan"))
-    monkeypatch.setattr(module, "_conclude", lambda study, places: steps.append("report"))
+    monkeypatch.setattr(module, "_conclude", lambda study, places, **_: steps.append("report"))
     return steps
 
 
@@ -52,7 +54,7 @@ def finished(make_study: Callable[..., Any], tmp_path_factory: pytest.TempPathFa
     folder = tmp_path_factory.mktemp("study")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "write_study_file", lambda study, folder: None)
-        patch.setattr(module, "_conclude", lambda study, places: None)
+        patch.setattr(module, "_conclude", lambda study, places, **_: None)
         run_study(make_study(), folder)
     return folder
 
@@ -89,6 +91,21 @@ def test_a_study_that_grows_runs_what_is_new(
     words = [line.split("  ")[:2] for line in said(capsys)]
     assert words[0] == ["2 of 4 trials are done already"]
     assert words[1:] == [[trial, state] for trial in IDS[2:] for state in ("running", "finished")]
+
+
+def test_speed_alone_is_measured_without_a_trial(
+    make_study: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    measured: list[Path] = []
+    monkeypatch.setattr(module, "_conclude", CONCLUDE)
+    monkeypatch.setattr(speed, "measure_study", lambda study, folder, runs: measured.append(folder))
+    assert run_study(make_study(), tmp_path, speed_only=True) == 0
+    assert measured == [tmp_path]
+    assert not (tmp_path / "trials").exists()
+    assert "no trial is finished: there is nothing to report but speed.json" in caplog.text
 
 
 def test_runs_may_lie_elsewhere(make_study: Callable[..., Any], done_before: Path, tmp_path: Path) -> None:

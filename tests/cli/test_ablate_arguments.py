@@ -22,7 +22,11 @@ def test_a_study_alone() -> None:
     arguments = parse_ablate(["--config", "study.yaml"])
     assert arguments.study_path == Path("study.yaml")
     assert (arguments.ablation_dir, arguments.runs_dir, arguments.dry_run) == (None, None, False)
-    assert (arguments.only, dict(arguments.overrides)) == ((), {})
+    assert (arguments.only, dict(arguments.overrides), arguments.speed_only) == ((), {}, False)
+    assert parse_ablate(["--config", "study.yaml", "--speed_only"]).speed_only
+    assert problems_of("--config", "study.yaml", "--speed_only", "--dry_run") == (
+        "--dry_run must not come with --speed_only, which runs no trial either; leave one out.",
+    )
 
 
 def test_every_option_arrives() -> None:

@@ -149,7 +149,8 @@ def width_sentences(analysis: Analysis) -> list[str]:
         if one is not None and one.difference is not None:
             verdict = "not inferior in any class" if one.non_inferior else "not shown to be not inferior"
             said.append(
-                f"{name} has just the widths that one trial of the baseline predicts: its Dice differs by {fixed(one.difference, 4, sign=True)} "
+                f"{name} has just the widths that one trial of the baseline predicts: its Dice differs by "
+                f"{fixed(one.difference, 4, sign=True)} "
                 f"({interval(one.ci95, 4, sign=True) or 'no interval'}), {verdict}."
             )
     if not trained:

@@ -141,9 +141,8 @@ def test_idle_workers_end_without_leaving_locks_behind(tmp_path: Path) -> None:
     script = tmp_path / "locker.py"
     script.write_text(LOCKER)
     paths = os.pathsep.join([os.environ["PYTHONPATH"], str(Path(__file__).parents[3])])
-    done = subprocess.run(
-        [sys.executable, str(script)], env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True, check=True
-    )
+    found = os.environ | {"PYTHONPATH": paths}
+    done = subprocess.run([sys.executable, str(script)], env=found, capture_output=True, text=True, check=True)
     assert done.stdout == "finished\n"
     assert done.stderr == ""  # else Python says which semaphores leaked
 
