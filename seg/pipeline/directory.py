@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -138,6 +138,34 @@ def _read_origin(run_dir: Path) -> Origin | None:
             f"{path}: must be the whole record of a run, got {type(error).__name__}; restore it or choose another "
             "--run_dir."
         ) from error
+
+
+def changed_data(run_dir: Path, cases: Iterable[str], held_out: Mapping[str, str]) -> list[str]:
+    """Says how a data set differs from the one that a run was trained with.
+
+    Args:
+        run_dir: The run directory.
+        cases: Ids of all cases that are there now.
+        held_out: Digests of the held-out ones.
+
+    Raises:
+        RunError: The run's record of its data is damaged.
+    """
+    origin = _read_origin(run_dir)
+    if origin is None:
+        return []
+    now = set(cases)
+    kinds = (
+        ("gone", origin.data.keys() - now),
+        ("new", now - origin.data.keys()),
+        ("changed", {case for case, digest in held_out.items() if origin.data.get(case, digest) != digest}),
+    )
+    return [f"{kind}: {_some(sorted(found))}" for kind, found in kinds if found]
+
+
+def _some(names: Sequence[str], most: int = 5) -> str:
+    listed = ", ".join(names[:most])
+    return f"{listed} and {len(names) - most} more" if len(names) > most else listed
 
 
 def trained_steps(run_dir: Path) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,12 +33,14 @@ from seg.hardware import choose_device, choose_precision, environment
 from seg.inference import model_from_config
 from seg.layout import CONFIG_FILE, MODEL_FILE, PICTURE_FILE, PREDICTIONS, SCORING_FILE
 from seg.metrics import score_case
-from seg.pipeline.directory import describe_model, trained_steps
+from seg.pipeline.directory import changed_data, describe_model, trained_steps
 from seg.pipeline.inputs import read_checked, read_splits
 from seg.pipeline.pages import write_run_page
 from seg.prediction import Predictor, predict_case
 from seg.prediction.cleaning import cleaning_rules
 from seg.weights import trained_network
+
+LOG = logging.getLogger(__name__)
 
 
 def evaluate_run(
@@ -112,6 +115,13 @@ def _score_run(run_dir: Path, output: Path, config: ExperimentConfig, dataset: D
     predictor = _load_predictor(run_dir, config, dataset)
     held_out = set(split.validation)
     cases = [case for case in dataset.cases if case.id in held_out]
+    digests = {case.id: case_digest(case) for case in cases}
+    if changed := changed_data(run_dir, (case.id for case in dataset.cases), digests):
+        LOG.warning(
+            "%s: cases differ from those that the run was trained with, so held-out ones may be others than then; %s",
+            config.data.root,
+            "; ".join(changed),
+        )
     scores: list[CaseScore] = []
     for case in tqdm(cases, desc="evaluate", unit="case", disable=not config.training.progress, mininterval=5):
         scores += _score_case(predictor, case, dataset, config, output / PREDICTIONS)
@@ -125,7 +135,6 @@ def _score_run(run_dir: Path, output: Path, config: ExperimentConfig, dataset: D
     predictions = {case.id: output / PREDICTIONS / f"{case.id}.nii.gz" for case in cases}
     write_run_page(output, evaluation, scores, predictions, dataset, title=f"{config.name}, fold {config.fold}")
     # Apart from environment.json, which says what the run was trained with and on.
-    digests = {case.id: case_digest(case) for case in cases}
     computed_with = environment(predictor.models[0].device, predictor.models[0].precision)
     write_json(output / SCORING_FILE, {"schema_version": 1, **computed_with, "data": digests})
     write_json(output / MODEL_FILE, describe_model(config, dataset, trained_steps(run_dir)))

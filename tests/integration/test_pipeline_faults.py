@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 import shutil
@@ -87,6 +88,24 @@ def test_a_data_set_that_moved_is_named_to_the_evaluation(
     assert mean_dice(output) == mean_dice(run_dir)
     refused = script("evaluate", "--predictions", output, "--labels", output, "--data.root", tiny_root)
     assert refused.err == "error: --data.root must come with --run_dir, whose data set it is; leave it out.\n"
+
+
+def test_a_data_set_that_changed_since_training_is_announced(
+    trained: Path, tiny_root: Path, tmp_path: Path, script: Callable[..., Any]
+) -> None:
+    root, output = Path(shutil.copytree(tiny_root, tmp_path / "data")), tmp_path / "again"
+    argv = ("evaluate", "--run_dir", trained, "--output", output, "--data.root", root)
+    assert "differ from those" not in script(*argv).err
+    held_out = sorted(path.name.removesuffix(".nii.gz") for path in (output / "predictions").iterdir())
+    label = root / "labelsTr" / f"{held_out[0]}.nii.gz"
+    with gzip.open(label) as file:
+        content = file.read()
+    label.write_bytes(gzip.compress(content, compresslevel=1, mtime=1))  # the same voxels in other bytes
+    said = script(*argv)
+    assert said.code == 0
+    assert said.err.count("differ from those") == 1
+    assert f"warning: {root}: cases differ from those that the run was trained with" in said.err
+    assert f"than then; changed: {held_out[0]}\n" in said.err
 
 
 def test_initial_weights_survive_a_kill_before_the_first_checkpoint(
