@@ -24,6 +24,7 @@ from seg.config import (
     PatchConfig,
     TrainingConfig,
 )
+from seg.pipeline import train
 
 SHAPE = (12, 14, 10)
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -122,3 +123,16 @@ def script(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
         return Ended(code=ended.value.code, out=said.out, err=said.err)
 
     return execute
+
+
+@pytest.fixture(scope="session")
+def short(tiny: ExperimentConfig) -> ExperimentConfig:
+    return replace(tiny, training=replace(tiny.training, steps=2, validate_every=1))
+
+
+@pytest.fixture(scope="session")
+def trained(short: ExperimentConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, to be read alone."""
+    run_dir = tmp_path_factory.mktemp("trained") / "run"
+    train(short, run_dir=run_dir, folds=(0,))
+    return run_dir

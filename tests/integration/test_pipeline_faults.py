@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import logging
 import shutil
@@ -17,25 +16,12 @@ import torch
 
 from seg.config import ExperimentConfig
 from seg.errors import DataError, RunError
-from seg.layout import CONFIG_FILE, WEIGHTS_FILE
+from seg.layout import WEIGHTS_FILE
 from seg.pipeline import train, training
 from seg.weights import load_weights
 
 Change = Callable[..., ExperimentConfig]
 Writer = Callable[[Path], Path]
-
-
-@pytest.fixture(scope="session")
-def short(tiny: ExperimentConfig) -> ExperimentConfig:
-    return replace(tiny, training=replace(tiny.training, steps=2, validate_every=1))
-
-
-@pytest.fixture(scope="session")
-def trained(short: ExperimentConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run, to be read alone."""
-    run_dir = tmp_path_factory.mktemp("trained") / "run"
-    train(short, run_dir=run_dir, folds=(0,))
-    return run_dir
 
 
 def killed_at_fold(number: int, monkeypatch: pytest.MonkeyPatch, begin: Callable[[], object]) -> None:
@@ -55,57 +41,6 @@ def killed_at_fold(number: int, monkeypatch: pytest.MonkeyPatch, begin: Callable
 
 def mean_dice(folder: Path) -> float:
     return float(json.loads((folder / "evaluation.json").read_text())["mean_dice"])
-
-
-def test_evaluation_scores_the_run_it_is_given_whatever_lies_in_the_output(
-    trained: Path, tmp_path: Path, script: Callable[..., Any]
-) -> None:
-    (folder := tmp_path / "again").mkdir()
-    stale = json.dumps(json.loads((trained / "evaluation.json").read_text()) | {"mean_dice": 0.123})
-    (folder / "evaluation.json").write_text(stale)
-    assert script("evaluate", "--run_dir", trained, "--output", folder).code == 0
-    assert mean_dice(folder) == mean_dice(trained) != 0.123
-    own = Path(shutil.copytree(trained, tmp_path / "own"))
-    (own / "evaluation.json").write_text(stale)
-    trained_with = (own / "environment.json").read_bytes()
-    assert script("evaluate", "--run_dir", own).code == 0
-    assert mean_dice(own) == mean_dice(trained)
-    assert (own / "environment.json").read_bytes() == trained_with
-    scored = json.loads((own / "scoring_environment.json").read_text())
-    assert scored["packages"]["torch"]
-    assert len(scored["data"]) == 3
-
-
-def test_a_data_set_that_moved_is_named_to_the_evaluation(
-    trained: Path, tiny_root: Path, tmp_path: Path, script: Callable[..., Any]
-) -> None:
-    run_dir, output = Path(shutil.copytree(trained, tmp_path / "run")), tmp_path / "again"
-    config = (run_dir / CONFIG_FILE).read_text()
-    (run_dir / CONFIG_FILE).write_text(config.replace(str(tiny_root), str(tmp_path / "gone")))
-    lost = script("evaluate", "--run_dir", run_dir, "--output", output)
-    assert (lost.code, "got no such folder" in lost.err) == (2, True)
-    assert script("evaluate", "--run_dir", run_dir, "--output", output, "--data.root", tiny_root).code == 0
-    assert mean_dice(output) == mean_dice(run_dir)
-    refused = script("evaluate", "--predictions", output, "--labels", output, "--data.root", tiny_root)
-    assert refused.err == "error: --data.root must come with --run_dir, whose data set it is; leave it out.\n"
-
-
-def test_a_data_set_that_changed_since_training_is_announced(
-    trained: Path, tiny_root: Path, tmp_path: Path, script: Callable[..., Any]
-) -> None:
-    root, output = Path(shutil.copytree(tiny_root, tmp_path / "data")), tmp_path / "again"
-    argv = ("evaluate", "--run_dir", trained, "--output", output, "--data.root", root)
-    assert "differ from those" not in script(*argv).err
-    held_out = sorted(path.name.removesuffix(".nii.gz") for path in (output / "predictions").iterdir())
-    label = root / "labelsTr" / f"{held_out[0]}.nii.gz"
-    with gzip.open(label) as file:
-        content = file.read()
-    label.write_bytes(gzip.compress(content, compresslevel=1, mtime=1))  # the same voxels in other bytes
-    said = script(*argv)
-    assert said.code == 0
-    assert said.err.count("differ from those") == 1
-    assert f"warning: {root}: cases differ from those that the run was trained with" in said.err
-    assert f"than then; changed: {held_out[0]}\n" in said.err
 
 
 def test_initial_weights_survive_a_kill_before_the_first_checkpoint(
