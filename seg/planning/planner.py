@@ -99,7 +99,9 @@ def plan_experiment(fingerprint: Fingerprint, data: DataConfig, *, name: str, me
         patches=PatchConfig(size=sampling.patch, batch=sampling.batch, foreground_fraction=FOREGROUND_FRACTION),
         augmentation=AugmentationConfig(spatial=_plan_spatial(geometry)),
         network=plan_network(sampling.topology),
-        optimizer=OptimizerConfig(warmup_steps=steps // 20),
+        optimizer=OptimizerConfig(
+            name="muon", momentum=0.95, learning_rate=0.004, weight_decay=0.3, warmup_steps=steps // 20
+        ),
         training=TrainingConfig(
             steps=steps, validate_every=steps // VALIDATIONS, ema_decay=round(1 - 1 / (EMA_SHARE * steps), 4)
         ),
