@@ -39,7 +39,7 @@ NRRD = Format(name="NRRD", endings=(".nrrd",), readers=(("NrrdReader", "nrrd"), 
 META = Format(name="MetaImage", endings=(".mha", ".mhd"), readers=(("ITKReader", "itk"),))
 DICOM = Format(name="DICOM", endings=(".dcm",), readers=(("PydicomReader", "pydicom"), ("ITKReader", "itk")))
 FORMATS = (NRRD, META, DICOM)
-DISTRIBUTIONS = {"nrrd": "pynrrd"}
+DISTRIBUTIONS = {"nrrd": "pynrrd", "itk": "itk-io"}
 ENDINGS = (*NIFTI_ENDINGS, *(ending for kind in FORMATS for ending in kind.endings))
 
 

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
 import importlib.util
+import re
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from seg.data.formats import DICOM, META, NRRD, format_of
+from seg.data.formats import DICOM, DISTRIBUTIONS, FORMATS, META, NRRD, format_of
 from seg.data.images import read_image
 from seg.errors import DataError
 
 sitk = pytest.importorskip("SimpleITK", reason="writes files with SimpleITK; pip install SimpleITK")
 
+ROOT = Path(__file__).parents[2]
 SHAPE = (9, 7, 5)
 DIRECTION = (0.0, -1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0)
 
@@ -26,8 +30,24 @@ def image():
 
 
 def needs(*packages):
-    if not any(importlib.util.find_spec(package) for package in packages):
-        pytest.skip(f"needs {' or '.join(packages)}")
+    if missing := [package for package in packages if not importlib.util.find_spec(package)]:
+        pytest.skip(f"needs {' and '.join(missing)}; pip install '.[formats]'")
+
+
+def only(monkeypatch, *packages):
+    """Hides the readers that are not of these packages."""
+    needs(*packages)
+    find = importlib.util.find_spec
+    hidden = {package for kind in FORMATS for _, package in kind.readers} - set(packages)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in hidden else find(name))
+
+
+def test_the_environment_of_tests_has_every_reader_at_its_exact_version():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    readers = {re.split("[>=]", line)[0] for line in extras["formats"]}
+    assert readers == {DISTRIBUTIONS.get(package, package) for kind in FORMATS for _, package in kind.readers}
+    assert set(extras["formats"]) <= set(extras["dev"])
+    assert readers <= set(re.findall(r"^([\w-]+)==\S+$", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
 
 
 def check(path):
@@ -44,8 +64,9 @@ def check(path):
     assert (np.diag(read.affine)[:3] > 0).all()  # axes are RAS
 
 
-def test_nrrd(tmp_path):
-    needs("nrrd", "itk")
+@pytest.mark.parametrize("package", ["nrrd", "itk"])
+def test_nrrd(tmp_path, monkeypatch, package):
+    only(monkeypatch, package)
     sitk.WriteImage(image()[0], str(tmp_path / "a.nrrd"))
     check(tmp_path / "a.nrrd")
 
@@ -80,28 +101,28 @@ def write_series(folder):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_series_of_dicom_slices(tmp_path):
-    needs("pydicom", "itk")
+@pytest.mark.parametrize("package", ["pydicom", "itk"])
+def test_a_series_of_dicom_slices(tmp_path, monkeypatch, package):
+    only(monkeypatch, package)
     folder = write_series(tmp_path / "series")
     assert format_of(folder) is DICOM
     check(folder)
 
 
 def test_the_package_that_is_missing_is_named(tmp_path, monkeypatch):
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in ("nrrd", "itk") else find(name))
+    only(monkeypatch)
     (tmp_path / "a.nrrd").write_text("NRRD0004\n")
     with pytest.raises(DataError) as caught:
         read_image([tmp_path / "a.nrrd"], ("CT",))
     assert str(caught.value) == (
-        f"{tmp_path / 'a.nrrd'}: a package that reads NRRD must be installed, got none; pip install pynrrd or itk, "
+        f"{tmp_path / 'a.nrrd'}: a package that reads NRRD must be installed, got none; pip install pynrrd or itk-io, "
         "or convert the file to NIfTI."
     )
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
-    needs("nrrd", "itk")
+    needs("nrrd")
     (tmp_path / "a.nrrd").write_text("no header")
     with pytest.raises(DataError) as caught:
         read_image([tmp_path / "a.nrrd"], ("CT",))
