@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from seg.data.foreign_headers import check_announced
 from seg.errors import DataError
 
 NIFTI_ENDINGS = (".nii", ".nii.gz")
@@ -58,6 +59,10 @@ def holds_dicom(folder: Path) -> bool:
     return False
 
 
+def _slices(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_file() and _marked(path))
+
+
 def _marked(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(DICOM_OFFSET + len(DICOM_MARK))[DICOM_OFFSET:] == DICOM_MARK
@@ -74,32 +79,48 @@ def read_foreign(paths: Sequence[Path], kind: Format) -> tuple[npt.NDArray[np.fl
         Voxels (C, X, Y, Z) in the order of the file's axes, and the affine (4, 4) to RAS, in mm.
 
     Raises:
-        DataError: The package that reads them is not installed, or the files cannot be read.
+        DataError: The package that reads them is not installed, the files cannot be read or do not fit in memory, or a
+            folder holds slices of several series.
     """
-    reader = next((name for name, package in kind.readers if importlib.util.find_spec(package)), None)
+    reader, package = next(((name, needed) for name, needed in kind.readers if _installed(needed)), (None, ""))
     if reader is None:
         packages = " or ".join(DISTRIBUTIONS.get(package, package) for _, package in kind.readers)
         raise DataError(
             f"{paths[0]}: a package that reads {kind.name} must be installed, got none; pip install {packages}, "
             "or convert the file to NIfTI."
         )
+    with _faults_named(paths[0], kind):
+        check_announced([file for path in paths for file in (_slices(path) if path.is_dir() else [path])], package)
     # Takes seconds, which NIfTI files have no use for.
     from monai.transforms import EnsureChannelFirst, LoadImage
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            loaded: Any = LoadImage(reader=reader, image_only=True)([str(path) for path in paths])
-            image = loaded[None] if kind is DICOM and loaded.ndim == 3 else EnsureChannelFirst()(loaded)
-            while image.ndim > 4 and image.shape[-1] == 1:
-                image = image.squeeze(-1)
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise DataError(
-            f"{paths[0]}: must be a readable {kind.name} image, got '{reason}'; export it again, or convert it."
-        ) from error
+    with _faults_named(paths[0], kind):
+        loaded: Any = LoadImage(reader=reader, image_only=True)([str(path) for path in paths])
+        image = loaded[None] if kind is DICOM and loaded.ndim == 3 else EnsureChannelFirst()(loaded)
+        while image.ndim > 4 and image.shape[-1] == 1:
+            image = image.squeeze(-1)
     if image.ndim != 4:
         raise DataError(
             f"{paths[0]}: must have 3 axes, and channels beside them, got shape {tuple(loaded.shape)}; export volumes."
         )
     return np.asarray(image, dtype=np.float32), np.asarray(loaded.affine, dtype=np.float64)
+
+
+def _installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+@contextlib.contextmanager
+def _faults_named(path: Path, kind: Format) -> Iterator[None]:
+    """Turns whatever a package says of a file into a sentence; its warnings are of no use to who predicts."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except DataError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise DataError(
+            f"{path}: must be a readable {kind.name} image, got '{reason}'; export it again, or convert it."
+        ) from error
