@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from seg.data.endings import NIFTI_ENDINGS
 from seg.data.foreign_headers import check_announced
 from seg.errors import DataError
 
-NIFTI_ENDINGS = (".nii", ".nii.gz")
 DICOM_MARK = b"DICM"
 DICOM_OFFSET = 128
 

@@ -14,6 +14,7 @@ import nibabel
 import numpy as np
 import numpy.typing as npt
 
+from seg.data.endings import is_gzip, split_ending
 from seg.data.geometry import Affine, affine_of_nifti, doubts_of_nifti, is_invertible
 from seg.errors import DataError
 
@@ -170,10 +171,10 @@ def read_channels(paths: Sequence[Path]) -> Iterator[Volume]:
 @contextmanager
 def _opened(path: Path) -> Iterator[IO[bytes]]:
     """Opens a file and turns what goes wrong in reading it into a sentence."""
-    if not path.name.endswith((".nii", ".nii.gz")):
+    if not split_ending(path.name)[1]:
         raise DataError(f"{path}: must be a NIfTI file named .nii or .nii.gz; convert it.")
     try:
-        with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as stream:
+        with gzip.open(path) if is_gzip(path.name) else path.open("rb") as stream:
             yield cast(IO[bytes], stream)
     except FileNotFoundError as error:
         raise DataError(f"{path}: file must exist, got none; restore it or remove the case.") from error
@@ -215,7 +216,7 @@ def _header(path: Path, image: Any) -> Header:
     # Python's integers: a product of header fields may exceed 64 bits.
     needed = int(image.dataobj.offset) + dtype.itemsize * int(np.prod(np.array(shape, dtype=object)))
     size = path.stat().st_size
-    if needed > size * (DEFLATE_LIMIT if path.name.endswith(".gz") else 1):
+    if needed > size * (DEFLATE_LIMIT if is_gzip(path.name) else 1):
         raise DataError(
             f"{path}: file must hold the {needed} bytes of shape {shape}, got a truncated file of {size} bytes; "
             "copy or export it again."

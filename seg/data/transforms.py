@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
 import warnings
 from collections.abc import Hashable, Mapping
@@ -23,11 +24,21 @@ from monai.transforms import (
 from monai.utils import ensure_tuple
 
 from seg.config import CtConfig, DataConfig
+from seg.data.endings import is_gzip
 from seg.data.geometry import Affine, affine_of_nifti
 from seg.data.normalization import normalize
 
 nib: Any = nibabel  # only parts of it are annotated
+NIFTI_2 = b"n+2\0"
 RAS = (("L", "R"), ("P", "A"), ("I", "S"))
+
+
+def _open(name: str) -> Any:
+    """Reads the header of a NIfTI file; unlike nibabel's own, whatever the case of the letters in its ending."""
+    with gzip.open(name) if is_gzip(name) else open(name, "rb") as file:
+        second = file.read(8)[4:] == NIFTI_2
+    kind = nib.Nifti2Image if second else nib.Nifti1Image
+    return kind.from_file_map({"image": nib.fileholders.FileHolder(filename=name)})
 
 
 class SharedReader(NibabelReader):
@@ -40,7 +51,7 @@ class SharedReader(NibabelReader):
 
     def read(self, data: Any, **kwargs: Any) -> Any:
         """Opens files; returns one image of nibabel, or a list of several."""
-        images = [nib.load(name, **kwargs) for name in ensure_tuple(data)]
+        images = [_open(str(name)) for name in ensure_tuple(data)]
         return images if len(images) > 1 else images[0]
 
     def get_data(self, img: Any) -> tuple[Any, dict[str, Any]]:

@@ -175,6 +175,13 @@ def test_label_maps_with_channels_are_refused(folders: tuple[Path, Path, Path]) 
     )
 
 
+def test_endings_in_capitals_are_endings(folders: tuple[Path, Path, Path]) -> None:
+    predictions, labels, output = folders
+    before = evaluate_folders(predictions, labels, output, nsd_tolerance_mm=1.0)
+    (predictions / "p0_0.nii.gz").rename(predictions / "p0_0.NII.GZ")
+    assert evaluate_folders(predictions, labels, output, nsd_tolerance_mm=1.0) == before
+
+
 def test_folders_without_label_maps_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none is not a folder; give the folder that holds the label maps\.$"):
         evaluate_folders(tmp_path / "none", tmp_path, tmp_path / "output", nsd_tolerance_mm=1.0)
