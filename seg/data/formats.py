@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from seg.data.endings import NIFTI_ENDINGS
 from seg.data.foreign_headers import check_announced
 from seg.errors import DataError
 
+DECODER_LOG = "monai.data.nvimgcodec_pydicom_plugin"
+"""Logger that warns whenever a loader of MONAI is made where one of several decoders of DICOM is not installed."""
 DICOM_MARK = b"DICM"
 DICOM_OFFSET = 128
 
@@ -91,6 +94,7 @@ def read_foreign(paths: Sequence[Path], kind: Format) -> tuple[npt.NDArray[np.fl
         )
     with _faults_named(paths[0], kind):
         check_announced([file for path in paths for file in (_slices(path) if path.is_dir() else [path])], package)
+    logging.getLogger(DECODER_LOG).setLevel(logging.ERROR)
     # Takes seconds, which NIfTI files have no use for.
     from monai.transforms import EnsureChannelFirst, LoadImage
 

@@ -25,6 +25,7 @@ from monai.utils import ensure_tuple
 
 from seg.config import CtConfig, DataConfig
 from seg.data.endings import is_gzip
+from seg.data.formats import DECODER_LOG
 from seg.data.geometry import Affine, affine_of_nifti
 from seg.data.normalization import normalize
 
@@ -112,7 +113,7 @@ class RoundedLabeld(MapTransform):
 
 def _loader(keys: list[str]) -> LoadImaged:
     """Makes MONAI's loader without its warnings on decoders of DICOM, which it looks for whatever it is to read."""
-    logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
+    logging.getLogger(DECODER_LOG).setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
         return LoadImaged(keys, reader=SharedReader, image_only=True)

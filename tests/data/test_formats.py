@@ -119,6 +119,13 @@ def test_the_package_that_is_missing_is_named(tmp_path, monkeypatch):
     )
 
 
+def test_a_grid_that_cannot_be_is_named(tmp_path):
+    needs("nrrd")
+    path = tmp_path / "a.nrrd"
+    path.write_bytes(HUGE[".nrrd"].format(2).replace("(1,0,0)", "(nan,0,0)").encode() + bytes(16))
+    assert problem(path).startswith(f"{path}: affine must be invertible, got [[nan, ")
+
+
 HUGE = {
     ".mha": "ObjectType = Image\nNDims = 3\nDimSize = {0} {0} {0}\nElementType = MET_SHORT\nElementDataFile = LOCAL\n",
     ".nrrd": "NRRD0004\ntype: short\ndimension: 3\nsizes: {0} {0} {0}\nendian: little\nencoding: raw\n"
