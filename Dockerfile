@@ -1,11 +1,11 @@
 # One file for CPU and GPU. The build's arguments:
-#   BASE_IMAGE    Python 3.11 on a slim Debian; name it with its digest to have the same one for ever
+#   BASE_IMAGE    Python 3.11 on a slim Debian, to the patch release; name it with its digest to have the same one for ever
 #   TORCH_INDEX   where torch comes from: the CPU builds by default, https://download.pytorch.org/whl/cu130 for CUDA 13;
 #                 empty takes pip's own index, which on PyPI is a CUDA build
 #   EXTRAS        optional dependencies by the names of pyproject.toml: formats reads NRRD, MetaImage and DICOM
 #   REVISION, SOURCE_URL   git revision and address of the source, for the labels
 # There is no HEALTHCHECK: a container is one batch job, and its exit code says how it went.
-ARG BASE_IMAGE=python:3.11-slim-bookworm
+ARG BASE_IMAGE=python:3.11.14-slim-bookworm
 
 # The requirements alone, so that a change of other settings in pyproject.toml installs nothing anew.
 FROM ${BASE_IMAGE} AS requirements

@@ -105,8 +105,9 @@ def test_the_requirements_are_those_of_the_project_and_its_extras() -> None:
         assert done.stdout.splitlines() == sum(lists, project["dependencies"])
 
 
-def test_the_base_is_a_slim_python_that_the_build_can_replace() -> None:
-    assert re.fullmatch(r"python:3\.11[\w.]*-slim-\w+", defaults()["BASE_IMAGE"])
+def test_the_base_is_a_patch_release_of_a_slim_python_that_the_build_can_replace() -> None:
+    assert re.fullmatch(r"python:3\.11\.\d+-slim-\w+", defaults()["BASE_IMAGE"])
+    assert f"`{defaults()['BASE_IMAGE']}`" in (ROOT / "docs" / "container.md").read_text()
     assert {words.split()[0] for words in words_of("FROM")} == {"${BASE_IMAGE}"}
 
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from seg.data.cases import LABEL_TOLERANCE, Case, Dataset
+from seg.data.geometry import corner_distance
 from seg.data.nifti import Header, read_header, read_volume
 from seg.errors import DataError
 
@@ -98,16 +99,21 @@ def _inspect(
 ) -> list[Problem]:
     errors: list[str] = []
     warnings: list[str] = []
+    doubts: dict[str, str] = {}  # what is doubtful of all files of a case is said of the first
     headers = [_header(path, "image", errors) for path in case.images]
     grids = [header for header in headers if header is not None]
     if len(grids) == len(case.images):
         errors.extend(channel_problems(headers=grids, num_channels=num_channels))
     for header, path in zip(headers, case.images, strict=True):
         if header is not None:
+            for text in header.warnings:
+                doubts.setdefault(text, f"image {path.name}: {text}")
             errors.extend(grid_problems(f"image {path.name}", header, grids[0]))
             errors.extend(_voxels(path, "image", _image_problems))
     if case.label is not None:
         header = _header(case.label, "label", errors)
+        for text in () if header is None else header.warnings:
+            doubts.setdefault(text, f"label {case.label.name}: {text}")
         if header is not None and len(header.shape) > 3:
             errors.append(f"label must have 3 axes, got shape {header.shape}; merge its parts into one label map.")
         elif header is not None:
@@ -118,7 +124,7 @@ def _inspect(
         errors.append("has no label; training and evaluation need one: add it or remove the case.")
     return [
         *(Problem(case.id, f"case {case.id}: {text}") for text in errors),
-        *(Problem(case.id, f"case {case.id}: {text}", "warning") for text in warnings),
+        *(Problem(case.id, f"case {case.id}: {text}", "warning") for text in (*doubts.values(), *warnings)),
     ]
 
 
@@ -159,8 +165,7 @@ def grid_problems(name: str, header: Header, reference: Header) -> Iterator[str]
     if shape != expected:
         yield f"{name} shape {shape} differs from image shape {expected}; export the {name} on the image's grid."
         return
-    corners = np.array([(*corner, 1) for corner in itertools.product(*((0, size - 1) for size in shape))])
-    apart = float(np.linalg.norm((corners @ (header.affine - reference.affine).T)[:, :3], axis=1).max())
+    apart = corner_distance(shape, header.affine, reference.affine)
     if apart > GRID_TOLERANCE * min(reference.spacing_mm):
         yield (
             f"{name} affine differs from image affine by {apart:.4g} mm at a corner, more than "

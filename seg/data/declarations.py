@@ -13,10 +13,10 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from seg.data.cases import MAX_LABEL, Case
+from seg.data.endings import split_ending
 from seg.errors import DataError
 
 SCHEMA_VERSION = 1
-NIFTI_ENDINGS = (".nii.gz", ".nii")
 _ID = re.compile(r"[^\W_][\w.+ -]*")
 _IGNORE = "ignore"
 
@@ -118,20 +118,12 @@ def read_case(root: Path, entry: Mapping[str, Any], where: str, problems: list[s
     paths = tuple(path for path in images if path is not None)
     patient = entry.get("patient")
     return Case(
-        id=str(entry.get("id") or stem(paths[0].name)),
+        id=str(entry.get("id") or split_ending(paths[0].name)[0]),
         images=paths,
         label=label,
         patient=None if patient in (None, "") else str(patient),
         fold=fold,
     )
-
-
-def stem(name: str) -> str:
-    """Returns a file name without its NIfTI ending."""
-    for ending in NIFTI_ENDINGS:
-        if name.endswith(ending):
-            return name[: -len(ending)]
-    return name
 
 
 def read_meaning(labels: Mapping[str, object], channels: object, path: Path, problems: list[str]) -> Meaning:

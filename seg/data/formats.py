@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from seg.data.endings import NIFTI_ENDINGS
+from seg.data.foreign_headers import check_announced
 from seg.errors import DataError
 
-NIFTI_ENDINGS = (".nii", ".nii.gz")
+DECODER_LOG = "monai.data.nvimgcodec_pydicom_plugin"
+"""Logger that warns whenever a loader of MONAI is made where one of several decoders of DICOM is not installed."""
 DICOM_MARK = b"DICM"
 DICOM_OFFSET = 128
 
@@ -39,7 +43,7 @@ NRRD = Format(name="NRRD", endings=(".nrrd",), readers=(("NrrdReader", "nrrd"), 
 META = Format(name="MetaImage", endings=(".mha", ".mhd"), readers=(("ITKReader", "itk"),))
 DICOM = Format(name="DICOM", endings=(".dcm",), readers=(("PydicomReader", "pydicom"), ("ITKReader", "itk")))
 FORMATS = (NRRD, META, DICOM)
-DISTRIBUTIONS = {"nrrd": "pynrrd"}
+DISTRIBUTIONS = {"nrrd": "pynrrd", "itk": "itk-io"}
 ENDINGS = (*NIFTI_ENDINGS, *(ending for kind in FORMATS for ending in kind.endings))
 
 
@@ -58,6 +62,10 @@ def holds_dicom(folder: Path) -> bool:
     return False
 
 
+def _slices(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_file() and _marked(path))
+
+
 def _marked(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(DICOM_OFFSET + len(DICOM_MARK))[DICOM_OFFSET:] == DICOM_MARK
@@ -74,32 +82,49 @@ def read_foreign(paths: Sequence[Path], kind: Format) -> tuple[npt.NDArray[np.fl
         Voxels (C, X, Y, Z) in the order of the file's axes, and the affine (4, 4) to RAS, in mm.
 
     Raises:
-        DataError: The package that reads them is not installed, or the files cannot be read.
+        DataError: The package that reads them is not installed, the files cannot be read or do not fit in memory, or a
+            folder holds slices of several series.
     """
-    reader = next((name for name, package in kind.readers if importlib.util.find_spec(package)), None)
+    reader, package = next(((name, needed) for name, needed in kind.readers if _installed(needed)), (None, ""))
     if reader is None:
         packages = " or ".join(DISTRIBUTIONS.get(package, package) for _, package in kind.readers)
         raise DataError(
             f"{paths[0]}: a package that reads {kind.name} must be installed, got none; pip install {packages}, "
             "or convert the file to NIfTI."
         )
+    with _faults_named(paths[0], kind):
+        check_announced([file for path in paths for file in (_slices(path) if path.is_dir() else [path])], package)
+    logging.getLogger(DECODER_LOG).setLevel(logging.ERROR)
     # Takes seconds, which NIfTI files have no use for.
     from monai.transforms import EnsureChannelFirst, LoadImage
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            loaded: Any = LoadImage(reader=reader, image_only=True)([str(path) for path in paths])
-            image = loaded[None] if kind is DICOM and loaded.ndim == 3 else EnsureChannelFirst()(loaded)
-            while image.ndim > 4 and image.shape[-1] == 1:
-                image = image.squeeze(-1)
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise DataError(
-            f"{paths[0]}: must be a readable {kind.name} image, got '{reason}'; export it again, or convert it."
-        ) from error
+    with _faults_named(paths[0], kind):
+        loaded: Any = LoadImage(reader=reader, image_only=True)([str(path) for path in paths])
+        image = loaded[None] if kind is DICOM and loaded.ndim == 3 else EnsureChannelFirst()(loaded)
+        while image.ndim > 4 and image.shape[-1] == 1:
+            image = image.squeeze(-1)
     if image.ndim != 4:
         raise DataError(
             f"{paths[0]}: must have 3 axes, and channels beside them, got shape {tuple(loaded.shape)}; export volumes."
         )
     return np.asarray(image, dtype=np.float32), np.asarray(loaded.affine, dtype=np.float64)
+
+
+def _installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+@contextlib.contextmanager
+def _faults_named(path: Path, kind: Format) -> Iterator[None]:
+    """Turns whatever a package says of a file into a sentence; its warnings are of no use to who predicts."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except DataError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise DataError(
+            f"{path}: must be a readable {kind.name} image, got '{reason}'; export it again, or convert it."
+        ) from error

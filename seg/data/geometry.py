@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,11 @@ FIELDS = (
 """Fields of a NIfTI header that place a volume in space, beside ``pixdim``."""
 UNKNOWN, MM = 0, 2  # codes of the unit of length
 NIFTI1_MAX_EDGE = 32767
+SINGULAR = 1e-6  # volume of the unit cell over the product of its edges
+SIZE_TOLERANCE = 0.01
+"""How far voxel sizes of sform and header may differ, as a fraction: programs round those of the header."""
+FORM_TOLERANCE = 1.0
+"""How far sform and qform may put a corner of the volume apart, in voxels of the smallest edge."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,7 +36,7 @@ class Geometry:
 
     Attributes:
         shape: Voxels per axis (X, Y, Z), in the file's own order of axes.
-        affine: Affine (4, 4) from voxel indices to mm, as training reads it.
+        affine: Affine (4, 4) from voxel indices to mm.
         header: NIfTI header that holds the fields to hand on: both forms with their codes, voxel sizes, units.
         warnings: Sentences on what is doubtful about it.
     """
@@ -67,33 +73,83 @@ class Geometry:
         return content
 
 
-def geometry_of_nifti(image: Any) -> Geometry:
-    """Reads the geometry of a NIfTI image.
+def affine_of_nifti(image: Any) -> Affine:
+    """Places a NIfTI image in space, by the one rule that everything here reads files by.
 
-    Where the sform contradicts the voxel sizes of the header and the qform does not, the qform counts: MONAI reads
-    training images so.
+    Args:
+        image: An image of nibabel.
+
+    Returns:
+        Affine (4, 4) from voxel indices to mm: the sform where its code is above 0, else the qform where its code is,
+        else the voxel sizes alone, centred, with X running right to left.
     """
+    return np.asarray(image.affine, dtype=np.float64)
+
+
+def is_invertible(affine: Affine) -> bool:
+    """Says whether an affine (4, 4) is finite and maps the edges of a voxel to three directions."""
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    if not np.isfinite(affine).all() or not lengths.all():
+        return False
+    return bool(abs(np.linalg.det(affine[:3, :3] / lengths)) >= SINGULAR)
+
+
+def doubts_of_nifti(image: Any) -> tuple[str, ...]:
+    """Says what is doubtful about where a NIfTI image lies; a sentence each."""
     header = image.header
-    x, y, z = (int(size) for size in image.shape[:3])
-    affine = np.asarray(image.affine, dtype=np.float64)
-    warnings = []
-    if len(image.shape) == 3 and header["sform_code"] > 0:
-        stated, found = np.asarray(header.get_zooms()[:3], float), np.linalg.norm(affine[:3, :3], axis=0)
-        if not np.allclose(stated, found):
-            affine = np.asarray(header.get_qform(), dtype=np.float64)
-            warnings.append(
-                f"voxel sizes of sform and header must agree, got {_mm(found)} and {_mm(stated)} mm; "
-                "the qform was used."
-            )
+    doubts = [] if header["sform_code"] == 0 else [*_contradictions(image)]
     if header["sform_code"] == 0 and header["qform_code"] == 0:
-        warnings.append(
+        doubts.append(
             "the file must say how it is oriented, got neither sform nor qform; left and right may be swapped."
         )
     unit = int(header["xyzt_units"]) & 7
     if unit not in (UNKNOWN, MM):
         name = header.get_xyzt_units()[0]
-        warnings.append(f"the unit of length must be mm, got {name}; sizes were read as mm, volumes may be wrong.")
-    return Geometry(shape=(x, y, z), affine=affine, header=header, warnings=tuple(warnings))
+        doubts.append(f"the unit of length must be mm, got {name}; sizes were read as mm, volumes may be wrong.")
+    return tuple(doubts)
+
+
+def _contradictions(image: Any) -> Iterator[str]:
+    """Says how a header contradicts its sform, which counts."""
+    header, affine = image.header, affine_of_nifti(image)
+    stated, found = np.asarray(header["pixdim"][1:4], float), np.linalg.norm(affine[:3, :3], axis=0)
+    if not np.allclose(stated, found, rtol=SIZE_TOLERANCE, atol=0):
+        yield f"voxel sizes of sform and header must agree, got {_mm(found)} and {_mm(stated)} mm; the sform was used."
+    elif header["qform_code"] > 0:
+        try:
+            qform = header.get_qform()
+        except ValueError:  # a quaternion longer than 1
+            yield "the qform must be a rotation, got none; the sform was used."
+            return
+        apart = corner_distance(image.shape[:3], affine, qform)
+        if not apart <= FORM_TOLERANCE * found.min():
+            yield (
+                f"sform and qform must agree, got forms that put a corner of the volume {apart:.4g} mm apart; the "
+                "sform was used, other programs may use the qform."
+            )
+
+
+def corner_distance(shape: Sequence[int], one: Affine, other: Affine) -> float:
+    """Measures how far apart two affines put a corner of a volume, at most.
+
+    Args:
+        shape: Voxels per axis (X, Y, Z).
+        one: Affine (4, 4), in mm.
+        other: Affine (4, 4), in mm.
+
+    Returns:
+        The distance, in mm.
+    """
+    corners = np.array([(*corner, 1) for corner in itertools.product(*((0, size - 1) for size in shape))])
+    return float(np.linalg.norm((corners @ (one - other).T)[:, :3], axis=1).max())
+
+
+def geometry_of_nifti(image: Any) -> Geometry:
+    """Reads the geometry of a NIfTI image."""
+    x, y, z = (int(size) for size in image.shape[:3])
+    return Geometry(
+        shape=(x, y, z), affine=affine_of_nifti(image), header=image.header, warnings=doubts_of_nifti(image)
+    )
 
 
 def geometry_of_affine(shape: tuple[int, int, int], affine: npt.NDArray[np.floating[Any]]) -> Geometry:
@@ -111,4 +167,4 @@ def geometry_of_affine(shape: tuple[int, int, int], affine: npt.NDArray[np.float
 
 
 def _mm(sizes: npt.NDArray[np.float64]) -> str:
-    return " x ".join(f"{size:.4g}" for size in sizes)
+    return " x ".join(f"{size:.6g}" for size in sizes)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from seg.data.checks import grid_problems
 from seg.data.formats import format_of, read_foreign
-from seg.data.geometry import Geometry, geometry_of_affine, geometry_of_nifti
+from seg.data.geometry import Geometry, geometry_of_affine, geometry_of_nifti, is_invertible
 from seg.data.memory import check_memory
 from seg.data.nifti import OpenFile, open_nifti
 from seg.errors import DataError
@@ -81,8 +81,10 @@ def _read_nifti(paths: Sequence[Path], channel_names: Sequence[str]) -> Image:
         # The array in the file's own order of axes: what is written through the view is oriented by that.
         flips = tuple(slice(None, None, int(sign)) for sign in orientation[:, 1])
         views = [single.transpose(order)[flips] for single in array]
-        for index, file in enumerate(files):
-            file.read_into(views if len(files) == 1 else views[index : index + 1])
+        # What single precision does not hold becomes infinite, and is refused by its own sentence.
+        with np.errstate(over="ignore", invalid="ignore"):
+            for index, file in enumerate(files):
+                file.read_into(views if len(files) == 1 else views[index : index + 1])
     return _oriented(array, geometry, orientation)
 
 
@@ -122,6 +124,10 @@ def _read_other(paths: Sequence[Path], channel_names: Sequence[str]) -> Image:
     if kind is None or any(format_of(path) is not kind for path in paths):
         raise DataError(f"{paths[0]}: channels of a case must be files of one kind, got several; convert them.")
     raw, affine = read_foreign(paths, kind)
+    if not is_invertible(affine):
+        raise DataError(
+            f"{paths[0]}: affine must be invertible, got {affine[:3].tolist()}; export it with its geometry."
+        )
     _check_channels(paths, len(raw), channel_names)
     x, y, z = raw.shape[1:]
     geometry = geometry_of_affine((x, y, z), affine)

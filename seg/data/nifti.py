@@ -6,7 +6,7 @@ import gzip
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -14,15 +14,15 @@ import nibabel
 import numpy as np
 import numpy.typing as npt
 
+from seg.data.endings import is_gzip, split_ending
+from seg.data.geometry import Affine, affine_of_nifti, doubts_of_nifti, is_invertible
 from seg.errors import DataError
 
 nib: Any = nibabel  # only parts of it are annotated
 Array = npt.NDArray[Any]
-Affine = npt.NDArray[np.float64]
 DEFLATE_LIMIT = 1032  # bytes that one byte of a deflate stream can stand for, at most
 CHUNK_BYTES = 1 << 20
 SLAB_BYTES = 1 << 22
-SINGULAR = 1e-6  # volume of the unit cell over the product of its edges
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +34,14 @@ class Header:
         affine: 4x4 matrix from voxel indices to mm.
         spacing_mm: Voxel size along X, Y and Z, in mm.
         dtype: Type in which voxels are stored.
+        warnings: Sentences on what is doubtful about where the volume lies.
     """
 
     shape: tuple[int, ...]
     affine: Affine
     spacing_mm: tuple[float, float, float]
     dtype: np.dtype[Any]
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +53,13 @@ class Volume:
             order of the machine, or a float type where the file scales its values.
         affine: 4x4 matrix from voxel indices to mm.
         spacing_mm: Voxel size along X, Y and Z, in mm.
+        warnings: Sentences on what is doubtful about where the volume lies.
     """
 
     array: Array
     affine: Affine
     spacing_mm: tuple[float, float, float]
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -140,9 +144,10 @@ def read_volume(path: Path) -> Volume:
         stored = np.asanyarray(file.image.dataobj)
         stored = stored.astype(stored.dtype.newbyteorder("="), copy=False)
         _finish(file.stream)
-    orientation = nib.io_orientation(file.image.affine)
+    orientation = nib.io_orientation(affine_of_nifti(file.image))
     array = nib.apply_orientation(stored.reshape(_trimmed(stored.shape)), orientation)
-    return Volume(array=array, affine=file.header.affine, spacing_mm=file.header.spacing_mm)
+    said = file.header
+    return Volume(array=array, affine=said.affine, spacing_mm=said.spacing_mm, warnings=said.warnings)
 
 
 def read_channels(paths: Sequence[Path]) -> Iterator[Volume]:
@@ -159,20 +164,17 @@ def read_channels(paths: Sequence[Path]) -> Iterator[Volume]:
     """
     for path in paths:
         volume = read_volume(path)
-        if volume.array.ndim == 3:
-            yield volume
-        else:
-            for channel in range(volume.array.shape[3]):
-                yield Volume(array=volume.array[..., channel], affine=volume.affine, spacing_mm=volume.spacing_mm)
+        channels = [volume.array] if volume.array.ndim == 3 else np.moveaxis(volume.array, 3, 0)
+        yield from (replace(volume, array=channel) for channel in channels)
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[IO[bytes]]:
     """Opens a file and turns what goes wrong in reading it into a sentence."""
-    if not path.name.endswith((".nii", ".nii.gz")):
+    if not split_ending(path.name)[1]:
         raise DataError(f"{path}: must be a NIfTI file named .nii or .nii.gz; convert it.")
     try:
-        with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as stream:
+        with gzip.open(path) if is_gzip(path.name) else path.open("rb") as stream:
             yield cast(IO[bytes], stream)
     except FileNotFoundError as error:
         raise DataError(f"{path}: file must exist, got none; restore it or remove the case.") from error
@@ -214,15 +216,15 @@ def _header(path: Path, image: Any) -> Header:
     # Python's integers: a product of header fields may exceed 64 bits.
     needed = int(image.dataobj.offset) + dtype.itemsize * int(np.prod(np.array(shape, dtype=object)))
     size = path.stat().st_size
-    if needed > size * (DEFLATE_LIMIT if path.name.endswith(".gz") else 1):
+    if needed > size * (DEFLATE_LIMIT if is_gzip(path.name) else 1):
         raise DataError(
             f"{path}: file must hold the {needed} bytes of shape {shape}, got a truncated file of {size} bytes; "
             "copy or export it again."
         )
-    affine = np.asarray(image.affine, dtype=np.float64)
-    lengths = np.linalg.norm(affine[:3, :3], axis=0)
-    if not np.isfinite(affine).all() or not lengths.all() or (abs(np.linalg.det(affine[:3, :3] / lengths)) < SINGULAR):
+    affine = affine_of_nifti(image)
+    if not is_invertible(affine):
         raise DataError(f"{path}: affine must be invertible, got {affine[:3].tolist()}; export it with its geometry.")
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
     orientation = nib.io_orientation(affine)
     order = np.argsort(orientation[:, 0])
     oriented = affine @ nib.orientations.inv_ornt_aff(orientation, shape[:3])
@@ -231,6 +233,7 @@ def _header(path: Path, image: Any) -> Header:
         affine=oriented,
         spacing_mm=(float(lengths[order[0]]), float(lengths[order[1]]), float(lengths[order[2]])),
         dtype=dtype,
+        warnings=doubts_of_nifti(image),
     )
 
 

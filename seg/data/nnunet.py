@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from seg.data.cases import Case, Dataset
-from seg.data.declarations import NIFTI_ENDINGS, check_ids, read_case, read_json, read_meaning
+from seg.data.declarations import check_ids, read_case, read_json, read_meaning
+from seg.data.endings import NIFTI_ENDINGS
 from seg.errors import DataError
 
 FILE_NAME = "dataset.json"
@@ -44,7 +45,7 @@ def read_nnunet(root: Path) -> Dataset:
         labels = {}
     meaning = read_meaning(labels, content.get("channel_names"), path, problems)
     ending = content.get("file_ending")
-    if ending not in NIFTI_ENDINGS:
+    if str(ending).lower() not in NIFTI_ENDINGS:
         problems.append(f"{path}: file_ending must be .nii.gz or .nii, got {ending!r}; convert the files to NIfTI.")
     if problems:
         raise DataError(problems)
@@ -77,8 +78,8 @@ def read_nnunet(root: Path) -> Dataset:
 def _found(root: Path, ending: str, num_channels: int, problems: list[str]) -> list[Case]:
     """Lists the cases that have files in imagesTr or labelsTr."""
     images, labels = root / "imagesTr", root / "labelsTr"
-    channels: dict[str, set[int]] = {path.name[: -len(ending)]: set() for path in _files(labels, ending)}
-    for path in _files(images, ending):
+    channels: dict[str, set[int]] = {path.name[: -len(ending)]: set() for path in _files(labels, ending, problems)}
+    for path in _files(images, ending, problems):
         match = re.fullmatch(r"(.+)_([0-9]{4})", path.name[: -len(ending)])
         if match is None:
             problems.append(f"{path}: image names must end in _0000, _0001, ... for the channel; rename the file.")
@@ -96,10 +97,17 @@ def _found(root: Path, ending: str, num_channels: int, problems: list[str]) -> l
     ]
 
 
-def _files(folder: Path, ending: str) -> list[Path]:
+def _files(folder: Path, ending: str, problems: list[str]) -> list[Path]:
+    """Lists the files of an ending, and names those whose letters differ from it in case alone."""
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if path.name.endswith(ending) and not path.name.startswith("."))
+    files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    problems.extend(
+        f"{path}: names must end in {ending}, as file_ending says, got {path.name[-len(ending) :]}; rename the file."
+        for path in files
+        if path.name.lower().endswith(ending.lower()) and not path.name.endswith(ending)
+    )
+    return [path for path in files if path.name.endswith(ending)]
 
 
 def _listed(root: Path, entries: Any, path: Path, problems: list[str]) -> list[Case]:

@@ -11,8 +11,8 @@ from seg.errors import ConfigError
 def normalize(image: Tensor, modes: tuple[str, ...], ct: CtConfig | None) -> None:
     """Brings the intensities of each channel to a common scale, in place.
 
-    ``zscore`` subtracts the volume's mean and divides by its standard deviation; ``ct`` clips to a fixed window and
-    applies the data set's mean and standard deviation; ``none`` leaves values alone.
+    ``zscore`` subtracts the volume's mean and divides by its standard deviation, so that equal voxels become 0; ``ct``
+    clips to a fixed window and applies the data set's mean and standard deviation; ``none`` leaves values alone.
 
     Args:
         image: Volume f32 (C, X, Y, Z).
@@ -22,7 +22,9 @@ def normalize(image: Tensor, modes: tuple[str, ...], ct: CtConfig | None) -> Non
     for channel, values in enumerate(image):
         mode = modes[channel if len(modes) > 1 else 0]
         if mode == "zscore":
-            values.sub_(values.mean()).div_(values.std().clamp_min(1e-8))
+            # A single voxel has no standard deviation.
+            deviation = values.std().clamp_min(1e-8) if values.numel() > 1 else 1.0
+            values.sub_(values.mean()).div_(deviation)
         elif mode == "ct" and ct is not None:
             values.clamp_(ct.lower[channel], ct.upper[channel])
             values.sub_(ct.mean[channel]).div_(ct.std[channel])

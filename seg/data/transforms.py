@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
 import warnings
 from collections.abc import Hashable, Mapping
+from copy import copy
 from typing import Any
 
+import nibabel
 import torch
 from monai.data import NibabelReader
 from monai.transforms import (
@@ -21,24 +24,46 @@ from monai.transforms import (
 from monai.utils import ensure_tuple
 
 from seg.config import CtConfig, DataConfig
+from seg.data.endings import is_gzip
+from seg.data.formats import DECODER_LOG
+from seg.data.geometry import Affine, affine_of_nifti
 from seg.data.normalization import normalize
 
+nib: Any = nibabel  # only parts of it are annotated
+NIFTI_2 = b"n+2\0"
 RAS = (("L", "R"), ("P", "A"), ("I", "S"))
 
 
+def _open(name: str) -> Any:
+    """Reads the header of a NIfTI file; unlike nibabel's own, whatever the case of the letters in its ending."""
+    with gzip.open(name) if is_gzip(name) else open(name, "rb") as file:
+        second = file.read(8)[4:] == NIFTI_2
+    kind = nib.Nifti2Image if second else nib.Nifti1Image
+    return kind.from_file_map({"image": nib.fileholders.FileHolder(filename=name)})
+
+
 class SharedReader(NibabelReader):
-    """MONAI's reader of NIfTI files, made fit for several threads.
+    """MONAI's reader of NIfTI files, made fit for several threads, and true to where files say they lie.
 
     MONAI's own keeps the names of the files last read, by any thread, and takes no more images of a case than there
-    are names: a thread that reads a label meanwhile costs an image its further channels.
+    are names: a thread that reads a label meanwhile costs an image its further channels. It also puts the qform, even
+    one declared void, in the place of an sform whose voxel sizes differ from the header's in the fifth digit.
     """
+
+    def read(self, data: Any, **kwargs: Any) -> Any:
+        """Opens files; returns one image of nibabel, or a list of several."""
+        images = [_open(str(name)) for name in ensure_tuple(data)]
+        return images if len(images) > 1 else images[0]
 
     def get_data(self, img: Any) -> tuple[Any, dict[str, Any]]:
         """Returns the array of images that were read and what their headers say."""
-        own: Any = NibabelReader()
+        own = copy(self)
         own.filenames = tuple(image.get_filename() for image in ensure_tuple(img))
-        data: tuple[Any, dict[str, Any]] = own.get_data(img)
+        data: tuple[Any, dict[str, Any]] = super(SharedReader, own).get_data(img)
         return data
+
+    def _get_affine(self, img: Any) -> Affine:
+        return affine_of_nifti(img)
 
 
 class Trimmedd(MapTransform):
@@ -88,7 +113,7 @@ class RoundedLabeld(MapTransform):
 
 def _loader(keys: list[str]) -> LoadImaged:
     """Makes MONAI's loader without its warnings on decoders of DICOM, which it looks for whatever it is to read."""
-    logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
+    logging.getLogger(DECODER_LOG).setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
         return LoadImaged(keys, reader=SharedReader, image_only=True)

@@ -9,6 +9,7 @@ from typing import IO, Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from seg.data.endings import is_gzip
 from seg.data.geometry import Geometry, geometry_of_affine
 from seg.errors import DataError, RunError
 from seg.files import written_aside
@@ -71,7 +72,7 @@ def write_maps(path: Path, maps: Array, geometry: Geometry) -> None:
 def _write(path: Path, volumes: list[Array], header: bytes, dtype: np.dtype[Any], level: int) -> None:
     try:
         with written_aside(path) as file:
-            if not path.name.endswith(".gz"):
+            if not is_gzip(path.name):
                 _write_voxels(file, volumes, header, dtype)
                 return
             # Without a name and a time, equal content has equal bytes.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -23,6 +24,7 @@ from seg.evaluation.scores import CaseScore, Evaluation, case_scores
 from seg.evaluation.summary import BOOTSTRAP_SAMPLES, summarise
 from seg.metrics import EMPTY_SCORES, ClassScores, score_case
 
+LOG = logging.getLogger(__name__)
 MAX_CLASS = 255
 """Largest value taken for a class where classes are not named: one above is more likely an intensity."""
 
@@ -44,10 +46,11 @@ class _Task:
 
 @dataclass(frozen=True, kw_only=True)
 class _Outcome:
-    """What became of a case: its scores by class index, or its problems."""
+    """What became of a case: its scores by class index, or its problems; and what is doubtful about its label."""
 
     scores: dict[int, ClassScores]
     problems: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
 
 def evaluate_folders(
@@ -108,6 +111,9 @@ def evaluate_folders(
     scored = [(task, outcome) for task, outcome in zip(tasks, outcomes, strict=True) if not outcome.problems]
     if problems and not (leave_out and scored):
         raise DataError(problems)
+    for outcome in outcomes:
+        for warning in outcome.warnings:
+            LOG.warning("%s", warning)
     highest = max((max(outcome.scores, default=0) for _, outcome in scored), default=0)
     names = tuple(class_names or ("background", *(f"class_{index}" for index in range(1, highest + 1))))
     records: list[CaseScore] = []
@@ -177,7 +183,8 @@ def _score_files(task: _Task) -> _Outcome:
         nsd_tolerance_mm=task.nsd_tolerance_mm,
         ignore_label=task.ignore_label,
     )
-    return _Outcome(scores=scores, problems=())
+    where = f"case {task.case_id}: label {task.label.name}"
+    return _Outcome(scores=scores, problems=(), warnings=tuple(f"{where}: {text}" for text in label.warnings))
 
 
 def _check_grids(prediction: Volume, label: Volume) -> list[str]:

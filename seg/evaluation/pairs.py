@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from seg.data.endings import NIFTI_ENDINGS, split_ending
 from seg.errors import DataError
-
-SUFFIXES = (".nii.gz", ".nii")
 
 
 def _list_cases(folder: Path) -> dict[str, Path]:
@@ -16,16 +15,17 @@ def _list_cases(folder: Path) -> dict[str, Path]:
     files: dict[str, Path] = {}
     problems = []
     for path in sorted(folder.iterdir()):
-        suffix = next((suffix for suffix in SUFFIXES if path.name.endswith(suffix)), None)
+        case_id, ending = split_ending(path.name)
         # Archives made on a Mac carry a hidden "._CASE.nii.gz" beside every file.
-        if suffix is None or path.name.startswith("."):
+        if not ending or path.name.startswith("."):
             continue
-        case_id = path.name.removesuffix(suffix)
         if case_id in files:
             problems.append(f"case {case_id}: {folder} holds {files[case_id].name} and {path.name}; keep one of them.")
         files[case_id] = path
     if not files:
-        problems.append(f"{folder} holds no {' or '.join(SUFFIXES)} file; give the folder that holds the label maps.")
+        problems.append(
+            f"{folder} holds no {' or '.join(NIFTI_ENDINGS)} file; give the folder that holds the label maps."
+        )
     if problems:
         raise DataError(problems)
     return files

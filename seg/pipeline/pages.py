@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from seg.data.cases import Dataset
+from seg.data.endings import in_small_letters
 from seg.errors import DataError
 from seg.evaluation import CaseScore, Evaluation
 from seg.figures import PAGE_FILE, About, CaseFiles, write_page
@@ -66,9 +67,9 @@ def find_images(folder: Path, case_ids: Iterable[str]) -> dict[str, Path]:
         raise DataError(f"{folder} is not a folder; give the folder that holds the images.")
     found: dict[str, Path] = {}
     problems = []
+    files = {in_small_letters(path.name): path for path in folder.iterdir() if path.is_file()}
     for case_id in case_ids:
-        paths = (folder / f"{case_id}{ending}" for ending in IMAGE_ENDINGS)
-        path = next((path for path in paths if path.is_file()), None)
+        path = next((files[name] for ending in IMAGE_ENDINGS if (name := f"{case_id}{ending}") in files), None)
         if path is None:
             problems.append(
                 f"case {case_id}: {folder} must hold its image, got no {case_id}.nii.gz and no {case_id}_0000.nii.gz; "

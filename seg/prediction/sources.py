@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from seg.data.formats import DICOM, ENDINGS, NIFTI_ENDINGS, format_of, holds_dicom
+from seg.data.endings import NIFTI_ENDINGS, in_small_letters, split_ending
+from seg.data.formats import DICOM, ENDINGS, format_of, holds_dicom
 from seg.errors import ConfigError, DataError
 
 LOG = logging.getLogger(__name__)
@@ -100,14 +101,18 @@ def _single(name: str, group: tuple[Path, ...], output: Path) -> Source:
     return Source(name=name, paths=group, output=target)
 
 
-def _in_folder(folder: Path) -> list[tuple[Path, ...]]:
+def _entries(folder: Path) -> list[Path]:
     try:
-        entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+        return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     except OSError as error:
         raise DataError(f"{folder}: must be readable, got '{error.strerror}'; check --input.") from error
+
+
+def _in_folder(folder: Path) -> list[tuple[Path, ...]]:
+    entries = _entries(folder)
     files = [entry for entry in entries if entry.name.lower().endswith(ENDINGS) and not entry.is_dir()]
     groups: dict[tuple[str, str], list[Path]] = {}
-    names = {file.name for file in files}
+    names = {in_small_letters(file.name, ENDINGS) for file in files}
     for file in files:
         groups.setdefault(_group_key(file, names), []).append(file)
     if gaps := [gap for group in groups.values() for gap in _gaps(group)]:
@@ -126,32 +131,34 @@ def _in_folder(folder: Path) -> list[tuple[Path, ...]]:
 
 def _group_key(file: Path, names: set[str]) -> tuple[str, str]:
     """Files of one key are channels of one case: those numbered from 0000, whose first is there."""
-    stem, ending = _split(file.name)
+    stem, ending = split_ending(in_small_letters(file.name, ENDINGS), ENDINGS)
     match = CHANNEL.fullmatch(stem)
     if match and f"{match[1]}_0000{ending}" in names:
         return match[1], f"_{ending}"
-    return stem, ending
+    return file.name, ""
 
 
 def _gaps(group: Sequence[Path]) -> Iterator[str]:
     """Names the channels that are missing between others of a case."""
-    stem, ending = _split(group[0].name)
+    stem, ending = split_ending(group[0].name, ENDINGS)
     match = CHANNEL.fullmatch(stem)
     if len(group) == 1 or match is None:
         return
-    wanted = [group[0].with_name(f"{match[1]}_{number:04d}{ending}") for number in range(len(group))]
-    if missing := [path.name for path in wanted if path not in group]:
+    found = {split_ending(path.name, ENDINGS)[0] for path in group}
+    wanted = [f"{match[1]}_{number:04d}" for number in range(len(group))]
+    if missing := [f"{stem}{ending}" for stem in wanted if stem not in found]:
         yield f"case {match[1]}: channels must be numbered without a gap, got no {missing[0]}; add it or renumber them."
 
 
 def _with_channels(path: Path) -> tuple[Path, ...]:
     """Returns a file with the further channels that lie beside it, where it is the first of them."""
-    stem, ending = _split(path.name)
+    stem, ending = split_ending(path.name, ENDINGS)
     match = CHANNEL.fullmatch(stem)
     if path.is_dir() or match is None or match[2] != "0000":
         return (path,)
     group = [path]
-    while (further := path.with_name(f"{match[1]}_{len(group):04d}{ending}")).exists():
+    beside = {in_small_letters(other.name, ENDINGS): other for other in _entries(path.parent)}
+    while further := beside.get(f"{match[1]}_{len(group):04d}{ending.lower()}"):
         group.append(further)
     return tuple(group)
 
@@ -175,15 +182,10 @@ def _in_list(file: Path) -> list[tuple[Path, ...]]:
 
 def _name(group: Sequence[Path]) -> str:
     """Names a case after its first file; the name is one part of a path, whatever the list says."""
-    stem, _ = _split(group[0].name if group[0].name not in ("", ".", "..") else group[0].resolve().name)
+    name = group[0].name if group[0].name not in ("", ".", "..") else group[0].resolve().name
+    stem, _ = split_ending(name, ENDINGS)
     match = CHANNEL.fullmatch(stem)
     return match[1] if match and match[2] == "0000" else stem
-
-
-def _split(name: str) -> tuple[str, str]:
-    ending = max((known for known in ENDINGS if name.lower().endswith(known)), key=len, default="")
-    stem = name[: len(name) - len(ending)]
-    return (stem, name[len(stem) :]) if stem else (name, "")
 
 
 def _collisions(sources: Sequence[Source]) -> Iterator[str]:

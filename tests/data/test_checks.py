@@ -10,6 +10,7 @@ import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -35,6 +36,18 @@ def case(msd: Path) -> Case:
 
 def test_a_sound_data_set_has_no_problem(msd: Path) -> None:
     assert check_dataset(read_dataset(msd)) == ()
+
+
+def test_where_a_file_lies_is_doubted_once_a_case(msd: Path) -> None:
+    for path in (msd / "imagesTr/a.nii.gz", msd / "labelsTr/a.nii.gz", msd / "labelsTr/c.nii.gz"):
+        image = nib.load(path)
+        image.header.set_xyzt_units("micron")
+        nib.save(nib.Nifti1Image(np.asarray(image.dataobj), AFFINE, image.header), path)
+    text = "the unit of length must be mm, got micron; sizes were read as mm, volumes may be wrong."
+    assert check_dataset(read_dataset(msd)) == (
+        Problem("a", f"case a: image a.nii.gz: {text}", "warning"),
+        Problem("c", f"case c: label c.nii.gz: {text}", "warning"),
+    )
 
 
 def test_all_problems_come_together_in_the_order_of_the_cases(

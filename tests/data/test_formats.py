@@ -1,16 +1,21 @@
 from __future__ import annotations
 
 import importlib.util
+import re
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from seg.data.formats import DICOM, META, NRRD, format_of
+from seg.data import memory
+from seg.data.formats import DICOM, DISTRIBUTIONS, FORMATS, META, NRRD, format_of
 from seg.data.images import read_image
 from seg.errors import DataError
 
 sitk = pytest.importorskip("SimpleITK", reason="writes files with SimpleITK; pip install SimpleITK")
 
+ROOT = Path(__file__).parents[2]
 SHAPE = (9, 7, 5)
 DIRECTION = (0.0, -1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0)
 
@@ -26,8 +31,24 @@ def image():
 
 
 def needs(*packages):
-    if not any(importlib.util.find_spec(package) for package in packages):
-        pytest.skip(f"needs {' or '.join(packages)}")
+    if missing := [package for package in packages if not importlib.util.find_spec(package)]:
+        pytest.skip(f"needs {' and '.join(missing)}; pip install '.[formats]'")
+
+
+def only(monkeypatch, *packages):
+    """Hides the readers that are not of these packages."""
+    needs(*packages)
+    find = importlib.util.find_spec
+    hidden = {package for kind in FORMATS for _, package in kind.readers} - set(packages)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in hidden else find(name))
+
+
+def test_the_environment_of_tests_has_every_reader_at_its_exact_version():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    readers = {re.split("[>=]", line)[0] for line in extras["formats"]}
+    assert readers == {DISTRIBUTIONS.get(package, package) for kind in FORMATS for _, package in kind.readers}
+    assert set(extras["formats"]) <= set(extras["dev"])
+    assert readers <= set(re.findall(r"^([\w-]+)==\S+$", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
 
 
 def check(path):
@@ -44,8 +65,9 @@ def check(path):
     assert (np.diag(read.affine)[:3] > 0).all()  # axes are RAS
 
 
-def test_nrrd(tmp_path):
-    needs("nrrd", "itk")
+@pytest.mark.parametrize("package", ["nrrd", "itk"])
+def test_nrrd(tmp_path, monkeypatch, package):
+    only(monkeypatch, package)
     sitk.WriteImage(image()[0], str(tmp_path / "a.nrrd"))
     check(tmp_path / "a.nrrd")
 
@@ -57,12 +79,12 @@ def test_meta_image(tmp_path, ending):
     check(tmp_path / f"a{ending}")
 
 
-def write_series(folder):
+def write_series(folder, series="1.2.3.4"):
     folder.mkdir()
     made, _ = image()
     writer = sitk.ImageFileWriter()
     writer.KeepOriginalImageUIDOn()
-    common = {"0020|000e": "1.2.3.4", "0008|0060": "MR", "0020|0037": "0\\1\\0\\-1\\0\\0", "0018|0050": "3.0"}
+    common = {"0020|000e": series, "0008|0060": "MR", "0020|0037": "0\\1\\0\\-1\\0\\0", "0018|0050": "3.0"}
     for z in range(SHAPE[2]):
         part = made[:, :, z]
         origin = made.TransformIndexToPhysicalPoint((0, 0, z))
@@ -80,32 +102,92 @@ def write_series(folder):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_series_of_dicom_slices(tmp_path):
-    needs("pydicom", "itk")
+@pytest.mark.parametrize("package", ["pydicom", "itk"])
+def test_a_series_of_dicom_slices(tmp_path, monkeypatch, package):
+    only(monkeypatch, package)
     folder = write_series(tmp_path / "series")
     assert format_of(folder) is DICOM
     check(folder)
 
 
 def test_the_package_that_is_missing_is_named(tmp_path, monkeypatch):
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in ("nrrd", "itk") else find(name))
+    only(monkeypatch)
     (tmp_path / "a.nrrd").write_text("NRRD0004\n")
-    with pytest.raises(DataError) as caught:
-        read_image([tmp_path / "a.nrrd"], ("CT",))
-    assert str(caught.value) == (
-        f"{tmp_path / 'a.nrrd'}: a package that reads NRRD must be installed, got none; pip install pynrrd or itk, "
+    assert problem(tmp_path / "a.nrrd") == (
+        f"{tmp_path / 'a.nrrd'}: a package that reads NRRD must be installed, got none; pip install pynrrd or itk-io, "
         "or convert the file to NIfTI."
+    )
+
+
+def test_a_grid_that_cannot_be_is_named(tmp_path):
+    needs("nrrd")
+    path = tmp_path / "a.nrrd"
+    path.write_bytes(HUGE[".nrrd"].format(2).replace("(1,0,0)", "(nan,0,0)").encode() + bytes(16))
+    assert problem(path).startswith(f"{path}: affine must be invertible, got [[nan, ")
+
+
+HUGE = {
+    ".mha": "ObjectType = Image\nNDims = 3\nDimSize = {0} {0} {0}\nElementType = MET_SHORT\nElementDataFile = LOCAL\n",
+    ".nrrd": "NRRD0004\ntype: short\ndimension: 3\nsizes: {0} {0} {0}\nendian: little\nencoding: raw\n"
+    "space: left-posterior-superior\nspace directions: (1,0,0) (0,1,0) (0,0,1)\nspace origin: (0,0,0)\n\n",
+}
+
+
+def problem(path):
+    with pytest.raises(DataError) as caught:
+        read_image([path], ("CT",))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(("ending", "package"), [(".mha", "itk"), (".nrrd", "itk"), (".nrrd", "nrrd")])
+def test_a_header_that_promises_more_than_there_is_memory_is_refused(tmp_path, monkeypatch, ending, package):
+    only(monkeypatch, package)
+    monkeypatch.setattr(memory, "available_bytes", lambda: 1 << 40)
+    path = tmp_path / f"a{ending}"
+    path.write_text(HUGE[ending].format(10_000))
+    size = {"itk": "7.45e+03", "nrrd": "9.31e+03"}[package]  # 8 and 10 bytes for each of 1e12 voxels
+    assert problem(path) == (
+        f"{path}: volume of shape (10000, 10000, 10000) must fit in memory, got {size} GiB with 1.02e+03 GiB "
+        "available; crop the volume or take a machine with more."
+    )
+    # A header alone, of a volume that fits: what is missing is found in reading.
+    path.write_text(HUGE[ending].format(10))
+    assert problem(path).startswith(f"{path}: must be a readable ")
+
+
+@pytest.mark.parametrize(("package", "size"), [("pydicom", "9.05e+03"), ("itk", "2.41e+03")])
+def test_dicom_that_promises_more_than_there_is_memory_is_refused(tmp_path, monkeypatch, package, size):
+    needs("pydicom")
+    pydicom = importlib.import_module("pydicom")
+    only(monkeypatch, package)
+    monkeypatch.setattr(memory, "available_bytes", lambda: 1 << 40)
+    path = write_series(tmp_path / "series") / "slice_0.dcm"
+    file = pydicom.dcmread(path)
+    file.Rows = file.Columns = 60_000
+    file.NumberOfFrames = 90
+    file.save_as(path)
+    assert problem(path).startswith(f"{path}: volume of shape (60000, 60000, 90) must fit in memory, got {size} GiB")
+
+
+@pytest.mark.parametrize("package", ["pydicom", "itk"])
+def test_slices_count_together_and_are_of_one_series(tmp_path, monkeypatch, package):
+    only(monkeypatch, package)
+    folder = write_series(tmp_path / "series")
+    monkeypatch.setattr(memory, "available_bytes", lambda: 6 * 9 * 7)
+    assert problem(folder).startswith(f"{folder / 'slice_0.dcm'}: volume of shape (9, 7")
+    assert " and 4 more must fit in memory, got " in problem(folder)
+    other = write_series(tmp_path / "other", series="1.2.3.5") / "slice_0.dcm"
+    other.rename(folder / "z.dcm")
+    assert problem(folder) == (
+        f"{folder}: slices must be of one DICOM series, got 2: 1.2.3.4, 1.2.3.5; give each series a folder of its own."
     )
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
-    needs("nrrd", "itk")
+    needs("nrrd")
     (tmp_path / "a.nrrd").write_text("no header")
-    with pytest.raises(DataError) as caught:
-        read_image([tmp_path / "a.nrrd"], ("CT",))
-    assert str(caught.value).startswith(f"{tmp_path / 'a.nrrd'}: must be a readable NRRD image, got '")
+    assert problem(tmp_path / "a.nrrd").startswith(f"{tmp_path / 'a.nrrd'}: must be a readable NRRD image, got '")
 
 
 def test_kinds_are_known_by_ending(tmp_path):

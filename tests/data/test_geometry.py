@@ -4,7 +4,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from seg.data.geometry import geometry_of_affine, geometry_of_nifti
+from seg.config import DataConfig
+from seg.data.geometry import doubts_of_nifti, geometry_of_affine, geometry_of_nifti
+from seg.data.images import read_image
+from seg.data.nifti import read_header, read_volume
+from seg.data.transforms import preparation
 from seg.data.writing import write_labels, write_maps
 
 sitk = pytest.importorskip("SimpleITK", reason="compares with SimpleITK; pip install SimpleITK")
@@ -95,14 +99,105 @@ def test_what_is_doubtful_is_said(tmp_path):
     assert geometry_of_nifti(nib.load(source)).warnings == (
         "the unit of length must be mm, got micron; sizes were read as mm, volumes may be wrong.",
     )
-    image = nib.load(save(tmp_path / "c.nii", np.eye(4)))
-    image.header["srow_x"][0] = 2.5
-    image = nib.Nifti1Image.from_bytes(image.header.structarr.tobytes() + bytes(4) + bytes(2 * np.prod(SHAPE)))
-    geometry = geometry_of_nifti(image)
-    assert geometry.warnings == (
-        "voxel sizes of sform and header must agree, got 2.5 x 1 x 1 and 1 x 1 x 1 mm; the qform was used.",
+
+
+def write_forms(path, sform, qform, *, codes, zooms=None, shape=SHAPE):
+    """A file whose forms, codes and voxel sizes are whatever is asked for; nibabel would make them agree."""
+    image = nib.Nifti1Image(np.zeros(shape, np.int16), sform)
+    header = image.header
+    header.set_sform(sform, codes[0])
+    header.set_qform(qform, codes[1])
+    if zooms is not None:
+        header["pixdim"][1:4] = zooms
+    header["vox_offset"], header["magic"] = 352, b"n+1"
+    path.write_bytes(header.structarr.tobytes() + bytes(4) + image.get_fdata().astype("<i2").tobytes(order="F"))
+    return path
+
+
+def itk_affine(path):
+    """Where SimpleITK puts a file, in RAS."""
+    image = sitk.ReadImage(str(path))
+    direction = np.array(image.GetDirection()).reshape(3, 3) @ np.diag(image.GetSpacing())
+    return np.diag([-1.0, -1, 1, 1]) @ nib.affines.from_matvec(direction, image.GetOrigin())
+
+
+LPS = AFFINES["LPS"]
+CT = np.diag([-0.78125, -0.78125, 1.25, 1.0])
+TURNED = nib.affines.from_matvec(ROTATED[:3, :3], [1, 2, 3])
+FORMS = {
+    "one form in both": (ROTATED, ROTATED, (1, 1), None, "s", True),
+    "sform alone": (ROTATED, np.eye(4), (2, 0), (0.5, 1.2, 3), "s", True),
+    "qform alone": (np.eye(4), ROTATED, (0, 1), None, "q", True),
+    "a void qform beside rounded sizes": (CT, np.eye(4), (2, 0), (0.781, 0.781, 1.25), "s", False),
+    "a void qform beside other sizes": (LPS, np.eye(4), (2, 0), (2.5, 1, 1), "s", False),
+    "both forms, and rounded sizes": (CT, CT, (1, 1), (0.781, 0.781, 1.25), "s", True),
+    "both forms, turned": (ROTATED, TURNED, (1, 1), None, "s", False),
+    "no form": (np.eye(4), ROTATED, (0, 0), (0.5, 1.2, 3), "b", False),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_every_reader_here_takes_the_form_that_counts(tmp_path, name):
+    sform, qform, codes, zooms, counts, itk_agrees = FORMS[name]
+    path = write_forms(tmp_path / "a.nii", sform, qform, codes=codes, zooms=zooms)
+    expected = {"s": sform, "q": qform}.get(counts)
+    if counts == "b":
+        expected = nib.affines.from_matvec(np.diag([-0.5, 1.2, 3]), [1, -3.6, -4.5])  # centred on voxel (n - 1) / 2
+    np.testing.assert_allclose(nib.load(path).affine, expected, atol=1e-5)
+    np.testing.assert_allclose(geometry_of_nifti(nib.load(path)).affine, expected, atol=1e-5)
+    if itk_agrees:
+        np.testing.assert_allclose(itk_affine(path), expected, atol=1e-3)
+    canonical = nib.as_closest_canonical(nib.load(path)).affine
+    prepared = preparation(DataConfig(normalization=("none",)), with_label=True)({"image": [str(path)], "label": path})
+    for affine in (
+        read_header(path).affine,
+        read_volume(path).affine,
+        read_image([path], ("CT",)).affine,
+        np.asarray(prepared["image"].affine),
+        np.asarray(prepared["label"].affine),
+    ):
+        np.testing.assert_allclose(affine, canonical, atol=1e-6)
+
+
+def doubts(path, shape=SHAPE, **forms):
+    image = nib.load(write_forms(path, **forms, shape=shape))
+    assert read_header(path).warnings == read_volume(path).warnings == doubts_of_nifti(image)
+    return doubts_of_nifti(image)
+
+
+@pytest.mark.parametrize("codes", [(1, 1), (2, 0)])
+def test_rounded_voxel_sizes_are_no_contradiction(tmp_path, codes):
+    rounded = {"zooms": (0.781, 0.781, 1.25), "shape": (512, 512, 2)}
+    assert doubts(tmp_path / "a.nii", sform=CT, qform=CT, codes=codes, **rounded) == ()
+
+
+@pytest.mark.parametrize("codes", [(1, 1), (2, 0)])
+def test_other_voxel_sizes_are_said_with_all_their_digits(tmp_path, codes):
+    assert doubts(tmp_path / "a.nii", sform=CT, qform=CT, codes=codes, zooms=(0.771234, 0.78125, 1.25)) == (
+        "voxel sizes of sform and header must agree, got 0.78125 x 0.78125 x 1.25 and 0.771234 x 0.78125 x 1.25 mm; "
+        "the sform was used.",
     )
-    np.testing.assert_array_equal(geometry.affine, np.eye(4))
+
+
+def test_forms_that_contradict_one_another_are_said_where_both_are_meant(tmp_path):
+    def shifted(by, codes=(1, 1)):
+        qform = LPS.copy()
+        qform[0, 3] += by
+        return doubts(tmp_path / "a.nii", sform=LPS, qform=qform, codes=codes)
+
+    assert shifted(0.9) == shifted(5.0, (2, 0)) == ()  # the smallest edge is 1 mm
+    assert shifted(1.1) == (
+        "sform and qform must agree, got forms that put a corner of the volume 1.1 mm apart; the sform was used, other "
+        "programs may use the qform.",
+    )
+
+
+def test_a_quaternion_that_is_no_rotation_is_said(tmp_path):
+    path = write_forms(tmp_path / "a.nii", LPS, LPS, codes=(1, 1))
+    header = nib.load(path).header.copy()
+    header["quatern_b"] = 3
+    path.write_bytes(header.structarr.tobytes() + path.read_bytes()[348:])
+    assert read_header(path).warnings == ("the qform must be a rotation, got none; the sform was used.",)
 
 
 def test_maps_are_written_channels_last(tmp_path):

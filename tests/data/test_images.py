@@ -54,6 +54,16 @@ def test_values_are_finite(tmp_path, value):
     assert problem(paths) == f"{paths[1]}: image must be finite, got 1 NaN or infinite voxels; mend the image."
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [np.nan, -np.inf, 1e300])
+def test_a_volume_without_a_finite_voxel_is_refused_by_a_sentence_alone(tmp_path, value):
+    path = tmp_path / "a.nii.gz"
+    nib.save(nib.Nifti1Image(np.full(SHAPE, value), np.eye(4)), path)
+    assert problem([path], ("T1",)) == (
+        f"{path}: image must be finite, got 120 NaN or infinite voxels; mend the image."
+    )
+
+
 def bomb(path, edge, content):
     """A file whose header promises a cube of voxels and whose body is something else."""
     header = nib.Nifti2Header()

@@ -121,6 +121,10 @@ def test_nnunet_file_names(nnunet: Path) -> None:
     assert problems_of(nnunet) == [
         "ROOT/imagesTr/c.nii.gz: image names must end in _0000, _0001, ... for the channel; rename the file."
     ]
+    (nnunet / "imagesTr/c.nii.gz").rename(nnunet / "imagesTr/c_0000.NII.GZ")
+    assert problems_of(nnunet) == [
+        "ROOT/imagesTr/c_0000.NII.GZ: names must end in .nii.gz, as file_ending says, got .NII.GZ; rename the file."
+    ]
     for path in (*nnunet.glob("imagesTr/*"), *nnunet.glob("labelsTr/*")):
         path.unlink()
     assert problems_of(nnunet) == ["ROOT/imagesTr: must hold files CASE_0000.nii.gz, got none; check data.root."]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from seg.config import CtConfig, DataConfig
-from seg.data.normalization import check_channels
+from seg.data.normalization import check_channels, normalize
 from seg.errors import ConfigError
 
 ONE = CtConfig(lower=(0.0,), upper=(1.0,), mean=(0.0,), std=(1.0,))
@@ -23,6 +24,14 @@ TWO = CtConfig(lower=(0.0, 0.0), upper=(1.0, 1.0), mean=(0.0, 0.0), std=(1.0, 1.
 )
 def test_what_fits(config: DataConfig, channels: int) -> None:
     check_channels(config, channels)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 1, 1), (4, 3, 2)])
+def test_equal_voxels_become_0_however_few_they_are(shape: tuple[int, ...]) -> None:
+    image = torch.full((2, *shape), 5.0)
+    normalize(image, ("zscore",), None)
+    assert torch.equal(image, torch.zeros_like(image))
 
 
 def test_what_does_not_fit_is_named_together() -> None:

@@ -52,6 +52,21 @@ def test_two_folders_are_scored_and_written(folders: tuple[Path, Path, Path]) ->
     assert [case.scores.hd95_mm for case in cases] == pytest.approx([0.0, 1.0, 2.0])
 
 
+def test_doubts_about_where_a_label_lies_are_said(
+    folders: tuple[Path, Path, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    predictions, labels, output = folders
+    image = nib.load(labels / "p1_2.nii.gz")
+    image.header.set_xyzt_units("micron")
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj), AFFINE, image.header), labels / "p1_2.nii.gz")
+    with caplog.at_level("WARNING", logger="seg"):
+        evaluate_folders(predictions, labels, output, nsd_tolerance_mm=1.0)
+    assert caplog.messages == [
+        "case p1_2: label p1_2.nii.gz: the unit of length must be mm, got micron; sizes were read as mm, volumes may "
+        "be wrong."
+    ]
+
+
 def test_classes_have_the_names_given_and_absent_ones_are_counted(folders: tuple[Path, Path, Path]) -> None:
     predictions, labels, output = folders
     names = ("background", "head", "tail")
@@ -158,6 +173,13 @@ def test_label_maps_with_channels_are_refused(folders: tuple[Path, Path, Path]) 
     assert caught.value.problems == (
         "case p0_0: label must have 3 axes, got shape (12, 10, 8, 2); export one label map.",
     )
+
+
+def test_endings_in_capitals_are_endings(folders: tuple[Path, Path, Path]) -> None:
+    predictions, labels, output = folders
+    before = evaluate_folders(predictions, labels, output, nsd_tolerance_mm=1.0)
+    (predictions / "p0_0.nii.gz").rename(predictions / "p0_0.NII.GZ")
+    assert evaluate_folders(predictions, labels, output, nsd_tolerance_mm=1.0) == before
 
 
 def test_folders_without_label_maps_are_named(tmp_path: Path) -> None:

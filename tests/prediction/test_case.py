@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import nibabel as nib
@@ -189,6 +190,21 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, damage, message):
     with pytest.raises(DataError) as caught:
         predict(case)
     assert str(caught.value).startswith(f"{case.images[0]}: {message}")
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_single_voxel_is_segmented_with_a_sentence(tmp_path):
+    case = write_case(tmp_path, np.full((1, 1, 1), 70.0), np.eye(4))
+    config = dataclasses.replace(experiment(), data=DataConfig(normalization=("zscore",)))
+    predictor = Predictor(
+        models=[model_from_config(Threshold().eval(), config, device=CPU, precision="fp32")],
+        data=config.data,
+        channel_names=("MRI",),
+        class_names=("background", "low", "high"),
+    )
+    done = predict_case(predictor, case.images)
+    assert done.labels.tolist() == [[[0]]]  # which the network makes of 0
+    assert done.warnings == ("channel MRI must vary, got 70 in every voxel; check the file.",)
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])

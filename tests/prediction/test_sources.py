@@ -45,6 +45,22 @@ def test_files_numbered_from_0000_are_channels_of_one_case(tmp_path: Path) -> No
     }
 
 
+def test_endings_may_be_in_capitals(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    touch(folder, "UP.NII.GZ", "Scan.Nii", "x_0000.NII.GZ", "x_0001.nii.gz", "y.MHA")
+    assert found(folder, tmp_path / "out") == {
+        "Scan.nii.gz": ["Scan.Nii"],
+        "UP.nii.gz": ["UP.NII.GZ"],
+        "x.nii.gz": ["x_0000.NII.GZ", "x_0001.nii.gz"],
+        "y.nii.gz": ["y.MHA"],
+    }
+    assert found(folder / "x_0000.NII.GZ", tmp_path / "out") == {"x.nii.gz": ["x_0000.NII.GZ", "x_0001.nii.gz"]}
+    (_, _, _, first, _) = sorted(folder.iterdir())
+    first.rename(folder / "up.NII.GZ")
+    (folder / "up.nii.gz").touch()
+    assert message(folder, tmp_path / "out").startswith("inputs must have different names, got ")
+
+
 def test_a_file_goes_to_a_file_or_into_a_folder(tmp_path: Path) -> None:
     (path,) = touch(tmp_path, "scan.nii")
     (source,) = find_sources(path, tmp_path / "labels.nii.gz")

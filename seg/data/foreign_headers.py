@@ -1,0 +1,85 @@
+"""What files that are no NIfTI announce in their headers, found without reading a voxel."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from seg.data.memory import check_memory
+from seg.errors import DataError
+
+BYTES_PER_VALUE = {"nrrd": 10, "itk": 8, "pydicom": 30}
+"""Memory at the peak of reading for each value of 16 bits, as measured, by the package that reads."""
+SERIES = "0020|000e"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Announced:
+    """What a header says of a file.
+
+    Attributes:
+        shape: Values per axis, channels among them.
+        series: Unique id of the DICOM series; empty where there is none.
+    """
+
+    shape: tuple[int, ...]
+    series: str = ""
+
+
+def check_announced(paths: Sequence[Path], package: str) -> None:
+    """Refuses what cannot be one image in memory, by headers alone.
+
+    Args:
+        paths: A file, a file for each channel, or the files of a series.
+        package: The package that reads them, installed.
+
+    Raises:
+        DataError: The files hold more than fits in memory, or slices of several series.
+    """
+    found = [HEADERS[package](path) for path in paths]
+    series = sorted({header.series for header in found})
+    if len(series) > 1:
+        raise DataError(
+            f"{paths[0].parent}: slices must be of one DICOM series, got {len(series)}: {', '.join(series[:5])}; give "
+            "each series a folder of its own."
+        )
+    values = sum(math.prod(header.shape) for header in found)
+    several = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+    check_memory(f"{paths[0]}: volume of shape {found[0].shape}{several}", BYTES_PER_VALUE[package] * values)
+
+
+def _by_nrrd(path: Path) -> Announced:
+    nrrd: Any = importlib.import_module("nrrd")
+    return Announced(shape=tuple(int(size) for size in nrrd.read_header(str(path))["sizes"]))
+
+
+def _by_itk(path: Path) -> Announced:
+    itk: Any = importlib.import_module("itk")
+    reader = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode)
+    if reader is None:
+        raise ValueError("no reader of ITK takes it")
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    shape = [int(reader.GetDimensions(axis)) for axis in range(reader.GetNumberOfDimensions())]
+    channels = int(reader.GetNumberOfComponents())
+    tags = reader.GetMetaDataDictionary()
+    return Announced(
+        shape=(*shape, channels) if channels > 1 else tuple(shape),
+        series=str(tags[SERIES]).strip(" \0") if tags.HasKey(SERIES) else "",
+    )
+
+
+def _by_pydicom(path: Path) -> Announced:
+    pydicom: Any = importlib.import_module("pydicom")
+    names = ["Columns", "Rows", "NumberOfFrames", "SamplesPerPixel", "SeriesInstanceUID"]
+    header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=names)
+    columns, rows, frames, channels = (int(header.get(name) or 1) for name in names[:-1])
+    shape = (columns, rows, *(size for size in (frames, channels) if size > 1))
+    return Announced(shape=shape, series=str(header.get("SeriesInstanceUID") or ""))
+
+
+HEADERS = {"nrrd": _by_nrrd, "itk": _by_itk, "pydicom": _by_pydicom}
