@@ -12,28 +12,7 @@ from scipy import ndimage
 
 from seg.errors import DataError, SegError
 from seg.evaluation import evaluate_folders, read_cases, read_evaluation
-
-AFFINE = np.diag([1.0, 2.0, 3.0, 1.0])
-
-
-def save(path: Path, array: np.ndarray, affine: np.ndarray = AFFINE) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(array, affine), path)
-
-
-def block(start: int = 2, value: int = 1, shape: tuple[int, int, int] = (12, 10, 8)) -> np.ndarray:
-    array = np.zeros(shape, np.uint8)
-    array[start : start + 4, 2:8, 2:6] = value
-    return array
-
-
-@pytest.fixture
-def folders(tmp_path: Path) -> tuple[Path, Path, Path]:
-    predictions, labels, output = tmp_path / "predictions", tmp_path / "labels", tmp_path / "output"
-    for number, shift in enumerate((0, 1, 2)):
-        save(predictions / f"p{number // 2}_{number}.nii.gz", block(2 + shift))
-        save(labels / f"p{number // 2}_{number}.nii.gz", block(2).astype(np.float32))
-    return predictions, labels, output
+from tests.evaluation.volumes import AFFINE, block, save
 
 
 def test_two_folders_are_scored_and_written(folders: tuple[Path, Path, Path]) -> None:
