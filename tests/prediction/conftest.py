@@ -69,3 +69,10 @@ def write_scan() -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def scans(write_scan: Callable[..., Path], tmp_path: Path) -> Path:
+    for number in range(3):
+        write_scan(tmp_path / "in" / f"scan_{number}.nii.gz", seed=number)
+    return tmp_path / "in"

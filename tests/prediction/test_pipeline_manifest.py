@@ -9,13 +9,6 @@ from seg.prediction import pipeline, predict
 from tests.prediction.test_pipeline import arguments, names
 
 
-@pytest.fixture
-def scans(write_scan, tmp_path):
-    for number in range(3):
-        write_scan(tmp_path / "in" / f"scan_{number}.nii.gz", seed=number)
-    return tmp_path / "in"
-
-
 def test_a_manifest_that_cannot_be_written_again_does_not_stop_the_cases(make_run, scans, tmp_path, monkeypatch):
     write, calls = pipeline.write_manifest, []
 
