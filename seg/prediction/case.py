@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ import numpy.typing as npt
 from seg.config import DataConfig
 from seg.data.geometry import Geometry
 from seg.data.images import read_image
+from seg.data.memory import check_memory
 from seg.inference import Model, Options, Prepared, segment
 from seg.prediction.cleaning import CleaningRule, clean_labels
 from seg.prediction.preparing import prepare
@@ -21,6 +23,7 @@ from seg.prediction.preparing import prepare
 STAGES = ("read", "prepare", "network", "resample", "write")
 """Stages of a case. ``resample`` is all that makes labels of logits: blending, resampling, choice, clean-up."""
 COUNTED_VOXELS = 1 << 22
+PROBABILITY_BYTES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,8 +103,9 @@ def predict_case(predictor: Predictor, paths: Sequence[Path]) -> PredictedCase:
         The label map.
 
     Raises:
-        DataError: A file cannot be read, or is no image that the networks take.
-        RunError: Memory does not suffice.
+        DataError: A file cannot be read, or is no image that the networks take, or its probabilities would not fit in
+            memory.
+        RunError: Memory does not suffice for the networks.
     """
     return finish_case(predictor, segment_case(predictor, load_case(predictor, paths)))
 
@@ -122,6 +126,13 @@ def load_case(predictor: Predictor, paths: Sequence[Path]) -> LoadedCase:
 
 def segment_case(predictor: Predictor, loaded: LoadedCase) -> PredictedCase:
     """Applies the networks to a case; see :func:`predict_case`."""
+    if predictor.probabilities:
+        classes, shape = len(predictor.class_names), loaded.prepared.target.shape
+        check_memory(
+            f"probabilities of {classes} classes on the scan's grid of {' x '.join(map(str, shape))} voxels",
+            PROBABILITY_BYTES * classes * math.prod(shape),
+            remedy="leave --probabilities out, crop the scan or take a machine with more",
+        )
     start = time.perf_counter()
     done = segment(predictor.models, loaded.prepared, Options(probabilities=predictor.probabilities))
     network = done.seconds["network"]

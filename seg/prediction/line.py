@@ -13,7 +13,15 @@ from dataclasses import dataclass, field
 
 from seg.data.writing import write_labels, write_maps
 from seg.errors import SegError
-from seg.prediction.case import LoadedCase, PredictedCase, Predictor, finish_case, load_case, segment_case
+from seg.prediction.case import (
+    PROBABILITY_BYTES,
+    LoadedCase,
+    PredictedCase,
+    Predictor,
+    finish_case,
+    load_case,
+    segment_case,
+)
 from seg.prediction.manifest import DONE, FAILED, Record
 from seg.prediction.sources import Source
 from seg.prediction.workers import Workers
@@ -123,7 +131,7 @@ class Line:
         image, target = item.content.prepared.image, item.content.prepared.target
         held = image.nbytes + image.nbytes // (4 * len(image))
         if self._predictor.probabilities:
-            held += 4 * len(self._predictor.class_names) * math.prod(target.shape)
+            held += PROBABILITY_BYTES * len(self._predictor.class_names) * math.prod(target.shape)
         self._held.add(held)
         return _Item(source, item.content, held)
 

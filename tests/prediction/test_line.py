@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from seg.data import memory
 from seg.prediction import line, predict, workers
 from seg.prediction.workers import needed_bytes, shares
 from tests.prediction.test_pipeline import arguments, manifest, voxels
@@ -166,3 +167,20 @@ def test_nothing_of_a_case_is_kept_when_the_next_is_read(make_run, scans, tmp_pa
         gc.enable()
     assert alive == [[], [], []]
     assert len(kept) == 9
+
+
+def test_probabilities_that_do_not_fit_cost_their_case_before_they_are_allocated(
+    make_run, scans, write_scan, tmp_path, monkeypatch, caplog
+):
+    write_scan(scans / "scan_1.nii.gz", shape=(48, 40, 36))
+    needed = 4 * 3 * 48 * 40 * 36
+    monkeypatch.setattr(memory, "available_bytes", lambda: needed - 1)
+    out = tmp_path / "out"
+    assert predict(arguments(make_run(), scans, out, probabilities=True)) == 1
+    assert [case["status"] for case in manifest(out)["cases"]] == ["done", "failed", "done"]
+    assert manifest(out)["cases"][1]["problems"] == [
+        "probabilities of 3 classes on the scan's grid of 48 x 40 x 36 voxels must fit in memory, got 0.000772 GiB "
+        "with 0.000772 GiB available; leave --probabilities out, crop the scan or take a machine with more."
+    ]
+    monkeypatch.setattr(memory, "available_bytes", lambda: needed)
+    assert predict(arguments(tmp_path / "run", scans, out, probabilities=True, existing="overwrite")) == 0
