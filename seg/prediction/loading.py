@@ -120,7 +120,12 @@ def _disagreements(first: TrainedRun, other: TrainedRun) -> list[str]:
 
 
 def load_predictor(
-    runs: Sequence[TrainedRun], *, device: Literal["auto", "cpu", "cuda"], tta: bool, probabilities: bool
+    runs: Sequence[TrainedRun],
+    *,
+    device: Literal["auto", "cpu", "cuda"],
+    tta: bool,
+    probabilities: bool,
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
 ) -> Predictor:
     """Loads the weights of runs.
 
@@ -129,18 +134,19 @@ def load_predictor(
         device: Where to compute.
         tta: Whether logits are averaged over mirrored copies; else each run does as its configuration says.
         probabilities: Whether probabilities are kept.
+        precision: Arithmetic of all networks; ``auto`` is that of each run's configuration.
 
     Returns:
         The networks, in evaluation mode on the device, and what goes with them.
 
     Raises:
         RunError: Weights cannot be used.
-        ConfigError: The device is not there.
+        ConfigError: The device is not there, or has no such arithmetic.
     """
     # Takes seconds; what is wrong with arguments and run directories is said before.
     import torch
 
-    from seg.hardware import choose_device, choose_precision
+    from seg.hardware import choose_device, choose_precision, computes_bf16
     from seg.inference import model_from_config
     from seg.prediction.case import Predictor
     from seg.prediction.cleaning import cleaning_rules
@@ -151,14 +157,15 @@ def load_predictor(
     if tta and not any(run.config.augmentation.spatial.mirror_axes for run in runs):
         LOG.warning("--tta changes nothing: training mirrored along no axis (augmentation.spatial.mirror_axes).")
     chosen = choose_device(device)
+    if precision == "bf16" and not computes_bf16(chosen):
+        kind = "GPU" if chosen.type == "cuda" else "processor"
+        raise ConfigError(f"--precision must be one that the {kind} computes, got 'bf16', which it lacks; use fp32.")
     models = []
     for run in runs:
         network = trained_network(run.config.network, len(run.channel_names), len(run.class_names), run.path)
         network.to(device=chosen, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        precision = choose_precision(run.config.training.precision, chosen)
-        models.append(
-            model_from_config(network, run.config, device=chosen, precision=precision, tta=True if tta else None)
-        )
+        own = choose_precision(run.config.training.precision if precision == "auto" else precision, chosen)
+        models.append(model_from_config(network, run.config, device=chosen, precision=own, tta=True if tta else None))
     return Predictor(
         models=models,
         data=runs[0].config.data,

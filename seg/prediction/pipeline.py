@@ -60,7 +60,11 @@ def predict(arguments: PredictArguments) -> int:
         from seg.prediction.line import Line
 
         predictor = load_predictor(
-            runs, device=arguments.device, tta=arguments.tta, probabilities=arguments.probabilities
+            runs,
+            device=arguments.device,
+            tta=arguments.tta,
+            probabilities=arguments.probabilities,
+            precision=arguments.precision,
         )
         journal.describe(predictor, runs, arguments)
         with tqdm(total=len(ready), desc="predict", unit="case", disable=None) as bar:
@@ -145,10 +149,11 @@ class _Journal:
 
         first = predictor.models[0]
         tta = [arguments.tta or run.config.inference.tta for run in runs]
+        precision = "+".join(sorted({model.precision for model in predictor.models}))
         self.header = Header(
             models=self.models,
-            settings={"tta": any(tta)},
-            environment=environment(first.device, "+".join(sorted({model.precision for model in predictor.models}))),
+            settings={"tta": any(tta), "precision": precision},
+            environment=environment(first.device, precision),
         )
         for source in self.skipped:
             self.records[source.output.name] = Record(output=source.output.name, status=SKIPPED)

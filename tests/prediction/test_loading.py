@@ -126,3 +126,23 @@ def test_runs_that_cannot_be_averaged_are_refused(make_run, tiny_config):
 def test_a_gpu_that_is_not_there_is_named(make_run):
     with pytest.raises(ConfigError, match="--device must be available, got 'cuda' without a GPU; use auto or cpu"):
         load_predictor(read_runs([make_run()]), device="cuda", tta=False, probabilities=False)
+
+
+@pytest.mark.parametrize("configured", ["auto", "fp32", "bf16"])
+def test_precision_is_that_of_the_run_unless_it_is_named(make_run, tiny_config, monkeypatch, configured):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    runs = read_runs(
+        [make_run(config=replace(tiny_config, training=replace(tiny_config.training, precision=configured)))]
+    )
+    for asked, expected in {"auto": "fp32" if configured == "fp32" else "bf16", "fp32": "fp32", "bf16": "bf16"}.items():
+        predictor = load_predictor(runs, device="cpu", tta=False, probabilities=False, precision=asked)
+        assert [model.precision for model in predictor.models] == [expected]
+
+
+def test_arithmetic_that_the_hardware_lacks_is_refused(make_run, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    with pytest.raises(ConfigError) as caught:
+        load_predictor(read_runs([make_run()]), device="cpu", tta=False, probabilities=False, precision="bf16")
+    assert str(caught.value) == (
+        "--precision must be one that the processor computes, got 'bf16', which it lacks; use fp32."
+    )
