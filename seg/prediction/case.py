@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from seg.config import DataConfig
@@ -19,10 +18,10 @@ from seg.data.memory import check_memory
 from seg.inference import Model, Options, Prepared, segment
 from seg.prediction.cleaning import CleaningRule, clean_labels
 from seg.prediction.preparing import prepare
+from seg.prediction.volumes import class_volumes
 
 STAGES = ("read", "prepare", "network", "resample", "write")
 """Stages of a case. ``resample`` is all that makes labels of logits: blending, resampling, choice, clean-up."""
-COUNTED_VOXELS = 1 << 22
 PROBABILITY_BYTES = 4
 
 
@@ -37,6 +36,7 @@ class Predictor:
         class_names: Classes, the background first.
         rules: Clean-up by class index.
         probabilities: Whether probabilities are kept.
+        warnings: Sentences on what is other than asked for, in all cases.
     """
 
     models: Sequence[Model]
@@ -45,6 +45,7 @@ class Predictor:
     class_names: tuple[str, ...]
     rules: dict[int, CleaningRule] = field(default_factory=dict)
     probabilities: bool = False
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -84,12 +85,7 @@ class PredictedCase:
 
     def volumes_ml(self, class_names: Sequence[str]) -> dict[str, float]:
         """Returns the volume of each foreground class, in ml."""
-        counts = np.zeros(len(class_names), dtype=np.int64)
-        flat = self.labels.ravel(order="K")
-        for first in range(0, flat.size, COUNTED_VOXELS):  # bincount makes 64-bit integers of its input
-            counts += np.bincount(flat[first : first + COUNTED_VOXELS], minlength=len(class_names))
-        voxel_ml = self.geometry.voxel_ml
-        return {name: float(count) * voxel_ml for name, count in zip(class_names[1:], counts[1:], strict=True)}
+        return class_volumes(self.labels, self.geometry.voxel_ml, class_names)
 
 
 def predict_case(predictor: Predictor, paths: Sequence[Path]) -> PredictedCase:

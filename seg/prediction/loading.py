@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -154,8 +154,9 @@ def load_predictor(
 
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device must be available, got 'cuda' without a GPU; use auto or cpu.")
-    if tta and not any(run.config.augmentation.spatial.mirror_axes for run in runs):
-        LOG.warning("--tta changes nothing: training mirrored along no axis (augmentation.spatial.mirror_axes).")
+    warnings = tuple(_idle_mirroring(runs, tta=tta))
+    for warning in warnings:
+        LOG.warning("%s", warning)
     chosen = choose_device(device)
     if precision == "bf16" and not computes_bf16(chosen):
         kind = "GPU" if chosen.type == "cuda" else "processor"
@@ -173,4 +174,15 @@ def load_predictor(
         class_names=runs[0].class_names,
         rules=cleaning_rules(runs[0].config.postprocessing, runs[0].class_names),
         probabilities=probabilities,
+        warnings=warnings,
     )
+
+
+def _idle_mirroring(runs: Sequence[TrainedRun], *, tta: bool) -> Iterator[str]:
+    """Says which networks are to be averaged over mirrored copies and have no axis to mirror along."""
+    asked = [run for run in runs if tta or run.config.inference.tta]
+    idle = [run for run in asked if not run.config.augmentation.spatial.mirror_axes]
+    if idle:
+        name = "--tta" if tta else "inference.tta"
+        whom = "" if len(idle) == len(runs) else f" for {', '.join(str(run.path) for run in idle)}"
+        yield f"{name} changes nothing{whom}: training mirrored along no axis (augmentation.spatial.mirror_axes)."
