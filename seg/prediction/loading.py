@@ -53,9 +53,13 @@ def read_runs(run_dirs: Sequence[Path]) -> tuple[TrainedRun, ...]:
 
     Raises:
         RunError: One is no finished run, or they cannot be averaged; all problems together.
-        ConfigError: A configuration cannot be read.
+        ConfigError: A configuration cannot be read, or a run is named twice.
     """
     paths = [fold for path in run_dirs for fold in _folds(path)]
+    if twice := [path for index, path in enumerate(paths) if path.resolve() in map(Path.resolve, paths[:index])]:
+        raise ConfigError(
+            f"--run_dir must name each run once, got {twice[0]} twice; it would count double, leave it out."
+        )
     runs = tuple(_read_run(path) for path in paths)
     problems = [problem for run in runs[1:] for problem in _disagreements(runs[0], run)]
     if problems:
@@ -119,6 +123,18 @@ def _disagreements(first: TrainedRun, other: TrainedRun) -> list[str]:
     ]
 
 
+def _copies(runs: Sequence[TrainedRun]) -> Iterator[str]:
+    """Names runs whose weights are those of another one."""
+    first: dict[str, TrainedRun] = {}
+    for run in runs if len(runs) > 1 else ():
+        other = first.setdefault(run.description()["weights_sha256"], run)
+        if other is not run:
+            yield (
+                f"{run.path}: runs must differ to be averaged, got the weights of {other.path}; they would count "
+                "double, leave one of them out."
+            )
+
+
 def load_predictor(
     runs: Sequence[TrainedRun],
     *,
@@ -140,9 +156,11 @@ def load_predictor(
         The networks, in evaluation mode on the device, and what goes with them.
 
     Raises:
-        RunError: Weights cannot be used.
+        RunError: Weights cannot be used, or are those of two runs.
         ConfigError: The device is not there, or has no such arithmetic.
     """
+    if copies := list(_copies(runs)):
+        raise RunError(copies)
     # Takes seconds; what is wrong with arguments and run directories is said before.
     import torch
 
@@ -150,7 +168,7 @@ def load_predictor(
     from seg.inference import model_from_config
     from seg.prediction.case import Predictor
     from seg.prediction.cleaning import cleaning_rules
-    from seg.weights import trained_network
+    from seg.weights import check_task, trained_network
 
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device must be available, got 'cuda' without a GPU; use auto or cpu.")
@@ -164,6 +182,7 @@ def load_predictor(
     models = []
     for run in runs:
         network = trained_network(run.config.network, len(run.channel_names), len(run.class_names), run.path)
+        check_task(run.path, channel_names=run.channel_names, class_names=run.class_names)
         network.to(device=chosen, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         own = choose_precision(run.config.training.precision if precision == "auto" else precision, chosen)
         models.append(model_from_config(network, run.config, device=chosen, precision=own, tta=True if tta else None))

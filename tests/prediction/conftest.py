@@ -43,7 +43,7 @@ def write_run(
     with torch.no_grad():  # without which an untrained head may give one class alone
         for parameter in network.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed)) * 0.1)
-    save_weights(network, folder)
+    save_weights(network, folder, channel_names=channels, class_names=classes)
     return folder
 
 
