@@ -123,10 +123,10 @@ def test_want_of_memory_is_announced(make_run, scans, tmp_path, monkeypatch, two
 def test_a_case_that_needs_more_than_its_share_of_memory_has_all_threads(
     make_run, scans, write_scan, tmp_path, monkeypatch, two_threads
 ):
-    write_scan(scans / "scan_3.nii.gz", shape=(48, 40, 36))
+    write_scan(scans / "scan_3.nii.gz", shape=(24, 10, 9))
     threads = threads_of(monkeypatch)
     monkeypatch.setattr(workers, "needed_bytes", lambda models, shape, classes: 4 * np.prod(shape))
-    monkeypatch.setattr(workers, "available_bytes", lambda: 40_000)
+    monkeypatch.setattr(workers, "available_bytes", lambda: 12_000)
     assert predict(arguments(make_run(), scans, tmp_path / "out")) == 0
     assert threads == [1, 1, 1, 2]
 
@@ -172,15 +172,15 @@ def test_nothing_of_a_case_is_kept_when_the_next_is_read(make_run, scans, tmp_pa
 def test_probabilities_that_do_not_fit_cost_their_case_before_they_are_allocated(
     make_run, scans, write_scan, tmp_path, monkeypatch, caplog
 ):
-    write_scan(scans / "scan_1.nii.gz", shape=(48, 40, 36))
-    needed = 4 * 3 * 48 * 40 * 36
+    write_scan(scans / "scan_1.nii.gz", shape=(24, 10, 9))
+    needed = 4 * 3 * 24 * 10 * 9
     monkeypatch.setattr(memory, "available_bytes", lambda: needed - 1)
     out = tmp_path / "out"
     assert predict(arguments(make_run(), scans, out, probabilities=True)) == 1
     assert [case["status"] for case in manifest(out)["cases"]] == ["done", "failed", "done"]
     assert manifest(out)["cases"][1]["problems"] == [
-        "probabilities of 3 classes on the scan's grid of 48 x 40 x 36 voxels must fit in memory, got 0.000772 GiB "
-        "with 0.000772 GiB available; leave --probabilities out, crop the scan or take a machine with more."
+        "probabilities of 3 classes on the scan's grid of 24 x 10 x 9 voxels must fit in memory, got 2.41e-05 GiB "
+        "with 2.41e-05 GiB available; leave --probabilities out, crop the scan or take a machine with more."
     ]
     monkeypatch.setattr(memory, "available_bytes", lambda: needed)
     assert predict(arguments(tmp_path / "run", scans, out, probabilities=True, existing="overwrite")) == 0
