@@ -103,7 +103,7 @@ def train_fold(
         trainer.fit(module, data, ckpt_path=str(checkpoint) if resumes else None, weights_only=True)
     if records.history[-1]["step"] < config.training.steps:
         LOG.warning("stopped early at step %d of %d", records.history[-1]["step"], config.training.steps)
-    save_weights(network, run_dir)
+    save_weights(network, run_dir, channel_names=dataset.channel_names, class_names=dataset.class_names)
     return Trained(network=network, history=records.history)
 
 

@@ -38,12 +38,13 @@ def choose_precision(wanted: Literal["auto", "fp32", "bf16"], device: torch.devi
     """Returns the arithmetic of the forward pass: bf16 where the hardware computes it."""
     if wanted != "auto":
         return wanted
-    precision: Literal["fp32", "bf16"] = "bf16" if _computes_bf16(device) else "fp32"
+    precision: Literal["fp32", "bf16"] = "bf16" if computes_bf16(device) else "fp32"
     LOG.info("precision: %s", precision)
     return precision
 
 
-def _computes_bf16(device: torch.device) -> bool:
+def computes_bf16(device: torch.device) -> bool:
+    """Says whether the hardware has bf16 arithmetic; where it has none, torch emulates it, slowly."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()

@@ -80,11 +80,22 @@ def _difference(found: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, 
     )
 
 
-def save_weights(network: nn.Module, run_dir: Path) -> Path:
-    """Writes the network's weights as ``checkpoints/weights.pt``: a version and tensors, nothing else."""
+def save_weights(
+    network: nn.Module, run_dir: Path, *, channel_names: Sequence[str] = (), class_names: Sequence[str] = ()
+) -> Path:
+    """Writes the network's weights as ``checkpoints/weights.pt``: a version, tensors and names, nothing else.
+
+    Args:
+        network: The network.
+        run_dir: Its run directory.
+        channel_names: Channels of its images; none leaves them unsaid.
+        class_names: Classes, the background first; none leaves them unsaid.
+    """
     target = run_dir / WEIGHTS_FILE
+    names = {"channel_names": list(channel_names), "class_names": list(class_names)}
+    said = {name: value for name, value in names.items() if value}
     content = io.BytesIO()
-    torch.save({"schema_version": WEIGHTS_VERSION, "network": network.state_dict()}, content)
+    torch.save({"schema_version": WEIGHTS_VERSION, "network": network.state_dict(), **said}, content)
     write_bytes(target, content.getvalue())
     return target
 
@@ -95,6 +106,31 @@ def load_weights(run_dir: Path) -> dict[str, Tensor]:
     Raises:
         RunError: The file is absent, not a weights file of this project, or of a newer version.
     """
+    return _read(run_dir)[0]
+
+
+def check_task(run_dir: Path, *, channel_names: Sequence[str], class_names: Sequence[str]) -> None:
+    """Checks that the final weights of a run are for these channels and classes, in this order.
+
+    Equal shapes do not tell: networks of two tasks may have them. Files of earlier releases have no names, and pass.
+
+    Raises:
+        RunError: They are for others; see :func:`load_weights` too.
+    """
+    found = _read(run_dir)[1]
+    wanted = {"channel_names": list(channel_names), "class_names": list(class_names)}
+    problems = [
+        f"{run_dir / WEIGHTS_FILE}: weights must be for the {name} of model.json, {wanted[name]}, got {names}; the "
+        "file belongs to another run, restore the run's own."
+        for name, names in found.items()
+        if names != wanted[name]
+    ]
+    if problems:
+        raise RunError(problems)
+
+
+def _read(run_dir: Path) -> tuple[dict[str, Tensor], dict[str, list[str]]]:
+    """Reads tensors, and the names of channels and classes where the file has them."""
     path = run_dir / WEIGHTS_FILE
     if not path.is_file():
         raise RunError(f"{run_dir}: must hold a finished run, got no {WEIGHTS_FILE}; train it first.")
@@ -102,6 +138,9 @@ def load_weights(run_dir: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
         version, state = int(content["schema_version"]), dict(content["network"])
         if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()):
+            raise TypeError
+        names = {name: list(content[name]) for name in ("channel_names", "class_names") if name in content}
+        if not all(isinstance(name, str) for several in names.values() for name in several):
             raise TypeError
     except Exception as error:
         raise RunError(
@@ -113,7 +152,7 @@ def load_weights(run_dir: Path) -> dict[str, Tensor]:
             f"{path}: schema version must be at most {WEIGHTS_VERSION}, got {version}; it was written by a newer "
             "release, update seg."
         )
-    return state
+    return state, names
 
 
 def weights_digest(run_dir: Path) -> str:

@@ -20,6 +20,7 @@ class PredictArguments:
         input: A file, a folder, or a list of files in a text file.
         output: File or folder of the label maps.
         device: Where to compute.
+        precision: Arithmetic of the networks; ``auto`` is that of each run's configuration.
         tta: Whether logits are averaged over mirrored copies.
         probabilities: Whether probabilities are written too.
         existing: What is done about label maps that are there already.
@@ -29,6 +30,7 @@ class PredictArguments:
     input: Path
     output: Path
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
     tta: bool = False
     probabilities: bool = False
     existing: Literal["refuse", "skip", "overwrite"] = "refuse"
@@ -45,7 +47,8 @@ def parse_predict(argv: Sequence[str] | None = None) -> PredictArguments:
     """
     parser = Parser(
         "predict.py --run_dir DIR [--run_dir DIR ...] --input FILE|DIR|LIST.txt --output FILE|DIR "
-        "[--device auto|cpu|cuda] [--tta] [--probabilities] [--skip_existing | --overwrite]",
+        "[--device auto|cpu|cuda] [--precision auto|fp32|bf16] [--tta] [--probabilities] "
+        "[--skip_existing | --overwrite]",
         "Segment scans: label maps on the scans' own grids, and predictions.json beside them. "
         "Research software; not for clinical use.",
     )
@@ -78,6 +81,13 @@ def parse_predict(argv: Sequence[str] | None = None) -> PredictArguments:
         help="where to compute; auto takes a GPU where there is one (default: auto)",
     )
     parser.add_argument(
+        "--precision",
+        choices=("auto", "fp32", "bf16"),
+        default="auto",
+        help="arithmetic of the networks; auto is training.precision of each run, whose own auto takes bf16 where the "
+        "hardware computes it (default: auto)",
+    )
+    parser.add_argument(
         "--tta", action="store_true", help="average over mirrored copies, along the axes that training mirrored; slower"
     )
     parser.add_argument(
@@ -98,6 +108,7 @@ def parse_predict(argv: Sequence[str] | None = None) -> PredictArguments:
         input=options.input,
         output=options.output,
         device=options.device,
+        precision=options.precision,
         tta=options.tta,
         probabilities=options.probabilities,
         existing="skip" if options.skip_existing else "overwrite" if options.overwrite else "refuse",

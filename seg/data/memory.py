@@ -38,12 +38,13 @@ def _of_container() -> int | None:
         return None
 
 
-def check_memory(what: str, needed: int) -> None:
+def check_memory(what: str, needed: int, *, remedy: str = "crop the volume or take a machine with more") -> None:
     """Refuses what would not fit, before it is allocated.
 
     Args:
         what: Begins the sentence: the file, and what it holds.
         needed: Memory it takes, in bytes.
+        remedy: Ends the sentence.
 
     Raises:
         DataError: It is more than what is available.
@@ -51,6 +52,5 @@ def check_memory(what: str, needed: int) -> None:
     available = available_bytes()
     if available is not None and needed > available:
         raise DataError(
-            f"{what} must fit in memory, got {needed / GIB:.3g} GiB with {available / GIB:.3g} GiB available; "
-            "crop the volume or take a machine with more."
+            f"{what} must fit in memory, got {needed / GIB:.3g} GiB with {available / GIB:.3g} GiB available; {remedy}."
         )

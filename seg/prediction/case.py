@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from seg.config import DataConfig
 from seg.data.geometry import Geometry
 from seg.data.images import read_image
+from seg.data.memory import check_memory
 from seg.inference import Model, Options, Prepared, segment
 from seg.prediction.cleaning import CleaningRule, clean_labels
 from seg.prediction.preparing import prepare
+from seg.prediction.volumes import class_volumes
 
 STAGES = ("read", "prepare", "network", "resample", "write")
 """Stages of a case. ``resample`` is all that makes labels of logits: blending, resampling, choice, clean-up."""
-COUNTED_VOXELS = 1 << 22
+PROBABILITY_BYTES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +36,7 @@ class Predictor:
         class_names: Classes, the background first.
         rules: Clean-up by class index.
         probabilities: Whether probabilities are kept.
+        warnings: Sentences on what is other than asked for, in all cases.
     """
 
     models: Sequence[Model]
@@ -42,6 +45,7 @@ class Predictor:
     class_names: tuple[str, ...]
     rules: dict[int, CleaningRule] = field(default_factory=dict)
     probabilities: bool = False
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -81,12 +85,7 @@ class PredictedCase:
 
     def volumes_ml(self, class_names: Sequence[str]) -> dict[str, float]:
         """Returns the volume of each foreground class, in ml."""
-        counts = np.zeros(len(class_names), dtype=np.int64)
-        flat = self.labels.ravel(order="K")
-        for first in range(0, flat.size, COUNTED_VOXELS):  # bincount makes 64-bit integers of its input
-            counts += np.bincount(flat[first : first + COUNTED_VOXELS], minlength=len(class_names))
-        voxel_ml = self.geometry.voxel_ml
-        return {name: float(count) * voxel_ml for name, count in zip(class_names[1:], counts[1:], strict=True)}
+        return class_volumes(self.labels, self.geometry.voxel_ml, class_names)
 
 
 def predict_case(predictor: Predictor, paths: Sequence[Path]) -> PredictedCase:
@@ -100,8 +99,9 @@ def predict_case(predictor: Predictor, paths: Sequence[Path]) -> PredictedCase:
         The label map.
 
     Raises:
-        DataError: A file cannot be read, or is no image that the networks take.
-        RunError: Memory does not suffice.
+        DataError: A file cannot be read, or is no image that the networks take, or its probabilities would not fit in
+            memory.
+        RunError: Memory does not suffice for the networks.
     """
     return finish_case(predictor, segment_case(predictor, load_case(predictor, paths)))
 
@@ -122,6 +122,13 @@ def load_case(predictor: Predictor, paths: Sequence[Path]) -> LoadedCase:
 
 def segment_case(predictor: Predictor, loaded: LoadedCase) -> PredictedCase:
     """Applies the networks to a case; see :func:`predict_case`."""
+    if predictor.probabilities:
+        classes, shape = len(predictor.class_names), loaded.prepared.target.shape
+        check_memory(
+            f"probabilities of {classes} classes on the scan's grid of {' x '.join(map(str, shape))} voxels",
+            PROBABILITY_BYTES * classes * math.prod(shape),
+            remedy="leave --probabilities out, crop the scan or take a machine with more",
+        )
     start = time.perf_counter()
     done = segment(predictor.models, loaded.prepared, Options(probabilities=predictor.probabilities))
     network = done.seconds["network"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,8 @@ from seg.errors import ConfigError
 
 NEIGHBOURS = np.ones((3, 3, 3), bool)
 """Voxels that share a corner are connected."""
+SLAB_VOXELS = 1 << 22
+"""Components are numbered in slabs of about so many voxels, at up to 14 bytes each."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,8 @@ class CleaningRule:
     """What is kept of a class.
 
     Attributes:
-        largest: Whether the largest component alone is kept; of equals the first in memory.
+        largest: Whether the largest component alone is kept; of equals the one whose first
+            voxel comes first, along Z first and along X last.
         min_volume_ml: Components below this are removed, in ml.
     """
 
@@ -91,17 +94,89 @@ def clean_labels(
     return removed
 
 
-def _clean_class(labels: npt.NDArray[Any], index: int, rule: CleaningRule, voxel_ml: float) -> int:
+@dataclass(frozen=True, eq=False)
+class _Slab:
+    """Some planes of a class, their components numbered by themselves.
+
+    Attributes:
+        own: Voxels (x, Y, Z) that the slab answers for; the plane behind them begins the next slab too.
+        numbers: Number of each voxel's component (x or x + 1, Y, Z), from 1; 0 beside the class.
+        count: Largest number.
+    """
+
+    own: npt.NDArray[Any]
+    numbers: npt.NDArray[np.int32]
+    count: int
+
+    def sizes(self) -> npt.NDArray[np.int64]:
+        """Counts the slab's own voxels of each number."""
+        return np.bincount(self.numbers[: len(self.own)].ravel(), minlength=self.count + 1)
+
+
+def _slabs(labels: npt.NDArray[Any], index: int) -> Iterator[_Slab]:
+    """Numbers the components of a class slab by slab: of the whole volume at once it takes 5 bytes a voxel and more."""
     from scipy import ndimage
 
-    components, _ = ndimage.label(labels == index, structure=NEIGHBOURS)
-    sizes = np.bincount(components.ravel())
-    sizes[0] = 0
+    step = max(1, SLAB_VOXELS // (labels.shape[1] * labels.shape[2]))
+    for first in range(0, len(labels), step):
+        numbers, count = ndimage.label(labels[first : first + step + 1] == index, structure=NEIGHBOURS)
+        yield _Slab(labels[first : first + step], numbers, count)
+
+
+def _clean_class(labels: npt.NDArray[Any], index: int, rule: CleaningRule, voxel_ml: float) -> int:
+    slabs: Iterable[_Slab] = _slabs(labels, index)
+    if labels.size <= SLAB_VOXELS:
+        slabs = list(slabs)
+    component, sizes = _components(slabs)
     # Half a voxel: a component of exactly the smallest volume stays, whatever the rounding.
     keep = (sizes + 0.5) * voxel_ml > rule.min_volume_ml
     if rule.largest:
         keep &= np.arange(len(sizes)) == sizes.argmax()
-    keep[0] = True
-    gone = ~keep[components]
-    labels[gone] = 0
-    return int(np.count_nonzero(gone))
+    removed = before = 0
+    # What a slab shares with the next is removed by that: until it has numbered its components, they are as before.
+    for slab in slabs if isinstance(slabs, list) else _slabs(labels, index):
+        gone = np.append(False, ~keep[component[before : before + slab.count]])[slab.numbers[: len(slab.own)]]
+        slab.own[gone] = 0
+        removed += int(np.count_nonzero(gone))
+        before += slab.count
+    return removed
+
+
+def _components(slabs: Iterable[_Slab]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.int64]]:
+    """Joins the components of slabs by the planes that two of them share.
+
+    Returns:
+        The component of each number, slab after slab, and the size of each component in voxels. Components are in the
+        order of their first voxels, along Z first and along X last.
+    """
+    sizes: list[npt.NDArray[np.int64]] = []
+    joined: list[npt.NDArray[np.int64]] = []
+    before, last, shared = 0, 0, None
+    for slab in slabs:
+        sizes.append(slab.sizes()[1:])
+        if shared is not None:
+            met = shared > 0
+            pairs = np.stack(
+                [shared[met].astype(np.int64) + last - 1, slab.numbers[0][met].astype(np.int64) + before - 1]
+            )
+            joined.append(np.unique(pairs, axis=1))
+        shared = slab.numbers[-1].copy()
+        last, before = before, before + slab.count
+    parent = _roots(before, np.concatenate([np.empty((2, 0), np.int64), *joined], axis=1))
+    roots, component = np.unique(parent, return_inverse=True)
+    return component, np.bincount(component, np.concatenate(sizes), len(roots)).astype(np.int64)
+
+
+def _roots(count: int, joined: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Returns the smallest number of those that each number is joined with, itself included."""
+    parent = list(range(count))
+
+    def root(number: int) -> int:
+        while parent[number] != number:
+            parent[number] = number = parent[parent[number]]
+        return number
+
+    for one, other in joined.T.tolist():
+        low, high = sorted((root(one), root(other)))
+        parent[high] = low
+    return np.array([root(number) for number in range(count)], np.int64)

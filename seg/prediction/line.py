@@ -8,25 +8,29 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
-
-import torch
 
 from seg.data.writing import write_labels, write_maps
 from seg.errors import SegError
-from seg.prediction.case import LoadedCase, PredictedCase, Predictor, finish_case, load_case, segment_case
+from seg.prediction.case import (
+    PROBABILITY_BYTES,
+    LoadedCase,
+    PredictedCase,
+    Predictor,
+    finish_case,
+    load_case,
+    segment_case,
+)
 from seg.prediction.manifest import DONE, FAILED, Record
 from seg.prediction.sources import Source
+from seg.prediction.workers import Workers
 
 LOG = logging.getLogger(__name__)
 AHEAD = 2
 """Cases that wait between two threads, at most."""
 HELD_BYTES = 1 << 29
 """A further case is read while those under way hold less; so large volumes go through one at a time."""
-SMALL_VOXELS = 1 << 21
-"""Cases of up to so many voxels (128^3) are segmented side by side, on a processor thread each: their tensors are too
-small to be shared by threads that wait for one another after each operation. Larger ones have all threads in turn."""
 Report = Callable[[Source, Record], None]
 
 
@@ -60,7 +64,7 @@ class _Item:
 
 
 class Line:
-    """One thread reads ahead, the calling thread or a thread per processor runs the networks, one thread writes.
+    """One thread reads ahead, the calling thread or several side by side run the networks, one thread writes.
 
     Args:
         predictor: What to segment with.
@@ -72,11 +76,9 @@ class Line:
         self._predictor = predictor
         self._sources = sources
         self._report = report
-        self._threads = torch.get_num_threads()
-        on_cpu = all(model.device.type == "cpu" for model in predictor.models)
-        self._side_by_side = self._threads if on_cpu else 1
+        self._workers = Workers(predictor.models, len(predictor.class_names), len(sources))
         self._loaded: queue.Queue[_Item] = queue.Queue(AHEAD)
-        self._predicted: queue.Queue[Future[_Item] | None] = queue.Queue(AHEAD + self._side_by_side)
+        self._predicted: queue.Queue[Future[_Item] | None] = queue.Queue(AHEAD + self._workers.most)
         self._held = Held()
         self._stopped = threading.Event()
         self._fault: Exception | None = None
@@ -89,48 +91,49 @@ class Line:
         """
         reader = threading.Thread(target=self._read, name="reader", daemon=True)
         writer = threading.Thread(target=self._write, name="writer")
-        # The number of threads is that of the thread which sets it.
-        pool = ThreadPoolExecutor(self._side_by_side, "network", initializer=torch.set_num_threads, initargs=(1,))
         reader.start()
         writer.start()
         try:
-            self._segment_all(pool)
-            pool.shutdown()
+            for _ in self._sources:
+                self._predicted.put(self._begin(self._loaded.get()))
+            self._workers.wait()
         finally:
             self._stopped.set()
-            pool.shutdown(cancel_futures=True)
+            self._workers.close()
             self._predicted.put(None)
             writer.join()
-            torch.set_num_threads(self._threads)
         if self._fault is not None:
             raise self._fault
 
-    def _segment_all(self, pool: ThreadPoolExecutor) -> None:
-        """Hands cases to the writer in their order, small ones before they are segmented."""
-        pending: set[Future[_Item]] = set()
-        for _ in self._sources:
-            item = self._loaded.get()
-            if self._side_by_side > 1 and _is_small(item):
-                future = pool.submit(self._segment, item)
-                pending = {other for other in pending if not other.done()} | {future}
-            else:
-                wait(pending)
-                torch.set_num_threads(self._threads)
-                future = Future()
-                future.set_result(self._segment(item))
-            self._predicted.put(future)
+    # What a case holds goes with the last name of it: no loop keeps one until the next has come.
+
+    def _begin(self, item: _Item) -> Future[_Item]:
+        """Hands a small case to a thread of its own, and segments a large one with all threads."""
+        if isinstance(item.content, LoadedCase):
+            if self._workers.take(item.content.prepared.image.shape[1:]):
+                return self._workers.submit(self._segment, item)
+            self._workers.wait()
+        future: Future[_Item] = Future()
+        future.set_result(self._segment(item))
+        return future
 
     def _read(self) -> None:
         for source in self._sources:
             self._held.wait()
             if self._stopped.is_set():
                 return
-            item = _guarded(source, lambda source=source: load_case(self._predictor, source.paths))  # type: ignore[misc]
-            if isinstance(item.content, LoadedCase):
-                image = item.content.prepared.image
-                item = _Item(source, item.content, image.nbytes + image.nbytes // (4 * len(image)))
-                self._held.add(item.held)
-            self._loaded.put(item)
+            self._loaded.put(self._load(source))
+
+    def _load(self, source: Source) -> _Item:
+        item = _guarded(source, lambda: load_case(self._predictor, source.paths))
+        if not isinstance(item.content, LoadedCase):
+            return item
+        image, target = item.content.prepared.image, item.content.prepared.target
+        held = image.nbytes + image.nbytes // (4 * len(image))
+        if self._predictor.probabilities:
+            held += PROBABILITY_BYTES * len(self._predictor.class_names) * math.prod(target.shape)
+        self._held.add(held)
+        return _Item(source, item.content, held)
 
     def _segment(self, item: _Item) -> _Item:
         if not isinstance(item.content, LoadedCase):
@@ -140,19 +143,28 @@ class Line:
         return _Item(item.source, predicted.content, item.held)
 
     def _write(self) -> None:
-        while (future := self._predicted.get()) is not None:
-            try:
-                item = future.result()
-            except CancelledError:  # an interrupt came before its turn
-                continue
-            if isinstance(item.content, PredictedCase):
-                item = self._written(item, item.content)
-            self._held.add(-item.held)
-            assert isinstance(item.content, Record)  # a case is written or has failed
-            try:
-                self._report(item.source, item.content)
-            except Exception as error:  # this thread goes on: the others wait for it
-                self._fault = error
+        while self._write_next():
+            pass
+
+    def _write_next(self) -> bool:
+        """Writes the next case; says whether there was one."""
+        future = self._predicted.get()
+        if future is None:
+            return False
+        try:
+            item = future.result()
+        except CancelledError:  # an interrupt came before its turn
+            return True
+        del future
+        if isinstance(item.content, PredictedCase):
+            item = self._written(item, item.content)
+        self._held.add(-item.held)
+        assert isinstance(item.content, Record)  # a case is written or has failed
+        try:
+            self._report(item.source, item.content)
+        except Exception as error:  # this thread goes on: the others wait for it
+            self._fault = error
+        return True
 
     def _written(self, item: _Item, predicted: PredictedCase) -> _Item:
         def write() -> Record:
@@ -172,10 +184,6 @@ class Line:
             )
 
         return _Item(item.source, _guarded(item.source, write).content, item.held)
-
-
-def _is_small(item: _Item) -> bool:
-    return not isinstance(item.content, LoadedCase) or math.prod(item.content.prepared.image.shape[1:]) <= SMALL_VOXELS
 
 
 def _guarded(source: Source, step: Callable[[], LoadedCase | PredictedCase | Record]) -> _Item:

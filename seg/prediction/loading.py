@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -53,9 +53,13 @@ def read_runs(run_dirs: Sequence[Path]) -> tuple[TrainedRun, ...]:
 
     Raises:
         RunError: One is no finished run, or they cannot be averaged; all problems together.
-        ConfigError: A configuration cannot be read.
+        ConfigError: A configuration cannot be read, or a run is named twice.
     """
     paths = [fold for path in run_dirs for fold in _folds(path)]
+    if twice := [path for index, path in enumerate(paths) if path.resolve() in map(Path.resolve, paths[:index])]:
+        raise ConfigError(
+            f"--run_dir must name each run once, got {twice[0]} twice; it would count double, leave it out."
+        )
     runs = tuple(_read_run(path) for path in paths)
     problems = [problem for run in runs[1:] for problem in _disagreements(runs[0], run)]
     if problems:
@@ -119,8 +123,25 @@ def _disagreements(first: TrainedRun, other: TrainedRun) -> list[str]:
     ]
 
 
+def _copies(runs: Sequence[TrainedRun]) -> Iterator[str]:
+    """Names runs whose weights are those of another one."""
+    first: dict[str, TrainedRun] = {}
+    for run in runs if len(runs) > 1 else ():
+        other = first.setdefault(run.description()["weights_sha256"], run)
+        if other is not run:
+            yield (
+                f"{run.path}: runs must differ to be averaged, got the weights of {other.path}; they would count "
+                "double, leave one of them out."
+            )
+
+
 def load_predictor(
-    runs: Sequence[TrainedRun], *, device: Literal["auto", "cpu", "cuda"], tta: bool, probabilities: bool
+    runs: Sequence[TrainedRun],
+    *,
+    device: Literal["auto", "cpu", "cuda"],
+    tta: bool,
+    probabilities: bool,
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
 ) -> Predictor:
     """Loads the weights of runs.
 
@@ -129,36 +150,42 @@ def load_predictor(
         device: Where to compute.
         tta: Whether logits are averaged over mirrored copies; else each run does as its configuration says.
         probabilities: Whether probabilities are kept.
+        precision: Arithmetic of all networks; ``auto`` is that of each run's configuration.
 
     Returns:
         The networks, in evaluation mode on the device, and what goes with them.
 
     Raises:
-        RunError: Weights cannot be used.
-        ConfigError: The device is not there.
+        RunError: Weights cannot be used, or are those of two runs.
+        ConfigError: The device is not there, or has no such arithmetic.
     """
+    if copies := list(_copies(runs)):
+        raise RunError(copies)
     # Takes seconds; what is wrong with arguments and run directories is said before.
     import torch
 
-    from seg.hardware import choose_device, choose_precision
+    from seg.hardware import choose_device, choose_precision, computes_bf16
     from seg.inference import model_from_config
     from seg.prediction.case import Predictor
     from seg.prediction.cleaning import cleaning_rules
-    from seg.weights import trained_network
+    from seg.weights import check_task, trained_network
 
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device must be available, got 'cuda' without a GPU; use auto or cpu.")
-    if tta and not any(run.config.augmentation.spatial.mirror_axes for run in runs):
-        LOG.warning("--tta changes nothing: training mirrored along no axis (augmentation.spatial.mirror_axes).")
+    warnings = tuple(_idle_mirroring(runs, tta=tta))
+    for warning in warnings:
+        LOG.warning("%s", warning)
     chosen = choose_device(device)
+    if precision == "bf16" and not computes_bf16(chosen):
+        kind = "GPU" if chosen.type == "cuda" else "processor"
+        raise ConfigError(f"--precision must be one that the {kind} computes, got 'bf16', which it lacks; use fp32.")
     models = []
     for run in runs:
         network = trained_network(run.config.network, len(run.channel_names), len(run.class_names), run.path)
+        check_task(run.path, channel_names=run.channel_names, class_names=run.class_names)
         network.to(device=chosen, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        precision = choose_precision(run.config.training.precision, chosen)
-        models.append(
-            model_from_config(network, run.config, device=chosen, precision=precision, tta=True if tta else None)
-        )
+        own = choose_precision(run.config.training.precision if precision == "auto" else precision, chosen)
+        models.append(model_from_config(network, run.config, device=chosen, precision=own, tta=True if tta else None))
     return Predictor(
         models=models,
         data=runs[0].config.data,
@@ -166,4 +193,15 @@ def load_predictor(
         class_names=runs[0].class_names,
         rules=cleaning_rules(runs[0].config.postprocessing, runs[0].class_names),
         probabilities=probabilities,
+        warnings=warnings,
     )
+
+
+def _idle_mirroring(runs: Sequence[TrainedRun], *, tta: bool) -> Iterator[str]:
+    """Says which networks are to be averaged over mirrored copies and have no axis to mirror along."""
+    asked = [run for run in runs if tta or run.config.inference.tta]
+    idle = [run for run in asked if not run.config.augmentation.spatial.mirror_axes]
+    if idle:
+        name = "--tta" if tta else "inference.tta"
+        whom = "" if len(idle) == len(runs) else f" for {', '.join(str(run.path) for run in idle)}"
+        yield f"{name} changes nothing{whom}: training mirrored along no axis (augmentation.spatial.mirror_axes)."

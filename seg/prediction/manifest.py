@@ -15,6 +15,8 @@ from seg.layout import NOTICE
 MANIFEST_FILE = "predictions.json"
 MANIFEST_VERSION = 1
 DONE, FAILED, SKIPPED = "done", "failed", "skipped"
+SETTINGS = ("tta", "precision", "clean_up")
+"""What changes labels beside the networks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,19 +57,27 @@ class Header:
 
     Attributes:
         models: A description of each network, with the digest of its weights.
-        settings: Mirroring and other choices that change labels.
+        settings: Mirroring, precision and clean-up: what changes labels, as it was really done.
         environment: Versions, device, precision.
+        warnings: Sentences on what went other than asked for, in all cases.
     """
 
     models: Sequence[dict[str, Any]]
     settings: dict[str, Any]
     environment: dict[str, Any]
+    warnings: tuple[str, ...] = ()
+
+    def making(self) -> dict[str, Any]:
+        """Returns what made a label map, as its entry says it."""
+        return {"models": [model["weights_sha256"] for model in self.models], **self.settings}
 
 
 def write_manifest(
     path: Path, header: Header, records: Sequence[Record], seconds: dict[str, float], *, complete: bool
 ) -> None:
     """Writes the manifest; entries of an earlier one are kept where these cases do not replace them.
+
+    An entry says what made its label map: of a file that was there before, what the earlier manifest says, or nothing.
 
     Args:
         path: The manifest.
@@ -79,17 +89,19 @@ def write_manifest(
     Raises:
         RunError: The folder cannot be written.
     """
-    digests = [model["weights_sha256"] for model in header.models]
-    earlier = read_manifest(path)
-    kept = {entry["output"]: entry for entry in earlier.get("cases", [])}
-    models = {model["weights_sha256"]: model for model in (*earlier.get("models", []), *header.models)}
+    making = header.making()
+    unknown: dict[str, Any] = {**dict.fromkeys(making), "models": []}
+    earlier = Earlier.read(path)
+    kept = dict(earlier.entries)
+    models = {model["weights_sha256"]: model for model in (*earlier.models, *header.models)}
     for record in records:
-        if record.status == SKIPPED and record.output in kept:
-            continue
-        made_by = [] if record.status == SKIPPED else digests
-        kept[record.output] = {**record.as_json(), "models": made_by, **header.settings}
+        if record.status == SKIPPED:
+            if not earlier.describes(record.output):
+                kept[record.output] = {**record.as_json(), **unknown, **earlier.making(record.output)}
+        else:
+            kept[record.output] = {**record.as_json(), **(making if record.status == DONE else unknown)}
     cases = sorted(kept.values(), key=lambda entry: str(entry["output"]))
-    used = {digest for entry in cases for digest in entry["models"]} | set(digests)
+    used = {digest for entry in cases for digest in entry["models"]} | set(making["models"])
     write_json(
         path,
         {
@@ -97,7 +109,9 @@ def write_manifest(
             "notice": NOTICE,
             "complete": complete,
             "models": [model for digest, model in models.items() if digest in used],
+            "latest": making,
             "environment": header.environment,
+            "warnings": list(header.warnings),
             "seconds": _rounded(seconds),
             "cases": cases,
         },
@@ -127,17 +141,59 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return dict(content)
 
 
-def made_by_others(path: Path, outputs: Sequence[str], models: Sequence[dict[str, Any]]) -> list[str]:
-    """Lists the outputs that an earlier manifest says other networks made.
+@dataclass(frozen=True, kw_only=True)
+class Earlier:
+    """What an earlier manifest says.
 
-    A run that was killed leaves label maps that its manifest does not name yet: they are of the networks that it names.
+    Attributes:
+        entries: Entries by output.
+        models: Descriptions of networks.
+        latest: What made outputs that it does not name: a command that was killed leaves such. Empty of a complete one.
     """
-    digests = sorted(model["weights_sha256"] for model in models)
-    earlier = read_manifest(path)
-    known = {entry["output"]: entry["models"] for entry in earlier.get("cases", [])}
-    cut_short = [] if earlier.get("complete", True) else [model["weights_sha256"] for model in earlier["models"]]
-    makers = {name: known.get(name) or cut_short for name in outputs}
-    return [name for name, made_by in makers.items() if made_by and sorted(made_by) != digests]
+
+    entries: dict[str, dict[str, Any]]
+    models: Sequence[dict[str, Any]]
+    latest: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: Path) -> Earlier:
+        """Reads a manifest; see :func:`read_manifest`."""
+        content = read_manifest(path)
+        models = content.get("models", [])
+        latest = content.get("latest", {"models": [model["weights_sha256"] for model in models]})
+        return cls(
+            entries={entry["output"]: entry for entry in content.get("cases", [])},
+            models=models,
+            latest={} if content.get("complete", True) else latest,
+        )
+
+    def describes(self, output: str) -> bool:
+        """Says whether there is an entry that describes the label map: not that it failed, and with its volumes."""
+        return bool(self.entries.get(output, {}).get("volumes_ml"))
+
+    def making(self, output: str) -> dict[str, Any]:
+        """Returns what made an output: networks and settings, as far as is known."""
+        entry = self.entries.get(output, self.latest)
+        if entry.get("status") == FAILED:  # the file is older than that attempt
+            return {}
+        return {name: entry[name] for name in ("models", *SETTINGS) if name in entry}
+
+    def made_otherwise(self, outputs: Sequence[str], making: dict[str, Any]) -> dict[str, list[str]]:
+        """Lists the outputs that something else than the given is known to have made, by what differs first."""
+        found: dict[str, list[str]] = {}
+        for output in outputs:
+            known = self.making(output)
+            for name, value in making.items():
+                theirs = known.get(name)
+                if theirs not in (None, []) and _sorted(theirs) != _sorted(value):
+                    found.setdefault(name, []).append(output)
+                    break
+        return found
+
+
+def _sorted(value: Any) -> Any:
+    """Leaves the order of models out of a comparison."""
+    return sorted(value) if isinstance(value, list) else value
 
 
 def _rounded(seconds: dict[str, float]) -> dict[str, float]:

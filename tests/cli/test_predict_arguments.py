@@ -15,12 +15,24 @@ def test_the_least_that_is_needed() -> None:
 
 
 def test_everything() -> None:
-    argv = [*LEAST, "--run_dir", "s", "--device", "cpu", "--tta", "--probabilities", "--skip_existing"]
+    argv = [
+        *LEAST,
+        "--run_dir",
+        "s",
+        "--device",
+        "cpu",
+        "--precision",
+        "fp32",
+        "--tta",
+        "--probabilities",
+        "--skip_existing",
+    ]
     assert parse_predict(argv) == PredictArguments(
         run_dirs=(Path("r"), Path("s")),
         input=Path("i"),
         output=Path("o"),
         device="cpu",
+        precision="fp32",
         tta=True,
         probabilities=True,
         existing="skip",
@@ -42,6 +54,11 @@ def test_all_that_is_missing_is_said_together() -> None:
         "--output must be given, got none; see --help.",
         "--skip_existing must not come with --overwrite; leave one of them out.",
     )
+
+
+def test_kinds_of_arithmetic_are_named() -> None:
+    (problem,) = problems_of(*LEAST, "--precision", "fp16")
+    assert problem.startswith("argument --precision: invalid choice: 'fp16' (choose from")
 
 
 def test_devices_are_named() -> None:

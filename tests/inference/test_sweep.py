@@ -11,29 +11,14 @@ import torch
 from monai.data import MetaTensor
 from monai.inferers import sliding_window_inference
 from monai.transforms import SpatialResample
-from torch import nn
 
 from seg.errors import RunError
 from seg.inference import Grid, Model, Options, Prepared, segment
+from tests.inference.sweeps import STREAMED, image, network, on_own_grid
 
 WINDOW = (8, 12, 10)
-STREAMED = Options(resident_mib=0.0)
 OBLIQUE = nib.affines.from_matvec(nib.eulerangles.euler2mat(0.2, -0.1, 0.3), [4, -7, 11])
 SHEARED = np.array([[1, 0.2, 0, 5], [0, 1, 0.1, -3], [0, 0, 1, 0], [0, 0, 0, 1.0]])
-
-
-def network(classes=3, channels=2, seed=0):
-    """A network whose output at a voxel depends on its neighbours and on the place in the window."""
-    torch.manual_seed(seed)
-    layers = nn.Sequential(
-        nn.Conv3d(channels, 4, 3, padding=1), nn.InstanceNorm3d(4), nn.LeakyReLU(), nn.Conv3d(4, classes, 3, padding=1)
-    )
-    return layers.eval()
-
-
-def image(*shape, channels=2):
-    torch.manual_seed(1)
-    return torch.randn(channels, *shape)
 
 
 def mirrored(net, axes):
@@ -85,10 +70,6 @@ def check(models, prepared, options=STREAMED):
     differing = np.count_nonzero(done.labels != labels)
     assert differing <= 1e-5 * labels.size
     return done
-
-
-def on_own_grid(volume):
-    return Prepared(volume, np.eye(4), Grid(tuple(volume.shape[1:]), np.eye(4)))
 
 
 @pytest.mark.parametrize("blend", ["gaussian", "constant"])

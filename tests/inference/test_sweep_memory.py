@@ -10,27 +10,8 @@ import torch
 from torch import nn
 
 from seg.errors import RunError
-from seg.inference import Grid, Model, Options, Prepared, segment
-
-STREAMED = Options(resident_mib=0.0)
-
-
-def network(classes=3, channels=2, seed=0):
-    """A network whose output at a voxel depends on its neighbours and on the place in the window."""
-    torch.manual_seed(seed)
-    layers = nn.Sequential(
-        nn.Conv3d(channels, 4, 3, padding=1), nn.InstanceNorm3d(4), nn.LeakyReLU(), nn.Conv3d(4, classes, 3, padding=1)
-    )
-    return layers.eval()
-
-
-def image(*shape, channels=2):
-    torch.manual_seed(1)
-    return torch.randn(channels, *shape)
-
-
-def on_own_grid(volume):
-    return Prepared(volume, np.eye(4), Grid(tuple(volume.shape[1:]), np.eye(4)))
+from seg.inference import Grid, Model, Prepared, segment
+from tests.inference.sweeps import STREAMED, image, network, on_own_grid
 
 
 def held_values(length, target):

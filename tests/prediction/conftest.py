@@ -43,7 +43,7 @@ def write_run(
     with torch.no_grad():  # without which an untrained head may give one class alone
         for parameter in network.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed)) * 0.1)
-    save_weights(network, folder)
+    save_weights(network, folder, channel_names=channels, class_names=classes)
     return folder
 
 
@@ -69,3 +69,10 @@ def write_scan() -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def scans(write_scan: Callable[..., Path], tmp_path: Path) -> Path:
+    for number in range(3):
+        write_scan(tmp_path / "in" / f"scan_{number}.nii.gz", seed=number)
+    return tmp_path / "in"

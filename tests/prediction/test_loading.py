@@ -39,7 +39,7 @@ def test_the_networks_are_those_of_the_run_directories(make_run):
 
 def test_a_directory_of_folds_stands_for_all_of_them(make_run, tmp_path):
     for fold in (0, 1, 10, 2):
-        make_run(f"cv/fold_{fold}")
+        make_run(f"cv/fold_{fold}", seed=fold)
     assert [run.path.name for run in read_runs([tmp_path / "cv"])] == ["fold_0", "fold_1", "fold_2", "fold_10"]
 
 
@@ -86,6 +86,53 @@ def test_weights_of_another_task_are_refused(make_run):
     assert "must have shape (3, 4, 1, 1, 1), got shape (4, 4, 1, 1, 1); the file belongs to another run" in text
 
 
+@pytest.mark.parametrize(
+    ("changes", "name", "wanted", "found"),
+    [
+        ({"channels": ("CT",)}, "channel_names", "['MRI']", "['CT']"),
+        ({"classes": ("background", "right", "left")}, "class_names", "['background', 'left', 'right']", None),
+    ],
+)
+def test_weights_of_another_task_are_refused_whatever_their_shapes(make_run, changes, name, wanted, found):
+    run_dir, other = make_run(), make_run("other", **changes)
+    os.replace(other / "checkpoints" / "weights.pt", run_dir / "checkpoints" / "weights.pt")
+    assert problem(run_dir) == (
+        f"{run_dir}/checkpoints/weights.pt: weights must be for the {name} of model.json, {wanted}, got "
+        f"{found or ['background', 'right', 'left']}; the file belongs to another run, restore the run's own."
+    )
+
+
+def test_weights_of_earlier_releases_have_no_names_and_load(make_run):
+    run_dir = make_run()
+    path = run_dir / "checkpoints" / "weights.pt"
+    content = torch.load(path, weights_only=True)
+    assert (content.pop("channel_names"), content.pop("class_names")) == (["MRI"], ["background", "left", "right"])
+    torch.save(content, path)
+    assert load(run_dir).class_names == ("background", "left", "right")
+
+
+def test_names_in_weights_that_are_none_are_refused(make_run):
+    run_dir = make_run()
+    path = run_dir / "checkpoints" / "weights.pt"
+    torch.save(torch.load(path, weights_only=True) | {"class_names": [1, 2, 3]}, path)
+    assert problem(run_dir).startswith(f"{path}: must be a whole weights file of this project, tensors alone, got Type")
+
+
+def test_a_run_that_is_named_twice_is_refused(make_run, tmp_path):
+    folds = [make_run(f"cv/fold_{fold}", seed=fold) for fold in (0, 1)]
+    for given in ([folds[1], folds[0], folds[1]], [tmp_path / "cv", folds[1]]):
+        with pytest.raises(ConfigError) as caught:
+            read_runs(given)
+        assert str(caught.value) == (
+            f"--run_dir must name each run once, got {folds[1]} twice; it would count double, leave it out."
+        )
+    copy = make_run("copy", seed=1)
+    assert problem(tmp_path / "cv", copy) == (
+        f"{copy}: runs must differ to be averaged, got the weights of {folds[1]}; they would count double, leave "
+        "one of them out."
+    )
+
+
 class Evil:
     def __reduce__(self):
         return os.mkdir, ("executed",)
@@ -126,3 +173,23 @@ def test_runs_that_cannot_be_averaged_are_refused(make_run, tiny_config):
 def test_a_gpu_that_is_not_there_is_named(make_run):
     with pytest.raises(ConfigError, match="--device must be available, got 'cuda' without a GPU; use auto or cpu"):
         load_predictor(read_runs([make_run()]), device="cuda", tta=False, probabilities=False)
+
+
+@pytest.mark.parametrize("configured", ["auto", "fp32", "bf16"])
+def test_precision_is_that_of_the_run_unless_it_is_named(make_run, tiny_config, monkeypatch, configured):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    runs = read_runs(
+        [make_run(config=replace(tiny_config, training=replace(tiny_config.training, precision=configured)))]
+    )
+    for asked, expected in {"auto": "fp32" if configured == "fp32" else "bf16", "fp32": "fp32", "bf16": "bf16"}.items():
+        predictor = load_predictor(runs, device="cpu", tta=False, probabilities=False, precision=asked)
+        assert [model.precision for model in predictor.models] == [expected]
+
+
+def test_arithmetic_that_the_hardware_lacks_is_refused(make_run, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    with pytest.raises(ConfigError) as caught:
+        load_predictor(read_runs([make_run()]), device="cpu", tta=False, probabilities=False, precision="bf16")
+    assert str(caught.value) == (
+        "--precision must be one that the processor computes, got 'bf16', which it lacks; use fp32."
+    )

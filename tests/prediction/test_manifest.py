@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from seg.errors import RunError
-from seg.prediction.manifest import Header, Record, made_by_others, read_manifest, write_manifest
+from seg.prediction.manifest import Earlier, Header, Record, read_manifest, write_manifest
 
 A, B = ({"name": name, "run": name, "weights_sha256": name * 64} for name in "ab")
 
@@ -34,13 +34,52 @@ def test_entries_are_kept_until_they_are_replaced(tmp_path: Path) -> None:
     assert json.loads(path.read_text())["models"] == [B]
 
 
+def others(path: Path, outputs: list[str], *models: dict[str, str], **settings: object) -> dict[str, list[str]]:
+    making = {"models": [model["weights_sha256"] for model in models], **settings}
+    return Earlier.read(path).made_otherwise(outputs, making)
+
+
 def test_others_are_those_that_are_known_to_be(tmp_path: Path) -> None:
     path = tmp_path / "predictions.json"
-    assert made_by_others(path, ["x"], [A]) == []
+    assert others(path, ["x"], A) == {}
     write(path, A, Record(output="x", status="done"), Record(output="y", status="skipped"))
-    assert made_by_others(path, ["x", "y", "z"], [A]) == []
-    assert made_by_others(path, ["x", "y", "z"], [B]) == ["x"]
-    assert made_by_others(path, ["x"], [A, B]) == ["x"]
+    assert others(path, ["x", "y", "z"], A) == {}
+    assert others(path, ["x", "y", "z"], B) == {"models": ["x"]}
+    assert others(path, ["x"], A, B) == {"models": ["x"]}
+
+
+def test_the_order_of_networks_makes_no_difference(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.json"
+    header = Header(models=[B, A], settings={}, environment={})
+    write_manifest(path, header, [Record(output="x", status="done")], {}, complete=True)
+    assert others(path, ["x"], A, B) == {}
+
+
+def test_other_settings_are_named_as_far_as_they_are_known(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.json"
+    rules = {"tumour": {"largest_component": True, "min_volume_ml": 0.5}}
+    header = Header(models=[A], settings={"tta": False, "precision": "bf16", "clean_up": rules}, environment={})
+    write_manifest(path, header, [Record(output="x", status="done")], {}, complete=True)
+    same: dict[str, object] = {"tta": False, "precision": "bf16", "clean_up": rules}
+    assert others(path, ["x", "y"], A, **same) == {}
+    for name, value in (("tta", True), ("precision", "fp32"), ("clean_up", {})):
+        assert others(path, ["x", "y"], A, **{**same, name: value}) == {name: ["x"]}
+    # Earlier releases wrote neither precision nor clean-up.
+    content = json.loads(path.read_text())
+    del content["cases"][0]["precision"], content["cases"][0]["clean_up"], content["latest"]
+    path.write_text(json.dumps(content))
+    assert others(path, ["x"], A, **{**same, "precision": "fp32"}) == {}
+    assert others(path, ["x"], A, **{**same, "tta": True}) == {"tta": ["x"]}
+
+
+def test_nothing_made_what_failed_and_nobody_knows_what_made_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.json"
+    write(path, A, Record(output="x", status="failed"), Record(output="y", status="skipped", volumes_ml={"a": 1.0}))
+    for entry in json.loads(path.read_text())["cases"]:
+        assert (entry["models"], entry["tta"]) == ([], None)
+    assert others(path, ["x", "y"], B) == {}
+    earlier = Earlier.read(path)
+    assert [earlier.describes(output) for output in "xyz"] == [False, True, False]
 
 
 def test_a_newer_manifest_is_refused(tmp_path: Path) -> None:
@@ -52,11 +91,16 @@ def test_a_newer_manifest_is_refused(tmp_path: Path) -> None:
     assert str(caught.value) == f"{path}: schema version must be at most 1, got 2; update seg."
 
 
-def test_what_a_killed_run_left_is_of_the_networks_that_its_manifest_names(tmp_path):
+def test_what_a_killed_run_left_is_of_the_networks_and_settings_that_it_had(tmp_path: Path) -> None:
     path = tmp_path / "predictions.json"
-    header = Header(models=[A], settings={}, environment={})
-    write_manifest(path, header, [], {}, complete=False)
-    assert made_by_others(path, ["unnamed"], [A]) == []
-    assert made_by_others(path, ["unnamed"], [B]) == ["unnamed"]
-    write_manifest(path, header, [], {}, complete=True)
-    assert made_by_others(path, ["unnamed"], [B]) == []
+    write(path, B, Record(output="of_b", status="done"))
+    header = Header(models=[A], settings={"tta": True}, environment={})
+    write_manifest(path, header, [Record(output="foreign", status="skipped")], {}, complete=False)
+    assert others(path, ["unnamed", "foreign"], A, tta=True) == {}
+    assert others(path, ["unnamed", "foreign"], B) == {"models": ["unnamed"]}
+    assert others(path, ["unnamed", "foreign"], A, tta=False) == {"tta": ["unnamed"]}
+    skipped = Record(output="unnamed", status="skipped", volumes_ml={"tumour": 1.0})
+    write_manifest(path, header, [skipped], {}, complete=True)
+    entry = json.loads(path.read_text())["cases"][-1]
+    assert (entry["output"], entry["models"], entry["tta"]) == ("unnamed", ["a" * 64], True)
+    assert others(path, ["another"], B) == {}

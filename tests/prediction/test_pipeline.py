@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import threading
 from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
 
 from seg.cli import PredictArguments
 from seg.config import PostprocessingConfig
@@ -33,13 +31,6 @@ def names(folder):
 
 def voxels(path):
     return np.asarray(nib.load(path).dataobj)
-
-
-@pytest.fixture
-def scans(write_scan, tmp_path):
-    for number in range(3):
-        write_scan(tmp_path / "in" / f"scan_{number}.nii.gz", seed=number)
-    return tmp_path / "in"
 
 
 def test_a_folder_gives_a_folder_and_a_manifest(make_run, scans, tmp_path, capsys):
@@ -168,61 +159,6 @@ def test_clean_up_is_that_of_the_configuration(make_run, tiny_config, scans, tmp
     assert case["volumes_ml"] == {"left": 0, "right": 0}
     assert any(text.startswith("clean-up removed ") for text in case["warnings"])
     assert not voxels(tmp_path / "out" / "scan_0.nii.gz").any()
-
-
-def test_large_cases_go_through_one_at_a_time(make_run, scans, tmp_path, monkeypatch):
-    monkeypatch.setattr(line, "HELD_BYTES", 1)
-    under_way, most = [], []
-    real_load, real_write = line.load_case, line.write_labels
-
-    def load(*args):
-        under_way.append(1)
-        most.append(len(under_way))
-        return real_load(*args)
-
-    def write(*args):
-        real_write(*args)
-        under_way.pop()
-
-    monkeypatch.setattr(line, "load_case", load)
-    monkeypatch.setattr(line, "write_labels", write)
-    assert predict(arguments(make_run(), scans, tmp_path / "out")) == 0
-    assert most == [1, 1, 1]
-
-
-@pytest.fixture
-def two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
-def test_small_cases_are_segmented_side_by_side_and_reported_in_order(
-    make_run, scans, tmp_path, monkeypatch, two_threads
-):
-    run_dir = make_run()
-    monkeypatch.setattr(line, "SMALL_VOXELS", 0)
-    predict(arguments(run_dir, scans, tmp_path / "alone"))
-    monkeypatch.undo()
-    (scans / "scan_3.nii.gz").write_bytes((scans / "scan_1.nii.gz").read_bytes())
-    both = threading.Barrier(2, timeout=60)  # broken, and cases fail, where one waits for the other to end
-    threads = []
-    real = line.segment_case
-
-    def segment(*args):
-        threads.append(torch.get_num_threads())
-        both.wait()
-        return real(*args)
-
-    monkeypatch.setattr(line, "segment_case", segment)
-    assert predict(arguments(run_dir, scans, tmp_path / "out")) == 0
-    assert threads == [1, 1, 1, 1]
-    assert torch.get_num_threads() == 2
-    assert [case["output"] for case in manifest(tmp_path / "out")["cases"]] == [f"scan_{n}.nii.gz" for n in range(4)]
-    for number in range(3):
-        name = f"scan_{number}.nii.gz"
-        np.testing.assert_array_equal(voxels(tmp_path / "out" / name), voxels(tmp_path / "alone" / name))
 
 
 @pytest.mark.parametrize("content", ["[]", "{", '{"schema_version": 1, "cases": [1], "models": []}'])

@@ -1,0 +1,186 @@
+"""Which cases are under way at a time, with how many threads, and what is kept of them."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+
+import numpy as np
+import pytest
+import torch
+
+from seg.data import memory
+from seg.prediction import line, predict, workers
+from seg.prediction.workers import needed_bytes, shares
+from tests.prediction.test_pipeline import arguments, manifest, voxels
+
+GIB = 1 << 30
+
+
+def test_large_cases_go_through_one_at_a_time(make_run, scans, tmp_path, monkeypatch):
+    monkeypatch.setattr(line, "HELD_BYTES", 1)
+    under_way, most = [], []
+    real_load, real_write = line.load_case, line.write_labels
+
+    def load(*args):
+        under_way.append(1)
+        most.append(len(under_way))
+        return real_load(*args)
+
+    def write(*args):
+        real_write(*args)
+        under_way.pop()
+
+    monkeypatch.setattr(line, "load_case", load)
+    monkeypatch.setattr(line, "write_labels", write)
+    assert predict(arguments(make_run(), scans, tmp_path / "out")) == 0
+    assert most == [1, 1, 1]
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_small_cases_are_segmented_side_by_side_and_reported_in_order(
+    make_run, scans, tmp_path, monkeypatch, two_threads
+):
+    run_dir = make_run()
+    monkeypatch.setattr(workers, "SMALL_VOXELS", 0)
+    predict(arguments(run_dir, scans, tmp_path / "alone"))
+    monkeypatch.undo()
+    (scans / "scan_3.nii.gz").write_bytes((scans / "scan_1.nii.gz").read_bytes())
+    both = threading.Barrier(2, timeout=60)  # broken, and cases fail, where one waits for the other to end
+    threads = []
+    real = line.segment_case
+
+    def segment(*args):
+        threads.append(torch.get_num_threads())
+        both.wait()
+        return real(*args)
+
+    monkeypatch.setattr(line, "segment_case", segment)
+    assert predict(arguments(run_dir, scans, tmp_path / "out")) == 0
+    assert threads == [1, 1, 1, 1]
+    assert torch.get_num_threads() == 2
+    assert [case["output"] for case in manifest(tmp_path / "out")["cases"]] == [f"scan_{n}.nii.gz" for n in range(4)]
+    for number in range(3):
+        name = f"scan_{number}.nii.gz"
+        np.testing.assert_array_equal(voxels(tmp_path / "out" / name), voxels(tmp_path / "alone" / name))
+
+
+def threads_of(monkeypatch):
+    """Notes how many processor threads the networks have at each case."""
+    threads = []
+    real = line.segment_case
+
+    def segment(*args):
+        threads.append(torch.get_num_threads())
+        return real(*args)
+
+    monkeypatch.setattr(line, "segment_case", segment)
+    return threads
+
+
+def test_a_small_case_alone_has_all_threads(make_run, scans, tmp_path, monkeypatch, two_threads):
+    threads = threads_of(monkeypatch)
+    predict(arguments(make_run(), scans / "scan_0.nii.gz", tmp_path / "out"))
+    assert threads == [2]
+
+
+@pytest.mark.parametrize(
+    ("threads", "cases", "available", "expected"),
+    [
+        (8, 100, None, [1] * 8),
+        (8, 8, 100 * GIB, [1] * 8),
+        (8, 3, None, [3, 3, 2]),
+        (8, 1, None, [8]),
+        (1, 5, None, [1]),
+        (8, 100, 6 * GIB, [3, 3, 2]),
+        (8, 100, 1, [8]),
+    ],
+)
+def test_all_threads_are_shared_by_the_cases_that_fit(threads, cases, available, expected):
+    assert shares(threads, cases, 2 * GIB, available) == expected
+
+
+def test_want_of_memory_is_announced(make_run, scans, tmp_path, monkeypatch, two_threads, caplog):
+    monkeypatch.setattr(workers, "available_bytes", lambda: 1000)
+    threads = threads_of(monkeypatch)
+    assert predict(arguments(make_run(), scans, tmp_path / "out")) == 0
+    assert threads == [2, 2, 2]
+    assert "memory suffices for 1 instead of 2 cases at a time: each takes about 0.00" in caplog.text
+    assert shares(4, 9, 3 * GIB, 6 * GIB) == [2, 2]
+    assert caplog.messages[-1] == (
+        "memory suffices for 2 instead of 4 cases at a time: each takes about 3 GiB, with 6 GiB available"
+    )
+
+
+def test_a_case_that_needs_more_than_its_share_of_memory_has_all_threads(
+    make_run, scans, write_scan, tmp_path, monkeypatch, two_threads
+):
+    write_scan(scans / "scan_3.nii.gz", shape=(24, 10, 9))
+    threads = threads_of(monkeypatch)
+    monkeypatch.setattr(workers, "needed_bytes", lambda models, shape, classes: 4 * np.prod(shape))
+    monkeypatch.setattr(workers, "available_bytes", lambda: 12_000)
+    assert predict(arguments(make_run(), scans, tmp_path / "out")) == 0
+    assert threads == [1, 1, 1, 2]
+
+
+def test_memory_of_a_pass_is_estimated_from_what_it_computes(make_run):
+    from seg.prediction.loading import load_predictor, read_runs
+
+    predictor = load_predictor(read_runs([make_run()]), device="cpu", tta=False, probabilities=False)
+    (model,) = predictor.models
+    window, voxels_of_case = 8**3, 20 * 16 * 16
+    # 4 channels and 3 classes in fp32; sums of logits, and twice the logits that labels are made of.
+    expected = 4 * window * (12 * 4 + 2 * 3) + 3 * 4 * 3 * voxels_of_case
+    assert needed_bytes([model], (20, 16, 16), 3) == expected
+
+
+def test_nothing_of_a_case_is_kept_when_the_next_is_read(make_run, scans, tmp_path, monkeypatch):
+    monkeypatch.setattr(line, "HELD_BYTES", 1)  # the next is read when the one before is written
+    kept, alive = [], []
+    real_load, real_segment = line.load_case, line.segment_case
+
+    def load(*args):
+        alive.append([name for name, reference in kept if reference() is not None])
+        loaded = real_load(*args)
+        kept.append(("image", weakref.ref(loaded.prepared.image)))
+        return loaded
+
+    def segment(*args):
+        predicted = real_segment(*args)
+        kept.extend([("labels", weakref.ref(predicted.labels)), ("maps", weakref.ref(predicted.probabilities))])
+        return predicted
+
+    monkeypatch.setattr(line, "load_case", load)
+    monkeypatch.setattr(line, "segment_case", segment)
+    gc.disable()  # what is released is so by its last name
+    try:
+        assert predict(arguments(make_run(), scans, tmp_path / "out", probabilities=True)) == 0
+    finally:
+        gc.enable()
+    assert alive == [[], [], []]
+    assert len(kept) == 9
+
+
+def test_probabilities_that_do_not_fit_cost_their_case_before_they_are_allocated(
+    make_run, scans, write_scan, tmp_path, monkeypatch, caplog
+):
+    write_scan(scans / "scan_1.nii.gz", shape=(24, 10, 9))
+    needed = 4 * 3 * 24 * 10 * 9
+    monkeypatch.setattr(memory, "available_bytes", lambda: needed - 1)
+    out = tmp_path / "out"
+    assert predict(arguments(make_run(), scans, out, probabilities=True)) == 1
+    assert [case["status"] for case in manifest(out)["cases"]] == ["done", "failed", "done"]
+    assert manifest(out)["cases"][1]["problems"] == [
+        "probabilities of 3 classes on the scan's grid of 24 x 10 x 9 voxels must fit in memory, got 2.41e-05 GiB "
+        "with 2.41e-05 GiB available; leave --probabilities out, crop the scan or take a machine with more."
+    ]
+    monkeypatch.setattr(memory, "available_bytes", lambda: needed)
+    assert predict(arguments(tmp_path / "run", scans, out, probabilities=True, existing="overwrite")) == 0
