@@ -13,12 +13,14 @@ from typing import Any
 from seg.cli import dump_config, load_config
 from seg.config import ExperimentConfig
 from seg.data.cases import Dataset
+from seg.data.splits import Split
 from seg.errors import RunError
 from seg.evaluation import EVALUATION_FILE
 from seg.files import is_partial, write_json, write_text
 from seg.layout import CONFIG_FILE, ENVIRONMENT_FILE, MODEL_VERSION, NOTICE
 
 LOG = logging.getLogger(__name__)
+ENVIRONMENT_VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +31,13 @@ class Origin:
         computed_with: Versions, device, precision and revision of the code.
         data: SHA-256 of the files of each case.
         initial_weights: SHA-256 of the weights to start from; None draws them from the seed, or needs them no more.
+        split: Cases on the two sides of the run's fold; None is not known, as in runs of earlier versions.
     """
 
     computed_with: Mapping[str, Any]
     data: Mapping[str, str]
     initial_weights: str | None = None
+    split: Split | None = None
 
 
 def check_root(root: Path, *, resume: bool) -> None:
@@ -81,7 +85,7 @@ def check_run(config: ExperimentConfig, run_dir: Path, origin: Origin, *, resume
             f"{run_dir}: a resumed run must have the configuration it began with, got other values of "
             f"{', '.join(changed)}; restore them or choose another --run_dir."
         )
-    recorded = _read_origin(run_dir)
+    recorded = read_origin(run_dir)
     if recorded is None:
         LOG.warning("%s: no %s of a begun run; whether its data changed is not known", run_dir, ENVIRONMENT_FILE)
         return
@@ -89,6 +93,17 @@ def check_run(config: ExperimentConfig, run_dir: Path, origin: Origin, *, resume
         raise RunError(
             f"{run_dir}: a resumed run must have the data it began with, got other files of cases "
             f"{', '.join(dict.fromkeys(other))}; restore them or choose another --run_dir."
+        )
+    began, now = (one.computed_with.get("precision") for one in (recorded, origin))
+    if began != now and not (run_dir / EVALUATION_FILE).exists():
+        raise RunError(
+            f"{run_dir}: a resumed run must compute in the precision it began with, {began}, got {now} here; go on "
+            "with it where it began, or choose another --run_dir."
+        )
+    if recorded.split is not None and origin.split is not None and (moved := _moved(recorded.split, origin.split)):
+        raise RunError(
+            f"{run_dir}: a resumed run must have the cases of its fold on the sides that they began on, got others for "
+            f"{some(moved)}; restore the splits or choose another --run_dir."
         )
     if origin.initial_weights is not None and recorded.initial_weights != origin.initial_weights:
         raise RunError(
@@ -108,7 +123,13 @@ def open_run(config: ExperimentConfig, run_dir: Path, origin: Origin) -> None:
     if run_dir.is_dir():
         for partial in filter(is_partial, run_dir.iterdir()):  # of a first write that was killed
             partial.unlink(missing_ok=True)
-    record = {"schema_version": 1, **origin.computed_with, "initial_weights": origin.initial_weights}
+    record: dict[str, Any] = {
+        "schema_version": ENVIRONMENT_VERSION,
+        **origin.computed_with,
+        "initial_weights": origin.initial_weights,
+    }
+    if origin.split is not None:
+        record["split"] = asdict(origin.split)
     write_json(run_dir / ENVIRONMENT_FILE, record | {"data": dict(origin.data)})
     # Last: a directory that has it has begun.
     write_text(run_dir / CONFIG_FILE, dump_config(config))
@@ -125,45 +146,51 @@ def _foreign(path: Path) -> bool:
     return path.name != ENVIRONMENT_FILE and not is_partial(path)
 
 
-def _read_origin(run_dir: Path) -> Origin | None:
+def read_origin(run_dir: Path) -> Origin | None:
+    """Reads what a run is made from; None where it was not recorded at the beginning, as by earlier versions.
+
+    Raises:
+        RunError: The record is damaged, or of a newer version.
+    """
     path = run_dir / ENVIRONMENT_FILE
     if not path.is_file():  # of a version that wrote it at the end
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        version = int(content["schema_version"])
         data = {str(name): str(digest) for name, digest in content["data"].items()}
-        return Origin(computed_with={}, data=data, initial_weights=content.get("initial_weights"))
+        sides = content.get("split")
+        split = None if sides is None else Split(**{side: tuple(map(str, names)) for side, names in sides.items()})
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise RunError(
             f"{path}: must be the whole record of a run, got {type(error).__name__}; restore it or choose another "
             "--run_dir."
         ) from error
+    if version > ENVIRONMENT_VERSION:
+        raise RunError(
+            f"{path} has schema_version {version}, this program reads up to {ENVIRONMENT_VERSION}; read it with the "
+            "version of seg that wrote it, or a later one."
+        )
+    return Origin(computed_with=content, data=data, initial_weights=content.get("initial_weights"), split=split)
 
 
-def changed_data(run_dir: Path, cases: Iterable[str], held_out: Mapping[str, str]) -> list[str]:
-    """Says how a data set differs from the one that a run was trained with.
+def _moved(one: Split, other: Split) -> list[str]:
+    """Lists cases that are on a side of one split and not on that of the other."""
+    return sorted((set(one.train) ^ set(other.train)) | (set(one.validation) ^ set(other.validation)))
+
+
+def changed_data(origin: Origin, held_out: Mapping[str, str]) -> list[str]:
+    """Lists the held-out cases whose files are others than when the run began.
 
     Args:
-        run_dir: The run directory.
-        cases: Ids of all cases that are there now.
-        held_out: Digests of the held-out ones.
-
-    Raises:
-        RunError: The run's record of its data is damaged.
+        origin: What the run is made from.
+        held_out: SHA-256 of the files of each case that is to be scored.
     """
-    origin = _read_origin(run_dir)
-    if origin is None:
-        return []
-    now = set(cases)
-    kinds = (
-        ("gone", origin.data.keys() - now),
-        ("new", now - origin.data.keys()),
-        ("changed", {case for case, digest in held_out.items() if origin.data.get(case, digest) != digest}),
-    )
-    return [f"{kind}: {_some(sorted(found))}" for kind, found in kinds if found]
+    return sorted(case for case, digest in held_out.items() if origin.data.get(case) != digest)
 
 
-def _some(names: Sequence[str], most: int = 5) -> str:
+def some(names: Sequence[str], most: int = 5) -> str:
+    """Lists names, cut short where there are many."""
     listed = ", ".join(names[:most])
     return f"{listed} and {len(names) - most} more" if len(names) > most else listed
 

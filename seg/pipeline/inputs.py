@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,3 +74,27 @@ def read_splits(config: ExperimentConfig, dataset: Dataset, left_out: list[str])
         if len(split.train) < data.train_cases:
             LOG.info("fold %d: %d training cases, as the next patient has too many", fold, len(split.train))
     return limited
+
+
+def check_copies(splits: Sequence[Split], folds: Iterable[int], digests: Mapping[str, str]) -> None:
+    """Checks that no case is held out whose files are those of a training case under another id.
+
+    Args:
+        splits: All folds.
+        folds: Those to train.
+        digests: SHA-256 of the files of each case.
+
+    Raises:
+        DataError: A case is on both sides of a fold; all such pairs are named.
+    """
+    problems = []
+    for fold in folds:
+        trained = {digests[case]: case for case in splits[fold].train}
+        problems += [
+            f"fold {fold}: case {case} is held out and must not be trained on, got the same files in training case "
+            f"{trained[digests[case]]}; remove one of them."
+            for case in splits[fold].validation
+            if digests[case] in trained
+        ]
+    if problems:
+        raise DataError(problems)

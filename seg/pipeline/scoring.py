@@ -33,7 +33,7 @@ from seg.hardware import choose_device, choose_precision, environment
 from seg.inference import model_from_config
 from seg.layout import CONFIG_FILE, MODEL_FILE, PICTURE_FILE, PREDICTIONS, SCORING_FILE
 from seg.metrics import score_case
-from seg.pipeline.directory import changed_data, describe_model, trained_steps
+from seg.pipeline.directory import changed_data, describe_model, read_origin, some, trained_steps
 from seg.pipeline.inputs import read_checked, read_splits
 from seg.pipeline.pages import write_run_page
 from seg.prediction import Predictor, predict_case
@@ -76,7 +76,7 @@ def evaluate_run(
         config = load_config([run_dir / CONFIG_FILE])
         if data_root is not None:
             config = replace(config, data=replace(config.data, root=str(data_root)))
-        evaluation = _score_run(run_dir, output, config, *(known or _read_fold(config)))
+        evaluation = _score_run(run_dir, output, config, *(known or _read_fold(run_dir, config)))
     print(format_evaluation(evaluation))
     print(f"run directory: {run_dir}")
     print(f"picture: {output / PICTURE_FILE}")
@@ -85,8 +85,18 @@ def evaluate_run(
     return evaluation
 
 
-def _read_fold(config: ExperimentConfig) -> tuple[Dataset, Split]:
+def _read_fold(run_dir: Path, config: ExperimentConfig) -> tuple[Dataset, Split]:
     dataset, left_out = read_checked(config.data)
+    origin = read_origin(run_dir)
+    if origin is not None and origin.split is not None:
+        known = {case.id for case in dataset.cases}
+        if gone := sorted(set(origin.split.validation) - known):
+            raise RunError(
+                f"{config.data.root}: must have the cases that the run held out, got none of {some(gone)}; it is "
+                "another data set, or these cases were removed or left out."
+            )
+        return dataset, origin.split
+    LOG.warning("%s: has no record of its cases; those of its fold are found anew", run_dir)
     splits = read_splits(config, dataset, left_out)
     if config.fold >= len(splits):
         raise RunError(
@@ -116,12 +126,9 @@ def _score_run(run_dir: Path, output: Path, config: ExperimentConfig, dataset: D
     held_out = set(split.validation)
     cases = [case for case in dataset.cases if case.id in held_out]
     digests = {case.id: case_digest(case) for case in cases}
-    if changed := changed_data(run_dir, (case.id for case in dataset.cases), digests):
-        LOG.warning(
-            "%s: cases differ from those that the run was trained with, so held-out ones may be others than then; %s",
-            config.data.root,
-            "; ".join(changed),
-        )
+    origin = read_origin(run_dir)
+    if origin is not None and (changed := changed_data(origin, digests)):
+        LOG.warning("%s: held-out cases have other files than when the run began: %s", config.data.root, some(changed))
     scores: list[CaseScore] = []
     for case in tqdm(cases, desc="evaluate", unit="case", disable=not config.training.progress, mininterval=5):
         scores += _score_case(predictor, case, dataset, config, output / PREDICTIONS)

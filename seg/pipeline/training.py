@@ -26,7 +26,7 @@ from seg.figures import PAGE_FILE
 from seg.hardware import choose_device, choose_precision, environment
 from seg.layout import LAST_CHECKPOINT, PREDICTIONS
 from seg.pipeline.directory import Origin, begun_from, check_root, check_run, open_run
-from seg.pipeline.inputs import read_checked, read_splits
+from seg.pipeline.inputs import check_copies, read_checked, read_splits
 from seg.pipeline.pages import write_run_page
 from seg.pipeline.scoring import evaluate_run
 from seg.prediction.cleaning import cleaning_rules
@@ -78,15 +78,17 @@ def train(
     if several:
         check_root(root, resume=resume)
     config, computed_on, origin = _begin(config, dataset, directories.values(), resume=resume)
+    check_copies(splits, chosen, origin.data)
+    origins = {fold: replace(origin, split=splits[fold]) for fold in chosen}
     for fold, directory in directories.items():
-        check_run(replace(config, fold=fold), directory, origin, resume=resume)
+        check_run(replace(config, fold=fold), directory, origins[fold], resume=resume)
     for fold, directory in directories.items():
-        open_run(replace(config, fold=fold), directory, origin)
+        open_run(replace(config, fold=fold), directory, origins[fold])
     for fold, directory in directories.items():
         if not (directory / EVALUATION_FILE).exists():
             if _starts_anew(directory):  # The weights may have changed while other folds were trained.
-                origin = replace(origin, initial_weights=_initial_weights(config))
-                check_run(replace(config, fold=fold), directory, origin, resume=True)
+                begun = replace(origins[fold], initial_weights=_initial_weights(config))
+                check_run(replace(config, fold=fold), directory, begun, resume=True)
             fold_config = replace(config, fold=fold, training=computed_on)
             cache_dir = None if directory == root else root / "cache"
             train_fold(fold_config, dataset, splits[fold], directory, resume=resume, cache_dir=cache_dir)

@@ -202,3 +202,45 @@ def test_a_run_is_resumed_on_the_data_it_began_with(
         path.write_bytes(content)
     moved = root.rename(tmp_path / "moved")
     assert train(other(config, "data", root=str(moved)), run_dir=run_dir, folds=(0,), resume=True) == 0
+
+
+def test_a_run_is_resumed_with_its_own_sides_and_precision(
+    short: ExperimentConfig, other: Change, tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, run_dir = Path(shutil.copytree(tiny_root, tmp_path / "data")), tmp_path / "run"
+    config = other(short, "data", root=str(root))
+    killed_at_fold(0, monkeypatch, lambda: train(config, run_dir=run_dir, folds=(0,)))
+    record = json.loads((run_dir / "environment.json").read_text())
+    split = record["split"]
+    first, second = split["train"][0], split["validation"][0]
+    swapped = {
+        "train": [second if case == first else case for case in split["train"]],
+        "val": [first if case == second else case for case in split["validation"]],
+    }
+    (root / "splits_final.json").write_text(json.dumps([swapped, {"train": swapped["val"], "val": swapped["train"]}]))
+    with pytest.raises(RunError, match=f"others for {', '.join(sorted((first, second)))}; restore the splits"):
+        train(config, run_dir=run_dir, folds=(0,), resume=True)
+    (root / "splits_final.json").unlink()
+    (run_dir / "environment.json").write_text(json.dumps(record | {"precision": "fp8"}))
+    with pytest.raises(RunError, match="the precision it began with, fp8, got"):
+        train(config, run_dir=run_dir, folds=(0,), resume=True)
+    (run_dir / "environment.json").write_text(json.dumps(record | {"schema_version": 2}))
+    with pytest.raises(RunError, match=r"has schema_version 2, this program reads up to 1"):
+        train(config, run_dir=run_dir, folds=(0,), resume=True)
+
+
+def test_the_same_files_under_two_ids_are_no_two_cases(
+    short: ExperimentConfig, other: Change, tiny_root: Path, tmp_path: Path
+) -> None:
+    root = Path(shutil.copytree(tiny_root, tmp_path / "data"))
+    content = json.loads((root / "dataset.json").read_text())
+    names = sorted(path.name.removesuffix(".nii.gz") for path in (root / "labelsTr").iterdir())
+    for folder in ("imagesTr", "labelsTr"):
+        shutil.copy(root / folder / f"{names[0]}.nii.gz", root / folder / "copy.nii.gz")
+    content["training"].append({"image": "./imagesTr/copy.nii.gz", "label": "./labelsTr/copy.nii.gz"})
+    content["numTraining"] = len(content["training"])
+    (root / "dataset.json").write_text(json.dumps(content))
+    (root / "splits_final.json").write_text(json.dumps([{"train": names[:-1], "val": [names[-1], "copy"]}]))
+    with pytest.raises(DataError, match=f"fold 0: case copy is held out .* same files in training case {names[0]};"):
+        train(other(short, "data", root=str(root)), run_dir=tmp_path / "run", folds=(0,))
+    assert not (tmp_path / "run").exists()
