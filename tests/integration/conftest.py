@@ -24,7 +24,6 @@ from seg.config import (
     PatchConfig,
     TrainingConfig,
 )
-from seg.pipeline import train
 
 SHAPE = (12, 14, 10)
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -133,6 +132,8 @@ def short(tiny: ExperimentConfig) -> ExperimentConfig:
 @pytest.fixture(scope="session")
 def trained(short: ExperimentConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run, to be read alone."""
+    from seg.pipeline import train  # not above: torch would begin before its threads are set
+
     run_dir = tmp_path_factory.mktemp("trained") / "run"
     train(short, run_dir=run_dir, folds=(0,))
     return run_dir
