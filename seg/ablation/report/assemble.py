@@ -102,10 +102,11 @@ def _preservation(analysis: Analysis) -> list[Block]:
     ]
     if (figure := plots_law.laws(analysis)) is not None:
         blocks.append(figure)
-    blocks += [
-        tables_preserved.law_table(analysis),
-        Heading(text="Safe widths: predicted and found", level=3),
-    ]
+    blocks.append(tables_preserved.law_table(analysis))
+    by_place = tables_preserved.place_law_table(analysis)
+    if by_place.rows:
+        blocks.append(Details(summary="The law for each path and each stage alone", blocks=(by_place,)))
+    blocks.append(Heading(text="Safe widths: predicted and found", level=3))
     if (figure := plots_law.widths(analysis)) is not None:
         blocks += [figure, tables_preserved.width_table(analysis)]
     return [*blocks, *(Text(text=sentence) for sentence in tables_preserved.width_sentences(analysis))]

@@ -41,6 +41,7 @@ def to_json(analysis: Analysis) -> dict[str, Any]:
         "law": [
             {
                 "measure": law.measure,
+                "where": law.where,
                 "num_points": law.num_points,
                 "correlation": None if law.correlation is None else asdict(law.correlation),
             }
