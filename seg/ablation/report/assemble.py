@@ -19,6 +19,7 @@ from seg.ablation.report.analysis import Analysis
 from seg.ablation.report.document import Block, Bullets, Code, Details, Document, Figure, Heading, Text
 from seg.ablation.report.lead import lead, missing_sentence, per_device
 from seg.ablation.report.numbers import NOT_MEASURED
+from seg.ablation.report.onset import onset
 from seg.ablation.report.preserved import places
 from seg.ablation.report.tables_dice import class_table, limits, main_table
 from seg.ablation.report.worst import worst_cases
@@ -35,6 +36,8 @@ def assemble(analysis: Analysis, study_dir: Path, runs_dir: Path) -> Document:
     """
     head: list[Block] = [Text(text=lead(analysis), role="lead")]
     head += [Text(text=sentence) for sentence in per_device(analysis)]
+    if costs := onset(analysis):
+        head.append(Text(text=costs))
     if missing := missing_sentence(analysis):
         head.append(Text(text=missing))
     head.append(Text(text=NOTICE, role="notice"))

@@ -39,7 +39,7 @@ def test_the_page_shows_the_law_of_each_path_and_stage(whole: Path) -> None:
     (table,) = [table for table in Page(whole / "report.html").tables if table[0][1:3] == ["Skips", "Decoder"]]
     assert table[0] == ["Measure", "Skips", "Decoder", "Stage 0", "Stage 1", "Stage 2"]
     cells = {row[0]: row[1:] for row in table[1:]}
-    number = f"{float(value(whole, '', 'law_r2_spearman', place='skip')['value']):.2f}".replace("-", "\N{MINUS SIGN}")
+    number = f"{float(value(whole, '', 'law_r2_spearman', place='skip')['value']):+.2f}".replace("-", "\N{MINUS SIGN}")
     # Three variants narrow the skips: too few to resample.
     assert cells["R² of linear reconstruction"][0] == f"{number}|no interval; 27 points"
     assert cells["directions amplified"] == [f"does not vary|{n} points" for n in (27, 27, 18, 18, 18)]
