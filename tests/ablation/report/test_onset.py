@@ -53,8 +53,8 @@ def skip(ratio: Any, **others: Any) -> dict[str, Any]:
         ),
         (
             ((0.5, LOSS), (0.25, (-0.1706, (-0.7635, 0.4223))), (1.0, NONE)),
-            "Skips: Dice falls at ratio 1/2, the widest that shows it (-0.0032, -0.0052 to -0.0013); 1 shows no loss. At "
-            "the narrower 1/4 the interval reaches 0 (-0.1706, -0.7635 to +0.4223).",
+            "Skips: Dice falls at ratio 1/2, the widest that shows it (-0.0032, -0.0052 to -0.0013); 1 shows no loss. "
+            "At the narrower 1/4 the interval reaches 0 (-0.1706, -0.7635 to +0.4223).",
         ),
         (((0.5, None),), "Skips: not measured."),
         (((0.813, NONE),), "Skips: no width tried shows a loss, down to ratio 0.813 (-0.0005, -0.0020 to +0.0010)."),
