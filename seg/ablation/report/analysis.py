@@ -8,7 +8,8 @@ from statistics import fmean
 
 import numpy as np
 
-from seg.ablation.report.preserved import Law, Prediction, find_laws, find_predictions
+from seg.ablation.report.laws import WORST, Law, find_laws
+from seg.ablation.report.preserved import Prediction, find_predictions
 from seg.ablation.report.study import DeviceSpeed
 from seg.ablation.report.trials import Records
 from seg.ablation.statistics import (
@@ -58,7 +59,7 @@ class Analysis:
         ranks: Order of the variants; None where it could not be taken.
         convergence: Speed of convergence by variant.
         gaps: Gap between training and validation by variant.
-        laws: How each measure of preservation goes with the Dice lost.
+        laws: How each measure of preservation goes with the Dice lost: of worst bottlenecks, paths and stages.
         predictions: Safe widths predicted from the baseline's spectrum beside those found; empty without a record.
     """
 
@@ -83,6 +84,11 @@ class Analysis:
     def recommendation(self) -> Recommendation | None:
         """The recommendation for the named device; None where nothing could be compared."""
         return self.recommendations[0] if self.recommendations else None
+
+    @property
+    def worst_laws(self) -> tuple[Law, ...]:
+        """The laws of the worst bottleneck of each trial."""
+        return tuple(law for law in self.laws if law.where == WORST)
 
     def macs(self, name: str) -> int | None:
         """Gives the multiply-accumulates of a variant."""

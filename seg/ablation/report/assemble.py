@@ -19,6 +19,7 @@ from seg.ablation.report.analysis import Analysis
 from seg.ablation.report.document import Block, Bullets, Code, Details, Document, Figure, Heading, Text
 from seg.ablation.report.lead import lead, missing_sentence, per_device
 from seg.ablation.report.numbers import NOT_MEASURED
+from seg.ablation.report.onset import onset
 from seg.ablation.report.preserved import places
 from seg.ablation.report.tables_dice import class_table, limits, main_table
 from seg.ablation.report.worst import worst_cases
@@ -35,6 +36,8 @@ def assemble(analysis: Analysis, study_dir: Path, runs_dir: Path) -> Document:
     """
     head: list[Block] = [Text(text=lead(analysis), role="lead")]
     head += [Text(text=sentence) for sentence in per_device(analysis)]
+    if costs := onset(analysis):
+        head.append(Text(text=costs))
     if missing := missing_sentence(analysis):
         head.append(Text(text=missing))
     head.append(Text(text=NOTICE, role="notice"))
@@ -102,10 +105,11 @@ def _preservation(analysis: Analysis) -> list[Block]:
     ]
     if (figure := plots_law.laws(analysis)) is not None:
         blocks.append(figure)
-    blocks += [
-        tables_preserved.law_table(analysis),
-        Heading(text="Safe widths: predicted and found", level=3),
-    ]
+    blocks.append(tables_preserved.law_table(analysis))
+    by_place = tables_preserved.place_law_table(analysis)
+    if by_place.rows:
+        blocks.append(Details(summary="The law for each path and each stage alone", blocks=(by_place,)))
+    blocks.append(Heading(text="Safe widths: predicted and found", level=3))
     if (figure := plots_law.widths(analysis)) is not None:
         blocks += [figure, tables_preserved.width_table(analysis)]
     return [*blocks, *(Text(text=sentence) for sentence in tables_preserved.width_sentences(analysis))]

@@ -9,6 +9,7 @@ from typing import Any
 from seg.ablation.report.analysis import Analysis
 from seg.ablation.report.lead import lead, per_device
 from seg.ablation.report.numbers import NOT_MEASURED
+from seg.ablation.report.onset import onset
 from seg.ablation.report.rows import to_rows
 
 SCHEMA_VERSION = 1
@@ -24,6 +25,7 @@ def to_json(analysis: Analysis) -> dict[str, Any]:
         "margin": records.study.margin,
         "sentence": lead(analysis),
         "sentences_of_further_devices": list(per_device(analysis)),
+        "sentence_of_onset": onset(analysis) or None,
         "recommendations": [
             {"device": device or None, **asdict(one)}
             for device, one in zip(
@@ -41,6 +43,7 @@ def to_json(analysis: Analysis) -> dict[str, Any]:
         "law": [
             {
                 "measure": law.measure,
+                "where": law.where,
                 "num_points": law.num_points,
                 "correlation": None if law.correlation is None else asdict(law.correlation),
             }

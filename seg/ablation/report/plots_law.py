@@ -21,7 +21,7 @@ WORDS = {
 
 def laws(analysis: Analysis) -> Figure | None:
     """Draws the correlations of measures with the Dice lost; None where none could be taken."""
-    known = [(law.measure, law.correlation) for law in analysis.laws if law.correlation is not None]
+    known = [(law.measure, law.correlation) for law in analysis.worst_laws if law.correlation is not None]
     if not known:
         return None
     said = []

@@ -1,4 +1,4 @@
-"""What bottlenecks preserve over the trials of a study: means, laws, and predicted widths beside those found."""
+"""What bottlenecks preserve over the trials of a study: means, and predicted widths beside those found."""
 
 from __future__ import annotations
 
@@ -7,16 +7,9 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from seg.ablation.preservation import (
-    MEASURES,
-    columns,
-    law_rows,
-    of_trial,
-    predict_safe_widths,
-)
+from seg.ablation.preservation import predict_safe_widths
 from seg.ablation.preservation.width import THRESHOLD
 from seg.ablation.report.trials import Records
-from seg.ablation.statistics import Correlation, correlate
 from seg.errors import RunError
 
 AVERAGED = (
@@ -65,21 +58,6 @@ class Place:
     def ratio(self) -> float | None:
         """Channels kept over channels of the stage."""
         return None if self.narrow is None else self.narrow / self.channels
-
-
-@dataclass(frozen=True, kw_only=True)
-class Law:
-    """How a measure of preservation goes with the Dice lost, over trials.
-
-    Attributes:
-        measure: The measure, of the worst bottleneck of each trial.
-        correlation: The correlation; None where points are too few or do not vary.
-        num_points: Trials with the measure.
-    """
-
-    measure: str
-    correlation: Correlation | None
-    num_points: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,21 +138,6 @@ def trial_dice(records: Records) -> dict[tuple[str, int, int], float]:
     return found
 
 
-def find_laws(records: Records) -> tuple[Law, ...]:
-    """Correlates every measure of preservation with the Dice lost; variants are what is resampled."""
-    preservation = {
-        (trial.record.variant, *trial.pair): trial.preservation
-        for trial in records.trials.values()
-        if trial.preservation is not None
-    }
-    rows = of_trial(law_rows(preservation, trial_dice(records), records.study.baseline))
-    laws = []
-    for measure in MEASURES:
-        x, lost, variants = columns(rows, measure)
-        laws.append(Law(measure=measure, correlation=correlate(x, lost, clusters=variants), num_points=len(x)))
-    return tuple(laws)
-
-
 def find_predictions(records: Records, non_inferior: Collection[str]) -> tuple[Prediction, ...]:
     """Compares the widths that the baseline's spectrum calls for with the narrowest that lost nothing.
 
@@ -213,4 +176,4 @@ def find_predictions(records: Records, non_inferior: Collection[str]) -> tuple[P
     return tuple(found)
 
 
-__all__ = ["THRESHOLD", "Law", "Place", "Prediction", "find_laws", "find_predictions", "places", "trial_dice"]
+__all__ = ["THRESHOLD", "Place", "Prediction", "find_predictions", "places", "trial_dice"]

@@ -14,6 +14,7 @@ from seg.ablation.report.preserved import AVERAGED, places
 from seg.ablation.report.study import DeviceSpeed
 from seg.ablation.report.tables_cost import MEASURES, NUMBERS
 from seg.ablation.statistics import Effect, Mean, MetricEffect
+from seg.evaluation.scores import Interval
 
 RATIOS = ("latency_ratio", "training_step_ratio", "prediction_ratio")
 CONVERGENCE = (
@@ -33,11 +34,11 @@ class Row:
     """One figure of one variant; the columns of ``results.csv``.
 
     Attributes:
-        variant: The variant.
+        variant: The variant; empty for the law, which goes over variants.
         metric: What was measured.
         class_index: The class; empty where the figure is a mean over classes or of no class.
         class_name: Its name.
-        place: Place of a bottleneck, such as ``skip_0``; empty elsewhere.
+        place: Place of a bottleneck, such as ``skip_0``; for the law ``worst``, a path or a stage; empty elsewhere.
         device: The device with its precision and layout; empty where the figure is of no device.
         unit: Unit of the value; 1 for a ratio or a count.
         value: The figure, or ``not measured``; yes and no are 1 and 0.
@@ -76,7 +77,7 @@ def to_rows(analysis: Analysis) -> list[Row]:
             *(row for device in analysis.records.speed for row in _speed(device, name)),
             *_convergence(analysis, name),
         ]
-    return rows + list(_preservation(analysis))
+    return [*rows, *_preservation(analysis), *_laws(analysis)]
 
 
 def to_csv(analysis: Analysis) -> str:
@@ -216,3 +217,21 @@ def _preservation(analysis: Analysis) -> Iterator[Row]:
                     value=known(value),
                     num_runs=place.num_runs,
                 )
+
+
+def _laws(analysis: Analysis) -> Iterator[Row]:
+    for law in analysis.laws:
+        found = law.correlation
+        for kind in ("spearman", "pearson"):
+            value: float | None = getattr(found, kind) if found is not None else None
+            reach: Interval | None = getattr(found, f"{kind}_ci95") if found is not None else None
+            low, high = reach or ("", "")
+            yield Row(
+                variant="",
+                metric=f"law_{law.measure}_{kind}",
+                place=law.where,
+                value=known(value),
+                low=low,
+                high=high,
+                interval="ci95" if reach else "",
+            )

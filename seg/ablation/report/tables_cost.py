@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from seg.ablation.report.analysis import Analysis
 from seg.ablation.report.document import Cell, Table, row
-from seg.ablation.report.numbers import NOT_MEASURED, figures, fixed, interval
+from seg.ablation.report.numbers import NOT_MEASURED, figures, fixed, interval, listed
 from seg.ablation.report.study import DeviceSpeed
 from seg.ablation.statistics import Mean
 
@@ -33,10 +33,22 @@ def speed_table(device: DeviceSpeed, names: tuple[str, ...]) -> Table:
     return Table(
         columns=("Variant", *(words for _, words, _ in MEASURES), *(words for _, words in NUMBERS)),
         rows=tuple(rows),
-        caption=f"{device.label}: medians with quartiles over {about.get('rounds', 'not stated')} rounds, in each of "
-        f"which every variant ran once, after {about.get('warmup', 'not stated')} untimed ones; patch {patch}. Latency "
-        f"is that of one patch, end to end from file to file.{load}",
+        caption=f"{device.label}: medians with quartiles over {about.get('rounds', 'not stated')} rounds (end to end: "
+        f"{about.get('prediction_rounds', 'not stated')}), in each of which every variant ran once, after "
+        f"{about.get('warmup', 'not stated')} untimed ones (end to end: 1); patch {patch}. Latency is that of one "
+        f"patch, end to end from file to file.{load}{_initial(device, names)}",
         wide=True,
+    )
+
+
+def _initial(device: DeviceSpeed, names: tuple[str, ...]) -> str:
+    """Names the variants that were measured before any of their runs was finished."""
+    found = [name for name in names if device.variants.get(name, {}).get("weights") == "initial"]
+    if not found:
+        return ""
+    return (
+        f" Measured with initial weights, as no run was finished: {listed(found)}; a network is as fast with them, but "
+        "end to end also takes the clean-up and writing of its label maps, which are of no use yet."
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from seg.ablation.report.analysis import Analysis
 from seg.ablation.report.document import Cell, Table, row
+from seg.ablation.report.laws import WORST, Law
 from seg.ablation.report.numbers import NOT_MEASURED, NOTHING, counted, fixed, interval, listed
 from seg.ablation.report.plots_law import WORDS
 from seg.ablation.report.preserved import THRESHOLD, Place, places
@@ -66,11 +67,10 @@ def _position(place: Place) -> str:
 def law_table(analysis: Analysis) -> Table:
     """Gives the correlation of each measure with the Dice lost."""
     rows = []
-    for law in analysis.laws:
+    for law in analysis.worst_laws:
         found = law.correlation
         if found is None:
-            # Below four points there is too little, else the measure is the same in all of them.
-            none = NOT_MEASURED if law.num_points < MIN_POINTS else "does not vary"
+            none = _no_correlation(law)
             rows.append(row(WORDS[law.measure], none, none, str(law.num_points), NOTHING))
             continue
         rows.append(
@@ -89,6 +89,38 @@ def law_table(analysis: Analysis) -> Table:
         "against the baseline of its fold and seed; 95 % intervals resample variants, and need four of them. Below "
         "four trials nothing is correlated.",
     )
+
+
+def _no_correlation(law: Law) -> str:
+    """Says why there is none: too few points, or a measure that is the same in all of them."""
+    return NOT_MEASURED if law.num_points < MIN_POINTS else "does not vary"
+
+
+def place_law_table(analysis: Analysis) -> Table:
+    """Gives Spearman's correlation of each measure with the Dice lost, for each path and each stage alone."""
+    laws = {(law.measure, law.where): law for law in analysis.laws if law.where != WORST}
+    sides = list(dict.fromkeys(where for _, where in laws))
+    heads = {"skip": "Skips", "decoder": "Decoder"}
+    return Table(
+        columns=("Measure", *(heads.get(side, side.replace("_", " ").capitalize()) for side in sides)),
+        rows=tuple(
+            row(WORDS[measure], *(_place_law(laws[measure, side]) for side in sides))
+            for measure in dict.fromkeys(measure for measure, _ in laws)
+        ),
+        caption="Spearman's correlation of each measure with the Dice that the trial lost, over the bottlenecks of one "
+        "path at all stages, or of one stage in both paths; below it the 95 % interval, which resamples variants, and "
+        "the number of bottlenecks. A trial loses Dice as a whole, so bottlenecks of other places take their part in "
+        "it. Pearson's correlations stand in results.csv.",
+        wide=True,
+    )
+
+
+def _place_law(law: Law) -> Cell:
+    found = law.correlation
+    if found is None:
+        return Cell(text=_no_correlation(law), note=f"{law.num_points} points")
+    reach = interval(found.spearman_ci95, 2, sign=True) or "no interval"
+    return Cell(text=fixed(found.spearman, 2, sign=True), note=f"{reach}; {found.num_points} points")
 
 
 def width_table(analysis: Analysis) -> Table:

@@ -16,6 +16,8 @@ from seg.ablation.report.html import to_html
 from seg.ablation.report.markdown import to_markdown
 from seg.ablation.report.numbers import figures, fixed, interval, listed, probability
 from seg.ablation.report.plots_pareto import front
+from seg.ablation.report.study import DeviceSpeed
+from seg.ablation.report.tables_cost import speed_table
 from seg.ablation.report.tables_preserved import width_sentences
 from seg.ablation.report.trials import read_records
 from tests.ablation.report.places import CHANNELS
@@ -145,3 +147,14 @@ def test_html_escapes_what_it_would_read_as_its_own() -> None:
         "<summary>More &lt;b&gt;</summary>",
     ):
         assert part in text
+
+
+def test_the_table_of_speed_tells_its_rounds_apart_and_names_initial_weights() -> None:
+    about = {"device": "A", "kind": "cpu", "rounds": 15, "warmup": 3, "prediction_rounds": 4, "patch_size": [8, 8, 8]}
+    weights = {"baseline": "trained", "a": "initial", "b": "initial"}
+    variants = {name: {"name": name, "weights": value} for name, value in weights.items()}
+    caption = speed_table(DeviceSpeed(about=about, variants=variants), (*weights, "unmeasured")).caption
+    assert "medians with quartiles over 15 rounds (end to end: 4), in each of which every variant ran once" in caption
+    assert "Measured with initial weights, as no run was finished: a and b; a network is as fast with them" in caption
+    trained = DeviceSpeed(about=about, variants={"baseline": variants["baseline"]})
+    assert "initial weights" not in speed_table(trained, tuple(weights)).caption
