@@ -39,7 +39,7 @@ class NetworkConfig:
         deep_supervision: Whether the loss also sees the lower decoder stages during training.
     """
 
-    name: str = "unet"
+    name: Literal["unet"] = "unet"
     channels: tuple[int, ...] = (16, 32, 64, 128)
     strides: tuple[tuple[int, int, int], ...] = ((1, 1, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2))
     kernel_sizes: tuple[tuple[int, int, int], ...] = ((3, 3, 3), (3, 3, 3), (3, 3, 3), (3, 3, 3))
