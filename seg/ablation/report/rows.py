@@ -44,7 +44,7 @@ class Row:
         value: The figure, or ``not measured``; yes and no are 1 and 0.
         low: Lower end of the interval; empty without one.
         high: Upper end.
-        interval: ``ci95`` or ``iqr``; empty without one.
+        interval: ``ci95``, ``iqr``, or ``at_most`` where the value is an upper bound; empty without one.
         num_patients: Patients behind it; empty where they do not count.
         num_runs: Training runs behind it, or pairs of them for a difference; empty where they do not count.
     """
@@ -185,7 +185,7 @@ def _convergence(analysis: Analysis, name: str) -> Iterator[Row]:
         if mean is None or mean.mean is None:
             yield Row(variant=name, metric=f"convergence_{key}", unit=unit, device=device, value=NOT_MEASURED)
             continue
-        low, high = mean.ci95 or ("", "")
+        low, high = mean.ci95 or ("", mean.mean if mean.num_censored else "")
         yield Row(
             variant=name,
             metric=f"convergence_{key}",
@@ -194,7 +194,7 @@ def _convergence(analysis: Analysis, name: str) -> Iterator[Row]:
             value=mean.mean,
             low=low,
             high=high,
-            interval="ci95" if mean.ci95 else "",
+            interval="ci95" if mean.ci95 else "at_most" if mean.num_censored else "",
             num_runs=mean.num_runs,
         )
     for key in ("train", "validation", "gap"):

@@ -16,8 +16,9 @@ from seg.ablation.report.html import to_html
 from seg.ablation.report.markdown import to_markdown
 from seg.ablation.report.numbers import figures, fixed, interval, listed, probability
 from seg.ablation.report.plots_pareto import front
+from seg.ablation.report.rows import to_rows
 from seg.ablation.report.study import DeviceSpeed
-from seg.ablation.report.tables_cost import speed_table
+from seg.ablation.report.tables_cost import convergence_table, speed_table
 from seg.ablation.report.tables_preserved import width_sentences
 from seg.ablation.report.trials import read_records
 from tests.ablation.report.places import CHANNELS
@@ -158,3 +159,22 @@ def test_the_table_of_speed_tells_its_rounds_apart_and_names_initial_weights() -
     assert "Measured with initial weights, as no run was finished: a and b; a network is as fast with them" in caption
     trained = DeviceSpeed(about=about, variants={"baseline": variants["baseline"]})
     assert "initial weights" not in speed_table(trained, tuple(weights)).caption
+
+
+def test_steps_by_the_first_validation_are_shown_as_a_bound(tmp_path: Path) -> None:
+    make_study(tmp_path)
+    for log in tmp_path.glob("trials/skip_1-4.*/metrics.csv"):
+        head, *rows = log.read_text().splitlines()
+        log.write_text("\n".join([head, *rows[6:]]) + "\n")  # the first of them is at step 700, long after the rise
+    analysis = analyse(read_records(tmp_path))
+    (cells,) = [cells for cells in convergence_table(analysis).rows if cells[0].text == "skip_1-4"]
+    early = "by the first validation in 3 of 3"
+    assert [(cell.text, cell.note) for cell in cells[3:6]] == [
+        ("\N{LESS-THAN OR EQUAL TO} 700", early),
+        ("\N{LESS-THAN OR EQUAL TO} 700", early),
+        ("not known", early),
+    ]
+    found = {(row.variant, row.metric): row for row in to_rows(analysis)}
+    steps, ratio = (found["skip_1-4", f"convergence_steps_to_{what}"] for what in ("own", "baseline_ratio"))
+    assert (steps.value, steps.low, steps.high, steps.interval) == (700, "", 700, "at_most")
+    assert ratio.value == "not measured"
