@@ -36,8 +36,8 @@ class Mean:
     """Mean over runs.
 
     Attributes:
-        mean: The mean, or an upper bound of it where `num_censored` is not 0; None without a value, and for a ratio with
-            a censored side.
+        mean: The mean, or an upper bound of it where `num_censored` is not 0; None without a value, and for a ratio
+            with a censored side.
         ci95: 95 % t interval over runs, within the range that the figure can have; None below two, and for a bound.
         num_runs: Runs with a value.
         num_without: Runs without one: they never came that far.

@@ -16,13 +16,15 @@ from seg.ablation.report.html import to_html
 from seg.ablation.report.markdown import to_markdown
 from seg.ablation.report.numbers import figures, fixed, interval, listed, probability
 from seg.ablation.report.plots_pareto import front
+from seg.ablation.report.preserved import trial_dice
 from seg.ablation.report.rows import to_rows
 from seg.ablation.report.study import DeviceSpeed
 from seg.ablation.report.tables_cost import convergence_table, speed_table
+from seg.ablation.report.tables_dice import main_table
 from seg.ablation.report.tables_preserved import width_sentences
 from seg.ablation.report.trials import read_records
 from tests.ablation.report.places import CHANNELS
-from tests.ablation.report.studies import make_study
+from tests.ablation.report.studies import Made, make_study
 
 
 @pytest.mark.parametrize(
@@ -178,3 +180,21 @@ def test_steps_by_the_first_validation_are_shown_as_a_bound(tmp_path: Path) -> N
     steps, ratio = (found["skip_1-4", f"convergence_steps_to_{what}"] for what in ("own", "baseline_ratio"))
     assert (steps.value, steps.low, steps.high, steps.interval) == (700, "", 700, "at_most")
     assert ratio.value == "not measured"
+
+
+def test_runs_that_differ_much_are_shown_and_intervals_are_possible(tmp_path: Path) -> None:
+    # A seed adds 0.3 to the Dice of a variant, give or take: the t interval over three of them leaves the range.
+    make_study(tmp_path, Made(noise=0.3, devices=()))
+    analysis = analyse(read_records(tmp_path))
+    cells = {cells[0].text.split()[1]: cells[3] for cells in main_table(analysis).rows}
+    assert "seed" not in cells["baseline"].note
+    for name, shown in cells.items():
+        effect = analysis.mean_dice[name]
+        assert effect.ci95 is not None
+        assert 0 <= effect.ci95[0] < effect.ci95[1] <= 1
+        if name != "baseline":
+            dice = {seed: trial_dice(analysis.records)[name, 0, seed] for seed in range(3)}
+            said = ", ".join(f"seed {seed}: {value:.4f}" for seed, value in dice.items())
+            assert shown.note.endswith(f"; {said}")
+    ends = [effect.ci95 for effect in analysis.mean_dice.values()]
+    assert any(end is not None and 1.0 in end for end in ends)
