@@ -1,4 +1,4 @@
-"""Every figure of a report in one tidy table, results.csv."""
+"""The figures of every variant, and the law, in one tidy table, results.csv."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ UNITS = {"latency_ms": "ms", "throughput_voxels_per_s": "voxel/s", "training_ste
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One figure of one variant; the columns of ``results.csv``.
+    """One figure of one variant or of the law; the columns of ``results.csv``.
 
     Attributes:
         variant: The variant; empty for the law, which goes over variants.
@@ -65,7 +65,7 @@ class Row:
 
 
 def to_rows(analysis: Analysis) -> list[Row]:
-    """Gives every figure of a report, by variant in the order of the study."""
+    """Gives the figures by variant in the order of the study, then what bottlenecks preserve, then the law."""
     rows: list[Row] = []
     for variant in analysis.records.study.variants:
         name = variant.name
@@ -81,7 +81,7 @@ def to_rows(analysis: Analysis) -> list[Row]:
 
 
 def to_csv(analysis: Analysis) -> str:
-    """Writes every figure as a table, one to a row."""
+    """Writes the figures as a table, one to a row."""
     table = io.StringIO(newline="")
     writer = csv.DictWriter(table, fieldnames=[field.name for field in fields(Row)], lineterminator="\n")
     writer.writeheader()

@@ -14,6 +14,7 @@ from seg.ablation.report.document import Bullets, Code, Details, Document, Headi
 from seg.ablation.report.drawing import looks
 from seg.ablation.report.html import to_html
 from seg.ablation.report.markdown import to_markdown
+from seg.ablation.report.methods import trial_list
 from seg.ablation.report.numbers import figures, fixed, interval, listed, probability
 from seg.ablation.report.plots_pareto import front
 from seg.ablation.report.preserved import trial_dice
@@ -198,3 +199,8 @@ def test_runs_that_differ_much_are_shown_and_intervals_are_possible(tmp_path: Pa
             assert shown.note.endswith(f"; {said}")
     ends = [effect.ci95 for effect in analysis.mean_dice.values()]
     assert any(end is not None and 1.0 in end for end in ends)
+
+
+def test_seconds_of_trials_are_not_offered_for_comparison(whole: Path) -> None:
+    (table,) = [block for block in trial_list(analyse(read_records(whole))) if isinstance(block, Table)]
+    assert "Seconds are those of the whole trial, whatever else the machine did meanwhile" in table.caption
