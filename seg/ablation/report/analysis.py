@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 import numpy as np
@@ -52,7 +52,8 @@ class Analysis:
         records: The records.
         device: The device that the recommendation is for: the first of speed.json, GPUs before processors; None where
             speed was not measured.
-        mean_dice: Mean Dice of each variant that has a score, with its interval over runs and patients.
+        mean_dice: Mean Dice of each variant that has a score, with its interval over runs and patients,
+            cut to 0 to 1.
         class_dice: The same by class index.
         comparisons: Each variant against the baseline by name; empty where the baseline has no finished trial.
         recommendations: The recommendation by device; for the case without any, a single one without latencies.
@@ -157,7 +158,10 @@ def _dice(trials: Mapping[tuple[int, int], tuple[object, ...]], name: str) -> di
             if scored.any():
                 tables.append(means[0])
         if tables:
-            found[index] = estimate_effect(tables)
+            effect = estimate_effect(tables)
+            # A t interval over three runs of which one failed reaches where no Dice can be.
+            possible = None if effect.ci95 is None else (max(0.0, effect.ci95[0]), min(1.0, effect.ci95[1]))
+            found[index] = replace(effect, ci95=possible)
     return found
 
 

@@ -16,7 +16,7 @@ SCHEMA_VERSION = 1
 
 
 def to_json(analysis: Analysis) -> dict[str, Any]:
-    """Gives the recommendation, the missing trials, the law, ranks and every figure as strict JSON."""
+    """Gives recommendations, missing trials, ranks, the law, safe widths and the rows of results.csv as strict JSON."""
     records, ranks = analysis.records, analysis.ranks
     return {
         "schema_version": SCHEMA_VERSION,

@@ -108,7 +108,9 @@ def trial_list(analysis: Analysis) -> list[Block]:
     table = Table(
         columns=("Trial", "Status", "Seconds", "Peak memory (MiB)", "Attempts", "Config", "Data", "Code"),
         rows=tuple(rows),
-        caption="Every planned trial; the last three columns are the beginnings of its fingerprint (SHA-256).",
+        caption="Every planned trial; the last three columns are the beginnings of its fingerprint (SHA-256). Seconds "
+        "are those of the whole trial, whatever else the machine did meanwhile: trials cannot be compared by them; the "
+        "speed of variants stands under Speed and memory.",
     )
     folded = [_details(trial_id, trial) for trial_id, trial in records.trials.items()]
     return [table, Details(summary=f"Configuration of {counted(len(folded), 'trial')}", blocks=tuple(folded))]

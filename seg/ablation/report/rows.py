@@ -1,4 +1,4 @@
-"""Every figure of a report in one tidy table, results.csv."""
+"""The figures of every variant, and the law, in one tidy table, results.csv."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ UNITS = {"latency_ms": "ms", "throughput_voxels_per_s": "voxel/s", "training_ste
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One figure of one variant; the columns of ``results.csv``.
+    """One figure of one variant or of the law; the columns of ``results.csv``.
 
     Attributes:
         variant: The variant; empty for the law, which goes over variants.
@@ -44,7 +44,7 @@ class Row:
         value: The figure, or ``not measured``; yes and no are 1 and 0.
         low: Lower end of the interval; empty without one.
         high: Upper end.
-        interval: ``ci95`` or ``iqr``; empty without one.
+        interval: ``ci95``, ``iqr``, or ``at_most`` where the value is an upper bound; empty without one.
         num_patients: Patients behind it; empty where they do not count.
         num_runs: Training runs behind it, or pairs of them for a difference; empty where they do not count.
     """
@@ -65,7 +65,7 @@ class Row:
 
 
 def to_rows(analysis: Analysis) -> list[Row]:
-    """Gives every figure of a report, by variant in the order of the study."""
+    """Gives the figures by variant in the order of the study, then what bottlenecks preserve, then the law."""
     rows: list[Row] = []
     for variant in analysis.records.study.variants:
         name = variant.name
@@ -81,7 +81,7 @@ def to_rows(analysis: Analysis) -> list[Row]:
 
 
 def to_csv(analysis: Analysis) -> str:
-    """Writes every figure as a table, one to a row."""
+    """Writes the figures as a table, one to a row."""
     table = io.StringIO(newline="")
     writer = csv.DictWriter(table, fieldnames=[field.name for field in fields(Row)], lineterminator="\n")
     writer.writeheader()
@@ -185,7 +185,7 @@ def _convergence(analysis: Analysis, name: str) -> Iterator[Row]:
         if mean is None or mean.mean is None:
             yield Row(variant=name, metric=f"convergence_{key}", unit=unit, device=device, value=NOT_MEASURED)
             continue
-        low, high = mean.ci95 or ("", "")
+        low, high = mean.ci95 or ("", mean.mean if mean.num_censored else "")
         yield Row(
             variant=name,
             metric=f"convergence_{key}",
@@ -194,7 +194,7 @@ def _convergence(analysis: Analysis, name: str) -> Iterator[Row]:
             value=mean.mean,
             low=low,
             high=high,
-            interval="ci95" if mean.ci95 else "",
+            interval="ci95" if mean.ci95 else "at_most" if mean.num_censored else "",
             num_runs=mean.num_runs,
         )
     for key in ("train", "validation", "gap"):

@@ -97,21 +97,26 @@ def convergence_table(analysis: Analysis) -> Table:
         ),
         rows=tuple(rows),
         caption="Convergence and generalisation, means over trials with 95 % t intervals. The area is the mean Dice "
-        "from the first to the last validation. Seconds are steps times the measured time of a step. Below the gap "
+        "from the first to the last validation. Where a trial was there by its first validation, steps are an upper "
+        "bound and their ratio is not known. Seconds are steps times the measured time of a step. Below the gap "
         "stand the two mean Dice of the final weights, on training cases without augmentation and on held-out ones.",
         wide=True,
     )
 
 
 def _mean(mean: Mean | None, digits: int, *, sign: bool = False) -> Cell:
-    if mean is None or (mean.mean is None and not mean.num_without):
+    if mean is None or (mean.mean is None and not mean.num_without and not mean.num_censored):
         return Cell(text=NOT_MEASURED)
+    runs = mean.num_without + mean.num_runs
+    early = f"by the first validation in {mean.num_censored} of {runs}" if mean.num_censored else ""
     if mean.mean is None:
-        return Cell(text="never reached")
+        return Cell(text="not known" if early else "never reached", note=early)
     notes = [interval(mean.ci95, digits, sign=sign)] if mean.ci95 else []
+    notes += [early] if early else []
     if mean.num_without:
-        notes.append(f"never reached in {mean.num_without} of {mean.num_without + mean.num_runs}")
-    return Cell(text=fixed(mean.mean, digits, sign=sign), note="; ".join(notes))
+        notes.append(f"never reached in {mean.num_without} of {runs}")
+    bound = "\N{LESS-THAN OR EQUAL TO} " if early else ""
+    return Cell(text=f"{bound}{fixed(mean.mean, digits, sign=sign)}", note="; ".join(notes))
 
 
 def rank_sentences(analysis: Analysis) -> list[str]:

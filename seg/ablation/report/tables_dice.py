@@ -16,11 +16,14 @@ from seg.ablation.report.numbers import (
     probability,
     times,
 )
+from seg.ablation.report.preserved import trial_dice
 from seg.ablation.report.study import DeviceSpeed, VariantRecord
 from seg.ablation.statistics import ClassComparison, Comparison, MetricEffect
 
 LEVEL = 0.025
 """One-sided level of the test for non-inferiority."""
+SPREAD = 0.03
+"""Standard deviation of training runs in mean Dice above which each of them is shown: one may have failed to learn."""
 
 
 def main_table(analysis: Analysis) -> Table:
@@ -56,17 +59,30 @@ def main_table(analysis: Analysis) -> Table:
 def _row(analysis: Analysis, number: int, variant: VariantRecord) -> tuple[Cell, ...]:
     name, study = variant.name, analysis.records.study
     head = Cell(text=f"{number} {name}", note=_head_note(analysis, name))
-    mean = analysis.mean_dice.get(name)
-    dice = (
-        Cell(text=NOT_MEASURED) if mean is None else Cell(text=fixed(mean.difference, 4), note=interval(mean.ci95, 4))
-    )
-    cells = [head, Cell(text=millions(variant.parameters)), Cell(text=billions(variant.macs)), dice]
+    cells = [head, Cell(text=millions(variant.parameters)), Cell(text=billions(variant.macs)), _dice(analysis, name)]
     classes = len(study.class_names) - 1
     if name == study.baseline:
         cells += [Cell(text="baseline"), *[Cell(text=NOTHING)] * (2 + classes)]
     else:
         cells += _verdicts(analysis.comparisons.get(name), classes)
     return (*cells, *_costs(analysis.device, name, baseline=study.baseline))
+
+
+def _dice(analysis: Analysis, name: str) -> Cell:
+    """Gives the mean Dice of a variant, and that of every run where runs differ much."""
+    mean = analysis.mean_dice.get(name)
+    if mean is None:
+        return Cell(text=NOT_MEASURED)
+    notes = [interval(mean.ci95, 4)] if mean.ci95 else []
+    spread = mean.components.run if mean.components is not None else None
+    if spread is not None and spread > SPREAD:
+        runs = sorted(
+            (pair, dice) for (variant, *pair), dice in trial_dice(analysis.records).items() if variant == name
+        )
+        several = len(analysis.records.study.folds) > 1
+        names = [f"fold {fold} seed {seed}" if several else f"seed {seed}" for (fold, seed), _ in runs]
+        notes.append(", ".join(f"{run}: {fixed(dice, 4)}" for run, (_, dice) in zip(names, runs, strict=True)))
+    return Cell(text=fixed(mean.difference, 4), note="; ".join(notes))
 
 
 def _head_note(analysis: Analysis, name: str) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -35,16 +36,19 @@ class Mean:
     """Mean over runs.
 
     Attributes:
-        mean: The mean; None without a value.
-        ci95: 95 % t interval over runs; None below two.
+        mean: The mean, or an upper bound of it where `num_censored` is not 0; None without a value, and for a ratio
+            with a censored side.
+        ci95: 95 % t interval over runs, within the range that the figure can have; None below two, and for a bound.
         num_runs: Runs with a value.
         num_without: Runs without one: they never came that far.
+        num_censored: Runs that were there by their first validation, so that their value is at most that step.
     """
 
     mean: float | None
     ci95: Interval | None
     num_runs: int
     num_without: int
+    num_censored: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +82,8 @@ def convergence(
 ) -> tuple[Convergence, ...]:
     """Measures how fast every variant converges.
 
-    A crossing between two validations is interpolated linearly; one before the first validation is put at the first.
+    A crossing between two validations is interpolated linearly. One before the first validation is known to be at most
+    there: steps are then an upper bound without an interval, and there is no ratio.
     Seconds are steps times the time of a step measured apart, so they do not depend on what else a machine did.
 
     Args:
@@ -123,13 +128,13 @@ def _converge(
     reference = [_crossing(before[pair], SHARE * before[pair].dice[-1]) for pair in common]
     return Convergence(
         variant=variant,
-        area=_mean([_area(curves[pair]) for pair in pairs]),
-        area_difference=_mean([_area(curves[pair]) - _area(before[pair]) for pair in common]),
-        steps_to_own=_mean(own),
-        steps_to_baseline=_mean(reached),
-        steps_to_baseline_ratio=_mean(np.divide(reached, reference)),
-        seconds_to_own=None if step_seconds is None else _mean(np.multiply(own, step_seconds)),
-        seconds_to_baseline=None if step_seconds is None else _mean(np.multiply(reached, step_seconds)),
+        area=_mean([_area(curves[pair]) for pair in pairs], low=0.0, high=1.0),
+        area_difference=_mean([_area(curves[pair]) - _area(before[pair]) for pair in common], low=-1.0, high=1.0),
+        steps_to_own=_bound(own),
+        steps_to_baseline=_bound(reached),
+        steps_to_baseline_ratio=_ratio(reached, reference),
+        seconds_to_own=None if step_seconds is None else _bound(own, step_seconds),
+        seconds_to_baseline=None if step_seconds is None else _bound(reached, step_seconds),
     )
 
 
@@ -140,27 +145,52 @@ def _area(curve: Curve) -> float:
     return float(np.trapezoid(curve.dice, curve.steps)) / (curve.steps[-1] - curve.steps[0])
 
 
-def _crossing(curve: Curve, threshold: float) -> float:
-    """Gives the step at which a curve first reaches a threshold, NaN where it never does."""
+@dataclass(frozen=True, kw_only=True)
+class _Crossing:
+    """Step at which a curve first reaches a threshold, NaN where it never does, and whether it is an upper bound."""
+
+    step: float
+    censored: bool = False
+
+
+def _crossing(curve: Curve, threshold: float) -> _Crossing:
+    """Finds where a curve first reaches a threshold."""
     reached = np.flatnonzero(np.asarray(curve.dice) >= threshold)
     if not len(reached):
-        return float("nan")
+        return _Crossing(step=float("nan"))
     after = int(reached[0])
     if after == 0:
-        return float(curve.steps[0])
+        # Nothing is known of the time before the first validation, unless that was before the first step.
+        return _Crossing(step=float(curve.steps[0]), censored=curve.steps[0] > 0)
     # np.interp takes the threshold between the last value below it and the first at or above it.
     around = slice(after - 1, after + 1)
-    return float(np.interp(threshold, curve.dice[around], curve.steps[around]))
+    return _Crossing(step=float(np.interp(threshold, curve.dice[around], curve.steps[around])))
 
 
-def _mean(values: Sequence[float] | npt.NDArray[np.float64]) -> Mean:
-    """Averages what is finite."""
+def _bound(crossings: Sequence[_Crossing], scale: float = 1.0) -> Mean:
+    """Averages crossings; with censored ones the mean is an upper bound and has no interval."""
+    found = _mean([scale * one.step for one in crossings], low=0.0)
+    censored = sum(one.censored for one in crossings)
+    return replace(found, ci95=None, num_censored=censored) if censored else found
+
+
+def _ratio(crossings: Sequence[_Crossing], reference: Sequence[_Crossing]) -> Mean:
+    """Averages ratios of crossings; where a side of one is censored there is none, as the others are a selection."""
+    with np.errstate(divide="ignore", invalid="ignore"):  # a baseline that is there at step 0 gives no finite ratio
+        ratios = np.divide([one.step for one in crossings], [one.step for one in reference])
+    found = _mean(ratios, low=0.0)
+    censored = sum(one.censored or other.censored for one, other in zip(crossings, reference, strict=True))
+    return replace(found, mean=None, ci95=None, num_censored=censored) if censored else found
+
+
+def _mean(values: Sequence[float] | npt.NDArray[np.float64], *, low: float = -math.inf, high: float = math.inf) -> Mean:
+    """Averages what is finite; its interval is cut to the range that a value can have."""
     array = np.asarray(values, dtype=float)
     kept = array[np.isfinite(array)]
     interval = None
     if len(kept) > 1:
         half = float(stats.t.isf(0.025, len(kept) - 1) * stats.sem(kept))
-        interval = (float(kept.mean()) - half, float(kept.mean()) + half)
+        interval = (max(low, float(kept.mean()) - half), min(high, float(kept.mean()) + half))
     return Mean(
         mean=float(kept.mean()) if len(kept) else None,
         ci95=interval,

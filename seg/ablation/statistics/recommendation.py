@@ -10,7 +10,7 @@ from seg.ablation.statistics.comparison import Comparison
 
 @dataclass(frozen=True, kw_only=True)
 class Recommendation:
-    """What the study recommends, and the parts of the sentence that says so.
+    """What the study recommends, as parts of the sentence that a report makes of it.
 
     Attributes:
         fastest: Variant of lowest batch-1 latency among `candidates`; None where none of them has a latency.
@@ -34,34 +34,6 @@ class Recommendation:
     unmeasured: tuple[str, ...]
     baseline: str
     margin: float
-
-    @property
-    def sentence(self) -> str:
-        """Says the recommendation in plain words, "none" where there is none."""
-        if not self.candidates:
-            return (
-                f"Recommended: none. No variant was shown to be not inferior to {self.baseline} in every class "
-                f"(margin {self.margin:g})."
-            )
-        if self.fastest is None:
-            return f"Recommended: none, as no latency was measured. Not inferior: {', '.join(self.candidates)}."
-        rule = f"whose Dice is not inferior to {self.baseline} in any class (margin {self.margin:g})"
-        speed = "its speed was not compared with the baseline's"
-        if self.speedup is not None:
-            speed = f"its latency is {self.latency_ms:.3g} ms, {self.speedup:.2f} times as fast"
-            if self.speedup <= 1:
-                speed += f", so {self.baseline} stays the faster choice"
-        parts = [f"{self.fastest} is the fastest variant {rule}; {speed}."]
-        if self.narrowest == self.fastest:
-            parts.append("It is the narrowest such variant too.")
-        elif self.narrowest is not None:
-            share = (
-                "" if self.macs_ratio is None else f", with {100 * self.macs_ratio:.0f} % of the multiply-accumulates"
-            )
-            parts.append(f"The narrowest such variant is {self.narrowest}{share}.")
-        if self.unmeasured:
-            parts.append(f"Not inferior, but of unmeasured speed: {', '.join(self.unmeasured)}.")
-        return " ".join(parts)
 
 
 def recommend(

@@ -14,14 +14,18 @@ from seg.ablation.report.document import Bullets, Code, Details, Document, Headi
 from seg.ablation.report.drawing import looks
 from seg.ablation.report.html import to_html
 from seg.ablation.report.markdown import to_markdown
+from seg.ablation.report.methods import trial_list
 from seg.ablation.report.numbers import figures, fixed, interval, listed, probability
 from seg.ablation.report.plots_pareto import front
+from seg.ablation.report.preserved import trial_dice
+from seg.ablation.report.rows import to_rows
 from seg.ablation.report.study import DeviceSpeed
-from seg.ablation.report.tables_cost import speed_table
+from seg.ablation.report.tables_cost import convergence_table, speed_table
+from seg.ablation.report.tables_dice import main_table
 from seg.ablation.report.tables_preserved import width_sentences
 from seg.ablation.report.trials import read_records
 from tests.ablation.report.places import CHANNELS
-from tests.ablation.report.studies import make_study
+from tests.ablation.report.studies import Made, make_study
 
 
 @pytest.mark.parametrize(
@@ -158,3 +162,45 @@ def test_the_table_of_speed_tells_its_rounds_apart_and_names_initial_weights() -
     assert "Measured with initial weights, as no run was finished: a and b; a network is as fast with them" in caption
     trained = DeviceSpeed(about=about, variants={"baseline": variants["baseline"]})
     assert "initial weights" not in speed_table(trained, tuple(weights)).caption
+
+
+def test_steps_by_the_first_validation_are_shown_as_a_bound(tmp_path: Path) -> None:
+    make_study(tmp_path)
+    for log in tmp_path.glob("trials/skip_1-4.*/metrics.csv"):
+        head, *rows = log.read_text().splitlines()
+        log.write_text("\n".join([head, *rows[6:]]) + "\n")  # the first of them is at step 700, long after the rise
+    analysis = analyse(read_records(tmp_path))
+    (cells,) = [cells for cells in convergence_table(analysis).rows if cells[0].text == "skip_1-4"]
+    early = "by the first validation in 3 of 3"
+    assert [(cell.text, cell.note) for cell in cells[3:6]] == [
+        ("\N{LESS-THAN OR EQUAL TO} 700", early),
+        ("\N{LESS-THAN OR EQUAL TO} 700", early),
+        ("not known", early),
+    ]
+    found = {(row.variant, row.metric): row for row in to_rows(analysis)}
+    steps, ratio = (found["skip_1-4", f"convergence_steps_to_{what}"] for what in ("own", "baseline_ratio"))
+    assert (steps.value, steps.low, steps.high, steps.interval) == (700, "", 700, "at_most")
+    assert ratio.value == "not measured"
+
+
+def test_runs_that_differ_much_are_shown_and_intervals_are_possible(tmp_path: Path) -> None:
+    # A seed adds 0.3 to the Dice of a variant, give or take: the t interval over three of them leaves the range.
+    make_study(tmp_path, Made(noise=0.3, devices=()))
+    analysis = analyse(read_records(tmp_path))
+    cells = {cells[0].text.split()[1]: cells[3] for cells in main_table(analysis).rows}
+    assert "seed" not in cells["baseline"].note
+    for name, shown in cells.items():
+        effect = analysis.mean_dice[name]
+        assert effect.ci95 is not None
+        assert 0 <= effect.ci95[0] < effect.ci95[1] <= 1
+        if name != "baseline":
+            dice = {seed: trial_dice(analysis.records)[name, 0, seed] for seed in range(3)}
+            said = ", ".join(f"seed {seed}: {value:.4f}" for seed, value in dice.items())
+            assert shown.note.endswith(f"; {said}")
+    ends = [effect.ci95 for effect in analysis.mean_dice.values()]
+    assert any(end is not None and 1.0 in end for end in ends)
+
+
+def test_seconds_of_trials_are_not_offered_for_comparison(whole: Path) -> None:
+    (table,) = [block for block in trial_list(analyse(read_records(whole))) if isinstance(block, Table)]
+    assert "Seconds are those of the whole trial, whatever else the machine did meanwhile" in table.caption

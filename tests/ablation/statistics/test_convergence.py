@@ -54,12 +54,52 @@ def test_a_run_that_never_comes_near_the_baseline_is_counted() -> None:
     assert poor.steps_to_own.num_runs == 3
 
 
-def test_a_crossing_before_the_first_validation_is_put_there() -> None:
-    curve = Curve(steps=(50, 100), dice=(0.79, 0.8))
-    (found,) = convergence({"baseline": {(0, 0): curve}}, "baseline", step_seconds={})
-    assert found.steps_to_own.mean == 50
+def test_a_crossing_before_the_first_validation_is_an_upper_bound() -> None:
+    early = Curve(steps=(50, 100), dice=(0.79, 0.8))
+    exact = Curve(steps=(0, 100), dice=(0.0, 0.8))
+    curves = {
+        "baseline": {(0, 0): exact, (0, 1): exact, (0, 2): early},
+        "a": {(0, 0): early, (0, 1): exact, (0, 2): exact},
+        "b": {(0, 0): exact, (0, 1): exact},
+    }
+    base, a, b = convergence(curves, "baseline", step_seconds={"a": 0.5})
+    for found, scale in (
+        (base.steps_to_own, 1),
+        (a.steps_to_own, 1),
+        (a.steps_to_baseline, 1),
+        (a.seconds_to_own, 0.5),
+    ):
+        assert found is not None
+        assert found.mean == pytest.approx(scale * (95 + 95 + 50) / 3)
+        assert (found.ci95, found.num_runs, found.num_censored) == (None, 3, 1)
+    # The variant is censored in one pair, the baseline in another.
+    ratio = a.steps_to_baseline_ratio
+    assert (ratio.mean, ratio.ci95, ratio.num_censored) == (None, None, 2)
+    assert (b.steps_to_baseline_ratio.mean, b.steps_to_baseline_ratio.num_censored) == (pytest.approx(1), 0)
+    # A validation before the first step leaves nothing unseen.
+    (found,) = convergence({"a": {(0, 0): Curve(steps=(0, 9), dice=(0.8, 0.8))}}, "a", step_seconds={})
+    assert (found.steps_to_own.mean, found.steps_to_own.num_censored) == (0, 0)
+
+
+def test_a_single_validation_has_an_area_and_a_bound() -> None:
     (found,) = convergence({"a": {(0, 0): Curve(steps=(10,), dice=(0.5,))}}, "baseline", step_seconds={})
     assert (found.area.mean, found.area_difference.mean, found.steps_to_baseline.mean) == (0.5, None, None)
+    assert (found.steps_to_own.mean, found.steps_to_own.num_censored) == (10, 1)
+
+
+def test_intervals_stay_within_what_is_possible() -> None:
+    # Of three runs one failed: a t interval over them would reach beyond Dice 1 and below step 0.
+    failed = Curve(steps=(0, 900, 1000), dice=(0.0, 0.0, 0.01))
+    curves = {"a": {(0, 0): line(0.9), (0, 1): line(0.9, 90), (0, 2): failed}}
+    (found,) = convergence(curves, "a", step_seconds={})
+    for mean in (found.area, found.steps_to_own):
+        assert mean.ci95 is not None
+        assert mean.ci95[0] == 0
+    curves["a"][0, 2] = Curve(steps=(0, 100), dice=(0.1, 0.1))
+    curves["a"][0, 3] = Curve(steps=(0, 100), dice=(1.0, 1.0))
+    (found,) = convergence(curves, "a", step_seconds={})
+    assert found.area.ci95 is not None
+    assert found.area.ci95[1] == 1
 
 
 def test_broken_curves_are_refused_together() -> None:
