@@ -106,8 +106,8 @@ def files_of_at_most(size: int) -> Iterator[None]:
 def test_a_full_disk_ends_with_2_and_the_run_goes_on_where_there_is_room(script: Script, tiny_file: Path) -> None:
     run_dir = tiny_file.parent / "run"
     argv = ("--config", tiny_file, "--run_dir", run_dir, "--resume", *SHORT)
-    # First the configuration, then a checkpoint is larger than what there is room for.
-    for size, file in ((1_000, "config.yaml"), (16_000, "checkpoints/last.ckpt")):
+    # First the record of what the run began with, then a checkpoint is larger than what there is room for.
+    for size, file in ((1_000, "environment.json"), (16_000, "checkpoints/last.ckpt")):
         with files_of_at_most(size):
             ended = script("train", *argv)
         assert ended.code == 2, ended.err
