@@ -192,7 +192,7 @@ def as_integer(value: object) -> int | None:
 
 
 def check_ids(cases: list[Case], path: Path) -> list[str]:
-    """Says which case ids are unusable as file names or not unique."""
+    """Says which case ids are unusable as file names or not unique, and which files two cases share."""
     seen: dict[str, int] = {}
     for case in cases:
         seen[case.id] = seen.get(case.id, 0) + 1
@@ -208,4 +208,13 @@ def check_ids(cases: list[Case], path: Path) -> list[str]:
         for case_id in seen
         if not _ID.fullmatch(case_id)
     )
+    owners: dict[Path, str] = {}
+    for case in cases:
+        for file in (*case.images, *([case.label] if case.label else [])):
+            owner = owners.setdefault(file, case.id)
+            if owner != case.id:
+                problems.append(
+                    f"case {case.id}: a file must belong to one case, got {file} of case {owner} too in {path}; "
+                    "correct one of the two."
+                )
     return problems

@@ -192,10 +192,15 @@ def _seeded_splits(cases: Sequence[Case], folds: int, seed: int) -> tuple[Split,
         raise ConfigError(f"data.folds must be >= 2, got {folds}; give at least 2.")
     labelled = [case for case in cases if case.label is not None]
     sizes = Counter(case.patient or case.id for case in labelled)
+    if len(sizes) < 2:
+        raise DataError(
+            "the folds made: at least two patients with a label are needed, one to train on and one to hold out, got "
+            f"{len(sizes)}; add labelled cases, or state the splits in {FILE_NAME}."
+        )
     if len(sizes) < folds:
         raise DataError(
             f"data.folds must not exceed the number of patients with a label, got {folds} folds for {len(sizes)}; "
-            "lower data.folds."
+            f"set data.folds to {len(sizes)} or fewer."
         )
     # A digest, not a generator: the order then stays the same under any version of any library.
     order = sorted(sizes, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())

@@ -6,7 +6,6 @@ The rules and where they deviate are written down in docs/planning.md.
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +14,7 @@ from seg.config import DataConfig
 from seg.data.checks import check_dataset
 from seg.data.fingerprint import fingerprint_dataset
 from seg.data.readers import read_dataset, with_patients
+from seg.data.splits import make_splits
 from seg.errors import DataError
 from seg.planning.header import describe_plan
 from seg.planning.planner import Plan, detect_patient_pattern, experiment_name, plan_experiment
@@ -47,14 +47,14 @@ def plan_dataset(
 
     Raises:
         ConfigError: The memory does not hold a training step, or the pattern is no regular expression with a group.
-        DataError: The data set cannot be read, or labelled cases are faulty; all problems together.
+        DataError: The data set cannot be read, cases are faulty or without a label, or no folds can be made of them:
+            what training would refuse too. All problems of the cases are named together.
     """
     dataset = read_dataset(root, layout=layout, patient_pattern=patient_pattern)
     pattern = patient_pattern
     if pattern is None and all(case.patient is None for case in dataset.cases):
         pattern = detect_patient_pattern([case.id for case in dataset.cases])
         dataset = dataset if pattern is None else with_patients(dataset, pattern)
-    dataset = replace(dataset, cases=tuple(case for case in dataset.cases if case.label is not None))
     problems = check_dataset(dataset)
     if errors := [problem.message for problem in problems if problem.severity == "error"]:
         raise DataError(errors)
@@ -62,10 +62,12 @@ def plan_dataset(
         LOG.warning("%s", problem.message)
     patients = {case.patient or case.id for case in dataset.cases}
     folds = max(MIN_FOLDS, min(DataConfig().folds, len(patients)))
+    data = DataConfig(root=str(root), layout=layout, patient_pattern=pattern, folds=folds)
+    make_splits(dataset, folds=folds, seed=data.split_seed)  # what training would refuse is not planned
     fingerprint = fingerprint_dataset(dataset)
     plan = plan_experiment(
         fingerprint,
-        DataConfig(root=str(root), layout=layout, patient_pattern=pattern, folds=folds),
+        data,
         name=experiment_name(root),
         memory_gib=memory_gib,
     )

@@ -82,9 +82,18 @@ def test_two_msd_classes_of_one_name(msd: Path) -> None:
     )
 
 
+def test_a_file_of_two_cases(msd: Path) -> None:
+    training = [{"id": name, "image": "a.nii", "label": f"{name}_label.nii"} for name in "ab"]
+    change(msd / "dataset.json", training=training)
+    assert problems_of(msd) == [
+        "case b: a file must belong to one case, got ROOT/a.nii of case a too in ROOT/dataset.json; correct one of the "
+        "two."
+    ]
+
+
 def test_ids_that_are_no_file_names(msd: Path) -> None:
     names = ["a/b", ".hidden", "ok 1-+._", "n\n"]
-    change(msd / "dataset.json", training=[{"id": name, "image": "a.nii"} for name in names])
+    change(msd / "dataset.json", training=[{"id": name, "image": f"{at}.nii"} for at, name in enumerate(names)])
     assert [problem.split(":")[0] for problem in problems_of(msd)] == ["case 'a/b'", "case '.hidden'", "case 'n\\n'"]
 
 

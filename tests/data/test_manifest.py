@@ -72,11 +72,12 @@ def test_classes_and_channels_are_read_from_the_files(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    write_nifti(tmp_path / "a.nii.gz", np.stack([image_array] * 3, axis=-1))
+    for name in ("m1", "broken", "m2"):
+        write_nifti(tmp_path / f"a_{name}.nii.gz", np.stack([image_array] * 3, axis=-1))
     write_nifti(tmp_path / "m1.nii.gz", label_array)
     write_nifti(tmp_path / "m2.nii.gz", np.where(label_array == 2, 3.00002, label_array * 4.0))
     (tmp_path / "broken.nii.gz").write_bytes(b"")
-    rows = ["image,label,id", *(f"a.nii.gz,{name}.nii.gz,{name}" for name in ("m1", "broken", "m2"))]
+    rows = ["image,label,id", *(f"a_{name}.nii.gz,{name}.nii.gz,{name}" for name in ("m1", "broken", "m2"))]
     (tmp_path / "manifest.csv").write_text("\n".join(rows))
     found = read_dataset(tmp_path)
     assert found.class_names == ("background", "class_1", "class_2", "class_3", "class_4")

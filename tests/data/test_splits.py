@@ -85,7 +85,12 @@ def test_cases_without_a_label_are_in_no_seeded_fold() -> None:
 def test_too_few_patients_and_too_few_folds() -> None:
     data = dataset(["a", "a", "b"])
     assert problems_of(lambda: make_splits(data, folds=3, seed=0)) == [
-        "data.folds must not exceed the number of patients with a label, got 3 folds for 2; lower data.folds."
+        "data.folds must not exceed the number of patients with a label, got 3 folds for 2; set data.folds to 2 "
+        "or fewer."
+    ]
+    assert problems_of(lambda: make_splits(dataset(["a", "a"]), folds=2, seed=0)) == [
+        "the folds made: at least two patients with a label are needed, one to train on and one to hold out, got 1; "
+        "add labelled cases, or state the splits in splits_final.json."
     ]
     with pytest.raises(ConfigError, match=r"^data\.folds must be >= 2, got 1; give at least 2\.$"):
         make_splits(data, folds=1, seed=0)

@@ -85,6 +85,21 @@ def test_faulty_cases_are_reported_together(tmp_path: Path) -> None:
     ]
 
 
+def test_what_training_refuses_is_not_planned(tmp_path: Path) -> None:
+    root = tmp_path / "bare"
+    write_acdc_like(root)
+    (root / "labelsTr/patient1_frame01.nii.gz").unlink()
+    with pytest.raises(DataError) as caught:
+        plan_dataset(root)
+    assert [problem.split(":")[0] for problem in caught.value.problems] == ["case patient1_frame01"]
+    write_acdc_like(tmp_path / "one", 2)
+    with pytest.raises(DataError, match=r"^the folds made: at least two patients with a label are needed, .*got 1; "):
+        plan_dataset(tmp_path / "one", patient_pattern=r"(patient\d)")
+    (tmp_path / "one/splits_final.json").write_text('[{"train": ["patient0_frame00"], "val": ["nobody"]}]')
+    with pytest.raises(DataError, match="nobody"):
+        plan_dataset(tmp_path / "one")
+
+
 def test_given_pattern_comes_first(tmp_path: Path) -> None:
     root = tmp_path / "hearts"
     write_acdc_like(root)
