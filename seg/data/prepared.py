@@ -20,6 +20,7 @@ from monai.transforms import Compose, Transform
 
 from seg.config import DataConfig
 from seg.data.cases import Case, Dataset
+from seg.data.memory import GIB, available_bytes
 from seg.data.nifti import read_header
 from seg.data.patches import foreground_voxels
 from seg.data.transforms import preparation
@@ -128,7 +129,7 @@ def choose_cache(cases: Sequence[Case], config: DataConfig) -> str:
     Args:
         cases: The cases to keep.
         config: ``cache`` is followed unless it is ``auto``, which takes memory where the volumes fit into a quarter
-            of it, else the disk.
+            of what is available now, within the container's limit, else the disk.
 
     Returns:
         ``memory``, ``disk`` or ``none``.
@@ -136,11 +137,10 @@ def choose_cache(cases: Sequence[Case], config: DataConfig) -> str:
     if config.cache != "auto":
         return config.cache
     needed = sum(_prepared_bytes(case, config) for case in cases)
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    kind = "memory" if needed <= MEMORY_SHARE * memory else "disk"
-    LOG.info(
-        "cache: %s (%d cases, %.2f GiB prepared, %.1f GiB memory)", kind, len(cases), needed / 2**30, memory / 2**30
-    )
+    free = available_bytes()
+    kind = "disk" if free is None or needed > MEMORY_SHARE * free else "memory"
+    of = "unknown" if free is None else f"{free / GIB:.1f} GiB"
+    LOG.info("cache: %s (%d cases, %.2f GiB prepared, memory available: %s)", kind, len(cases), needed / GIB, of)
     return kind
 
 

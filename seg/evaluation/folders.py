@@ -16,6 +16,9 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from seg.config.patients import find_patients
+from seg.data.cases import LABEL_TOLERANCE
+from seg.data.checks import GRID_TOLERANCE
+from seg.data.geometry import corner_distance
 from seg.data.nifti import Volume, read_volume
 from seg.errors import DataError
 from seg.evaluation.pairs import match_files
@@ -27,9 +30,6 @@ from seg.metrics import EMPTY_SCORES, ClassScores, score_case
 LOG = logging.getLogger(__name__)
 MAX_CLASS = 255
 """Largest value taken for a class where classes are not named: one above is more likely an intensity."""
-
-AFFINE_TOLERANCE_MM = 1e-3
-"""Largest difference of two affines' entries that counts as rounding in the header."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +171,7 @@ def _score_files(task: _Task) -> _Outcome:
     )
     if problems:
         return _Outcome(scores={}, problems=tuple(problems))
-    predicted, expected = (np.asarray(volume.array).astype(np.int64) for volume in volumes)
+    predicted, expected = (np.rint(volume.array).astype(np.int64) for volume in volumes)
     if limit is None:
         kept = expected[expected != task.ignore_label] if task.ignore_label is not None else expected
         limit = 1 + max(int(predicted.max(initial=0)), int(kept.max(initial=0)))
@@ -194,21 +194,23 @@ def _check_grids(prediction: Volume, label: Volume) -> list[str]:
             f"prediction shape {prediction.array.shape} differs from label shape {label.array.shape}; "
             "export the prediction on the label's grid."
         ]
-    difference = float(np.abs(np.asarray(prediction.affine) - np.asarray(label.affine)).max())
-    if difference > AFFINE_TOLERANCE_MM:
+    apart = corner_distance(label.array.shape, prediction.affine, label.affine)
+    if apart > GRID_TOLERANCE * min(label.spacing_mm):
         return [
-            f"prediction affine differs from label affine by {difference:.3g}, more than {AFFINE_TOLERANCE_MM:g}; "
-            "export the prediction on the label's grid."
+            f"prediction affine differs from label affine by {apart:.4g} mm at a corner, more than {GRID_TOLERANCE:g} "
+            "voxel; export the prediction on the label's grid."
         ]
     return []
 
 
 def _check_values(array: npt.NDArray[Any], num_classes: int | None, allowed: int | None) -> list[str]:
     """Says which values of a label map are no class; `allowed` is one more value that may occur."""
-    finite = np.issubdtype(array.dtype, np.integer) or bool(np.isfinite(array).all())
-    if not finite or not np.array_equal(array, np.round(array)):
-        odd = np.unique(array[~np.isfinite(array) | (array != np.round(array))])
-        return [f"holds values that are not integers: {_first(odd)}; export it with nearest-neighbour interpolation."]
+    if not np.issubdtype(array.dtype, np.integer):
+        odd = ~np.isfinite(array) | (np.abs(array - np.rint(array)) > LABEL_TOLERANCE)
+        if odd.any():
+            values = _first(np.unique(array[odd]))
+            return [f"holds values that are not integers: {values}; export it with nearest-neighbour interpolation."]
+        array = np.rint(array)
     top = MAX_CLASS if num_classes is None else num_classes - 1
     # Sorting the few voxels that break the rule is far cheaper than np.unique over the whole volume.
     outside = np.unique(array[(array < 0) | (array > top)])

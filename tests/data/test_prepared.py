@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 import sys
 from contextlib import nullcontext
 from dataclasses import replace
@@ -197,17 +196,24 @@ VOLUMES = 3 * 6 * 5 * 4 * (4 + 1)  # cases x voxels x bytes
     ],
 )
 def test_the_choice_of_a_cache_follows_size_and_is_announced(dataset, monkeypatch, caplog, memory, fields, kind):
-    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": memory}.__getitem__)
+    monkeypatch.setattr(prepared, "available_bytes", lambda: memory)
     with caplog.at_level(logging.INFO, prepared.__name__):
         assert choose_cache(dataset.cases, DataConfig(cache="auto", **fields)) == kind
-    assert caplog.messages == [f"cache: {kind} (3 cases, 0.00 GiB prepared, 0.0 GiB memory)"]
+    assert caplog.messages == [f"cache: {kind} (3 cases, 0.00 GiB prepared, memory available: 0.0 GiB)"]
+
+
+def test_an_unknown_memory_takes_the_disk(dataset, monkeypatch, caplog):
+    monkeypatch.setattr(prepared, "available_bytes", lambda: None)
+    with caplog.at_level(logging.INFO, prepared.__name__):
+        assert choose_cache(dataset.cases, DataConfig()) == "disk"
+    assert caplog.messages == ["cache: disk (3 cases, 0.00 GiB prepared, memory available: unknown)"]
 
 
 def test_channels_count_in_the_size(dataset, monkeypatch):
     memory = 4 * 6 * 5 * 4 * (2 * 4 + 1)
     case = replace(dataset.cases[0], images=dataset.cases[0].images * 2)
     for pages, kind in ((memory, "memory"), (memory - 1, "disk")):
-        monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": pages}.__getitem__)
+        monkeypatch.setattr(prepared, "available_bytes", lambda pages=pages: pages)
         assert choose_cache([case], DataConfig()) == kind
 
 

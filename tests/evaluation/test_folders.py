@@ -102,6 +102,20 @@ def test_ignored_voxels_and_hidden_files_are_left_out(folders: tuple[Path, Path,
     assert read_cases(output)[1].scores.dice == pytest.approx(2 * 3 / 7)
 
 
+def test_rounding_of_labels_and_headers_is_no_difference(folders: tuple[Path, Path, Path]) -> None:
+    predictions, labels, output = folders
+    exact = evaluate_folders(predictions, labels, output, nsd_tolerance_mm=1.0)
+    for folder, sign in ((predictions, 1), (labels, -1)):
+        file = folder / "p0_0.nii.gz"
+        image = nib.load(file)
+        array = np.asanyarray(image.dataobj) * 1.0
+        # 0.001 mm of 11 voxels' edge lies far below a hundredth of a voxel at the corner.
+        save(
+            file, (array + sign * 0.0009 * (array > 0)).astype(np.float32), image.affine + sign * 1e-3 * np.eye(4, k=3)
+        )
+    assert evaluate_folders(predictions, labels, output, nsd_tolerance_mm=1.0) == exact
+
+
 def test_all_problems_of_all_cases_are_reported_at_once(folders: tuple[Path, Path, Path]) -> None:
     predictions, labels, output = folders
     save(predictions / "alone.nii.gz", block())
@@ -124,7 +138,7 @@ def test_all_problems_of_all_cases_are_reported_at_once(folders: tuple[Path, Pat
         "predict it, or give a folder of the scored references alone.",
         "case p0_0: prediction shape (12, 10, 9) differs from label shape (12, 10, 8); "
         "export the prediction on the label's grid.",
-        "case p0_1: prediction affine differs from label affine by 0.5, more than 0.001; "
+        "case p0_1: prediction affine differs from label affine by 3.5 mm at a corner, more than 0.01 voxel; "
         "export the prediction on the label's grid.",
         "case p1_2: prediction holds values 7, but classes are 0 to 1; declare these classes or relabel the file.",
         "case p1_2: label holds values that are not integers: 0.5; export it with nearest-neighbour interpolation.",
