@@ -5,7 +5,7 @@ from __future__ import annotations
 from seg.ablation.report.analysis import Analysis
 from seg.ablation.report.numbers import figures, listed
 from seg.ablation.report.study import DeviceSpeed
-from seg.ablation.statistics import Recommendation
+from seg.ablation.statistics import MIN_RUNS, Recommendation
 
 NAMED = 6
 """Most missing trials that are named in a sentence."""
@@ -105,8 +105,8 @@ def _why_none(analysis: Analysis) -> str:
     untested = [one.variant for one in comparisons if one.p_noninferior is None]
     if len(untested) == len(analysis.comparisons):
         return f"no variant could be tested against {analysis.baseline}"
-    single = [one for one in comparisons if one.num_seeds * one.num_folds == 1]
-    if len(single) + len(untested) == len(analysis.comparisons):
-        return "a single training run of each variant shows nothing of other seeds"
+    few = [one for one in comparisons if one.dice.effect is not None and one.dice.effect.num_runs < MIN_RUNS]
+    if len({one.variant for one in few} | set(untested)) == len(analysis.comparisons):
+        return f"it takes {MIN_RUNS} training runs of a variant and of the baseline to tell what other seeds would show"
     why = f"no variant was shown to be not inferior to {analysis.baseline} in every class"
     return f"{why}, and {listed(untested)} could not be tested" if untested else why

@@ -12,6 +12,7 @@ from seg.ablation.report.numbers import NOT_MEASURED, NOTHING, counted, figures,
 from seg.ablation.report.preserved import THRESHOLD
 from seg.ablation.report.study import NOT_STATED
 from seg.ablation.report.trials import TrialData
+from seg.ablation.statistics import MIN_RUNS
 
 ENVIRONMENT = ("device", "precision", "threads", "cores", "platform", "python", "packages", "revision")
 """What is shown of an environment; the digests of its cases are left to the file."""
@@ -38,11 +39,12 @@ def methods(analysis: Analysis) -> list[Block]:
                 "Dice: where both masks are empty a case is left out and counted, where one is empty its Dice is 0. "
                 "Mean Dice is the mean over classes. HD95 and NSD weight surface elements by area.",
                 "Differences are paired by patient, fold and seed, and have folds, training runs and patients as "
-                "random effects (variance components of crossed effects, Satterthwaite's degrees of freedom). A "
+                "random effects (variance components of crossed effects, Satterthwaite's degrees of freedom; runs and "
+                "residual pooled where runs differ by less than the residual alone would have them). A "
                 "missing trial takes its pair out of the comparison of its variant alone.",
                 f"Non-inferiority: one-sided 97.5 % at the margin {study.margin:g}, named before the study ran; every "
                 "class must pass (intersection-union test), and Holm's procedure corrects for the number of variants. "
-                "A variant with a single training run never passes.",
+                f"A variant with fewer than {MIN_RUNS} training runs never passes.",
                 "Recommendation: of the variants that are not inferior, the one of lowest batch-1 latency on the named "
                 "device; the narrowest is that of fewest multiply-accumulates. Devices never mix.",
                 "Ranks: runs and patients are resampled, one fewer than there are, the same for all variants.",

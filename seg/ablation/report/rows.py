@@ -129,6 +129,10 @@ def _comparison(analysis: Analysis, name: str) -> Iterator[Row]:
     one = analysis.comparisons.get(name)
     tested = one is not None and one.p_noninferior is not None
     yield from _differences(name, one, "", "")
+    effect = one.dice.effect if one else None
+    spread = asdict(effect.components) if effect is not None and effect.components is not None else {}
+    for source in ("fold", "run", "patient", "residual"):
+        yield Row(variant=name, metric=f"dice_difference_sd_{source}", unit="Dice", value=known(spread.get(source)))
     yield Row(variant=name, metric="p_noninferior", value=known(one.p_noninferior if one else None))
     yield Row(variant=name, metric="p_holm", value=known(one.p_holm if one else None))
     yield Row(

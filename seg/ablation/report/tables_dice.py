@@ -8,6 +8,7 @@ from seg.ablation.report.numbers import (
     NOT_MEASURED,
     NOTHING,
     billions,
+    counted,
     figures,
     fixed,
     interval,
@@ -18,7 +19,7 @@ from seg.ablation.report.numbers import (
 )
 from seg.ablation.report.preserved import trial_dice
 from seg.ablation.report.study import DeviceSpeed, VariantRecord
-from seg.ablation.statistics import ClassComparison, Comparison, MetricEffect
+from seg.ablation.statistics import MIN_RUNS, ClassComparison, Comparison, MetricEffect
 
 LEVEL = 0.025
 """One-sided level of the test for non-inferiority."""
@@ -110,8 +111,8 @@ def class_verdict(one: ClassComparison) -> Cell:
     effect = one.dice.effect
     if effect is None or effect.p_noninferior is None:
         return Cell(text=NOT_MEASURED)
-    if not effect.over_runs:
-        return Cell(text="no", note="a single run")
+    if effect.num_runs < MIN_RUNS:
+        return Cell(text="no", note=f"{counted(effect.num_runs, 'run')}, {MIN_RUNS} are needed")
     return Cell(text="yes" if effect.p_noninferior <= LEVEL else "no", note=fixed(effect.difference, 4, sign=True))
 
 
@@ -174,6 +175,7 @@ def _absent(one: MetricEffect) -> Cell:
 def limits(analysis: Analysis) -> list[str]:
     """Says what limits the comparisons."""
     said = [f"{one.variant}: {note}." for one in analysis.comparisons.values() for note in one.notes]
+    said += _unpooled(analysis)
     if analysis.records.others:
         said.append(f"Records of trials that the study does not name are left out: {listed(analysis.records.others)}.")
     codes = {
@@ -184,3 +186,20 @@ def limits(analysis: Analysis) -> list[str]:
             f"Trials were trained by {len(codes)} versions of the code; the list of trials says which by which."
         )
     return said
+
+
+def _unpooled(analysis: Analysis) -> list[str]:
+    """Names the variants whose verdict hangs on the pooling of runs and residual."""
+    changed = [one for one in analysis.comparisons.values() if one.non_inferior != one.non_inferior_unpooled]
+    if not changed:
+        return []
+    verdicts = [
+        f"{one.variant} (\N{LEFT DOUBLE QUOTATION MARK}{'yes' if one.non_inferior_unpooled else 'no'}"
+        "\N{RIGHT DOUBLE QUOTATION MARK})"
+        for one in changed
+    ]
+    return [
+        "Where runs differ by less than chance within them allows, their spread and the residual are pooled. This rule "
+        "was chosen by simulation after the first studies were seen; without it, the verdict under Not inferior would "
+        f"be another for {listed(verdicts)}."
+    ]

@@ -3,111 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from statsmodels.stats.multitest import multipletests
 
-from seg.ablation.statistics.effects import TAIL, Effect, estimate_effect
+from seg.ablation.statistics.differences import ClassComparison, Comparison, MetricEffect
+from seg.ablation.statistics.effects import TAIL, estimate_effect
 from seg.ablation.statistics.tables import Pair, RunScores, Tables, check_runs, difference_tables, read_scores
 from seg.errors import RunError
-from seg.evaluation.scores import CaseScore, Interval
+from seg.evaluation.scores import CaseScore
+
+MIN_RUNS = 3
+"""Fewest pairs of training runs on which a variant can be called not inferior: two cannot say how much runs differ."""
 
 Trials = Mapping[str, Mapping[Pair, Sequence[CaseScore]]]
 """Scores of finished trials by variant, then by fold and seed."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class MetricEffect:
-    """Difference of one score, with what could not be compared.
-
-    Attributes:
-        effect: Variant less baseline; None where no case has a finite score in every run.
-        left_out: Cases without one, counted once per fold: both masks empty, or an infinite HD95.
-        infinite_baseline: Infinite scores of the baseline, over cases and runs: one of two masks empty.
-        infinite_variant: Infinite scores of the variant.
-    """
-
-    effect: Effect | None
-    left_out: int
-    infinite_baseline: int
-    infinite_variant: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassComparison:
-    """Differences in one class.
-
-    Attributes:
-        index: The class, 1 or more.
-        name: Its name.
-        dice: Difference in Dice, tested at the margin.
-        hd95_mm: Difference in HD95, in mm; larger is worse.
-        nsd: Difference in NSD.
-    """
-
-    index: int
-    name: str
-    dice: MetricEffect
-    hd95_mm: MetricEffect
-    nsd: MetricEffect
-
-    @property
-    def p_noninferior(self) -> float | None:
-        """The p-value of the one-sided test in this class; None where it could not be tested."""
-        return self.dice.effect.p_noninferior if self.dice.effect else None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """A variant against the baseline.
-
-    Attributes:
-        variant: The variant.
-        metric: The score that is tested.
-        margin: Margin of non-inferiority.
-        p_noninferior: Largest p-value over the classes, since every class must pass; None where one was not tested.
-        p_holm: The same, adjusted by Holm's procedure over the variants that were tested.
-        non_inferior: Whether it is shown, at one-sided 97.5 %, that no class loses the margin or more; never so on a
-            single training run.
-        dice: Difference in Dice, mean over classes; tested at the margin, for information.
-        hd95_mm: Difference in HD95, mean over classes, in mm; larger is worse.
-        nsd: Difference in NSD, mean over classes.
-        by_class: The differences in each class.
-        by_seed: Mean difference in Dice for each seed, each patient counting the same.
-        num_patients: Patients behind the mean difference in Dice.
-        num_seeds: Seeds that variant and baseline have in common.
-        num_folds: Folds that they have in common.
-        missing: Pairs of fold and seed that some variant finished, and this one or the baseline did not.
-        notes: Sentences on what limits the comparison.
-    """
-
-    variant: str
-    metric: str = "dice"
-    margin: float
-    p_noninferior: float | None
-    p_holm: float | None
-    non_inferior: bool
-    dice: MetricEffect
-    hd95_mm: MetricEffect
-    nsd: MetricEffect
-    by_class: tuple[ClassComparison, ...]
-    by_seed: Mapping[int, float]
-    num_patients: int
-    num_seeds: int
-    num_folds: int
-    missing: tuple[Pair, ...]
-    notes: tuple[str, ...]
-
-    @property
-    def difference(self) -> float | None:
-        """Mean difference in Dice over classes, positive where the variant is better; None where none was scored."""
-        return self.dice.effect.difference if self.dice.effect else None
-
-    @property
-    def ci95(self) -> Interval | None:
-        """95 % interval of the mean difference in Dice; None below two patients."""
-        return self.dice.effect.ci95 if self.dice.effect else None
 
 
 def paired(trials: Trials, baseline: str, *, margin: float) -> tuple[Comparison, ...]:
@@ -148,7 +59,11 @@ def paired(trials: Trials, baseline: str, *, margin: float) -> tuple[Comparison,
         for variant, by_pair in runs.items()
         if variant != baseline
     ]
-    return _adjust(compared)
+    before = [
+        replace(one, p_noninferior=_unpooled_p(runs[baseline], runs[one.variant], classes, margin)) for one in compared
+    ]
+    unpooled = {one.variant: one.non_inferior for one in _adjust(before)}
+    return tuple(replace(one, non_inferior_unpooled=unpooled[one.variant]) for one in _adjust(compared))
 
 
 def _compare(
@@ -181,15 +96,14 @@ def _compare(
         for row, (index, name) in enumerate(classes)
     )
     dice, tables = effect("dice", None)
-    p_values = [one.p_noninferior for one in by_class]
-    tested = [p for p in p_values if p is not None]
     common = set(before) & set(after)
     return Comparison(
         variant=variant,
         margin=margin,
-        p_noninferior=max(tested) if len(tested) == len(p_values) else None,
+        p_noninferior=_largest([one.p_noninferior for one in by_class]),
         p_holm=None,
         non_inferior=False,
+        non_inferior_unpooled=False,
         dice=dice,
         hd95_mm=effect("hd95_mm", None)[0],
         nsd=effect("nsd", None)[0],
@@ -201,6 +115,26 @@ def _compare(
         missing=tuple(sorted(everything - common)),
         notes=_notes(dice, by_class, common),
     )
+
+
+def _unpooled_p(
+    before: Mapping[Pair, RunScores],
+    after: Mapping[Pair, RunScores],
+    classes: Sequence[tuple[int, str]],
+    margin: float,
+) -> float | None:
+    """Gives the p-value of a variant by intervals in which runs and residual are never pooled."""
+    found = []
+    for row in range(len(classes)):
+        tables = difference_tables(before, after, metric="dice", class_row=row).tables
+        found.append(estimate_effect(tables, margin=margin, pooled=False).p_noninferior if tables else None)
+    return _largest(found)
+
+
+def _largest(p_values: Sequence[float | None]) -> float | None:
+    """Gives the p-value of "every class passes"; None where a class was not tested."""
+    tested = [p for p in p_values if p is not None]
+    return max(tested) if len(tested) == len(p_values) else None
 
 
 def _by_seed(tables: Tables) -> dict[int, float]:
@@ -223,6 +157,8 @@ def _notes(dice: MetricEffect, by_class: Sequence[ClassComparison], common: set[
     ]
     if dice.effect and not dice.effect.over_runs:
         notes.append("a single training run: the interval is over patients alone and says nothing about other seeds")
+    elif dice.effect and dice.effect.num_runs < MIN_RUNS:
+        notes.append(f"{dice.effect.num_runs} training runs: never called not inferior, which takes {MIN_RUNS}")
     return tuple(notes)
 
 
@@ -238,7 +174,7 @@ def _adjust(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
             one,
             p_holm=adjusted.get(one.variant),
             non_inferior=adjusted.get(one.variant, 1.0) <= TAIL
-            and all(each.dice.effect is not None and each.dice.effect.over_runs for each in one.by_class),
+            and all(each.dice.effect is not None and each.dice.effect.num_runs >= MIN_RUNS for each in one.by_class),
         )
         for one in comparisons
     )

@@ -66,21 +66,24 @@ class Effect:
     components: Components | None
 
 
-def estimate_effect(tables: Sequence[FloatArray], *, margin: float | None = None) -> Effect:
+def estimate_effect(tables: Sequence[FloatArray], *, margin: float | None = None, pooled: bool = True) -> Effect:
     """Estimates a mean difference under crossed random effects.
 
     The model is difference = mean + fold + run(fold) + patient(fold) + residual, all but the mean random with
-    expectation 0. Variance components come from mean squares, so they equal those of REML where the table is balanced
-    and none is at 0; the closed form takes microseconds, cannot fail to converge, and gives the degrees of freedom that
-    `statsmodels.MixedLM` lacks (its intervals are normal, so too narrow with two or three seeds). The variance of the
-    mean is a sum of terms that are never negative: runs with the residual, patients, and folds. Its degrees of freedom
-    are Satterthwaite's over these terms. Where folds differ by more than runs and patients explain, the variance
-    is that of the folds' means and has folds - 1 degrees of freedom; so it has with one run a fold, which hides the
-    variance of runs in that of folds.
+    expectation 0. Variance components come from mean squares, so they equal those of REML where the table is
+    balanced and none is at 0; the closed form takes microseconds, cannot fail to converge, and gives the degrees of
+    freedom that `statsmodels.MixedLM` lacks (its intervals are normal, so too narrow with two or three seeds). The
+    variance of the mean is a sum of terms that are never negative: runs with the residual, patients, and folds. Its
+    degrees of freedom are Satterthwaite's over these terms. Where runs differ by less than the residual alone would
+    have them, both mean squares estimate the residual, and are pooled with the degrees of freedom of both. Where
+    folds differ by more than runs and patients explain, the variance is that of the folds' means and has folds - 1
+    degrees of freedom; so it has with one run a fold, which hides the variance of runs in that of folds.
 
     Args:
         tables: Differences for each fold, finite, of shape (runs, patients), each size 1 or more; runs differ in seed.
         margin: Margin of non-inferiority in units of the score, > 0; None for no test. Larger scores are better.
+        pooled: Whether mean squares of runs and residual may be pooled. Without it the residual stands in for runs that
+            differ by less, but with the degrees of freedom of runs, which is too wide where runs hardly differ.
 
     Returns:
         The mean and its uncertainty.
@@ -94,6 +97,8 @@ def estimate_effect(tables: Sequence[FloatArray], *, margin: float | None = None
         S. L. Hillis, A comparison of denominator degrees of freedom methods for multiple observer ROC analysis, 2007,
         doi:10.1002/sim.2532 (readers and cases stand where runs and patients do here). Deviations: the run term is
         never below the residual, the patient term counts in the degrees of freedom, and folds are added.
+        T. A. Bancroft, On biases in estimation due to the use of preliminary tests of significance, 1944,
+        doi:10.1214/aoms/1177731284 (pooling of mean squares).
         S. R. Searle, G. Casella, C. E. McCulloch, Variance Components, 1992, chapter 4, doi:10.1002/9780470316856.
     """
     _check(tables, margin)
@@ -111,7 +116,7 @@ def estimate_effect(tables: Sequence[FloatArray], *, margin: float | None = None
     if patients.sum() < 2:
         empty = dict.fromkeys(("ci95", "standard_error", "degrees_of_freedom", "p_noninferior", "components"))
         return Effect(over_runs=False, **common, **empty)  # type: ignore[arg-type]
-    components, variance, freedom = _uncertainty(tables, weights, means)
+    components, variance, freedom = _uncertainty(tables, weights, means, pooled=pooled)
     error = math.sqrt(variance)
     half = float(stats.t.isf(TAIL, freedom)) * error
     return Effect(
@@ -142,7 +147,7 @@ def _p_above(distance: float, error: float, freedom: float) -> float:
 
 
 def _uncertainty(
-    tables: Sequence[FloatArray], weights: FloatArray, means: FloatArray
+    tables: Sequence[FloatArray], weights: FloatArray, means: FloatArray, *, pooled: bool
 ) -> tuple[Components, float, float]:
     """Gives the components, the variance of the weighted mean and its degrees of freedom."""
     runs = np.array([len(table) for table in tables])
@@ -155,6 +160,10 @@ def _uncertainty(
         by_patient += len(table) * float(column @ column)
         rest += float(np.square(table - mean - row[:, None] - column).sum())
     residual = rest / free_rest if free_rest else 0.0
+    free_term = free_run
+    if pooled and by_run < free_run * residual:
+        free_term = free_run + free_rest
+        residual = (by_run + rest) / free_term
     run = _component(by_run - free_run * residual, float(((runs - 1) * patients).sum()))
     patient = _component(by_patient - free_patient * residual, float(((patients - 1) * runs).sum()))
 
@@ -162,7 +171,7 @@ def _uncertainty(
     term_run = float((squared * (run + residual / patients) / runs).sum()) if free_run else 0.0
     term_patient = patient * float((squared / patients).sum())
     variance = term_run + term_patient
-    parts = ((term_run, free_run), (term_patient, free_patient))
+    parts = ((term_run, free_term), (term_patient, free_patient))
     fold = None
     # Differences that are all equal have no variance, and any number of degrees of freedom gives the same interval.
     freedom = variance**2 / total if (total := sum(term**2 / free for term, free in parts if free)) else 1.0

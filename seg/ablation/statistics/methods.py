@@ -103,9 +103,10 @@ def mixed_models(tables: Sequence[FloatArray], rng: np.random.Generator) -> Inte
 
 
 def mean_squares(tables: Sequence[FloatArray], rng: np.random.Generator) -> Intervals:
-    """Gives the interval of `estimate_effect`, the one in use."""
-    interval = estimate_effect(tables).ci95
-    return {"mean squares, Satterthwaite": interval} if interval else {}
+    """Gives the intervals of `estimate_effect`: the one in use, and that in which nothing is pooled."""
+    names = {"mean squares, pooled": True, "mean squares, not pooled": False}
+    found = {name: estimate_effect(tables, pooled=pooled).ci95 for name, pooled in names.items()}
+    return {name: interval for name, interval in found.items() if interval}
 
 
 METHODS = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from seg.ablation.statistics.comparison import Comparison
+from seg.ablation.statistics.differences import Comparison
 
 
 @dataclass(frozen=True, kw_only=True)

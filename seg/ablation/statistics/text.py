@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from seg.ablation.statistics.comparison import Comparison, MetricEffect
+from seg.ablation.statistics.differences import Comparison, MetricEffect
 
 
 def format_comparison(comparison: Comparison) -> str:

@@ -47,6 +47,9 @@ class Design:
     def name(self) -> str:
         """Names the design in a table."""
         size = f"{self.seeds} x {self.patients} x {self.folds}, run {self.run_sd:g}"
+        usual = (Design.patient_sd, Design.residual_sd)
+        if (self.patient_sd, self.residual_sd) != usual:
+            size += f", patient {self.patient_sd:g}, residual {self.residual_sd:g}"
         return size + (f", fold {self.fold_sd:g}" if self.fold_sd else "") + (", heavy tails" if self.heavy else "")
 
 
@@ -86,6 +89,12 @@ DESIGNS = (
     Design(folds=5, fold_sd=0.002),
     Design(folds=5, heavy=True),
     Design(folds=5, seeds=1),
+    # Patients that hardly differ beside a large residual, as the studies under docs/results have them.
+    *(Design(patient_sd=0.002, residual_sd=0.0075, run_sd=sd) for sd in (0.0, 0.0005, 0.0015, 0.003, 0.005)),
+    *(Design(patient_sd=0.01, residual_sd=0.02, run_sd=sd) for sd in (0.0, 0.0015, 0.005)),
+    Design(patients=24, patient_sd=0.01, residual_sd=0.02),
+    Design(seeds=5, patient_sd=0.002, residual_sd=0.0075),
+    Design(patient_sd=0.002, residual_sd=0.0075, heavy=True),
 )
 
 

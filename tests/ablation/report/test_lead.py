@@ -77,9 +77,11 @@ def test_none_is_recommended_without_a_latency(tmp_path: Path) -> None:
     )
 
 
-def test_a_single_run_recommends_nothing(tmp_path: Path) -> None:
-    assert said(tmp_path, Made(seeds=(0,))) == (
-        "None is recommended: a single training run of each variant shows nothing of other seeds (margin 0.005)."
+@pytest.mark.parametrize("seeds", [(0,), (0, 1)])
+def test_fewer_than_three_runs_recommend_nothing(tmp_path: Path, seeds: tuple[int, ...]) -> None:
+    assert said(tmp_path, Made(seeds=seeds)) == (
+        "None is recommended: it takes 3 training runs of a variant and of the baseline to tell what other seeds would "
+        "show (margin 0.005)."
     )
 
 

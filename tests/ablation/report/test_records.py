@@ -107,7 +107,8 @@ def test_records_that_the_plan_does_not_name_are_left_out_and_named(tmp_path: Pa
     assert records.others == ("flat_16.fold_0.seed_2",)
     assert "flat_16.fold_0.seed_2" not in records.trials
     assert limits(analyse(records)) == [
-        "Records of trials that the study does not name are left out: flat_16.fold_0.seed_2."
+        "flat_16: 2 training runs: never called not inferior, which takes 3.",
+        "Records of trials that the study does not name are left out: flat_16.fold_0.seed_2.",
     ]
 
 

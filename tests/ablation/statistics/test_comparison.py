@@ -67,7 +67,9 @@ def test_holm_multiplies_the_sorted_p_values_and_keeps_them_rising() -> None:
         running = max(running, min(1.0, (len(raw) - position) * (raw[name] or 0.0)))
         expected[name] = running
     assert {one.variant: one.p_holm for one in found} == pytest.approx(expected)
-    assert [one.variant for one in found if one.non_inferior] == ["a"]
+    # Variant b lies 0.003 above the margin with a standard error of 0.001, which three runs alone cannot show.
+    assert [one.variant for one in found if one.non_inferior] == ["a", "b"]
+    assert [one.variant for one in found if one.non_inferior_unpooled] == ["a"]
     for one in found:
         assert one.p_noninferior == max(each.p_noninferior or 0.0 for each in one.by_class)
 
@@ -93,6 +95,15 @@ def test_a_single_run_is_never_enough_and_says_so() -> None:
     assert found.notes == (
         "a single training run: the interval is over patients alone and says nothing about other seeds",
     )
+
+
+def test_two_runs_are_never_enough_and_say_so() -> None:
+    trials = {name: {pair: runs[pair] for pair in ((0, 0), (0, 1))} for name, runs in study({"a": 0.02}).items()}
+    (found,) = paired(trials, "baseline", margin=0.005)
+    assert found.p_holm is not None
+    assert found.p_holm < 0.025
+    assert not found.non_inferior
+    assert found.notes == ("2 training runs: never called not inferior, which takes 3",)
 
 
 def test_infinite_distances_are_counted_and_their_case_left_out_of_every_seed() -> None:

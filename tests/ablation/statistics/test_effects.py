@@ -74,6 +74,27 @@ def test_runs_that_differ_most_have_their_own_degrees_of_freedom() -> None:
     assert found.degrees_of_freedom == pytest.approx(2)
 
 
+def test_runs_that_do_not_differ_count_with_the_residual() -> None:
+    table = differences(np.random.default_rng(6), 3, 12)
+    table += table.mean() - table.mean(axis=1, keepdims=True)
+    # Runs of one mean say nothing beyond their patients: the error is that of the patients' means.
+    found, apart = estimate_effect([table]), estimate_effect([table], pooled=False)
+    assert found.standard_error == pytest.approx(stats.sem(table.mean(axis=0)))
+    assert apart.standard_error == pytest.approx(found.standard_error)
+    # Neither do patients of one mean: three measurements of each of twelve, with twelve means to be estimated.
+    table -= table.mean(axis=0)
+    found, apart = estimate_effect([table]), estimate_effect([table], pooled=False)
+    assert found.degrees_of_freedom == pytest.approx(24)
+    assert found.standard_error == pytest.approx(np.sqrt(np.square(table).sum() / 24 / 36))
+    assert apart.degrees_of_freedom == pytest.approx(2)
+    assert apart.standard_error == pytest.approx(np.sqrt(np.square(table).sum() / 22 / 36))
+
+
+def test_runs_that_differ_are_not_pooled() -> None:
+    table = differences(np.random.default_rng(7), 3, 12, run_sd=0.02)
+    assert estimate_effect([table], margin=0.01) == estimate_effect([table], margin=0.01, pooled=False)
+
+
 def test_a_constant_shift_has_an_interval_of_no_width() -> None:
     found = estimate_effect([np.full((3, 5), 0.25)], margin=0.5)
     assert (found.difference, found.ci95, found.p_noninferior) == (0.25, (0.25, 0.25), 0.0)
