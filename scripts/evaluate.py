@@ -10,9 +10,11 @@ def main() -> int:
     arguments = parse_evaluate()
     # Imported only now: --help and wrong use need no torch.
     if arguments.run_dir is not None:
-        from seg.pipeline import evaluate_run
+        from seg.layout import fold_directories
+        from seg.pipeline import evaluate_folds, evaluate_run
 
-        evaluate_run(arguments.run_dir, output=arguments.output, data_root=arguments.data_root)
+        evaluate = evaluate_folds if fold_directories(arguments.run_dir) else evaluate_run
+        evaluate(arguments.run_dir, output=arguments.output, data_root=arguments.data_root)
     elif arguments.predictions is not None and arguments.labels is not None and arguments.output is not None:
         from seg.pipeline import FolderPair, evaluate_pair
 

@@ -109,10 +109,24 @@ def load_weights(run_dir: Path) -> dict[str, Tensor]:
     return _read(run_dir)[0]
 
 
-def check_task(run_dir: Path, *, channel_names: Sequence[str], class_names: Sequence[str]) -> None:
+def check_task(
+    run_dir: Path,
+    *,
+    channel_names: Sequence[str],
+    class_names: Sequence[str],
+    source: str = "model.json",
+    remedy: str = "the file belongs to another run, restore the run's own",
+) -> None:
     """Checks that the final weights of a run are for these channels and classes, in this order.
 
     Equal shapes do not tell: networks of two tasks may have them. Files of earlier releases have no names, and pass.
+
+    Args:
+        run_dir: Run directory.
+        channel_names: Channels that the weights must be for.
+        class_names: Classes, background first.
+        source: What names them, for the message.
+        remedy: End of the message: what may be wrong, and what to do.
 
     Raises:
         RunError: They are for others; see :func:`load_weights` too.
@@ -120,8 +134,7 @@ def check_task(run_dir: Path, *, channel_names: Sequence[str], class_names: Sequ
     found = _read(run_dir)[1]
     wanted = {"channel_names": list(channel_names), "class_names": list(class_names)}
     problems = [
-        f"{run_dir / WEIGHTS_FILE}: weights must be for the {name} of model.json, {wanted[name]}, got {names}; the "
-        "file belongs to another run, restore the run's own."
+        f"{run_dir / WEIGHTS_FILE}: weights must be for the {name} of {source}, {wanted[name]}, got {names}; {remedy}."
         for name, names in found.items()
         if names != wanted[name]
     ]

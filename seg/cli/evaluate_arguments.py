@@ -68,7 +68,12 @@ def parse_evaluate(argv: Sequence[str] | None = None) -> EvaluateArguments:
         "evaluate.py --run_dir DIR [--data.root DIR] | --predictions DIR --labels DIR [--images DIR] [OPTION ...]",
         "Score a run's held-out cases, or one folder of label maps against another.",
     )
-    parser.add_argument("--run_dir", type=Path, metavar="DIR", help="run directory whose held-out cases are scored")
+    parser.add_argument(
+        "--run_dir",
+        type=Path,
+        metavar="DIR",
+        help="run directory whose held-out cases are scored; all folds where it holds fold_0, fold_1, ...",
+    )
     parser.add_argument(
         "--data.root",
         dest="data_root",

@@ -31,14 +31,15 @@ from seg.figures import PAGE_FILE, draw_predictions
 from seg.files import write_json
 from seg.hardware import choose_device, choose_precision, environment
 from seg.inference import model_from_config
-from seg.layout import CONFIG_FILE, MODEL_FILE, PICTURE_FILE, PREDICTIONS, SCORING_FILE
+from seg.layout import CONFIG_FILE, MODEL_FILE, PICTURE_FILE, PREDICTIONS, SCORING_FILE, fold_directories
 from seg.metrics import score_case
 from seg.pipeline.directory import changed_data, describe_model, read_origin, some, trained_steps
 from seg.pipeline.inputs import read_checked, read_splits
 from seg.pipeline.pages import write_run_page
+from seg.pipeline.summary import summarise_folds
 from seg.prediction import Predictor, predict_case
 from seg.prediction.cleaning import cleaning_rules
-from seg.weights import trained_network
+from seg.weights import check_task, trained_network
 
 LOG = logging.getLogger(__name__)
 
@@ -65,18 +66,17 @@ def evaluate_run(
 
     Raises:
         DataError: Cases cannot be read.
-        RunError: There is no finished run, or results cannot be written.
+        RunError: There is no finished run, it is of other channels or classes, or results cannot be written.
     """
     output = output or run_dir
     if reuse and (output / EVALUATION_FILE).exists():
         evaluation = read_evaluation(output / EVALUATION_FILE)
     else:
-        if not (run_dir / CONFIG_FILE).is_file():
-            raise RunError(f"{run_dir}: must be a run directory, got no {CONFIG_FILE}; check the path.")
-        config = load_config([run_dir / CONFIG_FILE])
-        if data_root is not None:
-            config = replace(config, data=replace(config.data, root=str(data_root)))
-        evaluation = _score_run(run_dir, output, config, *(known or _read_fold(run_dir, config)))
+        config = _read_config(run_dir, data_root)
+        if known is None:
+            dataset, left_out = read_checked(config.data)
+            known = dataset, _find_split(run_dir, config, dataset, left_out)
+        evaluation = _score_run(run_dir, output, config, *known)
     print(format_evaluation(evaluation))
     print(f"run directory: {run_dir}")
     print(f"picture: {output / PICTURE_FILE}")
@@ -85,8 +85,48 @@ def evaluate_run(
     return evaluation
 
 
-def _read_fold(run_dir: Path, config: ExperimentConfig) -> tuple[Dataset, Split]:
-    dataset, left_out = read_checked(config.data)
+def evaluate_folds(root: Path, *, output: Path | None = None, data_root: Path | None = None) -> Evaluation:
+    """Predicts and scores the held-out cases of every fold of a cross-validation, then of all together.
+
+    Args:
+        root: Folder in which ``fold_0``, ``fold_1``, ... are finished run directories.
+        output: Folder of the results, those of each fold in ``fold_F``; replaced there. None is ``root``.
+        data_root: Folder of the data set; None is the one in the runs' config.
+
+    Returns:
+        The scores of all folds together.
+
+    Raises:
+        DataError: Cases cannot be read.
+        RunError: A fold is not finished, is of other channels or classes, or results cannot be written.
+    """
+    output = output or root
+    run_dirs = fold_directories(root)
+    configs = {fold: _read_config(run_dir, data_root) for fold, run_dir in run_dirs.items()}
+    first = next(iter(configs.values()))
+    dataset, left_out = read_checked(first.data)
+    splits = {fold: _find_split(run_dirs[fold], config, dataset, left_out) for fold, config in configs.items()}
+    for fold, split in splits.items():
+        evaluate_run(run_dirs[fold], output=output / f"fold_{fold}", data_root=data_root, known=(dataset, split))
+    return summarise_folds(first, dataset, output, {fold: output / f"fold_{fold}" for fold in splits})
+
+
+def _read_config(run_dir: Path, data_root: Path | None) -> ExperimentConfig:
+    if not (run_dir / CONFIG_FILE).is_file():
+        raise RunError(f"{run_dir}: must be a run directory, got no {CONFIG_FILE}; check the path.")
+    config = load_config([run_dir / CONFIG_FILE])
+    return config if data_root is None else replace(config, data=replace(config.data, root=str(data_root)))
+
+
+def _find_split(run_dir: Path, config: ExperimentConfig, dataset: Dataset, left_out: list[str]) -> Split:
+    """Returns the cases that a run trained on and held out."""
+    check_task(
+        run_dir,
+        channel_names=dataset.channel_names,
+        class_names=dataset.class_names,
+        source=config.data.root,
+        remedy="it is another data set, check --data.root",
+    )
     origin = read_origin(run_dir)
     if origin is not None and origin.split is not None:
         known = {case.id for case in dataset.cases}
@@ -95,7 +135,7 @@ def _read_fold(run_dir: Path, config: ExperimentConfig) -> tuple[Dataset, Split]
                 f"{config.data.root}: must have the cases that the run held out, got none of {some(gone)}; it is "
                 "another data set, or these cases were removed or left out."
             )
-        return dataset, origin.split
+        return origin.split
     LOG.warning("%s: has no record of its cases; those of its fold are found anew", run_dir)
     splits = read_splits(config, dataset, left_out)
     if config.fold >= len(splits):
@@ -104,7 +144,7 @@ def _read_fold(run_dir: Path, config: ExperimentConfig) -> tuple[Dataset, Split]
             "set, or its splits changed."
         )
     check_folds(splits, [config.fold], left_out)
-    return dataset, splits[config.fold]
+    return splits[config.fold]
 
 
 def _load_predictor(run_dir: Path, config: ExperimentConfig, dataset: Dataset) -> Predictor:

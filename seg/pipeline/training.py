@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,22 +13,14 @@ from seg.data.normalization import check_channels
 from seg.data.prepared import case_digest, check_cache_dir
 from seg.data.splits import check_folds
 from seg.errors import RunError
-from seg.evaluation import (
-    CASES_FILE,
-    EVALUATION_FILE,
-    format_evaluation,
-    read_cases,
-    summarise,
-    write_evaluation,
-)
+from seg.evaluation import EVALUATION_FILE
 from seg.experiment import train_fold
-from seg.figures import PAGE_FILE
 from seg.hardware import choose_device, choose_precision, environment
-from seg.layout import LAST_CHECKPOINT, PREDICTIONS
+from seg.layout import LAST_CHECKPOINT
 from seg.pipeline.directory import Origin, begun_from, check_root, check_run, open_run
 from seg.pipeline.inputs import check_copies, read_checked, read_splits
-from seg.pipeline.pages import write_run_page
 from seg.pipeline.scoring import evaluate_run
+from seg.pipeline.summary import summarise_folds
 from seg.prediction.cleaning import cleaning_rules
 from seg.weights import weights_digest
 
@@ -94,7 +86,7 @@ def train(
             train_fold(fold_config, dataset, splits[fold], directory, resume=resume, cache_dir=cache_dir)
         evaluate_run(directory, known=(dataset, splits[fold]), reuse=True)
     if several:
-        _summarise(config, dataset, root, directories)
+        summarise_folds(config, dataset, root, directories)
     return 1 if left_out else 0
 
 
@@ -124,24 +116,3 @@ def _starts_anew(run_dir: Path) -> bool:
 def _initial_weights(config: ExperimentConfig) -> str | None:
     source = config.training.init_from
     return None if source is None else weights_digest(Path(source))
-
-
-def _summarise(config: ExperimentConfig, dataset: Dataset, root: Path, directories: Mapping[int, Path]) -> None:
-    """Pools the cases of all folds, each scored by the network that did not see it."""
-    scores = [score for directory in directories.values() for score in read_cases(directory / CASES_FILE)]
-    evaluation = summarise(
-        scores,
-        class_names=dataset.class_names,
-        nsd_tolerance_mm=config.evaluation.nsd_tolerance_mm,
-        bootstrap_samples=config.evaluation.bootstrap_samples,
-    )
-    predictions = {
-        score.case_id: directories[score.fold] / PREDICTIONS / f"{score.case_id}.nii.gz"
-        for score in scores
-        if score.fold is not None
-    }
-    write_run_page(root, evaluation, scores, predictions, dataset, title=f"{config.name}, {len(directories)} folds")
-    write_evaluation(root, evaluation, scores)
-    print(format_evaluation(evaluation))
-    print(f"run directory: {root}")
-    print(f"cases: {root / PAGE_FILE}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from seg.cli import load_config
 from seg.config import ExperimentConfig
 from seg.errors import ConfigError, RunError
-from seg.layout import CONFIG_FILE, MODEL_FILE, MODEL_VERSION, WEIGHTS_FILE
+from seg.layout import CONFIG_FILE, MODEL_FILE, MODEL_VERSION, WEIGHTS_FILE, fold_directories
 
 if TYPE_CHECKING:
     from seg.prediction.case import Predictor
@@ -55,7 +54,7 @@ def read_runs(run_dirs: Sequence[Path]) -> tuple[TrainedRun, ...]:
         RunError: One is no finished run, or they cannot be averaged; all problems together.
         ConfigError: A configuration cannot be read, or a run is named twice.
     """
-    paths = [fold for path in run_dirs for fold in _folds(path)]
+    paths = [fold for path in run_dirs for fold in fold_directories(path).values() or [path]]
     if twice := [path for index, path in enumerate(paths) if path.resolve() in map(Path.resolve, paths[:index])]:
         raise ConfigError(
             f"--run_dir must name each run once, got {twice[0]} twice; it would count double, leave it out."
@@ -65,13 +64,6 @@ def read_runs(run_dirs: Sequence[Path]) -> tuple[TrainedRun, ...]:
     if problems:
         raise RunError(problems)
     return runs
-
-
-def _folds(path: Path) -> list[Path]:
-    if (path / CONFIG_FILE).is_file() or not path.is_dir():
-        return [path]
-    folds = [fold for fold in path.iterdir() if re.fullmatch(r"fold_[0-9]+", fold.name)]
-    return sorted(folds, key=lambda fold: int(fold.name[5:])) or [path]
 
 
 def _read_run(path: Path) -> TrainedRun:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -94,7 +96,9 @@ def test_deep_supervision_trains(tiny: ExperimentConfig, other: Change, tmp_path
     assert train(config, run_dir=tmp_path / "run", folds=(0,)) == 0
 
 
-def test_all_folds_lie_below_one_summary(tiny: ExperimentConfig, other: Change, tmp_path: Path) -> None:
+def test_all_folds_lie_below_one_summary(
+    tiny: ExperimentConfig, other: Change, tmp_path: Path, script: Callable[..., Any]
+) -> None:
     train(other(tiny, "training", steps=2, validate_every=2), run_dir=tmp_path / "cv", folds=None)
     evaluation = json.loads((tmp_path / "cv" / "evaluation.json").read_text())
     assert evaluation["num_cases"] == 6
@@ -104,6 +108,26 @@ def test_all_folds_lie_below_one_summary(tiny: ExperimentConfig, other: Change, 
     assert "<h1>tiny, 2 folds</h1>" in page
     assert page.count("<article>") == 4
     assert "licence: CC0" in page
+    before = (tmp_path / "cv" / "cases.csv").read_text()
+    assert script("evaluate", "--run_dir", tmp_path / "cv", "--output", tmp_path / "again").code == 0
+    assert (tmp_path / "again" / "cases.csv").read_text() == before
+    assert (tmp_path / "again" / "fold_1" / "evaluation.json").exists()
+
+
+def test_another_data_set_is_told_by_its_classes(tiny: ExperimentConfig, tmp_path: Path) -> None:
+    train(tiny, run_dir=tmp_path / "run", folds=(0,))
+    other = tmp_path / "other"
+    shutil.copytree(tiny.data.root, other)
+    description = json.loads((other / "dataset.json").read_text())
+    description["labels"] = {"0": "background", "1": "kidney", "2": "tumour"}
+    (other / "dataset.json").write_text(json.dumps(description))
+    with pytest.raises(RunError) as caught:
+        evaluate_run(tmp_path / "run", data_root=other)
+    (problem,) = caught.value.problems
+    assert problem.startswith(
+        f"{tmp_path / 'run/checkpoints/weights.pt'}: weights must be for the class_names of {other}, "
+    )
+    assert problem.endswith("; it is another data set, check --data.root.")
 
 
 def test_a_fold_that_does_not_exist_is_refused(tiny: ExperimentConfig, tmp_path: Path) -> None:

@@ -22,9 +22,10 @@ def root(tmp_path: Path) -> Path:
     root.mkdir()
     label = np.zeros((8, 8, 8), dtype=np.uint8)
     label[2:5, 2:5, 2:5] = 1
-    nib.save(nib.Nifti1Image(label, np.eye(4)), root / "label.nii")
-    nib.save(nib.Nifti1Image(np.stack([label * 2.0, label * 3.0], -1), np.eye(4)), root / "image.nii")
-    cases = [{"id": name, "image": "image.nii", "label": "label.nii"} for name in "ab"]
+    cases = [{"id": name, "image": f"{name}.nii", "label": f"{name}_label.nii"} for name in "ab"]
+    for case in cases:
+        nib.save(nib.Nifti1Image(label, np.eye(4)), root / case["label"])
+        nib.save(nib.Nifti1Image(np.stack([label * 2.0, label * 3.0], -1), np.eye(4)), root / case["image"])
     (root / "manifest.json").write_text(json.dumps({"cases": cases, "labels": {"background": 0, "box": 1}}))
     return root
 
