@@ -32,7 +32,8 @@ Entry = Mapping[str, Any]
 def measure_study(study: Study, study_dir: Path, runs_dir: Path) -> None:
     """Measures the variants of a study on every device present, prints tables, and writes ``speed.json``.
 
-    Nothing is measured where the file has all variants as they are now on all of these devices. Else all are measured
+    Nothing is measured where the file has all variants as they are now on all of these devices, in as many rounds, and
+    with trained weights where there are some by now. Else all are measured
     anew, since only times of one process can be compared; what was measured on devices that are not here is kept as
     far as variants are still the same.
 
@@ -53,13 +54,12 @@ def measure_study(study: Study, study_dir: Path, runs_dir: Path) -> None:
     path = study_dir / SPEED_FILE
     recorded = _read(study_dir)
     devices = {_key(_described(device)): device for device in present_devices()}
-    rounds = study.config.speed.rounds
-    if all(any(_key(entry) == key and _covers(entry, wanted, rounds) for entry in recorded) for key in devices):
-        LOG.info("speed: measured before on %s, taken over", ", ".join(name for name, *_ in devices))
-        return
     first = study.config.folds[0]
     images = held_out_images(study.baseline.config, PREDICTED_CASES, fold=first)
-    settings = Settings(rounds=rounds, warmup=study.config.speed.warmup, images=images)
+    settings = Settings(rounds=study.config.speed.rounds, warmup=study.config.speed.warmup, images=images)
+    if all(any(_key(entry) == key and _covers(entry, subjects, settings) for entry in recorded) for key in devices):
+        LOG.info("speed: measured before on %s, taken over", ", ".join(name for name, *_ in devices))
+        return
     kept = [_still_valid(entry, wanted) for entry in recorded if _key(entry) not in devices]
     measured = []
     for device in devices.values():
@@ -116,9 +116,17 @@ def _configurations(entry: Entry) -> dict[str, Any]:
     return {variant["name"]: variant.get("configuration") for variant in entry["variants"]}
 
 
-def _covers(entry: Entry, wanted: Mapping[str, str], rounds: int) -> bool:
-    found = _configurations(entry)
-    return entry.get("rounds", 0) >= rounds and all(found.get(name) == digest for name, digest in wanted.items())
+def _covers(entry: Entry, subjects: Sequence[Subject], settings: Settings) -> bool:
+    predictions = settings.prediction_rounds if settings.images else 0
+    if entry.get("rounds", 0) < settings.rounds or entry.get("prediction_rounds", 0) < predictions:
+        return False
+    rows = {row["name"]: row for row in entry["variants"]}
+    return all(
+        (row := rows.get(subject.name)) is not None
+        and row.get("configuration") == subject.fingerprint()
+        and (row.get("weights") == "trained" or subject.run_dir is None)
+        for subject in subjects
+    )
 
 
 def _still_valid(entry: Entry, wanted: Mapping[str, str]) -> Entry | None:

@@ -25,7 +25,7 @@ from seg.hardware import choose_precision, environment
 from seg.inference import Model
 
 LOG = logging.getLogger(__name__)
-PREDICTION_SHARE = 5
+PREDICTION_SHARE = 2
 LEAST_ROUNDS = 3
 LAYOUTS = {torch.channels_last_3d: "channels_last_3d", torch.contiguous_format: "contiguous"}
 Times = Mapping[str, Sequence[float]]
@@ -51,7 +51,7 @@ class Settings:
 
     @property
     def prediction_rounds(self) -> int:
-        """Timed rounds of prediction: a fifth, as each goes over several cases."""
+        """Timed rounds of prediction: half of them, as each goes over several cases."""
         return max(LEAST_ROUNDS, self.rounds // PREDICTION_SHARE)
 
 

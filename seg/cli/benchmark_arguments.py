@@ -118,7 +118,7 @@ def _parser() -> Parser:
         "--cases",
         default="8",
         metavar="N",
-        help="held-out cases whose prediction is timed from file to file, in a fifth of the rounds; 0 leaves it out "
+        help="held-out cases whose prediction is timed from file to file, in half of the rounds; 0 leaves it out "
         "(default: 8)",
     )
     parser.add_argument(

@@ -106,6 +106,19 @@ def test_what_is_measured_is_taken_over(
     assert caplog.messages[-1] == f"speed: measured before on {name}, taken over"
 
 
+def test_trained_weights_are_measured_where_initial_ones_stood_in(
+    study: Study, asked: list[Any], tmp_path: Path, experiment: ExperimentConfig
+) -> None:
+    measure_study(study, tmp_path, tmp_path / "runs")
+    subject = Subject(name="x", config=experiment, channel_names=("MRI",), class_names=("a", "b", "c"))
+    save_weights(subject.network(), tmp_path / "runs" / "baseline" / "fold_1_seed_2")
+    measure_study(study, tmp_path, tmp_path / "runs")
+    measure_study(study, tmp_path, tmp_path / "nowhere")  # trained ones stay where the run is gone
+    assert len(asked) == 2
+    (device,) = read_speed(tmp_path)
+    assert [device.variants[name]["weights"] for name in device.variants] == ["trained", "initial"]
+
+
 def changed(study: Study, kind: str) -> Study:
     first, second = study.variants
     wider = replace(second.config.network, channels=(4, 16))
