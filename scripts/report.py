@@ -1,4 +1,4 @@
-"""Write the report of an ablation study from its records."""
+"""Write the report of an ablation study from its records, or put several studies side by side."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ def main() -> None:
     """Runs the command line."""
     arguments = parse_report()
     # Imported only now: --help and wrong use need no statistics.
-    from seg.ablation.report import write_report
+    from seg.ablation.report import write_comparison, write_report
 
-    print(write_report(arguments.ablation_dir, runs_dir=arguments.runs))
+    if arguments.output is not None:
+        print(write_comparison(arguments.compare, arguments.output))
+    elif arguments.ablation_dir is not None:
+        print(write_report(arguments.ablation_dir, runs_dir=arguments.runs))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,16 @@ class ReportArguments:
     """What ``scripts/report.py`` is asked to do.
 
     Attributes:
-        ablation_dir: Study directory, where the report is written too.
+        ablation_dir: Study directory, where the report is written too; None where studies are compared.
         runs: Folder of the run directories, for pictures of cases; None is runs/ in the study directory.
+        compare: Study directories to put side by side.
+        output: Markdown file of the comparison.
     """
 
-    ablation_dir: Path
+    ablation_dir: Path | None = None
     runs: Path | None = None
+    compare: tuple[Path, ...] = ()
+    output: Path | None = None
 
 
 def parse_report(argv: Sequence[str] | None = None) -> ReportArguments:
@@ -33,9 +38,9 @@ def parse_report(argv: Sequence[str] | None = None) -> ReportArguments:
         ConfigError: Arguments cannot be used; all problems together.
     """
     parser = Parser(
-        "report.py --ablation_dir DIR [--runs DIR]",
+        "report.py --ablation_dir DIR [--runs DIR] | --compare DIR DIR [DIR ...] --output FILE",
         "Write the report of an ablation study from its records: report.html, report.md with figures/, results.csv and "
-        "results.json, beside the records. Nothing is trained or measured.",
+        "results.json, beside the records; or one table and figure of several studies. Nothing is trained or measured.",
     )
     parser.add_argument("--ablation_dir", type=Path, metavar="DIR", help="study directory: study.json and trials/")
     parser.add_argument(
@@ -45,8 +50,16 @@ def parse_report(argv: Sequence[str] | None = None) -> ReportArguments:
         help="folder of the run directories, for pictures of the worst cases (default: runs/ in the study directory); "
         "without one the pictures of an earlier report are kept",
     )
+    parser.add_argument(
+        "--compare", type=Path, nargs="+", metavar="DIR", default=(), help="study directories to put side by side"
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE", help="Markdown file of the comparison")
     options, found = parser.parse(argv)
-    if options.ablation_dir is None:
+    if options.compare:
+        found += _comparison_problems(options)
+    elif options.output is not None:
+        found.append("--output must come with --compare, whose file it is; leave it out.")
+    elif options.ablation_dir is None:
         found.append("--ablation_dir must be given: the directory of a study; see --help.")
     elif not options.ablation_dir.is_dir():
         found.append(f"--ablation_dir must be a directory, got {options.ablation_dir}; check the path.")
@@ -54,4 +67,21 @@ def parse_report(argv: Sequence[str] | None = None) -> ReportArguments:
         found.append(f"--runs must be a directory, got {options.runs}; check the path, or leave it out.")
     if found:
         raise ConfigError(found)
-    return ReportArguments(ablation_dir=options.ablation_dir, runs=options.runs)
+    return ReportArguments(
+        ablation_dir=options.ablation_dir, runs=options.runs, compare=tuple(options.compare), output=options.output
+    )
+
+
+def _comparison_problems(options: Namespace) -> list[str]:
+    found = [
+        f"--compare must name directories of studies, got {path}; check the path."
+        for path in options.compare
+        if not path.is_dir()
+    ]
+    if len(options.compare) < 2:
+        found.append("--compare must name two studies at least, got one; add another.")
+    if options.output is None:
+        found.append("--output must be given with --compare: a Markdown file; see --help.")
+    if options.ablation_dir is not None or options.runs is not None:
+        found.append("--ablation_dir and --runs must not come with --compare; leave them out.")
+    return found

@@ -17,6 +17,11 @@ def test_a_study_is_reported_where_it_lies(tmp_path: Path) -> None:
     assert parse_report(["--ablation_dir", str(tmp_path), "--runs", str(runs)]).runs == runs
 
 
+def test_studies_are_compared_into_a_file(tmp_path: Path) -> None:
+    found = parse_report(["--compare", str(tmp_path), str(tmp_path), "--output", "all.md"])
+    assert found == ReportArguments(compare=(tmp_path, tmp_path), output=Path("all.md"))
+
+
 @pytest.mark.parametrize(
     ("argv", "problems"),
     [
@@ -26,6 +31,16 @@ def test_a_study_is_reported_where_it_lies(tmp_path: Path) -> None:
             [
                 "--ablation_dir must be a directory, got nowhere; check the path.",
                 "--runs must be a directory, got neither; check the path, or leave it out.",
+            ],
+        ),
+        (["--output", "x.md"], ["--output must come with --compare, whose file it is; leave it out."]),
+        (
+            ["--compare", "nowhere", "--ablation_dir", "."],
+            [
+                "--compare must name directories of studies, got nowhere; check the path.",
+                "--compare must name two studies at least, got one; add another.",
+                "--output must be given with --compare: a Markdown file; see --help.",
+                "--ablation_dir and --runs must not come with --compare; leave them out.",
             ],
         ),
     ],
