@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from seg.ablation.grid import Study, Variant
 from seg.data.cases import Dataset
 from seg.data.readers import read_dataset
+from seg.data.splits import make_splits
+from seg.errors import RunError
 from seg.files import write_json
 
 if TYPE_CHECKING:
@@ -39,10 +41,18 @@ def read_study_data(study: Study) -> Dataset:
     """Reads what the data set of a study says of itself; its volumes stay on disk.
 
     Raises:
-        DataError: It cannot be read.
+        DataError: It cannot be read, or its splits do not hold.
+        RunError: It has not all folds of the study.
     """
     data = study.baseline.config.data
-    return read_dataset(Path(data.root), layout=data.layout, patient_pattern=data.patient_pattern)
+    dataset = read_dataset(Path(data.root), layout=data.layout, patient_pattern=data.patient_pattern)
+    splits_file = Path(data.splits) if data.splits else None
+    splits = make_splits(dataset, folds=data.folds, seed=data.split_seed, splits_file=splits_file)
+    if unknown := [fold for fold in study.config.folds if fold >= len(splits)]:
+        raise RunError(
+            f"folds must be in 0 ... {len(splits) - 1}, got {', '.join(map(str, unknown))}; choose among these."
+        )
+    return dataset
 
 
 def count_costs(study: Study, dataset: Dataset) -> Mapping[str, Complexity]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,8 @@ import yaml
 
 from seg.ablation.grid import Study, choose_variants, plan_study
 from seg.ablation.report.study import read_study
-from seg.ablation.study_file import write_study_file
-from seg.errors import DataError
+from seg.ablation.study_file import read_study_data, write_study_file
+from seg.errors import DataError, RunError
 from seg.weights import network_from_config
 
 BASE = """
@@ -96,3 +97,9 @@ def test_a_data_set_that_is_absent(study: Study, tmp_path: Path) -> None:
     (tmp_path / "data" / "manifest.json").unlink()
     with pytest.raises(DataError, match="data"):
         write_study_file(study, tmp_path / "out")
+
+
+def test_a_fold_that_the_data_set_has_not_is_refused(study: Study) -> None:
+    other = replace(study, config=replace(study.config, folds=(0, 5)))
+    with pytest.raises(RunError, match=r"^folds must be in 0 \.\.\. 4, got 5; choose among these\.$"):
+        read_study_data(other)

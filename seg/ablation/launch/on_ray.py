@@ -12,7 +12,8 @@ from seg.errors import ConfigError
 class OnRay:
     """Runs tasks on Ray; see :class:`seg.ablation.launch.protocol.Backend`.
 
-    Ray does not say which of the tasks it holds have begun: all of them count as running.
+    Ray does not say which of the tasks it holds have begun. It takes them in their order, so as many of the first ones
+    as it has room for count as running.
 
     Args:
         address: Address of a running cluster; None starts Ray on this machine and ends it with :meth:`stop`.
@@ -48,21 +49,24 @@ class OnRay:
         self.parallel = max(1, int(min(shares)))
         self._call = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(_call)
         self._tasks: dict[Any, str] = {}
-        self._begun: list[str] = []
+        self._queued: list[str] = []
 
     def submit(self, tasks: Sequence[Task]) -> None:
         """Hands tasks to Ray."""
         for task in tasks:
             self._tasks[self._call.remote(Guarded(task.call))] = task.id
-            self._begun.append(task.id)
+            self._queued.append(task.id)
 
     def events(self) -> Iterator[Event]:
         """Waits for one task after the other."""
         while self._tasks:
-            while self._begun:
-                yield Event(id=self._begun.pop(0), state="running")
+            while self._queued and len(self._tasks) - len(self._queued) < self.parallel:
+                yield Event(id=self._queued.pop(0), state="running")
             (done, *_), _ = self._ray.wait(list(self._tasks), num_returns=1)
             task_id = self._tasks.pop(done)
+            if task_id in self._queued:  # a cluster that grew had more room
+                self._queued.remove(task_id)
+                yield Event(id=task_id, state="running")
             try:
                 event = ended(task_id, self._ray.get(done))
             except self._ray.exceptions.RayError as error:

@@ -75,6 +75,8 @@ def _recommended(
         sentence += f"; the narrowest such variant is {recommendation.narrowest}{work}."
     if recommendation.speedup is not None and recommendation.speedup <= 1:
         sentence += f" No such variant is faster than {baseline}, which stays the better choice."
+    elif (whole := device.spread(name, "prediction_ratio")) is not None and whole[0] <= 1:
+        sentence += " End to end it gains nothing."
     if recommendation.unmeasured:
         sentence += f" Not inferior, but without a latency: {listed(recommendation.unmeasured)}."
     return sentence

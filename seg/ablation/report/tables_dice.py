@@ -70,32 +70,34 @@ def _row(analysis: Analysis, number: int, variant: VariantRecord) -> tuple[Cell,
 
 
 def _dice(analysis: Analysis, name: str) -> Cell:
-    """Gives the mean Dice of a variant, and that of every run where runs differ much."""
+    """Gives the mean Dice of a variant."""
     mean = analysis.mean_dice.get(name)
     if mean is None:
         return Cell(text=NOT_MEASURED)
-    notes = [interval(mean.ci95, 4)] if mean.ci95 else []
-    spread = mean.components.run if mean.components is not None else None
+    return Cell(text=fixed(mean.difference, 4), note=interval(mean.ci95, 4))
+
+
+def _head_note(analysis: Analysis, name: str) -> str:
+    """Says which trials of a variant are missing, and the Dice of every run where runs differ much."""
+    notes = []
+    if missing := analysis.records.missing_of(name):
+        planned = len(missing) + len(analysis.records.finished(name))
+        short = [
+            trial.id.removeprefix(f"{name}.").replace("fold_", "fold ").replace(".seed_", " seed ") for trial in missing
+        ]
+        notes.append(f"{planned - len(missing)} of {planned} trials; missing: {', '.join(short)}")
+    mean = analysis.mean_dice.get(name)
+    spread = mean.components.run if mean is not None and mean.components is not None else None
     if spread is not None and spread > SPREAD:
         runs = sorted(
             (pair, dice) for (variant, *pair), dice in trial_dice(analysis.records).items() if variant == name
         )
         several = len(analysis.records.study.folds) > 1
         names = [f"fold {fold} seed {seed}" if several else f"seed {seed}" for (fold, seed), _ in runs]
-        notes.append(", ".join(f"{run}: {fixed(dice, 4)}" for run, (_, dice) in zip(names, runs, strict=True)))
-    return Cell(text=fixed(mean.difference, 4), note="; ".join(notes))
-
-
-def _head_note(analysis: Analysis, name: str) -> str:
-    """Says which trials of a variant are missing."""
-    missing = analysis.records.missing_of(name)
-    if not missing:
-        return ""
-    planned = len(missing) + len(analysis.records.finished(name))
-    short = [
-        trial.id.removeprefix(f"{name}.").replace("fold_", "fold ").replace(".seed_", " seed ") for trial in missing
-    ]
-    return f"{planned - len(missing)} of {planned} trials; missing: {', '.join(short)}"
+        notes.append(
+            "Dice " + ", ".join(f"{run}: {fixed(dice, 4)}" for run, (_, dice) in zip(names, runs, strict=True))
+        )
+    return "; ".join(notes)
 
 
 def _verdicts(one: Comparison | None, classes: int) -> list[Cell]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from types import ModuleType
 
@@ -22,15 +23,21 @@ def test_ray_runs_tasks_and_tells_failures(jobs: ModuleType, tmp_path: Path, mon
         "bad": partial(jobs.fail, "no such width"),
         "dies": partial(jobs.die_first, tmp_path / "seen"),
     }
+    calls |= {f"more {number}": partial(jobs.write, tmp_path / f"more {number}") for number in range(3)}
+    backend = OnRay(None, cpus=1)
     events: list[Event] = list(
-        run_tasks(OnRay(None, cpus=1), list(calls), lambda name, _: Task(id=name, call=calls[name]), retries=1)
+        run_tasks(backend, list(calls), lambda name, _: Task(id=name, call=calls[name]), retries=1)
     )
+    running = list(accumulate(1 if event.state == "running" else -1 for event in events))
+    assert max(running) == min(backend.parallel, len(calls))  # the others are queued
+    assert running[-1] == 0
     last = {event.id: event for event in events}
     assert (tmp_path / "good").read_text() == "done"
     assert {name: event.state for name, event in last.items()} == {
         "good": "finished",
         "bad": "failed",
         "dies": "finished",
+        **{f"more {number}": "finished" for number in range(3)},
     }
     assert (last["bad"].error or "").strip().splitlines()[-1] == "ValueError: no such width"
     assert last["dies"].attempt == 2
