@@ -62,9 +62,11 @@ class SegmentationModule(pl.LightningModule):
         loss: Tensor = self.loss(self(batch["image"]), batch["label"])
         if not torch.isfinite(loss):
             cases = ", ".join(sorted(set(batch["case_id"])))
+            in_bf16 = torch.is_autocast_enabled(self.device.type)
+            remedy = "set training.precision to fp32" if in_bf16 else "set optimizer.clip_norm to 1"
             raise RunError(
                 f"step {self.global_step}: the loss must be finite, got {loss.item()} on cases {cases}; "
-                "look at these images, lower optimizer.learning_rate, or set training.precision to fp32."
+                f"look at these images, lower optimizer.learning_rate, or {remedy}."
             )
         self.log("train_loss", loss.detach(), prog_bar=True, batch_size=len(batch["image"]))
         return loss

@@ -68,14 +68,17 @@ def test_ignored_voxels_do_not_count():
     np.testing.assert_allclose(dice_per_class(prediction, label, 3), [1, np.nan])
 
 
-def test_a_loss_that_is_not_finite_names_the_cases(logged):
+@pytest.mark.parametrize(
+    ("in_bf16", "remedy"), [(True, "set training.precision to fp32"), (False, "set optimizer.clip_norm to 1")]
+)
+def test_a_loss_that_is_not_finite_names_the_cases(logged, in_bf16, remedy):
     module = build_module(loss=_NotANumber())
     batch = {"image": torch.zeros(2, 1, 4, 4, 4), "label": torch.zeros(2, 1, 4, 4, 4).long(), "case_id": ["b7", "a1"]}
-    with pytest.raises(RunError) as caught:
+    with pytest.raises(RunError) as caught, torch.autocast("cpu", dtype=torch.bfloat16, enabled=in_bf16):
         module.training_step(batch, 0)
     assert caught.value.problems == (
         "step 0: the loss must be finite, got nan on cases a1, b7; "
-        "look at these images, lower optimizer.learning_rate, or set training.precision to fp32.",
+        f"look at these images, lower optimizer.learning_rate, or {remedy}.",
     )
     assert logged == {}
 

@@ -117,12 +117,10 @@ def _files(root: str, layout: Any, patient_pattern: str | None) -> dict[str, Any
 
 @lru_cache(maxsize=64)
 def _splits(data: DataConfig) -> list[dict[str, Any]]:
-    from seg.data.readers import read_dataset
     from seg.pipeline.inputs import read_splits
 
     config = ExperimentConfig(data=data)
-    dataset = read_dataset(Path(data.root), layout=data.layout, patient_pattern=data.patient_pattern)
-    splits = read_splits(config, dataset, [])
+    splits = read_splits(config, [])
     return [{"train": split.train, "validation": split.validation} for split in splits]
 
 

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from seg.ablation.grid import Study, Variant
 from seg.data.cases import Dataset
-from seg.data.readers import read_dataset
-from seg.data.splits import make_splits
 from seg.errors import RunError
 from seg.files import write_json
+from seg.pipeline.inputs import read_folds
 
 if TYPE_CHECKING:
     from seg.networks.complexity import Complexity
@@ -44,10 +43,7 @@ def read_study_data(study: Study) -> Dataset:
         DataError: It cannot be read, or its splits do not hold.
         RunError: It has not all folds of the study.
     """
-    data = study.baseline.config.data
-    dataset = read_dataset(Path(data.root), layout=data.layout, patient_pattern=data.patient_pattern)
-    splits_file = Path(data.splits) if data.splits else None
-    splits = make_splits(dataset, folds=data.folds, seed=data.split_seed, splits_file=splits_file)
+    dataset, splits = read_folds(study.baseline.config.data)
     if unknown := [fold for fold in study.config.folds if fold >= len(splits)]:
         raise RunError(
             f"folds must be in 0 ... {len(splits) - 1}, got {', '.join(map(str, unknown))}; choose among these."

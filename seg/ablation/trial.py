@@ -165,4 +165,4 @@ def _read_fold(config: ExperimentConfig, run_dir: Path) -> tuple[Dataset, Split]
     kept = recorded_cases(run_dir)
     left_out = [case.id for case in dataset.cases if case.id not in kept]
     cases = tuple(case for case in dataset.cases if case.id in kept)
-    return replace(dataset, cases=cases), read_splits(config, dataset, left_out)[config.fold]
+    return replace(dataset, cases=cases), read_splits(config, left_out)[config.fold]

@@ -166,6 +166,11 @@ def read_meaning(labels: Mapping[str, object], channels: object, path: Path, pro
             f"got ignore {ignore} with {len(values)} classes; renumber the labels."
         )
     names = _channel_names(channels, path, problems)
+    problems.extend(
+        f"{path}: names of classes and channels must be printable on one line, got {name!r}; rename it."
+        for name in (*labels, *names)
+        if not name.isprintable()
+    )
     return Meaning(class_names=tuple(values[key] for key in sorted(values)), ignore_label=ignore, channel_names=names)
 
 
@@ -180,6 +185,17 @@ def _channel_names(channels: object, path: Path, problems: list[str]) -> tuple[s
         )
         return ()
     return tuple(names[index] for index in range(len(names)))
+
+
+def check_number(content: Mapping[str, Any], count: int, path: Path) -> list[str]:
+    """Says where a data set has another number of training cases than it declares: files may be missing."""
+    declared = content.get("numTraining")
+    if declared is None or declared == count:
+        return []
+    return [
+        f"{path}: numTraining must equal the number of training cases, got {declared!r} with {count} cases; "
+        "restore the missing files or correct it."
+    ]
 
 
 def as_integer(value: object) -> int | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from seg.data.cases import Case, Dataset
-from seg.data.declarations import check_ids, read_case, read_json, read_meaning
+from seg.data.declarations import check_ids, check_number, read_case, read_json, read_meaning
 from seg.errors import DataError
 
 FILE_NAME = "dataset.json"
@@ -53,6 +53,7 @@ def read_msd(root: Path) -> Dataset:
         problems.append(f"{path}: class names must be unique, got {sorted(map(str, labels.values()))}; rename one.")
     meaning = read_meaning(names, content.get("channel_names", content.get("modality")), path, problems)
     problems.extend(check_ids(cases, path))
+    problems.extend(check_number(content, len(entries), path))
     if problems:
         raise DataError(problems)
     return Dataset(

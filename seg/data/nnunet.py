@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from seg.data.cases import Case, Dataset
-from seg.data.declarations import check_ids, read_case, read_json, read_meaning
+from seg.data.declarations import check_ids, check_number, read_case, read_json, read_meaning
 from seg.data.endings import NIFTI_ENDINGS
 from seg.errors import DataError
 
@@ -53,12 +53,8 @@ def read_nnunet(root: Path) -> Dataset:
         cases = _listed(root, content["dataset"], path, problems)
     else:
         cases = _found(root, str(ending), len(meaning.channel_names), problems)
-    declared = content.get("numTraining")
-    if declared is not None and declared != len(cases) and not problems:
-        problems.append(
-            f"{path}: numTraining must equal the number of training cases, got {declared!r} with {len(cases)} cases; "
-            "restore the missing files or correct it."
-        )
+    if not problems:
+        problems.extend(check_number(content, len(cases), path))
     problems.extend(check_ids(cases, path))
     if problems:
         raise DataError(problems)

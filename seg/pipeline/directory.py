@@ -59,6 +59,19 @@ def check_root(root: Path, *, resume: bool) -> None:
         )
 
 
+def check_free(run_dir: Path, *, resume: bool) -> None:
+    """Checks that a run directory is absent, empty, or holds a run that is to be continued; writes nothing.
+
+    Raises:
+        RunError: It holds a run and ``resume`` is off, or other files.
+    """
+    if not (run_dir / CONFIG_FILE).exists():
+        if run_dir.exists() and (not run_dir.is_dir() or any(map(_foreign, run_dir.iterdir()))):
+            raise RunError(f"{run_dir}: must be absent or an empty folder, got other files; choose another --run_dir.")
+    elif not resume:
+        raise RunError(f"{run_dir}: must be new, got an existing run; choose another --run_dir or add --resume.")
+
+
 def check_run(config: ExperimentConfig, run_dir: Path, origin: Origin, *, resume: bool) -> None:
     """Checks that a run directory is free, or holds the same experiment on the same data; writes nothing.
 
@@ -72,13 +85,10 @@ def check_run(config: ExperimentConfig, run_dir: Path, origin: Origin, *, resume
         RunError: The directory exists and ``resume`` is off, holds other files, or was made from another
             configuration, other data or other initial weights.
     """
+    check_free(run_dir, resume=resume)
     path = run_dir / CONFIG_FILE
     if not path.exists():
-        if run_dir.exists() and (not run_dir.is_dir() or any(map(_foreign, run_dir.iterdir()))):
-            raise RunError(f"{run_dir}: must be absent or an empty folder, got other files; choose another --run_dir.")
         return
-    if not resume:
-        raise RunError(f"{run_dir}: must be new, got an existing run; choose another --run_dir or add --resume.")
     changed = differences(_comparable(load_config([path])), _comparable(config))
     if changed:
         raise RunError(

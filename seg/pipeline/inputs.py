@@ -48,7 +48,18 @@ def _case_ids(problems: list[Problem]) -> list[str]:
     return sorted({problem.case_id for problem in problems})
 
 
-def read_splits(config: ExperimentConfig, dataset: Dataset, left_out: list[str]) -> tuple[Split, ...]:
+def read_folds(data: DataConfig) -> tuple[Dataset, tuple[Split, ...]]:
+    """Reads what a data set says of itself, and its folds; no volume.
+
+    Raises:
+        DataError: Its description or its splits break a rule.
+    """
+    splits_file = Path(data.splits) if data.splits else None
+    dataset = read_dataset(Path(data.root), layout=data.layout, patient_pattern=data.patient_pattern)
+    return dataset, make_splits(dataset, folds=data.folds, seed=data.split_seed, splits_file=splits_file)
+
+
+def read_splits(config: ExperimentConfig, left_out: Sequence[str]) -> tuple[Split, ...]:
     """Returns the folds of a data set, without the cases that were left out and those beyond the number to train on.
 
     Raises:
@@ -56,9 +67,7 @@ def read_splits(config: ExperimentConfig, dataset: Dataset, left_out: list[str])
             than asked for.
     """
     data = config.data
-    splits_file = Path(data.splits) if data.splits else None
-    whole = read_dataset(Path(data.root), layout=data.layout, patient_pattern=data.patient_pattern)
-    splits = make_splits(whole, folds=data.folds, seed=data.split_seed, splits_file=splits_file)
+    whole, splits = read_folds(data)
     gone = set(left_out)
     splits = tuple(
         Split(

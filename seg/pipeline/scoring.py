@@ -137,7 +137,7 @@ def _find_split(run_dir: Path, config: ExperimentConfig, dataset: Dataset, left_
             )
         return origin.split
     LOG.warning("%s: has no record of its cases; those of its fold are found anew", run_dir)
-    splits = read_splits(config, dataset, left_out)
+    splits = read_splits(config, left_out)
     if config.fold >= len(splits):
         raise RunError(
             f"{config.data.root}: must have the run's fold {config.fold}, got {len(splits)} folds; it is another data "

@@ -17,8 +17,8 @@ from seg.evaluation import EVALUATION_FILE
 from seg.experiment import train_fold
 from seg.hardware import choose_device, choose_precision, environment
 from seg.layout import LAST_CHECKPOINT
-from seg.pipeline.directory import Origin, begun_from, check_root, check_run, open_run
-from seg.pipeline.inputs import check_copies, read_checked, read_splits
+from seg.pipeline.directory import Origin, begun_from, check_free, check_root, check_run, open_run
+from seg.pipeline.inputs import check_copies, read_checked, read_folds, read_splits
 from seg.pipeline.scoring import evaluate_run
 from seg.pipeline.summary import summarise_folds
 from seg.prediction.cleaning import cleaning_rules
@@ -54,21 +54,25 @@ def train(
             or cannot be written; or the folder of the cache cannot. All directories are checked before the first fold
             is trained.
     """
+    # What needs no voxel is checked before the hour that reading a large data set may take.
     check_cache_dir(config.data)
+    several = folds is None or len(folds) > 1
+    root = run_dir or Path("runs") / config.name / f"seed_{config.seed}"
+    if several:
+        check_root(root, resume=resume)
+    number = len(read_folds(config.data)[1])
+    chosen = range(number) if folds is None else folds
+    unknown = [fold for fold in chosen if fold >= number]
+    if unknown:
+        raise RunError(f"fold must be in 0 ... {number - 1}, got {unknown[0]}; choose one of these or all.")
+    directories = {fold: root / f"fold_{fold}" if several or run_dir is None else root for fold in chosen}
+    for directory in directories.values():
+        check_free(directory, resume=resume)
     dataset, left_out = read_checked(config.data, progress=config.training.progress)
     check_channels(config.data, len(dataset.channel_names))
     cleaning_rules(config.postprocessing, dataset.class_names)  # Names that do not exist end the run before it begins.
-    splits = read_splits(config, dataset, left_out)
-    chosen = range(len(splits)) if folds is None else folds
-    unknown = [fold for fold in chosen if fold >= len(splits)]
-    if unknown:
-        raise RunError(f"fold must be in 0 ... {len(splits) - 1}, got {unknown[0]}; choose one of these or all.")
+    splits = read_splits(config, left_out)
     check_folds(splits, chosen, left_out)
-    several = folds is None or len(folds) > 1
-    root = run_dir or Path("runs") / config.name / f"seed_{config.seed}"
-    directories = {fold: root / f"fold_{fold}" if several or run_dir is None else root for fold in chosen}
-    if several:
-        check_root(root, resume=resume)
     config, computed_on, origin = _begin(config, dataset, directories.values(), resume=resume)
     check_copies(splits, chosen, origin.data)
     origins = {fold: replace(origin, split=splits[fold]) for fold in chosen}

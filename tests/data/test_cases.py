@@ -75,6 +75,22 @@ def test_all_faults_of_an_msd_description_are_named(msd: Path) -> None:
     ]
 
 
+def test_names_that_would_tear_a_table(msd: Path) -> None:
+    change(msd / "dataset.json", labels={"0": "background", "1": "or\ngan"}, modality={"0": "M\tR"})
+    assert problems_of(msd)[:2] == [
+        "ROOT/dataset.json: names of classes and channels must be printable on one line, got 'or\\ngan'; rename it.",
+        "ROOT/dataset.json: names of classes and channels must be printable on one line, got 'M\\tR'; rename it.",
+    ]
+
+
+def test_fewer_cases_than_declared(msd: Path) -> None:
+    change(msd / "dataset.json", numTraining=9)
+    assert problems_of(msd) == [
+        "ROOT/dataset.json: numTraining must equal the number of training cases, got 9 with 3 cases; "
+        "restore the missing files or correct it."
+    ]
+
+
 def test_two_msd_classes_of_one_name(msd: Path) -> None:
     change(msd / "dataset.json", labels={"0": "background", "1": "organ", "2": "organ"})
     assert problems_of(msd)[0] == (

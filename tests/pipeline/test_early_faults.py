@@ -46,3 +46,14 @@ def test_the_fault_is_a_sentence(root: Path, tmp_path: Path, fields: dict[str, A
         train(config, run_dir=tmp_path / "run", folds=[0])
     assert str(caught.value).startswith(message)
     assert not (tmp_path / "run").exists()
+
+
+def test_no_voxel_is_read_for_a_run_that_cannot_begin(root: Path, tmp_path: Path) -> None:
+    (root / "a.nii").write_bytes(b"damaged")
+    config = ExperimentConfig(data=DataConfig(root=str(root), folds=2))
+    with pytest.raises(SegError, match=r"^fold must be in 0 \.\.\. 1, got 3; choose one of these or all\.$"):
+        train(config, run_dir=tmp_path / "run", folds=[3])
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").touch()
+    with pytest.raises(SegError, match=r"must be absent or an empty folder, got other files"):
+        train(config, run_dir=tmp_path / "run", folds=[0])

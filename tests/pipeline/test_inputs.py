@@ -33,11 +33,9 @@ def manifest(root: Path, count: int) -> Dataset:
 
 
 def test_the_seed_of_training_leaves_the_folds_alone(tmp_path: Path) -> None:
-    dataset = manifest(tmp_path, 20)
+    manifest(tmp_path, 20)
     first, second, other = (
-        read_splits(
-            ExperimentConfig(seed=seed, data=DataConfig(root=str(tmp_path), split_seed=split_seed)), dataset, []
-        )
+        read_splits(ExperimentConfig(seed=seed, data=DataConfig(root=str(tmp_path), split_seed=split_seed)), [])
         for seed, split_seed in ((0, 0), (1, 0), (0, 1))
     )
     assert first == second
@@ -47,13 +45,13 @@ def test_the_seed_of_training_leaves_the_folds_alone(tmp_path: Path) -> None:
 def test_fewer_training_cases_are_chosen_among_those_that_can_be_used(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    dataset = manifest(tmp_path, 20)
+    manifest(tmp_path, 20)
     data = DataConfig(root=str(tmp_path), train_cases=6)
-    whole = read_splits(ExperimentConfig(data=DataConfig(root=str(tmp_path))), dataset, [])
-    chosen = read_splits(ExperimentConfig(data=data), dataset, [])
+    whole = read_splits(ExperimentConfig(data=DataConfig(root=str(tmp_path))), [])
+    chosen = read_splits(ExperimentConfig(data=data), [])
     gone = chosen[0].train[0]
     with caplog.at_level("INFO", "seg"):
-        without = read_splits(ExperimentConfig(data=data), dataset, [gone])
+        without = read_splits(ExperimentConfig(data=data), [gone])
     assert [len(split.train) for split in without] == [6] * 5
     assert set(chosen[0].train) - set(without[0].train) == {gone}
     assert [split.validation for split in chosen] == [split.validation for split in whole]
@@ -63,10 +61,10 @@ def test_fewer_training_cases_are_chosen_among_those_that_can_be_used(
 def test_a_training_side_that_whole_patients_do_not_fill_is_announced(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    dataset = manifest(tmp_path, 20)
+    manifest(tmp_path, 20)
     data = DataConfig(root=str(tmp_path), train_cases=5, patient_pattern=r"c(\d)", folds=2)
     with caplog.at_level("INFO", "seg"):
-        splits = read_splits(ExperimentConfig(data=data), dataset, [])
+        splits = read_splits(ExperimentConfig(data=data), [])
     short = [fold for fold, split in enumerate(splits) if len(split.train) < 5]
     assert short
     assert caplog.messages == [

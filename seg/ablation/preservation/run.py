@@ -78,7 +78,7 @@ def measure_preservation(
 
 
 def _held_out(config: ExperimentConfig, dataset: Dataset, left_out: list[str]) -> Sequence[str]:
-    splits = read_splits(config, dataset, left_out)
+    splits = read_splits(config, left_out)
     if config.fold >= len(splits):
         raise RunError(
             f"{config.data.root}: must have the run's fold {config.fold}, got {len(splits)} folds; it is another data "
