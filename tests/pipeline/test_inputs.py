@@ -7,28 +7,15 @@ from pathlib import Path
 import pytest
 
 from seg.config import DataConfig, ExperimentConfig
-from seg.data.cases import Case, Dataset
 from seg.pipeline.inputs import read_splits
 
 
-def manifest(root: Path, count: int) -> Dataset:
+def manifest(root: Path, count: int) -> None:
     names = [f"c{index}" for index in range(count)]
     (root / "manifest.json").write_text(
         '{"labels": {"background": 0, "a": 1}, "channel_names": ["x"], "cases": ['
         + ", ".join(f'{{"id": "{name}", "image": "{name}.nii", "label": "{name}_l.nii"}}' for name in names)
         + "]}"
-    )
-    cases = tuple(Case(id=name, images=(root / f"{name}.nii",), label=root / f"{name}_l.nii") for name in names)
-    return Dataset(
-        name="t",
-        root=root,
-        layout="manifest",
-        cases=cases,
-        class_names=("background", "a"),
-        channel_names=("x",),
-        ignore_label=None,
-        licence="CC0",
-        attribution="none",
     )
 
 
