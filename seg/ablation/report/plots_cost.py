@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -9,7 +10,8 @@ import numpy as np
 from seg.ablation.report.analysis import Analysis, step_seconds
 from seg.ablation.report.document import Figure, Panel
 from seg.ablation.report.drawing import Look, drawing, legend_panel, looks, name_rows, panel
-from seg.ablation.report.numbers import counted, fixed, times
+from seg.ablation.report.numbers import counted, fixed, listed, times
+from seg.ablation.report.scale import FAR
 from seg.ablation.report.study import DeviceSpeed
 
 RATIOS = {
@@ -75,15 +77,19 @@ def curves(analysis: Analysis) -> Figure | None:
         return None
     styles = looks(analysis.records.study.names)
     means = {name: _mean_curve(analysis, name) for name in names}
-    drawn = [_curves(means, styles, "convergence_steps", "training steps")]
+    floor = curve_floor([y for _, y in means.values() if len(y)])
+    drawn = [_curves(means, styles, "convergence_steps", "training steps", floor)]
     seconds = {name: step_seconds(analysis.device, name) for name in names}
     timed = {name: (means[name][0] * value, means[name][1]) for name, value in seconds.items() if value is not None}
     note = "The time of a step was not measured, so there is no figure against seconds."
     if timed and analysis.device is not None:
-        drawn.append(_curves(timed, styles, "convergence_seconds", "seconds of training steps"))
+        drawn.append(_curves(timed, styles, "convergence_seconds", "seconds of training steps", floor))
         note = f"Seconds are steps times the measured time of a step on {analysis.device.label}."
         if untimed := [name for name in names if name not in timed]:
             note += f" Not timed: {', '.join(untimed)}."
+    if floor is not None:
+        below = [name for name, (_, y) in means.items() if len(y) and y[-1] < floor]
+        note += " The scale is cut where the ends can be told apart" + (f"; below it ends {listed(below)}." if below else ".")
     every = len(analysis.convergence)
     which = (
         ""
@@ -124,8 +130,25 @@ def _mean_curve(analysis: Analysis, name: str) -> tuple[np.ndarray, np.ndarray]:
     return np.array(common, dtype=float), np.mean(dice, axis=0)
 
 
+def curve_floor(curves: Sequence[np.ndarray]) -> float | None:
+    """Gives the lowest Dice that is drawn: so low that the ends take a third of the scale; None where nothing is cut.
+
+    Ends that lie far below the others, as where a variant failed, do not count.
+    """
+    ends = [float(y[-1]) for y in curves]
+    top = max(ends, default=0.0)
+    behind = sorted(top - end for end in ends)[1:]
+    reach = max((gap for gap in behind if gap <= FAR * statistics.median(behind)), default=0.0)
+    floor = top - 3 * reach
+    return floor if reach > 0 and floor > min(float(y.min()) for y in curves) else None
+
+
 def _curves(
-    means: Mapping[str, tuple[np.ndarray, np.ndarray]], styles: Mapping[str, Look], file: str, unit: str
+    means: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    styles: Mapping[str, Look],
+    file: str,
+    unit: str,
+    floor: float | None,
 ) -> Panel:
     with drawing() as figure:
         axis = figure.add_subplot()
@@ -144,5 +167,8 @@ def _curves(
         axis.set_xlabel(unit)
         axis.set_ylabel("validation Dice")
         axis.set_title(f"Dice against {unit}")
+        if floor is not None:
+            top = max(float(y.max()) for _, y in means.values() if len(y))
+            axis.set_ylim(floor, top + 0.06 * (top - floor))
         ends = "; ".join(f"{name} ends at {fixed(float(y[-1]), 3)}" for name, (_, y) in means.items() if len(y))
         return panel(figure, file, f"Validation Dice against {unit}. {ends}.")

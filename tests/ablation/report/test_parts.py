@@ -6,6 +6,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from seg.ablation.report import plots_cost
@@ -204,3 +205,13 @@ def test_runs_that_differ_much_are_shown_and_intervals_are_possible(tmp_path: Pa
 def test_seconds_of_trials_are_not_offered_for_comparison(whole: Path) -> None:
     (table,) = [block for block in trial_list(analyse(read_records(whole))) if isinstance(block, Table)]
     assert "Seconds are those of the whole trial, whatever else the machine did meanwhile" in table.caption
+
+
+def test_the_scale_of_curves_tells_their_ends_apart() -> None:
+    rising = [np.array([0.3, 0.8, 0.89]), np.array([0.2, 0.8, 0.88]), np.array([0.1, 0.7, 0.875])]
+    assert plots_cost.curve_floor(rising) == pytest.approx(0.89 - 3 * 0.015)
+    # One that failed lies 40 times as far below as the others do.
+    assert plots_cost.curve_floor([*rising, np.array([0.1, 0.2, 0.3])]) == pytest.approx(0.89 - 3 * 0.015)
+    assert plots_cost.curve_floor([np.array([0.5, 0.9]), np.array([0.5, 0.6])]) is None  # all of it fits
+    assert plots_cost.curve_floor([np.array([0.1, 0.9])]) is None
+    assert plots_cost.curve_floor([np.array([0.1, 0.9]), np.array([0.1, 0.9])]) is None
