@@ -89,7 +89,9 @@ def curves(analysis: Analysis) -> Figure | None:
             note += f" Not timed: {', '.join(untimed)}."
     if floor is not None:
         below = [name for name, (_, y) in means.items() if len(y) and y[-1] < floor]
-        note += " The scale is cut where the ends can be told apart" + (f"; below it ends {listed(below)}." if below else ".")
+        note += " The scale is cut where the ends can be told apart" + (
+            f"; below it ends {listed(below)}." if below else "."
+        )
     every = len(analysis.convergence)
     which = (
         ""
