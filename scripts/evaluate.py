@@ -6,16 +6,14 @@ from seg.cli import parse_evaluate, run
 
 
 def main() -> int:
-    """Runs the command line; gives the exit code, 1 where cases were left out."""
+    """Runs the command line; gives the exit code, 1 where faulty cases or cases without a counterpart were left out."""
     arguments = parse_evaluate()
     # Imported only now: --help and wrong use need no torch.
     if arguments.run_dir is not None:
-        from seg.layout import fold_directories
-        from seg.pipeline import evaluate_folds, evaluate_run
+        from seg.pipeline import evaluate_run
 
-        evaluate = evaluate_folds if fold_directories(arguments.run_dir) else evaluate_run
-        evaluate(arguments.run_dir, output=arguments.output, data_root=arguments.data_root)
-    elif arguments.predictions is not None and arguments.labels is not None and arguments.output is not None:
+        return evaluate_run(arguments.run_dir, output=arguments.output, data_root=arguments.data_root)
+    if arguments.predictions is not None and arguments.labels is not None and arguments.output is not None:
         from seg.pipeline import FolderPair, evaluate_pair
 
         pair = FolderPair(

@@ -62,11 +62,9 @@ class SegmentationModule(pl.LightningModule):
         loss: Tensor = self.loss(self(batch["image"]), batch["label"])
         if not torch.isfinite(loss):
             cases = ", ".join(sorted(set(batch["case_id"])))
-            in_bf16 = torch.is_autocast_enabled(self.device.type)
-            remedy = "set training.precision to fp32" if in_bf16 else "set optimizer.clip_norm to 1"
             raise RunError(
-                f"step {self.global_step}: the loss must be finite, got {loss.item()} on cases {cases}; "
-                f"look at these images, lower optimizer.learning_rate, or {remedy}."
+                f"step {self.global_step}: the loss must be finite, got {loss.item()} on cases {cases}; look at these "
+                f"images, or begin anew with {_remedies(self.optimizer_config, self.device.type)}."
             )
         self.log("train_loss", loss.detach(), prog_bar=True, batch_size=len(batch["image"]))
         return loss
@@ -89,6 +87,18 @@ class SegmentationModule(pl.LightningModule):
         optimizer = build_optimizer(self.network, self.optimizer_config)
         schedule = build_schedule(optimizer, self.optimizer_config, self.total_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _remedies(optimizer: OptimizerConfig, device: str) -> str:
+    """Lists the settings that can keep a loss finite and are not as they should be for that already."""
+    clip = optimizer.clip_norm
+    found = [
+        f"a smaller optimizer.learning_rate than {optimizer.learning_rate:g}",
+        "gradients clipped by optimizer.clip_norm" if clip is None else f"a smaller optimizer.clip_norm than {clip:g}",
+    ]
+    if torch.is_autocast_enabled(device):  # else the arithmetic is fp32 already
+        found.append("training.precision fp32")
+    return f"{', '.join(found[:-1])} or {found[-1]}"
 
 
 def dice_per_class(prediction: Tensor, label: Tensor, num_classes: int) -> Tensor:

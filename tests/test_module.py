@@ -69,16 +69,22 @@ def test_ignored_voxels_do_not_count():
 
 
 @pytest.mark.parametrize(
-    ("in_bf16", "remedy"), [(True, "set training.precision to fp32"), (False, "set optimizer.clip_norm to 1")]
+    ("clip_norm", "in_bf16", "remedies"),
+    [
+        (12.0, False, "a smaller optimizer.clip_norm than 12"),
+        (None, False, "gradients clipped by optimizer.clip_norm"),
+        (12.0, True, "a smaller optimizer.clip_norm than 12 or training.precision fp32"),
+    ],
 )
-def test_a_loss_that_is_not_finite_names_the_cases(logged, in_bf16, remedy):
+def test_a_loss_that_is_not_finite_names_the_cases_and_what_can_help(logged, clip_norm, in_bf16, remedies):
     module = build_module(loss=_NotANumber())
+    module.optimizer_config = OptimizerConfig(learning_rate=0.5, clip_norm=clip_norm)
     batch = {"image": torch.zeros(2, 1, 4, 4, 4), "label": torch.zeros(2, 1, 4, 4, 4).long(), "case_id": ["b7", "a1"]}
     with pytest.raises(RunError) as caught, torch.autocast("cpu", dtype=torch.bfloat16, enabled=in_bf16):
         module.training_step(batch, 0)
     assert caught.value.problems == (
-        "step 0: the loss must be finite, got nan on cases a1, b7; "
-        f"look at these images, lower optimizer.learning_rate, or {remedy}.",
+        "step 0: the loss must be finite, got nan on cases a1, b7; look at these images, or begin anew with a smaller "
+        f"optimizer.learning_rate than 0.5{',' if in_bf16 else ' or'} {remedies}.",
     )
     assert logged == {}
 

@@ -15,8 +15,8 @@ DONE, WRONG_USE, INTERRUPTED = 0, 2, 130
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Calls a script's main function and exits with its code.
 
-    Exit codes: what `main` returns (0 done, 1 some cases failed), 2 for wrong use or unreadable input, 130 where the
-    user interrupts.
+    Exit codes: what `main` returns (0 done, 1 some cases failed or were left out), 2 for wrong use or unreadable
+    input, 130 where the user interrupts.
 
     Args:
         main: Returns the exit code, or None for 0.

@@ -1,4 +1,7 @@
-"""Result files: evaluation.json (the summary) and cases.csv (one row for each case and class)."""
+"""Result files: evaluation.json (the summary) and cases.csv (one row for each case and class).
+
+A table has no place for a version: that of evaluation.json, which is written with it, counts for both.
+"""
 
 from __future__ import annotations
 
@@ -60,16 +63,7 @@ def read_evaluation(path: Path) -> Evaluation:
         RunError: The file is missing, damaged or of a newer version.
     """
     path = path / EVALUATION_FILE if path.is_dir() else path
-    try:
-        content = json.loads(_read_text(path))
-        version = content.pop("schema_version")
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise _damaged(path, error) from error
-    if not isinstance(version, int) or version > SCHEMA_VERSION:
-        raise RunError(
-            f"{path} has schema_version {version}, this program reads up to {SCHEMA_VERSION}; "
-            "read it with the version of seg that wrote it, or a later one."
-        )
+    content = _read_summary(path)
     try:
         return _parse_evaluation(content)
     except (KeyError, AttributeError, TypeError, ValueError) as error:
@@ -86,13 +80,31 @@ def read_cases(path: Path) -> list[CaseScore]:
         One record for each case and class, in the order of the file.
 
     Raises:
-        RunError: The file is missing or damaged.
+        RunError: The file is missing or damaged, or the evaluation.json beside it is damaged or of a newer version.
     """
     path = path / CASES_FILE if path.is_dir() else path
+    summary = path.with_name(EVALUATION_FILE)
+    if summary.is_file():
+        _read_summary(summary)
     try:
         return [_parse_case(row) for row in csv.DictReader(io.StringIO(_read_text(path)))]
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(path, error) from error
+
+
+def _read_summary(path: Path) -> dict[str, Any]:
+    """Reads the values of a summary, without the version, which is checked."""
+    try:
+        content: dict[str, Any] = json.loads(_read_text(path))
+        version = content.pop("schema_version")
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise _damaged(path, error) from error
+    if not isinstance(version, int) or version > SCHEMA_VERSION:
+        raise RunError(
+            f"{path} has schema_version {version}, this program reads up to {SCHEMA_VERSION}; "
+            "read it with the version of seg that wrote it, or a later one."
+        )
+    return content
 
 
 def _read_text(path: Path) -> str:

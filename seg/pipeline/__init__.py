@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from seg.pipeline.folders import FolderPair, evaluate_pair
-    from seg.pipeline.scoring import evaluate_folds, evaluate_run
+    from seg.pipeline.rescoring import evaluate_run
     from seg.pipeline.training import train
 
-__all__ = ["FolderPair", "evaluate_folds", "evaluate_pair", "evaluate_run", "train"]
+__all__ = ["FolderPair", "evaluate_pair", "evaluate_run", "train"]
 
 
 def __getattr__(name: str) -> Any:
@@ -18,10 +18,10 @@ def __getattr__(name: str) -> Any:
         from seg.pipeline import folders
 
         return getattr(folders, name)
-    if name in ("evaluate_folds", "evaluate_run"):
-        from seg.pipeline import scoring
+    if name == "evaluate_run":
+        from seg.pipeline.rescoring import evaluate_run
 
-        return getattr(scoring, name)
+        return evaluate_run
     if name == "train":
         from seg.pipeline.training import train
 

@@ -1,4 +1,4 @@
-"""Run directories: made, recognised, described."""
+"""Run directories: made and recognised."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from typing import Any
 
 from seg.cli import dump_config, load_config
 from seg.config import ExperimentConfig
-from seg.data.cases import Dataset
 from seg.data.splits import Split
 from seg.errors import RunError
 from seg.evaluation import EVALUATION_FILE
 from seg.files import is_partial, write_json, write_text
-from seg.layout import CONFIG_FILE, ENVIRONMENT_FILE, MODEL_VERSION, NOTICE
+from seg.layout import CONFIG_FILE, ENVIRONMENT_FILE
 
 LOG = logging.getLogger(__name__)
 ENVIRONMENT_VERSION = 1
@@ -89,7 +88,7 @@ def check_run(config: ExperimentConfig, run_dir: Path, origin: Origin, *, resume
     path = run_dir / CONFIG_FILE
     if not path.exists():
         return
-    changed = differences(_comparable(load_config([path])), _comparable(config))
+    changed = other_settings(load_config([path]), config)
     if changed:
         raise RunError(
             f"{run_dir}: a resumed run must have the configuration it began with, got other values of "
@@ -214,6 +213,11 @@ def trained_steps(run_dir: Path) -> int | None:
         return max((int(float(row["step"])) for row in csv.DictReader(file)), default=None)
 
 
+def other_settings(one: ExperimentConfig, other: ExperimentConfig) -> list[str]:
+    """Lists the dotted paths at which two configurations make other weights, or other scores of them."""
+    return differences(_comparable(one), _comparable(other))
+
+
 def _comparable(config: ExperimentConfig) -> ExperimentConfig:
     """Leaves out what does not change the weights; initial ones are compared by content, wherever they lie now."""
     data = replace(config.data, root="", cache="auto", cache_dir=None, workers=0)
@@ -232,19 +236,3 @@ def _differing(one: object, other: object, path: str) -> list[str]:
             found for key in one for found in _differing(one[key], other[key], f"{path}.{key}" if path else str(key))
         ]
     return [] if one == other else [path]
-
-
-def describe_model(config: ExperimentConfig, dataset: Dataset, steps: int | None) -> dict[str, object]:
-    """Describes a trained network, of so many steps where that is known, for whoever is handed its run directory."""
-    return {
-        "schema_version": MODEL_VERSION,
-        "notice": NOTICE,
-        "name": config.name,
-        "channel_names": list(dataset.channel_names),
-        "class_names": list(dataset.class_names),
-        "data_set": dataset.name,
-        "data_licence": dataset.licence,
-        "network": asdict(config.network),
-        "patch_size": list(config.patches.size),
-        "stopped_early_at_step": steps if steps is not None and steps < config.training.steps else None,
-    }

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
-from seg.cli import load_config
 from seg.config import ExperimentConfig
 from seg.data.cases import Case, Dataset
 from seg.data.nifti import read_volume
 from seg.data.prepared import case_digest
-from seg.data.splits import Split, check_folds
+from seg.data.splits import Split
 from seg.data.writing import write_labels
-from seg.errors import DataError, RunError
+from seg.errors import DataError
 from seg.evaluation import (
     EVALUATION_FILE,
     CaseScore,
@@ -31,34 +30,34 @@ from seg.figures import PAGE_FILE, draw_predictions
 from seg.files import write_json
 from seg.hardware import choose_device, choose_precision, environment
 from seg.inference import model_from_config
-from seg.layout import CONFIG_FILE, MODEL_FILE, PICTURE_FILE, PREDICTIONS, SCORING_FILE, fold_directories
+from seg.layout import MODEL_FILE, MODEL_VERSION, NOTICE, PICTURE_FILE, PREDICTIONS, SCORING_FILE
 from seg.metrics import score_case
-from seg.pipeline.directory import changed_data, describe_model, read_origin, some, trained_steps
-from seg.pipeline.inputs import read_checked, read_splits
+from seg.pipeline.directory import changed_data, read_origin, some, trained_steps
 from seg.pipeline.pages import write_run_page
-from seg.pipeline.summary import summarise_folds
 from seg.prediction import Predictor, predict_case
 from seg.prediction.cleaning import cleaning_rules
-from seg.weights import check_task, trained_network
+from seg.weights import trained_network
 
 LOG = logging.getLogger(__name__)
 
 
-def evaluate_run(
+def score_run(
     run_dir: Path,
+    config: ExperimentConfig,
+    dataset: Dataset,
+    split: Split,
     *,
     output: Path | None = None,
-    data_root: Path | None = None,
-    known: tuple[Dataset, Split] | None = None,
     reuse: bool = False,
 ) -> Evaluation:
     """Predicts and scores the held-out cases of a trained run, and prints the table.
 
     Args:
         run_dir: Run directory with final weights.
+        config: Its experiment, with the folder where the data set lies now.
+        dataset: The data set, of the run's channels and classes.
+        split: The run's training and held-out cases.
         output: Folder of the results, which are replaced there; None is the run directory.
-        data_root: Folder of the data set; None is the one in the run's config.
-        known: The data set and the fold's cases, where they were read already.
         reuse: Whether results that are there already are taken for the run's own and not computed again.
 
     Returns:
@@ -66,85 +65,19 @@ def evaluate_run(
 
     Raises:
         DataError: Cases cannot be read.
-        RunError: There is no finished run, it is of other channels or classes, or results cannot be written.
+        RunError: There are no final weights, or results cannot be written.
     """
     output = output or run_dir
     if reuse and (output / EVALUATION_FILE).exists():
         evaluation = read_evaluation(output / EVALUATION_FILE)
     else:
-        config = _read_config(run_dir, data_root)
-        if known is None:
-            dataset, left_out = read_checked(config.data)
-            known = dataset, _find_split(run_dir, config, dataset, left_out)
-        evaluation = _score_run(run_dir, output, config, *known)
+        evaluation = _score(run_dir, output, config, dataset, split)
     print(format_evaluation(evaluation))
     print(f"run directory: {run_dir}")
     print(f"picture: {output / PICTURE_FILE}")
     if (output / PAGE_FILE).exists():  # runs of earlier versions have none
         print(f"cases: {output / PAGE_FILE}")
     return evaluation
-
-
-def evaluate_folds(root: Path, *, output: Path | None = None, data_root: Path | None = None) -> Evaluation:
-    """Predicts and scores the held-out cases of every fold of a cross-validation, then of all together.
-
-    Args:
-        root: Folder in which ``fold_0``, ``fold_1``, ... are finished run directories.
-        output: Folder of the results, those of each fold in ``fold_F``; replaced there. None is ``root``.
-        data_root: Folder of the data set; None is the one in the runs' config.
-
-    Returns:
-        The scores of all folds together.
-
-    Raises:
-        DataError: Cases cannot be read.
-        RunError: A fold is not finished, is of other channels or classes, or results cannot be written.
-    """
-    output = output or root
-    run_dirs = fold_directories(root)
-    configs = {fold: _read_config(run_dir, data_root) for fold, run_dir in run_dirs.items()}
-    first = next(iter(configs.values()))
-    dataset, left_out = read_checked(first.data)
-    splits = {fold: _find_split(run_dirs[fold], config, dataset, left_out) for fold, config in configs.items()}
-    for fold, split in splits.items():
-        evaluate_run(run_dirs[fold], output=output / f"fold_{fold}", data_root=data_root, known=(dataset, split))
-    return summarise_folds(first, dataset, output, {fold: output / f"fold_{fold}" for fold in splits})
-
-
-def _read_config(run_dir: Path, data_root: Path | None) -> ExperimentConfig:
-    if not (run_dir / CONFIG_FILE).is_file():
-        raise RunError(f"{run_dir}: must be a run directory, got no {CONFIG_FILE}; check the path.")
-    config = load_config([run_dir / CONFIG_FILE])
-    return config if data_root is None else replace(config, data=replace(config.data, root=str(data_root)))
-
-
-def _find_split(run_dir: Path, config: ExperimentConfig, dataset: Dataset, left_out: list[str]) -> Split:
-    """Returns the cases that a run trained on and held out."""
-    check_task(
-        run_dir,
-        channel_names=dataset.channel_names,
-        class_names=dataset.class_names,
-        source=config.data.root,
-        remedy="it is another data set, check --data.root",
-    )
-    origin = read_origin(run_dir)
-    if origin is not None and origin.split is not None:
-        known = {case.id for case in dataset.cases}
-        if gone := sorted(set(origin.split.validation) - known):
-            raise RunError(
-                f"{config.data.root}: must have the cases that the run held out, got none of {some(gone)}; it is "
-                "another data set, or these cases were removed or left out."
-            )
-        return origin.split
-    LOG.warning("%s: has no record of its cases; those of its fold are found anew", run_dir)
-    splits = read_splits(config, left_out)
-    if config.fold >= len(splits):
-        raise RunError(
-            f"{config.data.root}: must have the run's fold {config.fold}, got {len(splits)} folds; it is another data "
-            "set, or its splits changed."
-        )
-    check_folds(splits, [config.fold], left_out)
-    return splits[config.fold]
 
 
 def _load_predictor(run_dir: Path, config: ExperimentConfig, dataset: Dataset) -> Predictor:
@@ -161,7 +94,7 @@ def _load_predictor(run_dir: Path, config: ExperimentConfig, dataset: Dataset) -
     )
 
 
-def _score_run(run_dir: Path, output: Path, config: ExperimentConfig, dataset: Dataset, split: Split) -> Evaluation:
+def _score(run_dir: Path, output: Path, config: ExperimentConfig, dataset: Dataset, split: Split) -> Evaluation:
     predictor = _load_predictor(run_dir, config, dataset)
     held_out = set(split.validation)
     cases = [case for case in dataset.cases if case.id in held_out]
@@ -184,7 +117,7 @@ def _score_run(run_dir: Path, output: Path, config: ExperimentConfig, dataset: D
     # Apart from environment.json, which says what the run was trained with and on.
     computed_with = environment(predictor.models[0].device, predictor.models[0].precision)
     write_json(output / SCORING_FILE, {"schema_version": 1, **computed_with, "data": digests})
-    write_json(output / MODEL_FILE, describe_model(config, dataset, trained_steps(run_dir)))
+    write_json(output / MODEL_FILE, _describe_model(config, dataset, trained_steps(run_dir)))
     # Last: a run directory is complete when this file is there.
     write_evaluation(output, evaluation, scores)
     return evaluation
@@ -209,3 +142,19 @@ def _score_case(
         ignore_label=dataset.ignore_label,
     )
     return case_scores(scores, case_id=case.id, class_names=dataset.class_names, patient=case.patient, fold=config.fold)
+
+
+def _describe_model(config: ExperimentConfig, dataset: Dataset, steps: int | None) -> dict[str, object]:
+    """Describes a trained network, of so many steps where that is known, for whoever is handed its run directory."""
+    return {
+        "schema_version": MODEL_VERSION,
+        "notice": NOTICE,
+        "name": config.name,
+        "channel_names": list(dataset.channel_names),
+        "class_names": list(dataset.class_names),
+        "data_set": dataset.name,
+        "data_licence": dataset.licence,
+        "network": asdict(config.network),
+        "patch_size": list(config.patches.size),
+        "stopped_early_at_step": steps if steps is not None and steps < config.training.steps else None,
+    }

@@ -19,7 +19,7 @@ from seg.hardware import choose_device, choose_precision, environment
 from seg.layout import LAST_CHECKPOINT
 from seg.pipeline.directory import Origin, begun_from, check_free, check_root, check_run, open_run
 from seg.pipeline.inputs import check_copies, read_checked, read_folds, read_splits
-from seg.pipeline.scoring import evaluate_run
+from seg.pipeline.scoring import score_run
 from seg.pipeline.summary import summarise_folds
 from seg.prediction.cleaning import cleaning_rules
 from seg.weights import weights_digest
@@ -88,7 +88,7 @@ def train(
             fold_config = replace(config, fold=fold, training=computed_on)
             cache_dir = None if directory == root else root / "cache"
             train_fold(fold_config, dataset, splits[fold], directory, resume=resume, cache_dir=cache_dir)
-        evaluate_run(directory, known=(dataset, splits[fold]), reuse=True)
+        score_run(directory, replace(config, fold=fold), dataset, splits[fold], reuse=True)
     if several:
         summarise_folds(config, dataset, root, directories)
     return 1 if left_out else 0

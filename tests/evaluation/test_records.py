@@ -78,16 +78,22 @@ def test_the_table_of_cases_has_a_row_for_each_case_and_class(
     assert (rows[-2]["hd95_mm"], rows[-1]["dice"], rows[-1]["fold"]) == ("inf", "nan", "1")
 
 
-def test_a_newer_summary_is_refused(written: tuple[Path, Evaluation, list[CaseScore]]) -> None:
+def test_a_newer_summary_and_the_table_beside_it_are_refused(written: tuple[Path, Evaluation, list[CaseScore]]) -> None:
     path = written[0] / "evaluation.json"
     path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 2'))
     message = (
         f"{path} has schema_version 2, this program reads up to 1; "
         "read it with the version of seg that wrote it, or a later one."
     )
-    with pytest.raises(RunError) as caught:
-        read_evaluation(path)
-    assert caught.value.problems == (message,)
+    for read in (read_evaluation, read_cases):
+        with pytest.raises(RunError) as caught:
+            read(written[0])
+        assert caught.value.problems == (message,)
+
+
+def test_a_table_without_its_summary_is_read(written: tuple[Path, Evaluation, list[CaseScore]]) -> None:
+    (written[0] / "evaluation.json").unlink()  # which is written after it
+    assert [repr(record) for record in read_cases(written[0])] == [repr(record) for record in written[2]]
 
 
 @pytest.mark.parametrize(

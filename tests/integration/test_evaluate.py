@@ -9,11 +9,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from seg.layout import CONFIG_FILE
+import pytest
+
+from seg.config import ExperimentConfig
+from seg.layout import CONFIG_FILE, WEIGHTS_FILE
 
 
 def mean_dice(folder: Path) -> float:
     return float(json.loads((folder / "evaluation.json").read_text())["mean_dice"])
+
+
+@pytest.fixture(scope="session")
+def folds(short: ExperimentConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished cross-validation of two folds, to be read alone."""
+    from seg.pipeline import train  # not above: torch would begin before its threads are set
+
+    train(short, run_dir=(run_dir := tmp_path_factory.mktemp("trained") / "folds"))
+    return run_dir
 
 
 def test_evaluation_scores_the_run_it_is_given_whatever_lies_in_the_output(
@@ -77,3 +89,47 @@ def test_the_cases_that_a_run_held_out_are_scored_whatever_the_splits_say_now(
     scored = {path.name.removesuffix(".nii.gz") for path in (output / "predictions").iterdir()}
     assert scored == set(split["validation"])
     assert mean_dice(output) == mean_dice(trained)
+
+
+def test_folds_that_cannot_be_summarised_are_refused_before_one_is_scored(
+    folds: Path, tmp_path: Path, script: Callable[..., Any]
+) -> None:
+    cv, output = Path(shutil.copytree(folds, tmp_path / "cv")), tmp_path / "again"
+    one, two = cv / "fold_0", cv / "fold_1"
+    argv = ("evaluate", "--run_dir", cv, "--output", output)
+    config, weights = (two / CONFIG_FILE).read_text(), (one / WEIGHTS_FILE).read_bytes()
+    (two / CONFIG_FILE).write_text(config.replace("nsd_tolerance_mm: 1.0", "nsd_tolerance_mm: 2.0"))
+    ended = script(*argv)
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err == (
+        f"error: {two}: folds that are scored together must have one configuration, got other values of "
+        f"evaluation.nsd_tolerance_mm than in {one}; evaluate each fold on its own.\n"
+    )
+    (two / CONFIG_FILE).unlink()
+    assert script(*argv).err == f"error: {two}: must be a run directory, got no {CONFIG_FILE}; check the path.\n"
+    (two / CONFIG_FILE).write_text(config)
+    (one / WEIGHTS_FILE).unlink()
+    assert script(*argv).err == f"error: {one}: must hold a finished run, got no {WEIGHTS_FILE}; train it first.\n"
+    (one / WEIGHTS_FILE).write_bytes(weights)
+    shutil.copytree(one, two, dirs_exist_ok=True)
+    (two / CONFIG_FILE).write_text(config)
+    held_out = sorted(json.loads((one / "environment.json").read_text())["split"]["validation"])
+    assert script(*argv).err == (
+        f"error: {two}: folds that are scored together must hold out each case once, got {', '.join(held_out)} of "
+        "fold_0 too; evaluate each fold on its own.\n"
+    )
+    assert not output.exists()
+
+
+def test_another_data_set_is_refused_before_its_volumes_are_read(
+    trained: Path, tiny_root: Path, tmp_path: Path, script: Callable[..., Any]
+) -> None:
+    root, output = Path(shutil.copytree(tiny_root, tmp_path / "other")), tmp_path / "again"
+    content = json.loads((root / "dataset.json").read_text())
+    (root / "dataset.json").write_text(json.dumps(content | {"modality": {"0": "CT"}}))
+    (root / "imagesTr" / "case_0.nii.gz").write_bytes(b"broken")  # of no interest in another data set
+    assert script("evaluate", "--run_dir", trained, "--output", output, "--data.root", root).err == (
+        f"error: {trained / WEIGHTS_FILE}: weights must be for the channel_names of {root}, ['CT'], got ['MRI']; it is "
+        "another data set, check --data.root.\n"
+    )
+    assert not output.exists()

@@ -173,9 +173,9 @@ def test_a_run_starts_from_another_ones_weights(tiny: ExperimentConfig, other: C
 
 def test_scores_can_be_computed_again_elsewhere(tiny: ExperimentConfig, tmp_path: Path) -> None:
     train(tiny, run_dir=tmp_path / "run", folds=(0,))
-    again = evaluate_run(tmp_path / "run", output=tmp_path / "again")
+    assert evaluate_run(tmp_path / "run", output=tmp_path / "again") == 0
     assert (tmp_path / "again" / "cases.csv").read_text() == (tmp_path / "run" / "cases.csv").read_text()
-    assert again.num_cases == 3
+    assert json.loads((tmp_path / "again" / "evaluation.json").read_text())["num_cases"] == 3
 
 
 def test_a_loss_that_is_not_finite_names_the_cases(tiny: ExperimentConfig, other: Change, tmp_path: Path) -> None:
