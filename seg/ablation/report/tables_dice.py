@@ -180,14 +180,25 @@ def limits(analysis: Analysis) -> list[str]:
     said += _unpooled(analysis)
     if analysis.records.others:
         said.append(f"Records of trials that the study does not name are left out: {listed(analysis.records.others)}.")
+    return said + _other_code(analysis)
+
+
+def _other_code(analysis: Analysis) -> list[str]:
+    """Names the variants whose trials other code trained than the baseline's, of the same fold and seed."""
+    study = analysis.records.study
     codes = {
-        trial.record.fingerprint.code for trial in analysis.records.trials.values() if trial.record.status == "finished"
+        name: {trial.pair: trial.record.fingerprint.code for trial in analysis.records.finished(name)}
+        for name in study.names
     }
-    if len(codes) > 1:
-        said.append(
-            f"Trials were trained by {len(codes)} versions of the code; the list of trials says which by which."
-        )
-    return said
+    number = len({code for pairs in codes.values() for code in pairs.values()})
+    if number <= 1:
+        return []
+    baseline = codes.pop(study.baseline)
+    crossed = [
+        name for name, pairs in codes.items() if any(pairs[pair] != baseline[pair] for pair in pairs & baseline.keys())
+    ]
+    whom = f" Other code than the baseline's trained {listed(crossed)}." if crossed else ""
+    return [f"Trials were trained by {number} versions of the code; the list of trials says which by which.{whom}"]
 
 
 def _unpooled(analysis: Analysis) -> list[str]:
