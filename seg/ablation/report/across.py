@@ -53,7 +53,8 @@ def write_comparison(study_dirs: Sequence[Path], output: Path) -> Path:
         blocks=(
             Text(
                 text="What each width costs on each data set. Every cell is the paired difference in mean Dice from "
-                "the baseline of the same study, with its 95 % interval over training runs and patients. Studies "
+                "the baseline of the same study, with its 95 % interval over training runs and patients (patients "
+                "alone where there is one run). Studies "
                 "differ in data, number of cases and steps; they are not pooled."
             ),
             _table(analyses, shared),
@@ -99,8 +100,9 @@ def _table(analyses: Mapping[str, Analysis], shared: Mapping[str, Mapping[str, s
 
 def _baseline(analysis: Analysis) -> Cell:
     found, study = analysis.mean_dice.get(analysis.baseline), analysis.records.study
-    cases, steps = study.data.get("num_cases"), study.training.get("steps")
-    setting = f"{cases if cases is not None else '?'} cases, {steps if steps is not None else '?'} steps"
+    known = [study.training.get("train_cases") or study.data.get("num_cases"), study.training.get("steps")]
+    cases, steps = ("?" if number is None else number for number in known)
+    setting = f"{cases} {'training cases' if study.training.get('train_cases') else 'cases'}, {steps} steps"
     return Cell(text=NOT_MEASURED if found is None else fixed(found.difference, 4), note=setting)
 
 

@@ -119,7 +119,7 @@ def analyse(records: Records) -> Analysis:
         else ()
     )
     macs = {variant.name: variant.macs for variant in study.variants if variant.macs is not None}
-    latencies = [device.latencies() for device in records.speed] or [{}]
+    latencies = [device.latencies(study.baseline) for device in records.speed] or [{}]
     device = records.speed[0] if records.speed else None
     dice = {name: effects for name, trials in scores.items() if (effects := _dice(trials, name))}
     return Analysis(

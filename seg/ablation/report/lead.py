@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from seg.ablation.report.analysis import Analysis
-from seg.ablation.report.numbers import figures, listed
+from seg.ablation.report.numbers import figures, fixed, interval, listed
 from seg.ablation.report.study import DeviceSpeed
 from seg.ablation.statistics import MIN_RUNS, Recommendation
 
@@ -77,6 +77,14 @@ def _recommended(
         sentence += f" No such variant is faster than {baseline}, which stays the better choice."
     elif (whole := device.spread(name, "prediction_ratio")) is not None and whole[0] <= 1:
         sentence += " End to end it gains nothing."
+    if (effect := analysis.comparisons[name]).ci95 is not None and effect.ci95[1] < 0:
+        sentence += (
+            f" Its Dice falls, within the margin: {fixed(effect.difference, 4, sign=True)} "
+            f"({interval(effect.ci95, 4, sign=True)})."
+        )
+    pooled = [one for one in recommendation.candidates if not analysis.comparisons[one].non_inferior_unpooled]
+    if pooled:
+        sentence += f" The verdict on {listed(pooled)} hangs on the pooling of mean squares, which the notes explain."
     if recommendation.unmeasured:
         sentence += f" Not inferior, but without a latency: {listed(recommendation.unmeasured)}."
     return sentence

@@ -118,10 +118,17 @@ class DeviceSpeed:
         value = self.variants.get(variant, {}).get(key)
         return None if value is None else float(value)
 
-    def latencies(self) -> dict[str, float]:
-        """Gives the median latency of each variant that has one, in ms."""
-        found = {name: self.spread(name, "latency_ms") for name in self.variants}
-        return {name: spread[0] for name, spread in found.items() if spread is not None}
+    def latencies(self, baseline: str) -> dict[str, float]:
+        """Gives the latency of each variant that has one, in ms.
+
+        It is the baseline's median over the median of the ratios by round: rounds are paired, and what slows a machine
+        for a while does not put one variant before another. Without a ratio it is the variant's own median.
+        """
+        found = {name: spread[0] for name in self.variants if (spread := self.spread(name, "latency_ms")) is not None}
+        ratios = {name: self.spread(name, "latency_ratio") for name in found}
+        if baseline not in found:
+            return found
+        return {name: found[baseline] / ratio[0] if (ratio := ratios[name]) else own for name, own in found.items()}
 
 
 def read_study(folder: Path) -> StudyRecord:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,7 @@ def test_a_variant_slower_than_the_baseline_is_not_sold_as_a_gain(tmp_path: Path
     speed = json.loads((tmp_path / "speed.json").read_text())
     slow = next(entry for entry in speed["devices"][0]["variants"] if entry["name"] == "decoder_1-2")
     slow["latency_ms"] = {"median": 200.0, "q1": 199.0, "q3": 201.0}
+    slow["latency_ratio"] = {"median": 0.5, "q1": 0.4, "q3": 0.6}
     (tmp_path / "speed.json").write_text(json.dumps(speed))
     assert lead(analyse(read_records(tmp_path))).endswith(
         "No such variant is faster than baseline, which stays the better choice."
@@ -113,3 +115,30 @@ def test_without_a_baseline_there_is_nothing_to_compare(tmp_path: Path, status: 
 def test_a_study_that_has_not_begun_has_a_first_sentence(tmp_path: Path) -> None:
     absent = tuple(f"{name}.fold_0.seed_{seed}" for name in NAMES for seed in range(3))
     assert said(tmp_path, Made(absent=absent)).endswith("(21 of 21 trials are missing).")
+
+
+def test_a_candidate_that_loses_dice_or_passes_by_pooling_alone_is_said_to(tmp_path: Path) -> None:
+    make_study(tmp_path, Made(devices=("cpu",)))
+    analysis = analyse(read_records(tmp_path))
+    one = analysis.comparisons["decoder_1-2"]
+    assert one.dice.effect is not None
+    effect = replace(one.dice.effect, difference=-0.002, ci95=(-0.003, -0.001))
+    changed = replace(one, dice=replace(one.dice, effect=effect), non_inferior_unpooled=False)
+    said = lead(replace(analysis, comparisons={**analysis.comparisons, "decoder_1-2": changed}))
+    assert said.endswith(
+        " Its Dice falls, within the margin: \N{MINUS SIGN}0.0020 (\N{MINUS SIGN}0.0030 to \N{MINUS SIGN}0.0010). The "
+        "verdict on decoder_1-2 hangs on the pooling of mean squares, which the notes explain."
+    )
+    assert "falls" not in lead(analysis)
+
+
+def test_the_fastest_goes_by_paired_ratios(tmp_path: Path) -> None:
+    make_study(tmp_path, Made(devices=("cpu",)))
+    speed = json.loads((tmp_path / "speed.json").read_text())
+    for entry in speed["devices"][0]["variants"]:
+        if entry["name"] != "baseline":  # medians of a machine that slowed down while it timed the second
+            slowed, ratio = (300.0, 1.2) if entry["name"] == "skip_1-4" else (10.0, 1.1)
+            entry["latency_ms"] = {"median": slowed, "q1": slowed, "q3": slowed}
+            entry["latency_ratio"] = {"median": ratio, "q1": ratio, "q3": ratio}
+    (tmp_path / "speed.json").write_text(json.dumps(speed))
+    assert lead(analyse(read_records(tmp_path))).startswith("skip_1-4 is the fastest ")
