@@ -99,9 +99,11 @@ class Line:
             self._workers.wait()
         finally:
             self._stopped.set()
-            self._workers.close()
-            self._predicted.put(None)
-            writer.join()
+            try:
+                self._workers.close()  # waits for cases in work; a second interrupt may end that
+            finally:
+                self._predicted.put(None)
+                writer.join()
         if self._fault is not None:
             raise self._fault
 

@@ -74,7 +74,7 @@ def find_sources(input_path: Path, output: Path) -> tuple[Source, ...]:
     if output.name.lower().endswith(NIFTI_ENDINGS) or output.is_file():
         raise ConfigError(f"--output must be a folder where --input is a folder or a list, got {output}.")
     sources = [Source(name=_name(g), paths=g, output=output / f"{_name(g)}{OUTPUT_ENDING}") for g in groups]
-    inputs = {path.parent.resolve() for group in groups for path in group}
+    inputs = {folder.resolve() for group in groups for path in group for folder in (path, path.parent)}
     if output.resolve() in inputs | ({input_path.resolve()} if input_path.is_dir() else set()):
         raise ConfigError(f"--output must be another folder than that of the inputs, got {output} for both.")
     if problems := list(_collisions(sources)):
@@ -96,6 +96,8 @@ def _single(name: str, group: tuple[Path, ...], output: Path) -> Source:
                 f"--output must be another folder than that of the input, got {output} for both; name a file ending in "
                 ".nii.gz to write beside it."
             )
+    if target.parent.resolve() in {path.resolve() for path in group}:
+        raise ConfigError(f"--output must be another folder than that of the slices, got {output}; name another.")
     if target.resolve() in {path.resolve() for path in group}:
         raise ConfigError(f"--output must be another file than --input, got {target} for both.")
     return Source(name=name, paths=group, output=target)

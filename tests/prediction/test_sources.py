@@ -111,6 +111,18 @@ def test_results_never_fall_on_inputs(tmp_path: Path) -> None:
     assert "must be another folder than that of the inputs" in message(tmp_path / "list.txt", folder)
 
 
+def test_results_never_fall_among_slices(tmp_path: Path) -> None:
+    slices = touch(tmp_path, "studies/one/1.dcm", "studies/one/2.dcm", "studies/two/1.dcm")
+    for path in slices:  # the mark of DICOM
+        path.write_bytes(bytes(128) + b"DICM")
+    studies, one = tmp_path / "studies", tmp_path / "studies" / "one"
+    expected = f"--output must be another folder than that of the slices, got {one}; name another."
+    assert message(one, one) == expected
+    assert message(one, one / "labels.nii.gz") == expected.replace(str(one), str(one / "labels.nii.gz"))
+    assert message(studies, one) == f"--output must be another folder than that of the inputs, got {one} for both."
+    assert find_sources(one, tmp_path / "out")[0].output == tmp_path / "out" / "one.nii.gz"
+
+
 def test_channels_with_a_gap_are_refused(tmp_path: Path) -> None:
     touch(tmp_path / "in", "a_0000.nii.gz", "a_0002.nii.gz", "b_0000.nii.gz", "b_0001.nii.gz", "c_2021.nii.gz")
     assert message(tmp_path / "in", tmp_path / "out") == (
