@@ -184,3 +184,26 @@ def test_probabilities_that_do_not_fit_cost_their_case_before_they_are_allocated
     ]
     monkeypatch.setattr(memory, "available_bytes", lambda: needed)
     assert predict(arguments(tmp_path / "run", scans, out, probabilities=True, existing="overwrite")) == 0
+
+
+def test_an_interrupt_while_an_interrupt_is_dealt_with_does_not_hang(make_run, scans, tmp_path, monkeypatch):
+    real = workers.Workers.close
+
+    def close(self):
+        real(self)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(workers.Workers, "close", close)
+    ended = []
+
+    def run():
+        try:
+            predict(arguments(make_run(), scans, tmp_path / "out"))
+        except KeyboardInterrupt:
+            ended.append("interrupted")
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert ended == ["interrupted"]
+    assert not [one for one in threading.enumerate() if one.name == "writer"]
