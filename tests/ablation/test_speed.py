@@ -79,7 +79,7 @@ def test_the_report_reads_what_was_measured(
         assert all(device.value(name, key) is not None for key in NUMBERS if key != "peak_memory_training_mib")
         assert device.value(name, "peak_memory_training_mib") is None
     assert device.spread("baseline", "latency_ratio") == (1, 1, 1)
-    assert set(device.latencies()) == {"baseline", "skip_1-2"}
+    assert set(device.latencies("baseline")) == {"baseline", "skip_1-2"}
     about = device.about
     assert (about["kind"], about["precision"], about["memory_format"]) == ("cpu", "fp32", "channels_last_3d")
     assert (about["rounds"], about["warmup"], about["patch_size"], about["threads"]) == (4, 1, [8, 8, 8], 1)
