@@ -5,7 +5,7 @@ from __future__ import annotations
 from seg.ablation.report.analysis import Analysis
 from seg.ablation.report.numbers import figures, fixed, interval, listed
 from seg.ablation.report.study import DeviceSpeed
-from seg.ablation.statistics import MIN_RUNS, Recommendation
+from seg.ablation.statistics import MIN_RUNS, Comparison, Recommendation
 
 NAMED = 6
 """Most missing trials that are named in a sentence."""
@@ -82,9 +82,6 @@ def _recommended(
             f" Its Dice falls, within the margin: {fixed(effect.difference, 4, sign=True)} "
             f"({interval(effect.ci95, 4, sign=True)})."
         )
-    pooled = [one for one in recommendation.candidates if not analysis.comparisons[one].non_inferior_unpooled]
-    if pooled:
-        sentence += f" The verdict on {listed(pooled)} hangs on the pooling of mean squares, which the notes explain."
     if recommendation.unmeasured:
         sentence += f" Not inferior, but without a latency: {listed(recommendation.unmeasured)}."
     return sentence
@@ -119,4 +116,13 @@ def _why_none(analysis: Analysis) -> str:
     if len({one.variant for one in few} | set(untested)) == len(analysis.comparisons):
         return f"it takes {MIN_RUNS} training runs of a variant and of the baseline to tell what other seeds would show"
     why = f"no variant was shown to be not inferior to {analysis.baseline} in every class"
+    near = [one.variant for one in comparisons if one.p_noninferior is not None and _within(one)]
+    if near:
+        why += f"; more seeds could show it of {listed(near)}, whose intervals lie within the margin in every class"
     return f"{why}, and {listed(untested)} could not be tested" if untested else why
+
+
+def _within(comparison: Comparison) -> bool:
+    """Tells whether the interval of every class lies above minus the margin, without a correction for any number."""
+    effects = [one.dice.effect for one in comparison.by_class]
+    return all(one is not None and one.ci95 is not None and one.ci95[0] > -comparison.margin for one in effects)

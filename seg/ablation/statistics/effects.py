@@ -43,10 +43,10 @@ class Effect:
     Attributes:
         difference: The mean, each patient counting the same.
         ci95: 95 % interval; None below two patients.
-        standard_error: Standard error of the mean; None below two patients.
-        degrees_of_freedom: Of the t distribution behind interval and test; None below two patients.
+        standard_error: Standard error of the mean behind the interval; None below two patients.
+        degrees_of_freedom: Of the t distribution behind the interval; None below two patients.
         p_noninferior: Probability, at most, of such a difference or a larger one were the variant worse by the margin;
-            None without a margin or below two patients.
+            None without a margin or below two patients. Mean squares are never pooled for it.
         over_runs: Whether the interval holds for new training runs; with a single run it is over patients alone.
         num_patients: Patients behind it.
         num_runs: Pairs of runs behind it.
@@ -75,15 +75,17 @@ def estimate_effect(tables: Sequence[FloatArray], *, margin: float | None = None
     freedom that `statsmodels.MixedLM` lacks (its intervals are normal, so too narrow with two or three seeds). The
     variance of the mean is a sum of terms that are never negative: runs with the residual, patients, and folds. Its
     degrees of freedom are Satterthwaite's over these terms. Where runs differ by less than the residual alone would
-    have them, both mean squares estimate the residual, and are pooled with the degrees of freedom of both. Where
-    folds differ by more than runs and patients explain, the variance is that of the folds' means and has folds - 1
-    degrees of freedom; so it has with one run a fold, which hides the variance of runs in that of folds.
+    have them, both mean squares estimate the residual, and are pooled with the degrees of freedom of both. That holds
+    for an interval of 95 % and fails far out in the tail, where a correction for many variants tests: runs that happen
+    to agree are what passes there. So the test has the degrees of freedom of runs alone. Where folds differ by more
+    than runs and patients explain, the variance is that of the folds' means and has folds - 1 degrees of freedom; so it
+    has with one run a fold, which hides the variance of runs in that of folds.
 
     Args:
         tables: Differences for each fold, finite, of shape (runs, patients), each size 1 or more; runs differ in seed.
         margin: Margin of non-inferiority in units of the score, > 0; None for no test. Larger scores are better.
-        pooled: Whether mean squares of runs and residual may be pooled. Without it the residual stands in for runs that
-            differ by less, but with the degrees of freedom of runs, which is too wide where runs hardly differ.
+        pooled: Whether the interval may pool the mean squares of runs and residual. Without it the residual stands in
+            for runs that differ by less, but with the degrees of freedom of runs, as it does for the test.
 
     Returns:
         The mean and its uncertainty.
@@ -123,7 +125,7 @@ def estimate_effect(tables: Sequence[FloatArray], *, margin: float | None = None
         ci95=(mean - half, mean + half),
         standard_error=error,
         degrees_of_freedom=freedom,
-        p_noninferior=None if margin is None else _p_above(mean + margin, error, freedom),
+        p_noninferior=None if margin is None else _p_above(mean + margin, *_tested(tables, weights, means)),
         over_runs=several_runs or len(tables) > 1,
         components=components,
         **common,  # type: ignore[arg-type]
@@ -137,6 +139,12 @@ def _check(tables: Sequence[FloatArray], margin: float | None) -> None:
         raise RunError("differences must be finite, got NaN or infinity; leave out patients without a score.")
     if margin is not None and not margin > 0:
         raise RunError(f"the margin must be above 0, got {margin}; give how much worse still counts as not inferior.")
+
+
+def _tested(tables: Sequence[FloatArray], weights: FloatArray, means: FloatArray) -> tuple[float, float]:
+    """Gives the standard error behind the test and its degrees of freedom."""
+    _, variance, freedom = _uncertainty(tables, weights, means, pooled=False)
+    return math.sqrt(variance), freedom
 
 
 def _p_above(distance: float, error: float, freedom: float) -> float:

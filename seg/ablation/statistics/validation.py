@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from seg.ablation.statistics.comparison import paired
 from seg.ablation.statistics.methods import METHODS, Method
-from seg.evaluation.scores import CaseScore, Interval
-from seg.metrics import ClassScores
+from seg.evaluation.scores import Interval
 
 FloatArray = npt.NDArray[np.float64]
 
 MARGIN = 0.005
+"""Margin of the simulated studies, in Dice."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,52 +160,6 @@ def _outcome(design: Design, method: str, intervals: FloatArray) -> Outcome:
         power=float(np.mean(low > -MARGIN)),
         half_width=float(np.median(high - low) / 2),
     )
-
-
-def family_error(design: Design, *, variants: int, repeats: int, seed: int = 0) -> float:
-    """Gives how often a study calls any variant not inferior where each loses the margin in one of two classes.
-
-    This is the whole way from scores to verdicts: the variants share the runs of the baseline, one class passes easily,
-    and Holm's procedure has to keep the rate at 0.025 or below.
-
-    Args:
-        design: Size of a study and spread of the differences; one fold.
-        variants: Variants beside the baseline.
-        repeats: Studies.
-        seed: Seed of the simulation.
-
-    Returns:
-        The share of studies with a false verdict.
-    """
-    rng = np.random.default_rng(seed)
-    wrong = 0
-    for _ in range(repeats):
-        trials = {}
-        for variant in range(variants + 1):
-            # Either side brings half of the variance of a difference.
-            scores = [0.8 + simulate(design, rng)[0] / math.sqrt(2) for _ in range(2)]
-            if variant:
-                scores[0] = scores[0] - MARGIN
-            trials[f"v{variant}"] = {(0, run): _records([one[run] for one in scores]) for run in range(design.seeds)}
-        wrong += any(one.non_inferior for one in paired(trials, "v0", margin=MARGIN))
-    return wrong / repeats
-
-
-def _records(dice: Sequence[FloatArray]) -> list[CaseScore]:
-    """Gives the records of one run from its Dice by class."""
-    blank = {one.name: 0.5 for one in fields(ClassScores)}
-    return [
-        CaseScore(
-            case_id=str(case),
-            patient=str(case),
-            fold=0,
-            class_index=index,
-            class_name=str(index),
-            scores=ClassScores(**(blank | {"dice": float(value)})),
-        )
-        for index, values in enumerate(dice, start=1)
-        for case, value in enumerate(values)
-    ]
 
 
 def format_outcomes(outcomes: Sequence[Outcome]) -> str:

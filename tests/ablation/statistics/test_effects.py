@@ -90,6 +90,16 @@ def test_runs_that_do_not_differ_count_with_the_residual() -> None:
     assert apart.standard_error == pytest.approx(np.sqrt(np.square(table).sum() / 22 / 36))
 
 
+def test_the_test_never_pools() -> None:
+    table = differences(np.random.default_rng(6), 3, 12)
+    table += table.mean() - table.mean(axis=1, keepdims=True)
+    table -= table.mean(axis=0)
+    found, apart = estimate_effect([table], margin=0.005), estimate_effect([table], margin=0.005, pooled=False)
+    error = np.sqrt(np.square(table).sum() / 22 / 36)
+    assert found.p_noninferior == apart.p_noninferior == pytest.approx(stats.t.sf(0.005 / error, 2))
+    assert found.standard_error != pytest.approx(apart.standard_error)
+
+
 def test_runs_that_differ_are_not_pooled() -> None:
     table = differences(np.random.default_rng(7), 3, 12, run_sd=0.02)
     assert estimate_effect([table], margin=0.01) == estimate_effect([table], margin=0.01, pooled=False)
