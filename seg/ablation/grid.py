@@ -118,6 +118,7 @@ def plan_study(path: Path, overrides: Mapping[str, object] = NO_OVERRIDES) -> St
         problems += pairing_problems(point.where, experiment, baseline_config)
         problems += _twins(point.where, point.name, experiment, variants)
         variants.append(Variant(name=point.name, changes=point.changes, config=experiment))
+    problems += _contrast_problems(config, [variant.name for variant in variants])
     if baseline_config is not None and baseline_config.training.early_stop is not None:
         problems.append(
             f"training.early_stop must be null in a study, got {baseline_config.training.early_stop}: variants would "
@@ -144,13 +145,7 @@ def choose_variants(study: Study, names: Sequence[str]) -> Study:
         ConfigError: The study has no variant of a name.
     """
     known = [variant.name for variant in study.variants]
-    problems = []
-    for name in names:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            remedy = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}."
-            problems.append(f"--only must name a variant of the study, got {name}; {remedy}")
-    if problems:
+    if problems := [problem for name in names for problem in _unknown("--only", name, known)]:
         raise ConfigError(problems)
     chosen = set(names or known)
     return replace(study, trials=tuple(trial for trial in study.trials if trial.variant.name in chosen))
@@ -164,6 +159,24 @@ def trials_of(config: StudyConfig, variants: Sequence[Variant]) -> tuple[Trial, 
         for fold in config.folds
         for variant in variants
     )
+
+
+def _contrast_problems(config: StudyConfig, known: Sequence[str]) -> list[str]:
+    problems = []
+    for index, one in enumerate(config.contrasts):
+        problems += _unknown(f"contrasts[{index}].variant", one.variant, known)
+        problems += _unknown(f"contrasts[{index}].against", one.against, known)
+        if one.variant == one.against:
+            problems.append(f"contrasts[{index}] must compare two variants, got {one.variant} twice; remove it.")
+    return problems
+
+
+def _unknown(field: str, name: str, known: Sequence[str]) -> list[str]:
+    if name in known:
+        return []
+    close = difflib.get_close_matches(name, known, n=1)
+    remedy = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}."
+    return [f"{field} must name a variant of the study, got {name}; {remedy}"]
 
 
 def _twins(where: str, name: str, config: ExperimentConfig, variants: Sequence[Variant]) -> list[str]:

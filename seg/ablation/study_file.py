@@ -83,6 +83,7 @@ def describe_study(study: Study, dataset: Dataset) -> dict[str, Any]:
         "baseline": study.baseline.name,
         "baseline_set": dict(study.config.baseline.set),
         "variants": [_variant(variant, costs[variant.name]) for variant in study.variants],
+        "contrasts": [asdict(contrast) for contrast in study.config.contrasts],
         "trials": [trial.id for trial in study.planned],
         "training": {
             "steps": shared.training.steps,

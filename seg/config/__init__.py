@@ -4,7 +4,15 @@ A field's default is the value used where a YAML file and the command line are s
 are in :mod:`seg.config.rules`.
 """
 
-from seg.config.ablation import AxisConfig, BackendConfig, PointConfig, SlurmConfig, SpeedConfig, StudyConfig
+from seg.config.ablation import (
+    AxisConfig,
+    BackendConfig,
+    ContrastConfig,
+    PointConfig,
+    SlurmConfig,
+    SpeedConfig,
+    StudyConfig,
+)
 from seg.config.data import AugmentationConfig, CtConfig, DataConfig, IntensityConfig, PatchConfig, SpatialConfig
 from seg.config.experiment import (
     SCHEMA_VERSION,
@@ -22,6 +30,7 @@ __all__ = [
     "AxisConfig",
     "BackendConfig",
     "BottleneckConfig",
+    "ContrastConfig",
     "CtConfig",
     "DataConfig",
     "EvaluationConfig",

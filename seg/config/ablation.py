@@ -36,6 +36,19 @@ class AxisConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ContrastConfig:
+    """A comparison of two variants, beside those with the baseline.
+
+    Attributes:
+        variant: Name of a variant.
+        against: Name of the variant that it is compared with.
+    """
+
+    variant: str
+    against: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class SlurmConfig:
     """Request to Slurm, per job.
 
@@ -104,6 +117,7 @@ class StudyConfig:
             the baseline, or no axes but a list of points.
         axes: Directions of the grid.
         points: Variants beside those of the axes, in their order.
+        contrasts: Comparisons of two variants that tell the effect of one change from that of another.
         folds: Folds on which every variant is trained.
         seeds: Seeds with which every variant is trained on each fold.
         margin: Loss of Dice that still counts as not inferior, in (0, 1); named before the first trial runs.
@@ -120,6 +134,7 @@ class StudyConfig:
     design: Literal["product", "sweep", "list"] = "list"
     axes: tuple[AxisConfig, ...] = ()
     points: tuple[PointConfig, ...] = ()
+    contrasts: tuple[ContrastConfig, ...] = ()
     folds: tuple[int, ...] = (0,)
     seeds: tuple[int, ...] = (0, 1, 2)
     margin: float = 0.005

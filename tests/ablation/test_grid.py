@@ -232,3 +232,16 @@ def test_a_run_made_by_hand_from_the_same_fields_is_that_of_the_trial(tmp_path: 
     (tmp_path / "run" / "config.yaml").write_text(dump_config(config))
     trial = next(trial for trial in study.trials if trial.id == "both_1-4.fold_0.seed_2")
     check_run(trial.config, tmp_path / "run", origin, resume=True)
+
+
+def test_contrasts_name_two_variants_of_the_study(write: Writer) -> None:
+    points = [{"name": "half", "set": {"network.skip_bottleneck.ratio": 0.5}}]
+    good = write(points=points, contrasts=[{"variant": "half", "against": "full"}])
+    assert [(one.variant, one.against) for one in plan_study(good).config.contrasts] == [("half", "full")]
+    bad = write(
+        points=points, contrasts=[{"variant": "halb", "against": "full"}, {"variant": "half", "against": "half"}]
+    )
+    assert problems_of(bad) == (
+        "contrasts[0].variant must name a variant of the study, got halb; did you mean half?",
+        "contrasts[1] must compare two variants, got half twice; remove it.",
+    )

@@ -35,7 +35,7 @@ class LawRow:
         stage: Stage, 0 at full resolution; -1 for ``worst``.
         measures: Value by name, see ``MEASURES``; a measure that does not exist is left out. ``ratio`` is narrow over
             stage channels, ``probe_dice_lost`` the probe's mean Dice on the wide features less that on the narrow.
-        dice_lost: Mean Dice of the baseline of the same fold and seed less the trial's.
+        dice_lost: Mean Dice of the control of the same fold and seed less the trial's.
     """
 
     variant: str
@@ -49,23 +49,24 @@ class LawRow:
 
 
 def law_rows(
-    preservation: Mapping[Key, Mapping[str, Any]], dice: Mapping[Key, float], baseline: str
+    preservation: Mapping[Key, Mapping[str, Any]], dice: Mapping[Key, float], controls: Mapping[str, str]
 ) -> tuple[LawRow, ...]:
     """Joins what each bottleneck preserves with the Dice that its variant lost.
 
     Args:
         preservation: Content of ``preservation.json`` by trial.
         dice: Mean Dice by trial.
-        baseline: Name of the variant without bottlenecks.
+        controls: By variant the name of that without bottlenecks which its Dice is lost against.
 
     Returns:
-        A row per bottleneck of every trial that has both records and a baseline of its fold and seed, in the order of
-        the trials.
+        A row per bottleneck of every trial that has both records and a control of its fold and seed, in the order of
+        the trials; none of a variant that is its own control.
     """
     rows = []
     for (variant, fold, seed), record in preservation.items():
-        reference, own = dice.get((baseline, fold, seed)), dice.get((variant, fold, seed))
-        if variant == baseline or reference is None or own is None:
+        control = controls[variant]
+        reference, own = dice.get((control, fold, seed)), dice.get((variant, fold, seed))
+        if variant == control or reference is None or own is None:
             continue
         for place in record["bottlenecks"]:
             if place["narrow"] is not None:

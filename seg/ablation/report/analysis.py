@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from statistics import fmean
 
 import numpy as np
 
+from seg.ablation.report.further import Contrast, Gap, contrast, find_gaps
 from seg.ablation.report.laws import WORST, Law, find_laws
 from seg.ablation.report.preserved import Prediction, find_predictions
 from seg.ablation.report.study import DeviceSpeed
@@ -28,23 +28,6 @@ from seg.ablation.statistics.tables import patient_means, read_scores
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gap:
-    """Training less validation Dice of a variant.
-
-    Attributes:
-        train: Mean Dice on training cases, over runs.
-        validation: Mean Dice on held-out cases.
-        gap: The difference.
-        num_runs: Runs behind it.
-    """
-
-    train: float
-    validation: float
-    gap: float
-    num_runs: int
-
-
-@dataclass(frozen=True, kw_only=True)
 class Analysis:
     """What the records of a study show.
 
@@ -56,6 +39,7 @@ class Analysis:
             cut to 0 to 1.
         class_dice: The same by class index.
         comparisons: Each variant against the baseline by name; empty where the baseline has no finished trial.
+        contrasts: Further comparisons that the study names.
         recommendations: The recommendation by device; for the case without any, a single one without latencies.
         ranks: Order of the variants; None where it could not be taken.
         convergence: Speed of convergence by variant.
@@ -69,6 +53,7 @@ class Analysis:
     mean_dice: Mapping[str, Effect]
     class_dice: Mapping[str, Mapping[int, Effect]]
     comparisons: Mapping[str, Comparison]
+    contrasts: tuple[Contrast, ...]
     recommendations: tuple[Recommendation, ...]
     ranks: RankStability | None
     convergence: Mapping[str, Convergence]
@@ -130,12 +115,13 @@ def analyse(records: Records) -> Analysis:
             name: {index: effect for index, effect in effects.items() if index} for name, effects in dice.items()
         },
         comparisons={one.variant: one for one in compared},
+        contrasts=tuple(contrast(scores, *names, margin=study.margin) for names in study.contrasts),
         recommendations=tuple(
             recommend(compared, latency, baseline=study.baseline, macs=macs) for latency in latencies if compared
         ),
         ranks=rank_stability(scores, study.baseline) if ready and len(scores) > 1 else None,
         convergence=_convergence(records, device),
-        gaps={name: gap for name in study.names if (gap := _gap(records, name))},
+        gaps=find_gaps(records),
         laws=find_laws(records),
         predictions=find_predictions(records, {one.variant for one in compared if one.non_inferior}),
     )
@@ -181,17 +167,3 @@ def step_seconds(device: DeviceSpeed | None, name: str) -> float | None:
     """Gives the measured time of one training step, in s; None where it was not measured."""
     spread = device.spread(name, "training_step_ms") if device is not None else None
     return None if spread is None else spread[0] / 1000
-
-
-def _gap(records: Records, name: str) -> Gap | None:
-    found = [
-        trial.generalisation
-        for trial in records.finished(name)
-        if trial.generalisation is not None and trial.generalisation.get("gap") is not None
-    ]
-    if not found:
-        return None
-    train, validation, gap = (
-        fmean(float(record[key]) for record in found) for key in ("train_mean_dice", "val_mean_dice", "gap")
-    )
-    return Gap(train=train, validation=validation, gap=gap, num_runs=len(found))

@@ -21,6 +21,7 @@ from seg.ablation.report.lead import lead, missing_sentence, per_device
 from seg.ablation.report.numbers import NOT_MEASURED
 from seg.ablation.report.onset import onset
 from seg.ablation.report.preserved import places
+from seg.ablation.report.tables_contrast import contrast_table
 from seg.ablation.report.tables_dice import class_table, limits, main_table
 from seg.ablation.report.worst import worst_cases
 from seg.layout import NOTICE
@@ -72,6 +73,8 @@ def _variants(analysis: Analysis) -> list[Block]:
     by_class = class_table(analysis)
     if by_class.rows:
         blocks.append(Details(summary="Differences by class in Dice, NSD and HD95", blocks=(by_class,)))
+    if analysis.contrasts:
+        blocks += [Heading(text="One change at a time", level=3), contrast_table(analysis)]
     return blocks
 
 
@@ -117,7 +120,8 @@ def _preservation(analysis: Analysis) -> list[Block]:
 
 def _convergence(analysis: Analysis) -> list[Block]:
     section = _figure("Convergence and generalisation", plots_cost.curves, analysis, "Curves of training")
-    return [*section, tables_cost.convergence_table(analysis)]
+    said = [Text(text=sentence) for sentence in tables_cost.convergence_sentences(analysis)]
+    return [*section, *said, tables_cost.convergence_table(analysis)]
 
 
 def _worst(analysis: Analysis, study_dir: Path, runs_dir: Path) -> list[Block]:

@@ -7,10 +7,12 @@ from dataclasses import asdict
 from typing import Any
 
 from seg.ablation.report.analysis import Analysis
+from seg.ablation.report.further import Contrast
 from seg.ablation.report.lead import lead, per_device
 from seg.ablation.report.numbers import NOT_MEASURED
 from seg.ablation.report.onset import onset
 from seg.ablation.report.rows import to_rows
+from seg.ablation.statistics import MetricEffect
 
 SCHEMA_VERSION = 1
 
@@ -32,6 +34,7 @@ def to_json(analysis: Analysis) -> dict[str, Any]:
                 [device.label for device in records.speed] or [""], analysis.recommendations, strict=False
             )
         ],
+        "contrasts": [_contrast(one) for one in analysis.contrasts],
         "missing_trials": [asdict(trial) for trial in records.missing],
         "ranks": None
         if ranks is None
@@ -55,6 +58,24 @@ def to_json(analysis: Analysis) -> dict[str, Any]:
             for row in to_rows(analysis)
         ],
     }
+
+
+def _contrast(one: Contrast) -> dict[str, Any]:
+    """Gives the differences of a contrast, of the mean over classes and of each class."""
+    found = one.found
+    return {
+        "variant": one.variant,
+        "against": one.against,
+        "dice": _difference(found.dice) if found else None,
+        "classes": {each.name: _difference(each.dice) for each in found.by_class} if found else {},
+    }
+
+
+def _difference(one: MetricEffect) -> dict[str, Any] | None:
+    effect = one.effect
+    if effect is None:
+        return None
+    return {"difference": effect.difference, "ci95": effect.ci95, "num_runs": effect.num_runs}
 
 
 def _strict(value: Any) -> Any:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from seg.ablation.preservation import MEASURES, LawRow, columns, law_rows, of_trial
 from seg.ablation.report.preserved import trial_dice
+from seg.ablation.report.study import StudyRecord, VariantRecord
 from seg.ablation.report.trials import Records
 from seg.ablation.statistics import Correlation, correlate
 
 WORST = "worst"
 """Stands for the worst bottleneck of a trial, where others stand for a path or a stage."""
+BOTTLENECKS = ("network.skip_bottleneck", "network.decoder_bottleneck")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +46,7 @@ def find_laws(records: Records) -> tuple[Law, ...]:
         for trial in records.trials.values()
         if trial.preservation is not None
     }
-    rows = law_rows(preservation, trial_dice(records), records.study.baseline)
+    rows = law_rows(preservation, trial_dice(records), find_controls(records.study))
     laws = _laws(of_trial(rows), WORST)
     paths = {row.path for row in rows}
     for path in ("skip", "decoder"):
@@ -53,10 +56,35 @@ def find_laws(records: Records) -> tuple[Law, ...]:
     return tuple(laws)
 
 
+def find_controls(study: StudyRecord) -> dict[str, str]:
+    """Names for each variant the one that has all its other changes and no bottleneck; the baseline where none has.
+
+    A flat network with bottlenecks loses Dice for its channels and for its bottlenecks: the flat one tells them apart.
+    """
+    plain = {
+        json.dumps(dict(variant.changes), sort_keys=True): variant.name
+        for variant in study.variants
+        if not _without_bottlenecks(variant) ^ variant.changes.keys()
+    }
+    plain[json.dumps({})] = study.baseline
+    controls = {}
+    for variant in study.variants:
+        others = {path: variant.changes[path] for path in _without_bottlenecks(variant)}
+        controls[variant.name] = plain.get(json.dumps(others, sort_keys=True), study.baseline)
+    return controls
+
+
+def _without_bottlenecks(variant: VariantRecord) -> set[str]:
+    return {path for path in variant.changes if not path.startswith(BOTTLENECKS)}
+
+
 def _laws(rows: Sequence[LawRow], where: str, *, path: str | None = None, stage: int | None = None) -> list[Law]:
     laws = []
     for measure in MEASURES:
-        x, lost, variants = columns(rows, measure, path=path, stage=stage)
-        found = correlate(x, lost, clusters=variants)
+        known = [row for row in rows if measure in row.measures]
+        x, lost, variants = columns(known, measure, path=path, stage=stage)
+        # Narrow bottlenecks preserve less and lose more: what a measure tells beyond the width is what is new.
+        given = None if measure == "ratio" else columns(known, "ratio", path=path, stage=stage)[0]
+        found = correlate(x, lost, clusters=variants, given=given)
         laws.append(Law(measure=measure, where=where, correlation=found, num_points=len(x)))
     return laws

@@ -184,27 +184,33 @@ def _convergence(analysis: Analysis, name: str) -> Iterator[Row]:
     one, gap = analysis.convergence.get(name), analysis.gaps.get(name)
     timed = analysis.device.label if analysis.device is not None else ""
     for key, unit in CONVERGENCE:
-        mean: Mean | None = getattr(one, key) if one is not None else None
-        device = timed if key.startswith("seconds") else ""
-        if mean is None or mean.mean is None:
-            yield Row(variant=name, metric=f"convergence_{key}", unit=unit, device=device, value=NOT_MEASURED)
-            continue
-        low, high = mean.ci95 or ("", mean.mean if mean.num_censored else "")
-        yield Row(
-            variant=name,
-            metric=f"convergence_{key}",
-            unit=unit,
-            device=device,
-            value=mean.mean,
-            low=low,
-            high=high,
-            interval="ci95" if mean.ci95 else "at_most" if mean.num_censored else "",
-            num_runs=mean.num_runs,
-        )
-    for key in ("train", "validation", "gap"):
+        mean: Mean | None = None if one is None else getattr(one, key)
+        yield _mean(name, f"convergence_{key}", unit, mean, device=timed if key.startswith("seconds") else "")
+    for key in ("train", "validation"):
         value = None if gap is None else getattr(gap, key)
-        runs = "" if gap is None else gap.num_runs
+        runs = "" if gap is None else gap.gap.num_runs
         yield Row(variant=name, metric=f"generalisation_{key}_dice", unit="Dice", value=known(value), num_runs=runs)
+    yield _mean(name, "generalisation_gap_dice", "Dice", None if gap is None else gap.gap)
+    if name != analysis.baseline:
+        yield _mean(name, "generalisation_gap_dice_difference", "Dice", None if gap is None else gap.difference)
+
+
+def _mean(name: str, metric: str, unit: str, mean: Mean | None, *, device: str = "") -> Row:
+    """Gives a mean over runs with its interval."""
+    if mean is None or mean.mean is None:
+        return Row(variant=name, metric=metric, unit=unit, device=device, value=NOT_MEASURED)
+    low, high = mean.ci95 or ("", mean.mean if mean.num_censored else "")
+    return Row(
+        variant=name,
+        metric=metric,
+        unit=unit,
+        device=device,
+        value=mean.mean,
+        low=low,
+        high=high,
+        interval="ci95" if mean.ci95 else "at_most" if mean.num_censored else "",
+        num_runs=mean.num_runs,
+    )
 
 
 def _preservation(analysis: Analysis) -> Iterator[Row]:
@@ -226,7 +232,9 @@ def _preservation(analysis: Analysis) -> Iterator[Row]:
 def _laws(analysis: Analysis) -> Iterator[Row]:
     for law in analysis.laws:
         found = law.correlation
-        for kind in ("spearman", "pearson"):
+        for kind in ("spearman", "pearson", "partial"):
+            if kind == "partial" and law.measure == "ratio":
+                continue  # nothing is left of a figure given itself
             value: float | None = getattr(found, kind) if found is not None else None
             reach: Interval | None = getattr(found, f"{kind}_ci95") if found is not None else None
             low, high = reach or ("", "")

@@ -48,6 +48,7 @@ class StudyRecord:
         seeds: Seeds of every variant.
         variants: The variants, baseline first.
         trials: Ids of all trials that were planned.
+        contrasts: Pairs of variants that are compared with each other.
         training: Steps, batch, patch_size and validate_every, as far as stated.
         data: Name, licence, attribution, num_cases, class_names and nsd_tolerance_mm, as far as stated.
     """
@@ -61,6 +62,7 @@ class StudyRecord:
     seeds: tuple[int, ...]
     variants: tuple[VariantRecord, ...]
     trials: tuple[str, ...]
+    contrasts: tuple[tuple[str, str], ...]
     training: Mapping[str, Any]
     data: Mapping[str, Any]
 
@@ -150,6 +152,7 @@ def read_study(folder: Path) -> StudyRecord:
             seeds=tuple(map(int, content["seeds"])),
             variants=tuple(_variant(entry) for entry in content["variants"]),
             trials=tuple(map(str, content["trials"])),
+            contrasts=tuple((str(one["variant"]), str(one["against"])) for one in content.get("contrasts", ())),
             training=dict(content.get("training") or {}),
             data={"class_names": ("background",), **content["data"]},
         )
@@ -159,6 +162,11 @@ def read_study(folder: Path) -> StudyRecord:
         raise RunError(
             f"{path}: the baseline must be one of the variants, got {study.baseline!r} beside "
             f"{', '.join(study.names)}; start the study again to write its plan anew."
+        )
+    if unknown := {name for pair in study.contrasts for name in pair} - set(study.names):
+        raise RunError(
+            f"{path}: contrasts must compare variants of the study, got {', '.join(sorted(unknown))}; start the study "
+            "again to write its plan anew."
         )
     return study
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from seg.ablation.report.analysis import Analysis
 from seg.ablation.report.document import Cell, Table, row
-from seg.ablation.report.numbers import NOT_MEASURED, figures, fixed, interval, listed
+from seg.ablation.report.numbers import NOT_MEASURED, counted, figures, fixed, interval, listed
 from seg.ablation.report.study import DeviceSpeed
 from seg.ablation.statistics import Mean
 
@@ -80,9 +82,14 @@ def convergence_table(analysis: Analysis) -> Table:
         last = Cell(text=NOT_MEASURED)
         if gap is not None:
             last = Cell(
-                text=fixed(gap.gap, 4, sign=True), note=f"{fixed(gap.train, 4)} less {fixed(gap.validation, 4)}"
+                text=fixed(gap.gap.mean, 4, sign=True), note=f"{fixed(gap.train, 4)} less {fixed(gap.validation, 4)}"
             )
-        rows.append(row(name, *cells, last))
+        against = (
+            Cell(text="baseline")
+            if name == analysis.baseline
+            else _mean(None if gap is None else gap.difference, 4, sign=True)
+        )
+        rows.append(row(name, *cells, last, against))
     return Table(
         columns=(
             "Variant",
@@ -94,14 +101,48 @@ def convergence_table(analysis: Analysis) -> Table:
             "Seconds to its own",
             "Seconds to the baseline's",
             "Training less validation Dice",
+            "Gap, difference",
         ),
         rows=tuple(rows),
         caption="Convergence and generalisation, means over trials with 95 % t intervals. The area is the mean Dice "
         "from the first to the last validation. Where a trial was there by its first validation, steps are an upper "
         "bound and their ratio is not known. Seconds are steps times the measured time of a step. Below the gap "
-        "stand the two mean Dice of the final weights, on training cases without augmentation and on held-out ones.",
+        "stand the two mean Dice of the final weights, on training cases without augmentation and on held-out ones. "
+        "Differences are paired by fold and seed.",
         wide=True,
     )
+
+
+def convergence_sentences(analysis: Analysis) -> list[str]:
+    """Says which variants learn faster than the baseline, and which generalise better, as far as intervals tell."""
+    areas = {name: one.area_difference for name, one in analysis.convergence.items() if name != analysis.baseline}
+    gaps = {name: one.difference for name, one in analysis.gaps.items() if name != analysis.baseline}
+    said = []
+    if any(one.ci95 for one in areas.values()):
+        said.append(
+            "Learning, by the area under the curve of validation Dice against steps: "
+            + _told(areas, above="above the baseline's (faster, or better all along)", below="below it")
+        )
+    if any(one.ci95 for one in gaps.values()):
+        said.append(
+            "Generalisation, by the gap between training and validation Dice: "
+            + _told(gaps, above="wider than the baseline's", below="narrower")
+        )
+    return said
+
+
+def _told(differences: Mapping[str, Mean], *, above: str, below: str) -> str:
+    """Sorts variants by whether the interval of a difference lies above 0, below it, or holds it."""
+    known = {name: one.ci95 for name, one in differences.items() if one.ci95 is not None}
+    sides = {
+        above: [name for name, (low, _) in known.items() if low > 0],
+        below: [name for name, (_, high) in known.items() if high < 0],
+    }
+    parts = [f"{words} for {listed(names)}" for words, names in sides.items() if names]
+    rest = len(known) - sum(map(len, sides.values()))
+    if rest:
+        parts.append(f"not told from it for {counted(rest, 'variant')}")
+    return "; ".join(parts) + f" (95 % t intervals over runs, each alone, of {counted(len(known), 'variant')})."
 
 
 def _mean(mean: Mean | None, digits: int, *, sign: bool = False) -> Cell:

@@ -71,23 +71,27 @@ def law_table(analysis: Analysis) -> Table:
         found = law.correlation
         if found is None:
             none = _no_correlation(law)
-            rows.append(row(WORDS[law.measure], none, none, str(law.num_points), NOTHING))
+            rows.append(row(WORDS[law.measure], none, none, none, str(law.num_points), NOTHING))
             continue
         rows.append(
             row(
                 WORDS[law.measure],
                 Cell(text=fixed(found.spearman, 2, sign=True), note=interval(found.spearman_ci95, 2, sign=True)),
                 Cell(text=fixed(found.pearson, 2, sign=True), note=interval(found.pearson_ci95, 2, sign=True)),
+                NOTHING
+                if found.partial is None
+                else Cell(text=fixed(found.partial, 2, sign=True), note=interval(found.partial_ci95, 2, sign=True)),
                 str(found.num_points),
                 str(found.num_clusters),
             )
         )
     return Table(
-        columns=("Measure", "Spearman", "Pearson", "Trials", "Variants"),
+        columns=("Measure", "Spearman", "Pearson", "Spearman given the width", "Trials", "Variants"),
         rows=tuple(rows),
         caption="Correlation of each measure, at the worst bottleneck of a trial, with the Dice that the trial lost "
-        "against the baseline of its fold and seed; 95 % intervals resample variants, and need four of them. Below "
-        "four trials nothing is correlated.",
+        "against the baseline of its fold and seed, or against the variant that has its other changes and no "
+        "bottleneck; 95 % intervals resample variants, and need four of them. Given the width means a partial "
+        "correlation: what the measure tells beyond the channels kept. Below four trials nothing is correlated.",
     )
 
 

@@ -1,7 +1,7 @@
 """Statistics of a study: paired differences, the recommendation, ranks, convergence, correlation; no torch."""
 
 from seg.ablation.statistics.comparison import MIN_RUNS, Trials, paired
-from seg.ablation.statistics.convergence import Convergence, Curve, Mean, convergence
+from seg.ablation.statistics.convergence import Convergence, Curve, Mean, convergence, mean_over_runs
 from seg.ablation.statistics.correlation import Correlation, correlate
 from seg.ablation.statistics.differences import ClassComparison, Comparison, MetricEffect
 from seg.ablation.statistics.effects import Components, Effect, estimate_effect
@@ -29,6 +29,7 @@ __all__ = [
     "correlate",
     "estimate_effect",
     "format_comparison",
+    "mean_over_runs",
     "paired",
     "rank_stability",
     "recommend",

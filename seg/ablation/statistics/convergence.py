@@ -128,8 +128,10 @@ def _converge(
     reference = [_crossing(before[pair], SHARE * before[pair].dice[-1]) for pair in common]
     return Convergence(
         variant=variant,
-        area=_mean([_area(curves[pair]) for pair in pairs], low=0.0, high=1.0),
-        area_difference=_mean([_area(curves[pair]) - _area(before[pair]) for pair in common], low=-1.0, high=1.0),
+        area=mean_over_runs([_area(curves[pair]) for pair in pairs], low=0.0, high=1.0),
+        area_difference=mean_over_runs(
+            [_area(curves[pair]) - _area(before[pair]) for pair in common], low=-1.0, high=1.0
+        ),
         steps_to_own=_bound(own),
         steps_to_baseline=_bound(reached),
         steps_to_baseline_ratio=_ratio(reached, reference),
@@ -169,7 +171,7 @@ def _crossing(curve: Curve, threshold: float) -> _Crossing:
 
 def _bound(crossings: Sequence[_Crossing], scale: float = 1.0) -> Mean:
     """Averages crossings; with censored ones the mean is an upper bound and has no interval."""
-    found = _mean([scale * one.step for one in crossings], low=0.0)
+    found = mean_over_runs([scale * one.step for one in crossings], low=0.0)
     censored = sum(one.censored for one in crossings)
     return replace(found, ci95=None, num_censored=censored) if censored else found
 
@@ -178,13 +180,24 @@ def _ratio(crossings: Sequence[_Crossing], reference: Sequence[_Crossing]) -> Me
     """Averages ratios of crossings; where a side of one is censored there is none, as the others are a selection."""
     with np.errstate(divide="ignore", invalid="ignore"):  # a baseline that is there at step 0 gives no finite ratio
         ratios = np.divide([one.step for one in crossings], [one.step for one in reference])
-    found = _mean(ratios, low=0.0)
+    found = mean_over_runs(ratios, low=0.0)
     censored = sum(one.censored or other.censored for one, other in zip(crossings, reference, strict=True))
     return replace(found, mean=None, ci95=None, num_censored=censored) if censored else found
 
 
-def _mean(values: Sequence[float] | npt.NDArray[np.float64], *, low: float = -math.inf, high: float = math.inf) -> Mean:
-    """Averages what is finite; its interval is cut to the range that a value can have."""
+def mean_over_runs(
+    values: Sequence[float] | npt.NDArray[np.float64], *, low: float = -math.inf, high: float = math.inf
+) -> Mean:
+    """Averages figures of runs.
+
+    Args:
+        values: A figure for each run; those that are not finite are counted and left out.
+        low: Least value that a figure can have; the interval is cut to it.
+        high: Greatest, likewise.
+
+    Returns:
+        The mean with a 95 % t interval over runs.
+    """
     array = np.asarray(values, dtype=float)
     kept = array[np.isfinite(array)]
     interval = None

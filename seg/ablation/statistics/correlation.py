@@ -28,6 +28,9 @@ class Correlation:
         spearman_ci95: Its 95 % interval; None below four clusters, or where resamples hardly vary.
         pearson: Pearson's correlation.
         pearson_ci95: Its 95 % interval, as above.
+        partial: Spearman's partial correlation given a third figure; None without one, or where either of the two
+            follows from it.
+        partial_ci95: Its 95 % interval, as above.
         num_points: Points behind it.
         num_clusters: Clusters that were resampled.
     """
@@ -36,6 +39,8 @@ class Correlation:
     spearman_ci95: Interval | None
     pearson: float
     pearson_ci95: Interval | None
+    partial: float | None
+    partial_ci95: Interval | None
     num_points: int
     num_clusters: int
 
@@ -45,6 +50,7 @@ def correlate(
     y: Sequence[float],
     *,
     clusters: Sequence[Hashable] | None = None,
+    given: Sequence[float] | None = None,
     samples: int = SAMPLES,
     seed: int = 0,
 ) -> Correlation | None:
@@ -58,6 +64,7 @@ def correlate(
         x: One figure per point; points where either figure is NaN or infinite are left out.
         y: The other figure.
         clusters: What each point belongs to, such as its variant; None where points are independent.
+        given: A third figure per point, finite, which may be behind both; None for none.
         samples: Resamples, >= 1.
         seed: Seed of the resampling.
 
@@ -65,17 +72,23 @@ def correlate(
         The correlations; None below four points or where a figure does not vary.
 
     Raises:
-        RunError: The numbers of figures or clusters differ.
+        RunError: The numbers of figures or clusters differ, or the third figure is not finite.
 
     References:
         A. C. Davison, D. V. Hinkley, Bootstrap Methods and their Application, 1997, section 3.8 (clustered data),
         doi:10.1017/CBO9780511802843.
+        M. G. Kendall, Partial rank correlation, 1942, doi:10.1093/biomet/32.3-4.277 (of ranks, as of values).
     """
     labels = list(range(len(x))) if clusters is None else list(clusters)
     if not len(x) == len(y) == len(labels):
         raise RunError(
             f"a correlation must have two figures and a cluster for each point, got {len(x)}, {len(y)} and "
             f"{len(labels)}; give lists of one length."
+        )
+    if given is not None and not (len(given) == len(x) and np.isfinite(given).all()):
+        raise RunError(
+            f"a partial correlation must have a finite third figure for each of {len(x)} points; leave out the points "
+            "without one."
         )
     finite = np.isfinite(x) & np.isfinite(y)
     first, second = np.asarray(x, dtype=float)[finite], np.asarray(y, dtype=float)[finite]
@@ -86,11 +99,21 @@ def correlate(
     total = len(numbers)
     drawn = np.random.default_rng(seed).multinomial(total, np.full(total, 1 / total), size=samples)
     weights = drawn[:, members].astype(float)
+    first_ranks, second_ranks = _ranks(first, weights), _ranks(second, weights)
+    partial, partial_ci95 = None, None
+    if given is not None:
+        third, once = np.asarray(given, dtype=float)[finite], np.ones((1, len(first)))
+        value = float(weighted_partial(_ranks(first, once), _ranks(second, once), _ranks(third, once), once)[0])
+        if np.isfinite(value):
+            resampled = weighted_partial(first_ranks, second_ranks, _ranks(third, weights), weights)
+            partial, partial_ci95 = value, _interval(resampled, total)
     return Correlation(
         spearman=float(stats.spearmanr(first, second).statistic),
-        spearman_ci95=_interval(weighted_pearson(_ranks(first, weights), _ranks(second, weights), weights), total),
+        spearman_ci95=_interval(weighted_pearson(first_ranks, second_ranks, weights), total),
         pearson=float(stats.pearsonr(first, second).statistic),
         pearson_ci95=_interval(weighted_pearson(first, second, weights), total),
+        partial=partial,
+        partial_ci95=partial_ci95,
         num_points=len(first),
         num_clusters=total,
     )
@@ -116,6 +139,17 @@ def weighted_pearson(x: FloatArray, y: FloatArray, weights: FloatArray) -> Float
     correlation: FloatArray = np.full(len(weights), np.nan)
     np.divide((weights * dx * dy).sum(axis=1), np.sqrt(xx * yy), out=correlation, where=~flat)
     return correlation
+
+
+def weighted_partial(x: FloatArray, y: FloatArray, z: FloatArray, weights: FloatArray) -> FloatArray:
+    """Gives the correlation of `x` and `y` given `z`, as `weighted_pearson` does; NaN where one follows from `z`."""
+    xy, xz, yz = (weighted_pearson(*pair, weights) for pair in ((x, y), (x, z), (y, z)))
+    left = (1 - xz**2) * (1 - yz**2)
+    # Rounding leaves a trace where one figure follows from the third.
+    known = (1 - xz**2 > 1e-9) & (1 - yz**2 > 1e-9)
+    partial: FloatArray = np.full(len(weights), np.nan)
+    np.divide(xy - xz * yz, np.sqrt(np.where(known, left, 1.0)), out=partial, where=known)
+    return partial
 
 
 def _ranks(values: FloatArray, weights: FloatArray) -> FloatArray:

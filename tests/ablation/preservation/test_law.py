@@ -28,6 +28,7 @@ def place(name, **values):
     return entry | values
 
 
+CONTROLS = {"baseline": "baseline", "both": "baseline", "skip": "baseline"}
 NONE = dict.fromkeys(("narrow", "r2", "r2_pca", "cka", "probe_dice_narrow", "amplified", "suppressed"))
 
 
@@ -46,7 +47,7 @@ def study():
 
 
 def test_a_row_per_bottleneck_of_every_pair():
-    rows = law_rows(*study(), "baseline")
+    rows = law_rows(*study(), CONTROLS)
     found = [(row.variant, row.seed, row.name, round(row.dice_lost, 9)) for row in rows]
     assert found == [
         ("both", 0, "skip_0", 0.05),
@@ -69,7 +70,7 @@ def test_a_row_per_bottleneck_of_every_pair():
 
 
 def test_the_worst_of_a_trial():
-    worst = of_trial(law_rows(*study(), "baseline"))
+    worst = of_trial(law_rows(*study(), CONTROLS))
     assert [(row.variant, row.seed, row.name) for row in worst] == [
         ("both", 0, "worst"),
         ("both", 1, "worst"),
@@ -82,7 +83,7 @@ def test_the_worst_of_a_trial():
 
 
 def test_columns_for_the_correlation():
-    rows = law_rows(*study(), "baseline")
+    rows = law_rows(*study(), CONTROLS)
     x, y, clusters = columns(rows, "r2", path="skip")
     assert x == [0.4, 0.4, 0.6]
     assert y == pytest.approx([0.05, -0.01, 0.0])
@@ -100,7 +101,7 @@ def test_a_measure_that_does_not_exist_is_left_out():
             place("decoder_0", probe_dice_wide=[None, 0.5], probe_dice_narrow=[None, 0.25]),
         ]
     }
-    rows = law_rows(preservation, dice, "baseline")
+    rows = law_rows(preservation, dice, CONTROLS)
     assert "cka" not in rows[0].measures
     assert "probe_dice_lost" not in rows[0].measures
     assert rows[1].measures["probe_dice_lost"] == 0.25
@@ -112,3 +113,14 @@ def test_a_report_needs_no_torch():
     code = "import sys, seg.ablation.preservation as p; p.law_rows, p.write_point; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_dice_is_lost_against_the_control():
+    preservation, dice = study()
+    dice["flat", 0, 0] = 0.86
+    rows = law_rows(preservation, dice, CONTROLS | {"both": "flat"})
+    assert [(row.variant, row.seed, round(row.dice_lost, 9)) for row in rows] == [
+        ("both", 0, 0.01),
+        ("both", 0, 0.01),
+        ("skip", 0, 0.0),
+    ]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
 
+from seg.ablation.report.laws import find_controls
+from seg.ablation.report.study import VariantRecord, read_study
 from tests.ablation.report.page import Page
 from tests.ablation.report.studies import VARIANTS
 from tests.ablation.report.test_report import dice, value
@@ -43,3 +46,25 @@ def test_the_page_shows_the_law_of_each_path_and_stage(whole: Path) -> None:
     # Three variants narrow the skips: too few to resample.
     assert cells["R² of linear reconstruction"][0] == f"{number}|no interval; 27 points"
     assert cells["directions amplified"] == [f"does not vary|{n} points" for n in (27, 27, 18, 18, 18)]
+
+
+def test_a_control_has_all_other_changes_and_no_bottleneck(whole: Path) -> None:
+    study = read_study(whole)
+    skip, flat, slow = {"network.skip_bottleneck.ratio": 0.25}, {"network.channels": [16, 16]}, {"training.steps": 9}
+    changes = {"baseline": {}, "skip": skip, "flat": flat, "flat_skip": flat | skip, "slow_skip": slow | skip}
+    made = [VariantRecord(name=name, changes=one, parameters=1, macs=1) for name, one in changes.items()]
+    assert find_controls(replace(study, variants=tuple(made))) == {
+        "baseline": "baseline",
+        "skip": "baseline",
+        "flat": "flat",
+        "flat_skip": "flat",
+        "slow_skip": "baseline",
+    }
+
+
+def test_the_page_shows_what_a_measure_tells_beyond_the_width(whole: Path) -> None:
+    (table,) = [table for table in Page(whole / "report.html").tables if "Spearman given the width" in table[0]]
+    cells = {row[0]: row[3] for row in table[1:]}
+    assert cells["channels kept"] == "\N{EN DASH}"
+    partial = value(whole, "", "law_probe_dice_lost_partial", place="worst")
+    assert cells["probe Dice lost"].startswith(f"{float(partial['value']):+.2f}".replace("-", "\N{MINUS SIGN}"))

@@ -78,7 +78,7 @@ def test_speed_and_size_agree_with_the_records(whole: Path) -> None:
     assert float(value(whole, "decoder_1-2", "prediction_ratio", **device)["value"]) == pytest.approx(230 / 171)
     assert value(whole, "decoder_1-2", "macs")["value"] == "9100000000"
     gap = value(whole, "skip_1-4", "generalisation_gap_dice")
-    assert (float(gap["value"]), gap["num_runs"]) == (pytest.approx(0.03), "3")
+    assert (float(gap["value"]), gap["num_runs"]) == (pytest.approx(0.034), "3")
     kept = value(whole, "skip_1-4", "preservation_narrow", place="skip_1")
     assert kept["value"] == "16"
 

@@ -67,3 +67,29 @@ def test_unequal_lengths_are_refused() -> None:
     assert str(caught.value) == (
         "a correlation must have two figures and a cluster for each point, got 2, 3 and 2; give lists of one length."
     )
+
+
+def test_a_partial_correlation_is_that_of_what_ranks_leave() -> None:
+    rng = np.random.default_rng(3)
+    z = rng.normal(size=40)
+    x, y = z + rng.normal(size=40), z + 0.3 * rng.normal(size=40)
+    found = correlate(x.tolist(), y.tolist(), given=z.tolist())
+    assert found is not None
+    ranks = [stats.rankdata(figure) for figure in (x, y, z)]
+    left = [ranks[i] - np.polyval(np.polyfit(ranks[2], ranks[i], 1), ranks[2]) for i in (0, 1)]
+    assert found.partial == pytest.approx(stats.pearsonr(*left).statistic)
+    assert found.partial_ci95 is not None
+    assert found.partial_ci95[0] < found.partial < found.partial_ci95[1]
+    # What is behind both takes most of their correlation away.
+    assert abs(found.partial) < 0.5 * found.spearman
+
+
+def test_nothing_is_left_of_what_follows_from_the_third_figure() -> None:
+    rng = np.random.default_rng(4)
+    z = rng.normal(size=12)
+    found = correlate(np.exp(z).tolist(), rng.normal(size=12).tolist(), given=z.tolist())
+    assert found is not None
+    assert (found.partial, found.partial_ci95) == (None, None)
+    assert correlate([1, 2, 3, 4], [1, 2, 4, 3]).partial is None  # type: ignore[union-attr]
+    with pytest.raises(RunError, match="must have a finite third figure for each of 4 points"):
+        correlate([1, 2, 3, 4], [1, 2, 4, 3], given=[1, 2, 3])
