@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,11 +14,13 @@ from seg.ablation.records import differing
 from seg.cli import load_config
 from seg.config import ExperimentConfig
 from seg.errors import RunError
-from seg.files import write_json
+from seg.files import unwritable, write_json
 from seg.layout import CONFIG_FILE, ENVIRONMENT_FILE
 
 LOG = logging.getLogger(__name__)
 SCHEMA_VERSION = 1
+FORMER = "former"
+"""Ending of a run directory that other code made, while it is made anew."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +52,7 @@ def begin(config: ExperimentConfig, run_dir: Path, own: Fingerprint, *, any_code
         config: The trial's configuration.
         run_dir: Its run directory, which need not exist.
         own: What a new run would be made from.
-        any_code: Whether a run that other code began is taken over; else it is removed and made anew.
+        any_code: Whether a run that other code began is taken over; else it is put aside until a new one is done.
 
     Returns:
         What the run is made from.
@@ -62,13 +65,30 @@ def begin(config: ExperimentConfig, run_dir: Path, own: Fingerprint, *, any_code
         if any_code:
             LOG.warning("%s: begun by other training code; taken over (reuse: any_code)", run_dir)
         else:
-            LOG.warning("%s: begun by other training code; removed, to be made anew (reuse: same_code)", run_dir)
-            shutil.rmtree(run_dir)
+            LOG.warning("%s: begun by other training code; made anew (reuse: same_code)", run_dir)
+            _put_aside(run_dir)
             begun = None
     if begun is None:
         return note(run_dir, Begun(fingerprint=own))
     check_begun(config, run_dir)
     return begun
+
+
+def _put_aside(run_dir: Path) -> None:
+    """Puts a run directory aside; one that was put there before was not yet done over, and stays."""
+    former = beside(run_dir, FORMER)
+    try:
+        if former.exists():
+            shutil.rmtree(run_dir)
+        else:
+            os.rename(run_dir, former)
+    except OSError as error:
+        raise unwritable(run_dir, error) from error
+
+
+def remove_former(run_dir: Path) -> None:
+    """Removes the run directory that was put aside, once the new one is done."""
+    shutil.rmtree(beside(run_dir, FORMER), ignore_errors=True)
 
 
 def read_begun(run_dir: Path) -> Begun:

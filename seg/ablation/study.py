@@ -59,9 +59,8 @@ def run_study(study: Study, study_dir: Path, *, runs_dir: Path | None = None, sp
         write_study_file(study, study_dir)
         failed = _run_trials(study, left, places, fingerprints) if left and not speed_only else {}
         _conclude(study, places, speed_only=speed_only)
-    for trial_id, log in failed.items():
-        record = read_record(records_dir(study_dir, trial_id))
-        print(f"failed: {trial_id}: {record.error if record else 'no record'} (log: {log})", file=sys.stderr)
+    for trial_id, (error, log) in failed.items():
+        print(f"failed: {trial_id}: {error} (log: {log})", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -138,8 +137,8 @@ def _run_problems(trial: Trial, places: Places) -> Sequence[str]:
 
 def _run_trials(
     study: Study, left: Sequence[Trial], places: Places, fingerprints: Mapping[str, Fingerprint]
-) -> dict[str, Path]:
-    """Runs trials; returns the logs of those that failed, by id."""
+) -> dict[str, tuple[str, Path]]:
+    """Runs trials; returns errors and logs of those that failed, by id."""
     by_id = {trial.id: trial for trial in left}
     backend = build_backend(study.config.launch, places.runs_dir)
     table = Table({trial.id: trial.variant.name for trial in study.trials}, backend.parallel, sys.stdout)
@@ -153,8 +152,8 @@ def _run_trials(
         trial = by_id[event.id]
         if event.state == "failed":
             own = fingerprints[event.id]
-            record_failure(trial, places, own, attempts=event.attempt, traceback=event.error or "")
-            failed[event.id] = places.log(trial)
+            error = record_failure(trial, places, own, attempts=event.attempt, traceback=event.error or "")
+            failed[event.id] = error, places.log(trial)
         table.update(event, _result(trial, places) if event.state == "finished" else None)
     return failed
 

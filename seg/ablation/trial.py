@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from seg.ablation.begun import Begun, as_begun, begin, beside, note, recorded_cases
+from seg.ablation.begun import Begun, as_begun, begin, beside, note, recorded_cases, remove_former
 from seg.ablation.fingerprint import Fingerprint, fingerprint
 from seg.ablation.locks import locked
 from seg.ablation.records import TrialRecord, read_record, records_dir, stands, write_failed, write_finished
@@ -21,6 +22,8 @@ from seg.peak_memory import PeakMemory
 
 if TYPE_CHECKING:
     from seg.ablation.grid import Trial
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,11 +92,12 @@ def run_trial(trial: Trial, places: Places, *, attempt: int = 1) -> Path:
         _measure(trial.config, run_dir)
         known = replace(own, code=begun.fingerprint.code)
         write_finished(places.study_dir, _record(trial, begun, known, attempt), run_dir)
+        remove_former(run_dir)
     return run_dir
 
 
-def record_failure(trial: Trial, places: Places, own: Fingerprint, *, attempts: int, traceback: str) -> None:
-    """Records a trial that is given up.
+def record_failure(trial: Trial, places: Places, own: Fingerprint, *, attempts: int, traceback: str) -> str:
+    """Records a trial that is given up; a finished record of other code stays, and that is announced.
 
     Args:
         trial: The trial.
@@ -101,11 +105,19 @@ def record_failure(trial: Trial, places: Places, own: Fingerprint, *, attempts: 
         own: Its fingerprint.
         attempts: Attempts made.
         traceback: What the last one ended with; its last line is the error.
+
+    Returns:
+        The error.
     """
     lines = traceback.strip().splitlines() or ["unknown error"]
     record = _record(trial, Begun(fingerprint=own), own, attempts)
     record = replace(record, status="failed", error=lines[-1])
-    write_failed(places.study_dir, record, trial.config, traceback)
+    before = read_record(records_dir(places.study_dir, trial.id))
+    if before is not None and before.status == "finished":
+        LOG.warning("%s: failed when made anew; its finished record of other code stays", trial.id)
+    else:
+        write_failed(places.study_dir, record, trial.config, traceback)
+    return lines[-1]
 
 
 def _record(trial: Trial, begun: Begun, own: Fingerprint, attempts: int) -> TrialRecord:

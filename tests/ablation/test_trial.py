@@ -156,18 +156,31 @@ def test_other_code_makes_a_trial_anew_unless_any_will_do(
 
     monkeypatch.setattr(module, "fingerprint", other_code)
     weights_before = (study / "runs/baseline/fold_0_seed_0/checkpoints/weights.pt").stat().st_mtime_ns
+    former = study / "runs/baseline/fold_0_seed_0.former"
     lenient = places_in(study, reuse="any_code")
     run_trial(trial, lenient)
     record = read_record(records_dir(study, trial.id))
     assert record is not None
     assert record.fingerprint.code != OTHER
     strict = places_in(study)
+    # Killed while it is made anew, a trial has its former run and record still.
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_train", lambda *_: pytest.fail("killed"))
+        with pytest.raises(pytest.fail.Exception, match="killed"):
+            run_trial(trial, strict)
+    assert (former / "checkpoints/weights.pt").stat().st_mtime_ns == weights_before
+    assert record_failure(trial, strict, other_code(trial.config), attempts=1, traceback="ValueError: no") == (
+        "ValueError: no"
+    )
+    assert (found := read_record(records_dir(study, trial.id))) is not None
+    assert (found.status, found.fingerprint.code) == ("finished", record.fingerprint.code)
     run_trial(trial, strict)
+    assert not former.exists()
     record = read_record(records_dir(study, trial.id))
     assert record is not None
     assert record.fingerprint.code == OTHER
     assert (study / "runs/baseline/fold_0_seed_0/checkpoints/weights.pt").stat().st_mtime_ns > weights_before
-    assert "begun by other training code; removed, to be made anew (reuse: same_code)" in strict.log(trial).read_text()
+    assert "begun by other training code; made anew (reuse: same_code)" in strict.log(trial).read_text()
 
 
 def test_another_configuration_is_refused_by_name(study: Path, trial: Any) -> None:
@@ -207,6 +220,7 @@ def test_fields_that_were_added_later_do_not_void_a_record(study: Path, trial: A
 
 def test_a_failure_is_recorded_and_does_not_count_as_done(study: Path, trial: Any) -> None:
     own = fingerprint.fingerprint(trial.config)
+    shutil.rmtree(records_dir(study, trial.id))
     record_failure(trial, places_in(study), own, attempts=2, traceback="Traceback:\n  line\nValueError: no\n")
     folder = records_dir(study, trial.id)
     assert {path.name for path in folder.iterdir()} == {"trial.json", "failure.txt", "config.yaml"}

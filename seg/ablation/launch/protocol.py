@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal, Protocol
 
 
@@ -92,13 +94,16 @@ class Guarded:
 
     Attributes:
         call: What to call.
+        folder: Folder that its relative paths start from: a cluster may begin its processes elsewhere.
     """
 
     call: Callable[[], object]
+    folder: Path = field(default_factory=Path.cwd)
 
     def __call__(self) -> str | None:
         """Calls it; returns the traceback of a failure, else None."""
         try:
+            os.chdir(self.folder)
             self.call()
         except Exception:
             return traceback.format_exc()

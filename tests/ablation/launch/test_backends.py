@@ -15,6 +15,7 @@ import pytest
 
 from seg.ablation.launch import Backend, Event, Task, run_tasks
 from seg.ablation.launch.process import InProcess
+from seg.ablation.launch.protocol import Guarded
 from seg.ablation.launch.slurm import Slurm
 from seg.ablation.launch.workers import Share, Workers
 
@@ -167,3 +168,14 @@ def ended(pid: int) -> bool:
             return True
         time.sleep(0.02)
     return False
+
+
+def test_relative_paths_start_where_the_task_was_made(
+    jobs: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    task = Guarded(partial(jobs.write, Path("one")))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert task() is None
+    assert (tmp_path / "one").read_text() == "done"
