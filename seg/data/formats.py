@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from seg.data.dicom import by_position
 from seg.data.endings import NIFTI_ENDINGS
 from seg.data.foreign_headers import check_announced
 from seg.errors import DataError
@@ -63,7 +64,9 @@ def holds_dicom(folder: Path) -> bool:
 
 
 def _slices(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_file() and _marked(path))
+    return sorted(
+        path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".") and _marked(path)
+    )
 
 
 def _marked(path: Path) -> bool:
@@ -83,7 +86,7 @@ def read_foreign(paths: Sequence[Path], kind: Format) -> tuple[npt.NDArray[np.fl
 
     Raises:
         DataError: The package that reads them is not installed, the files cannot be read or do not fit in memory, or a
-            folder holds slices of several series.
+            folder holds slices of several series or such that make up no volume.
     """
     reader, package = next(((name, needed) for name, needed in kind.readers if _installed(needed)), (None, ""))
     if reader is None:
@@ -93,13 +96,18 @@ def read_foreign(paths: Sequence[Path], kind: Format) -> tuple[npt.NDArray[np.fl
             "or convert the file to NIfTI."
         )
     with _faults_named(paths[0], kind):
-        check_announced([file for path in paths for file in (_slices(path) if path.is_dir() else [path])], package)
+        if kind is DICOM:
+            for path in paths:
+                check_announced(_slices(path) if path.is_dir() else [path], package, dicom=True)
+        else:
+            check_announced(paths, package)
     logging.getLogger(DECODER_LOG).setLevel(logging.ERROR)
     # Takes seconds, which NIfTI files have no use for.
     from monai.transforms import EnsureChannelFirst, LoadImage
 
     with _faults_named(paths[0], kind):
-        loaded: Any = LoadImage(reader=reader, image_only=True)([str(path) for path in paths])
+        by_name = by_position() if reader == "PydicomReader" else reader
+        loaded: Any = LoadImage(reader=by_name, image_only=True)([str(path) for path in paths])
         image = loaded[None] if kind is DICOM and loaded.ndim == 3 else EnsureChannelFirst()(loaded)
         while image.ndim > 4 and image.shape[-1] == 1:
             image = image.squeeze(-1)

@@ -1,0 +1,158 @@
+"""Slices of a DICOM series: whether they make up one volume, and in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from seg.errors import DataError
+
+if TYPE_CHECKING:
+    from monai.data import PydicomReader
+
+TAGS = {
+    "ImagePositionPatient": "0020|0032",
+    "ImageOrientationPatient": "0020|0037",
+    "PixelSpacing": "0028|0030",
+}
+"""Attributes that say where a slice lies: position of its first voxel in mm, direction of its rows and columns (LPS),
+and distance of voxels in mm."""
+UNEVEN = 0.02
+"""Share of the usual distance by which the distance of two neighbouring slices may differ, or lie off their normal."""
+ROUNDING_MM = 0.02
+"""The same in mm, for slices closer than a mm whose positions were rounded."""
+SAME_DIRECTION = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slice:
+    """What the header of a slice says of its place.
+
+    Attributes:
+        path: The file.
+        shape: Columns and rows.
+        frames: Images in the file.
+        place: Values of `TAGS` by name; absent where the header lacks them.
+    """
+
+    path: Path
+    shape: tuple[int, int]
+    frames: int
+    place: dict[str, tuple[float, ...]]
+
+
+def check_series(slices: Sequence[Slice]) -> None:
+    """Refuses slices whose order, distance or grid would have to be guessed.
+
+    Readers take the number of a slice for its order and the ends of a series for its distances, so that a missing slice
+    stretches a volume and a second phase doubles it, without a word.
+
+    Args:
+        slices: The slices of a folder, or the single file of a volume.
+
+    Raises:
+        DataError: A file has several frames, a slice does not say where it lies, slices differ in size, spacing or
+            orientation, two lie at one place, they are not evenly spaced, or do not lie along their normal.
+    """
+    for one in slices:
+        if one.frames > 1:
+            raise DataError(
+                f"{one.path}: DICOM must have one slice a file, got {one.frames} frames in one; export single slices, "
+                "or convert it to NIfTI."
+            )
+        if absent := [name for name in TAGS if name not in one.place]:
+            raise DataError(
+                f"{one.path}: a slice must say where it lies, got no {', '.join(absent)}; export the original series."
+            )
+    if len(slices) > 1:
+        _check_alike(slices)
+        _check_steps(slices)
+
+
+def distances(slices: Sequence[Slice]) -> npt.NDArray[np.float64]:
+    """Returns how far each slice lies along the normal of the first, in mm."""
+    positions = np.array([one.place["ImagePositionPatient"] for one in slices])
+    along: npt.NDArray[np.float64] = positions @ _normal(slices[0])
+    return along
+
+
+def _normal(one: Slice) -> npt.NDArray[np.float64]:
+    row, column = np.reshape(one.place["ImageOrientationPatient"], (2, 3))
+    return np.cross(row, column)
+
+
+def _check_alike(slices: Sequence[Slice]) -> None:
+    """Checks that all slices have the grid of the first."""
+    first = slices[0]
+    for one in slices[1:]:
+        differs = {
+            "size": (first.shape, one.shape, 0.0),
+            **{
+                name: (first.place[name], one.place[name], SAME_DIRECTION)
+                for name in ("PixelSpacing", "ImageOrientationPatient")
+            },
+        }
+        for name, (expected, got, tolerance) in differs.items():
+            if len(expected) != len(got) or not np.allclose(expected, got, rtol=0, atol=tolerance):
+                raise DataError(
+                    f"{one.path}: slices must have one {name}, got {_listed(got)} where {first.path.name} has "
+                    f"{_listed(expected)}; give each stack a folder of its own."
+                )
+
+
+def _check_steps(slices: Sequence[Slice]) -> None:
+    """Checks that slices lie one after the other, evenly, along their normal."""
+    along = distances(slices)
+    order = np.argsort(along, kind="stable")
+    ordered = [slices[index] for index in order]
+    steps = np.diff(along[order])
+    usual = float(np.median(steps))
+    allowed = max(UNEVEN * usual, ROUNDING_MM)
+    positions = np.array([one.place["ImagePositionPatient"] for one in ordered])
+    shifts = np.linalg.norm(np.diff(positions, axis=0) - steps[:, None] * _normal(slices[0]), axis=1)
+    for step, shift, one, other in zip(steps, shifts, ordered[:-1], ordered[1:], strict=True):
+        if step <= ROUNDING_MM:
+            raise DataError(
+                f"{other.path}: slices must each lie at a place of their own, got that of {one.path.name} again; give "
+                "each phase, echo or reconstruction a folder of its own."
+            )
+        if abs(step - usual) > allowed:
+            raise DataError(
+                f"{other.path}: slices must be evenly spaced, got {step:.4g} mm from {one.path.name} where {usual:.4g} "
+                "mm is usual; add the slices that are missing, or resample the series."
+            )
+        if shift > allowed:
+            raise DataError(
+                f"{other.path}: slices must lie along their normal, got a shift of {shift:.4g} mm from "
+                f"{one.path.name}, as of a tilted gantry; resample the series to a straight grid."
+            )
+
+
+def _listed(values: Sequence[float]) -> str:
+    return "(" + ", ".join(f"{value:.6g}" for value in values) + ")"
+
+
+def by_position() -> PydicomReader:
+    """Returns MONAI's reader of pydicom, which orders slices by number, with slices that are numbered by position."""
+    from monai.data import PydicomReader
+
+    class ByPosition(PydicomReader):
+        """Numbers the slices of a series anew in memory; the files stay as they are."""
+
+        def read(self, data: Any, **kwargs: Any) -> Any:
+            found = super().read(data, **kwargs)
+            if self.has_series:
+                for series in found if isinstance(found[0], list) else [found]:
+                    row, column = np.reshape(np.array(series[0].ImageOrientationPatient, dtype=float), (2, 3))
+                    normal = np.cross(row, column)
+                    along = [float(np.array(one.ImagePositionPatient, dtype=float) @ normal) for one in series]
+                    for number, index in enumerate(np.argsort(along)):
+                        series[index].InstanceNumber = number
+            return found
+
+    return ByPosition()
