@@ -169,9 +169,7 @@ def test_other_code_makes_a_trial_anew_unless_any_will_do(
         with pytest.raises(pytest.fail.Exception, match="killed"):
             run_trial(trial, strict)
     assert (former / "checkpoints/weights.pt").stat().st_mtime_ns == weights_before
-    assert record_failure(trial, strict, other_code(trial.config), attempts=1, traceback="ValueError: no") == (
-        "ValueError: no"
-    )
+    assert record_failure(trial, strict, other_code(trial.config), attempts=1, traceback="an error") == "an error"
     assert (found := read_record(records_dir(study, trial.id))) is not None
     assert (found.status, found.fingerprint.code) == ("finished", record.fingerprint.code)
     run_trial(trial, strict)
