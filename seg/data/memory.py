@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from seg.errors import DataError
@@ -9,6 +10,10 @@ from seg.errors import DataError
 GIB = 1 << 30
 MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup")
+OWN_GROUPS = Path("/proc/self/cgroup")
+V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+V2 = ("memory.max", "memory.current", "inactive_file")
+"""Limit and use of a control group, and the entry of its ``memory.stat`` that could be freed, by version."""
 
 
 def available_bytes() -> int | None:
@@ -26,14 +31,35 @@ def _of_machine() -> int | None:
 
 
 def _of_container() -> int | None:
+    """Gives what the tightest of the limits leaves: of a container, of a job of Slurm, of a group above them."""
+    left = [amount for folder, names in _groups() if (amount := _left(folder, names)) is not None]
+    return min(left) if left else None
+
+
+def _groups() -> Iterator[tuple[Path, tuple[str, str, str]]]:
+    """Gives the folders of this process's control groups up to their root, of both versions, with the names in them."""
     try:
-        limit, used = (CGROUP / "memory.max").read_text(), (CGROUP / "memory.current").read_text()
+        lines = [line.split(":", 2) for line in OWN_GROUPS.read_text().splitlines()]
+    except OSError:
+        lines = []
+    paths = {controllers: path for _, controllers, path in (line for line in lines if len(line) == 3)}
+    v1 = next((path for controllers, path in paths.items() if "memory" in controllers.split(",")), "/")
+    for root, path, names in ((CGROUP, paths.get("", "/"), V2), (CGROUP / "memory", v1, V1)):
+        own = Path(path.lstrip("/"))
+        # A container may be told the path that its group has outside, where none of these folders is.
+        for part in (own, *own.parents):
+            yield root / part, names
+
+
+def _left(folder: Path, names: tuple[str, str, str]) -> int | None:
+    limit, used, cache = names
+    try:
         cached = next(
             int(line.split()[1])
-            for line in (CGROUP / "memory.stat").read_text().splitlines()
-            if line.startswith("inactive_file ")
+            for line in (folder / "memory.stat").read_text().splitlines()
+            if line.startswith(f"{cache} ")
         )
-        return max(0, int(limit) - int(used) + cached)
+        return max(0, int((folder / limit).read_text()) - int((folder / used).read_text()) + cached)
     except (OSError, ValueError, StopIteration):  # "max" is no number: no limit
         return None
 

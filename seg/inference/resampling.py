@@ -20,6 +20,8 @@ STRAIGHT_VOXELS = 1e-4
 """Axes of two grids are parallel where they part by less than this over the whole volume."""
 BLOCK_BYTES = 1 << 26
 """Resampled scores are made in blocks of about this size."""
+PLACE_BYTES = 100
+"""Memory for each voxel of a block whose place in the source is computed by itself, as measured: triples of f64."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +121,8 @@ class Resampling:
     def blocks(self, tile: Tile, scores: Tensor) -> list[Tile]:
         """Divides a tile along X so that the scores of a block have a bounded size."""
         x, y, z = tile.target
-        row = 4 * len(scores) * (y.stop - y.start) * (z.stop - z.start)
+        per_voxel = 4 * len(scores) + (0 if self.straight else PLACE_BYTES)
+        row = per_voxel * (y.stop - y.start) * (z.stop - z.start)
         step = max(1, BLOCK_BYTES // row)
         targets = [(slice(a, min(a + step, x.stop)), y, z) for a in range(x.start, x.stop, step)]
         return [Tile(target, self._source(target)) for target in targets]

@@ -32,7 +32,7 @@ class LabelMap:
 
     def __init__(self, grid: Grid, num_classes: int, *, probabilities: bool, logits: bool) -> None:
         orientation = nib.orientations.io_orientation(grid.affine)
-        dtype = np.uint8 if num_classes <= 256 else np.uint16
+        dtype = f"u{label_bytes(num_classes)}"
         self.labels: npt.NDArray[Any] = np.zeros(grid.shape, dtype=dtype, order="F")
         self._labels = nib.orientations.apply_orientation(self.labels, orientation)
         self.probabilities: npt.NDArray[Any] | None = None
@@ -59,6 +59,11 @@ class LabelMap:
             for target, own in zip(self._probabilities, values, strict=True):
                 target[box] = own
         self._labels[box] = most_likely(scores).cpu().numpy()
+
+
+def label_bytes(num_classes: int) -> int:
+    """Returns the bytes of a voxel of a label map."""
+    return 1 if num_classes <= 256 else 2
 
 
 def ras_grid(grid: Grid) -> tuple[Triple, npt.NDArray[Any]]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from seg.data.writing import write_labels, write_maps
 from seg.errors import SegError
+from seg.inference.target import label_bytes
 from seg.prediction.case import (
     PROBABILITY_BYTES,
     LoadedCase,
@@ -112,7 +113,8 @@ class Line:
     def _begin(self, item: _Item) -> Future[_Item]:
         """Hands a small case to a thread of its own, and segments a large one with all threads."""
         if isinstance(item.content, LoadedCase):
-            if self._workers.take(item.content.prepared.image.shape[1:]):
+            prepared = item.content.prepared
+            if self._workers.take(prepared.image.shape[1:], prepared.target.shape):
                 return self._workers.submit(self._segment, item)
             self._workers.wait()
         future: Future[_Item] = Future()
@@ -131,7 +133,8 @@ class Line:
         if not isinstance(item.content, LoadedCase):
             return item
         image, target = item.content.prepared.image, item.content.prepared.target
-        held = image.nbytes + image.nbytes // (4 * len(image))
+        # The label map has the scan's own grid, which may be many times that of a coarse network.
+        held = image.nbytes + label_bytes(len(self._predictor.class_names)) * math.prod(target.shape)
         if self._predictor.probabilities:
             held += PROBABILITY_BYTES * len(self._predictor.class_names) * math.prod(target.shape)
         self._held.add(held)

@@ -13,6 +13,8 @@ import torch
 
 from seg.data.memory import GIB, available_bytes
 from seg.inference import Model
+from seg.inference.resampling import BLOCK_BYTES
+from seg.inference.target import label_bytes
 
 LOG = logging.getLogger(__name__)
 SMALL_VOXELS = 1 << 21
@@ -41,11 +43,16 @@ class Workers:
         self._shares: list[int] = []
         self._pending: set[Future[Any]] = set()
 
-    def take(self, shape: Sequence[int]) -> bool:
-        """Says whether an image of the shape (X, Y, Z) goes beside others; the first one decides how many they are."""
+    def take(self, shape: Sequence[int], target: Sequence[int]) -> bool:
+        """Says whether an image of the shape (X, Y, Z) goes beside others; the first one decides how many they are.
+
+        Args:
+            shape: Shape of the prepared image.
+            target: Shape of the scan's own grid.
+        """
         if self.most == 1 or math.prod(shape) > SMALL_VOXELS:
             return False
-        needed = needed_bytes(self._models, shape, self._num_classes)
+        needed = needed_bytes(self._models, shape, self._num_classes, target)
         if not self._shares:
             available = available_bytes()
             self._shares = shares(self._threads, self._cases, needed, available)
@@ -104,7 +111,16 @@ def shares(threads: int, cases: int, needed: int, available: int | None) -> list
     return [least + (index < more) for index in range(count)]
 
 
-def needed_bytes(models: Sequence[Model], shape: Sequence[int], num_classes: int) -> int:
-    """Estimates the memory that a prepared image of the shape (X, Y, Z) takes in the networks and behind them."""
+def needed_bytes(models: Sequence[Model], shape: Sequence[int], num_classes: int, target: Sequence[int]) -> int:
+    """Estimates the memory that a prepared image takes in the networks and behind them.
+
+    Args:
+        models: The networks.
+        shape: Shape of the prepared image (X, Y, Z).
+        num_classes: Classes, background included.
+        target: Shape of the scan's own grid, on which labels are made, block by block.
+    """
+    voxels = math.prod(target)
+    labels = label_bytes(num_classes) * voxels + 3 * min(BLOCK_BYTES, 4 * num_classes * voxels)
     scores = 4 * num_classes * math.prod(shape) * (len(models) + 2)  # sums of each, and two that labels are made of
-    return scores + max(model.pass_bytes(shape, num_classes) for model in models)
+    return labels + scores + max(model.pass_bytes(shape, num_classes) for model in models)

@@ -96,19 +96,3 @@ def test_voxels_that_are_missing_are_named(tmp_path):
     assert problem([path], ("T1",)) == (
         f"{path}: file is truncated or damaged ('voxels are missing at the end'); copy or export it again."
     )
-
-
-def test_memory_is_that_of_the_container_where_it_has_a_limit(tmp_path, monkeypatch):
-    meminfo = tmp_path / "meminfo"
-    meminfo.write_text("MemTotal: 100 kB\nMemAvailable:   50 kB\n")
-    monkeypatch.setattr(memory, "MEMINFO", meminfo)
-    monkeypatch.setattr(memory, "CGROUP", tmp_path)
-    assert memory.available_bytes() == 50 * 1024
-    for name, text in (("max", "max\n"), ("current", "9000\n"), ("stat", "anon 1\ninactive_file 3000\n")):
-        (tmp_path / f"memory.{name}").write_text(text)
-    assert memory.available_bytes() == 50 * 1024
-    (tmp_path / "memory.max").write_text("10000\n")
-    assert memory.available_bytes() == 4000
-    meminfo.unlink()
-    (tmp_path / "memory.max").write_text("max\n")
-    assert memory.available_bytes() is None

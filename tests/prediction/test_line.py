@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -125,7 +126,7 @@ def test_a_case_that_needs_more_than_its_share_of_memory_has_all_threads(
 ):
     write_scan(scans / "scan_3.nii.gz", shape=(24, 10, 9))
     threads = threads_of(monkeypatch)
-    monkeypatch.setattr(workers, "needed_bytes", lambda models, shape, classes: 4 * np.prod(shape))
+    monkeypatch.setattr(workers, "needed_bytes", lambda models, shape, classes, target: 4 * np.prod(shape))
     monkeypatch.setattr(workers, "available_bytes", lambda: 12_000)
     assert predict(arguments(make_run(), scans, tmp_path / "out")) == 0
     assert threads == [1, 1, 1, 2]
@@ -139,7 +140,23 @@ def test_memory_of_a_pass_is_estimated_from_what_it_computes(make_run):
     window, voxels_of_case = 8**3, 20 * 16 * 16
     # 4 channels and 3 classes in fp32; sums of logits, and twice the logits that labels are made of.
     expected = 4 * window * (12 * 4 + 2 * 3) + 3 * 4 * 3 * voxels_of_case
-    assert needed_bytes([model], (20, 16, 16), 3) == expected
+    # The label map on the scan's own grid, of which a small one is resampled in one block: source, share and result.
+    own = (1 + 3 * 4 * 3) * 30**3
+    assert needed_bytes([model], (20, 16, 16), 3, (30, 30, 30)) == expected + own
+    # A large one is resampled in blocks, and costs its label map alone.
+    large = [needed_bytes([model], (20, 16, 16), 3, (1000, 1000, size)) for size in (500, 501)]
+    assert large[1] - large[0] == 1000 * 1000
+
+
+def test_label_maps_of_large_scans_count_in_what_is_held(make_run, tiny_config, write_scan, tmp_path, monkeypatch):
+    coarse = replace(tiny_config, data=replace(tiny_config.data, spacing_mm=(4.0, 4.0, 4.0)))
+    write_scan(tmp_path / "in" / "scan.nii.gz", shape=(24, 20, 18))
+    held = []
+    monkeypatch.setattr(line.Held, "add", lambda self, amount: held.append(amount))
+    assert predict(arguments(make_run(config=coarse), tmp_path / "in", tmp_path / "out")) == 0
+    # Voxels of 1 x 2 x 1.5 mm become fewer of 4 mm for the network; its label map has one byte for each of the scan's.
+    assert held[0] - 24 * 20 * 18 == pytest.approx(4 * 24 * 20 * 18 * 3 / 64, rel=0.3)
+    assert held == [held[0], -held[0]]
 
 
 def test_nothing_of_a_case_is_kept_when_the_next_is_read(make_run, scans, tmp_path, monkeypatch):
