@@ -39,7 +39,7 @@ def benchmark(arguments: BenchmarkArguments) -> Path:
     name = SPEED_FILE if arguments.volume_shape is None else VOLUME_FILE
     output = arguments.output or (subjects[0].run_dir or Path()) / name
     if arguments.volume_shape is not None:
-        volume = measure_volume(subjects[0], arguments.volume_shape, devices[0])
+        volume = measure_volume(subjects[0], arguments.volume_shape, devices[0], spacing_mm=arguments.volume_spacing)
         print(volume_text(volume))
         write_json(output, {"schema_version": BENCHMARK_VERSION, "volume": volume})
     else:

@@ -25,13 +25,20 @@ MOST_IN_A_BYTE = 256
 GREY_VALUES = 1000
 
 
-def measure_volume(subject: Subject, shape: tuple[int, int, int], device: torch.device) -> dict[str, Any]:
+def measure_volume(
+    subject: Subject,
+    shape: tuple[int, int, int],
+    device: torch.device,
+    *,
+    spacing_mm: tuple[float, float, float] | None = None,
+) -> dict[str, Any]:
     """Segments a synthetic volume, and says what that took.
 
     Args:
         subject: The network.
-        shape: Voxels of the volume (X, Y, Z), which lies on the grid that the network works on.
+        shape: Voxels of the volume (X, Y, Z).
         device: Where to compute.
+        spacing_mm: Voxel size of the volume; None is that of the network, which then resamples nothing.
 
     Returns:
         Seconds; resident memory at the start, with the network loaded, and the most beyond it; the image in 32-bit
@@ -41,10 +48,12 @@ def measure_volume(subject: Subject, shape: tuple[int, int, int], device: torch.
         RunError: The volume cannot be predicted.
     """
     place = place_of(subject, device)
+    own = subject.config.data.spacing_mm
+    spacing = spacing_mm or own or (1.0, 1.0, 1.0)
     gpu = device.type == "cuda"
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "image.nii.gz"
-        write_volume(path, shape, subject.ends[0], spacing_mm=subject.config.data.spacing_mm or (1.0, 1.0, 1.0))
+        write_volume(path, shape, subject.ends[0], spacing_mm=spacing)
         predict = FilePrediction(subject, place.put(subject.network()), place, [(path,)], Path(folder) / "labels")
         trim_heap()
         start, peak = held_mib(), PeakMemory(gpu=False)
@@ -64,6 +73,8 @@ def measure_volume(subject: Subject, shape: tuple[int, int, int], device: torch.
         "precision": place.precision,
         "environment": environment(device, place.precision),
         "volume_shape": list(shape),
+        "volume_spacing_mm": list(spacing),
+        "network_spacing_mm": list(own or spacing),
         "num_channels": subject.ends[0],
         "num_classes": subject.ends[1],
         "seconds": seconds,
@@ -89,9 +100,11 @@ def write_volume(
 def volume_text(found: dict[str, Any]) -> str:
     """Words what was measured."""
     shape = " x ".join(map(str, found["volume_shape"]))
+    sizes = [" x ".join(f"{mm:g}" for mm in found[f"{of}_spacing_mm"]) for of in ("volume", "network")]
     lines = [
         f"{found['network']}: {shape} voxels, {found['num_channels']} channel(s), {found['num_classes']} classes, "
         f"{found['device']}, {found['threads']} thread(s), {found['precision']}",
+        f"voxels of {sizes[0]} mm, network at {sizes[1]} mm",
         f"{'from file to file':<34}{found['seconds']:>10.1f} s",
     ]
     for key, words in (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -42,6 +43,7 @@ class BenchmarkArguments:
         num_channels: Channels of an image, where no data set is read.
         num_classes: Classes, background included, where no data set is read; None reads it.
         volume_shape: Shape of a volume whose prediction is measured in place of speed; None measures speed.
+        volume_spacing: Its voxel size in mm, each > 0; None is that of the network.
         output: JSON file of the results; None is the default one.
     """
 
@@ -55,6 +57,7 @@ class BenchmarkArguments:
     num_channels: int = 1
     num_classes: int | None = None
     volume_shape: tuple[int, int, int] | None = None
+    volume_spacing: tuple[float, float, float] | None = None
     output: Path | None = None
 
 
@@ -75,7 +78,7 @@ def parse_benchmark(argv: Sequence[str] | None = None) -> BenchmarkArguments:
     found += _problems(options)
     if found:
         raise ConfigError(found)
-    shape = options.volume_shape
+    shape, spacing = options.volume_shape, options.volume_spacing
     return BenchmarkArguments(
         targets=tuple(options.overrides),
         peers=options.peers,
@@ -87,6 +90,7 @@ def parse_benchmark(argv: Sequence[str] | None = None) -> BenchmarkArguments:
         num_channels=1 if options.num_channels is None else int(options.num_channels),
         num_classes=None if options.num_classes is None else int(options.num_classes),
         volume_shape=None if shape is None else (int(shape[0]), int(shape[1]), int(shape[2])),
+        volume_spacing=None if spacing is None else (float(spacing[0]), float(spacing[1]), float(spacing[2])),
         output=options.output,
     )
 
@@ -94,7 +98,7 @@ def parse_benchmark(argv: Sequence[str] | None = None) -> BenchmarkArguments:
 def _parser() -> Parser:
     parser = Parser(
         "benchmark.py --run_dir DIR | --config FILE [--run_dir DIR | --config FILE ...] [--peers] [--rounds N] "
-        "[--device all|cpu|cuda] [--output FILE] [--volume_shape X Y Z]",
+        "[--device all|cpu|cuda] [--output FILE] [--volume_shape X Y Z [--volume_spacing X Y Z]]",
         "Measure speed, memory and size of networks side by side in one process; the first one is the baseline.",
     )
     parser.set_defaults(overrides=[])  # a name that is never suggested for an option
@@ -147,6 +151,12 @@ def _parser() -> Parser:
         "in place of the above; on the GPU where there is one",
     )
     parser.add_argument(
+        "--volume_spacing",
+        nargs=3,
+        metavar=("X", "Y", "Z"),
+        help="voxel size of that volume in mm (default: that of the network, which then resamples nothing)",
+    )
+    parser.add_argument(
         "--output",
         type=Path,
         metavar="FILE",
@@ -189,7 +199,11 @@ def _problems(options: Any) -> Iterator[str]:
 
 
 def _volume_problems(options: Any) -> Iterator[str]:
-    shape = options.volume_shape
+    shape, spacing = options.volume_shape, options.volume_spacing
+    if spacing is not None and any(not (_number(edge) or 0) > 0 for edge in spacing):
+        yield f"--volume_spacing must be three numbers above 0, got {' '.join(spacing)}."
+    if spacing is not None and shape is None:
+        yield "--volume_spacing must come with --volume_shape, got it alone; add it."
     if shape is None:
         return
     if any((_integer(edge) or 0) < 1 for edge in shape):
@@ -198,6 +212,13 @@ def _volume_problems(options: Any) -> Iterator[str]:
         yield f"--volume_shape must come with one network, got {len(options.overrides)}; measure each alone."
     if options.peers:
         yield "--peers must not come with --volume_shape, which measures the project's prediction; leave one out."
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text) if math.isfinite(float(text)) else None
+    except ValueError:
+        return None
 
 
 def _integer(text: str) -> int | None:

@@ -58,6 +58,24 @@ def test_the_account_adds_up(subject: Subject, monkeypatch: pytest.MonkeyPatch) 
     assert "resident at the start             not measured" in volume_text(found | {"start_mib": None})
 
 
+def test_a_volume_of_other_voxels_is_resampled(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    predict = FilePrediction.__call__
+
+    def look(own: FilePrediction) -> None:
+        ((path,),) = (source.paths for source in own._sources)
+        seen.append(nib.load(path).header.get_zooms()[:3])
+        predict(own)
+
+    monkeypatch.setattr(FilePrediction, "__call__", look)
+    config = replace(subject.config, data=replace(subject.config.data, spacing_mm=(2.0, 2.0, 2.0)))
+    found = measure_volume(replace(subject, config=config), (16, 12, 20), CPU, spacing_mm=(1.0, 1.0, 1.5))
+    assert seen == [(1.0, 1.0, 1.5)]
+    assert found["labels_mib"] == 16 * 12 * 20 / 2**20
+    assert "voxels of 1 x 1 x 1.5 mm, network at 2 x 2 x 2 mm" in volume_text(found)
+    assert "voxels of 1 x 1 x 1 mm, network at 1 x 1 x 1 mm" in volume_text(measure_volume(subject, (8, 8, 8), CPU))
+
+
 def test_seconds_are_those_of_the_prediction(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FilePrediction, "__call__", lambda own: None)
     ticks = iter((3.0, 5.5))

@@ -44,6 +44,12 @@ def test_a_volume_is_a_shape(file: Path) -> None:
     found = parse_benchmark([*argv, "--data.root", str(file.parent), "--output", "out.json"])
     assert (found.volume_shape, found.num_classes, found.num_channels) == ((4, 5, 6), 3, 2)
     assert (found.data_root, found.output) == (file.parent, Path("out.json"))
+    assert found.volume_spacing is None
+    assert parse_benchmark([*argv, "--volume_spacing", "1", "0.5", "2"]).volume_spacing == (1.0, 0.5, 2.0)
+    assert problems_of("--config", file, "--volume_spacing", 1, 0, "nan") == [
+        "--volume_spacing must be three numbers above 0, got 1 0 nan.",
+        "--volume_spacing must come with --volume_shape, got it alone; add it.",
+    ]
 
 
 def test_nothing_to_measure() -> None:
