@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from seg.data.cases import LABEL_TOLERANCE
 from seg.data.checks import GRID_TOLERANCE
 from seg.data.geometry import corner_distance
 from seg.data.nifti import Volume, read_volume
-from seg.errors import DataError
+from seg.errors import DataError, RunError
 from seg.evaluation.pairs import match_files
 from seg.evaluation.records import write_evaluation
 from seg.evaluation.scores import CaseScore, Evaluation, case_scores
@@ -89,7 +90,7 @@ def evaluate_folders(
         DataError: Cases lack a counterpart, cannot be read, lie on different grids or hold values that are no class,
             and may not be left out, or none is left: one sentence for each problem of every case. Nothing is written
             then.
-        RunError: The output cannot be written.
+        RunError: The output cannot be written, or a process that scores was ended, as for want of memory.
     """
     pairs, problems = match_files(predictions, labels)
     patients = {case_id: case_id for case_id in pairs}
@@ -138,13 +139,33 @@ def _score_all(tasks: Sequence[_Task], workers: int) -> list[_Outcome]:
     progress = partial(tqdm, total=len(tasks), desc="evaluate", unit="case", disable=None)
     if workers <= 1:
         return [_score_files(task) for task in progress(tasks)]
-    # Spawned, not forked: a caller that trained before holds threads which a fork would copy half of.
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return list(progress(pool.map(_score_files, tasks)))
+    done = []
+    try:
+        # Spawned, not forked: a caller that trained before holds threads which a fork would copy half of.
+        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+            for outcome in progress(pool.map(_score_files, tasks)):
+                done.append(outcome)
+    except BrokenProcessPool as error:
+        raise RunError(
+            f"processes that score must live to their end, got one ended, most likely for want of memory, after "
+            f"{len(done)} of {len(tasks)} cases; score with fewer than {workers} workers at a time."
+        ) from error
+    return done
 
 
 def _score_files(task: _Task) -> _Outcome:
-    """Reads, checks and scores one case."""
+    """Reads, checks and scores one case; one that is too large for the memory there is costs itself alone."""
+    try:
+        return _score(task)
+    except MemoryError:
+        problem = (
+            f"case {task.case_id}: must fit in memory to be scored, got {task.label.name} that does not; score "
+            "with fewer workers at a time, or crop it."
+        )
+        return _Outcome(scores={}, problems=(problem,))
+
+
+def _score(task: _Task) -> _Outcome:
     problems: list[str] = []
     volumes = []
     for path in (task.prediction, task.label):
