@@ -16,6 +16,9 @@ from seg.errors import RunError
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 """Errors that writing alone has: no space, no quota, file too large, read-only disk."""
+UMASK = os.umask(0)
+"""Rights that the user takes from new files; a temporary file has fewer. It can be read by setting it alone."""
+os.umask(UMASK)
 
 
 @contextmanager
@@ -39,7 +42,7 @@ def written_aside(path: Path) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(partial, 0o644)
+        os.chmod(partial, 0o666 & ~UMASK)
         os.replace(partial, path)
         partial = None
     except OSError as error:

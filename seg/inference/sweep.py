@@ -24,6 +24,14 @@ from seg.inference.windows import Triple, blend_weights
 
 LOG = logging.getLogger(__name__)
 CPU = torch.device("cpu")
+NO_MEMORY = (
+    "CUDA out of memory",
+    "CUDA error: out of memory",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "can't allocate memory",
+)
+"""What torch, CUDA, cuDNN, cuBLAS and the allocator of main memory say where there is none left."""
 MIB = 1 << 20
 
 
@@ -57,13 +65,20 @@ def segment(models: Sequence[Model], prepared: Prepared, options: Options = Opti
         try:
             done = _Sweep(models, prepared, options, device).run()
             return replace(done, warnings=tuple(warnings))
-        except torch.OutOfMemoryError:
-            pass  # The traceback, which holds tensors, is gone before the next attempt.
+        except RuntimeError as error:  # torch.OutOfMemoryError is one
+            if not out_of_memory(error):
+                raise
+            # The traceback, which holds tensors, is gone before the next attempt.
         models, device, message = _smaller(models, device)
         LOG.warning("%s", message)
         warnings.append(message)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Tells whether memory did not suffice: libraries of the GPU say so in words of their own."""
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in NO_MEMORY)
 
 
 def _smaller(models: list[Model], device: torch.device) -> tuple[list[Model], torch.device, str]:

@@ -88,9 +88,10 @@ def process_seconds() -> float:
 def _sorted_out(arguments: PredictArguments, sources: Sequence[Source]) -> tuple[list[Source], list[Source]]:
     """Divides cases into those to segment and those whose results are there already."""
     there = [source for source in sources if source.output.exists()]
-    if arguments.existing == "refuse" and there:
+    written = [path for source in sources for path in _outputs(source, arguments) if path.exists()]
+    if arguments.existing == "refuse" and written:
         raise RunError(
-            f"{there[0].output}: must be new, got an existing file, one of {len(there)}; add --skip_existing to go on "
+            f"{written[0]}: must be new, got an existing file, one of {len(written)}; add --skip_existing to go on "
             "with the others, --overwrite to replace it, or choose another --output."
         )
     manifest = sources[0].output.parent / MANIFEST_FILE
@@ -100,6 +101,10 @@ def _sorted_out(arguments: PredictArguments, sources: Sequence[Source]) -> tuple
         return list(sources), []
     skipped = [source for source in there if not arguments.probabilities or source.probabilities.exists()]
     return [source for source in sources if source not in skipped], skipped
+
+
+def _outputs(source: Source, arguments: PredictArguments) -> list[Path]:
+    return [source.output, source.probabilities] if arguments.probabilities else [source.output]
 
 
 def _check_making(sources: Sequence[Source], skipped: Sequence[Source], making: dict[str, Any]) -> None:

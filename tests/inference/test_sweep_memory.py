@@ -72,14 +72,15 @@ def test_a_whole_volume_in_one_window_is_the_forward_pass_of_it():
 class Hungry(nn.Module):
     """Takes inputs of up to a number of voxels."""
 
-    def __init__(self, most):
+    def __init__(self, most, error=None):
         super().__init__()
         self.most = most
+        self.error = error or torch.OutOfMemoryError("CUDA out of memory.")
         self.net = network()
 
     def forward(self, windows):
         if windows[:, 0].numel() > self.most:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
+            raise self.error
         return self.net(windows)
 
 
@@ -94,6 +95,27 @@ def test_fewer_windows_go_through_the_network_where_memory_is_short(caplog):
     assert [record.getMessage() for record in caplog.records] == list(done.warnings)
     plenty = segment([Model(network=network(), window=(8, 8, 8))], prepared)
     np.testing.assert_array_equal(done.labels, plenty.labels)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried",
+    ],
+)
+def test_libraries_say_in_their_own_words_that_memory_is_short(words):
+    prepared = on_own_grid(image(20, 20, 20))
+    done = segment([Model(network=Hungry(4 * 8**3, RuntimeError(words)), window=(8, 8, 8), batch=8)], prepared)
+    assert done.warnings == ("memory does not suffice for 8 windows per pass; going on with 4.",)
+
+
+def test_another_fault_is_none_of_memory():
+    prepared = on_own_grid(image(20, 20, 20))
+    model = Model(network=Hungry(8**3, RuntimeError("shapes differ")), window=(8, 8, 8), batch=8)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        segment([model], prepared)
 
 
 def test_windows_shrink_where_memory_is_short_for_one():

@@ -116,6 +116,15 @@ def test_what_is_there_is_kept_unless_told_otherwise(make_run, scans, tmp_path, 
     assert predict(arguments(run_dir, scans, out, existing="skip")) == 0
 
 
+def test_probabilities_that_are_there_are_kept_too(make_run, scans, tmp_path):
+    mine = tmp_path / "out" / "probabilities" / "scan_2.nii.gz"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    with pytest.raises(RunError, match=r"scan_2\.nii\.gz: must be new, got an existing file, one of 1; add"):
+        predict(arguments(make_run(), scans, tmp_path / "out", probabilities=True))
+    assert mine.read_text() == "mine"
+
+
 def test_models_are_not_mixed_in_a_folder_unknowingly(make_run, scans, tmp_path, write_scan):
     out = tmp_path / "out"
     predict(arguments(make_run(), scans, out))
