@@ -17,6 +17,9 @@ from seg.evaluation.scores import CaseScore
 MIN_RUNS = 3
 """Fewest pairs of training runs on which a variant can be called not inferior: two cannot say how much runs differ."""
 
+SHARES = ("dice", "nsd")
+"""Scores between 0 and 1."""
+
 Trials = Mapping[str, Mapping[Pair, Sequence[CaseScore]]]
 """Scores of finished trials by variant, then by fold and seed."""
 
@@ -76,6 +79,9 @@ def _compare(
     def effect(metric: str, row: int | None) -> tuple[MetricEffect, Tables]:
         tables = difference_tables(before, after, metric=metric, class_row=row)
         found = estimate_effect(tables.tables, margin=margin if metric == "dice" else None) if tables.tables else None
+        if found is not None and found.ci95 is not None and metric in SHARES:
+            # A t interval over three runs of which one failed reaches where no difference can be.
+            found = replace(found, ci95=(max(-1.0, found.ci95[0]), min(1.0, found.ci95[1])))
         counts = (tables.left_out, tables.infinite_baseline, tables.infinite_variant)
         return MetricEffect(
             effect=found, left_out=counts[0], infinite_baseline=counts[1], infinite_variant=counts[2]

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from seg.ablation.statistics import paired
 from seg.errors import RunError
@@ -196,3 +197,15 @@ def test_a_study_of_the_real_size_takes_a_moment() -> None:
     }
     found = paired(trials, "v0", margin=0.005)
     assert [(one.num_patients, one.num_seeds, one.num_folds) for one in found] == [(200, 3, 5)] * 3
+
+
+def test_an_interval_stays_within_what_can_be() -> None:
+    trials = study({"a": 0.0})
+    for pair, scores in trials["a"].items():
+        trials["a"][pair] = [replace(one, scores=replace(one.scores, dice=0.9 * (pair[1] == 0))) for one in scores]
+    (found,) = paired(trials, "baseline", margin=0.005)
+    assert found.dice.effect is not None
+    assert found.ci95 is not None
+    half = stats.t.isf(0.025, found.dice.effect.degrees_of_freedom) * found.dice.effect.standard_error
+    assert found.difference - half < -1
+    assert found.ci95 == (-1.0, pytest.approx(min(1.0, found.difference + half)))
