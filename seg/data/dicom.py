@@ -23,9 +23,11 @@ TAGS = {
 """Attributes that say where a slice lies: position of its first voxel in mm, direction of its rows and columns (LPS),
 and distance of voxels in mm."""
 UNEVEN = 0.02
-"""Share of the usual distance by which the distance of two neighbouring slices may differ, or lie off their normal."""
-ROUNDING_MM = 0.02
-"""The same in mm, for slices closer than a mm whose positions were rounded."""
+"""Share of the distance of two slices by which one may lie off its place on an even line, and off the normal."""
+ROUNDING_MM = 0.06
+"""The same in mm, as positions are often rounded to a tenth; but no more than a tenth of the distance."""
+SAME_MM = 0.01
+"""Slices that are no further apart lie at one place."""
 SAME_DIRECTION = 1e-3
 
 
@@ -112,25 +114,28 @@ def _check_steps(slices: Sequence[Slice]) -> None:
     ordered = [slices[index] for index in order]
     steps = np.diff(along[order])
     usual = float(np.median(steps))
-    allowed = max(UNEVEN * usual, ROUNDING_MM)
+    doubled = int(steps.argmin())
+    if steps[doubled] <= SAME_MM:
+        raise DataError(
+            f"{ordered[doubled + 1].path}: slices must each lie at a place of their own, got that of "
+            f"{ordered[doubled].path.name} again; give each phase, echo or reconstruction a folder of its own."
+        )
     positions = np.array([one.place["ImagePositionPatient"] for one in ordered])
-    shifts = np.linalg.norm(np.diff(positions, axis=0) - steps[:, None] * _normal(slices[0]), axis=1)
-    for step, shift, one, other in zip(steps, shifts, ordered[:-1], ordered[1:], strict=True):
-        if step <= ROUNDING_MM:
-            raise DataError(
-                f"{other.path}: slices must each lie at a place of their own, got that of {one.path.name} again; give "
-                "each phase, echo or reconstruction a folder of its own."
-            )
-        if abs(step - usual) > allowed:
-            raise DataError(
-                f"{other.path}: slices must be evenly spaced, got {step:.4g} mm from {one.path.name} where {usual:.4g} "
-                "mm is usual; add the slices that are missing, or resample the series."
-            )
-        if shift > allowed:
-            raise DataError(
-                f"{other.path}: slices must lie along their normal, got a shift of {shift:.4g} mm from "
-                f"{one.path.name}, as of a tilted gantry; resample the series to a straight grid."
-            )
+    apart = np.linalg.norm(positions - np.linspace(positions[0], positions[-1], len(positions)), axis=1)
+    if apart.max() > max(UNEVEN * usual, min(ROUNDING_MM, usual / 10)):
+        worst = int(np.abs(steps - usual).argmax())
+        raise DataError(
+            f"{ordered[worst + 1].path}: slices must be evenly spaced on a line, got {steps[worst]:.4g} mm from "
+            f"{ordered[worst].path.name} where {usual:.4g} mm is usual, and slices up to {apart.max():.3g} mm from "
+            "their place; add the slices that are missing, or resample the series."
+        )
+    mean = (positions[-1] - positions[0]) / (len(positions) - 1)
+    shift = float(np.linalg.norm(mean - (mean @ _normal(slices[0])) * _normal(slices[0])))
+    if shift > UNEVEN * usual:
+        raise DataError(
+            f"{ordered[1].path}: slices must lie along their normal, got a shift of {shift:.4g} mm from "
+            f"{ordered[0].path.name}, as of a tilted gantry; resample the series to a straight grid."
+        )
 
 
 def _listed(values: Sequence[float]) -> str:

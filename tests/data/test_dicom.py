@@ -87,19 +87,26 @@ def test_slices_are_ordered_by_where_they_lie(series: Path, numbers: tuple[int, 
 
 
 def test_a_missing_slice_is_named_by_its_neighbours(series: Path) -> None:
-    (series / NAMES[2]).unlink()
+    (series / NAMES[3]).unlink()
     assert problem(series) == (
-        f"{series / NAMES[3]}: slices must be evenly spaced, got 6 mm from {NAMES[1]} where 3 mm is usual; add the "
-        "slices that are missing, or resample the series."
+        f"{series / NAMES[4]}: slices must be evenly spaced on a line, got 6 mm from {NAMES[2]} where 3 mm is usual, "
+        "and slices up to 2 mm from their place; add the slices that are missing, or resample the series."
     )
 
 
-def test_distances_may_be_rounded(series: Path) -> None:
+def test_positions_may_be_rounded_to_a_tenth(series: Path) -> None:
     for index, name in enumerate(NAMES):
-        move(series / name, z=30 + 3 * index + (0.02 if index % 2 else 0))
+        move(series / name, z=30 + 3 * index + (0.05 if index % 2 else 0))
     agrees(series)
     move(series / NAMES[2], z=36.1)
-    assert "slices must be evenly spaced, got 3.08 mm from" in problem(series)
+    assert "slices up to 0.1 mm from their place" in problem(series)
+
+
+def test_steps_that_grow_by_little_leave_the_line(series: Path) -> None:
+    places = np.cumsum([30.0, 2.85, 2.95, 3.05, 3.15])
+    for name, place in zip(NAMES, places, strict=True):
+        move(series / name, z=float(place))
+    assert "slices must be evenly spaced on a line" in problem(series)
 
 
 def test_a_second_phase_is_named(series: Path) -> None:
