@@ -65,13 +65,13 @@ def _recommended(
         f"{name} is the fastest variant whose Dice is not inferior to {baseline} in any class ({margin}); "
         f"{where}{_gains(name, baseline, recommendation, device)}"
     )
+    share = recommendation.macs_ratio
+    work = "" if share is None else f", with {100 * share:.0f} % of the multiply-accumulates"
     if recommendation.narrowest == name:
-        sentence += "; it is the narrowest such variant too."
+        sentence += f"; it is the narrowest such variant too{work}."
     elif recommendation.narrowest is None:
         sentence += "; the narrowest such variant is not known, as multiply-accumulates were not counted."
     else:
-        share = recommendation.macs_ratio
-        work = "" if share is None else f", with {100 * share:.0f} % of the multiply-accumulates"
         sentence += f"; the narrowest such variant is {recommendation.narrowest}{work}."
     if recommendation.speedup is not None and recommendation.speedup <= 1:
         sentence += f" No such variant is faster than {baseline}, which stays the better choice."
@@ -82,6 +82,9 @@ def _recommended(
             f" Its Dice falls, within the margin: {fixed(effect.difference, 4, sign=True)} "
             f"({interval(effect.ci95, 4, sign=True)})."
         )
+    named = (name, recommendation.narrowest, *recommendation.unmeasured)
+    if others := [one for one in recommendation.candidates if one not in named]:
+        sentence += f" Also not inferior: {listed(others)}."
     if recommendation.unmeasured:
         sentence += f" Not inferior, but without a latency: {listed(recommendation.unmeasured)}."
     return sentence
