@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from seg.ablation.begun import Begun, as_begun, begin, beside, note, recorded_cases, remove_former
 from seg.ablation.fingerprint import Fingerprint, fingerprint
-from seg.ablation.locks import locked
+from seg.locks import locked
 from seg.ablation.records import TrialRecord, read_record, records_dir, stands, write_failed, write_finished
 from seg.ablation.resources import logged, set_threads, trained_seconds
 from seg.config import ExperimentConfig

@@ -35,7 +35,7 @@ SKIP_RATIO = 0.25
 DECODER_RATIO = 0.5
 PLANNED_PRECISION: Literal["fp32", "bf16"] = "fp32"  # what every machine has; bf16 takes less
 TRAINING_SHARE = 0.8
-PASSES = 30
+PASSES = 26
 MIN_STEPS, MAX_STEPS = 1_000, 25_000
 VALIDATIONS = 5
 EMA_SHARE = 0.05
@@ -128,7 +128,7 @@ def plan_network(topology: Topology) -> NetworkConfig:
 
 
 def plan_steps(cases: int, batch: int) -> int:
-    """Returns the optimiser steps: 30 passes over 4/5 of the cases, 1,000 to 25,000, a multiple of 100."""
+    """Returns the optimiser steps: 26 passes over 4/5 of the cases, 1,000 to 25,000, a multiple of 100."""
     wanted = PASSES * cases * TRAINING_SHARE / batch
     return min(MAX_STEPS, max(MIN_STEPS, round(wanted / 100) * 100))
 

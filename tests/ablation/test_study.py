@@ -15,7 +15,7 @@ import pytest
 from seg.ablation import speed
 from seg.ablation import study as module
 from seg.ablation.fingerprint import Fingerprint, fingerprint
-from seg.ablation.locks import locked
+from seg.locks import locked
 from seg.ablation.records import read_record, records_dir
 from seg.ablation.study import run_study
 from seg.ablation.trial import run_trial

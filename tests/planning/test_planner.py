@@ -105,8 +105,8 @@ def test_constant_ct_is_refused(fingerprint: Maker) -> None:
 
 def test_steps_follow_the_number_of_cases() -> None:
     assert plan_steps(4, 2) == 1_000
-    assert plan_steps(120, 2) == 1_400
-    assert plan_steps(200, 2) == 2_400
+    assert plan_steps(120, 2) == 1_200
+    assert plan_steps(200, 2) == 2_100
     assert plan_steps(100_000, 2) == 25_000
 
 
