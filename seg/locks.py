@@ -19,6 +19,8 @@ LOG = logging.getLogger(__name__)
 def locked(path: Path, *, refusal: str | None = None) -> Iterator[None]:
     """Holds a lock for the time of a block; the file is there while it is held.
 
+    A file system without locks is announced, and the block runs unguarded.
+
     Args:
         path: The file, made with its folder where absent.
         refusal: Message of the error where another process holds the lock; None waits until it is free.
@@ -49,6 +51,8 @@ def _take(path: Path, refusal: str | None) -> int:
                 raise RunError(refusal) from error
             LOG.info("%s: another process works on this; waiting for it", path)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            LOG.warning("%s: no lock to be had (%s); let one command at a time write here", path, error.strerror)
         # Whoever held it has removed the file meanwhile, so that a third process may hold the lock of a new one.
         if _same_file(descriptor, path):
             return descriptor

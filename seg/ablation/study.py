@@ -13,13 +13,13 @@ from seg.ablation.begun import check_begun
 from seg.ablation.fingerprint import UNKNOWN, Fingerprint, fingerprint
 from seg.ablation.launch import Task, build_backend, run_tasks, threads_per_trial
 from seg.ablation.launch.table import Result, Table
-from seg.locks import locked
 from seg.ablation.records import read_record, records_dir
 from seg.ablation.study_file import write_study_file
 from seg.ablation.trial import Places, record_failure, run_trial
 from seg.errors import RunError
 from seg.evaluation import read_evaluation
 from seg.layout import CONFIG_FILE
+from seg.locks import locked
 
 if TYPE_CHECKING:
     from seg.ablation.grid import Study, Trial

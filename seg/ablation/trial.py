@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Literal
 
 from seg.ablation.begun import Begun, as_begun, begin, beside, note, recorded_cases, remove_former
 from seg.ablation.fingerprint import Fingerprint, fingerprint
-from seg.locks import locked
 from seg.ablation.records import TrialRecord, read_record, records_dir, stands, write_failed, write_finished
 from seg.ablation.resources import logged, set_threads, trained_seconds
 from seg.config import ExperimentConfig
@@ -18,6 +17,7 @@ from seg.data.cases import Dataset
 from seg.data.readers import read_dataset
 from seg.data.splits import Split
 from seg.evaluation import EVALUATION_FILE
+from seg.locks import locked
 from seg.peak_memory import PeakMemory
 
 if TYPE_CHECKING:

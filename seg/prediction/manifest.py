@@ -11,6 +11,7 @@ from typing import Any
 from seg.errors import RunError
 from seg.files import write_json
 from seg.layout import NOTICE
+from seg.locks import locked
 
 MANIFEST_FILE = "predictions.json"
 MANIFEST_VERSION = 1
@@ -78,6 +79,7 @@ def write_manifest(
     """Writes the manifest; entries of an earlier one are kept where these cases do not replace them.
 
     An entry says what made its label map: of a file that was there before, what the earlier manifest says, or nothing.
+    Commands that write into one folder side by side wait for each other, so that none loses an entry of another.
 
     Args:
         path: The manifest.
@@ -89,9 +91,15 @@ def write_manifest(
     Raises:
         RunError: The folder cannot be written.
     """
+    with locked(path.with_name(f".{path.name}.lock")):
+        write_json(path, _merged(Earlier.read(path), header, records, seconds, complete=complete))
+
+
+def _merged(
+    earlier: Earlier, header: Header, records: Sequence[Record], seconds: dict[str, float], *, complete: bool
+) -> dict[str, Any]:
     making = header.making()
     unknown: dict[str, Any] = {**dict.fromkeys(making), "models": []}
-    earlier = Earlier.read(path)
     kept = dict(earlier.entries)
     models = {model["weights_sha256"]: model for model in (*earlier.models, *header.models)}
     for record in records:
@@ -102,20 +110,17 @@ def write_manifest(
             kept[record.output] = {**record.as_json(), **(making if record.status == DONE else unknown)}
     cases = sorted(kept.values(), key=lambda entry: str(entry["output"]))
     used = {digest for entry in cases for digest in entry["models"]} | set(making["models"])
-    write_json(
-        path,
-        {
-            "schema_version": MANIFEST_VERSION,
-            "notice": NOTICE,
-            "complete": complete,
-            "models": [model for digest, model in models.items() if digest in used],
-            "latest": making,
-            "environment": header.environment,
-            "warnings": list(header.warnings),
-            "seconds": _rounded(seconds),
-            "cases": cases,
-        },
-    )
+    return {
+        "schema_version": MANIFEST_VERSION,
+        "notice": NOTICE,
+        "complete": complete,
+        "models": [model for digest, model in models.items() if digest in used],
+        "latest": making,
+        "environment": header.environment,
+        "warnings": list(header.warnings),
+        "seconds": _rounded(seconds),
+        "cases": cases,
+    }
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

@@ -15,13 +15,13 @@ import pytest
 from seg.ablation import speed
 from seg.ablation import study as module
 from seg.ablation.fingerprint import Fingerprint, fingerprint
-from seg.locks import locked
 from seg.ablation.records import read_record, records_dir
 from seg.ablation.study import run_study
 from seg.ablation.trial import run_trial
 from seg.config import BottleneckConfig, ExperimentConfig
 from seg.config.ablation import BackendConfig, StudyConfig
 from seg.errors import RunError
+from seg.locks import locked
 from tests.ablation.trials import FakeStudy, FakeTrial, Variant
 
 CONCLUDE = module._conclude

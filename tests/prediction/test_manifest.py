@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,21 @@ def test_entries_are_kept_until_they_are_replaced(tmp_path: Path) -> None:
     assert content["seconds"] == {"total": 1.2346}
     write(path, B, Record(output="x", status="failed", problems=("x: broken.",)))
     assert json.loads(path.read_text())["models"] == [B]
+
+
+def test_commands_side_by_side_lose_no_entry(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.json"
+    names = [f"{half}{number}" for half in "xy" for number in range(40)]
+
+    def command(half: str) -> None:
+        for name in names:
+            if name.startswith(half):
+                write(path, A, Record(output=name, status="done"))
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(command, "xy"))
+    assert sorted(case["output"] for case in json.loads(path.read_text())["cases"]) == sorted(names)
+    assert [file.name for file in tmp_path.iterdir()] == ["predictions.json"]
 
 
 def others(path: Path, outputs: list[str], *models: dict[str, str], **settings: object) -> dict[str, list[str]]:
