@@ -19,7 +19,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     for names in (
         "errors",
         "config files layout muon peak_memory",
-        "cli networks data losses metrics inference optim hardware",
+        "cli networks data losses metrics inference optim hardware locks",
         "weights",
         "planning module callbacks prediction",
         "experiment",
