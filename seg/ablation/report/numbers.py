@@ -34,8 +34,18 @@ def figures(value: float | None, digits: int = 3) -> str:
 
 
 def interval(value: tuple[float, float] | None, digits: int, *, sign: bool = False) -> str:
-    """Writes an interval; nothing where there is none."""
-    return "" if value is None else f"{fixed(value[0], digits, sign=sign)} to {fixed(value[1], digits, sign=sign)}"
+    """Writes an interval; nothing where there is none.
+
+    With ``sign``, an end that is not 0 but rounds to it keeps its sign: that tells whether the interval holds 0.
+    """
+    return "" if value is None else " to ".join(_end(end, digits, sign=sign) for end in value)
+
+
+def _end(value: float, digits: int, *, sign: bool) -> str:
+    text = fixed(value, digits, sign=sign)
+    if sign and value and text[0] == "0":
+        return f"{MINUS if value < 0 else '+'}{text}"
+    return text
 
 
 def probability(value: float | None) -> str:

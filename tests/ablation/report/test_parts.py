@@ -215,3 +215,11 @@ def test_the_scale_of_curves_tells_their_ends_apart() -> None:
     assert plots_cost.curve_floor([np.array([0.5, 0.9]), np.array([0.5, 0.6])]) is None  # all of it fits
     assert plots_cost.curve_floor([np.array([0.1, 0.9])]) is None
     assert plots_cost.curve_floor([np.array([0.1, 0.9]), np.array([0.1, 0.9])]) is None
+
+
+def test_an_end_that_rounds_to_zero_keeps_its_side() -> None:
+    minus = "\N{MINUS SIGN}"
+    assert interval((-0.0029, -0.00001), 4, sign=True) == f"{minus}0.0029 to {minus}0.0000"
+    assert interval((0.00001, 0.003), 4, sign=True) == "+0.0000 to +0.0030"
+    assert interval((0.0, 0.003), 4, sign=True) == "0.0000 to +0.0030"
+    assert interval((-0.00001, 0.003), 4) == "0.0000 to 0.0030"
