@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
-from seg.cli import parse_evaluate, run
+from seg.cli import RunArguments, parse_evaluate, run
 
 
 def main() -> int:
     """Runs the command line; gives the exit code, 1 where faulty cases or cases without a counterpart were left out."""
     arguments = parse_evaluate()
     # Imported only now: --help and wrong use need no torch.
-    if arguments.run_dir is not None:
-        from seg.pipeline import evaluate_run
+    from seg.pipeline import FolderPair, evaluate_pair, evaluate_run
 
+    if isinstance(arguments, RunArguments):
         return evaluate_run(arguments.run_dir, output=arguments.output, data_root=arguments.data_root)
-    if arguments.predictions is not None and arguments.labels is not None and arguments.output is not None:
-        from seg.pipeline import FolderPair, evaluate_pair
-
-        pair = FolderPair(
-            predictions=arguments.predictions,
-            labels=arguments.labels,
-            output=arguments.output,
-            images=arguments.images,
-        )
-        evaluation = evaluate_pair(
-            pair,
-            nsd_tolerance_mm=arguments.nsd_tolerance_mm,
-            class_names=arguments.class_names,
-            ignore_label=arguments.ignore_label,
-            patient_pattern=arguments.patient_pattern,
-            workers=arguments.workers,
-            leave_out=arguments.leave_out,
-        )
-        return 1 if evaluation.left_out else 0
-    return 0
+    pair = FolderPair(
+        predictions=arguments.predictions,
+        labels=arguments.labels,
+        output=arguments.output,
+        images=arguments.images,
+    )
+    evaluation = evaluate_pair(
+        pair,
+        nsd_tolerance_mm=arguments.nsd_tolerance_mm,
+        class_names=arguments.class_names,
+        ignore_label=arguments.ignore_label,
+        patient_pattern=arguments.patient_pattern,
+        workers=arguments.workers,
+        leave_out=arguments.leave_out,
+    )
+    return 1 if evaluation.left_out else 0
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from seg.cli import run
-from seg.cli.report_arguments import parse_report
+from seg.cli.report_arguments import CompareArguments, parse_report
 
 
 def main() -> None:
@@ -12,9 +12,9 @@ def main() -> None:
     # Imported only now: --help and wrong use need no statistics.
     from seg.ablation.report import write_comparison, write_report
 
-    if arguments.output is not None:
-        print(write_comparison(arguments.compare, arguments.output))
-    elif arguments.ablation_dir is not None:
+    if isinstance(arguments, CompareArguments):
+        print(write_comparison(arguments.studies, arguments.output))
+    else:
         print(write_report(arguments.ablation_dir, runs_dir=arguments.runs))
 
 

@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import re
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +16,6 @@ from seg.errors import RunError
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 """Errors that writing alone has: no space, no quota, file too large, read-only disk."""
-UMASK = os.umask(0)
-"""Rights that the user takes from new files; a temporary file has fewer. It can be read by setting it alone."""
-os.umask(UMASK)
 
 
 @contextmanager
@@ -34,27 +31,31 @@ def written_aside(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         RunError: The folder cannot be written or the disk is full.
     """
-    partial: str | None = None
+    partial: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(descriptor, "wb") as file:
+        partial = beside(path)
+        with partial.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(partial, 0o666 & ~UMASK)
         os.replace(partial, path)
         partial = None
     except OSError as error:
         raise unwritable(path, error) from error
     finally:
         if partial is not None:
-            Path(partial).unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
 
 
 def is_partial(path: Path) -> bool:
     """Whether a file is one that a killed :func:`written_aside` left beside its target."""
     return re.fullmatch(r"\..+\.[a-z0-9_]{8}", path.name) is not None
+
+
+def beside(path: Path) -> Path:
+    """Returns a hidden name of its own beside a target, for what is to be renamed to it; see :func:`is_partial`."""
+    return path.parent / f".{path.name}.{secrets.token_hex(4)}"
 
 
 def write_bytes(path: Path, content: bytes) -> None:

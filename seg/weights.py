@@ -44,8 +44,12 @@ def _bottleneck(config: BottleneckConfig | None) -> Bottleneck | None:
 
 
 def network_from_config(config: NetworkConfig, in_channels: int, out_channels: int) -> nn.Module:
-    """Builds the network of a configuration, with weights not yet drawn for an experiment."""
-    return get_network(config.name)(in_channels, out_channels, **network_arguments(config))
+    """Builds the network of a configuration, with weights not yet drawn for an experiment.
+
+    Constructors of layers draw weights of their own; torch's global stream is left where it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        return get_network(config.name)(in_channels, out_channels, **network_arguments(config))
 
 
 def trained_network(config: NetworkConfig, in_channels: int, out_channels: int, run_dir: Path) -> nn.Module:

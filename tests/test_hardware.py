@@ -74,6 +74,13 @@ def test_a_named_precision_is_followed_silently(caplog, precision):
     assert caplog.messages == []
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_fp32_convolutions_are_no_tf32(monkeypatch, precision):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    choose_precision(precision, CUDA)
+    assert not torch.backends.cudnn.allow_tf32
+
+
 def test_this_processor_is_asked_by_a_name_that_torch_knows():
     assert {"avx512_bf16", "amx_bf16", "bf16"} & set(torch.cpu.get_capabilities())
 

@@ -26,7 +26,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "benchmark evaluation",
         "figures",
         "pipeline",
-        "ablation export",
+        "ablation",
         "scripts",
     )
 )

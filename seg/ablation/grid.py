@@ -18,6 +18,8 @@ from seg.errors import ConfigError
 NO_OVERRIDES: Mapping[str, object] = {}
 OF_A_MACHINE = ("launch.", "set.data.root", "set.data.cache_dir", "set.data.workers")
 """Overrides that say where and how a study runs, not what it is."""
+PATHS = ("data.root", "data.cache_dir", "data.splits", "training.init_from")
+"""Fields that name files and folders of one machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,6 +191,11 @@ def _twins(where: str, name: str, config: ExperimentConfig, variants: Sequence[V
     return problems
 
 
+def published(path: str, value: Any) -> Any:
+    """Leaves folders of this machine out of what may be shown to others; the last name stays."""
+    return Path(value).name if path in PATHS and value else value
+
+
 def _command(path: Path, overrides: Mapping[str, object]) -> str:
     try:
         path = path.resolve().relative_to(Path.cwd())
@@ -199,7 +206,8 @@ def _command(path: Path, overrides: Mapping[str, object]) -> str:
         if field.startswith(OF_A_MACHINE):
             continue
         if field.startswith("set."):
-            words += ["--set", f"{field.removeprefix('set.')}={value}"]
+            own = field.removeprefix("set.")
+            words += ["--set", f"{own}={published(own, value)}"]
         else:
             words += [f"--{field}", str(value)]
     return shlex.join(words)

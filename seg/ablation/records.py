@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -17,7 +16,7 @@ from seg.cli import dump_config, load_config
 from seg.config import ExperimentConfig
 from seg.errors import RunError
 from seg.evaluation import CASES_FILE, EVALUATION_FILE
-from seg.files import unwritable, write_bytes, write_json, write_text
+from seg.files import beside, unwritable, write_bytes, write_json, write_text
 from seg.layout import CONFIG_FILE, ENVIRONMENT_FILE
 
 SCHEMA_VERSION = 1
@@ -197,11 +196,11 @@ def _replaced(folder: Path) -> Iterator[Path]:
         folder.parent.mkdir(parents=True, exist_ok=True)
         for left in folder.parent.glob(f".{folder.name}.*"):  # by a process that was killed
             shutil.rmtree(left)
-        new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-        os.chmod(new, 0o755)
+        new = beside(folder)
+        new.mkdir()
         yield new
         if folder.exists():
-            os.rename(folder, Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.")) / "old")
+            os.rename(folder, beside(folder))
         os.rename(new, folder)
         new = None
         for old in folder.parent.glob(f".{folder.name}.*"):

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seg.ablation.grid import Study, Variant
+from seg.ablation.grid import Study, Variant, published
 from seg.data.cases import Dataset
 from seg.errors import RunError
 from seg.files import write_json
@@ -76,12 +76,12 @@ def describe_study(study: Study, dataset: Dataset) -> dict[str, Any]:
         "name": study.config.name,
         "command": study.command,
         "base": study.config.base,
-        "set": {path: _published(path, value) for path, value in study.config.set.items()},
+        "set": _published(study.config.set),
         "margin": study.config.margin,
         "folds": list(study.config.folds),
         "seeds": list(study.config.seeds),
         "baseline": study.baseline.name,
-        "baseline_set": dict(study.config.baseline.set),
+        "baseline_set": _published(study.config.baseline.set),
         "variants": [_variant(variant, costs[variant.name]) for variant in study.variants],
         "contrasts": [asdict(contrast) for contrast in study.config.contrasts],
         "trials": [trial.id for trial in study.planned],
@@ -104,15 +104,14 @@ def describe_study(study: Study, dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def _published(path: str, value: Any) -> Any:
-    """Leaves folders of this machine out of a file that may be shown to others."""
-    return Path(value).name if path in ("data.root", "data.cache_dir", "data.splits") and value else value
+def _published(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {path: published(path, value) for path, value in fields.items()}
 
 
 def _variant(variant: Variant, cost: Complexity) -> dict[str, Any]:
     return {
         "name": variant.name,
-        "changes": dict(variant.changes),
+        "changes": _published(variant.changes),
         "parameters": cost.parameters,
         "macs": cost.macs,
         "stages": [asdict(stage) for stage in cost.stages],

@@ -2,7 +2,7 @@
 
 from seg.cli.ablate_arguments import AblateArguments, parse_ablate
 from seg.cli.dumping import dump_config
-from seg.cli.evaluate_arguments import EvaluateArguments, parse_evaluate
+from seg.cli.evaluate_arguments import FolderArguments, RunArguments, parse_evaluate
 from seg.cli.loading import load_config
 from seg.cli.plan_arguments import PlanArguments, parse_plan
 from seg.cli.predict_arguments import PredictArguments, parse_predict
@@ -12,9 +12,10 @@ from seg.cli.train_arguments import TrainArguments, parse_train
 
 __all__ = [
     "AblateArguments",
-    "EvaluateArguments",
+    "FolderArguments",
     "PlanArguments",
     "PredictArguments",
+    "RunArguments",
     "TrainArguments",
     "dump_config",
     "load_config",

@@ -12,36 +12,47 @@ from seg.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateArguments:
-    """What ``scripts/evaluate.py`` is asked to do: a run directory, or two folders of label maps.
+class RunArguments:
+    """A run directory to score.
 
     Attributes:
-        run_dir: Run directory to score, else None.
-        predictions: Folder of predicted label maps, else None.
-        labels: Folder of references, else None.
-        images: Folder of the images that cases of two folders are drawn on, else None.
-        output: Folder of the results; None is the run directory. With two folders never None.
-        nsd_tolerance_mm: Tolerance of the normalised surface Dice of two folders, in mm.
-        class_names: Names of the classes of two folders, background first; None takes every value found.
-        ignore_label: Value of reference voxels of two folders that count for neither side, else None.
-        patient_pattern: Regular expression whose first group is the patient in a case id of two folders, else None.
-        workers: Processes that score the cases of two folders.
-        leave_out: Whether cases of two folders that cannot be scored are left out and named.
-        data_root: Folder of a run's data set where it moved; None is where its configuration says.
+        run_dir: Run directory, or that of a cross-validation.
+        output: Folder of the results; None is the run directory.
+        data_root: Folder of the run's data set where it moved; None is where its configuration says.
     """
 
-    run_dir: Path | None
-    predictions: Path | None
-    labels: Path | None
+    run_dir: Path
+    output: Path | None = None
+    data_root: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderArguments:
+    """Two folders of label maps to score against each other.
+
+    Attributes:
+        predictions: Folder of predicted label maps.
+        labels: Folder of references.
+        images: Folder of the images that cases are drawn on, else None.
+        output: Folder of the results.
+        nsd_tolerance_mm: Tolerance of the normalised surface Dice in mm.
+        class_names: Names of the classes, background first; None takes every value found.
+        ignore_label: Value of reference voxels that count for neither side, else None.
+        patient_pattern: Regular expression whose first group is the patient in a case id, else None.
+        workers: Processes that score cases.
+        leave_out: Whether cases that cannot be scored are left out and named.
+    """
+
+    predictions: Path
+    labels: Path
     images: Path | None
-    output: Path | None
+    output: Path
     nsd_tolerance_mm: float
     class_names: tuple[str, ...] | None = None
     ignore_label: int | None = None
     patient_pattern: str | None = None
     workers: int = 1
     leave_out: bool = False
-    data_root: Path | None = None
 
 
 # Options of two folders alone, and where a run has the same from.
@@ -55,7 +66,7 @@ OF_FOLDERS = {
 }
 
 
-def parse_evaluate(argv: Sequence[str] | None = None) -> EvaluateArguments:
+def parse_evaluate(argv: Sequence[str] | None = None) -> RunArguments | FolderArguments:
     """Reads the command line of ``scripts/evaluate.py``.
 
     Args:
@@ -166,8 +177,9 @@ def parse_evaluate(argv: Sequence[str] | None = None) -> EvaluateArguments:
             )
     if found:
         raise ConfigError(found)
-    return EvaluateArguments(
-        run_dir=options.run_dir,
+    if options.run_dir is not None:
+        return RunArguments(run_dir=options.run_dir, output=options.output, data_root=options.data_root)
+    return FolderArguments(
         predictions=options.predictions,
         labels=options.labels,
         images=options.images,
@@ -178,7 +190,6 @@ def parse_evaluate(argv: Sequence[str] | None = None) -> EvaluateArguments:
         patient_pattern=options.patient_pattern,
         workers=workers,
         leave_out=bool(options.leave_out),
-        data_root=options.data_root,
     )
 
 

@@ -13,22 +13,31 @@ from seg.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class ReportArguments:
-    """What ``scripts/report.py`` is asked to do.
+    """The report of one study.
 
     Attributes:
-        ablation_dir: Study directory, where the report is written too; None where studies are compared.
+        ablation_dir: Study directory, where the report is written too.
         runs: Folder of the run directories, for pictures of cases; None is runs/ in the study directory.
-        compare: Study directories to put side by side.
+    """
+
+    ablation_dir: Path
+    runs: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareArguments:
+    """One table and figure of several studies.
+
+    Attributes:
+        studies: Study directories to put side by side.
         output: Markdown file of the comparison.
     """
 
-    ablation_dir: Path | None = None
-    runs: Path | None = None
-    compare: tuple[Path, ...] = ()
-    output: Path | None = None
+    studies: tuple[Path, ...]
+    output: Path
 
 
-def parse_report(argv: Sequence[str] | None = None) -> ReportArguments:
+def parse_report(argv: Sequence[str] | None = None) -> ReportArguments | CompareArguments:
     """Reads the command line of ``scripts/report.py``.
 
     Args:
@@ -67,9 +76,9 @@ def parse_report(argv: Sequence[str] | None = None) -> ReportArguments:
         found.append(f"--runs must be a directory, got {options.runs}; check the path, or leave it out.")
     if found:
         raise ConfigError(found)
-    return ReportArguments(
-        ablation_dir=options.ablation_dir, runs=options.runs, compare=tuple(options.compare), output=options.output
-    )
+    if options.compare:
+        return CompareArguments(studies=tuple(options.compare), output=options.output)
+    return ReportArguments(ablation_dir=options.ablation_dir, runs=options.runs)
 
 
 def _comparison_problems(options: Namespace) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -51,11 +50,9 @@ class DiskCache(PersistentDataset):
         parent: Any = super()
         try:
             return parent._cachecheck(item_transformed)
-        except (RuntimeError, EOFError):
-            path = Path(str(self.cache_dir)) / f"{item_transformed['digest']}.pt"
-            if not path.is_file():
-                raise
-            path.unlink()
+        except (RuntimeError, EOFError, FileNotFoundError):
+            # Another process that shares the folder may have met the same file, and removed it or written it anew.
+            (Path(str(self.cache_dir)) / f"{item_transformed['digest']}.pt").unlink(missing_ok=True)
             return parent._cachecheck(item_transformed)
 
 
@@ -83,7 +80,7 @@ class PreparedDataset:
         self._items: LazyDataset
         if kind == "memory":
             shown = progress and sys.stderr.isatty()
-            self._items = CacheDataset(items, transform, progress=shown, num_workers=os.cpu_count())
+            self._items = CacheDataset(items, transform, progress=shown, num_workers=torch.get_num_threads())
         elif kind == "disk":
             recipe = _recipe(config)
             for item, case in zip(items, self.cases, strict=True):

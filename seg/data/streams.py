@@ -14,7 +14,6 @@ class Stream(IntEnum):
     ORDER = 0
     PATCH = 1
     AUGMENTATION = 2
-    WEIGHTS = 3
 
 
 def generator(seed: int, stream: Stream, position: int) -> np.random.Generator:

@@ -7,7 +7,7 @@ import hashlib
 import torch
 from torch import nn
 
-NEGATIVE_SLOPE = 0.01
+from seg.networks.blocks import SLOPE
 
 
 def initialise(network: nn.Module, seed: int) -> None:
@@ -29,7 +29,7 @@ def initialise(network: nn.Module, seed: int) -> None:
             digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
             stream = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
             fresh = torch.empty(parameter.shape)
-            nn.init.kaiming_normal_(fresh, a=NEGATIVE_SLOPE, generator=stream)
+            nn.init.kaiming_normal_(fresh, a=SLOPE, generator=stream)
             with torch.no_grad():
                 parameter.copy_(fresh)
         elif name.endswith("bias"):

@@ -140,6 +140,8 @@ def test_the_command_repeats_the_study_and_names_no_machine(write: Writer, monke
     command = plan_study(path, overrides).command
     assert command == f"python scripts/ablate.py --config {path.parent.name}/study.yaml {ending}"
     assert plan_study(path, overrides).baseline.config.data.root == "/home/me"
+    overrides = {"set.training.init_from": "/home/me/runs/first"}
+    assert plan_study(path, overrides).command.endswith("--set training.init_from=first")
 
 
 @pytest.mark.parametrize(

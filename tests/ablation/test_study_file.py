@@ -51,6 +51,15 @@ def study(tmp_path: Path) -> Study:
     return plan_study(tmp_path / "study.yaml")
 
 
+def test_folders_of_a_machine_are_left_out(study: Study, tmp_path: Path) -> None:
+    paths = {"data.splits": "/home/me/splits.json", "training.init_from": "/home/me/run"}
+    config = replace(study.config, set=paths, baseline=replace(study.config.baseline, set=paths))
+    write_study_file(replace(study, config=config), tmp_path / "out")
+    text = (tmp_path / "out" / "study.json").read_text()
+    assert text.count("splits.json") == 2
+    assert "/home/me" not in text
+
+
 def test_the_report_reads_what_was_planned(study: Study, tmp_path: Path) -> None:
     path = write_study_file(choose_variants(study, ["skip_2"]), tmp_path / "out")
     assert path == tmp_path / "out" / "study.json"

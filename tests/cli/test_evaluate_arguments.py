@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from seg.cli import EvaluateArguments, parse_evaluate
+from seg.cli import FolderArguments, RunArguments, parse_evaluate
 from seg.errors import ConfigError
 
 
@@ -15,15 +15,16 @@ def problems_of(*argv: str) -> tuple[str, ...]:
 
 
 def test_a_run_directory() -> None:
-    assert parse_evaluate(["--run_dir", "runs/x"]) == EvaluateArguments(
-        run_dir=Path("runs/x"), predictions=None, labels=None, images=None, output=None, nsd_tolerance_mm=1.0
+    assert parse_evaluate(["--run_dir", "runs/x"]) == RunArguments(run_dir=Path("runs/x"))
+    assert parse_evaluate(["--run_dir", "runs/x", "--output", "o", "--data.root", "d"]) == RunArguments(
+        run_dir=Path("runs/x"), output=Path("o"), data_root=Path("d")
     )
 
 
 def test_two_folders() -> None:
     argv = ["--predictions", "p", "--labels", "l", "--images", "i", "--nsd_tolerance_mm", "2.5"]
-    expected = EvaluateArguments(
-        run_dir=None, predictions=Path("p"), labels=Path("l"), images=Path("i"), output=Path("p"), nsd_tolerance_mm=2.5
+    expected = FolderArguments(
+        predictions=Path("p"), labels=Path("l"), images=Path("i"), output=Path("p"), nsd_tolerance_mm=2.5
     )
     assert parse_evaluate(argv) == expected
     assert parse_evaluate([*argv, "--output", "o"]).output == Path("o")
@@ -32,9 +33,12 @@ def test_two_folders() -> None:
 def test_what_two_folders_mean() -> None:
     argv = ["--predictions", "p", "--labels", "l", "--class_names", "liver, tumour", "--ignore_label", "3"]
     arguments = parse_evaluate([*argv, "--patient_pattern", r"(p\d+)_", "--workers", "2"])
+    assert isinstance(arguments, FolderArguments)
     assert arguments.class_names == ("background", "liver", "tumour")
     assert (arguments.ignore_label, arguments.patient_pattern, arguments.workers) == (3, r"(p\d+)_", 2)
-    assert parse_evaluate([*argv[:-1], "-1"]).ignore_label == -1
+    negative = parse_evaluate([*argv[:-1], "-1"])
+    assert isinstance(negative, FolderArguments)
+    assert negative.ignore_label == -1
 
 
 @pytest.mark.parametrize(

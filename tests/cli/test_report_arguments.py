@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from seg.cli.report_arguments import ReportArguments, parse_report
+from seg.cli.report_arguments import CompareArguments, ReportArguments, parse_report
 from seg.errors import ConfigError
 
 
@@ -14,12 +14,13 @@ def test_a_study_is_reported_where_it_lies(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     runs.mkdir()
     assert parse_report(["--ablation_dir", str(tmp_path)]) == ReportArguments(ablation_dir=tmp_path)
-    assert parse_report(["--ablation_dir", str(tmp_path), "--runs", str(runs)]).runs == runs
+    found = parse_report(["--ablation_dir", str(tmp_path), "--runs", str(runs)])
+    assert found == ReportArguments(ablation_dir=tmp_path, runs=runs)
 
 
 def test_studies_are_compared_into_a_file(tmp_path: Path) -> None:
     found = parse_report(["--compare", str(tmp_path), str(tmp_path), "--output", "all.md"])
-    assert found == ReportArguments(compare=(tmp_path, tmp_path), output=Path("all.md"))
+    assert found == CompareArguments(studies=(tmp_path, tmp_path), output=Path("all.md"))
 
 
 @pytest.mark.parametrize(

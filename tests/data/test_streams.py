@@ -60,4 +60,4 @@ def test_streams_are_numpy_streams_of_the_key():
         generator(3, Stream.AUGMENTATION, 11).random()
         == np.random.Generator(np.random.PCG64(np.random.SeedSequence([3, 2, 11]))).random()
     )
-    assert [int(stream) for stream in (Stream.ORDER, Stream.PATCH, Stream.AUGMENTATION, Stream.WEIGHTS)] == [0, 1, 2, 3]
+    assert [int(stream) for stream in (Stream.ORDER, Stream.PATCH, Stream.AUGMENTATION)] == [0, 1, 2]

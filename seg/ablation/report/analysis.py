@@ -25,6 +25,7 @@ from seg.ablation.statistics import (
     recommend,
 )
 from seg.ablation.statistics.tables import patient_means, read_scores
+from seg.errors import RunError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +47,7 @@ class Analysis:
         gaps: Gap between training and validation by variant.
         laws: How each measure of preservation goes with the Dice lost: of worst bottlenecks, paths and stages.
         predictions: Safe widths predicted from the baseline's spectrum beside those found; empty without a record.
+        unpredicted: Why there are none, where there are none.
     """
 
     records: Records
@@ -60,6 +62,7 @@ class Analysis:
     gaps: Mapping[str, Gap]
     laws: tuple[Law, ...]
     predictions: tuple[Prediction, ...]
+    unpredicted: str
 
     @property
     def baseline(self) -> str:
@@ -107,6 +110,12 @@ def analyse(records: Records) -> Analysis:
     latencies = [device.latencies(study.baseline) for device in records.speed] or [{}]
     device = records.speed[0] if records.speed else None
     dice = {name: effects for name, trials in scores.items() if (effects := _dice(trials, name))}
+    predictions: tuple[Prediction, ...] = ()
+    unpredicted = "no spectrum of a trained baseline was measured"
+    try:
+        predictions = find_predictions(records, {one.variant for one in compared if one.non_inferior})
+    except RunError as error:
+        unpredicted = " ".join(error.problems).rstrip(".")
     return Analysis(
         records=records,
         device=device,
@@ -123,7 +132,8 @@ def analyse(records: Records) -> Analysis:
         convergence=_convergence(records, device),
         gaps=find_gaps(records),
         laws=find_laws(records),
-        predictions=find_predictions(records, {one.variant for one in compared if one.non_inferior}),
+        predictions=predictions,
+        unpredicted=unpredicted,
     )
 
 

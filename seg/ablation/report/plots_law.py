@@ -13,8 +13,8 @@ WORDS = {
     "r2_pca": "R² of the best code (PCA)",
     "cka": "CKA, wide to narrow",
     "probe_dice_lost": "probe Dice lost",
-    "amplified": "directions amplified",
-    "suppressed": "directions suppressed",
+    "amplified": "channels amplified",
+    "suppressed": "channels suppressed",
 }
 """Measures of the law by their name in the records."""
 

@@ -10,7 +10,6 @@ from typing import Any
 from seg.ablation.preservation import predict_safe_widths
 from seg.ablation.preservation.width import THRESHOLD
 from seg.ablation.report.trials import Records
-from seg.errors import RunError
 
 AVERAGED = (
     "r2",
@@ -109,7 +108,7 @@ def _average(variant: str, entries: list[Mapping[str, Any]]) -> Place:
         name=first["name"],
         path=first["path"],
         stage=int(first["stage"]),
-        channels=int(first.get("channels", first["wide"])),
+        channels=int(first["channels"]),
         wide=int(first["wide"]),
         narrow=None if first["narrow"] is None else int(first["narrow"]),
         values={key: fmean(found) for key, found in values.items() if found},
@@ -146,13 +145,12 @@ def find_predictions(records: Records, non_inferior: Collection[str]) -> tuple[P
     Args:
         records: The records.
         non_inferior: Variants that are not inferior in any class.
+
+    Raises:
+        RunError: The baseline has bottlenecks, or a stage whose features do not vary.
     """
     spectra = [trial.preservation for trial in records.finished(records.study.baseline) if trial.preservation]
-    try:
-        safe = [predict_safe_widths(spectrum) for spectrum in spectra]
-    except RunError:
-        # A stage without variance, or a baseline with a bottleneck: there is no prediction to compare.
-        return ()
+    safe = [predict_safe_widths(spectrum) for spectrum in spectra]
     everything = places(records)
     own = {place.name: place for place in everything if place.variant == records.study.baseline}
     found = []

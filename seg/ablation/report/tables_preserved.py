@@ -159,7 +159,7 @@ def width_table(analysis: Analysis) -> Table:
 def width_sentences(analysis: Analysis) -> list[str]:
     """Says how prediction and finding compare, and what became of a variant that trains the predicted widths."""
     if not analysis.predictions:
-        return ["Safe widths were not predicted: no spectrum of a trained baseline was measured."]
+        return [f"Safe widths were not predicted: {analysis.unpredicted}."]
     found = [one for one in analysis.predictions if one.found is not None]
     below = [one.name.replace("_", " ") for one in found if one.found is not None and one.found < one.width]
     said = []

@@ -139,9 +139,10 @@ def choose(analysis: Analysis, variant: str) -> list[Chosen]:
     found += [(case, "loses most with the variant") for case in [c for c in lost if c not in hardest][:LOST]]
     chosen = []
     for case, why in found:
-        number = next(number for number, (_, by_case) in enumerate(dice[0]) if case in by_case)
-        pair, own = dice[0][number]
-        chosen.append(Chosen(case_id=case, why=why, pair=pair, dice=(own[case], dice[1][number][1][case])))
+        scored = ((pair, (own.get(case, {}), other.get(case, {}))) for (pair, own), (_, other) in zip(*dice, strict=True))
+        shown = next((one for one in scored if all(_finite(by_class) for by_class in one[1])), None)
+        if shown is not None:  # else no trial of the variant has a score where the baseline's has one
+            chosen.append(Chosen(case_id=case, why=why, pair=shown[0], dice=shown[1]))
     return chosen
 
 
@@ -157,8 +158,12 @@ def _means(trials: Sequence[Mapping[str, Mapping[int, float]]]) -> dict[str, flo
     found: dict[str, list[float]] = {}
     for by_case in trials:
         for case, by_class in by_case.items():
-            found.setdefault(case, []).extend(value for value in by_class.values() if not math.isnan(value))
+            found.setdefault(case, []).extend(_finite(by_class))
     return {case: fmean(values) for case, values in found.items() if values}
+
+
+def _finite(by_class: Mapping[int, float]) -> list[float]:
+    return [value for value in by_class.values() if not math.isnan(value)]
 
 
 def _draw(analysis: Analysis, variant: str, study_dir: Path, runs_dir: Path) -> list[Picture]:
@@ -173,11 +178,13 @@ def _draw(analysis: Analysis, variant: str, study_dir: Path, runs_dir: Path) -> 
         rows = []
         for name, dice in zip((analysis.baseline, variant), chosen.dice, strict=True):
             run_dir = runs_dir / name / f"fold_{chosen.pair[0]}_seed_{chosen.pair[1]}"
-            dataset, cases = data.setdefault(run_dir, _read_data(run_dir))
+            if run_dir not in data:
+                data[run_dir] = _read_data(run_dir)
+            dataset, cases = data[run_dir]
             rows.append(_row(run_dir, dataset, cases, chosen, name=name, dice=dice))
         file = f"worst_{len(pictures) + 1}.png"
         prediction_grid(study_dir / FIGURES / file, rows, class_names=dataset.class_names)
-        means = [fmean(value for value in dice.values() if not math.isnan(value)) for dice in chosen.dice]
+        means = [fmean(_finite(dice)) for dice in chosen.dice]
         pictures.append(
             Picture(
                 file=file,

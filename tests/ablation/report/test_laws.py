@@ -45,7 +45,7 @@ def test_the_page_shows_the_law_of_each_path_and_stage(whole: Path) -> None:
     number = f"{float(value(whole, '', 'law_r2_spearman', place='skip')['value']):+.2f}".replace("-", "\N{MINUS SIGN}")
     # Three variants narrow the skips: too few to resample.
     assert cells["R² of linear reconstruction"][0] == f"{number}|no interval; 27 points"
-    assert cells["directions amplified"] == [f"does not vary|{n} points" for n in (27, 27, 18, 18, 18)]
+    assert cells["channels amplified"] == [f"does not vary|{n} points" for n in (27, 27, 18, 18, 18)]
 
 
 def test_a_control_has_all_other_changes_and_no_bottleneck(whole: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +14,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from seg.ablation.report import write_report
+from seg.ablation.report import worst, write_report
 from seg.ablation.report.analysis import analyse
 from seg.ablation.report.trials import read_records
 from seg.ablation.report.worst import choose, kept_pictures, shown_variant, worst_cases
@@ -81,6 +84,33 @@ def test_the_hardest_cases_and_the_one_that_loses_most_are_chosen(whole: Path) -
     chosen = choose(analysis, "decoder_1-2")
     assert [one.case_id for one in chosen] == hardest + lost
     assert {one.pair for one in chosen} == {(0, 0)}
+
+
+def test_a_case_is_shown_with_predictions_that_both_have_a_dice(tmp_path: Path) -> None:
+    study = make_study(tmp_path)
+    hardest = choose(analyse(read_records(study)), "decoder_1-2")[0].case_id
+    path = study / "trials" / "decoder_1-2.fold_0.seed_0" / "cases.csv"
+    rows = list(csv.DictReader(io.StringIO(path.read_text())))
+    for row in rows:
+        if row["case_id"] == hardest:  # both masks empty in every class
+            row["dice"] = "nan"
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    path.write_text(text.getvalue())
+    chosen = choose(analyse(read_records(study)), "decoder_1-2")[0]
+    assert (chosen.case_id, chosen.pair) == (hardest, (0, 1))
+    assert all(math.isfinite(value) for dice in chosen.dice for value in dice.values())
+
+
+def test_the_data_of_a_run_are_read_once(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = make_study(tmp_path / "study")
+    read: list[Path] = []
+    original = worst._read_data
+    monkeypatch.setattr(worst, "_read_data", lambda run_dir: read.append(run_dir) or original(run_dir))
+    worst_cases(analyse(read_records(study)), study, runs)
+    assert len(read) == len(set(read)) == 2
 
 
 def test_without_a_recommendation_the_narrowest_variant_is_shown(tmp_path: Path) -> None:
