@@ -130,8 +130,8 @@ def choose(analysis: Analysis, variant: str) -> list[Chosen]:
     """Chooses the cases that are shown: the hardest for the baseline, then those that lose most."""
     sides = [{trial.pair: trial for trial in analysis.records.finished(name)} for name in (analysis.baseline, variant)]
     pairs = sorted(set(sides[0]) & set(sides[1]))
-    dice = [[(pair, _dice(side[pair])) for pair in pairs] for side in sides]
-    means = [_means([by_case for _, by_case in side]) for side in dice]
+    dice = [tuple(_dice(side[pair]) for side in sides) for pair in pairs]
+    means = [_means(side) for side in zip(*dice, strict=True)] or [{}, {}]
     common = sorted(set(means[0]) & set(means[1]))
     hardest = sorted(common, key=lambda case: (means[0][case], case))[:HARDEST]
     lost = sorted(common, key=lambda case: (means[1][case] - means[0][case], case))
@@ -139,10 +139,11 @@ def choose(analysis: Analysis, variant: str) -> list[Chosen]:
     found += [(case, "loses most with the variant") for case in [c for c in lost if c not in hardest][:LOST]]
     chosen = []
     for case, why in found:
-        scored = ((pair, (own.get(case, {}), other.get(case, {}))) for (pair, own), (_, other) in zip(*dice, strict=True))
-        shown = next((one for one in scored if all(_finite(by_class) for by_class in one[1])), None)
-        if shown is not None:  # else no trial of the variant has a score where the baseline's has one
-            chosen.append(Chosen(case_id=case, why=why, pair=shown[0], dice=shown[1]))
+        for pair, (base, own) in zip(pairs, dice, strict=True):
+            shown = base.get(case, {}), own.get(case, {})
+            if all(map(_finite, shown)):  # both have a Dice in the same trial
+                chosen.append(Chosen(case_id=case, why=why, pair=pair, dice=shown))
+                break
     return chosen
 
 
