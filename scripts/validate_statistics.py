@@ -31,8 +31,9 @@ def _intervals(repeats: int, seed: int) -> None:
 
 def _verdicts(repeats: int, seed: int) -> None:
     """Prints how often a study of many variants passes one that it should not."""
-    from seg.ablation.statistics.families import FAMILIES, Family, family_error, format_families, validate_family
+    from seg.ablation.statistics.families import FAMILIES, Family
     from seg.ablation.statistics.validation import percent
+    from seg.ablation.statistics.verdicts import family_error, format_families, validate_family
 
     fewer = max(repeats // 2, 1)
     print(format_families([one for family in FAMILIES for one in validate_family(family, repeats=fewer, seed=seed)]))

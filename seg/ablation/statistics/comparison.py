@@ -10,15 +10,12 @@ from statsmodels.stats.multitest import multipletests
 
 from seg.ablation.statistics.differences import ClassComparison, Comparison, MetricEffect
 from seg.ablation.statistics.effects import TAIL, estimate_effect
-from seg.ablation.statistics.tables import Pair, RunScores, Tables, check_runs, difference_tables, read_scores
+from seg.ablation.statistics.tables import SHARES, Pair, RunScores, Tables, check_runs, difference_tables, read_scores
 from seg.errors import RunError
 from seg.evaluation.scores import CaseScore
 
 MIN_RUNS = 3
 """Fewest pairs of training runs on which a variant can be called not inferior: two cannot say how much runs differ."""
-
-SHARES = ("dice", "nsd")
-"""Scores between 0 and 1."""
 
 Trials = Mapping[str, Mapping[Pair, Sequence[CaseScore]]]
 """Scores of finished trials by variant, then by fold and seed."""

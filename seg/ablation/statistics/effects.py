@@ -46,7 +46,7 @@ class Effect:
         standard_error: Standard error of the mean behind the interval; None below two patients.
         degrees_of_freedom: Of the t distribution behind the interval; None below two patients.
         p_noninferior: Probability, at most, of such a difference or a larger one were the variant worse by the margin;
-            None without a margin or below two patients. Mean squares are never pooled for it.
+            None without a margin or below two patients. It is strict, see :func:`estimate_effect`.
         over_runs: Whether the interval holds for new training runs; with a single run it is over patients alone.
         num_patients: Patients behind it.
         num_runs: Pairs of runs behind it.
@@ -66,26 +66,31 @@ class Effect:
     components: Components | None
 
 
-def estimate_effect(tables: Sequence[FloatArray], *, margin: float | None = None, pooled: bool = True) -> Effect:
+def estimate_effect(tables: Sequence[FloatArray], *, margin: float | None = None, strict: bool = False) -> Effect:
     """Estimates a mean difference under crossed random effects.
 
     The model is difference = mean + fold + run(fold) + patient(fold) + residual, all but the mean random with
     expectation 0. Variance components come from mean squares, so they equal those of REML where the table is
     balanced and none is at 0; the closed form takes microseconds, cannot fail to converge, and gives the degrees of
-    freedom that `statsmodels.MixedLM` lacks (its intervals are normal, so too narrow with two or three seeds). The
-    variance of the mean is a sum of terms that are never negative: runs with the residual, patients, and folds. Its
-    degrees of freedom are Satterthwaite's over these terms. Where runs differ by less than the residual alone would
-    have them, both mean squares estimate the residual, and are pooled with the degrees of freedom of both. That holds
-    for an interval of 95 % and fails far out in the tail, where a correction for many variants tests: runs that happen
-    to agree are what passes there. So the test has the degrees of freedom of runs alone. Where folds differ by more
-    than runs and patients explain, the variance is that of the folds' means and has folds - 1 degrees of freedom; so it
-    has with one run a fold, which hides the variance of runs in that of folds.
+    freedom that `statsmodels.MixedLM` lacks (its intervals are normal, so too narrow with two or three seeds).
+
+    With one fold the variance of the mean is a sum of two terms that are never negative: runs with the residual, and
+    patients. Its degrees of freedom are Satterthwaite's over these. Where runs differ by less than the residual alone
+    would have them, both mean squares estimate the residual, and are pooled with the degrees of freedom of both. That
+    holds for an interval of 95 % and fails far out in the tail, where a correction for many variants tests: runs that
+    happen to agree are what passes there. So the test, which is strict, has the degrees of freedom of runs alone.
+
+    With several folds it is the spread of their means that tells the variance, whatever folds, runs and patients
+    contribute to it, with folds - 1 degrees of freedom (fewer where folds differ in size). Two or three folds say
+    little about others, so their intervals are wide. Folds whose means happen to agree must not pass for that: the
+    test never takes a variance below that of runs and patients.
 
     Args:
         tables: Differences for each fold, finite, of shape (runs, patients), each size 1 or more; runs differ in seed.
         margin: Margin of non-inferiority in units of the score, > 0; None for no test. Larger scores are better.
-        pooled: Whether the interval may pool the mean squares of runs and residual. Without it the residual stands in
-            for runs that differ by less, but with the degrees of freedom of runs, as it does for the test.
+        strict: Whether the interval has the variance and degrees of freedom of the test: the residual stands in for
+            runs that differ by less, but with the degrees of freedom of runs, and several folds differ by what their
+            runs and patients do at least.
 
     Returns:
         The mean and its uncertainty.
@@ -98,7 +103,7 @@ def estimate_effect(tables: Sequence[FloatArray], *, margin: float | None = None
         doi:10.2307/3002019.
         S. L. Hillis, A comparison of denominator degrees of freedom methods for multiple observer ROC analysis, 2007,
         doi:10.1002/sim.2532 (readers and cases stand where runs and patients do here). Deviations: the run term is
-        never below the residual, the patient term counts in the degrees of freedom, and folds are added.
+        never below the residual, and the patient term counts in the degrees of freedom.
         T. A. Bancroft, On biases in estimation due to the use of preliminary tests of significance, 1944,
         doi:10.1214/aoms/1177731284 (pooling of mean squares).
         S. R. Searle, G. Casella, C. E. McCulloch, Variance Components, 1992, chapter 4, doi:10.1002/9780470316856.
@@ -118,7 +123,7 @@ def estimate_effect(tables: Sequence[FloatArray], *, margin: float | None = None
     if patients.sum() < 2:
         empty = dict.fromkeys(("ci95", "standard_error", "degrees_of_freedom", "p_noninferior", "components"))
         return Effect(over_runs=False, **common, **empty)  # type: ignore[arg-type]
-    components, variance, freedom = _uncertainty(tables, weights, means, pooled=pooled)
+    components, variance, freedom = _uncertainty(tables, weights, means, strict=strict)
     error = math.sqrt(variance)
     half = float(stats.t.isf(TAIL, freedom)) * error
     return Effect(
@@ -143,7 +148,7 @@ def _check(tables: Sequence[FloatArray], margin: float | None) -> None:
 
 def _tested(tables: Sequence[FloatArray], weights: FloatArray, means: FloatArray) -> tuple[float, float]:
     """Gives the standard error behind the test and its degrees of freedom."""
-    _, variance, freedom = _uncertainty(tables, weights, means, pooled=False)
+    _, variance, freedom = _uncertainty(tables, weights, means, strict=True)
     return math.sqrt(variance), freedom
 
 
@@ -155,7 +160,7 @@ def _p_above(distance: float, error: float, freedom: float) -> float:
 
 
 def _uncertainty(
-    tables: Sequence[FloatArray], weights: FloatArray, means: FloatArray, *, pooled: bool
+    tables: Sequence[FloatArray], weights: FloatArray, means: FloatArray, *, strict: bool
 ) -> tuple[Components, float, float]:
     """Gives the components, the variance of the weighted mean and its degrees of freedom."""
     runs = np.array([len(table) for table in tables])
@@ -169,7 +174,7 @@ def _uncertainty(
         rest += float(np.square(table - mean - row[:, None] - column).sum())
     residual = rest / free_rest if free_rest else 0.0
     free_term = free_run
-    if pooled and by_run < free_run * residual:
+    if not strict and by_run < free_run * residual:
         free_term = free_run + free_rest
         residual = (by_run + rest) / free_term
     run = _component(by_run - free_run * residual, float(((runs - 1) * patients).sum()))
@@ -184,11 +189,9 @@ def _uncertainty(
     # Differences that are all equal have no variance, and any number of degrees of freedom gives the same interval.
     freedom = variance**2 / total if (total := sum(term**2 / free for term, free in parts if free)) else 1.0
     if len(tables) > 1:
-        # Fold means alone: whatever the folds, their runs and their patients contribute is in their spread.
-        between = float((squared * (means - weights @ means) ** 2).sum()) * len(tables) / (len(tables) - 1)
+        between, freedom = _between_folds(weights, means)
         fold = math.sqrt(max(0.0, between - variance) / float(squared.sum()))
-        if between > variance or not free_run:
-            variance, freedom = between, float(len(tables) - 1)
+        variance = max(between, variance) if strict else between
     components = Components(
         fold=fold,
         run=math.sqrt(run) if free_run else None,
@@ -196,6 +199,19 @@ def _uncertainty(
         residual=math.sqrt(residual) if free_run else None,
     )
     return components, variance, float(freedom)
+
+
+def _between_folds(weights: FloatArray, means: FloatArray) -> tuple[float, float]:
+    """Gives the variance of the weighted mean of folds from the spread of their means, and its degrees of freedom.
+
+    The spread is a quadratic form of the means; its expectation, and by Satterthwaite its degrees of freedom, are those
+    for folds of one variance. With equal weights that is the variance of a mean of folds, with folds - 1.
+    """
+    deviations = np.eye(len(weights)) - weights  # of each mean from the weighted one
+    form = deviations.T @ np.diag(weights**2) @ deviations
+    expected = float(np.trace(form))
+    variance = float(means @ form @ means) * float((weights**2).sum()) / expected
+    return variance, expected**2 / float(np.square(form).sum())
 
 
 def _component(excess: float, weight: float) -> float:

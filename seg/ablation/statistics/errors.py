@@ -1,13 +1,13 @@
 """Ways to the error of each of many variants: that of the test in use, and what it was chosen against.
 
-All take differences of shape (variants, seeds, patients), and give the standard error of each mean and its degrees of
-freedom, of shape (2, variants).
+All take differences by fold, of shape (variants, seeds, patients), and give the standard error of each mean and its
+degrees of freedom, of shape (2, variants).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -21,26 +21,27 @@ PRIOR_LIMIT = 4.0
 """Most degrees of freedom that the other variants' runs may lend one variant's, in the moderated test."""
 
 
-def own_runs(tables: FloatArray) -> FloatArray:
+def own_runs(folds: Sequence[FloatArray]) -> FloatArray:
     """Gives errors by a variant's own runs, never pooled with the residual: the test in use."""
-    return _errors(tables, pooled=False)
+    return _errors(folds, strict=True)
 
 
-def pooled_runs(tables: FloatArray) -> FloatArray:
+def pooled_runs(folds: Sequence[FloatArray]) -> FloatArray:
     """Gives errors by the interval in use, which pools runs and residual where runs hardly differ."""
-    return _errors(tables, pooled=True)
+    return _errors(folds, strict=False)
 
 
-def moderated_runs(tables: FloatArray) -> FloatArray:
+def moderated_runs(folds: Sequence[FloatArray]) -> FloatArray:
     """Gives errors in which the runs of all variants tell how much those of one may differ.
 
     The mean square of a variant's runs is drawn towards one of all variants, as far as the spread of the mean squares
-    says that they have one in common, with no more than `PRIOR_LIMIT` degrees of freedom.
+    says that they have one in common, with no more than `PRIOR_LIMIT` degrees of freedom. For one fold alone.
 
     References:
         G. K. Smyth, Linear models and empirical Bayes methods for assessing differential expression, 2004,
         doi:10.2202/1544-6115.1027. Deviation: the limit.
     """
+    (tables,) = folds
     _, runs, patients = tables.shape
     free = runs - 1
     own = patients * tables.mean(axis=2).var(axis=1, ddof=1)
@@ -59,7 +60,7 @@ def moderated_runs(tables: FloatArray) -> FloatArray:
     return np.stack([np.sqrt(variance), freedom])
 
 
-TESTS: dict[str, Callable[[FloatArray], FloatArray]] = {
+TESTS: dict[str, Callable[[Sequence[FloatArray]], FloatArray]] = {
     "own runs": own_runs,
     "pooled": pooled_runs,
     "moderated": moderated_runs,
@@ -67,8 +68,8 @@ TESTS: dict[str, Callable[[FloatArray], FloatArray]] = {
 """Tests by name, the one in use first."""
 
 
-def _errors(tables: FloatArray, *, pooled: bool) -> FloatArray:
-    found = (estimate_effect([table], pooled=pooled) for table in tables)
+def _errors(folds: Sequence[FloatArray], *, strict: bool) -> FloatArray:
+    found = (estimate_effect(tables, strict=strict) for tables in zip(*folds, strict=True))
     return np.array([(one.standard_error, one.degrees_of_freedom) for one in found]).T
 
 

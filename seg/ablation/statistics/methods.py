@@ -66,10 +66,11 @@ def bootstraps(tables: Sequence[FloatArray], rng: np.random.Generator) -> Interv
 def mixed_models(tables: Sequence[FloatArray], rng: np.random.Generator) -> Intervals:
     """Gives intervals of statsmodels' MixedLM, by REML: its own, of the normal distribution, and a conservative one.
 
-    The conservative one has the degrees of freedom of the run term alone, runs less folds. Tables have one shape.
+    The conservative one has the degrees of freedom of the run term alone, runs less folds. None where a fold has one
+    run, or folds differ in size.
     """
     runs, patients = tables[0].shape
-    if runs == 1:
+    if runs == 1 or any(table.shape != tables[0].shape for table in tables):
         return {}
     run, patient = (
         np.eye(count)[index.ravel()]
@@ -103,9 +104,9 @@ def mixed_models(tables: Sequence[FloatArray], rng: np.random.Generator) -> Inte
 
 
 def mean_squares(tables: Sequence[FloatArray], rng: np.random.Generator) -> Intervals:
-    """Gives the intervals of `estimate_effect`: the one in use, and that in which nothing is pooled."""
-    names = {"mean squares, pooled": True, "mean squares, not pooled": False}
-    found = {name: estimate_effect(tables, pooled=pooled).ci95 for name, pooled in names.items()}
+    """Gives the intervals of `estimate_effect`: the one in use, and that of the strict test."""
+    names = {"mean squares": False, "mean squares, strict": True}
+    found = {name: estimate_effect(tables, strict=strict).ci95 for name, strict in names.items()}
     return {name: interval for name, interval in found.items() if interval}
 
 

@@ -10,7 +10,15 @@ import numpy as np
 from scipy import stats
 
 from seg.ablation.statistics.comparison import Trials
-from seg.ablation.statistics.tables import FloatArray, Pair, RunScores, check_runs, patient_means, read_scores
+from seg.ablation.statistics.tables import (
+    FloatArray,
+    Pair,
+    RunScores,
+    check_runs,
+    patient_means,
+    read_scores,
+    with_found_nothing,
+)
 from seg.errors import RunError
 
 SAMPLES = 5000
@@ -101,7 +109,7 @@ def _tables(kept: Mapping[str, Mapping[Pair, RunScores]], pairs: Sequence[Pair])
         mine = [pair for pair in pairs if pair[0] == fold]
         values = np.stack([[by_pair[pair].values["dice"] for pair in mine] for by_pair in kept.values()])
         patients = next(iter(kept.values()))[mine[0]].patients
-        means, scored = patient_means(values, patients)
+        means, scored = patient_means(with_found_nothing(values, "dice"), patients)
         if scored.any():
             tables[fold] = means
     return tables

@@ -17,6 +17,8 @@ Pair = tuple[int, int]
 """Fold and seed: what a run of the variant and one of the baseline have in common."""
 
 METRICS = ("dice", "hd95_mm", "nsd")
+SHARES = ("dice", "nsd")
+"""Scores between 0 and 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +164,8 @@ def difference_tables(
     """Subtracts the scores of the baseline from those of the variant, on the folds and seeds that both have.
 
     The difference of a patient is the mean over its cases. A case counts where it has a finite score in every run of
-    its fold on both sides, so that every run of a fold is read on the same cases.
+    its fold on both sides, so that every run of a fold is read on the same cases. Dice and NSD are 1 for a run that
+    rightly finds nothing where another run of the fold finds something.
 
     Args:
         baseline: Runs of the baseline by fold and seed.
@@ -183,7 +186,8 @@ def difference_tables(
         after = np.stack([variant[pair].values[metric][rows] for pair in pairs])
         infinite_baseline += int(np.isinf(before).sum())
         infinite_variant += int(np.isinf(after).sum())
-        sides, scored = patient_means(np.stack([before, after]), baseline[pairs[0]].patients)
+        both = with_found_nothing(np.stack([before, after]), metric)
+        sides, scored = patient_means(both, baseline[pairs[0]].patients)
         left_out += int((~scored).sum())
         if scored.any():
             tables.append(sides[1] - sides[0])
@@ -195,6 +199,22 @@ def difference_tables(
         infinite_baseline=infinite_baseline,
         infinite_variant=infinite_variant,
     )
+
+
+def with_found_nothing(values: FloatArray, metric: str) -> FloatArray:
+    """Gives runs that rightly find nothing a score of 1 where another run of the fold invents a structure.
+
+    A Dice that is not a number means that reference and prediction are empty. Left out, such a case would hide what
+    the other run invented, whose Dice is 0. Where no run finds anything, there is nothing to compare.
+
+    Args:
+        values: Scores of shape (sides, runs, classes, cases).
+        metric: Their metric; of distances none is right where there is no structure.
+    """
+    if metric not in SHARES:
+        return values
+    invented = np.isfinite(values).any(axis=(0, 1)) & np.isnan(values).any(axis=(0, 1))
+    return np.where(np.isnan(values) & invented, 1.0, values)
 
 
 def patient_means(values: FloatArray, patients: Sequence[str]) -> tuple[FloatArray, npt.NDArray[np.bool_]]:

@@ -26,6 +26,7 @@ class Design:
         folds: Folds, 1 or more.
         seeds: Training runs in each fold, 1 or more.
         patients: Patients in each fold, 2 or more.
+        sizes: Patients of each fold where they differ; then `folds` and `patients` have no meaning.
         fold_sd: Of folds.
         run_sd: Of training runs.
         patient_sd: Of patients.
@@ -36,6 +37,7 @@ class Design:
     folds: int = 1
     seeds: int = 3
     patients: int = 40
+    sizes: tuple[int, ...] = ()
     fold_sd: float = 0.0
     run_sd: float = 0.0015
     patient_sd: float = 0.008
@@ -45,7 +47,8 @@ class Design:
     @property
     def name(self) -> str:
         """Names the design in a table."""
-        size = f"{self.seeds} x {self.patients} x {self.folds}, run {self.run_sd:g}"
+        patients = f"({', '.join(map(str, self.sizes))})" if self.sizes else f"{self.patients} x {self.folds}"
+        size = f"{self.seeds} x {patients}, run {self.run_sd:g}"
         usual = (Design.patient_sd, Design.residual_sd)
         if (self.patient_sd, self.residual_sd) != usual:
             size += f", patient {self.patient_sd:g}, residual {self.residual_sd:g}"
@@ -88,6 +91,10 @@ DESIGNS = (
     Design(folds=5, fold_sd=0.002),
     Design(folds=5, heavy=True),
     Design(folds=5, seeds=1),
+    *(Design(folds=folds, fold_sd=sd) for folds in (2, 3) for sd in (0.0, 0.002, 0.004)),
+    Design(sizes=(10, 40, 80), fold_sd=0.003),
+    Design(sizes=(10, 20, 40, 60, 80), fold_sd=0.003),
+    Design(sizes=(30, 40, 40, 45, 45), fold_sd=0.003),
     # Patients that hardly differ beside a large residual, as the studies under docs/results have them.
     *(Design(patient_sd=0.002, residual_sd=0.0075, run_sd=sd) for sd in (0.0, 0.0005, 0.0015, 0.003, 0.005)),
     *(Design(patient_sd=0.01, residual_sd=0.02, run_sd=sd) for sd in (0.0, 0.0015, 0.005)),
@@ -115,9 +122,9 @@ def simulate(design: Design, rng: np.random.Generator) -> list[FloatArray]:
     return [
         draw(design.fold_sd, 1, 1)
         + draw(design.run_sd, design.seeds, 1)
-        + draw(design.patient_sd, 1, design.patients)
-        + draw(design.residual_sd, design.seeds, design.patients)
-        for _ in range(design.folds)
+        + draw(design.patient_sd, 1, patients)
+        + draw(design.residual_sd, design.seeds, patients)
+        for patients in design.sizes or (design.patients,) * design.folds
     ]
 
 
@@ -139,7 +146,10 @@ def validate(design: Design, *, repeats: int, methods: Sequence[Method] = METHOD
     """
     rng = np.random.default_rng(seed)
     found: dict[str, list[Interval]] = {}
-    limits = [math.ceil(repeats * (one.share if one.share == 1 else one.share / design.folds)) for one in methods]
+    limits = [
+        math.ceil(repeats * (one.share if one.share == 1 else one.share / max(design.folds, len(design.sizes))))
+        for one in methods
+    ]
     for number in range(repeats):
         tables = simulate(design, rng)
         for method, limit in zip(methods, limits, strict=True):

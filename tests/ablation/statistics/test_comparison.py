@@ -128,6 +128,29 @@ def test_infinite_distances_are_counted_and_their_case_left_out_of_every_seed() 
     assert (found.hd95_mm.infinite_variant, found.hd95_mm.left_out) == (1, 0)
 
 
+def test_invented_structures_are_lost_dice() -> None:
+    # Half of the cases have no reference of the class: the baseline finds nothing there, the variant always something.
+    right = np.full((1, 20), 0.8)
+    right[0, :10] = np.nan
+    invents = np.where(np.isnan(right), 0.0, right)
+    trials = {
+        "baseline": {(0, seed): run_of(right, nsd=right) for seed in SEEDS},
+        "a": {(0, seed): run_of(invents, nsd=invents) for seed in SEEDS},
+    }
+    (found,) = paired(trials, "baseline", margin=0.005)
+    (one,) = found.by_class
+    assert one.dice.effect is not None
+    assert one.nsd.effect is not None
+    assert (found.difference, one.dice.effect.difference, one.nsd.effect.difference) == pytest.approx((-0.5,) * 3)
+    assert (one.dice.left_out, found.non_inferior) == (0, False)
+    # The other way round it gains as much; one run that invents is a third of it.
+    (found,) = paired({"a": trials["a"], "baseline": trials["baseline"]}, "a", margin=0.005)
+    assert found.difference == pytest.approx(0.5)
+    trials["a"] |= {(0, seed): trials["baseline"][0, seed] for seed in (1, 2)}
+    (found,) = paired(trials, "baseline", margin=0.005)
+    assert found.difference == pytest.approx(-0.5 / 3)
+
+
 def test_a_class_that_a_case_lacks_is_left_out_and_one_that_all_lack_cannot_be_tested() -> None:
     some, none = BASE.copy(), BASE.copy()
     some[1, 0] = np.nan

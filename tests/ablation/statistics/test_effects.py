@@ -66,6 +66,44 @@ def test_folds_of_one_run_give_the_t_interval_over_their_means() -> None:
     assert (found.over_runs, found.degrees_of_freedom) == (True, 3)
 
 
+@pytest.mark.parametrize("runs", [1, 3])
+def test_several_folds_have_the_interval_of_their_means(runs: int) -> None:
+    rng = np.random.default_rng(8)
+    tables = [differences(rng, runs, 20) for _ in range(3)]
+    found = estimate_effect(tables)
+    assert found.ci95 == pytest.approx(
+        tuple(stats.ttest_1samp([one.mean() for one in tables], 0).confidence_interval())
+    )
+    assert found.degrees_of_freedom == pytest.approx(2)
+
+
+def test_folds_that_happen_to_agree_do_not_pass_for_that() -> None:
+    rng = np.random.default_rng(9)
+    tables = [table - table.mean() for table in (differences(rng, 3, 20) for _ in range(3))]
+    assert estimate_effect(tables).ci95 == pytest.approx((0, 0), abs=1e-12)
+    # The test has the error of runs and patients within folds, with the two degrees of freedom of three folds.
+    apart = [estimate_effect([table], strict=True).standard_error or 0.0 for table in tables]
+    pooled = np.sqrt(np.square(apart).mean() / 3)
+    strict = estimate_effect(tables, margin=0.005, strict=True)
+    assert strict.standard_error == pytest.approx(pooled, rel=0.1)
+    assert strict.p_noninferior == pytest.approx(stats.t.sf(0.005 / strict.standard_error, 2))
+    assert estimate_effect(tables, margin=0.005).p_noninferior == strict.p_noninferior
+
+
+def test_folds_of_different_size_have_the_variance_of_their_weighted_mean() -> None:
+    # A pure effect of folds: the squared error of the weighted mean is what the spread is to tell, on average.
+    rng, sizes = np.random.default_rng(10), (10, 40, 80)
+    means = rng.normal(0, 0.01, (4000, 3))
+    weights = np.array(sizes) / sum(sizes)
+    found = [
+        estimate_effect([np.full((1, n), mean) for n, mean in zip(sizes, row, strict=True)]) for row in means[:1500]
+    ]
+    squared = np.mean([(one.standard_error or 0.0) ** 2 for one in found])
+    assert squared == pytest.approx(np.var(means @ weights), rel=0.15)
+    assert found[0].degrees_of_freedom is not None
+    assert 1 < found[0].degrees_of_freedom < 2
+
+
 def test_runs_that_differ_most_have_their_own_degrees_of_freedom() -> None:
     # Patients are all alike, so the interval is that of three runs.
     runs = np.array([0.01, 0.02, 0.06])
@@ -78,23 +116,23 @@ def test_runs_that_do_not_differ_count_with_the_residual() -> None:
     table = differences(np.random.default_rng(6), 3, 12)
     table += table.mean() - table.mean(axis=1, keepdims=True)
     # Runs of one mean say nothing beyond their patients: the error is that of the patients' means.
-    found, apart = estimate_effect([table]), estimate_effect([table], pooled=False)
+    found, apart = estimate_effect([table]), estimate_effect([table], strict=True)
     assert found.standard_error == pytest.approx(stats.sem(table.mean(axis=0)))
     assert apart.standard_error == pytest.approx(found.standard_error)
     # Neither do patients of one mean: three measurements of each of twelve, with twelve means to be estimated.
     table -= table.mean(axis=0)
-    found, apart = estimate_effect([table]), estimate_effect([table], pooled=False)
+    found, apart = estimate_effect([table]), estimate_effect([table], strict=True)
     assert found.degrees_of_freedom == pytest.approx(24)
     assert found.standard_error == pytest.approx(np.sqrt(np.square(table).sum() / 24 / 36))
     assert apart.degrees_of_freedom == pytest.approx(2)
     assert apart.standard_error == pytest.approx(np.sqrt(np.square(table).sum() / 22 / 36))
 
 
-def test_the_test_never_pools() -> None:
+def test_the_test_is_strict() -> None:
     table = differences(np.random.default_rng(6), 3, 12)
     table += table.mean() - table.mean(axis=1, keepdims=True)
     table -= table.mean(axis=0)
-    found, apart = estimate_effect([table], margin=0.005), estimate_effect([table], margin=0.005, pooled=False)
+    found, apart = estimate_effect([table], margin=0.005), estimate_effect([table], margin=0.005, strict=True)
     error = np.sqrt(np.square(table).sum() / 22 / 36)
     assert found.p_noninferior == apart.p_noninferior == pytest.approx(stats.t.sf(0.005 / error, 2))
     assert found.standard_error != pytest.approx(apart.standard_error)
@@ -102,7 +140,7 @@ def test_the_test_never_pools() -> None:
 
 def test_runs_that_differ_are_not_pooled() -> None:
     table = differences(np.random.default_rng(7), 3, 12, run_sd=0.02)
-    assert estimate_effect([table], margin=0.01) == estimate_effect([table], margin=0.01, pooled=False)
+    assert estimate_effect([table], margin=0.01) == estimate_effect([table], margin=0.01, strict=True)
 
 
 def test_a_constant_shift_has_an_interval_of_no_width() -> None:

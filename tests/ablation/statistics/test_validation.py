@@ -24,8 +24,8 @@ def test_the_interval_in_use_covers_where_one_over_patients_does_not() -> None:
     methods = [one for one in METHODS if one.intervals in (mean_squares, t_over_patients)]
     found = {one.method: one for one in validate(Design(run_sd=0.003), repeats=500, methods=methods)}
     # Expected 0.93 and 0.78; the bounds lie four standard errors away.
-    assert found["mean squares, pooled"].coverage > 0.88
-    assert found["mean squares, pooled"].false_positive < 0.07
+    assert found["mean squares"].coverage > 0.88
+    assert found["mean squares"].false_positive < 0.07
     assert found["t over patients"].coverage < 0.86
 
 
@@ -36,9 +36,9 @@ def test_pooling_helps_where_runs_hardly_differ() -> None:
         for one in validate(Design(patient_sd=0.002, residual_sd=0.0075, run_sd=0.0), repeats=500, methods=methods)
     }
     # Expected 0.972 and 0.999, and half widths of 0.0016 and 0.0028; the bounds lie four standard errors away.
-    assert 0.942 < found["mean squares, pooled"].coverage <= found["mean squares, not pooled"].coverage
-    assert found["mean squares, not pooled"].coverage > 0.99
-    assert found["mean squares, pooled"].half_width < 0.7 * found["mean squares, not pooled"].half_width
+    assert 0.942 < found["mean squares"].coverage <= found["mean squares, strict"].coverage
+    assert found["mean squares, strict"].coverage > 0.99
+    assert found["mean squares"].half_width < 0.7 * found["mean squares, strict"].half_width
 
 
 def test_the_mixed_model_gives_the_standard_error_in_use() -> None:
@@ -46,7 +46,7 @@ def test_the_mixed_model_gives_the_standard_error_in_use() -> None:
     tables = simulate(Design(run_sd=0.02), np.random.default_rng(1))
     rng = np.random.default_rng(0)
     low, high = mixed_models(tables, rng)["MixedLM, t with runs - folds"]
-    own_low, own_high = mean_squares(tables, rng)["mean squares, pooled"]
+    own_low, own_high = mean_squares(tables, rng)["mean squares"]
     assert low + high == pytest.approx(own_low + own_high)
     assert 1 < (high - low) / (own_high - own_low) < 1.05
 
