@@ -1,15 +1,18 @@
-"""Peak memory of inference and of a training step, each network in a fresh process of its own.
+"""Peak memory of inference and of a training step, each network in fresh processes of its own.
 
-What a process has held before stays with its heap, so networks that share one cannot be told apart.
+What a process has held before stays with its heap, so networks that share one cannot be told apart. On a processor the
+heap differs by several MiB from one process to the next, so the median of some is taken; a GPU counts its tensors.
 """
 
 from __future__ import annotations
 
 import logging
 import multiprocessing
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from multiprocessing.connection import Connection
+from statistics import median
 
 import torch
 
@@ -22,6 +25,8 @@ from seg.peak_memory import PeakMemory, held_mib
 LOG = logging.getLogger(__name__)
 PASSES = 2
 """The second one holds what the first one leaves, such as moments of the optimiser."""
+PROCESSES = {"cpu": 5, "cuda": 1}
+"""Fresh processes of which the median is taken, by kind of device."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +43,33 @@ class Peaks:
 
 
 def measure_peaks(subject: Subject, place: Place) -> Peaks:
-    """Measures in a fresh process: resident memory on a processor, memory of tensors on a GPU.
+    """Measures in fresh processes: resident memory on a processor, memory of tensors on a GPU.
 
-    Where the process dies, such as for lack of memory, or the system does not tell, that is announced.
+    Where a process dies, such as for lack of memory, or the system does not tell, that is announced.
+
+    Returns:
+        The median over `PROCESSES`.
     """
+    found = []
+    for _ in range(PROCESSES[place.device.type]):
+        one = _in_fresh_process(subject, place)
+        if not isinstance(one, Peaks):
+            LOG.warning("%s: peak memory is not known: %s.", subject.name, one)
+            return Peaks(inference_mib=None, training_mib=None)
+        found.append(one)
+    return Peaks(
+        inference_mib=_median([one.inference_mib for one in found]),
+        training_mib=_median([one.training_mib for one in found]),
+    )
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return median(known) if known else None
+
+
+def _in_fresh_process(subject: Subject, place: Place) -> Peaks | str:
+    """Measures once; a sentence where that fails."""
     # Its children start with torch imported, in a tenth of a second, and share nothing else with one another.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
@@ -50,14 +78,11 @@ def measure_peaks(subject: Subject, place: Place) -> Peaks:
     process.start()
     sender.close()
     try:
-        found = receiver.recv()
+        found: Peaks | str = receiver.recv()
     except EOFError:
         found = "the process died"
     process.join()
-    if isinstance(found, Peaks):
-        return found
-    LOG.warning("%s: peak memory is not known: %s.", subject.name, found)
-    return Peaks(inference_mib=None, training_mib=None)
+    return found
 
 
 def _child(sender: Connection, subject: Subject, place: Place, threads: int) -> None:

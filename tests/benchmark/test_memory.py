@@ -55,6 +55,17 @@ def test_inference_and_training_are_told_apart(subject: Subject, monkeypatch: py
     assert 175 < found.training_mib < 210
 
 
+def test_the_median_of_fresh_processes_is_taken(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = iter([50.0, 10.0, 30.0, 20.0, 40.0])
+    monkeypatch.setattr(
+        memory, "_in_fresh_process", lambda own, place: Peaks(inference_mib=next(found), training_mib=None)
+    )
+    assert measure_peaks(subject, PLACE) == Peaks(inference_mib=30.0, training_mib=None)
+    found = iter([7.0])
+    gpu = replace(PLACE, device=torch.device("cuda"))
+    assert measure_peaks(subject, gpu) == Peaks(inference_mib=7.0, training_mib=None)
+
+
 def test_a_process_of_its_own_measures_and_its_end_is_named(subject: Subject, caplog: pytest.LogCaptureFixture) -> None:
     patches = replace(subject.config.patches, size=(64, 64, 64), batch=1)
     own = replace(subject, config=replace(subject.config, patches=patches))
