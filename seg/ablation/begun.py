@@ -32,12 +32,14 @@ class Begun:
         seconds: Wall time of training and evaluation, once both are done.
         threads: Threads that they ran with.
         peak_memory_mib: Their peak memory, where it is known.
+        measuring_seconds: Wall time of measuring generalisation and preservation, once both are done.
     """
 
     fingerprint: Fingerprint
     seconds: float | None = None
     threads: int | None = None
     peak_memory_mib: float | None = None
+    measuring_seconds: float | None = None
 
 
 def beside(run_dir: Path, suffix: str) -> Path:

@@ -70,10 +70,10 @@ def preview_study(study: Study, study_dir: Path) -> str:
     work = {name: cost.macs for name, cost in costs.items()}
     records = _finished(study, study_dir)
     if records:
-        line = fit_line([(work[record.variant], record.seconds or 0.0) for record in records.values()])
+        line = fit_line([(work[record.variant], record.total_seconds or 0.0) for record in records.values()])
         basis = (
-            f"Times are predicted from {len(records)} finished trials, training and scoring together, on the device "
-            f"that they ran on; those of variants without one follow {line.words}."
+            f"Times are predicted from {len(records)} finished trials, from training to measures of preservation, on "
+            f"the device that they ran on; those of variants without one follow {line.words}."
         )
     else:
         line, basis = _calibrated(study, dataset, work)
@@ -127,12 +127,12 @@ def expect(
     """
     of_variant: dict[str, list[float]] = {}
     for record in records.values():
-        of_variant.setdefault(record.variant, []).append(record.seconds or 0.0)
+        of_variant.setdefault(record.variant, []).append(record.total_seconds or 0.0)
     expected = {}
     for trial in trials:
         name = trial.variant.name
         if trial.id in records:
-            expected[trial.id] = Expected(seconds=records[trial.id].seconds or 0.0, source="finished")
+            expected[trial.id] = Expected(seconds=records[trial.id].total_seconds or 0.0, source="finished")
         elif name in of_variant:
             expected[trial.id] = Expected(seconds=statistics.fmean(of_variant[name]), source="same variant")
         else:
@@ -169,9 +169,9 @@ def _calibrated(study: Study, dataset: Dataset, work: Mapping[str, int]) -> tupl
     measured = " and ".join(f"{one.seconds * 1000:.0f} ms for {name}" for name, one in timed.items())
     first = timed[study.baseline.name]
     return line, (
-        f"No trial is finished: times are those of {steps} training steps alone, without validation and scoring. A "
-        f"step takes {measured}, the median of {first.steps} timed now on {first.device}; the other variants follow "
-        f"{line.words}."
+        f"No trial is finished: times are those of {steps} training steps alone, without validation, scoring and what "
+        f"is measured of trained networks. A step takes {measured}, the median of {first.steps} timed now on "
+        f"{first.device}; the other variants follow {line.words}."
     )
 
 

@@ -46,6 +46,7 @@ class TrialRecord:
         threads: Threads of the numerical library.
         peak_memory_mib: Peak memory of training and evaluation in MiB, on the GPU where one computed, else of the
             process; None where it is not known.
+        measuring_seconds: Wall time of measuring generalisation and preservation; None where it is not known.
     """
 
     id: str
@@ -60,6 +61,12 @@ class TrialRecord:
     fingerprint: Fingerprint
     threads: int | None
     peak_memory_mib: float | None
+    measuring_seconds: float | None = None
+
+    @property
+    def total_seconds(self) -> float | None:
+        """Wall time of the trial, as far as it is known."""
+        return None if self.seconds is None else self.seconds + (self.measuring_seconds or 0.0)
 
 
 def records_dir(study_dir: Path, trial_id: str) -> Path:

@@ -164,5 +164,5 @@ def _result(trial: Trial, places: Places) -> Result:
     return Result(
         variant=trial.variant.name,
         mean_dice=read_evaluation(folder).mean_dice,
-        seconds=None if record is None else record.seconds,
+        seconds=None if record is None else record.total_seconds,
     )

@@ -89,7 +89,7 @@ def run_trial(trial: Trial, places: Places, *, attempt: int = 1) -> Path:
             return run_dir  # done by another process, for which this one has waited
         begun = begin(trial.config, run_dir, own, any_code=places.reuse == "any_code")
         begun = _train(trial.config, run_dir, begun)
-        _measure(trial.config, run_dir)
+        begun = _measure(trial.config, run_dir, begun)
         known = replace(own, code=begun.fingerprint.code)
         write_finished(places.study_dir, _record(trial, begun, known, attempt), run_dir)
         remove_former(run_dir)
@@ -134,6 +134,7 @@ def _record(trial: Trial, begun: Begun, own: Fingerprint, attempts: int) -> Tria
         fingerprint=own,
         threads=begun.threads,
         peak_memory_mib=begun.peak_memory_mib,
+        measuring_seconds=begun.measuring_seconds,
     )
 
 
@@ -153,19 +154,21 @@ def _train(config: ExperimentConfig, run_dir: Path, begun: Begun) -> Begun:
     return note(run_dir, replace(begun, seconds=seconds, threads=threads, peak_memory_mib=peak.mib()))
 
 
-def _measure(config: ExperimentConfig, run_dir: Path) -> None:
-    """Measures generalisation and preservation where they are not yet."""
+def _measure(config: ExperimentConfig, run_dir: Path, begun: Begun) -> Begun:
+    """Measures generalisation and preservation where they are not yet, and notes what it took."""
     from seg.ablation.generalisation import GENERALISATION_FILE, measure_generalisation
     from seg.ablation.preservation import PRESERVATION_FILE, measure_preservation
 
     missing = [name for name in (GENERALISATION_FILE, PRESERVATION_FILE) if not (run_dir / name).is_file()]
     if not missing:
-        return
+        return begun
+    start = time.perf_counter()
     dataset, split = _read_fold(config, run_dir)
     if GENERALISATION_FILE in missing:
         measure_generalisation(run_dir, dataset, split, run_dir)
     if PRESERVATION_FILE in missing:
         measure_preservation(run_dir, dataset, split.validation)
+    return note(run_dir, replace(begun, measuring_seconds=time.perf_counter() - start))
 
 
 def _read_fold(config: ExperimentConfig, run_dir: Path) -> tuple[Dataset, Split]:

@@ -160,8 +160,8 @@ def test_a_table_from_finished_trials(study: Study, tmp_path: Path) -> None:
     assert lines[5] == ""
     assert lines[6].startswith("4 trials, 1 finished; the other 3 take about ")
     assert lines[7] == (
-        "Times are predicted from 1 finished trials, training and scoring together, on the device that they ran on; "
-        "those of variants without one follow these in proportion to GMAC."
+        "Times are predicted from 1 finished trials, from training to measures of preservation, on the device that "
+        "they ran on; those of variants without one follow these in proportion to GMAC."
     )
 
 
@@ -182,8 +182,8 @@ def test_without_finished_trials_steps_are_timed_and_that_is_said(
     assert times["baseline.fold_0.seed_0"] == "50 s GMAC"
     assert times["skip_1-2.fold_0.seed_1"] == "49 s GMAC"
     assert lines[-1].startswith(
-        "No trial is finished: times are those of 100 training steps alone, without validation and scoring. A step "
-        "takes 500 ms for baseline and 490 ms for skip_1-2, the median of 5 timed now on a test; the other variants "
+        "No trial is finished: times are those of 100 training steps alone, without validation, scoring and what is "
+        "measured of trained networks. A step takes 500 ms for baseline and 490 ms for skip_1-2, the median of 5 timed now on a test; the other variants "
     )
     assert not (tmp_path / "absent").exists()
 

@@ -22,7 +22,7 @@ class Result:
     Attributes:
         variant: Its variant.
         mean_dice: Its score, in [0, 1]; None where no class has a Dice.
-        seconds: Wall time of training and evaluation.
+        seconds: Wall time of the trial.
     """
 
     variant: str
