@@ -183,7 +183,8 @@ def test_without_finished_trials_steps_are_timed_and_that_is_said(
     assert times["skip_1-2.fold_0.seed_1"] == "49 s GMAC"
     assert lines[-1].startswith(
         "No trial is finished: times are those of 100 training steps alone, without validation, scoring and what is "
-        "measured of trained networks. A step takes 500 ms for baseline and 490 ms for skip_1-2, the median of 5 timed now on a test; the other variants "
+        "measured of trained networks. A step takes 500 ms for baseline and 490 ms for skip_1-2, the median of 5 timed "
+        "now on a test; the other variants "
     )
     assert not (tmp_path / "absent").exists()
 
