@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from seg.errors import RunError
-from seg.files import unwritable, write_text
+from seg.files import check_version, unwritable, write_text
 
 CHECKPOINT_VERSION = 1
 History = list[dict[str, float]]
@@ -182,11 +182,7 @@ def check_checkpoint(path: Path) -> None:
         raise RunError(
             f"{path}: must be a whole checkpoint of this project, got {type(error).__name__}; delete it to begin anew."
         ) from error
-    if version > CHECKPOINT_VERSION:
-        raise RunError(
-            f"{path}: schema version must be at most {CHECKPOINT_VERSION}, got {version}; it was written by a newer "
-            "release, update seg."
-        )
+    check_version(path, version, CHECKPOINT_VERSION)
 
 
 class Progress(Callback):

@@ -12,6 +12,7 @@ WEIGHTS_FILE = "checkpoints/weights.pt"
 LAST_CHECKPOINT = "checkpoints/last.ckpt"
 PREDICTIONS = "predictions"
 MODEL_VERSION = 1
+ENVIRONMENT_VERSION = 1
 NOTICE = "Research software. Not a medical device; not for clinical use."
 
 

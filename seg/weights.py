@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from seg.config import BottleneckConfig, NetworkConfig
 from seg.errors import RunError
-from seg.files import write_bytes
+from seg.files import check_version, write_bytes
 from seg.layout import WEIGHTS_FILE
 from seg.networks import Bottleneck, Options, Plan, get_network
 
@@ -164,11 +164,7 @@ def _read(run_dir: Path) -> tuple[dict[str, Tensor], dict[str, list[str]]]:
             f"{path}: must be a whole weights file of this project, tensors alone, got {type(error).__name__}; "
             "nothing in it was run; copy it again or train anew."
         ) from error
-    if version > WEIGHTS_VERSION:
-        raise RunError(
-            f"{path}: schema version must be at most {WEIGHTS_VERSION}, got {version}; it was written by a newer "
-            "release, update seg."
-        )
+    check_version(path, version, WEIGHTS_VERSION)
     return state, names
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -16,7 +15,7 @@ from seg.cli import dump_config, load_config
 from seg.config import ExperimentConfig
 from seg.errors import RunError
 from seg.evaluation import CASES_FILE, EVALUATION_FILE
-from seg.files import beside, unwritable, write_bytes, write_json, write_text
+from seg.files import beside, read_versioned, reading, unwritable, write_bytes, write_json, write_text
 from seg.layout import CONFIG_FILE, ENVIRONMENT_FILE
 
 SCHEMA_VERSION = 1
@@ -76,17 +75,10 @@ def read_record(folder: Path) -> TrialRecord | None:
     path = folder / TRIAL_FILE
     if not path.is_file():
         return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        version = int(content.pop("schema_version"))
-        if version <= SCHEMA_VERSION:
-            return TrialRecord(**content | {"fingerprint": Fingerprint(**content["fingerprint"])})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(
-            f"{path}: must be the whole record of a trial, got {type(error).__name__}; restore it, or remove "
-            f"{folder} to run the trial again."
-        ) from error
-    raise RunError(f"{path}: schema version must be at most {SCHEMA_VERSION}, got {version}; update seg.")
+    remedy = f"restore it, or remove {folder} to run the trial again"
+    with reading(path, what="the whole record of a trial", remedy=remedy):
+        content = read_versioned(path, SCHEMA_VERSION)
+        return TrialRecord(**content | {"fingerprint": Fingerprint(**content["fingerprint"])})
 
 
 def write_finished(study_dir: Path, record: TrialRecord, run_dir: Path) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,11 +14,10 @@ from seg.config import ExperimentConfig
 from seg.data.splits import Split
 from seg.errors import RunError
 from seg.evaluation import EVALUATION_FILE
-from seg.files import is_partial, write_json, write_text
-from seg.layout import CONFIG_FILE, ENVIRONMENT_FILE
+from seg.files import is_partial, read_versioned, reading, write_json, write_text
+from seg.layout import CONFIG_FILE, ENVIRONMENT_FILE, ENVIRONMENT_VERSION
 
 LOG = logging.getLogger(__name__)
-ENVIRONMENT_VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,23 +162,12 @@ def read_origin(run_dir: Path) -> Origin | None:
     path = run_dir / ENVIRONMENT_FILE
     if not path.is_file():  # of a version that wrote it at the end
         return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        version = int(content["schema_version"])
+    with reading(path, what="the whole record of a run", remedy="restore it or choose another --run_dir"):
+        content = read_versioned(path, ENVIRONMENT_VERSION)
         data = {str(name): str(digest) for name, digest in content["data"].items()}
         sides = content.get("split")
         split = None if sides is None else Split(**{side: tuple(map(str, names)) for side, names in sides.items()})
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise RunError(
-            f"{path}: must be the whole record of a run, got {type(error).__name__}; restore it or choose another "
-            "--run_dir."
-        ) from error
-    if version > ENVIRONMENT_VERSION:
-        raise RunError(
-            f"{path} has schema_version {version}, this program reads up to {ENVIRONMENT_VERSION}; read it with the "
-            "version of seg that wrote it, or a later one."
-        )
-    return Origin(computed_with=content, data=data, initial_weights=content.get("initial_weights"), split=split)
+        return Origin(computed_with=content, data=data, initial_weights=content.get("initial_weights"), split=split)
 
 
 def _moved(one: Split, other: Split) -> list[str]:

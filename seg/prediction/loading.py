@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from seg.cli import load_config
 from seg.config import ExperimentConfig
 from seg.errors import ConfigError, RunError
+from seg.files import read_versioned, reading
 from seg.layout import CONFIG_FILE, MODEL_FILE, MODEL_VERSION, WEIGHTS_FILE, fold_directories
 
 if TYPE_CHECKING:
@@ -71,33 +71,24 @@ def _read_run(path: Path) -> TrainedRun:
         if not (path / name).is_file():
             raise RunError(f"{path}: must be the directory of a finished run, got no {name}; check --run_dir.")
     file = path / MODEL_FILE
-    try:
-        content = json.loads(file.read_bytes())
-        version, channels, classes = content["schema_version"], content["channel_names"], content["class_names"]
-        if not isinstance(version, int) or not _names(channels, 1) or not _names(classes, 2):
-            raise TypeError
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunError(
-            f"{file}: must describe a network with schema_version, channel_names and class_names, got other content; "
-            "restore the file."
-        ) from error
-    if version > MODEL_VERSION:
-        raise RunError(f"{file}: schema version must be at most {MODEL_VERSION}, got {version}; update seg.")
+    with reading(file, what="the description of a network", remedy="restore the file"):
+        content = read_versioned(file, MODEL_VERSION)
+        channels, classes = _names(content, "channel_names", 1), _names(content, "class_names", 2)
     return TrainedRun(
         path=path,
         config=load_config([path / CONFIG_FILE]),
-        channel_names=tuple(channels),
-        class_names=tuple(classes),
+        channel_names=channels,
+        class_names=classes,
     )
 
 
-def _names(value: object, least: int) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) >= least
-        and all(isinstance(name, str) for name in value)
-        and len(set(value)) == len(value)
-    )
+def _names(content: Mapping[str, Any], key: str, least: int) -> tuple[str, ...]:
+    names = content[key]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"{key} must be a list of names")
+    if len(names) < least or len(set(names)) != len(names):
+        raise ValueError(f"{key} must be {least} different names at least")
+    return tuple(names)
 
 
 def _disagreements(first: TrainedRun, other: TrainedRun) -> list[str]:

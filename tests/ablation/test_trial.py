@@ -233,12 +233,13 @@ def test_a_failure_is_recorded_and_does_not_count_as_done(study: Path, trial: An
     [
         (
             '{"schema_version": 9}',
-            "{0}/trial.json: schema version must be at most 1, got 9; update seg.",
+            "{0}/trial.json: schema version must be at most 1, got 9; it was written by a newer release, update seg.",
         ),
         (
             "{",
-            "{0}/trial.json: must be the whole record of a trial, got JSONDecodeError; restore it, or remove {0} to "
-            "run the trial again.",
+            "{0}/trial.json: must be the whole record of a trial, got JSONDecodeError (Expecting property "
+            "name enclosed in double quotes: line 1 column 2 (char 1)); restore it, or remove {0} to run the trial "
+            "again.",
         ),
     ],
 )

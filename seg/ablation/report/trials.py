@@ -23,7 +23,8 @@ from seg.ablation.report.study import (
 from seg.ablation.statistics import Curve, Pair
 from seg.errors import RunError, SegError
 from seg.evaluation import CASES_FILE, CaseScore, read_cases
-from seg.layout import CONFIG_FILE, ENVIRONMENT_FILE
+from seg.files import read_versioned, reading
+from seg.layout import CONFIG_FILE, ENVIRONMENT_FILE, ENVIRONMENT_VERSION
 
 METRICS_FILE = "metrics.csv"
 GENERALISATION_FILE = "generalisation.json"
@@ -181,8 +182,8 @@ def _environment(path: Path) -> Mapping[str, Any] | None:
     """Reads an environment, whose version is that of the run directory's layout."""
     if not path.is_file():
         return None
-    content = read_record_file(path, "the environment of a run", "run the trial again")
-    return {key: value for key, value in content.items() if key != "schema_version"}
+    with reading(path, what="the environment of a run, whole", remedy="run the trial again"):
+        return read_versioned(path, ENVIRONMENT_VERSION)
 
 
 def _text(path: Path) -> str:

@@ -121,9 +121,7 @@ def test_records_that_cannot_be_read(tmp_path):
     path = tmp_path / "preservation.json"
     with pytest.raises(RunError) as error:
         read_preservation(path)
-    assert str(error.value) == (
-        f"{path}: must be a whole preservation record, got FileNotFoundError; measure the run again."
-    )
+    assert str(error.value) == (f"cannot read {path}: No such file or directory; measure the run again.")
     path.write_text('{"schema_version": 1')
     with pytest.raises(RunError, match="must be a whole preservation record, got JSONDecodeError"):
         read_preservation(path)
