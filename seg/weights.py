@@ -178,11 +178,8 @@ def weights_digest(run_dir: Path) -> str:
     return hashlib.sha256((run_dir / WEIGHTS_FILE).read_bytes()).hexdigest()
 
 
-def copy_weights(network: nn.Module, run_dir: Path) -> Sequence[str]:
+def copy_weights(network: nn.Module, run_dir: Path) -> None:
     """Copies another run's final weights wherever name and shape agree, and announces what stays.
-
-    Returns:
-        Names of the parameters that keep their own initial values.
 
     Raises:
         RunError: Nothing agrees.
@@ -199,4 +196,3 @@ def copy_weights(network: nn.Module, run_dir: Path) -> Sequence[str]:
     LOG.info(
         "initial weights: %d of %d tensors from %s; own: %s", len(shared), len(own), run_dir, ", ".join(kept) or "-"
     )
-    return kept

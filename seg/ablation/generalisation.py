@@ -24,14 +24,13 @@ GENERALISATION_FILE = "generalisation.json"
 SCHEMA_VERSION = 1
 
 
-def measure_generalisation(run_dir: Path, dataset: Dataset, split: Split, output: Path) -> dict[str, Any]:
+def measure_generalisation(run_dir: Path, dataset: Dataset, split: Split) -> dict[str, Any]:
     """Scores the final weights on training cases, without augmentation, as held-out cases were scored.
 
     Args:
-        run_dir: Finished run.
+        run_dir: Finished run, where generalisation.json is written.
         dataset: The data set, without cases that were left out.
         split: Both sides of the run's fold.
-        output: Folder of generalisation.json.
 
     Returns:
         The record: Dice per class and their mean over as many training cases as there are held-out ones (or all,
@@ -62,7 +61,7 @@ def measure_generalisation(run_dir: Path, dataset: Dataset, split: Split, output
         "train_dice": trained,
         "val_dice": validated,
     }
-    write_json(output / GENERALISATION_FILE, record)
+    write_json(run_dir / GENERALISATION_FILE, record)
     return record
 
 

@@ -163,7 +163,7 @@ def _measure(config: ExperimentConfig, run_dir: Path) -> None:
         return
     dataset, split = _read_fold(config, run_dir)
     if GENERALISATION_FILE in missing:
-        measure_generalisation(run_dir, dataset, split, run_dir)
+        measure_generalisation(run_dir, dataset, split)
     if PRESERVATION_FILE in missing:
         measure_preservation(run_dir, dataset, split.validation)
 

@@ -105,7 +105,7 @@ def test_training_cases_are_scored_as_held_out_ones_are(
     swapped = replace(split, train=split.validation, validation=split.train)
     from seg.ablation.generalisation import measure_generalisation
 
-    again = measure_generalisation(run_dir, dataset, swapped, tmp_path)
+    again = measure_generalisation(run_dir, dataset, swapped)
     assert again["train_dice"] == pytest.approx(content["val_dice"])
 
 

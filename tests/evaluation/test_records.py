@@ -99,9 +99,7 @@ def test_a_table_without_its_summary_is_read(written: tuple[Path, Evaluation, li
 def test_a_damaged_summary_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "evaluation.json"
     path.write_text(content)
-    with pytest.raises(
-        RunError, match=r"evaluation\.json: must be a complete result file, got .*evaluate again\.$"
-    ):
+    with pytest.raises(RunError, match=r"evaluation\.json: must be a complete result file, got .*evaluate again\.$"):
         read_evaluation(path)
 
 
