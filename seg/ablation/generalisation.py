@@ -10,14 +10,11 @@ from statistics import fmean
 from typing import Any
 
 from seg.data.cases import Case, Dataset
-from seg.data.nifti import read_volume
 from seg.data.splits import Split, spread_over
-from seg.data.writing import write_labels
-from seg.errors import DataError
 from seg.evaluation import read_cases
+from seg.evaluation.predicted import score_prediction
 from seg.files import write_json
-from seg.metrics import score_case
-from seg.prediction.case import Predictor, predict_case
+from seg.prediction.case import Predictor
 from seg.prediction.loading import load_predictor, read_runs
 
 GENERALISATION_FILE = "generalisation.json"
@@ -66,23 +63,10 @@ def measure_generalisation(run_dir: Path, dataset: Dataset, split: Split) -> dic
 
 
 def _dice(predictor: Predictor, case: Case, dataset: Dataset, nsd_tolerance_mm: float) -> list[float]:
-    """Dice of each foreground class, by way of a file: so its orientation is treated as that of the label."""
-    if case.label is None:
-        raise DataError(f"case {case.id}: a training case must have a label, got none; add one to the data set.")
-    predicted = predict_case(predictor, case.images)
+    """Dice of each foreground class."""
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder) / f"{case.id}.nii.gz"
-        write_labels(written, predicted.labels, predicted.geometry)
-        labels = read_volume(written).array
-    reference = read_volume(case.label)
-    scores = score_case(
-        labels,
-        reference.array.round().astype("uint8"),
-        spacing_mm=reference.spacing_mm,
-        num_classes=len(dataset.class_names),
-        nsd_tolerance_mm=nsd_tolerance_mm,
-        ignore_label=dataset.ignore_label,
-    )
+        scores = score_prediction(predictor, case, written, dataset, nsd_tolerance_mm=nsd_tolerance_mm)
     return [score.dice for _, score in sorted(scores.items())]
 
 

@@ -16,6 +16,9 @@ from seg.files import read_versioned, reading
 from seg.layout import CONFIG_FILE, MODEL_FILE, MODEL_VERSION, WEIGHTS_FILE, fold_directories
 
 if TYPE_CHECKING:
+    import torch
+
+    from seg.inference import Model
     from seg.prediction.case import Predictor
 
 LOG = logging.getLogger(__name__)
@@ -118,6 +121,32 @@ def _copies(runs: Sequence[TrainedRun]) -> Iterator[str]:
             )
 
 
+def load_model(run: TrainedRun, device: torch.device, precision: str, *, tta: bool | None = None) -> Model:
+    """Loads the network of a run.
+
+    Args:
+        run: The run.
+        device: Where to compute.
+        precision: ``fp32`` or ``bf16``.
+        tta: Whether logits are averaged over mirrored copies; None is as the experiment says.
+
+    Returns:
+        The network in evaluation mode on the device, with its windows.
+
+    Raises:
+        RunError: There are no weights, they cannot be read, or they are those of another network or task.
+    """
+    import torch
+
+    from seg.inference import model_from_config
+    from seg.weights import check_task, trained_network
+
+    network = trained_network(run.config.network, len(run.channel_names), len(run.class_names), run.path)
+    check_task(run.path, channel_names=run.channel_names, class_names=run.class_names)
+    network.to(device=device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    return model_from_config(network, run.config, device=device, precision=precision, tta=tta)
+
+
 def load_predictor(
     runs: Sequence[TrainedRun],
     *,
@@ -148,10 +177,8 @@ def load_predictor(
     import torch
 
     from seg.hardware import choose_device, choose_precision, computes_bf16
-    from seg.inference import model_from_config
     from seg.prediction.case import Predictor
     from seg.prediction.cleaning import cleaning_rules
-    from seg.weights import check_task, trained_network
 
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device must be available, got 'cuda' without a GPU; use auto or cpu.")
@@ -164,11 +191,8 @@ def load_predictor(
         raise ConfigError(f"--precision must be one that the {kind} computes, got 'bf16', which it lacks; use fp32.")
     models = []
     for run in runs:
-        network = trained_network(run.config.network, len(run.channel_names), len(run.class_names), run.path)
-        check_task(run.path, channel_names=run.channel_names, class_names=run.class_names)
-        network.to(device=chosen, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         own = choose_precision(run.config.training.precision if precision == "auto" else precision, chosen)
-        models.append(model_from_config(network, run.config, device=chosen, precision=own, tta=True if tta else None))
+        models.append(load_model(run, chosen, own, tta=True if tta else None))
     return Predictor(
         models=models,
         data=runs[0].config.data,
