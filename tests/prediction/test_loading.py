@@ -102,13 +102,13 @@ def test_weights_of_another_task_are_refused_whatever_their_shapes(make_run, cha
     )
 
 
-def test_weights_of_earlier_releases_have_no_names_and_load(make_run):
+def test_weights_without_names_are_refused(make_run):
     run_dir = make_run()
     path = run_dir / "checkpoints" / "weights.pt"
     content = torch.load(path, weights_only=True)
-    assert (content.pop("channel_names"), content.pop("class_names")) == (["MRI"], ["background", "left", "right"])
+    assert (content.pop("channel_names"), content["class_names"]) == (["MRI"], ["background", "left", "right"])
     torch.save(content, path)
-    assert load(run_dir).class_names == ("background", "left", "right")
+    assert problem(run_dir).startswith(f"{path}: must be a whole weights file of this project, tensors alone, got Key")
 
 
 def test_names_in_weights_that_are_none_are_refused(make_run):

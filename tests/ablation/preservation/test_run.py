@@ -74,7 +74,7 @@ def make_run(tmp_path, root):
         )
         torch.manual_seed(0)
         network = network_from_config(config.network, 1, 2).eval()
-        save_weights(network, tmp_path)
+        save_weights(network, tmp_path, channel_names=("MRI",), class_names=("background", "box"))
         (tmp_path / CONFIG_FILE).write_text(dump_config(config))
         return tmp_path, network, config
 
