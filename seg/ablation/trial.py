@@ -14,7 +14,7 @@ from seg.ablation.records import TrialRecord, read_record, records_dir, stands, 
 from seg.ablation.resources import logged, set_threads, trained_seconds
 from seg.config import ExperimentConfig
 from seg.data.cases import Dataset
-from seg.data.readers import read_dataset
+from seg.data.readers import read_configured
 from seg.data.splits import Split
 from seg.evaluation import EVALUATION_FILE
 from seg.locks import locked
@@ -172,8 +172,7 @@ def _read_fold(config: ExperimentConfig, run_dir: Path) -> tuple[Dataset, Split]
     """Reads the cases that the run was made from; it has checked their files."""
     from seg.pipeline.inputs import read_splits
 
-    data = config.data
-    dataset = read_dataset(Path(data.root), layout=data.layout, patient_pattern=data.patient_pattern)
+    dataset = read_configured(config.data)
     kept = recorded_cases(run_dir)
     left_out = [case.id for case in dataset.cases if case.id not in kept]
     cases = tuple(case for case in dataset.cases if case.id in kept)
