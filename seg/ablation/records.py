@@ -10,9 +10,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from seg.ablation.fingerprint import UNKNOWN, Fingerprint, comparable
+from seg.ablation.fingerprint import UNKNOWN, Fingerprint, of_trial
 from seg.cli import dump_config, load_config
 from seg.config import ExperimentConfig
+from seg.config.differences import differences
 from seg.errors import RunError
 from seg.evaluation import CASES_FILE, EVALUATION_FILE
 from seg.files import beside, read_versioned, reading, unwritable, write_bytes, write_json, write_text
@@ -146,10 +147,8 @@ def stands(record: TrialRecord | None, folder: Path, config: ExperimentConfig, o
 
 def differing(recorded: ExperimentConfig, config: ExperimentConfig) -> list[str]:
     """Lists the dotted paths at which two configurations differ in what decides weights or predictions."""
-    from seg.pipeline.directory import differences
-
     found = differences(
-        *(comparable(replace(c, training=replace(c.training, init_from=None))) for c in (recorded, config))
+        *(of_trial(replace(c, training=replace(c.training, init_from=None))) for c in (recorded, config))
     )
     # Initial weights go by content, which a published configuration cannot say any more.
     if (recorded.training.init_from is None) != (config.training.init_from is None):

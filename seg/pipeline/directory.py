@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from seg.cli import dump_config, load_config
 from seg.config import ExperimentConfig
+from seg.config.differences import comparable, differences
 from seg.data.splits import Split
 from seg.errors import RunError
 from seg.evaluation import EVALUATION_FILE
@@ -202,24 +203,4 @@ def trained_steps(run_dir: Path) -> int | None:
 
 def other_settings(one: ExperimentConfig, other: ExperimentConfig) -> list[str]:
     """Lists the dotted paths at which two configurations make other weights, or other scores of them."""
-    return differences(_comparable(one), _comparable(other))
-
-
-def _comparable(config: ExperimentConfig) -> ExperimentConfig:
-    """Leaves out what does not change the weights; initial ones are compared by content, wherever they lie now."""
-    data = replace(config.data, root="", cache="auto", cache_dir=None, workers=0)
-    source = None if config.training.init_from is None else "given"
-    return replace(config, data=data, training=replace(config.training, progress=True, init_from=source))
-
-
-def differences(one: ExperimentConfig, other: ExperimentConfig) -> list[str]:
-    """Lists the dotted paths at which two configurations differ."""
-    return list(_differing(asdict(one), asdict(other), ""))
-
-
-def _differing(one: object, other: object, path: str) -> list[str]:
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return [
-            found for key in one for found in _differing(one[key], other[key], f"{path}.{key}" if path else str(key))
-        ]
-    return [] if one == other else [path]
+    return differences(comparable(one), comparable(other))
