@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from seg.data.cases import Case, Dataset
@@ -14,6 +12,7 @@ from seg.data.splits import Split, spread_over
 from seg.evaluation import read_cases
 from seg.evaluation.predicted import score_prediction
 from seg.files import write_json
+from seg.metrics import finite_mean
 from seg.prediction.case import Predictor
 from seg.prediction.loading import load_predictor, read_runs
 
@@ -48,7 +47,7 @@ def measure_generalisation(run_dir: Path, dataset: Dataset, split: Split) -> dic
     for score in read_cases(run_dir):
         held_out.setdefault(score.case_id, []).append(score.scores.dice)
     validated = _means(list(held_out.values()))
-    train_mean, val_mean = _mean(trained), _mean(validated)
+    train_mean, val_mean = finite_mean(trained), finite_mean(validated)
     record = {
         "schema_version": SCHEMA_VERSION,
         "train_cases": len(chosen),
@@ -72,9 +71,4 @@ def _dice(predictor: Predictor, case: Case, dataset: Dataset, nsd_tolerance_mm: 
 
 def _means(rows: Sequence[Sequence[float]]) -> list[float | None]:
     """Means over cases, class by class, of what is a number."""
-    return [_mean(column) for column in zip(*rows, strict=True)]
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    present = [value for value in values if value is not None and not math.isnan(value)]
-    return fmean(present) if present else None
+    return [finite_mean(column) for column in zip(*rows, strict=True)]

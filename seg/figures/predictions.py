@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from seg.evaluation import CaseScore
 from seg.figures.grid import prediction_grid
 from seg.figures.sources import CaseFiles, read_case
 from seg.figures.views import FigureRow, pick_cases
+from seg.metrics import finite_mean
 
 
 def draw_predictions(
@@ -34,10 +34,7 @@ def draw_predictions(
     dice: dict[str, dict[int, float]] = {case.id: {} for case in cases}
     for score in scores:
         dice[score.case_id][score.class_index] = score.scores.dice
-    means = {}
-    for case_id, values in dice.items():
-        scored = [value for value in values.values() if not math.isnan(value)]
-        means[case_id] = sum(scored) / len(scored) if scored else math.nan
+    means = {case_id: finite_mean(values.values()) for case_id, values in dice.items()}
     by_id = {case.id: case for case in cases}
     picked = pick_cases(means) or {"": cases[0].id}
     rows = [_read_row(by_id[case_id], predictions, dice[case_id], note, dataset) for note, case_id in picked.items()]
