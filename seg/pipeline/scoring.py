@@ -22,7 +22,6 @@ from seg.evaluation import (
     summarise,
     write_evaluation,
 )
-from seg.evaluation.predicted import score_prediction
 from seg.figures import PAGE_FILE, draw_predictions
 from seg.files import write_json
 from seg.hardware import choose_device, choose_precision, environment
@@ -32,6 +31,7 @@ from seg.pipeline.pages import write_run_page
 from seg.prediction import Predictor
 from seg.prediction.cleaning import cleaning_rules
 from seg.prediction.loading import TrainedRun, load_model
+from seg.prediction.scored import score_prediction
 
 LOG = logging.getLogger(__name__)
 
