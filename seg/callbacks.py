@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from seg.errors import RunError
 from seg.files import check_version, unwritable, write_text
+from seg.layout import METRICS_FILE
 
 CHECKPOINT_VERSION = 1
 History = list[dict[str, float]]
@@ -57,7 +58,7 @@ class Records(Callback):
     """
 
     def __init__(self, run_dir: Path) -> None:
-        self.path = run_dir / "metrics.csv"
+        self.path = run_dir / METRICS_FILE
         self.history: History = []
         self._started = 0.0
         self._before = 0.0

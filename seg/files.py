@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -85,6 +86,12 @@ def needing_room(path: Path) -> Iterator[None]:
         if error.errno not in NO_ROOM:
             raise
         raise unwritable(Path(error.filename2 or error.filename or path), error) from error
+
+
+def file_digest(path: Path) -> bytes:
+    """Returns the SHA-256 of a file, which is read part by part."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def write_text(path: Path, text: str) -> None:

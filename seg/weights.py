@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import logging
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from seg.config import BottleneckConfig, NetworkConfig
 from seg.errors import RunError
-from seg.files import check_version, write_bytes
+from seg.files import check_version, file_digest, write_bytes
 from seg.layout import WEIGHTS_FILE
 from seg.networks import Bottleneck, Options, Plan, get_network
 
@@ -178,7 +177,7 @@ def weights_digest(run_dir: Path) -> str:
         RunError: The file is absent or not a weights file of this project.
     """
     load_weights(run_dir)
-    return hashlib.sha256((run_dir / WEIGHTS_FILE).read_bytes()).hexdigest()
+    return file_digest(run_dir / WEIGHTS_FILE).hex()
 
 
 def copy_weights(network: nn.Module, run_dir: Path) -> None:

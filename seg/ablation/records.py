@@ -17,13 +17,13 @@ from seg.config.differences import differences
 from seg.errors import RunError
 from seg.evaluation import CASES_FILE, EVALUATION_FILE
 from seg.files import beside, read_versioned, reading, unwritable, write_bytes, write_json, write_text
-from seg.layout import CONFIG_FILE, ENVIRONMENT_FILE
+from seg.layout import CONFIG_FILE, ENVIRONMENT_FILE, GENERALISATION_FILE, METRICS_FILE, PRESERVATION_FILE
 
 SCHEMA_VERSION = 1
 TRIALS = "trials"
 TRIAL_FILE = "trial.json"
 FAILURE_FILE = "failure.txt"
-COPIED = (ENVIRONMENT_FILE, CASES_FILE, EVALUATION_FILE, "metrics.csv", "generalisation.json", "preservation.json")
+COPIED = (ENVIRONMENT_FILE, CASES_FILE, EVALUATION_FILE, METRICS_FILE, GENERALISATION_FILE, PRESERVATION_FILE)
 """Files of a run directory that its records hold as they are."""
 
 

@@ -17,6 +17,7 @@ from seg.data.cases import Dataset
 from seg.data.readers import read_configured
 from seg.data.splits import Split
 from seg.evaluation import EVALUATION_FILE
+from seg.layout import GENERALISATION_FILE, PRESERVATION_FILE
 from seg.locks import locked
 from seg.peak_memory import PeakMemory
 
@@ -155,8 +156,8 @@ def _train(config: ExperimentConfig, run_dir: Path, begun: Begun) -> Begun:
 
 def _measure(config: ExperimentConfig, run_dir: Path) -> None:
     """Measures generalisation and preservation where they are not yet."""
-    from seg.ablation.generalisation import GENERALISATION_FILE, measure_generalisation
-    from seg.ablation.preservation import PRESERVATION_FILE, measure_preservation
+    from seg.ablation.generalisation import measure_generalisation
+    from seg.ablation.preservation import measure_preservation
 
     missing = [name for name in (GENERALISATION_FILE, PRESERVATION_FILE) if not (run_dir / name).is_file()]
     if not missing:

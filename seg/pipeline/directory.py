@@ -16,7 +16,7 @@ from seg.data.splits import Split
 from seg.errors import RunError
 from seg.evaluation import EVALUATION_FILE
 from seg.files import is_partial, read_versioned, reading, write_json, write_text
-from seg.layout import CONFIG_FILE, ENVIRONMENT_FILE, ENVIRONMENT_VERSION
+from seg.layout import CONFIG_FILE, ENVIRONMENT_FILE, ENVIRONMENT_VERSION, METRICS_FILE
 
 LOG = logging.getLogger(__name__)
 
@@ -194,7 +194,7 @@ def some(names: Sequence[str], most: int = 5) -> str:
 
 def trained_steps(run_dir: Path) -> int | None:
     """Returns the last step in a run's metrics.csv; None where the file is gone."""
-    path = run_dir / "metrics.csv"
+    path = run_dir / METRICS_FILE
     if not path.is_file():
         return None
     with path.open(newline="", encoding="utf-8") as file:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from seg.cli import load_config
 from seg.config import ExperimentConfig
 from seg.errors import ConfigError, RunError
-from seg.files import read_versioned, reading
+from seg.files import file_digest, read_versioned, reading
 from seg.layout import CONFIG_FILE, MODEL_FILE, MODEL_VERSION, WEIGHTS_FILE, fold_directories
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ class TrainedRun:
 
     def description(self) -> dict[str, Any]:
         """Describes the network in a manifest: names, and the digest of its weights."""
-        digest = hashlib.sha256((self.path / WEIGHTS_FILE).read_bytes()).hexdigest()
+        digest = file_digest(self.path / WEIGHTS_FILE).hex()
         return {"name": self.config.name, "run": self.path.resolve().name, "weights_sha256": digest}
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from seg.files import read_versioned, reading
 
-PRESERVATION_FILE = "preservation.json"
 PRESERVATION_VERSION = 1
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from seg.ablation.preservation.gather import Gathered
-from seg.ablation.preservation.records import PRESERVATION_FILE, PRESERVATION_VERSION
+from seg.ablation.preservation.records import PRESERVATION_VERSION
 from seg.ablation.preservation.walk import Walker
 from seg.cli import load_config
 from seg.data.cases import Case, Dataset
 from seg.errors import DataError, RunError
 from seg.files import write_json
 from seg.hardware import choose_device
-from seg.layout import CONFIG_FILE
+from seg.layout import CONFIG_FILE, PRESERVATION_FILE
 from seg.networks import UNet
 from seg.prediction.loading import TrainedRun, load_model
 

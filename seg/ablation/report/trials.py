@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seg.ablation.preservation import PRESERVATION_FILE, read_preservation
+from seg.ablation.preservation import read_preservation
 from seg.ablation.records import FAILURE_FILE, TrialRecord, read_record, records_dir
 from seg.ablation.report.study import (
     DeviceSpeed,
@@ -24,10 +24,14 @@ from seg.ablation.statistics import Curve, Pair
 from seg.errors import RunError, SegError
 from seg.evaluation import CASES_FILE, CaseScore, read_cases
 from seg.files import read_versioned, reading
-from seg.layout import CONFIG_FILE, ENVIRONMENT_FILE, ENVIRONMENT_VERSION
-
-METRICS_FILE = "metrics.csv"
-GENERALISATION_FILE = "generalisation.json"
+from seg.layout import (
+    CONFIG_FILE,
+    ENVIRONMENT_FILE,
+    ENVIRONMENT_VERSION,
+    GENERALISATION_FILE,
+    METRICS_FILE,
+    PRESERVATION_FILE,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
