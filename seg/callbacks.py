@@ -19,7 +19,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from seg.errors import RunError
-from seg.files import unwritable, write_text
+from seg.files import check_version, unwritable, write_text
+from seg.layout import METRICS_FILE
 
 CHECKPOINT_VERSION = 1
 History = list[dict[str, float]]
@@ -57,7 +58,7 @@ class Records(Callback):
     """
 
     def __init__(self, run_dir: Path) -> None:
-        self.path = run_dir / "metrics.csv"
+        self.path = run_dir / METRICS_FILE
         self.history: History = []
         self._started = 0.0
         self._before = 0.0
@@ -182,11 +183,7 @@ def check_checkpoint(path: Path) -> None:
         raise RunError(
             f"{path}: must be a whole checkpoint of this project, got {type(error).__name__}; delete it to begin anew."
         ) from error
-    if version > CHECKPOINT_VERSION:
-        raise RunError(
-            f"{path}: schema version must be at most {CHECKPOINT_VERSION}, got {version}; it was written by a newer "
-            "release, update seg."
-        )
+    check_version(path, version, CHECKPOINT_VERSION)
 
 
 class Progress(Callback):

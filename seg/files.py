@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -87,6 +88,12 @@ def needing_room(path: Path) -> Iterator[None]:
         raise unwritable(Path(error.filename2 or error.filename or path), error) from error
 
 
+def file_digest(path: Path) -> bytes:
+    """Returns the SHA-256 of a file, which is read part by part."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a text file; see :func:`write_bytes`."""
     write_bytes(path, text.encode())
@@ -95,3 +102,53 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Writes a JSON file of strict JSON; see :func:`write_bytes`."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+@contextmanager
+def reading(path: Path, *, what: str, remedy: str) -> Iterator[None]:
+    """Gives faults of a file that is read within the block their sentence.
+
+    Args:
+        path: The file.
+        what: What it must be.
+        remedy: What to do where it is not.
+
+    Raises:
+        RunError: It is absent or damaged.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror}; {remedy}.") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{path}: must be {what}, got {type(error).__name__} ({error}); {remedy}.") from error
+
+
+def read_versioned(path: Path, newest: int) -> dict[str, Any]:
+    """Reads a JSON file that says the version of its schema; other faults are for :func:`reading` to name.
+
+    Returns:
+        The content without the version.
+
+    Raises:
+        RunError: It is of a newer version than what is known.
+    """
+    content: dict[str, Any] = json.loads(path.read_bytes())
+    check_version(path, content.pop("schema_version"), newest)
+    return content
+
+
+def check_version(path: Path, version: object, newest: int) -> None:
+    """Checks the version that a file says of its schema.
+
+    Raises:
+        TypeError: It is no integer.
+        RunError: It is newer than what is known.
+    """
+    if not isinstance(version, int):
+        raise TypeError(f"schema_version {version!r}")
+    if version > newest:
+        raise RunError(
+            f"{path}: schema version must be at most {newest}, got {version}; it was written by a newer release, "
+            "update seg."
+        )

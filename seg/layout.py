@@ -8,10 +8,14 @@ MODEL_FILE = "model.json"
 ENVIRONMENT_FILE = "environment.json"
 SCORING_FILE = "scoring_environment.json"
 PICTURE_FILE = "predictions.png"
+METRICS_FILE = "metrics.csv"
+GENERALISATION_FILE = "generalisation.json"
+PRESERVATION_FILE = "preservation.json"
 WEIGHTS_FILE = "checkpoints/weights.pt"
 LAST_CHECKPOINT = "checkpoints/last.ckpt"
 PREDICTIONS = "predictions"
 MODEL_VERSION = 1
+ENVIRONMENT_VERSION = 1
 NOTICE = "Research software. Not a medical device; not for clinical use."
 
 

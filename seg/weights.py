@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import logging
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from seg.config import BottleneckConfig, NetworkConfig
 from seg.errors import RunError
-from seg.files import write_bytes
+from seg.files import check_version, file_digest, write_bytes
 from seg.layout import WEIGHTS_FILE
 from seg.networks import Bottleneck, Options, Plan, get_network
 
@@ -84,23 +83,26 @@ def _difference(found: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, 
     )
 
 
-def save_weights(
-    network: nn.Module, run_dir: Path, *, channel_names: Sequence[str] = (), class_names: Sequence[str] = ()
-) -> Path:
-    """Writes the network's weights as ``checkpoints/weights.pt``: a version, tensors and names, nothing else.
+def weights_bytes(network: nn.Module, *, channel_names: Sequence[str], class_names: Sequence[str]) -> bytes:
+    """Returns the content of a file of weights: a version, tensors and names, nothing else.
 
     Args:
         network: The network.
-        run_dir: Its run directory.
-        channel_names: Channels of its images; none leaves them unsaid.
-        class_names: Classes, the background first; none leaves them unsaid.
+        channel_names: Channels of its images.
+        class_names: Classes, the background first.
     """
-    target = run_dir / WEIGHTS_FILE
     names = {"channel_names": list(channel_names), "class_names": list(class_names)}
-    said = {name: value for name, value in names.items() if value}
     content = io.BytesIO()
-    torch.save({"schema_version": WEIGHTS_VERSION, "network": network.state_dict(), **said}, content)
-    write_bytes(target, content.getvalue())
+    torch.save({"schema_version": WEIGHTS_VERSION, "network": network.state_dict(), **names}, content)
+    return content.getvalue()
+
+
+def save_weights(
+    network: nn.Module, run_dir: Path, *, channel_names: Sequence[str], class_names: Sequence[str]
+) -> Path:
+    """Writes a network's weights as ``checkpoints/weights.pt``; see :func:`weights_bytes`."""
+    target = run_dir / WEIGHTS_FILE
+    write_bytes(target, weights_bytes(network, channel_names=channel_names, class_names=class_names))
     return target
 
 
@@ -123,7 +125,7 @@ def check_task(
 ) -> None:
     """Checks that the final weights of a run are for these channels and classes, in this order.
 
-    Equal shapes do not tell: networks of two tasks may have them. Files of earlier releases have no names, and pass.
+    Equal shapes do not tell: networks of two tasks may have them.
 
     Args:
         run_dir: Run directory.
@@ -147,7 +149,7 @@ def check_task(
 
 
 def _read(run_dir: Path) -> tuple[dict[str, Tensor], dict[str, list[str]]]:
-    """Reads tensors, and the names of channels and classes where the file has them."""
+    """Reads tensors, and the names of channels and classes."""
     path = run_dir / WEIGHTS_FILE
     if not path.is_file():
         raise RunError(f"{run_dir}: must hold a finished run, got no {WEIGHTS_FILE}; train it first.")
@@ -156,7 +158,7 @@ def _read(run_dir: Path) -> tuple[dict[str, Tensor], dict[str, list[str]]]:
         version, state = int(content["schema_version"]), dict(content["network"])
         if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()):
             raise TypeError
-        names = {name: list(content[name]) for name in ("channel_names", "class_names") if name in content}
+        names = {name: list(content[name]) for name in ("channel_names", "class_names")}
         if not all(isinstance(name, str) for several in names.values() for name in several):
             raise TypeError
     except Exception as error:
@@ -164,11 +166,7 @@ def _read(run_dir: Path) -> tuple[dict[str, Tensor], dict[str, list[str]]]:
             f"{path}: must be a whole weights file of this project, tensors alone, got {type(error).__name__}; "
             "nothing in it was run; copy it again or train anew."
         ) from error
-    if version > WEIGHTS_VERSION:
-        raise RunError(
-            f"{path}: schema version must be at most {WEIGHTS_VERSION}, got {version}; it was written by a newer "
-            "release, update seg."
-        )
+    check_version(path, version, WEIGHTS_VERSION)
     return state, names
 
 
@@ -179,14 +177,11 @@ def weights_digest(run_dir: Path) -> str:
         RunError: The file is absent or not a weights file of this project.
     """
     load_weights(run_dir)
-    return hashlib.sha256((run_dir / WEIGHTS_FILE).read_bytes()).hexdigest()
+    return file_digest(run_dir / WEIGHTS_FILE).hex()
 
 
-def copy_weights(network: nn.Module, run_dir: Path) -> Sequence[str]:
+def copy_weights(network: nn.Module, run_dir: Path) -> None:
     """Copies another run's final weights wherever name and shape agree, and announces what stays.
-
-    Returns:
-        Names of the parameters that keep their own initial values.
 
     Raises:
         RunError: Nothing agrees.
@@ -203,4 +198,3 @@ def copy_weights(network: nn.Module, run_dir: Path) -> Sequence[str]:
     LOG.info(
         "initial weights: %d of %d tensors from %s; own: %s", len(shared), len(own), run_dir, ", ".join(kept) or "-"
     )
-    return kept

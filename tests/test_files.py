@@ -9,7 +9,7 @@ import pytest
 
 from seg import files
 from seg.errors import RunError
-from seg.files import needing_room, unwritable, write_bytes, write_json, write_text
+from seg.files import needing_room, read_versioned, reading, unwritable, write_bytes, write_json, write_text
 
 
 def names(folder: Path) -> list[str]:
@@ -121,3 +121,25 @@ def test_a_full_disk_has_one_sentence_whoever_writes(tmp_path):
         assert caught.value.problems == (message(named, full[1]),)
     with pytest.raises(FileNotFoundError), needing_room(tmp_path):
         raise FileNotFoundError(errno.ENOENT, "No such file or directory", "scan.nii.gz")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot read FILE: No such file or directory; restore it."),
+        ("{}", "FILE: must be a record, got KeyError ('schema_version'); restore it."),
+        ("[]", "FILE: must be a record, got TypeError ('str' object cannot be interpreted as an integer); restore it."),
+        ('{"schema_version": "1"}', "FILE: must be a record, got TypeError (schema_version '1'); restore it."),
+        (
+            '{"schema_version": 2}',
+            "FILE: schema version must be at most 1, got 2; it was written by a newer release, update seg.",
+        ),
+    ],
+)
+def test_a_record_that_cannot_be_used_is_named(tmp_path, content, message):
+    path = tmp_path / "a.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(RunError) as caught, reading(path, what="a record", remedy="restore it"):
+        read_versioned(path, 1)
+    assert str(caught.value) == message.replace("FILE", str(path))

@@ -18,7 +18,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
         "errors",
-        "config files layout muon peak_memory",
+        "config files layout muon peak_memory words",
         "cli networks data losses metrics inference optim hardware locks",
         "weights",
         "planning module callbacks prediction",
@@ -38,6 +38,7 @@ ALLOWED = {
     "config": frozenset[str](),
     "files": frozenset[str](),
     "layout": frozenset[str](),
+    "words": frozenset[str](),
     "networks": frozenset({"torch"}),
     "cli": frozenset({"jsonargparse", "yaml"}),
     "scripts": frozenset[str](),

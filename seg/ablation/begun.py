@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
@@ -14,8 +13,8 @@ from seg.ablation.records import differing
 from seg.cli import load_config
 from seg.config import ExperimentConfig
 from seg.errors import RunError
-from seg.files import unwritable, write_json
-from seg.layout import CONFIG_FILE, ENVIRONMENT_FILE
+from seg.files import read_versioned, reading, unwritable, write_json
+from seg.layout import CONFIG_FILE, ENVIRONMENT_FILE, ENVIRONMENT_VERSION
 
 LOG = logging.getLogger(__name__)
 SCHEMA_VERSION = 1
@@ -103,17 +102,9 @@ def read_begun(run_dir: Path) -> Begun:
     if not path.is_file():
         LOG.warning("%s: taken over as it is; which code made it is not known", run_dir)
         return Begun(fingerprint=Fingerprint(config=UNKNOWN, data=UNKNOWN, code=UNKNOWN))
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        version = int(content.pop("schema_version"))
-        if version <= SCHEMA_VERSION:
-            return Begun(**content | {"fingerprint": Fingerprint(**content["fingerprint"])})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(
-            f"{path}: must be the whole note of a begun trial, got {type(error).__name__}; remove it to take the run "
-            "directory as it is."
-        ) from error
-    raise RunError(f"{path}: schema version must be at most {SCHEMA_VERSION}, got {version}; update seg.")
+    with reading(path, what="the whole note of a begun trial", remedy="remove it to take the run directory as it is"):
+        content = read_versioned(path, SCHEMA_VERSION)
+        return Begun(**content | {"fingerprint": Fingerprint(**content["fingerprint"])})
 
 
 def note(run_dir: Path, begun: Begun) -> Begun:
@@ -149,14 +140,9 @@ def recorded_cases(run_dir: Path) -> dict[str, str]:
         RunError: The run does not say.
     """
     path = run_dir / ENVIRONMENT_FILE
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+    with reading(path, what="the whole record of a run", remedy=f"remove {run_dir} to run the trial again"):
+        content = read_versioned(path, ENVIRONMENT_VERSION)
         return {str(name): str(digest) for name, digest in content["data"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(
-            f"{path}: must be the whole record of a run, got {type(error).__name__}; remove {run_dir} to run the trial "
-            "again."
-        ) from error
 
 
 def as_begun(config: ExperimentConfig, run_dir: Path) -> ExperimentConfig:

@@ -12,6 +12,7 @@ from typing import Any
 
 from seg.ablation.code import code_digest
 from seg.config import DataConfig, ExperimentConfig
+from seg.config.differences import comparable
 from seg.errors import RunError
 
 UNKNOWN = "unknown"
@@ -51,21 +52,20 @@ def config_digest(config: ExperimentConfig) -> str:
     Raises:
         RunError: The initial weights cannot be read.
     """
-    return _digest(asdict(comparable(config)))
+    return _digest(asdict(of_trial(config)))
 
 
-def comparable(config: ExperimentConfig) -> ExperimentConfig:
-    """Returns a configuration without what changes neither weights nor predictions.
+def of_trial(config: ExperimentConfig) -> ExperimentConfig:
+    """Returns a configuration without what changes neither weights nor predictions of a trial, such as its name.
 
     Folds are left to the data's digest; initial weights go by content, wherever they lie.
 
     Raises:
         RunError: The initial weights cannot be read.
     """
-    defaults = DataConfig()
-    data = replace(config.data, root="", splits=None, cache=defaults.cache, cache_dir=None, workers=defaults.workers)
-    training = replace(config.training, progress=False, init_from=_weights(config.training.init_from))
-    return replace(config, name="", data=data, training=training)
+    kept = comparable(config)
+    training = replace(kept.training, init_from=_weights(config.training.init_from))
+    return replace(kept, name="", data=replace(kept.data, splits=None), training=training)
 
 
 def data_digest(config: ExperimentConfig) -> str:

@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from seg.data.cases import Case, Dataset
-from seg.data.nifti import read_volume
 from seg.data.splits import Split, spread_over
-from seg.data.writing import write_labels
-from seg.errors import DataError
 from seg.evaluation import read_cases
 from seg.files import write_json
-from seg.metrics import score_case
-from seg.prediction.case import Predictor, predict_case
+from seg.layout import GENERALISATION_FILE
+from seg.metrics import finite_mean
+from seg.prediction.case import Predictor
 from seg.prediction.loading import load_predictor, read_runs
+from seg.prediction.scored import score_prediction
 
-GENERALISATION_FILE = "generalisation.json"
 SCHEMA_VERSION = 1
 
 
-def measure_generalisation(run_dir: Path, dataset: Dataset, split: Split, output: Path) -> dict[str, Any]:
+def measure_generalisation(run_dir: Path, dataset: Dataset, split: Split) -> dict[str, Any]:
     """Scores the final weights on training cases, without augmentation, as held-out cases were scored.
 
     Args:
-        run_dir: Finished run.
+        run_dir: Finished run, where generalisation.json is written.
         dataset: The data set, without cases that were left out.
         split: Both sides of the run's fold.
-        output: Folder of generalisation.json.
 
     Returns:
         The record: Dice per class and their mean over as many training cases as there are held-out ones (or all,
@@ -52,7 +47,7 @@ def measure_generalisation(run_dir: Path, dataset: Dataset, split: Split, output
     for score in read_cases(run_dir):
         held_out.setdefault(score.case_id, []).append(score.scores.dice)
     validated = _means(list(held_out.values()))
-    train_mean, val_mean = _mean(trained), _mean(validated)
+    train_mean, val_mean = finite_mean(trained), finite_mean(validated)
     record = {
         "schema_version": SCHEMA_VERSION,
         "train_cases": len(chosen),
@@ -62,36 +57,18 @@ def measure_generalisation(run_dir: Path, dataset: Dataset, split: Split, output
         "train_dice": trained,
         "val_dice": validated,
     }
-    write_json(output / GENERALISATION_FILE, record)
+    write_json(run_dir / GENERALISATION_FILE, record)
     return record
 
 
 def _dice(predictor: Predictor, case: Case, dataset: Dataset, nsd_tolerance_mm: float) -> list[float]:
-    """Dice of each foreground class, by way of a file: so its orientation is treated as that of the label."""
-    if case.label is None:
-        raise DataError(f"case {case.id}: a training case must have a label, got none; add one to the data set.")
-    predicted = predict_case(predictor, case.images)
+    """Dice of each foreground class."""
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder) / f"{case.id}.nii.gz"
-        write_labels(written, predicted.labels, predicted.geometry)
-        labels = read_volume(written).array
-    reference = read_volume(case.label)
-    scores = score_case(
-        labels,
-        reference.array.round().astype("uint8"),
-        spacing_mm=reference.spacing_mm,
-        num_classes=len(dataset.class_names),
-        nsd_tolerance_mm=nsd_tolerance_mm,
-        ignore_label=dataset.ignore_label,
-    )
+        scores = score_prediction(predictor, case, written, dataset, nsd_tolerance_mm=nsd_tolerance_mm)
     return [score.dice for _, score in sorted(scores.items())]
 
 
 def _means(rows: Sequence[Sequence[float]]) -> list[float | None]:
     """Means over cases, class by class, of what is a number."""
-    return [_mean(column) for column in zip(*rows, strict=True)]
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    present = [value for value in values if value is not None and not math.isnan(value)]
-    return fmean(present) if present else None
+    return [finite_mean(column) for column in zip(*rows, strict=True)]

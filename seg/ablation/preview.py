@@ -12,6 +12,7 @@ from seg.ablation.launch import threads_per_trial
 from seg.ablation.records import TrialRecord, read_record, records_dir
 from seg.ablation.study_file import count_costs, read_study_data
 from seg.data.cases import Dataset
+from seg.words import in_time
 
 COLUMNS = ("trial", "parameters", "GMAC", "time", "from")
 GIGA = 1e9
@@ -138,14 +139,6 @@ def expect(
         else:
             expected[trial.id] = Expected(seconds=line.seconds(work[name]), source="GMAC")
     return expected
-
-
-def in_time(seconds: float) -> str:
-    """Writes a duration: ``40 s``, ``12 min``, ``3 h 05 min``."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def _finished(study: Study, study_dir: Path) -> dict[str, TrialRecord]:

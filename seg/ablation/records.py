@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -11,19 +10,20 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from seg.ablation.fingerprint import UNKNOWN, Fingerprint, comparable
+from seg.ablation.fingerprint import UNKNOWN, Fingerprint, of_trial
 from seg.cli import dump_config, load_config
 from seg.config import ExperimentConfig
+from seg.config.differences import differences
 from seg.errors import RunError
 from seg.evaluation import CASES_FILE, EVALUATION_FILE
-from seg.files import beside, unwritable, write_bytes, write_json, write_text
-from seg.layout import CONFIG_FILE, ENVIRONMENT_FILE
+from seg.files import beside, read_versioned, reading, unwritable, write_bytes, write_json, write_text
+from seg.layout import CONFIG_FILE, ENVIRONMENT_FILE, GENERALISATION_FILE, METRICS_FILE, PRESERVATION_FILE
 
 SCHEMA_VERSION = 1
 TRIALS = "trials"
 TRIAL_FILE = "trial.json"
 FAILURE_FILE = "failure.txt"
-COPIED = (ENVIRONMENT_FILE, CASES_FILE, EVALUATION_FILE, "metrics.csv", "generalisation.json", "preservation.json")
+COPIED = (ENVIRONMENT_FILE, CASES_FILE, EVALUATION_FILE, METRICS_FILE, GENERALISATION_FILE, PRESERVATION_FILE)
 """Files of a run directory that its records hold as they are."""
 
 
@@ -83,17 +83,10 @@ def read_record(folder: Path) -> TrialRecord | None:
     path = folder / TRIAL_FILE
     if not path.is_file():
         return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        version = int(content.pop("schema_version"))
-        if version <= SCHEMA_VERSION:
-            return TrialRecord(**content | {"fingerprint": Fingerprint(**content["fingerprint"])})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(
-            f"{path}: must be the whole record of a trial, got {type(error).__name__}; restore it, or remove "
-            f"{folder} to run the trial again."
-        ) from error
-    raise RunError(f"{path}: schema version must be at most {SCHEMA_VERSION}, got {version}; update seg.")
+    remedy = f"restore it, or remove {folder} to run the trial again"
+    with reading(path, what="the whole record of a trial", remedy=remedy):
+        content = read_versioned(path, SCHEMA_VERSION)
+        return TrialRecord(**content | {"fingerprint": Fingerprint(**content["fingerprint"])})
 
 
 def write_finished(study_dir: Path, record: TrialRecord, run_dir: Path) -> Path:
@@ -161,10 +154,8 @@ def stands(record: TrialRecord | None, folder: Path, config: ExperimentConfig, o
 
 def differing(recorded: ExperimentConfig, config: ExperimentConfig) -> list[str]:
     """Lists the dotted paths at which two configurations differ in what decides weights or predictions."""
-    from seg.pipeline.directory import differences
-
     found = differences(
-        *(comparable(replace(c, training=replace(c.training, init_from=None))) for c in (recorded, config))
+        *(of_trial(replace(c, training=replace(c.training, init_from=None))) for c in (recorded, config))
     )
     # Initial weights go by content, which a published configuration cannot say any more.
     if (recorded.training.init_from is None) != (config.training.init_from is None):

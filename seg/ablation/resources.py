@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
+from seg.layout import METRICS_FILE
+
 
 def set_threads(count: int) -> None:
     """Sets the threads of the numerical library; 0 leaves its own choice."""
@@ -19,7 +21,7 @@ def set_threads(count: int) -> None:
 
 def trained_seconds(run_dir: Path) -> float:
     """Returns the seconds of training that a run's checkpoint has behind it; 0 before the first."""
-    path = run_dir / "metrics.csv"
+    path = run_dir / METRICS_FILE
     if not path.is_file():
         return 0.0
     with path.open(newline="", encoding="utf-8") as file:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from seg.ablation.grid import Study, Variant, published
 from seg.data.cases import Dataset
+from seg.data.readers import read_folds
 from seg.errors import RunError
 from seg.files import write_json
-from seg.pipeline.inputs import read_folds
 
 if TYPE_CHECKING:
     from seg.networks.complexity import Complexity

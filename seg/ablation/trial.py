@@ -14,9 +14,10 @@ from seg.ablation.records import TrialRecord, read_record, records_dir, stands, 
 from seg.ablation.resources import logged, set_threads, trained_seconds
 from seg.config import ExperimentConfig
 from seg.data.cases import Dataset
-from seg.data.readers import read_dataset
+from seg.data.readers import read_configured
 from seg.data.splits import Split
 from seg.evaluation import EVALUATION_FILE
+from seg.layout import GENERALISATION_FILE, PRESERVATION_FILE
 from seg.locks import locked
 from seg.peak_memory import PeakMemory
 
@@ -156,8 +157,8 @@ def _train(config: ExperimentConfig, run_dir: Path, begun: Begun) -> Begun:
 
 def _measure(config: ExperimentConfig, run_dir: Path, begun: Begun) -> Begun:
     """Measures generalisation and preservation where they are not yet, and notes what it took."""
-    from seg.ablation.generalisation import GENERALISATION_FILE, measure_generalisation
-    from seg.ablation.preservation import PRESERVATION_FILE, measure_preservation
+    from seg.ablation.generalisation import measure_generalisation
+    from seg.ablation.preservation import measure_preservation
 
     missing = [name for name in (GENERALISATION_FILE, PRESERVATION_FILE) if not (run_dir / name).is_file()]
     if not missing:
@@ -165,7 +166,7 @@ def _measure(config: ExperimentConfig, run_dir: Path, begun: Begun) -> Begun:
     start = time.perf_counter()
     dataset, split = _read_fold(config, run_dir)
     if GENERALISATION_FILE in missing:
-        measure_generalisation(run_dir, dataset, split, run_dir)
+        measure_generalisation(run_dir, dataset, split)
     if PRESERVATION_FILE in missing:
         measure_preservation(run_dir, dataset, split.validation)
     return note(run_dir, replace(begun, measuring_seconds=time.perf_counter() - start))
@@ -175,8 +176,7 @@ def _read_fold(config: ExperimentConfig, run_dir: Path) -> tuple[Dataset, Split]
     """Reads the cases that the run was made from; it has checked their files."""
     from seg.pipeline.inputs import read_splits
 
-    data = config.data
-    dataset = read_dataset(Path(data.root), layout=data.layout, patient_pattern=data.patient_pattern)
+    dataset = read_configured(config.data)
     kept = recorded_cases(run_dir)
     left_out = [case.id for case in dataset.cases if case.id not in kept]
     cases = tuple(case for case in dataset.cases if case.id in kept)

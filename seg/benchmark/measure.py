@@ -19,7 +19,7 @@ from seg.benchmark.memory import measure_peaks
 from seg.benchmark.prediction import FilePrediction
 from seg.benchmark.rounds import Call, Rounds, Timer, interleave, ratios, spread
 from seg.benchmark.step import Place, TrainingStep
-from seg.benchmark.subjects import Subject, checkpoint_mib
+from seg.benchmark.subjects import Subject
 from seg.errors import RunError
 from seg.hardware import choose_precision, environment
 from seg.inference import Model
@@ -134,7 +134,7 @@ class _Measurement:
                 "peak_memory_training_mib": peak.training_mib,
                 "parameters": sum(parameter.numel() for parameter in self.networks[subject.name].parameters()),
                 "macs": subject.macs(),
-                "checkpoint_mib": checkpoint_mib(self.networks[subject.name]),
+                "checkpoint_mib": subject.checkpoint_mib(self.networks[subject.name]),
             }
             named = {"latency": latency, "throughput": batch, "training_step": training, "prediction": prediction}
             own |= {f"{name}_ratio": self._ratio(times, subject) for name, times in named.items()}

@@ -13,8 +13,8 @@ from seg.benchmark.subjects import Subject
 from seg.config import ExperimentConfig
 from seg.data.cases import Case
 from seg.data.images import read_image
-from seg.data.readers import read_dataset
-from seg.data.splits import make_splits, spread_over
+from seg.data.readers import read_folds
+from seg.data.splits import spread_over
 from seg.errors import RunError, SegError
 from seg.inference import model_from_config
 from seg.prediction.case import Predictor
@@ -82,14 +82,12 @@ def held_out_images(config: ExperimentConfig, count: int, *, fold: int | None = 
         DataError: The data set or its folds cannot be read.
         RunError: There is no such fold.
     """
-    data = config.data
-    dataset = read_dataset(Path(data.root), layout=data.layout, patient_pattern=data.patient_pattern)
-    file = Path(data.splits) if data.splits else None
-    splits = make_splits(dataset, folds=data.folds, seed=data.split_seed, splits_file=file)
+    dataset, splits = read_folds(config.data)
     number = config.fold if fold is None else fold
     if number >= len(splits):
         raise RunError(
-            f"fold must be below {len(splits)}, the number of folds of {data.root}, got {number}; choose another."
+            f"fold must be below {len(splits)}, the number of folds of {config.data.root}, got {number}; choose "
+            "another."
         )
     by_id = {case.id: case for case in dataset.cases}
     chosen = [by_id[case_id] for case_id in spread_over(sorted(splits[number].validation), count)]

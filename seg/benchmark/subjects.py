@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from seg.benchmark.peers import PEERS, Peer, build_peer, count_macs, peer_proble
 from seg.config import ExperimentConfig
 from seg.networks.complexity import complexity
 from seg.networks.initialisation import initialise
-from seg.weights import network_arguments, network_from_config, trained_network
+from seg.weights import network_arguments, network_from_config, trained_network, weights_bytes
 
 if TYPE_CHECKING:
     from torch import nn
@@ -67,6 +66,10 @@ class Subject:
             initialise(built, self.config.seed)
         return built.requires_grad_(not trained).train(not trained)
 
+    def checkpoint_mib(self, network: nn.Module) -> float:
+        """Returns the size of the file of final weights of its network, in MiB."""
+        return len(weights_bytes(network, channel_names=self.channel_names, class_names=self.class_names)) / MIB
+
     def macs(self) -> int:
         """Counts multiply-accumulates of convolutions for one image of the patch size."""
         size = self.config.patches.size
@@ -92,17 +95,6 @@ class Subject:
             **{name: config[name] for name in ("network", "loss", "optimizer", "inference", "postprocessing")},
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def checkpoint_mib(network: nn.Module) -> float:
-    """Returns the size of a network's file of final weights, in MiB."""
-    import torch
-
-    from seg.weights import WEIGHTS_VERSION
-
-    content = io.BytesIO()
-    torch.save({"schema_version": WEIGHTS_VERSION, "network": network.state_dict()}, content)
-    return content.tell() / MIB
 
 
 def with_peers(subject: Subject) -> tuple[list[Subject], list[str]]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-NOT_MEASURED = "not measured"
+from seg.words import NOT_MEASURED
+
 SPREADS = (
     ("latency_ms", "latency, ms", 1.0),
     ("throughput_voxels_per_s", "Mvoxel/s", 1e-6),

@@ -11,7 +11,7 @@ from seg.benchmark.subjects import Subject
 from seg.cli import load_config
 from seg.cli.benchmark_arguments import BenchmarkArguments, Target
 from seg.config import PostprocessingConfig
-from seg.data.readers import read_dataset
+from seg.data.readers import read_configured
 from seg.errors import ConfigError, RunError, SegError
 from seg.prediction.loading import read_runs
 
@@ -62,8 +62,7 @@ def _read(target: Target, name: str, arguments: BenchmarkArguments) -> Subject:
         config = replace(config, data=replace(config.data, root=str(arguments.data_root)))
     if target.kind == "config":
         if arguments.num_classes is None:
-            data = config.data
-            dataset = read_dataset(Path(data.root), layout=data.layout, patient_pattern=data.patient_pattern)
+            dataset = read_configured(config.data)
             channels, classes = tuple(dataset.channel_names), tuple(dataset.class_names)
         else:
             channels = tuple(f"channel_{index}" for index in range(arguments.num_channels))

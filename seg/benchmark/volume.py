@@ -19,6 +19,7 @@ from seg.data.writing import write_maps
 from seg.hardware import environment
 from seg.inference.heap import trim_heap
 from seg.peak_memory import MIB, PeakMemory, held_mib
+from seg.words import NOT_MEASURED
 
 FLOAT_BYTES = 4
 MOST_IN_A_BYTE = 256
@@ -118,5 +119,5 @@ def volume_text(found: dict[str, Any]) -> str:
         if found[key] is not None:
             lines.append(f"{words:<34}{found[key]:>10.0f} MiB")
         elif key != "peak_memory_gpu_mib":
-            lines.append(f"{words:<34}not measured")
+            lines.append(f"{words:<34}{NOT_MEASURED}")
     return "\n".join(lines)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-from seg.cli.options import metavar
+from seg.cli.options import add_override, metavar
 from seg.cli.parser import Parser
 from seg.cli.schema import REQUIRED
 from seg.cli.study_loading import COMMON, study_leaves
@@ -76,7 +75,9 @@ def parse_ablate(argv: Sequence[str] | None = None) -> AblateArguments:
         help="train nothing: measure the speed of the variants on every device present, with initial weights where "
         "there are no trained ones, and write the report where trials are finished",
     )
-    _add(parser, "--data.root", f"{COMMON}data.root", "DIR", "folder of the data set (default: that of the study)")
+    add_override(
+        parser, "--data.root", f"{COMMON}data.root", "DIR", "folder of the data set (default: that of the study)"
+    )
     parser.add_argument(
         "--set",
         dest="overrides",
@@ -87,7 +88,7 @@ def parse_ablate(argv: Sequence[str] | None = None) -> AblateArguments:
     )
     for path, leaf in study_leaves().items():
         default = "" if leaf.default is REQUIRED else f", by default {as_yaml(leaf.default)}"
-        _add(parser, f"--{path}", path, metavar(leaf.type), f"{leaf.doc} (default: that of the study{default})")
+        add_override(parser, f"--{path}", path, metavar(leaf.type), f"{leaf.doc} (default: that of the study{default})")
     options, found = parser.parse(argv, fields=["data.root", "set", *study_leaves()])
     if options.config is None:
         found.append(
@@ -113,21 +114,6 @@ def parse_ablate(argv: Sequence[str] | None = None) -> AblateArguments:
         only=tuple(dict.fromkeys(options.only)),
         speed_only=options.speed_only,
     )
-
-
-def _add(parser: Parser, option: str, path: str, form: str, text: str) -> None:
-    parser.add_argument(
-        option,
-        dest="overrides",
-        action="append",
-        type=partial(_pair, path),
-        metavar=form,
-        help=text.replace("%", "%%"),
-    )
-
-
-def _pair(path: str, text: str) -> tuple[str, str]:
-    return path, text
 
 
 def _assignment(text: str) -> tuple[str, str]:

@@ -6,7 +6,6 @@ import argparse
 import types
 import typing
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, Literal
 
 from seg.cli.schema import REQUIRED, Leaf, Node, Section, ancestors, experiment, members_of
@@ -34,20 +33,23 @@ def _add_section(parser: argparse.ArgumentParser, section: Section, metavars: Ma
     nested = [member for member in section.members.values() if isinstance(member, Section)]
     for member in section.members.values():
         if isinstance(member, Leaf) or member.optional:
-            group.add_argument(
-                f"--{member.path}",
-                dest="overrides",
-                action="append",
-                type=partial(_pair, member.path),
-                metavar=metavars.get(member.path, _metavar_of(member)),
-                help=_help(member).replace("%", "%%"),
-            )
+            form = metavars.get(member.path, _metavar_of(member))
+            add_override(group, f"--{member.path}", member.path, form, _help(member))
     for member in nested:
         _add_section(parser, member, metavars)
 
 
-def _pair(path: str, text: str) -> tuple[str, str]:
-    return path, text
+def add_override(
+    parser: argparse.ArgumentParser | argparse._ArgumentGroup, option: str, path: str, form: str, text: str
+) -> None:
+    """Gives a parser an option whose text is collected unread in ``overrides``, with the path of its field."""
+
+    def pair(value: str) -> tuple[str, str]:
+        return path, value
+
+    parser.add_argument(
+        option, dest="overrides", action="append", type=pair, metavar=form, help=text.replace("%", "%%")
+    )
 
 
 def _help(member: Node) -> str:

@@ -29,6 +29,11 @@ class Case:
     patient: str | None = None
     fold: int | None = None
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Its images and its label."""
+        return self.images if self.label is None else (*self.images, self.label)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:

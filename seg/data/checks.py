@@ -64,7 +64,6 @@ def check_dataset(dataset: Dataset, *, workers: int = 0, progress: bool = True) 
         num_channels=len(dataset.channel_names),
         num_classes=len(dataset.class_names),
         ignore_label=dataset.ignore_label,
-        needs_label=True,
     )
     bar = partial(tqdm, total=len(dataset.cases), desc="check", unit="case", disable=None if progress else True)
     if workers <= 1:
@@ -76,27 +75,7 @@ def check_dataset(dataset: Dataset, *, workers: int = 0, progress: bool = True) 
     return tuple(itertools.chain.from_iterable(found))
 
 
-def check_case(case: Case, *, num_channels: int, num_classes: int, ignore_label: int | None = None) -> list[str]:
-    """Reads every file of a case and says why it cannot be used.
-
-    Args:
-        case: The case; it may lack a label.
-        num_channels: Channels that the image must have.
-        num_classes: Label values are 0 to this number less one.
-        ignore_label: A further label value that is allowed.
-
-    Returns:
-        A sentence for each error, none where the case can be used. A label without foreground is no error.
-    """
-    problems = _inspect(
-        case, num_channels=num_channels, num_classes=num_classes, ignore_label=ignore_label, needs_label=False
-    )
-    return [problem.message for problem in problems if problem.severity == "error"]
-
-
-def _inspect(
-    case: Case, *, num_channels: int, num_classes: int, ignore_label: int | None, needs_label: bool
-) -> list[Problem]:
+def _inspect(case: Case, *, num_channels: int, num_classes: int, ignore_label: int | None) -> list[Problem]:
     errors: list[str] = []
     warnings: list[str] = []
     doubts: dict[str, str] = {}  # what is doubtful of all files of a case is said of the first
@@ -120,7 +99,7 @@ def _inspect(
             errors.extend(grid_problems("label", header, grids[0]) if grids else ())
             check = partial(_label_problems, num_classes=num_classes, ignore_label=ignore_label, warnings=warnings)
             errors.extend(_voxels(case.label, "label", check))
-    elif needs_label:
+    else:
         errors.append("has no label; training and evaluation need one: add it or remove the case.")
     return [
         *(Problem(case.id, f"case {case.id}: {text}") for text in errors),

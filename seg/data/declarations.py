@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from seg.data.cases import MAX_LABEL, Case
+from seg.data.cases import MAX_LABEL, Case, Dataset
 from seg.data.endings import split_ending
 from seg.errors import DataError
 
@@ -198,6 +198,23 @@ def check_number(content: Mapping[str, Any], count: int, path: Path) -> list[str
     ]
 
 
+def described(
+    content: Mapping[str, Any], root: Path, *, layout: str, cases: Sequence[Case], meaning: Meaning
+) -> Dataset:
+    """Builds a data set from what its description says."""
+    return Dataset(
+        name=str(content.get("name") or root.resolve().name),
+        root=root,
+        layout=layout,
+        cases=tuple(cases),
+        class_names=meaning.class_names,
+        channel_names=meaning.channel_names,
+        ignore_label=meaning.ignore_label,
+        licence=str(content.get("licence") or content.get("license") or "not stated"),
+        attribution=str(content.get("reference") or "not stated"),
+    )
+
+
 def as_integer(value: object) -> int | None:
     """Returns an integer given as such or as decimal digits, else null."""
     if isinstance(value, bool):
@@ -226,7 +243,7 @@ def check_ids(cases: list[Case], path: Path) -> list[str]:
     )
     owners: dict[Path, str] = {}
     for case in cases:
-        for file in (*case.images, *([case.label] if case.label else [])):
+        for file in case.files:
             owner = owners.setdefault(file, case.id)
             if owner != case.id:
                 problems.append(

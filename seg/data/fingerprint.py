@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,7 @@ from seg.data.cases import Case, Dataset
 from seg.data.intensity import ChannelIntensity, IntensitySample, pool_intensities, sample_intensities
 from seg.data.nifti import read_channels, read_volume
 from seg.errors import DataError
-
-CHUNK_BYTES = 1 << 20
+from seg.files import file_digest
 
 Triple = tuple[float, float, float]
 
@@ -157,13 +155,5 @@ def _volumes_ml(item: _CaseSummary) -> tuple[float, ...]:
 def _hash_case(hasher: Any, case: Case) -> None:
     """Adds a case's id and the digest of each of its files, so that no two lists of files share a byte stream."""
     hasher.update(case.id.encode() + b"\0")
-    for path in (*case.images, *((case.label,) if case.label is not None else ())):
-        hasher.update(_file_digest(path))
-
-
-def _file_digest(path: Path) -> bytes:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.digest()
+    for path in case.files:
+        hasher.update(file_digest(path))

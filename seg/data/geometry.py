@@ -129,7 +129,9 @@ def _contradictions(image: Any) -> Iterator[str]:
             )
 
 
-def corner_distance(shape: Sequence[int], one: Affine, other: Affine) -> float:
+def corner_distance(
+    shape: Sequence[int], one: npt.NDArray[np.floating[Any]], other: npt.NDArray[np.floating[Any]]
+) -> float:
     """Measures how far apart two affines put a corner of a volume, at most.
 
     Args:

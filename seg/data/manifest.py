@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 
 from seg.data.cases import LABEL_TOLERANCE, MAX_LABEL, Case, Dataset
-from seg.data.declarations import Meaning, as_integer, check_ids, read_case, read_json, read_meaning
+from seg.data.declarations import Meaning, as_integer, check_ids, described, read_case, read_json, read_meaning
 from seg.data.nifti import read_header, read_volume
 from seg.errors import DataError
 
@@ -76,17 +76,7 @@ def read_manifest(root: Path) -> Dataset:
     meaning = _meaning(content, sidecar, cases, problems)
     if problems:
         raise DataError(problems)
-    return Dataset(
-        name=str(content.get("name") or folder.resolve().name),
-        root=folder,
-        layout="manifest",
-        cases=tuple(cases),
-        class_names=meaning.class_names,
-        channel_names=meaning.channel_names,
-        ignore_label=meaning.ignore_label,
-        licence=str(content.get("licence") or content.get("license") or "not stated"),
-        attribution=str(content.get("reference") or "not stated"),
-    )
+    return described(content, folder, layout="manifest", cases=cases, meaning=meaning)
 
 
 def _json_entries(content: dict[str, Any], path: Path, problems: list[str]) -> list[tuple[str, dict[str, Any]]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from seg.data.cases import Case, Dataset
-from seg.data.declarations import check_ids, check_number, read_case, read_json, read_meaning
+from seg.data.declarations import check_ids, check_number, described, read_case, read_json, read_meaning
 from seg.errors import DataError
 
 FILE_NAME = "dataset.json"
@@ -56,14 +56,4 @@ def read_msd(root: Path) -> Dataset:
     problems.extend(check_number(content, len(entries), path))
     if problems:
         raise DataError(problems)
-    return Dataset(
-        name=str(content.get("name") or root.resolve().name),
-        root=root,
-        layout="msd",
-        cases=tuple(cases),
-        class_names=meaning.class_names,
-        channel_names=meaning.channel_names,
-        ignore_label=meaning.ignore_label,
-        licence=str(content.get("licence") or content.get("license") or "not stated"),
-        attribution=str(content.get("reference") or "not stated"),
-    )
+    return described(content, root, layout="msd", cases=cases, meaning=meaning)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from seg.data.cases import Case, Dataset
-from seg.data.declarations import check_ids, check_number, read_case, read_json, read_meaning
+from seg.data.declarations import check_ids, check_number, described, read_case, read_json, read_meaning
 from seg.data.endings import NIFTI_ENDINGS
 from seg.errors import DataError
 
@@ -58,17 +58,7 @@ def read_nnunet(root: Path) -> Dataset:
     problems.extend(check_ids(cases, path))
     if problems:
         raise DataError(problems)
-    return Dataset(
-        name=str(content.get("name") or root.resolve().name),
-        root=root,
-        layout="nnunet",
-        cases=tuple(cases),
-        class_names=meaning.class_names,
-        channel_names=meaning.channel_names,
-        ignore_label=meaning.ignore_label,
-        licence=str(content.get("licence") or content.get("license") or "not stated"),
-        attribution=str(content.get("reference") or "not stated"),
-    )
+    return described(content, root, layout="nnunet", cases=cases, meaning=meaning)
 
 
 def _found(root: Path, ending: str, num_channels: int, problems: list[str]) -> list[Case]:

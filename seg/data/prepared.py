@@ -24,6 +24,7 @@ from seg.data.nifti import read_header
 from seg.data.patches import foreground_voxels
 from seg.data.transforms import preparation
 from seg.errors import RunError
+from seg.files import file_digest
 
 LOG = logging.getLogger(__name__)
 MEMORY_SHARE = 0.25
@@ -144,8 +145,8 @@ def choose_cache(cases: Sequence[Case], config: DataConfig) -> str:
 def case_digest(case: Case, recipe: str = "") -> str:
     """Returns the SHA-256 of a case's files and of what is done with them."""
     digest = hashlib.sha256(recipe.encode())
-    for path in (*case.images, *([case.label] if case.label else [])):
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    for path in case.files:
+        digest.update(file_digest(path))
     return digest.hexdigest()
 
 

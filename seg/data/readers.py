@@ -6,12 +6,14 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
+from seg.config import DataConfig
 from seg.config.patients import find_patients
 from seg.data.cases import Dataset
 from seg.data.declarations import read_json
 from seg.data.manifest import FILE_NAMES, read_manifest
 from seg.data.msd import FILE_NAME, read_msd
 from seg.data.nnunet import read_nnunet
+from seg.data.splits import Split, make_splits
 from seg.errors import DataError
 
 Layout = Literal["auto", "msd", "nnunet", "manifest"]
@@ -42,6 +44,22 @@ def read_dataset(root: Path, *, layout: Layout = "auto", patient_pattern: str | 
     kind = _detect(root) if layout == "auto" else layout
     dataset = READERS[kind](root)
     return dataset if patient_pattern is None else with_patients(dataset, patient_pattern)
+
+
+def read_configured(config: DataConfig) -> Dataset:
+    """Reads the data set that a configuration names; see :func:`read_dataset`."""
+    return read_dataset(Path(config.root), layout=config.layout, patient_pattern=config.patient_pattern)
+
+
+def read_folds(config: DataConfig) -> tuple[Dataset, tuple[Split, ...]]:
+    """Reads what a data set says of itself, and its folds; no volume.
+
+    Raises:
+        DataError: Its description or its splits break a rule.
+    """
+    dataset = read_configured(config)
+    splits_file = Path(config.splits) if config.splits else None
+    return dataset, make_splits(dataset, folds=config.folds, seed=config.split_seed, splits_file=splits_file)
 
 
 def _detect(root: Path) -> str:

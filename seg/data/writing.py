@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from seg.data.endings import is_gzip
-from seg.data.geometry import Geometry, geometry_of_affine
+from seg.data.geometry import Geometry
 from seg.errors import DataError, RunError
 from seg.files import written_aside
 
@@ -20,14 +20,6 @@ LABEL_LEVEL = 4
 """Compression of label maps: the level behind which files hardly shrink and time multiplies."""
 FLOAT_LEVEL = 1
 """Compression of floats, which hardly shrink at any level."""
-
-
-def write_label_map(path: Path, array: Array, *, affine: npt.NDArray[np.floating[Any]]) -> None:
-    """Writes a label map on a grid given by an affine alone; see :func:`write_labels`."""
-    if array.ndim != 3:
-        raise ValueError(f"array must hold integers on 3 axes, got {array.dtype} of shape {array.shape}.")
-    x, y, z = array.shape
-    write_labels(path, array, geometry_of_affine((x, y, z), affine))
 
 
 def write_labels(path: Path, array: Array, geometry: Geometry) -> None:

@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from seg.errors import RunError
 from seg.evaluation.scores import CaseScore, ClassSummary, Evaluation, FoldSummary, Interval, MetricSummary
-from seg.files import write_json, write_text
+from seg.files import read_versioned, reading, write_json, write_text
 from seg.metrics import ClassScores
 
 SCHEMA_VERSION = 1
 EVALUATION_FILE = "evaluation.json"
 CASES_FILE = "cases.csv"
+
+_WHAT = {"what": "a complete result file", "remedy": "give the output folder of an evaluation, or evaluate again"}
 
 _SCORE_COLUMNS = tuple(field.name for field in fields(ClassScores))
 _CASE_COLUMNS = ("case_id", "patient", "fold", "class_index", "class_name")
@@ -63,11 +63,8 @@ def read_evaluation(path: Path) -> Evaluation:
         RunError: The file is missing, damaged or of a newer version.
     """
     path = path / EVALUATION_FILE if path.is_dir() else path
-    content = _read_summary(path)
-    try:
-        return _parse_evaluation(content)
-    except (KeyError, AttributeError, TypeError, ValueError) as error:
-        raise _damaged(path, error) from error
+    with reading(path, **_WHAT):
+        return _parse_evaluation(read_versioned(path, SCHEMA_VERSION))
 
 
 def read_cases(path: Path) -> list[CaseScore]:
@@ -85,39 +82,10 @@ def read_cases(path: Path) -> list[CaseScore]:
     path = path / CASES_FILE if path.is_dir() else path
     summary = path.with_name(EVALUATION_FILE)
     if summary.is_file():
-        _read_summary(summary)
-    try:
-        return [_parse_case(row) for row in csv.DictReader(io.StringIO(_read_text(path)))]
-    except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(path, error) from error
-
-
-def _read_summary(path: Path) -> dict[str, Any]:
-    """Reads the values of a summary, without the version, which is checked."""
-    try:
-        content: dict[str, Any] = json.loads(_read_text(path))
-        version = content.pop("schema_version")
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise _damaged(path, error) from error
-    if not isinstance(version, int) or version > SCHEMA_VERSION:
-        raise RunError(
-            f"{path} has schema_version {version}, this program reads up to {SCHEMA_VERSION}; "
-            "read it with the version of seg that wrote it, or a later one."
-        )
-    return content
-
-
-def _read_text(path: Path) -> str:
-    """Reads a text file whole."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise RunError(f"cannot read {path}: {error.strerror}; give the output folder of an evaluation.") from error
-
-
-def _damaged(path: Path, error: Exception) -> RunError:
-    """Gives the error for a file that is not what its name says."""
-    return RunError(f"{path} is not a complete result file ({type(error).__name__}: {error}); evaluate again.")
+        with reading(summary, **_WHAT):
+            read_versioned(summary, SCHEMA_VERSION)
+    with reading(path, **_WHAT):
+        return [_parse_case(row) for row in csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))]
 
 
 def _parse_interval(values: Sequence[float] | None) -> Interval | None:

@@ -12,8 +12,9 @@ from seg.figures.ranking import RankedCase, Ranking, rank_cases
 from seg.figures.slices import draw_case
 from seg.figures.sources import CaseFiles, PageCase, read_case
 from seg.figures.style import PREDICTION, REFERENCE, STYLE
-from seg.figures.tables import class_table, format_count, format_interval, format_score, score_table
+from seg.figures.tables import class_table, format_interval, format_score, score_table
 from seg.files import write_text
+from seg.words import counted
 
 PAGE_FILE = "cases.html"
 NOTICE = "Research software, not for clinical use."
@@ -105,7 +106,7 @@ def _head(evaluation: Evaluation, about: About) -> str:
         f"<header><h1>{escape(about.title)}</h1>"
         f'<p class="lead"><strong>Mean Dice {format_score(evaluation.mean_dice, 3)}</strong> '
         f"(95 % CI: {format_interval(evaluation.mean_dice_ci95)}) over "
-        f"{format_count(evaluation.num_cases, 'case')} of {format_count(evaluation.num_patients, 'patient')}</p>"
+        f"{counted(evaluation.num_cases, 'case')} of {counted(evaluation.num_patients, 'patient')}</p>"
         f'<p class="notice">{NOTICE}</p></header>'
     )
 
@@ -114,7 +115,7 @@ def _explanation(ranking: Ranking, cases: Sequence[PageCase], evaluation: Evalua
     """Says how cases were chosen and how to read their pictures."""
     sentences = ["Cases are ranked by their mean Dice over classes, equal ones by name; rank 1 is the worst."]
     if ranking.num_empty:
-        sentences.append(f"{format_count(ranking.num_empty, 'case')} without a rank: all masks are empty in both maps.")
+        sentences.append(f"{counted(ranking.num_empty, 'case')} without a rank: all masks are empty in both maps.")
     if ranking.median is not None and ranking.median.rank <= len(ranking.worst):
         sentences.append(f"The median case is rank {ranking.median.rank}, among the worst.")
     if not cases:

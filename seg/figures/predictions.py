@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from seg.data.cases import Case, Dataset
-from seg.data.nifti import read_channels, read_volume
 from seg.errors import DataError
 from seg.evaluation import CaseScore
 from seg.figures.grid import prediction_grid
+from seg.figures.sources import CaseFiles, read_case
 from seg.figures.views import FigureRow, pick_cases
+from seg.metrics import finite_mean
 
 
 def draw_predictions(
@@ -35,10 +34,7 @@ def draw_predictions(
     dice: dict[str, dict[int, float]] = {case.id: {} for case in cases}
     for score in scores:
         dice[score.case_id][score.class_index] = score.scores.dice
-    means = {}
-    for case_id, values in dice.items():
-        scored = [value for value in values.values() if not math.isnan(value)]
-        means[case_id] = sum(scored) / len(scored) if scored else math.nan
+    means = {case_id: finite_mean(values.values()) for case_id, values in dice.items()}
     by_id = {case.id: case for case in cases}
     picked = pick_cases(means) or {"": cases[0].id}
     rows = [_read_row(by_id[case_id], predictions, dice[case_id], note, dataset) for note, case_id in picked.items()]
@@ -49,16 +45,5 @@ def _read_row(case: Case, predictions: Path, dice: dict[int, float], note: str, 
     """Reads the volumes of one case."""
     if case.label is None:
         raise DataError(f"case {case.id}: a case to draw needs a label, got none; add one to the data set.")
-    image = next(read_channels(case.images))
-    reference = np.rint(read_volume(case.label).array).astype(np.int16)
-    if dataset.ignore_label is not None:
-        reference[reference == dataset.ignore_label] = 0
-    return FigureRow(
-        case_id=case.id,
-        image=image.array,
-        prediction=read_volume(predictions / f"{case.id}.nii.gz").array,
-        reference=reference,
-        spacing_mm=image.spacing_mm,
-        dice=dice,
-        note=note,
-    )
+    files = CaseFiles(prediction=predictions / f"{case.id}.nii.gz", label=case.label, images=case.images)
+    return replace(read_case(case.id, files, ignore_label=dataset.ignore_label).row, dice=dice, note=note)

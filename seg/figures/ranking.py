@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from seg.evaluation import CaseScore
+from seg.metrics import finite_mean
 
 WORST = 3
 MEDIANS = 3
@@ -65,13 +65,10 @@ def rank_cases(scores: Sequence[CaseScore]) -> Ranking:
     """
     dice: dict[str, list[float]] = {}
     for score in scores:
-        values = dice.setdefault(score.case_id, [])
-        if not math.isnan(score.scores.dice):
-            values.append(score.scores.dice)
+        dice.setdefault(score.case_id, []).append(score.scores.dice)
+    means = {case_id: finite_mean(values) for case_id, values in dice.items()}
     # Rounded, or the order of additions would rank cases that are equal.
-    order = sorted(
-        (round(sum(values) / len(values), TIE_DECIMALS), case_id) for case_id, values in dice.items() if values
-    )
+    order = sorted((round(mean, TIE_DECIMALS), case_id) for case_id, mean in means.items() if mean is not None)
     ranked = [
         RankedCase(case_id=case_id, rank=rank, mean_dice=mean) for rank, (mean, case_id) in enumerate(order, start=1)
     ]

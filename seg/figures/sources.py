@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from seg.data.geometry import corner_distance
 from seg.data.nifti import Volume, read_channels, read_volume
 from seg.errors import DataError
 from seg.figures.views import FigureRow, visible_box
@@ -107,20 +107,13 @@ def _read_image(paths: tuple[Path, ...], label: Volume) -> tuple[npt.NDArray[Any
             f"image shape {image.array.shape} differs from label shape {label.array.shape}; "
             "give the image on the label's grid."
         )
-    shift = _shift_voxels(image, label)
+    shift = corner_distance(image.array.shape, np.linalg.solve(label.affine, image.affine), np.eye(4))
     if shift > MAX_SHIFT_VOXELS:
         return None, (
             f"image affine differs from label affine by {shift:.3g} voxels at a corner, more than "
             f"{MAX_SHIFT_VOXELS:g}; give the image on the label's grid."
         )
     return image.array, ""
-
-
-def _shift_voxels(image: Volume, label: Volume) -> float:
-    """Gives how far the grids of two volumes of one shape lie apart at their corners, at most, in voxels."""
-    corners = np.array([(*corner, 1) for corner in itertools.product(*((0, size - 1) for size in label.array.shape))])
-    moved = np.linalg.solve(label.affine, image.affine @ corners.T).T - corners
-    return float(np.abs(moved[:, :3]).max())
 
 
 def _grey(row: FigureRow) -> tuple[float, float]:

@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from html import escape
 
 from seg.evaluation import CaseScore, ClassSummary, Evaluation, MetricSummary
+from seg.words import counted, fixed
 
 
 def format_score(value: float | None, digits: int, *, sign: bool = False) -> str:
     """Writes a score; a dash stands for one that does not exist."""
-    if value is None or math.isnan(value):
-        return "\N{EN DASH}"
-    if math.isinf(value):
-        return "∞"
-    # Adding 0.0 turns a negative zero, which rounding makes of small values, into a plain one.
-    rounded = round(value, digits) + 0.0
-    text = f"{rounded:+.{digits}f}" if sign and rounded else f"{rounded:.{digits}f}"
-    return text.replace("-", "\N{MINUS SIGN}")
+    return fixed(value, digits, sign=sign, absent="\N{EN DASH}")
 
 
 def format_interval(interval: tuple[float, float] | None) -> str:
     """Writes a 95 % interval."""
     return "no interval" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
-
-
-def format_count(number: int, noun: str) -> str:
-    """Writes a number with its noun."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def class_table(evaluation: Evaluation) -> str:
@@ -70,9 +58,9 @@ def _left_out(hd95: MetricSummary) -> str:
     """Says in how many cases a mask of the class is empty."""
     notes = []
     if hd95.infinite:
-        notes.append(f"one mask empty in {format_count(hd95.infinite, 'case')}: Dice 0, no HD95")
+        notes.append(f"one mask empty in {counted(hd95.infinite, 'case')}: Dice 0, no HD95")
     if hd95.nan:
-        notes.append(f"both masks empty in {format_count(hd95.nan, 'case')}: left out")
+        notes.append(f"both masks empty in {counted(hd95.nan, 'case')}: left out")
     return f"<br><small>{'; '.join(notes)}</small>" if notes else ""
 
 

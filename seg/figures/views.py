@@ -60,16 +60,16 @@ PLANES = (
 )
 
 
-def pick_cases(mean_dice: Mapping[str, float]) -> dict[str, str]:
+def pick_cases(mean_dice: Mapping[str, float | None]) -> dict[str, str]:
     """Picks the cases that show what a model does: its worst, its median and its best.
 
     Args:
-        mean_dice: Mean Dice by case id; cases without one (NaN) are not picked.
+        mean_dice: Mean Dice by case id; cases without one are not picked.
 
     Returns:
         Case ids by "worst", "median" and "best"; fewer where there are fewer cases.
     """
-    ranked = sorted((dice, case_id) for case_id, dice in mean_dice.items() if not math.isnan(dice))
+    ranked = sorted((dice, case_id) for case_id, dice in mean_dice.items() if dice is not None)
     positions = {"worst": 0, "best": len(ranked) - 1, "median": len(ranked) // 2} if ranked else {}
     picked: dict[str, str] = {}
     for note, position in positions.items():

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from seg.config import InferenceConfig
-from seg.inference.model import Network, mirrored_logits
+from seg.inference.model import Network
 from seg.inference.windows import Windows, blend_weights
 
 
@@ -17,8 +15,6 @@ def predict_logits(
     image: Tensor,
     patch_size: tuple[int, int, int],
     config: InferenceConfig,
-    *,
-    mirror_axes: Sequence[int] = (),
 ) -> Tensor:
     """Predicts a whole volume from overlapping windows.
 
@@ -27,8 +23,6 @@ def predict_logits(
         image: Prepared volume of shape (1, C, X, Y, Z); an axis shorter than the window is padded with 0.
         patch_size: Size (X, Y, Z) in voxels of the training patches, and of windows where the config names none.
         config: Overlap, blending, windows per forward pass.
-        mirror_axes: Spatial axes (0 is X); logits are averaged over all mirrored copies of a window along them, 2
-            per axis.
 
     Returns:
         Logits f32 of shape (1, K, X, Y, Z), averaged where windows overlap.
@@ -42,7 +36,7 @@ def predict_logits(
         for first in range(0, len(starts), config.batch):
             chosen = starts[first : first + config.batch]
             crops = torch.cat([windows.crop(image, start) for start in chosen])
-            for start, logits in zip(chosen, mirrored_logits(network, crops, mirror_axes), strict=True):
+            for start, logits in zip(chosen, network(crops).float(), strict=True):
                 place, own = windows.inside(start), windows.own(start)
                 if sums is None:
                     sums = logits.new_zeros((len(logits), *windows.shape))

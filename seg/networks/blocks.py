@@ -43,44 +43,40 @@ class ConvNormAct(nn.Module):
 
 
 class ConvStage(nn.Sequential):
-    """Convolutions in a row, the first of which may stride.
+    """Two convolutions, the first of which may stride.
 
     Args:
         in_channels: Channels of the input.
-        out_channels: Channels of every convolution.
+        out_channels: Channels of both convolutions.
         kernel_size: Kernel per axis in voxels, odd.
         stride: Stride of the first convolution per axis.
-        count: Number of convolutions.
     """
 
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: Triple, stride: Triple = ONE, count: int = 2
-    ) -> None:
-        rest = (ConvNormAct(out_channels, out_channels, kernel_size) for _ in range(count - 1))
-        super().__init__(ConvNormAct(in_channels, out_channels, kernel_size, stride), *rest)
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: Triple, stride: Triple = ONE) -> None:
+        super().__init__(
+            ConvNormAct(in_channels, out_channels, kernel_size, stride),
+            ConvNormAct(out_channels, out_channels, kernel_size),
+        )
 
 
 class ResidualStage(nn.Module):
-    """Convolutions in a row whose input is added before the last activation.
+    """Two convolutions whose input is added before the last activation.
 
     The input is projected by a normalised, strided 1x1 convolution where its width or grid differs.
 
     Args:
         in_channels: Channels of the input.
-        out_channels: Channels of every convolution.
+        out_channels: Channels of both convolutions.
         kernel_size: Kernel per axis in voxels, odd.
         stride: Stride of the first convolution per axis.
-        count: Number of convolutions.
 
     References:
         K. He et al., "Deep Residual Learning for Image Recognition", 2015, arXiv:1512.03385.
     """
 
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: Triple, stride: Triple = ONE, count: int = 2
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: Triple, stride: Triple = ONE) -> None:
         super().__init__()
-        self.convs = ConvStage(in_channels, out_channels, kernel_size, stride, count)
+        self.convs = ConvStage(in_channels, out_channels, kernel_size, stride)
         last = self.convs[-1]
         assert isinstance(last, ConvNormAct)
         last.norm.negative_slope = 1.0  # the activation comes after the sum

@@ -96,14 +96,14 @@ def complexity(
         merged = (channels, skip_channels) if options.merge == "concat" else (channels,)
         taps = prod(plan.kernel_sizes[level])
         if decoder_bottleneck is None:
-            block = _convs(sum(merged), channels, taps, n, plan.convs_per_stage)
+            block = _stage(sum(merged), channels, taps, n)
         else:
             # The reduction of concatenated features reads the upsampled ones before their interpolation.
             early = options.merge == "concat" and options.upsample == "linear"
             inner = width(channels, decoder_ratios[level] or 0)
             block = _conv(merged[0], inner, 1, voxels[level + 1] if early else n)
             block += _conv(sum(merged[1:]), inner, 1, n) + _behind(inner, decoder_bottleneck)
-            block += _convs(inner, inner, taps, n, 1) + _convs(inner, channels, 1, n, 1)
+            block += _normed(inner, inner, taps, n) + _normed(inner, channels, 1, n)
         stages += [skip, _named(f"upsample {level}", up), _named(f"decoder {level}", block)]
         if level == 0 or options.deep_supervision:
             head = _conv(channels, out_channels, 1, n if level == 0 else 0, bias=True)
@@ -123,9 +123,9 @@ def _encoder(in_channels: int, plan: Plan, options: Options, voxels: list[int]) 
     stages = []
     last = len(plan.channels) - 1
     for level, channels in enumerate(plan.channels):
-        cost = _convs(in_channels, channels, prod(plan.kernel_sizes[level]), voxels[level], plan.convs_per_stage)
+        cost = _stage(in_channels, channels, prod(plan.kernel_sizes[level]), voxels[level])
         if options.residual and (in_channels != channels or prod(plan.strides[level]) > 1):
-            cost += _convs(in_channels, channels, 1, voxels[level], 1)
+            cost += _normed(in_channels, channels, 1, voxels[level])
         stages.append(_named("bottom" if level == last else f"encoder {level}", cost))
         in_channels = channels
     return stages
@@ -151,14 +151,14 @@ def _behind(channels: int, spec: Bottleneck) -> StageCost:
     return StageCost(name="", parameters=shift + (channels if spec.activation == "prelu" else 0))
 
 
-def _convs(in_channels: int, channels: int, taps: int, voxels: int, count: int) -> StageCost:
-    """Count convolutions in a row, each with an affine norm."""
-    first, rest = _conv(in_channels, channels, taps, voxels), _conv(channels, channels, taps, voxels)
-    return StageCost(
-        name="",
-        parameters=first.parameters + (count - 1) * rest.parameters + 2 * count * channels,
-        macs=first.macs + (count - 1) * rest.macs,
-    )
+def _stage(in_channels: int, channels: int, taps: int, voxels: int) -> StageCost:
+    """Count the two convolutions of a stage."""
+    return _normed(in_channels, channels, taps, voxels) + _normed(channels, channels, taps, voxels)
+
+
+def _normed(in_channels: int, channels: int, taps: int, voxels: int) -> StageCost:
+    """Count a convolution with an affine norm."""
+    return _conv(in_channels, channels, taps, voxels) + StageCost(name="", parameters=2 * channels)
 
 
 def _conv(in_channels: int, out_channels: int, taps: int, voxels: int, bias: bool = False) -> StageCost:

@@ -18,13 +18,11 @@ class Plan:
         channels: Channels per stage, >= 1, at least two stages.
         strides: Voxel stride per stage and axis (X, Y, Z), relative to the stage above; the first is (1, 1, 1).
         kernel_sizes: Convolution kernel per stage and axis (X, Y, Z), in voxels, odd.
-        convs_per_stage: Convolutions in every encoder stage, at the bottom and in every plain decoder stage, >= 1.
     """
 
     channels: tuple[int, ...]
     strides: tuple[Triple, ...]
     kernel_sizes: tuple[Triple, ...]
-    convs_per_stage: int = 2
 
     def __post_init__(self) -> None:
         stages = len(self.channels)
@@ -37,8 +35,6 @@ class Plan:
             raise ValueError(f"strides of the first stage must be (1, 1, 1), got {tuple(self.strides[0])}.")
         if any(k % 2 == 0 for kernel in self.kernel_sizes for k in kernel):
             raise ValueError(f"kernel_sizes must be odd, got {self.kernel_sizes}.")
-        if self.convs_per_stage < 1:
-            raise ValueError(f"convs_per_stage must be >= 1, got {self.convs_per_stage}.")
 
     @property
     def total_stride(self) -> Triple:

@@ -76,7 +76,7 @@ class UNet(nn.Module):
         stage = ResidualStage if options.residual else ConvStage
         inputs = (in_channels, *plan.channels[:-1])
         self.encoder = nn.ModuleList(
-            stage(c_in, c, kernel, stride, plan.convs_per_stage)
+            stage(c_in, c, kernel, stride)
             for c_in, c, kernel, stride in zip(inputs, plan.channels, plan.kernel_sizes, plan.strides, strict=True)
         )
         upper = plan.channels[:-1]
@@ -160,7 +160,7 @@ def _decoder_stage(
     merged = channels + skip_channels if options.merge == "concat" else channels
     block: ConvStage | DecoderBottleneck
     if spec is None:
-        block = ConvStage(merged, channels, kernel, count=plan.convs_per_stage)
+        block = ConvStage(merged, channels, kernel)
     else:
         ratio = spec.ratios(len(plan.channels) - 1)[level]
         block = DecoderBottleneck(merged, channels, kernel, spec, ratio)

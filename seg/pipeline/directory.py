@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import csv
-import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from seg.cli import dump_config, load_config
 from seg.config import ExperimentConfig
+from seg.config.differences import comparable, differences
 from seg.data.splits import Split
 from seg.errors import RunError
 from seg.evaluation import EVALUATION_FILE
-from seg.files import is_partial, write_json, write_text
-from seg.layout import CONFIG_FILE, ENVIRONMENT_FILE
+from seg.files import is_partial, read_versioned, reading, write_json, write_text
+from seg.layout import CONFIG_FILE, ENVIRONMENT_FILE, ENVIRONMENT_VERSION, METRICS_FILE
 
 LOG = logging.getLogger(__name__)
-ENVIRONMENT_VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,23 +163,12 @@ def read_origin(run_dir: Path) -> Origin | None:
     path = run_dir / ENVIRONMENT_FILE
     if not path.is_file():  # of a version that wrote it at the end
         return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        version = int(content["schema_version"])
+    with reading(path, what="the whole record of a run", remedy="restore it or choose another --run_dir"):
+        content = read_versioned(path, ENVIRONMENT_VERSION)
         data = {str(name): str(digest) for name, digest in content["data"].items()}
         sides = content.get("split")
         split = None if sides is None else Split(**{side: tuple(map(str, names)) for side, names in sides.items()})
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise RunError(
-            f"{path}: must be the whole record of a run, got {type(error).__name__}; restore it or choose another "
-            "--run_dir."
-        ) from error
-    if version > ENVIRONMENT_VERSION:
-        raise RunError(
-            f"{path} has schema_version {version}, this program reads up to {ENVIRONMENT_VERSION}; read it with the "
-            "version of seg that wrote it, or a later one."
-        )
-    return Origin(computed_with=content, data=data, initial_weights=content.get("initial_weights"), split=split)
+        return Origin(computed_with=content, data=data, initial_weights=content.get("initial_weights"), split=split)
 
 
 def _moved(one: Split, other: Split) -> list[str]:
@@ -206,7 +194,7 @@ def some(names: Sequence[str], most: int = 5) -> str:
 
 def trained_steps(run_dir: Path) -> int | None:
     """Returns the last step in a run's metrics.csv; None where the file is gone."""
-    path = run_dir / "metrics.csv"
+    path = run_dir / METRICS_FILE
     if not path.is_file():
         return None
     with path.open(newline="", encoding="utf-8") as file:
@@ -215,24 +203,4 @@ def trained_steps(run_dir: Path) -> int | None:
 
 def other_settings(one: ExperimentConfig, other: ExperimentConfig) -> list[str]:
     """Lists the dotted paths at which two configurations make other weights, or other scores of them."""
-    return differences(_comparable(one), _comparable(other))
-
-
-def _comparable(config: ExperimentConfig) -> ExperimentConfig:
-    """Leaves out what does not change the weights; initial ones are compared by content, wherever they lie now."""
-    data = replace(config.data, root="", cache="auto", cache_dir=None, workers=0)
-    source = None if config.training.init_from is None else "given"
-    return replace(config, data=data, training=replace(config.training, progress=True, init_from=source))
-
-
-def differences(one: ExperimentConfig, other: ExperimentConfig) -> list[str]:
-    """Lists the dotted paths at which two configurations differ."""
-    return list(_differing(asdict(one), asdict(other), ""))
-
-
-def _differing(one: object, other: object, path: str) -> list[str]:
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return [
-            found for key in one for found in _differing(one[key], other[key], f"{path}.{key}" if path else str(key))
-        ]
-    return [] if one == other else [path]
+    return differences(comparable(one), comparable(other))

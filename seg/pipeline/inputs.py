@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from seg.config import DataConfig, ExperimentConfig
 from seg.data.cases import Dataset
 from seg.data.checks import Problem, check_dataset
-from seg.data.readers import read_dataset
-from seg.data.splits import Split, limit_training, make_splits
+from seg.data.readers import read_configured, read_folds
+from seg.data.splits import Split, limit_training
 from seg.errors import DataError
 
 LOG = logging.getLogger(__name__)
@@ -30,7 +29,7 @@ def read_checked(config: DataConfig, *, progress: bool = True) -> tuple[Dataset,
     Raises:
         DataError: Cases are faulty and ``on_error`` is ``stop``; all problems are named together.
     """
-    dataset = read_dataset(Path(config.root), layout=config.layout, patient_pattern=config.patient_pattern)
+    dataset = read_configured(config)
     problems = check_dataset(dataset, workers=config.workers, progress=progress)
     errors = [problem for problem in problems if problem.severity == "error"]
     if errors and config.on_error == "stop":
@@ -46,17 +45,6 @@ def read_checked(config: DataConfig, *, progress: bool = True) -> tuple[Dataset,
 
 def _case_ids(problems: list[Problem]) -> list[str]:
     return sorted({problem.case_id for problem in problems})
-
-
-def read_folds(data: DataConfig) -> tuple[Dataset, tuple[Split, ...]]:
-    """Reads what a data set says of itself, and its folds; no volume.
-
-    Raises:
-        DataError: Its description or its splits break a rule.
-    """
-    splits_file = Path(data.splits) if data.splits else None
-    dataset = read_dataset(Path(data.root), layout=data.layout, patient_pattern=data.patient_pattern)
-    return dataset, make_splits(dataset, folds=data.folds, seed=data.split_seed, splits_file=splits_file)
 
 
 def read_splits(config: ExperimentConfig, left_out: Sequence[str]) -> tuple[Split, ...]:

@@ -10,11 +10,12 @@ from pathlib import Path
 from seg.cli import load_config
 from seg.config import ExperimentConfig
 from seg.data.cases import Dataset
+from seg.data.readers import read_folds
 from seg.data.splits import Split, check_folds
 from seg.errors import RunError
 from seg.layout import CONFIG_FILE, fold_directories
 from seg.pipeline.directory import other_settings, read_origin, some
-from seg.pipeline.inputs import read_checked, read_folds, read_splits
+from seg.pipeline.inputs import read_checked, read_splits
 from seg.pipeline.scoring import score_run
 from seg.pipeline.summary import summarise_folds
 from seg.weights import check_task

@@ -6,16 +6,12 @@ import logging
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 
 from seg.config import ExperimentConfig
-from seg.data.cases import Case, Dataset
-from seg.data.nifti import read_volume
+from seg.data.cases import Dataset
 from seg.data.prepared import case_digest
 from seg.data.splits import Split
-from seg.data.writing import write_labels
-from seg.errors import DataError
 from seg.evaluation import (
     EVALUATION_FILE,
     CaseScore,
@@ -29,14 +25,13 @@ from seg.evaluation import (
 from seg.figures import PAGE_FILE, draw_predictions
 from seg.files import write_json
 from seg.hardware import choose_device, choose_precision, environment
-from seg.inference import model_from_config
 from seg.layout import MODEL_FILE, MODEL_VERSION, NOTICE, PICTURE_FILE, PREDICTIONS, SCORING_FILE
-from seg.metrics import score_case
 from seg.pipeline.directory import changed_data, read_origin, some, trained_steps
 from seg.pipeline.pages import write_run_page
-from seg.prediction import Predictor, predict_case
+from seg.prediction import Predictor
 from seg.prediction.cleaning import cleaning_rules
-from seg.weights import trained_network
+from seg.prediction.loading import TrainedRun, load_model
+from seg.prediction.scored import score_prediction
 
 LOG = logging.getLogger(__name__)
 
@@ -82,11 +77,9 @@ def score_run(
 
 def _load_predictor(run_dir: Path, config: ExperimentConfig, dataset: Dataset) -> Predictor:
     device = choose_device(config.training.device)
-    precision = choose_precision(config.training.precision, device)
-    network = trained_network(config.network, len(dataset.channel_names), len(dataset.class_names), run_dir)
-    network.to(device=device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    run = TrainedRun(path=run_dir, config=config, channel_names=dataset.channel_names, class_names=dataset.class_names)
     return Predictor(
-        models=[model_from_config(network, config, device=device, precision=precision)],
+        models=[load_model(run, device, choose_precision(config.training.precision, device))],
         data=config.data,
         channel_names=dataset.channel_names,
         class_names=dataset.class_names,
@@ -104,7 +97,13 @@ def _score(run_dir: Path, output: Path, config: ExperimentConfig, dataset: Datas
         LOG.warning("%s: held-out cases have other files than when the run began: %s", config.data.root, some(changed))
     scores: list[CaseScore] = []
     for case in tqdm(cases, desc="evaluate", unit="case", disable=not config.training.progress, mininterval=5):
-        scores += _score_case(predictor, case, dataset, config, output / PREDICTIONS)
+        written = output / PREDICTIONS / f"{case.id}.nii.gz"
+        by_class = score_prediction(
+            predictor, case, written, dataset, nsd_tolerance_mm=config.evaluation.nsd_tolerance_mm
+        )
+        scores += case_scores(
+            by_class, case_id=case.id, class_names=dataset.class_names, patient=case.patient, fold=config.fold
+        )
     evaluation = summarise(
         scores,
         class_names=dataset.class_names,
@@ -121,27 +120,6 @@ def _score(run_dir: Path, output: Path, config: ExperimentConfig, dataset: Datas
     # Last: a run directory is complete when this file is there.
     write_evaluation(output, evaluation, scores)
     return evaluation
-
-
-def _score_case(
-    predictor: Predictor, case: Case, dataset: Dataset, config: ExperimentConfig, folder: Path
-) -> list[CaseScore]:
-    if case.label is None:
-        raise DataError(f"case {case.id}: a scored case must have a label, got none; add one to the data set.")
-    predicted = predict_case(predictor, case.images)
-    written = folder / f"{case.id}.nii.gz"
-    write_labels(written, predicted.labels, predicted.geometry)
-    # Both are read back the same way, so a label stored in another orientation than its image is met.
-    reference = read_volume(case.label)
-    scores = score_case(
-        read_volume(written).array,
-        reference.array.round().astype("uint8"),
-        spacing_mm=reference.spacing_mm,
-        num_classes=len(dataset.class_names),
-        nsd_tolerance_mm=config.evaluation.nsd_tolerance_mm,
-        ignore_label=dataset.ignore_label,
-    )
-    return case_scores(scores, case_id=case.id, class_names=dataset.class_names, patient=case.patient, fold=config.fold)
 
 
 def _describe_model(config: ExperimentConfig, dataset: Dataset, steps: int | None) -> dict[str, object]:

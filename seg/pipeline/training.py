@@ -11,6 +11,7 @@ from seg.config import ExperimentConfig, TrainingConfig
 from seg.data.cases import Dataset
 from seg.data.normalization import check_channels
 from seg.data.prepared import case_digest, check_cache_dir
+from seg.data.readers import read_folds
 from seg.data.splits import check_folds
 from seg.errors import RunError
 from seg.evaluation import EVALUATION_FILE
@@ -18,7 +19,7 @@ from seg.experiment import train_fold
 from seg.hardware import choose_device, choose_precision, environment
 from seg.layout import LAST_CHECKPOINT
 from seg.pipeline.directory import Origin, begun_from, check_free, check_root, check_run, open_run
-from seg.pipeline.inputs import check_copies, read_checked, read_folds, read_splits
+from seg.pipeline.inputs import check_copies, read_checked, read_splits
 from seg.pipeline.scoring import score_run
 from seg.pipeline.summary import summarise_folds
 from seg.prediction.cleaning import cleaning_rules

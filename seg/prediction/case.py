@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -145,17 +145,11 @@ def segment_case(predictor: Predictor, loaded: LoadedCase) -> PredictedCase:
 def finish_case(predictor: Predictor, predicted: PredictedCase) -> PredictedCase:
     """Cleans a label map up, in place; see :func:`predict_case`."""
     start = time.perf_counter()
-    removed = clean_labels(predicted.labels, predictor.rules, predicted.geometry.affine)
+    removed = clean_labels(predicted.labels, predictor.rules, predicted.geometry.voxel_ml)
     predicted.seconds["resample"] += time.perf_counter() - start
     notes = tuple(
         f"clean-up removed {volume:.3g} ml of class {predictor.class_names[index]}."
         for index, volume in removed.items()
         if volume > 0
     )
-    return PredictedCase(
-        labels=predicted.labels,
-        probabilities=predicted.probabilities,
-        geometry=predicted.geometry,
-        seconds=predicted.seconds,
-        warnings=predicted.warnings + notes,
-    )
+    return replace(predicted, warnings=predicted.warnings + notes)

@@ -68,15 +68,13 @@ def cleaning_rules(config: PostprocessingConfig, class_names: Sequence[str]) -> 
     return {index: rule for index, rule in rules.items() if rule.largest or rule.min_volume_ml > 0}
 
 
-def clean_labels(
-    labels: npt.NDArray[Any], rules: dict[int, CleaningRule], affine: npt.NDArray[Any]
-) -> dict[int, float]:
+def clean_labels(labels: npt.NDArray[Any], rules: dict[int, CleaningRule], voxel_ml: float) -> dict[int, float]:
     """Removes components in place; what is removed becomes background.
 
     Args:
         labels: Class indices (X, Y, Z).
         rules: Rules by class index.
-        affine: Affine of the grid, in mm.
+        voxel_ml: Volume of a voxel, in ml.
 
     Returns:
         What was removed of each class that has a rule, in ml.
@@ -85,7 +83,6 @@ def clean_labels(
         return {}
     from scipy import ndimage  # takes half a second, which most runs have no use for
 
-    voxel_ml = abs(float(np.linalg.det(np.asarray(affine, np.float64)[:3, :3]))) / 1000
     boxes = ndimage.find_objects(labels, max_label=max(rules))
     removed = {}
     for index, rule in rules.items():

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from seg.data.writing import write_labels, write_maps
 from seg.errors import SegError
@@ -61,7 +61,6 @@ class _Item:
     source: Source
     content: LoadedCase | PredictedCase | Record
     held: int = 0
-    seconds: dict[str, float] = field(default_factory=dict)
 
 
 class Line:

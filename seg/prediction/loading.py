@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,9 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from seg.cli import load_config
 from seg.config import ExperimentConfig
 from seg.errors import ConfigError, RunError
+from seg.files import file_digest, read_versioned, reading
 from seg.layout import CONFIG_FILE, MODEL_FILE, MODEL_VERSION, WEIGHTS_FILE, fold_directories
 
 if TYPE_CHECKING:
+    import torch
+
+    from seg.inference import Model
     from seg.prediction.case import Predictor
 
 LOG = logging.getLogger(__name__)
@@ -40,7 +42,7 @@ class TrainedRun:
 
     def description(self) -> dict[str, Any]:
         """Describes the network in a manifest: names, and the digest of its weights."""
-        digest = hashlib.sha256((self.path / WEIGHTS_FILE).read_bytes()).hexdigest()
+        digest = file_digest(self.path / WEIGHTS_FILE).hex()
         return {"name": self.config.name, "run": self.path.resolve().name, "weights_sha256": digest}
 
 
@@ -71,33 +73,24 @@ def _read_run(path: Path) -> TrainedRun:
         if not (path / name).is_file():
             raise RunError(f"{path}: must be the directory of a finished run, got no {name}; check --run_dir.")
     file = path / MODEL_FILE
-    try:
-        content = json.loads(file.read_bytes())
-        version, channels, classes = content["schema_version"], content["channel_names"], content["class_names"]
-        if not isinstance(version, int) or not _names(channels, 1) or not _names(classes, 2):
-            raise TypeError
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunError(
-            f"{file}: must describe a network with schema_version, channel_names and class_names, got other content; "
-            "restore the file."
-        ) from error
-    if version > MODEL_VERSION:
-        raise RunError(f"{file}: schema version must be at most {MODEL_VERSION}, got {version}; update seg.")
+    with reading(file, what="the description of a network", remedy="restore the file"):
+        content = read_versioned(file, MODEL_VERSION)
+        channels, classes = _names(content, "channel_names", 1), _names(content, "class_names", 2)
     return TrainedRun(
         path=path,
         config=load_config([path / CONFIG_FILE]),
-        channel_names=tuple(channels),
-        class_names=tuple(classes),
+        channel_names=channels,
+        class_names=classes,
     )
 
 
-def _names(value: object, least: int) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) >= least
-        and all(isinstance(name, str) for name in value)
-        and len(set(value)) == len(value)
-    )
+def _names(content: Mapping[str, Any], key: str, least: int) -> tuple[str, ...]:
+    names = content[key]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"{key} must be a list of names")
+    if len(names) < least or len(set(names)) != len(names):
+        raise ValueError(f"{key} must be {least} different names at least")
+    return tuple(names)
 
 
 def _disagreements(first: TrainedRun, other: TrainedRun) -> list[str]:
@@ -125,6 +118,32 @@ def _copies(runs: Sequence[TrainedRun]) -> Iterator[str]:
                 f"{run.path}: runs must differ to be averaged, got the weights of {other.path}; they would count "
                 "double, leave one of them out."
             )
+
+
+def load_model(run: TrainedRun, device: torch.device, precision: str, *, tta: bool | None = None) -> Model:
+    """Loads the network of a run.
+
+    Args:
+        run: The run.
+        device: Where to compute.
+        precision: ``fp32`` or ``bf16``.
+        tta: Whether logits are averaged over mirrored copies; None is as the experiment says.
+
+    Returns:
+        The network in evaluation mode on the device, with its windows.
+
+    Raises:
+        RunError: There are no weights, they cannot be read, or they are those of another network or task.
+    """
+    import torch
+
+    from seg.inference import model_from_config
+    from seg.weights import check_task, trained_network
+
+    network = trained_network(run.config.network, len(run.channel_names), len(run.class_names), run.path)
+    check_task(run.path, channel_names=run.channel_names, class_names=run.class_names)
+    network.to(device=device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    return model_from_config(network, run.config, device=device, precision=precision, tta=tta)
 
 
 def load_predictor(
@@ -157,10 +176,8 @@ def load_predictor(
     import torch
 
     from seg.hardware import choose_device, choose_precision, computes_bf16
-    from seg.inference import model_from_config
     from seg.prediction.case import Predictor
     from seg.prediction.cleaning import cleaning_rules
-    from seg.weights import check_task, trained_network
 
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device must be available, got 'cuda' without a GPU; use auto or cpu.")
@@ -173,11 +190,8 @@ def load_predictor(
         raise ConfigError(f"--precision must be one that the {kind} computes, got 'bf16', which it lacks; use fp32.")
     models = []
     for run in runs:
-        network = trained_network(run.config.network, len(run.channel_names), len(run.class_names), run.path)
-        check_task(run.path, channel_names=run.channel_names, class_names=run.class_names)
-        network.to(device=chosen, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         own = choose_precision(run.config.training.precision if precision == "auto" else precision, chosen)
-        models.append(model_from_config(network, run.config, device=chosen, precision=own, tta=True if tta else None))
+        models.append(load_model(run, chosen, own, tta=True if tta else None))
     return Predictor(
         models=models,
         data=runs[0].config.data,

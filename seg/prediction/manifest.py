@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from seg.errors import RunError
-from seg.files import write_json
+from seg.files import read_versioned, reading, write_json
 from seg.layout import NOTICE
 from seg.locks import locked
 
@@ -129,21 +127,16 @@ def read_manifest(path: Path) -> dict[str, Any]:
     Raises:
         RunError: The file is no manifest, or a newer program wrote it.
     """
-    try:
-        content = json.loads(path.read_bytes())
-        version = content["schema_version"]
+    if not path.exists():
+        return {}
+    with reading(path, what="a manifest of predictions", remedy="remove or rename it"):
+        content = read_versioned(path, MANIFEST_VERSION)
         for entry in content["cases"]:
             if not isinstance(entry["output"], str) or not isinstance(entry["models"], list):
-                raise TypeError
-        if not isinstance(version, int) or not all(isinstance(m["weights_sha256"], str) for m in content["models"]):
-            raise TypeError
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path}: must be a manifest of predictions, got other content; remove or rename it.") from error
-    if version > MANIFEST_VERSION:
-        raise RunError(f"{path}: schema version must be at most {MANIFEST_VERSION}, got {version}; update seg.")
-    return dict(content)
+                raise TypeError("a case without output and models")
+        if not all(isinstance(model["weights_sha256"], str) for model in content["models"]):
+            raise TypeError("a model without weights_sha256")
+    return content
 
 
 @dataclass(frozen=True, kw_only=True)

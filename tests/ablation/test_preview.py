@@ -13,7 +13,7 @@ from seg.ablation import calibration
 from seg.ablation.calibration import StepTime, time_step
 from seg.ablation.fingerprint import Fingerprint
 from seg.ablation.grid import Study, choose_variants, plan_study
-from seg.ablation.preview import expect, fit_line, in_time, preview_study
+from seg.ablation.preview import expect, fit_line, preview_study
 from seg.ablation.records import TrialRecord, records_dir
 from seg.benchmark import step
 from seg.config import ExperimentConfig
@@ -128,17 +128,6 @@ def test_a_trial_takes_its_own_time_else_its_variants_else_that_of_its_work(stud
         "skip_1-2.fold_0.seed_1": (44.0, "same variant"),
         "skip_4.fold_0.seed_1": (80.0, "GMAC"),
     }
-
-
-def test_durations() -> None:
-    assert [in_time(seconds) for seconds in (0.4, 99, 110, 5940, 6000, 11100)] == [
-        "0 s",
-        "99 s",
-        "2 min",
-        "99 min",
-        "1 h 40 min",
-        "3 h 05 min",
-    ]
 
 
 def test_a_table_from_finished_trials(study: Study, tmp_path: Path) -> None:

@@ -60,6 +60,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Sequence[Subject], Sett
     return found
 
 
+def write_weights(experiment: ExperimentConfig, run_dir: Path) -> None:
+    names: dict[str, Any] = {"channel_names": ("MRI",), "class_names": ("a", "b", "c")}
+    save_weights(Subject(name="x", config=experiment, **names).network(), run_dir, **names)
+
+
 def content(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((folder / "speed.json").read_text())
     return found
@@ -69,8 +74,7 @@ def test_the_report_reads_what_was_measured(
     study: Study, asked: list[Any], tmp_path: Path, experiment: ExperimentConfig
 ) -> None:
     run_dir = tmp_path / "runs" / "baseline" / "fold_1_seed_2"
-    subject = Subject(name="x", config=experiment, channel_names=("MRI",), class_names=("a", "b", "c"))
-    save_weights(subject.network(), run_dir)
+    write_weights(experiment, run_dir)
     measure_study(study, tmp_path, tmp_path / "runs")
     (device,) = read_speed(tmp_path)
     assert list(device.variants) == ["baseline", "skip_1-2"]
@@ -110,8 +114,7 @@ def test_trained_weights_are_measured_where_initial_ones_stood_in(
     study: Study, asked: list[Any], tmp_path: Path, experiment: ExperimentConfig
 ) -> None:
     measure_study(study, tmp_path, tmp_path / "runs")
-    subject = Subject(name="x", config=experiment, channel_names=("MRI",), class_names=("a", "b", "c"))
-    save_weights(subject.network(), tmp_path / "runs" / "baseline" / "fold_1_seed_2")
+    write_weights(experiment, tmp_path / "runs" / "baseline" / "fold_1_seed_2")
     measure_study(study, tmp_path, tmp_path / "runs")
     measure_study(study, tmp_path, tmp_path / "nowhere")  # trained ones stay where the run is gone
     assert len(asked) == 2

@@ -106,7 +106,7 @@ def test_training_cases_are_scored_as_held_out_ones_are(
     swapped = replace(split, train=split.validation, validation=split.train)
     from seg.ablation.generalisation import measure_generalisation
 
-    again = measure_generalisation(run_dir, dataset, swapped, tmp_path)
+    again = measure_generalisation(run_dir, dataset, swapped)
     assert again["train_dice"] == pytest.approx(content["val_dice"])
 
 
@@ -234,12 +234,13 @@ def test_a_failure_is_recorded_and_does_not_count_as_done(study: Path, trial: An
     [
         (
             '{"schema_version": 9}',
-            "{0}/trial.json: schema version must be at most 1, got 9; update seg.",
+            "{0}/trial.json: schema version must be at most 1, got 9; it was written by a newer release, update seg.",
         ),
         (
             "{",
-            "{0}/trial.json: must be the whole record of a trial, got JSONDecodeError; restore it, or remove {0} to "
-            "run the trial again.",
+            "{0}/trial.json: must be the whole record of a trial, got JSONDecodeError (Expecting property "
+            "name enclosed in double quotes: line 1 column 2 (char 1)); restore it, or remove {0} to run the trial "
+            "again.",
         ),
     ],
 )

@@ -82,7 +82,7 @@ def write_run(tmp_path: Path) -> Callable[[Subject, str], Path]:
         (run_dir / "config.yaml").write_text(dump_config(subject.config))
         model = {"schema_version": 1, "channel_names": subject.channel_names, "class_names": subject.class_names}
         (run_dir / "model.json").write_text(json.dumps(model))
-        save_weights(subject.network(), run_dir)
+        save_weights(subject.network(), run_dir, channel_names=subject.channel_names, class_names=subject.class_names)
         return run_dir
 
     return write

@@ -11,7 +11,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from seg.benchmark.peers import basic_channels, build_peer, peer_problem
-from seg.benchmark.subjects import Subject, checkpoint_mib, with_peers
+from seg.benchmark.subjects import Subject, with_peers
 from seg.config import NetworkConfig
 from seg.weights import save_weights
 
@@ -87,7 +87,8 @@ def test_a_network_is_initial_or_trained(subject: Subject, write_run: Any) -> No
 
 def test_the_size_of_a_checkpoint_is_that_of_its_file(subject: Subject, tmp_path: Path) -> None:
     network = subject.network()
-    assert checkpoint_mib(network) == save_weights(network, tmp_path).stat().st_size / 2**20
+    names = {"channel_names": subject.channel_names, "class_names": subject.class_names}
+    assert subject.checkpoint_mib(network) == save_weights(network, tmp_path, **names).stat().st_size / 2**20
 
 
 def test_a_fingerprint_changes_with_what_speed_depends_on_alone(subject: Subject, narrow: Subject) -> None:

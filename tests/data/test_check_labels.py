@@ -10,15 +10,11 @@ import numpy as np
 import pytest
 
 from seg.data.cases import Case
-from seg.data.checks import check_case, check_dataset
+from seg.data.checks import check_dataset
 from seg.data.readers import read_dataset
+from tests.data.checked import errors_of
 
 Writer = Callable[..., Path]
-
-
-def errors_of(case: Case, **options: int) -> list[str]:
-    """Checks a case of one channel and three classes."""
-    return check_case(case, **{"num_channels": 1, "num_classes": 3, **options})
 
 
 @pytest.fixture

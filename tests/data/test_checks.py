@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 from seg.data.cases import Case, Dataset
-from seg.data.checks import GRID_TOLERANCE, Problem, check_case, check_dataset
+from seg.data.checks import GRID_TOLERANCE, Problem, check_dataset
 from seg.data.readers import read_dataset
+from tests.data import checked
 
 Writer = Callable[..., Path]
 AFFINE = np.array([[1.5, 0, 0, -20], [0, 2, 0, 7], [0, 0, 4, 1], [0, 0, 0, 1]], dtype=float)
@@ -25,7 +26,7 @@ EXPORT = "export the label on the image's grid."
 
 def errors_of(case: Case, **options: int) -> list[str]:
     """Checks a case of one channel and three classes; folders are left out of messages."""
-    found = check_case(case, **{"num_channels": 1, "num_classes": 3, **options})
+    found = checked.errors_of(case, **options)
     return [text.replace(f"{case.images[0].parents[1]}/" if case.images else "\0", "") for text in found]
 
 
@@ -91,7 +92,6 @@ def test_a_case_without_a_label(msd: Path, case: Case) -> None:
     assert check_dataset(dataclasses.replace(dataset, cases=(bare,))) == (
         Problem("a", "case a: has no label; training and evaluation need one: add it or remove the case."),
     )
-    assert errors_of(bare) == []
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -135,31 +135,31 @@ def test_a_constant_image(case: Case, write_nifti: Writer, image_array: np.ndarr
 
 def test_one_bad_channel_of_a_4d_image(case: Case, write_nifti: Writer, image_array: np.ndarray) -> None:
     write_nifti(case.images[0], np.stack([image_array, image_array * 0], axis=-1))
-    assert errors_of(case, num_channels=2) == [
+    assert errors_of(case, channels=2) == [
         "case a: image a.nii.gz channel 1 must vary, got 0 in every voxel; export it again or remove the case."
     ]
 
 
 def test_wrong_numbers_of_channels(case: Case, write_nifti: Writer, image_array: np.ndarray) -> None:
     remedy = "add or remove files, or correct channel_names."
-    assert errors_of(case, num_channels=2) == [
+    assert errors_of(case, channels=2) == [
         f"case a: image must have the 2 channel(s) that the data set declares, got 1; {remedy}"
     ]
     twice = dataclasses.replace(case, images=case.images * 2)
-    assert errors_of(twice, num_channels=2) == []
+    assert errors_of(twice, channels=2) == []
     write_nifti(case.images[0], np.stack([image_array] * 4, axis=-1))
     assert errors_of(case) == [
         "case a: image must have the 1 channel(s) that the data set declares, "
         f"got 4 (a 4-D image of shape (6, 5, 4, 4)); {remedy}"
     ]
-    assert errors_of(twice, num_channels=8) == [
+    assert errors_of(twice, channels=8) == [
         "case a: image files must be 3-D where there is one per channel, got shape (6, 5, 4, 4); split it by channel."
     ]
 
 
 def test_channels_on_different_grids(case: Case, write_nifti: Writer, image_array: np.ndarray) -> None:
     other = write_nifti(case.images[0].with_name("t2.nii.gz"), image_array[:, 1:])
-    assert errors_of(dataclasses.replace(case, images=(*case.images, other)), num_channels=2) == [
+    assert errors_of(dataclasses.replace(case, images=(*case.images, other)), channels=2) == [
         "case a: image t2.nii.gz shape (6, 4, 4) differs from image shape (6, 5, 4); "
         "export the image t2.nii.gz on the image's grid."
     ]
@@ -218,7 +218,7 @@ def test_one_volume_is_in_memory_at_a_time(tmp_path: Path, write_nifti: Writer) 
     images = tuple(write_nifti(tmp_path / f"i/{n}.nii", noise + n, AFFINE) for n in range(6))
     label = write_nifti(tmp_path / "l/a.nii", (noise > 0.5).astype(np.float32), AFFINE)
     tracemalloc.start()
-    assert check_case(Case(id="a", images=images, label=label), num_channels=6, num_classes=2) == []
+    assert errors_of(Case(id="a", images=images, label=label), channels=6, classes=2) == []
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 3 * noise.nbytes  # a label and its rounding take two

@@ -10,10 +10,11 @@ import pytest
 
 from seg.config import DataConfig
 from seg.data.endings import in_small_letters, split_ending
+from seg.data.geometry import geometry_of_affine
 from seg.data.images import read_image
 from seg.data.nifti import read_volume
 from seg.data.transforms import preparation
-from seg.data.writing import write_label_map
+from seg.data.writing import write_labels
 
 ARRAY = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
 ENDINGS = [".NII", ".NII.GZ", ".Nii.Gz"]
@@ -32,7 +33,7 @@ def test_files_are_read_alike(tmp_path: Path, ending: str, kind: Any) -> None:
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_files_are_packed_as_their_names_say(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"labels{ending}"
-    write_label_map(path, ARRAY, affine=np.eye(4))
+    write_labels(path, ARRAY, geometry_of_affine((2, 3, 4), np.eye(4)))
     content = path.read_bytes()
     image = nib.Nifti1Image.from_bytes(content if ending == ".NII" else gzip.decompress(content))
     np.testing.assert_array_equal(np.asarray(image.dataobj), ARRAY)

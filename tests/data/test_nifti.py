@@ -15,14 +15,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from seg.data.geometry import geometry_of_affine
 from seg.data.nifti import read_channels, read_header, read_volume
-from seg.data.writing import write_label_map
+from seg.data.writing import write_labels
 from seg.errors import DataError
 
 Writer = Callable[..., Path]
 AFFINE = np.diag([1.0, 2.0, 3.0, 1.0])
 HEADER_BYTES = 348
 ARRAY = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+GEOMETRY = geometry_of_affine((2, 3, 4), AFFINE)
 
 
 def problem_of(path: Path, read: Callable[[Path], object] = read_volume) -> str:
@@ -194,7 +196,7 @@ def test_other_numbers_of_axes_and_other_voxels(tmp_path: Path, write_nifti: Wri
 def test_a_label_map_is_written_on_its_grid(tmp_path: Path, ending: str) -> None:
     path = tmp_path / "new" / f"a{ending}"
     affine = np.array([[0, -2.0, 0, 5], [1.5, 0, 0, 6], [0, 0, 3, 7], [0, 0, 0, 1]])
-    write_label_map(path, ARRAY, affine=affine)
+    write_labels(path, ARRAY, geometry_of_affine(ARRAY.shape, affine))
     image = nib.load(path)
     np.testing.assert_array_equal(np.asarray(image.dataobj), ARRAY)
     np.testing.assert_allclose(image.get_sform(), affine)
@@ -203,14 +205,14 @@ def test_a_label_map_is_written_on_its_grid(tmp_path: Path, ending: str) -> None
     assert image.get_data_dtype() == np.uint8
     assert image.header.get_xyzt_units()[0] == "mm"
     before = path.read_bytes()
-    write_label_map(path, ARRAY.astype(np.int64), affine=affine)
+    write_labels(path, ARRAY.astype(np.int64), geometry_of_affine(ARRAY.shape, affine))
     assert path.read_bytes() == before
     assert ending == ".nii" or before[4:8] == bytes(4)  # no time of writing
     assert os.listdir(path.parent) == [path.name]
 
 
 def test_many_labels_take_two_bytes(tmp_path: Path) -> None:
-    write_label_map(tmp_path / "a.nii.gz", ARRAY.astype(np.int32) * 100, affine=AFFINE)
+    write_labels(tmp_path / "a.nii.gz", ARRAY.astype(np.int32) * 100, GEOMETRY)
     image = nib.load(tmp_path / "a.nii.gz")
     assert image.get_data_dtype() == np.uint16
     np.testing.assert_array_equal(np.asarray(image.dataobj), ARRAY * 100)
@@ -219,13 +221,13 @@ def test_many_labels_take_two_bytes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("array", [ARRAY[0], ARRAY / 2, ARRAY - 1, ARRAY.astype(np.int64) * 10_000])
 def test_what_is_no_label_map_is_not_written(tmp_path: Path, array: np.ndarray) -> None:
     with pytest.raises(ValueError, match="must"):
-        write_label_map(tmp_path / "a.nii.gz", array, affine=AFFINE)
+        write_labels(tmp_path / "a.nii.gz", array, GEOMETRY)
     assert not os.listdir(tmp_path)
 
 
 def test_a_full_disk_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.nii.gz"
-    write_label_map(path, ARRAY, affine=AFFINE)
+    write_labels(path, ARRAY, GEOMETRY)
     before = path.read_bytes()
 
     def full(descriptor: int) -> None:
@@ -233,7 +235,7 @@ def test_a_full_disk_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(DataError) as caught:
-        write_label_map(path, ARRAY * 2, affine=AFFINE)
+        write_labels(path, ARRAY * 2, GEOMETRY)
     assert str(caught.value) == (
         f"{path}: must be writable, got 'No space left on device'; free space or choose another folder."
     )
@@ -244,4 +246,4 @@ def test_a_full_disk_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pyte
 def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     with pytest.raises(DataError, match=r"must be writable, got '.+'; free space or choose another folder\."):
-        write_label_map(tmp_path / "taken" / "a.nii.gz", ARRAY, affine=AFFINE)
+        write_labels(tmp_path / "taken" / "a.nii.gz", ARRAY, GEOMETRY)

@@ -81,10 +81,7 @@ def test_the_table_of_cases_has_a_row_for_each_case_and_class(
 def test_a_newer_summary_and_the_table_beside_it_are_refused(written: tuple[Path, Evaluation, list[CaseScore]]) -> None:
     path = written[0] / "evaluation.json"
     path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 2'))
-    message = (
-        f"{path} has schema_version 2, this program reads up to 1; "
-        "read it with the version of seg that wrote it, or a later one."
-    )
+    message = f"{path}: schema version must be at most 1, got 2; it was written by a newer release, update seg."
     for read in (read_evaluation, read_cases):
         with pytest.raises(RunError) as caught:
             read(written[0])
@@ -102,7 +99,7 @@ def test_a_table_without_its_summary_is_read(written: tuple[Path, Evaluation, li
 def test_a_damaged_summary_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "evaluation.json"
     path.write_text(content)
-    with pytest.raises(RunError, match=r"evaluation\.json is not a complete result file \(.*\); evaluate again\.$"):
+    with pytest.raises(RunError, match=r"evaluation\.json: must be a complete result file, got .*evaluate again\.$"):
         read_evaluation(path)
 
 
@@ -110,7 +107,7 @@ def test_a_damaged_summary_is_refused(tmp_path: Path, content: str) -> None:
 def test_a_damaged_table_is_refused(written: tuple[Path, Evaluation, list[CaseScore]], row: str) -> None:
     path = written[0] / "cases.csv"
     path.write_bytes(b"\xff\xfe" if row == "bytes" else row.encode())
-    with pytest.raises(RunError, match=r"cases\.csv is not a complete result file \(.*\); evaluate again\.$"):
+    with pytest.raises(RunError, match=r"cases\.csv: must be a complete result file, got .*; .*evaluate again\.$"):
         read_cases(path)
 
 

@@ -95,11 +95,11 @@ def test_slices_hold_the_most_of_the_reference_else_of_the_prediction() -> None:
 
 
 def test_the_worst_the_median_and_the_best_case_are_picked() -> None:
-    dice = {"a": 0.5, "b": 0.9, "c": 0.7, "d": float("nan"), "e": 0.8, "f": 0.6}
+    dice = {"a": 0.5, "b": 0.9, "c": 0.7, "d": None, "e": 0.8, "f": 0.6}
     assert list(pick_cases(dice).items()) == [("worst", "a"), ("median", "c"), ("best", "b")]
     assert pick_cases({"a": 0.5, "b": 0.9}) == {"worst": "a", "best": "b"}
     assert pick_cases({"a": 0.5}) == {"worst": "a"}
-    assert pick_cases({"a": float("nan")}) == {}
+    assert pick_cases({"a": None}) == {}
 
 
 def test_outlines_and_fills_have_the_colours_of_their_classes(tmp_path: Path) -> None:
@@ -191,6 +191,18 @@ def test_ignored_voxels_are_not_drawn(dataset: Dataset) -> None:
         reference[0] = value
         nib.save(nib.Nifti1Image(reference, np.diag([*SPACING, 1.0])), dataset.cases[0].label)
         draw_predictions(dataset.root / "picture.png", dataset.cases[:1], dataset.root / "predictions", [], dataset)
+        pictures.append(read_pixels(dataset.root / "picture.png"))
+    assert np.array_equal(*pictures)
+
+
+def test_predictions_of_ignored_voxels_are_not_drawn(dataset: Dataset) -> None:
+    pictures = []
+    for value in (1, 0):
+        prediction = labels()
+        prediction[0] = value
+        path = dataset.root / "predictions" / "case_0.nii.gz"
+        nib.save(nib.Nifti1Image(prediction, np.diag([*SPACING, 1.0])), path)
+        draw_predictions(dataset.root / "picture.png", dataset.cases[:1], path.parent, [], dataset)
         pictures.append(read_pixels(dataset.root / "picture.png"))
     assert np.array_equal(*pictures)
 

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import itertools
-
 import pytest
 import torch
 from torch import nn
@@ -78,16 +76,3 @@ def test_the_number_of_windows_per_pass_changes_nothing(batch):
 def test_logits_are_single_precision():
     logits = predict_logits(lambda image: image.bfloat16(), torch.randn(1, 1, 8, 8, 8), (4, 4, 4), InferenceConfig())
     assert logits.dtype == torch.float32
-
-
-@pytest.mark.parametrize("axes", [(), (0,), (1, 2), (0, 1, 2)])
-def test_mirrored_copies_are_averaged(axes):
-    network, image = smoothing_network(), torch.randn(1, 2, *SIZE)
-    logits = predict_logits(network, image, SIZE, InferenceConfig(), mirror_axes=axes)
-    outputs = []
-    with torch.no_grad():
-        for flips in itertools.product((False, True), repeat=len(axes)):
-            dims = [2 + axis for axis, flip in zip(axes, flips, strict=True) if flip]
-            outputs.append(network(image.flip(dims)).flip(dims))
-    assert len(outputs) == 2 ** len(axes)
-    torch.testing.assert_close(logits, torch.stack(outputs).mean(0), atol=1e-5, rtol=1e-5)

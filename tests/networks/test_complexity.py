@@ -42,17 +42,6 @@ def test_equals_what_torch_counts(options, skip, decoder):
     assert cost.macs * 2 == counter.get_total_flops()
 
 
-@pytest.mark.parametrize("count", [1, 3])
-def test_counts_any_number_of_convolutions(count):
-    plan = Plan(channels=(4, 6), strides=((1,) * 3, (2,) * 3), kernel_sizes=((3,) * 3,) * 2, convs_per_stage=count)
-    net = UNet(1, 2, plan=plan, options=Options(residual=True))
-    counter = FlopCounterMode(display=False)
-    with counter:
-        net(torch.zeros(1, 1, 4, 4, 4))
-    cost = complexity(1, 2, plan=plan, shape=(4, 4, 4), options=Options(residual=True))
-    assert (cost.parameters, 2 * cost.macs) == (sum(p.numel() for p in net.parameters()), counter.get_total_flops())
-
-
 @pytest.mark.parametrize(
     ("skip", "decoder", "channels", "million", "gmac", "saved"),
     [

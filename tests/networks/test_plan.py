@@ -20,7 +20,6 @@ GOOD = {"channels": (4, 8), "strides": ((1, 1, 1), (1, 2, 2)), "kernel_sizes": (
             {"kernel_sizes": ((1, 3, 3), (2, 3, 3))},
             "kernel_sizes must be odd, got ((1, 3, 3), (2, 3, 3)).",
         ),
-        ({"convs_per_stage": 0}, "convs_per_stage must be >= 1, got 0."),
     ],
 )
 def test_bad_plans(change, message):

@@ -12,7 +12,7 @@ from seg.prediction import cleaning
 from seg.prediction.cleaning import CleaningRule, clean_labels, cleaning_rules
 
 NAMES = ("background", "liver", "tumour")
-AFFINE = np.diag([2.0, -2.5, 2.0, 1.0])  # a voxel is 0.01 ml
+VOXEL_ML = 0.01
 
 
 def blocks():
@@ -28,7 +28,7 @@ def blocks():
 
 def test_without_rules_nothing_is_removed():
     labels = blocks()
-    assert clean_labels(labels, cleaning_rules(PostprocessingConfig(), NAMES), AFFINE) == {}
+    assert clean_labels(labels, cleaning_rules(PostprocessingConfig(), NAMES), VOXEL_ML) == {}
     np.testing.assert_array_equal(labels, blocks())
 
 
@@ -37,7 +37,7 @@ def test_the_largest_component_of_a_class_is_kept():
     expected[6:, :5][expected[6:, :5] == 1] = 0
     rules = cleaning_rules(PostprocessingConfig(largest_component=("liver",)), NAMES)
     assert rules == {1: CleaningRule(True, 0.0)}
-    assert clean_labels(labels, rules, AFFINE) == {1: pytest.approx(0.09)}
+    assert clean_labels(labels, rules, VOXEL_ML) == {1: pytest.approx(0.09)}
     np.testing.assert_array_equal(labels, expected)
 
 
@@ -45,13 +45,13 @@ def test_components_below_a_volume_are_removed_and_corners_connect():
     labels, expected = blocks(), blocks()
     expected[15, 1, 1] = 0
     rules = cleaning_rules(PostprocessingConfig(min_volume_ml=(0.08, 0.28)), NAMES)
-    assert clean_labels(labels, rules, AFFINE) == {1: pytest.approx(0.01), 2: 0.0}
+    assert clean_labels(labels, rules, VOXEL_ML) == {1: pytest.approx(0.01), 2: 0.0}
     np.testing.assert_array_equal(labels, expected)
 
 
 def test_one_volume_is_for_all_classes():
     labels = blocks()
-    removed = clean_labels(labels, cleaning_rules(PostprocessingConfig(min_volume_ml=(0.3,)), NAMES), AFFINE)
+    removed = clean_labels(labels, cleaning_rules(PostprocessingConfig(min_volume_ml=(0.3,)), NAMES), VOXEL_ML)
     assert removed == {1: pytest.approx(0.09), 2: pytest.approx(0.28)}
     assert set(np.unique(labels)) == {0, 1}
 
@@ -59,14 +59,14 @@ def test_one_volume_is_for_all_classes():
 def test_both_rules_leave_nothing_of_a_class_that_is_small_altogether():
     labels = blocks()
     config = PostprocessingConfig(largest_component=("tumour",), min_volume_ml=(0.0, 1.0))
-    assert clean_labels(labels, cleaning_rules(config, NAMES), AFFINE) == {2: pytest.approx(0.28)}
+    assert clean_labels(labels, cleaning_rules(config, NAMES), VOXEL_ML) == {2: pytest.approx(0.28)}
     assert not (labels == 2).any()
 
 
 def test_a_class_that_is_absent_has_nothing_to_remove():
     labels = np.zeros((3, 3, 3), np.uint16, order="F")
     config = PostprocessingConfig(largest_component=("liver", "tumour"))
-    assert clean_labels(labels, cleaning_rules(config, NAMES), AFFINE) == {1: 0.0, 2: 0.0}
+    assert clean_labels(labels, cleaning_rules(config, NAMES), VOXEL_ML) == {1: 0.0, 2: 0.0}
 
 
 def test_rules_that_do_not_fit_the_data_set_are_named_together():
@@ -104,7 +104,7 @@ def test_slabs_clean_as_the_whole_volume(monkeypatch, slab_voxels, order, share)
     rules = {1: CleaningRule(True, 0.0), 2: CleaningRule(False, 0.05)}
     expected = cleaned_whole(cleaned_whole(labels, 1, rules[1], 0.01), 2, rules[2], 0.01)
     counts = {index: np.sum(labels == index) - np.sum(expected == index) for index in rules}
-    removed = clean_labels(labels, rules, AFFINE)
+    removed = clean_labels(labels, rules, VOXEL_ML)
     np.testing.assert_array_equal(labels, expected)
     assert removed == {index: pytest.approx(0.01 * count) for index, count in counts.items()}
     assert min(counts.values()) > 0 or share == 0.3
@@ -116,9 +116,9 @@ def test_memory_is_that_of_a_slab(monkeypatch):
     labels[1:, 2:] = 1
     labels[60:64] = 0
     rules = cleaning_rules(PostprocessingConfig(largest_component=("liver",)), NAMES)
-    clean_labels(labels[:2], rules, AFFINE)  # what is imported and made once is no part of it
+    clean_labels(labels[:2], rules, VOXEL_ML)  # what is imported and made once is no part of it
     tracemalloc.start()
-    clean_labels(labels, rules, AFFINE)
+    clean_labels(labels, rules, VOXEL_ML)
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert most < labels.size  # of the whole class at once, 12 bytes a voxel

@@ -104,7 +104,10 @@ def test_a_newer_manifest_is_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 2}))
     with pytest.raises(RunError) as caught:
         read_manifest(path)
-    assert str(caught.value) == f"{path}: schema version must be at most 1, got 2; update seg."
+    assert (
+        str(caught.value)
+        == f"{path}: schema version must be at most 1, got 2; it was written by a newer release, update seg."
+    )
 
 
 def test_what_a_killed_run_left_is_of_the_networks_and_settings_that_it_had(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import TextIO
 
 from seg.ablation.launch.protocol import Event
+from seg.words import NOT_MEASURED, in_time
 
 SHOWN = 8
 UP_AND_CLEAR = "\x1b[{}F\x1b[J"
@@ -73,7 +74,7 @@ class Table:
     def _sentence(self, event: Event, result: Result | None) -> str:
         words = [event.id, event.state]
         if result is not None and event.state == "finished":
-            words += [f"Dice {_number(result.mean_dice)}", _duration(result.seconds)]
+            words += [f"Dice {_number(result.mean_dice)}", in_time(result.seconds)]
         if event.attempt > 1 and event.state == "running":
             words.append(f"attempt {event.attempt}")
         if event.error is not None:
@@ -97,12 +98,12 @@ class Table:
         if (best := self._best()) is not None:
             words.append(f"best {best[1]} {best[0]:.4f}")
         if (left := self._seconds_left()) is not None:
-            words.append(f"left {_duration(left)}")
+            words.append(f"left {in_time(left)}")
         return words
 
     def _rows(self) -> list[str]:
         now = time.monotonic()
-        rows = [f"  running  {name}  {_duration(now - since)}" for name, since in self._running.items()]
+        rows = [f"  running  {name}  {in_time(now - since)}" for name, since in self._running.items()]
         rows += [f"  failed   {name}  {error}" for name, error in self._failed.items()]
         return rows if len(rows) <= SHOWN else [*rows[: SHOWN - 1], f"  and {len(rows) - SHOWN + 1} more"]
 
@@ -144,13 +145,4 @@ def _cut(line: str) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "not measured" if value is None else f"{value:.4f}"
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "not measured"
-    minutes = round(seconds / 60)
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
+    return NOT_MEASURED if value is None else f"{value:.4f}"

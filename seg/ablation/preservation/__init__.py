@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from seg.ablation.preservation.law import MEASURES, LawRow, columns, law_rows, of_trial
-from seg.ablation.preservation.records import PRESERVATION_FILE, read_preservation
+from seg.ablation.preservation.records import read_preservation
 from seg.ablation.preservation.width import SafeWidths, predict_safe_widths, spectrum_point, write_point
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MEASURES",
-    "PRESERVATION_FILE",
     "LawRow",
     "SafeWidths",
     "columns",

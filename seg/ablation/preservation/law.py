@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from seg.metrics import finite_mean
 
 Key = tuple[str, int, int]
 """Variant, fold and seed of a trial."""
@@ -135,16 +136,11 @@ def columns(
 
 
 def _measures(place: Mapping[str, Any]) -> dict[str, float]:
-    wide, narrow = _mean(place["probe_dice_wide"]), _mean(place["probe_dice_narrow"])
+    wide, narrow = (finite_mean(place[f"probe_dice_{side}"] or ()) for side in ("wide", "narrow"))
     values = {name: place[name] for name in ("r2", "r2_pca", "cka", "amplified", "suppressed")}
     values["ratio"] = place["narrow"] / place["channels"]
     values["probe_dice_lost"] = None if wide is None or narrow is None else wide - narrow
     return {name: float(values[name]) for name in MEASURES if values[name] is not None}
-
-
-def _mean(scores: Sequence[float | None] | None) -> float | None:
-    present = [score for score in scores or () if score is not None and math.isfinite(score)]
-    return sum(present) / len(present) if present else None
 
 
 def _worst(rows: Sequence[LawRow]) -> dict[str, float]:

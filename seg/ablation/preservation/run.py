@@ -4,37 +4,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from seg.ablation.preservation.gather import Gathered
-from seg.ablation.preservation.records import PRESERVATION_FILE, PRESERVATION_VERSION
+from seg.ablation.preservation.records import PRESERVATION_VERSION
 from seg.ablation.preservation.walk import Walker
 from seg.cli import load_config
-from seg.config import ExperimentConfig
 from seg.data.cases import Case, Dataset
 from seg.errors import DataError, RunError
 from seg.files import write_json
 from seg.hardware import choose_device
-from seg.inference import model_from_config
-from seg.layout import CONFIG_FILE
+from seg.layout import CONFIG_FILE, PRESERVATION_FILE
 from seg.networks import UNet
-from seg.pipeline.inputs import read_checked, read_splits
-from seg.weights import trained_network
+from seg.prediction.loading import TrainedRun, load_model
 
 LOG = logging.getLogger(__name__)
 
 
-def measure_preservation(
-    run_dir: Path,
-    dataset: Dataset | None = None,
-    case_ids: Sequence[str] | None = None,
-    *,
-    data_root: Path | None = None,
-) -> dict[str, Any]:
+def measure_preservation(run_dir: Path, dataset: Dataset, case_ids: Sequence[str]) -> dict[str, Any]:
     """Measures what each bottleneck of a trained network preserves, and writes ``preservation.json`` beside it.
 
     All voxels of the cases go through the network in the windows of a prediction, in single precision; each counts
@@ -42,9 +30,8 @@ def measure_preservation(
 
     Args:
         run_dir: Run directory with a configuration and final weights.
-        dataset: The data set, where it was read already; None reads the one that the configuration names.
-        case_ids: Labelled cases to measure on; None takes those that the run held out.
-        data_root: Folder of the data set to read; None is the one in the run's configuration.
+        dataset: The data set.
+        case_ids: Labelled cases to measure on.
 
     Returns:
         The content of the file.
@@ -56,14 +43,11 @@ def measure_preservation(
     if not (run_dir / CONFIG_FILE).is_file():
         raise RunError(f"{run_dir}: must be a run directory, got no {CONFIG_FILE}; check the path.")
     config = load_config([run_dir / CONFIG_FILE])
-    if data_root is not None:
-        config = replace(config, data=replace(config.data, root=str(data_root)))
-    left_out: list[str] = []
-    if dataset is None:
-        dataset, left_out = read_checked(config.data)
-    if case_ids is None:
-        case_ids = _held_out(config, dataset, left_out)
-    walker = _walker(run_dir, config, dataset)
+    run = TrainedRun(path=run_dir, config=config, channel_names=dataset.channel_names, class_names=dataset.class_names)
+    model = load_model(run, choose_device(config.training.device), "fp32", tta=False)
+    if not isinstance(model.network, UNet):
+        raise RunError(f"{run_dir}: preservation must be measured on a unet, got {config.network.name}.")
+    walker = Walker(network=model.network, model=model, data=config.data, ignore_label=dataset.ignore_label)
     halves = _halves(dataset, case_ids)
     gathered = Gathered(walker, len(dataset.class_names), halves)
     entries = [gathered.entry(tap) for tap in gathered.taps]
@@ -75,26 +59,6 @@ def measure_preservation(
     }
     write_json(run_dir / PRESERVATION_FILE, result)
     return result
-
-
-def _held_out(config: ExperimentConfig, dataset: Dataset, left_out: list[str]) -> Sequence[str]:
-    splits = read_splits(config, left_out)
-    if config.fold >= len(splits):
-        raise RunError(
-            f"{config.data.root}: must have the run's fold {config.fold}, got {len(splits)} folds; it is another data "
-            "set, or its splits changed."
-        )
-    return splits[config.fold].validation
-
-
-def _walker(run_dir: Path, config: ExperimentConfig, dataset: Dataset) -> Walker:
-    device = choose_device(config.training.device)
-    network = trained_network(config.network, len(dataset.channel_names), len(dataset.class_names), run_dir)
-    if not isinstance(network, UNet):
-        raise RunError(f"{run_dir}: preservation must be measured on a unet, got {config.network.name}.")
-    network.to(device=device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    model = model_from_config(network, config, device=device, precision="fp32", tta=False)
-    return Walker(network=network, model=model, data=config.data, ignore_label=dataset.ignore_label)
 
 
 def _halves(dataset: Dataset, case_ids: Sequence[str]) -> tuple[list[Case], list[Case]]:

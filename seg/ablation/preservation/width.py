@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
@@ -90,28 +90,15 @@ def _width(place: Mapping[str, Any], threshold: float) -> int:
     return next(width for width, share in enumerate(shares, start=1) if share >= limit)
 
 
-def spectrum_point(
-    preservation: Mapping[str, Any],
-    threshold: float = THRESHOLD,
-    *,
-    paths: tuple[Literal["skip", "decoder"], ...] = ("skip", "decoder"),
-    name: str = "spectrum",
-) -> dict[str, Any]:
-    """Returns the predicted widths as a point of a study's list: a name and the fields that it sets.
-
-    Args:
-        preservation: Content of ``preservation.json`` of the baseline.
-        threshold: Share of variance in (0, 1].
-        paths: Bottlenecks to set.
-        name: Name of the variant.
-
-    Raises:
-        ConfigError: The threshold is out of range.
-        RunError: The record has bottlenecks, or a stage whose features do not vary.
-    """
-    safe = predict_safe_widths(preservation, threshold)
-    ratios = {"skip": list(safe.skip_ratio), "decoder": list(safe.decoder_ratio)}
-    return {"name": name, "set": {f"network.{path}_bottleneck.ratio": ratios[path] for path in paths}}
+def spectrum_point(safe: SafeWidths) -> dict[str, Any]:
+    """Returns predicted widths as a point of a study's list: a name and the fields that it sets."""
+    return {
+        "name": "spectrum",
+        "set": {
+            "network.skip_bottleneck.ratio": list(safe.skip_ratio),
+            "network.decoder_bottleneck.ratio": list(safe.decoder_ratio),
+        },
+    }
 
 
 def write_point(record: Path, output: Path, threshold: float = THRESHOLD) -> SafeWidths:
@@ -129,9 +116,8 @@ def write_point(record: Path, output: Path, threshold: float = THRESHOLD) -> Saf
         ConfigError: The threshold is out of range.
         RunError: The record cannot be read or is not the baseline's, or the file cannot be written.
     """
-    preservation = read_preservation(record)
-    safe = predict_safe_widths(preservation, threshold)
-    point = yaml.safe_dump([spectrum_point(preservation, threshold)], sort_keys=False, default_flow_style=None)
+    safe = predict_safe_widths(read_preservation(record), threshold)
+    point = yaml.safe_dump([spectrum_point(safe)], sort_keys=False, default_flow_style=None)
     heading = (
         f"# Narrowest widths that can keep {threshold:.0%} of the variance of the baseline's features:\n"
         f"# skip {list(safe.skip)}, decoder {list(safe.decoder)} of {list(safe.channels)} channels.\n"

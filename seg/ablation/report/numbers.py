@@ -5,22 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-NOT_MEASURED = "not measured"
-MINUS = "\N{MINUS SIGN}"
+from seg.words import MINUS, NOT_MEASURED, counted, fixed
+
+__all__ = [
+    "MINUS",
+    "NOTHING",
+    "NOT_MEASURED",
+    "billions",
+    "counted",
+    "figures",
+    "fixed",
+    "interval",
+    "listed",
+    "millions",
+    "probability",
+    "times",
+]
 NOTHING = "\N{EN DASH}"
 """Stands where there is nothing to measure, such as the baseline's difference from itself."""
-
-
-def fixed(value: float | None, digits: int, *, sign: bool = False) -> str:
-    """Writes a number with fixed decimals."""
-    if value is None or math.isnan(value):
-        return NOT_MEASURED
-    if math.isinf(value):
-        return "∞"
-    # Adding 0.0 turns a negative zero, which rounding makes of small values, into a plain one.
-    rounded = round(value, digits) + 0.0
-    text = f"{rounded:+.{digits}f}" if sign and rounded else f"{rounded:.{digits}f}"
-    return text.replace("-", MINUS)
 
 
 def figures(value: float | None, digits: int = 3) -> str:
@@ -68,11 +70,6 @@ def billions(count: float | None, digits: int = 2) -> str:
 def times(value: float | None) -> str:
     """Writes a ratio."""
     return NOT_MEASURED if value is None else f"{value:.2f}"
-
-
-def counted(number: int, noun: str) -> str:
-    """Writes a number with its noun."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def listed(names: Sequence[str]) -> str:

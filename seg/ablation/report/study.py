@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from seg.errors import RunError
+from seg.files import read_versioned, reading
 
 STUDY_FILE = "study.json"
 SPEED_FILE = "speed.json"
@@ -140,7 +140,9 @@ def read_study(folder: Path) -> StudyRecord:
         RunError: It is absent, damaged or of a newer version.
     """
     path = folder / STUDY_FILE
-    content = read_record_file(path, "the plan of a study", "give the directory of a study that was started")
+    content = read_record_file(
+        path, "the plan of a study", "give the directory of a study that was started, or start it again"
+    )
     try:
         study = StudyRecord(
             name=str(content["name"]),
@@ -206,33 +208,9 @@ def read_speed(folder: Path) -> tuple[DeviceSpeed, ...]:
 
 
 def read_record_file(path: Path, what: str, remedy: str) -> dict[str, Any]:
-    """Reads a record with a schema version.
-
-    Args:
-        path: The JSON file.
-        what: What it is, for errors.
-        remedy: What to do where it is absent.
-
-    Raises:
-        RunError: It is absent, damaged or of a newer version.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise RunError(f"cannot read {path}: {error.strerror}; {remedy}.") from error
-    except ValueError as error:
-        raise damaged(path, what, error) from error
-    try:
-        content: dict[str, Any] = json.loads(text)
-        version = int(content["schema_version"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise damaged(path, what, error) from error
-    if version > SCHEMA_VERSION:
-        raise RunError(
-            f"{path}: schema version must be at most {SCHEMA_VERSION}, got {version}; it was written by a newer "
-            "release, update seg."
-        )
-    return content
+    """Reads a record of a study; see :func:`seg.files.reading`."""
+    with reading(path, what=f"{what}, whole", remedy=remedy):
+        return read_versioned(path, SCHEMA_VERSION)
 
 
 def damaged(path: Path, what: str, error: Exception) -> RunError:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seg.ablation.preservation import PRESERVATION_FILE, read_preservation
+from seg.ablation.preservation import read_preservation
 from seg.ablation.records import FAILURE_FILE, TrialRecord, read_record, records_dir
 from seg.ablation.report.study import (
     DeviceSpeed,
@@ -23,10 +23,15 @@ from seg.ablation.report.study import (
 from seg.ablation.statistics import Curve, Pair
 from seg.errors import RunError, SegError
 from seg.evaluation import CASES_FILE, CaseScore, read_cases
-from seg.layout import CONFIG_FILE, ENVIRONMENT_FILE
-
-METRICS_FILE = "metrics.csv"
-GENERALISATION_FILE = "generalisation.json"
+from seg.files import read_versioned, reading
+from seg.layout import (
+    CONFIG_FILE,
+    ENVIRONMENT_FILE,
+    ENVIRONMENT_VERSION,
+    GENERALISATION_FILE,
+    METRICS_FILE,
+    PRESERVATION_FILE,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,8 +186,8 @@ def _environment(path: Path) -> Mapping[str, Any] | None:
     """Reads an environment, whose version is that of the run directory's layout."""
     if not path.is_file():
         return None
-    content = read_record_file(path, "the environment of a run", "run the trial again")
-    return {key: value for key, value in content.items() if key != "schema_version"}
+    with reading(path, what="the environment of a run, whole", remedy="run the trial again"):
+        return read_versioned(path, ENVIRONMENT_VERSION)
 
 
 def _text(path: Path) -> str:

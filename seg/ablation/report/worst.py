@@ -19,7 +19,7 @@ from seg.ablation.report.trials import TrialData
 from seg.ablation.statistics import Pair
 from seg.cli import load_config
 from seg.data.cases import Case, Dataset
-from seg.data.readers import read_dataset
+from seg.data.readers import read_configured
 from seg.errors import RunError, SegError
 from seg.figures import CaseFiles, FigureRow, prediction_grid
 from seg.figures.sources import read_case
@@ -204,10 +204,7 @@ def _draw(analysis: Analysis, variant: str, study_dir: Path, runs_dir: Path) -> 
 def _read_data(run_dir: Path) -> tuple[Dataset, dict[str, Case]]:
     if not (run_dir / CONFIG_FILE).is_file():
         raise RunError(f"{run_dir}: a picture needs the run directory, got none; name its folder with --runs.")
-    config = load_config([run_dir / CONFIG_FILE])
-    dataset = read_dataset(
-        Path(config.data.root), layout=config.data.layout, patient_pattern=config.data.patient_pattern
-    )
+    dataset = read_configured(load_config([run_dir / CONFIG_FILE]).data)
     return dataset, {case.id: case for case in dataset.cases}
 
 

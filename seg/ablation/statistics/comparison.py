@@ -79,9 +79,11 @@ def _compare(
         if found is not None and found.ci95 is not None and metric in SHARES:
             # A t interval over three runs of which one failed reaches where no difference can be.
             found = replace(found, ci95=(max(-1.0, found.ci95[0]), min(1.0, found.ci95[1])))
-        counts = (tables.left_out, tables.infinite_baseline, tables.infinite_variant)
         return MetricEffect(
-            effect=found, left_out=counts[0], infinite_baseline=counts[1], infinite_variant=counts[2]
+            effect=found,
+            left_out=tables.left_out,
+            infinite_baseline=tables.infinite_baseline,
+            infinite_variant=tables.infinite_variant,
         ), tables
 
     by_class = tuple(
@@ -108,7 +110,6 @@ def _compare(
         by_class=by_class,
         by_seed=_by_seed(tables),
         num_patients=dice.effect.num_patients if dice.effect else 0,
-        num_seeds=len({seed for _, seed in common}),
         num_folds=len({fold for fold, _ in common}),
         missing=tuple(sorted(everything - common)),
         notes=_notes(dice, by_class, common),

@@ -57,7 +57,6 @@ class Comparison:
 
     Attributes:
         variant: The variant.
-        metric: The score that is tested.
         margin: Margin of non-inferiority.
         p_noninferior: Largest p-value over the classes, since every class must pass; None where one was not tested.
         p_holm: The same, adjusted by Holm's procedure over the variants that were tested.
@@ -69,14 +68,12 @@ class Comparison:
         by_class: The differences in each class.
         by_seed: Mean difference in Dice for each seed, each patient counting the same.
         num_patients: Patients behind the mean difference in Dice.
-        num_seeds: Seeds that variant and baseline have in common.
-        num_folds: Folds that they have in common.
+        num_folds: Folds that variant and baseline have in common.
         missing: Pairs of fold and seed that some variant finished, and this one or the baseline did not.
         notes: Sentences on what limits the comparison.
     """
 
     variant: str
-    metric: str = "dice"
     margin: float
     p_noninferior: float | None
     p_holm: float | None
@@ -87,7 +84,6 @@ class Comparison:
     by_class: tuple[ClassComparison, ...]
     by_seed: Mapping[int, float]
     num_patients: int
-    num_seeds: int
     num_folds: int
     missing: tuple[Pair, ...]
     notes: tuple[str, ...]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from seg.ablation.statistics.differences import Comparison, MetricEffect
+from seg.words import NOT_MEASURED
 
 
 def format_comparison(comparison: Comparison) -> str:
@@ -26,7 +27,7 @@ def format_comparison(comparison: Comparison) -> str:
 
 def _effect(found: MetricEffect) -> str:
     if found.effect is None:
-        return "not measured"
+        return NOT_MEASURED
     interval = found.effect.ci95
     text = f"{found.effect.difference:+.4f}"
     return text if interval is None else f"{text} (95 % CI {interval[0]:+.4f} to {interval[1]:+.4f})"

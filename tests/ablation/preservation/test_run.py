@@ -74,7 +74,7 @@ def make_run(tmp_path, root):
         )
         torch.manual_seed(0)
         network = network_from_config(config.network, 1, 2).eval()
-        save_weights(network, tmp_path)
+        save_weights(network, tmp_path, channel_names=("MRI",), class_names=("background", "box"))
         (tmp_path / CONFIG_FILE).write_text(dump_config(config))
         return tmp_path, network, config
 
@@ -175,14 +175,6 @@ def test_a_baseline_describes_what_a_bottleneck_would_narrow(make_run, root):
         assert 0 <= entry["probe_dice_wide"][0] <= 1
 
 
-def test_works_from_the_run_directory_alone(make_run, root):
-    run_dir, _, config = make_run()
-    moved = replace(config, data=replace(config.data, root="elsewhere"))
-    (run_dir / CONFIG_FILE).write_text(dump_config(moved))
-    result = measure_preservation(run_dir, data_root=root)
-    assert result["cases"] == 2  # one patient of three is held out
-
-
 def test_one_patient_is_not_probed(make_run, root, caplog):
     run_dir, _, _ = make_run()
     with caplog.at_level(logging.WARNING, logger="seg"):
@@ -201,11 +193,11 @@ def test_ignored_voxels_count_nowhere(make_run, root):
 
 
 def test_what_cannot_be_measured_is_named(make_run, root, tmp_path):
+    dataset, names = ids(root, "p0")
     with pytest.raises(RunError) as error:
-        measure_preservation(tmp_path / "none")
+        measure_preservation(tmp_path / "none", dataset, names)
     assert str(error.value) == f"{tmp_path / 'none'}: must be a run directory, got no config.yaml; check the path."
     run_dir, _, _ = make_run()
-    dataset, names = ids(root, "p0")
     with pytest.raises(DataError) as unknown:
         measure_preservation(run_dir, dataset, [*names, "other"])
     assert str(unknown.value) == (f"{root}: must hold the measured cases, got none called other; name another folder.")

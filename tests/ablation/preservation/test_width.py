@@ -93,16 +93,13 @@ def test_features_that_do_not_vary_predict_nothing():
 
 
 def test_the_point_sets_what_a_configuration_takes():
-    point = spectrum_point(record(), 0.95)
+    point = spectrum_point(predict_safe_widths(record(), 0.95))
     assert point["name"] == "spectrum"
     assert point["set"] == {
         "network.skip_bottleneck.ratio": [0.5, 5 / 6],
         "network.decoder_bottleneck.ratio": [1.5, 1 / 6],
     }
     assert BottleneckConfig(ratio=tuple(point["set"]["network.skip_bottleneck.ratio"])).ratio == (0.5, 5 / 6)
-    alone = spectrum_point(record(), 0.95, paths=("decoder",), name="spectrum_decoder")
-    assert list(alone["set"]) == ["network.decoder_bottleneck.ratio"]
-    assert alone["name"] == "spectrum_decoder"
 
 
 def test_the_snippet_is_a_list_of_points(tmp_path):
@@ -110,7 +107,7 @@ def test_the_snippet_is_a_list_of_points(tmp_path):
     output = tmp_path / "spectrum.yaml"
     safe = write_point(tmp_path / "preservation.json", output, 0.95)
     assert safe.skip == (2, 5)
-    assert yaml.safe_load(output.read_text()) == [spectrum_point(record(), 0.95)]
+    assert yaml.safe_load(output.read_text()) == [spectrum_point(safe)]
     assert output.read_text().startswith(
         "# Narrowest widths that can keep 95% of the variance of the baseline's features:\n"
         "# skip [2, 5], decoder [6, 1] of [4, 6] channels.\n"
@@ -121,9 +118,7 @@ def test_records_that_cannot_be_read(tmp_path):
     path = tmp_path / "preservation.json"
     with pytest.raises(RunError) as error:
         read_preservation(path)
-    assert str(error.value) == (
-        f"{path}: must be a whole preservation record, got FileNotFoundError; measure the run again."
-    )
+    assert str(error.value) == (f"cannot read {path}: No such file or directory; measure the run again.")
     path.write_text('{"schema_version": 1')
     with pytest.raises(RunError, match="must be a whole preservation record, got JSONDecodeError"):
         read_preservation(path)

@@ -46,7 +46,8 @@ def test_a_newer_record_is_refused(tmp_path: Path, name: str) -> None:
 
 def test_a_folder_without_a_study_is_refused(tmp_path: Path) -> None:
     assert problems(tmp_path) == (
-        "cannot read STUDY/study.json: No such file or directory; give the directory of a study that was started.",
+        "cannot read STUDY/study.json: No such file or directory; give the directory of a study that was started, or "
+        "start it again.",
     )
 
 
@@ -63,7 +64,7 @@ def test_all_damaged_records_are_named_together(tmp_path: Path) -> None:
     assert found[1].startswith(
         "STUDY/trials/baseline.fold_0.seed_0/metrics.csv: must be the log of a training run, whole"
     )
-    assert found[2].startswith(f"STUDY/{TRIAL}/trial.json: must be the whole record of a trial, got JSONDecodeError; ")
+    assert found[2].startswith(f"STUDY/{TRIAL}/trial.json: must be the whole record of a trial, got JSONDecodeError ")
 
 
 def test_a_plan_that_lacks_its_baseline_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,22 @@
+"""Errors of a single case."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from seg.data.cases import Case, Dataset
+from seg.data.checks import check_dataset
+
+
+def errors_of(case: Case, *, channels: int = 1, classes: int = 3, ignore_label: int | None = None) -> list[str]:
+    dataset = Dataset(
+        name="tiny",
+        root=Path(),
+        layout="msd",
+        cases=(case,),
+        class_names=tuple(f"class_{index}" for index in range(classes)),
+        channel_names=tuple(f"channel_{index}" for index in range(channels)),
+        ignore_label=ignore_label,
+        licence="CC0",
+    )
+    return [problem.message for problem in check_dataset(dataset, progress=False) if problem.severity == "error"]
