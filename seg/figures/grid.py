@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from seg.figures.views import PLANES, Box, FigureRow, Plane, cut, is_flat, slice_positions, view_extent, visible_box
+from seg.figures.views import (
+    PLANES,
+    Box,
+    FigureRow,
+    Plane,
+    cut,
+    foreground,
+    fullest_slices,
+    is_flat,
+    joint_box,
+    view_extent,
+)
 from seg.files import write_bytes
 
 if TYPE_CHECKING:
@@ -56,7 +67,8 @@ class _Frame:
 def prediction_grid(path: Path, rows: Sequence[FigureRow], *, class_names: Sequence[str]) -> None:
     """Draws cases below one another, each as an axial, a coronal and a sagittal slice, and writes a PNG.
 
-    The slices are those with the largest foreground. Predictions are filled, references are outlined.
+    The slices are those with the largest foreground. Predictions are filled, references are outlined. Rows of one case,
+    such as predictions of several models, are cut alike, so that they can be compared.
 
     Args:
         path: The PNG; its folder is made where it does not exist.
@@ -69,7 +81,7 @@ def prediction_grid(path: Path, rows: Sequence[FigureRow], *, class_names: Seque
     # Imported here: matplotlib takes longer to import than the rest of the program that asks for a picture.
     from matplotlib.figure import Figure
 
-    frames = [_frame(row) for row in rows]
+    frames = [_frame(row, [other for other in rows if _same(row, other)]) for row in rows]
     height = LEGEND_INCH + sum(HEADER_INCH + frame.height_inch for frame in frames)
     figure = Figure(figsize=(WIDTH_INCH, height), dpi=110, facecolor="white")
     top = height
@@ -87,12 +99,19 @@ def prediction_grid(path: Path, rows: Sequence[FigureRow], *, class_names: Seque
     write_bytes(path, content.getvalue())
 
 
-def _frame(row: FigureRow) -> _Frame:
+def _same(one: FigureRow, other: FigureRow) -> bool:
+    """Tells whether two rows show one case on one grid."""
+    grids = [(row.case_id, row.prediction.shape, row.spacing_mm) for row in (one, other)]
+    return grids[0] == grids[1]
+
+
+def _frame(row: FigureRow, alike: Sequence[FigureRow]) -> _Frame:
     """Lays out a case: all its slices at one scale, as large as the page's width and one row's height allow.
 
-    Of flat volumes the axial slice stands beside the two others, which would be thin strips in a row of three.
+    What is shown is what suits all rows of that case. Of flat volumes the axial slice stands beside the two others,
+    which would be thin strips in a row of three.
     """
-    box = visible_box(row)
+    box = joint_box(alike)
     extents = [view_extent(box, plane, row.spacing_mm) for plane in PLANES]
     widths, heights = ([extent[axis] for extent in extents] for axis in (0, 1))
     flat = is_flat(extents)
@@ -104,7 +123,7 @@ def _frame(row: FigureRow) -> _Frame:
     third = (second, sizes[1][1] + TITLE_INCH) if flat else (second + GAP_INCH + sizes[1][0], 0.0)
     return _Frame(
         box=box,
-        positions=slice_positions(row),
+        positions=fullest_slices(np.any([foreground(other) for other in alike], axis=0)),
         sizes_inch=sizes,
         places_inch=((GAP_INCH, 0.0), (second, 0.0), third),
     )

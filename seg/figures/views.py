@@ -103,6 +103,15 @@ def visible_box(row: FigureRow) -> Box:
     return box[0], box[1], box[2]
 
 
+def joint_box(rows: Sequence[FigureRow]) -> Box:
+    """Gives the box that holds all that is shown of several rows on one grid."""
+    boxes = [visible_box(row) for row in rows]
+    x, y, z = (
+        slice(min(each.start for each in axis), max(each.stop for each in axis)) for axis in zip(*boxes, strict=True)
+    )
+    return x, y, z
+
+
 def slice_positions(row: FigureRow) -> dict[str, int]:
     """Gives the slice of each plane, by the plane's name, that holds the most foreground; the middle without any."""
     return fullest_slices(foreground(row))

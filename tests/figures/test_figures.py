@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.image
@@ -11,9 +12,9 @@ from matplotlib.colors import to_rgb
 from seg.data.cases import Case, Dataset
 from seg.errors import DataError, RunError
 from seg.evaluation import case_scores
-from seg.figures import FigureRow, draw_predictions, pick_cases, prediction_grid
+from seg.figures import FigureRow, draw_predictions, grid, pick_cases, prediction_grid
 from seg.figures.grid import CLASS_COLOURS
-from seg.figures.views import PLANES, cut, slice_positions, view_extent, visible_box
+from seg.figures.views import PLANES, cut, joint_box, slice_positions, view_extent, visible_box
 from seg.metrics import EMPTY_SCORES, score_case
 
 NAMES = ("background", "head", "tail")
@@ -83,6 +84,21 @@ def test_what_is_shown_surrounds_both_maps_within_the_volume() -> None:
     assert visible_box(row(labels(), reference)) == (slice(0, 20), slice(1, 24), slice(0, 10))
     empty = np.zeros(SHAPE, np.int16)
     assert visible_box(row(empty, empty)) == tuple(slice(0, size) for size in SHAPE)
+
+
+def test_rows_of_one_case_are_cut_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    far = labels()
+    far[18, 22, 9] = 1  # a false positive in a corner: alone it would widen the part that is shown
+    frames = []
+    monkeypatch.setattr(grid, "_draw_slice", lambda axis, row, frame, plane, classes: frames.append((row, frame)))
+    other = replace(row(labels(), labels()), case_id="case_2")
+    prediction_grid(tmp_path / "a.png", [row(labels(), labels()), row(far, labels()), other], class_names=NAMES)
+    first, second, third = (frames[3 * number][1] for number in range(3))
+    assert (first.box, first.positions, first.sizes_inch) == (second.box, second.positions, second.sizes_inch)
+    alone = [visible_box(one) for one in (row(labels(), labels()), row(far, labels()))]
+    assert first.box == joint_box([row(labels(), labels()), row(far, labels())])
+    assert first.box == tuple(slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(*alone, strict=True))
+    assert third.box == alone[0] != first.box
 
 
 def test_slices_hold_the_most_of_the_reference_else_of_the_prediction() -> None:

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from seg.ablation.report.analysis import Analysis, analyse
 from seg.ablation.report.document import Cell, Document, Figure, Heading, Panel, Table, Text
 from seg.ablation.report.drawing import drawing, looks, name_rows, panel
+from seg.ablation.report.families import in_order
 from seg.ablation.report.markdown import FIGURES, to_markdown
-from seg.ablation.report.numbers import MINUS, NOT_MEASURED, counted, fixed, interval
+from seg.ablation.report.numbers import MINUS, NOT_MEASURED, counted, fixed, interval, listed
+from seg.ablation.report.plots_dice import draw_row
+from seg.ablation.report.scale import Spread, beyond_words, choose_scale, possible
 from seg.ablation.report.trials import read_records
+from seg.ablation.statistics import Comparison
 from seg.errors import RunError
 from seg.files import write_bytes, write_text
 
-PANEL_INCH, NAMES_INCH = 1.75, 1.25
-"""Width of one study's panel, and of the names beside the first."""
+COLUMNS, PAGE_INCH = 2, 4.9
+"""Panels in a row, and the width of all: their text can be read on a telephone."""
+FAR = 2.5
+"""Times the median reach of intervals beyond which a scale is cut: panels are small."""
 
 
 def write_comparison(study_dirs: Sequence[Path], output: Path) -> Path:
@@ -117,43 +124,76 @@ def _difference(analysis: Analysis, name: str | None) -> Cell:
 
 
 def _figure(analyses: Mapping[str, Analysis], shared: Mapping[str, Mapping[str, str]], stem: str) -> Figure:
-    """Draws a panel for each study, each on a scale of its own."""
+    """Draws a panel for each study, each on a scale of its own, two in a row."""
+    names = _in_order(analyses, shared)
     styles = looks(["baseline", *shared])
-    said = []
-    with drawing(NAMES_INCH + PANEL_INCH * len(analyses), 0.9 + 0.27 * len(shared)) as figure:
-        axes = figure.subplots(1, len(analyses), sharey=True, squeeze=False)[0]
-        for axis, (study, analysis) in zip(axes, analyses.items(), strict=True):
-            for row, (name, names) in enumerate(shared.items()):
-                one = analysis.comparisons.get(names.get(study, ""))
-                if one is None or one.dice.effect is None:
-                    said.append(f"{study}, {name}: {NOT_MEASURED}")
-                    continue
-                middle = one.dice.effect.difference
-                low, high = one.ci95 or (middle, middle)
-                axis.errorbar(
-                    middle,
-                    row,
-                    xerr=[[middle - low], [high - middle]],
-                    color=styles[name].colour,
-                    marker=styles[name].marker,
-                    markerfacecolor=styles[name].colour if one.non_inferior else "white",
-                    capsize=2.5,
-                    elinewidth=1.3,
-                )
-                said.append(f"{study}, {name}: {fixed(middle, 4, sign=True)}")
+    rows = -(-len(analyses) // COLUMNS)
+    scales = []
+    with drawing(PAGE_INCH, 0.3 + rows * (0.72 + 0.23 * len(shared))) as figure:
+        axes = figure.subplots(rows, COLUMNS, sharey=True, squeeze=False).flat
+        for (study, analysis), axis in zip(analyses.items(), axes, strict=False):
+            found = {name: analysis.comparisons.get(shared[name].get(study, "")) for name in names}
+            spreads = {name: own for name in names if (own := _spread(analysis, found[name])) is not None}
+            margin = analysis.records.study.margin
+            scales.append(choose_scale(spreads, (0.0, -margin), far=FAR))
+            for row, name in enumerate(names):
+                axis.axhline(row, color="0.9", linewidth=0.6, zorder=0)
+                one = found[name]
+                if one is None or name not in spreads:
+                    at = (0.02, row)
+                    axis.annotate(NOT_MEASURED, at, xycoords=("axes fraction", "data"), fontsize=7.5, va="center")
+                else:
+                    draw_row(axis, row, spreads[name], styles[name], scales[-1], filled=one.non_inferior)
             axis.axvline(0, color="0.2", linewidth=1)
-            axis.axvline(-analysis.records.study.margin, color="0.2", linestyle="--", linewidth=1.1)
-            axis.locator_params(axis="x", nbins=3)
+            axis.axvline(-margin, color="0.2", linestyle="--", linewidth=1.1)
+            if (scale := scales[-1]) is not None:
+                axis.set_xlim(scale.low, scale.high)
+            axis.locator_params(axis="x", nbins=4)
             axis.tick_params(axis="x", labelsize=8)
             axis.set_title(study, fontsize=9.5)
-            name_rows(axis, list(shared), styles)
+            name_rows(axis, names, styles, numbers=False)
+        for axis in axes:  # the last row may have room for one more
+            axis.set_visible(False)
         figure.supxlabel("difference in mean Dice from the study's baseline", fontsize=9)
-        drawn: Panel = panel(figure, stem, f"Differences in mean Dice by study. {'; '.join(said)}.")
+        drawn: Panel = panel(figure, stem, _alt(analyses, shared))
     margins = sorted({analysis.records.study.margin for analysis in analyses.values()})
     return Figure(
         panels=(drawn,),
         caption="Differences in mean Dice with 95 % intervals. Each panel has a scale of its own; the dashed line is "
         f"the margin ({', '.join(f'{MINUS}{margin:g}' for margin in margins)}). Filled: not inferior in any class; "
-        "hollow: not shown to be.",
+        "hollow: not shown to be." + beyond_words(scales),
         whole=True,
+    )
+
+
+def _in_order(analyses: Mapping[str, Analysis], shared: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Sorts the shared variants by family and width."""
+    variants = []
+    for name, names in shared.items():
+        study, own = next(iter(names.items()))
+        (found,) = [one for one in analyses[study].records.study.variants if one.name == own]
+        variants.append(replace(found, name=name))
+    return in_order(variants)
+
+
+def _spread(analysis: Analysis, one: Comparison | None) -> Spread | None:
+    if one is None or one.dice.effect is None:
+        return None
+    middle = one.dice.effect.difference
+    return possible((middle, *(one.ci95 or (middle, middle))), analysis.mean_dice[analysis.baseline].difference)
+
+
+def _alt(analyses: Mapping[str, Analysis], shared: Mapping[str, Mapping[str, str]]) -> str:
+    """Says in which studies which variants are not inferior."""
+    good = []
+    for study, analysis in analyses.items():
+        passed = [
+            name
+            for name, names in shared.items()
+            if (one := analysis.comparisons.get(names.get(study, ""))) is not None and one.non_inferior
+        ]
+        good += [f"{listed(passed)} in {study}"] if passed else []
+    return (
+        f"Differences in mean Dice of {counted(len(shared), 'variant')} in {len(analyses)} studies. Not inferior in "
+        f"any class: {'; '.join(good) or 'none'}. The values stand in the table above."
     )

@@ -75,6 +75,12 @@ class Analysis:
         return self.recommendations[0] if self.recommendations else None
 
     @property
+    def recommended(self) -> str | None:
+        """The variant that is recommended: the fastest, or the narrowest where speed was not measured."""
+        found = self.recommendation
+        return None if found is None else found.fastest or found.narrowest
+
+    @property
     def worst_laws(self) -> tuple[Law, ...]:
         """The laws of the worst bottleneck of each trial."""
         return tuple(law for law in self.laws if law.where == WORST)

@@ -91,7 +91,7 @@ def _speed(analysis: Analysis) -> list[Block]:
         return [*blocks, Text(text=f"Speed and memory: {NOT_MEASURED}.")]
     for device in analysis.records.speed:
         blocks.append(Heading(text=device.label, level=3))
-        if (figure := plots_cost.speed(device, study.names, study.baseline)) is not None:
+        if (figure := plots_cost.speed(device, study)) is not None:
             blocks.append(figure)
         blocks.append(tables_cost.speed_table(device, study.names))
     return blocks

@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from seg.ablation.report.document import Panel
+from seg.ablation.report.numbers import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -130,41 +129,30 @@ def legend_panel(names: Sequence[str], styles: Mapping[str, Look], file: str, *,
             for name in names
         ]
         figure.legend(handles=handles, loc="center left", ncols=columns, handlelength=3.4 if lines else 1.2)
-        key = "; ".join(f"{styles[name].number} is {name}" for name in names)
-        return panel(figure, file, f"Key to the variants: {key}.")
-
-
-def number_points(axis: Axes, points: Mapping[str, tuple[float, float]], styles: Mapping[str, Look]) -> None:
-    """Writes each variant's number beside its point, where it hides no other point or number if there is room."""
-    axis.figure.canvas.draw()
-    places = {name: np.array(axis.transData.transform(point)) for name, point in points.items()}
-    scale = axis.figure.dpi / 72
-    taken = list(places.values())
-    directions = [(9, 7), (-9, 7), (9, -8), (-9, -8), (0, 11), (0, -12), (15, 0), (-15, 0), (0, 19), (0, -21)]
-    for name, place in places.items():
-        best = max(
-            directions,
-            key=lambda step: min(
-                9.0 * scale,
-                min(float(np.hypot(*(place + np.array(step) * scale - other))) for other in taken),
-            ),
-        )
-        taken.append(place + np.array(best) * scale)
-        axis.annotate(
-            str(styles[name].number),
-            points[name],
-            best,
-            textcoords="offset points",
-            ha="center",
-            va="center",
-            fontsize=8.5,
-            annotation_clip=False,
+        return panel(
+            figure,
+            file,
+            f"Key: colour and shape of {counted(len(names), 'variant')} from {names[0]} to {names[-1]}; their numbers "
+            "are those of the table of variants.",
         )
 
 
-def name_rows(axis: Axes, names: Sequence[str], styles: Mapping[str, Look]) -> None:
-    """Labels the rows of a plot with numbers and names, the first on top."""
-    axis.set_yticks(range(len(names)), [f"{name}  {styles[name].number}" for name in names], fontsize=8.5)
+def name_rows(
+    axis: Axes, names: Sequence[str], styles: Mapping[str, Look], *, breaks: Sequence[int] = (), numbers: bool = True
+) -> None:
+    """Labels the rows of a plot with names, the first on top.
+
+    Args:
+        axis: The plot.
+        names: Names of the rows.
+        styles: Their looks.
+        breaks: Rows before which a thin line separates families.
+        numbers: Whether each variant's number stands beside its name.
+    """
+    texts = [f"{name}  {styles[name].number}" if numbers else name for name in names]
+    axis.set_yticks(range(len(names)), texts, fontsize=8.5)
     axis.set_ylim(len(names) - 0.4, -0.6)
     axis.grid(visible=False, axis="y")
     axis.tick_params(axis="y", length=0)
+    for row in breaks:
+        axis.axhline(row - 0.5, color="0.75", linewidth=0.6, zorder=0)

@@ -3,12 +3,12 @@
 STYLE = """
 :root {
   color-scheme: light dark; --ink: #1b1b1b; --soft: #555; --rule: #c8c8c8; --paper: #fff; --note: #fff4d6;
-  --link: #0b5394; --code: #f3f3f3;
+  --link: #0b5394; --code: #f3f3f3; --shade: rgb(0 0 0 / 30%);
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --ink: #e8e8e8; --soft: #b0b0b0; --rule: #4a4a4a; --paper: #161616; --note: #3a3012; --link: #8ec7ff;
-    --code: #242424;
+    --code: #242424; --shade: rgb(255 255 255 / 30%);
   }
 }
 * { box-sizing: border-box; }
@@ -32,12 +32,20 @@ nav a { display: inline-block; padding: 0.25rem 0; }
 .caption, figcaption, small { color: var(--soft); }
 .caption, figcaption { font-size: 0.88rem; line-height: 1.4; }
 .caption { margin: 0.8rem 0 0.3rem; }
-.scroll { overflow-x: auto; margin-bottom: 1.2rem; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 0.88rem; }
+.scroll {
+  overflow-x: auto; margin-bottom: 1.2rem;
+  /* A shadow at an edge beyond which the table goes on; what scrolls with the table covers it at the table's end. */
+  background:
+    linear-gradient(to left, var(--paper) 40%, transparent) right / 2.4rem 100% no-repeat local,
+    linear-gradient(to left, var(--shade), transparent) right / 1.1rem 100% no-repeat scroll;
+}
+/* Collapsed rules would scroll away from below the first column, which stays. */
+table { border-collapse: separate; border-spacing: 0; font-variant-numeric: tabular-nums; font-size: 0.88rem; }
 th, td { padding: 0.3rem 0.55rem; border-bottom: 1px solid var(--rule); text-align: right; vertical-align: top; }
 thead th { font-size: 0.8rem; line-height: 1.25; vertical-align: bottom; }
 th:first-child, td:first-child {
   text-align: left; padding-left: 0; position: sticky; left: 0; background: var(--paper); min-width: 6.5rem;
+  border-right: 1px solid var(--rule);
 }
 tbody th { font-weight: 600; }
 .wide th, .wide td { padding-left: 0.35rem; padding-right: 0.35rem; font-size: 0.82rem; }
@@ -67,8 +75,10 @@ pre {
   .lead { font-size: 1.08rem; }
   th, td { padding: 0.3rem 0.4rem; }
   td small { white-space: normal; min-width: 5rem; }
+  /* The column that stays leaves room for the others. */
+  th:first-child, td:first-child { max-width: 9rem; overflow-wrap: anywhere; }
 }
-@page { size: A4; margin: 14mm 12mm; }
+@page { size: A4 landscape; margin: 12mm 10mm; }
 @media print {
   :root { color-scheme: light; --ink: #000; --soft: #333; --rule: #999; --paper: #fff; --note: #fff; --code: #fff; }
   body { font-size: 9.5pt; }
@@ -79,19 +89,26 @@ pre {
   h3 { font-size: 10.5pt; }
   .lead { font-size: 11.5pt; }
   .caption, figcaption { font-size: 8pt; }
-  .scroll { overflow: visible; }
+  .scroll { overflow: visible; background: none; }
   table { font-size: 8pt; }
   thead th, td small, th small { font-size: inherit; }
-  .wide th, .wide td, .wide thead th { font-size: 6.4pt; }
-  .wide td small, .wide th small { font-size: 5.9pt; }
+  .wide th, .wide td, .wide thead th { font-size: 7.6pt; }
+  .wide td small, .wide th small { font-size: 7pt; }
   .wide td small { white-space: nowrap; }
   td small { white-space: normal; }
-  .wide th, .wide td { padding: 0.15rem 0.14rem; }
-  th:first-child, td:first-child { position: static; min-width: 4rem; }
+  .wide th, .wide td { padding: 0.15rem 0.25rem; }
+  th:first-child, td:first-child { position: static; min-width: 4rem; border-right: 0; }
   .wide th:first-child { min-width: 4.5rem; }
-  .grid { grid-template-columns: 1fr 1fr; }
+  /* What is folded up on a screen is printed; not so what holds more folded parts, the trials' configurations. */
+  details { border: 0; padding: 0; }
+  summary { font-weight: 600; break-after: avoid; }
+  details::details-content { content-visibility: visible; block-size: auto; }
+  details:has(details)::details-content { content-visibility: hidden; block-size: 0; }
+  details:has(details) > summary::after { content: " (in the file, not printed)"; font-weight: 400; }
+  .grid { grid-template-columns: 1fr 1fr 1fr; gap: 0.4rem; }
   .whole .grid { grid-template-columns: 1fr; }
   .whole img { max-width: 15cm; }
+  img { max-height: 17cm; object-fit: contain; border: 0; }
   img, tr, figcaption { break-inside: avoid; }
   thead { display: table-header-group; }
   h2, h3, .caption { break-after: avoid; }

@@ -12,6 +12,7 @@ from statistics import fmean
 
 from seg.ablation.report.analysis import Analysis
 from seg.ablation.report.document import Panel
+from seg.ablation.report.failures import failed_runs
 from seg.ablation.report.markdown import FIGURES
 from seg.ablation.report.numbers import fixed
 from seg.ablation.report.study import read_record_file
@@ -101,12 +102,16 @@ def worst_cases(analysis: Analysis, study_dir: Path, runs_dir: Path) -> tuple[tu
 
 
 def shown_variant(analysis: Analysis) -> str | None:
-    """Gives the variant that is drawn beside the baseline: the recommended one, else the one of fewest operations."""
-    recommendation = analysis.recommendation
-    if recommendation is not None and (name := recommendation.fastest or recommendation.narrowest):
-        return name
+    """Gives the variant that is drawn beside the baseline: the recommended one, else the one of fewest operations.
+
+    Without a recommendation a variant of which a run failed to learn is shown only where every variant has such a run:
+    a picture of that run would show the failure, and not what the bottleneck does.
+    """
+    if analysis.recommended is not None:
+        return analysis.recommended
+    unsound = {variant for variant, _, _ in failed_runs(analysis.records)}
     compared = [name for name, one in analysis.comparisons.items() if one.difference is not None]
-    return min(compared, key=lambda name: (analysis.macs(name) or math.inf, name), default=None)
+    return min(compared, key=lambda name: (name in unsound, analysis.macs(name) or math.inf, name), default=None)
 
 
 def kept_pictures(study_dir: Path) -> list[Picture]:
@@ -129,7 +134,11 @@ def kept_pictures(study_dir: Path) -> list[Picture]:
 def choose(analysis: Analysis, variant: str) -> list[Chosen]:
     """Chooses the cases that are shown: the hardest for the baseline, then those that lose most."""
     sides = [{trial.pair: trial for trial in analysis.records.finished(name)} for name in (analysis.baseline, variant)]
-    pairs = sorted(set(sides[0]) & set(sides[1]))
+    failed = failed_runs(analysis.records)
+    pairs = sorted(
+        set(sides[0]) & set(sides[1]),
+        key=lambda pair: (any((name, *pair) in failed for name in (analysis.baseline, variant)), pair),
+    )
     dice = [tuple(_dice(side[pair]) for side in sides) for pair in pairs]
     means = [_means(side) for side in zip(*dice, strict=True)] or [{}, {}]
     common = sorted(set(means[0]) & set(means[1]))

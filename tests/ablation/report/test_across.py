@@ -50,6 +50,10 @@ def test_each_cell_is_what_the_study_itself_reports(studies: list[Path], tmp_pat
     assert easy.endswith("; not inferior")
     assert cells(file, r"skip\_1-16")[1] == "not measured"
     assert cells(file, "Variant") == ["easy", "hard"]
+    text = file.read_text()
+    assert "Off the scale, drawn at its edge: " in text
+    assert r"in 2 studies. Not inferior in any class: skip\_1-4" in text
+    assert "in hard. The values stand in the table above.](figures/all.svg)" in text
     picture = tmp_path / "docs" / "figures" / "all.svg"
     assert "figures/all.svg" in file.read_text()
     before = picture.read_bytes()

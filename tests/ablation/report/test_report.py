@@ -135,6 +135,21 @@ def test_every_picture_says_in_words_what_it_shows(whole: Path) -> None:
     )
 
 
+def test_what_a_picture_shows_is_said_shortly_with_where_its_values_stand(whole: Path) -> None:
+    for picture in Page(whole / "report.html").all("img"):
+        assert len(picture["alt"]) < 420, picture["alt"]
+        assert re.search(r"table", picture["alt"]), picture["alt"]
+
+
+def test_rules_stay_below_a_column_that_stays_and_print_can_be_read(whole: Path) -> None:
+    style = Page(whole / "report.html").style
+    assert "border-collapse: separate" in style  # collapsed rules scroll away
+    printed = style[style.index("@media print") :]
+    sizes = [float(size) for size in re.findall(r"font-size: ([\d.]+)pt", printed)]
+    assert min(sizes) >= 7
+    assert "details::details-content { content-visibility: visible; block-size: auto; }" in printed
+
+
 def test_figures_are_whole_files_without_references(whole: Path) -> None:
     text = (whole / "report.md").read_text()
     named = re.findall(r"\]\(figures/([^)]+)\)", text)

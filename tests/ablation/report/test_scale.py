@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from seg.ablation.report.scale import Scale, beyond_words, choose_scale
+from seg.ablation.report.scale import Scale, beyond_words, choose_scale, log_ticks, possible, within
 
 NEAR = dict.fromkeys(("a", "b", "c"), (0.0, -0.004, 0.004))
 
@@ -38,3 +38,35 @@ def test_what_is_off_the_scale_is_said_once() -> None:
         " Intervals that leave a scale are cut at its edge. Off the scale, drawn at its edge: x, y."
     )
     assert beyond_words([None]) == ""
+
+
+def test_a_narrower_scale_can_be_asked_for() -> None:
+    spreads = NEAR | {"low": (-0.010, -0.015, -0.005)}
+    scale = choose_scale(spreads, (0.0, -0.005), far=2.0)  # twice 0.004
+    assert scale is not None
+    assert scale.beyond == ("low",)
+
+
+def test_differences_end_where_a_dice_can_be() -> None:
+    # From a Dice of 0.4 it is 0.4 down to 0 and 0.6 up to 1.
+    assert possible((-0.1, -1.5, 1.7), 0.4) == (-0.1, -0.4, pytest.approx(0.6))
+    assert possible((-0.1, -0.2, 0.1), 0.4) == (-0.1, -0.2, 0.1)
+    # A variant that lacks a run is compared with another mean of the baseline: its difference is kept all the same.
+    assert possible((-0.45, -0.5, -0.4), 0.4) == (-0.45, -0.45, -0.4)
+    assert possible((0.1, -3.0, 3.0), None) == (0.1, -1.0, 1.0)
+    assert within((-2.0, 2.0), 0.4) == (-0.4, pytest.approx(0.6))
+    assert within((-0.1, 0.1), 0.4) == (-0.1, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (0.04, 1.6, [0.05, 0.1, 0.2, 0.5, 1]),
+        (20, 100, [20, 30, 50, 70, 100]),
+        (52, 210, [70, 100, 200]),
+        (12, 21, [12, 14, 16, 18, 20]),
+        (0.9, 20_000, [1, 10, 100, 1000, 10_000]),
+    ],
+)
+def test_a_logarithmic_scale_has_a_few_round_ticks(low: float, high: float, ticks: list[float]) -> None:
+    assert log_ticks(low, high) == pytest.approx(ticks)

@@ -23,7 +23,7 @@ from seg.config import ExperimentConfig
 from seg.errors import RunError
 from seg.evaluation import read_cases
 from tests.ablation.report.page import Page
-from tests.ablation.report.studies import Made, make_study
+from tests.ablation.report.studies import Made, lower, make_study
 
 CASES = [f"case_{number:03d}" for number in range(12)]
 LICENCE = "Data set: Test; licence: CC0 <1.0>; attribution: A. Author. Pictures are derived from it"
@@ -116,6 +116,15 @@ def test_the_data_of_a_run_are_read_once(runs: Path, tmp_path: Path, monkeypatch
 def test_without_a_recommendation_the_narrowest_variant_is_shown(tmp_path: Path) -> None:
     losses = {"skip_1-4": 0.02, "skip_1-16": 0.02, "decoder_1-2": 0.02}
     assert shown_variant(analyse(read_records(make_study(tmp_path, Made(losses=losses))))) == "flat_16"
+
+
+def test_a_variant_or_a_run_that_failed_to_learn_is_not_shown(tmp_path: Path) -> None:
+    losses = {"skip_1-4": 0.02, "skip_1-16": 0.02, "decoder_1-2": 0.02}
+    study = make_study(tmp_path, Made(losses=losses))
+    lower(study, "flat_16.fold_0.seed_0", 0.3)
+    analysis = analyse(read_records(study))
+    assert shown_variant(analysis) == "skip_1-4_decoder_1-4"  # of the others the one of fewest operations
+    assert {one.pair for one in choose(analysis, "flat_16")} == {(0, 1)}
 
 
 def test_pictures_are_drawn_with_their_licence_and_kept_for_records_alone(runs: Path, tmp_path: Path) -> None:
