@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -198,9 +199,7 @@ def check_number(content: Mapping[str, Any], count: int, path: Path) -> list[str
     ]
 
 
-def described(
-    content: Mapping[str, Any], root: Path, *, layout: str, cases: Sequence[Case], meaning: Meaning
-) -> Dataset:
+def described(content: Mapping[str, Any], root: Path, layout: str, cases: Sequence[Case], meaning: Meaning) -> Dataset:
     """Builds a data set from what its description says."""
     return Dataset(
         name=str(content.get("name") or root.resolve().name),
@@ -226,9 +225,7 @@ def as_integer(value: object) -> int | None:
 
 def check_ids(cases: list[Case], path: Path) -> list[str]:
     """Says which case ids are unusable as file names or not unique, and which files two cases share."""
-    seen: dict[str, int] = {}
-    for case in cases:
-        seen[case.id] = seen.get(case.id, 0) + 1
+    seen = Counter(case.id for case in cases)
     problems = [
         f"case {case_id}: ids must be unique, got {count} cases of this id in {path}; "
         "rename files or give each case an id of its own."

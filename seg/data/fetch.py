@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import re
 import shutil
+import sys
 import tarfile
 import urllib.error
 import urllib.request
@@ -83,6 +84,12 @@ def fetch(archive: Archive, root: Path, *, progress: Progress | None = None) -> 
             f"{root}: must be writable, got '{error.strerror or error}'; free space or choose another folder."
         ) from error
     return target
+
+
+def show_progress(done: int, total: int | None) -> None:
+    """Writes the megabytes there are to stderr, over the line before."""
+    share = f" of {total / 2**20:.1f} MiB ({done / total:.0%})" if total else " MiB"
+    print(f"\r{done / 2**20:.1f}{share}", end="\n" if done == total else "", file=sys.stderr, flush=True)
 
 
 def _download(url: str, partial: Path, progress: Progress) -> None:

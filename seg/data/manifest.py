@@ -76,7 +76,7 @@ def read_manifest(root: Path) -> Dataset:
     meaning = _meaning(content, sidecar, cases, problems)
     if problems:
         raise DataError(problems)
-    return described(content, folder, layout="manifest", cases=cases, meaning=meaning)
+    return described(content, folder, "manifest", cases, meaning)
 
 
 def _json_entries(content: dict[str, Any], path: Path, problems: list[str]) -> list[tuple[str, dict[str, Any]]]:

@@ -56,4 +56,4 @@ def read_msd(root: Path) -> Dataset:
     problems.extend(check_number(content, len(entries), path))
     if problems:
         raise DataError(problems)
-    return described(content, root, layout="msd", cases=cases, meaning=meaning)
+    return described(content, root, "msd", cases, meaning)

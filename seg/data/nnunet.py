@@ -58,7 +58,7 @@ def read_nnunet(root: Path) -> Dataset:
     problems.extend(check_ids(cases, path))
     if problems:
         raise DataError(problems)
-    return described(content, root, layout="nnunet", cases=cases, meaning=meaning)
+    return described(content, root, "nnunet", cases, meaning)
 
 
 def _found(root: Path, ending: str, num_channels: int, problems: list[str]) -> list[Case]:

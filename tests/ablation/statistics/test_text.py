@@ -49,7 +49,7 @@ def test_the_command_prints_differences_and_the_verdict(tmp_path: Path) -> None:
     assert crossed.returncode == 2
     assert (
         f"pair 1 must have one seed, got 3 in {folders['base'][0]} and 4 in {folders['other'][0]}; give runs in the "
-        "same order of seeds. pair 2"
+        "same order of seeds.\nerror: pair 2"
     ) in crossed.stderr
     assert compare("--baseline", *folders["base"], "--variant", *folders["other"][::-1]).returncode == 0
     twice = compare("--baseline", folders["base"][0], "--variant", folders["base"][0])
