@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from seg.data.checks import grid_problems
-from seg.data.formats import format_of, read_foreign
+from seg.data.formats import Foreign, format_of, read_foreign
 from seg.data.geometry import Geometry, geometry_of_affine, geometry_of_nifti, is_invertible
 from seg.data.memory import check_memory
-from seg.data.nifti import OpenFile, open_nifti
+from seg.data.nifti import Header, OpenFile, open_nifti
 from seg.errors import DataError
 
 nib: Any = nibabel  # only parts of it are annotated
@@ -123,14 +123,32 @@ def _read_other(paths: Sequence[Path], channel_names: Sequence[str]) -> Image:
     kind = format_of(paths[0])
     if kind is None or any(format_of(path) is not kind for path in paths):
         raise DataError(f"{paths[0]}: channels of a case must be files of one kind, got several; convert them.")
-    raw, affine = read_foreign(paths, kind)
-    if not is_invertible(affine):
+    first, *others = parts = [read_foreign(path, kind) for path in paths]
+    if not is_invertible(first.affine):
         raise DataError(
-            f"{paths[0]}: affine must be invertible, got {affine[:3].tolist()}; export it with its geometry."
+            f"{paths[0]}: affine must be invertible, got {first.affine[:3].tolist()}; export it with its geometry."
         )
-    _check_channels(paths, len(raw), channel_names)
-    x, y, z = raw.shape[1:]
-    geometry = geometry_of_affine((x, y, z), affine)
-    orientation = nib.io_orientation(affine)
-    array = np.stack([nib.apply_orientation(single, orientation) for single in raw])
+    if several := [part for part in parts if others and len(part.array) > 1]:
+        raise DataError(
+            f"{paths[0]}: image files must have one value for each voxel where there is one per channel, got "
+            f"{len(several[0].array)}; split it by channel."
+        )
+    _check_channels(paths, sum(len(part.array) for part in parts), channel_names)
+    problems = [
+        f"{path}: {text}"
+        for path, part in zip(paths[1:], others, strict=True)
+        for text in grid_problems("channel", _header(part), _header(first))
+    ]
+    if problems:
+        raise DataError(problems)
+    x, y, z = first.array.shape[1:]
+    geometry = replace(geometry_of_affine((x, y, z), first.affine), warnings=first.warnings)
+    orientation = nib.io_orientation(first.affine)
+    array = np.stack([nib.apply_orientation(single, orientation) for part in parts for single in part.array])
     return _oriented(array, geometry, orientation)
+
+
+def _header(part: Foreign) -> Header:
+    """Describes a volume for a comparison of grids."""
+    x, y, z = (float(length) for length in np.linalg.norm(part.affine[:3, :3], axis=0))
+    return Header(shape=part.array.shape[1:], affine=part.affine, spacing_mm=(x, y, z), dtype=part.array.dtype)
