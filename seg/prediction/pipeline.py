@@ -36,7 +36,7 @@ def predict(arguments: PredictArguments) -> int:
     """
     begun = time.perf_counter() - process_seconds()
     runs = read_runs(arguments.run_dirs)
-    sources = find_sources(arguments.input, arguments.output)
+    sources = find_sources(arguments.input, arguments.output, probabilities=arguments.probabilities)
     models = [run.description() for run in runs]
     ready, skipped = _sorted_out(arguments, sources)
     _check_making(sources, skipped, {"models": [model["weights_sha256"] for model in models]})
@@ -88,7 +88,7 @@ def process_seconds() -> float:
 def _sorted_out(arguments: PredictArguments, sources: Sequence[Source]) -> tuple[list[Source], list[Source]]:
     """Divides cases into those to segment and those whose results are there already."""
     there = [source for source in sources if source.output.exists()]
-    written = [path for source in sources for path in _outputs(source, arguments) if path.exists()]
+    written = [path for source in sources for path in _results(source, arguments) if path.exists()]
     if arguments.existing == "refuse" and written:
         raise RunError(
             f"{written[0]}: must be new, got an existing file, one of {len(written)}; add --skip_existing to go on "
@@ -103,8 +103,8 @@ def _sorted_out(arguments: PredictArguments, sources: Sequence[Source]) -> tuple
     return [source for source in sources if source not in skipped], skipped
 
 
-def _outputs(source: Source, arguments: PredictArguments) -> list[Path]:
-    return [source.output, source.probabilities] if arguments.probabilities else [source.output]
+def _results(source: Source, arguments: PredictArguments) -> list[Path]:
+    return source.results(probabilities=arguments.probabilities)
 
 
 def _check_making(sources: Sequence[Source], skipped: Sequence[Source], making: dict[str, Any]) -> None:
