@@ -16,7 +16,8 @@ from seg.data.checks import grid_problems
 from seg.data.formats import Foreign, format_of, read_foreign
 from seg.data.geometry import Geometry, geometry_of_affine, geometry_of_nifti, is_invertible
 from seg.data.memory import check_memory
-from seg.data.nifti import Header, OpenFile, open_nifti
+from seg.data.nifti import OpenFile, open_nifti
+from seg.data.nifti_header import Header
 from seg.errors import DataError
 
 nib: Any = nibabel  # only parts of it are annotated
