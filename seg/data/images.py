@@ -16,7 +16,7 @@ from seg.data.checks import grid_problems
 from seg.data.formats import Foreign, format_of, read_foreign
 from seg.data.geometry import Geometry, geometry_of_affine, geometry_of_nifti, is_invertible
 from seg.data.memory import check_memory
-from seg.data.nifti import OpenFile, open_nifti
+from seg.data.nifti import OpenFile, Volume, open_nifti, read_channels
 from seg.data.nifti_header import Header
 from seg.errors import DataError
 
@@ -64,6 +64,28 @@ def read_image(paths: Sequence[Path], channel_names: Sequence[str]) -> Image:
             path = paths[channel if len(paths) > 1 else 0]
             raise DataError(f"{path}: image must be finite, got {count} NaN or infinite voxels; mend the image.")
     return image
+
+
+def read_first_channel(paths: Sequence[Path]) -> Volume:
+    """Reads the first channel of an image of any format, oriented to RAS.
+
+    Args:
+        paths: One file per channel, one file of all, or the folder of a DICOM series.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
+    kind = format_of(paths[0])
+    if kind is None:
+        return next(read_channels(paths[:1]))
+    read = read_foreign(paths[0], kind)
+    said, orientation = _header(read), nib.io_orientation(read.affine)
+    return Volume(
+        array=nib.apply_orientation(read.array[0], orientation),
+        affine=read.affine @ nib.orientations.inv_ornt_aff(orientation, said.shape),
+        spacing_mm=said.spacing_mm,
+        warnings=read.warnings,
+    )
 
 
 def _read_nifti(paths: Sequence[Path], channel_names: Sequence[str]) -> Image:

@@ -48,13 +48,7 @@ def in_folder(folder: Path) -> list[Group]:
         groups.setdefault(_group_key(file, names), []).append(file)
     if gaps := [gap for group in groups.values() for gap in _gaps(group)]:
         raise DataError(gaps)
-    left: list[Path] = []
-    series = [
-        Group(name="_".join(found.relative_to(folder).parts), paths=(found,))
-        for entry in entries
-        if entry.is_dir()
-        for found in _series(entry, (folder.resolve(),), left)
-    ]
+    series, left = series_below(folder)
     cases = sorted([*(group_of(tuple(group)) for group in groups.values()), *series], key=lambda case: case.name)
     known = {*files, *(data for file in files for data in data_files(file))}
     left += [entry for entry in entries if not entry.is_dir() and entry not in known]
@@ -64,6 +58,15 @@ def in_folder(folder: Path) -> list[Group]:
     raise DataError(
         f"{folder}: must hold images ({', '.join(ENDINGS)}) or folders of DICOM slices, got none; check --input."
     )
+
+
+def series_below(folder: Path) -> tuple[list[Group], list[Path]]:
+    """Finds folders of DICOM slices at any depth below a folder, and the folders that hold none."""
+    left: list[Path] = []
+    found = [
+        series for entry in _entries(folder) if entry.is_dir() for series in _series(entry, (folder.resolve(),), left)
+    ]
+    return [Group(name="_".join(series.relative_to(folder).parts), paths=(series,)) for series in found], left
 
 
 def in_list(file: Path) -> list[Group]:
