@@ -8,11 +8,13 @@ from seg.cli import RunArguments, parse_evaluate, run
 def main() -> int:
     """Runs the command line; gives the exit code, 1 where faulty cases or cases without a counterpart were left out."""
     arguments = parse_evaluate()
-    # Imported only now: --help and wrong use need no torch.
-    from seg.pipeline import FolderPair, evaluate_pair, evaluate_run
-
+    # Imported only now: --help and wrong use need no torch, and neither do two folders.
     if isinstance(arguments, RunArguments):
+        from seg.pipeline import evaluate_run
+
         return evaluate_run(arguments.run_dir, output=arguments.output, data_root=arguments.data_root)
+    from seg.pipeline import FolderPair, evaluate_pair
+
     pair = FolderPair(
         predictions=arguments.predictions,
         labels=arguments.labels,

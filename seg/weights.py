@@ -110,7 +110,7 @@ def load_weights(run_dir: Path) -> dict[str, Tensor]:
     """Reads the final weights of a run without executing anything in the file.
 
     Raises:
-        RunError: The file is absent, not a weights file of this project, or of a newer version.
+        RunError: The file is absent, not a weights file of this project, of a newer version, or not finite.
     """
     return _read(run_dir)[0]
 
@@ -166,6 +166,11 @@ def _read(run_dir: Path) -> tuple[dict[str, Tensor], dict[str, list[str]]]:
             f"{path}: must be a whole weights file of this project, tensors alone, got {type(error).__name__}; "
             "nothing in it was run; copy it again or train anew."
         ) from error
+    if odd := [name for name, value in state.items() if not bool(torch.isfinite(value).all())]:
+        raise RunError(
+            f"{path}: weights must be finite, got NaN or infinity in {len(odd)} of {len(state)} tensors, {odd[0]} "
+            "first; restore the file, or train anew with a lower learning rate."
+        )
     check_version(path, version, WEIGHTS_VERSION)
     return state, names
 

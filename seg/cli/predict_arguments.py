@@ -65,8 +65,9 @@ def parse_predict(argv: Sequence[str] | None = None) -> PredictArguments:
         "--input",
         type=Path,
         metavar="FILE|DIR|LIST.txt",
-        help="scan, folder of scans, or text file with one scan on each line; NIfTI, and NRRD, MetaImage or DICOM "
-        "where the package that reads them is installed; files NAME_0000, NAME_0001, ... are channels of one scan",
+        help="scan, folder of scans, or text file with one scan on each line, and behind a tab the name of its "
+        "label map where that is another; NIfTI, and NRRD, MetaImage or DICOM where the package that reads them is "
+        "installed; files NAME_0000, NAME_0001, ... are channels of one scan",
     )
     parser.add_argument(
         "--output",

@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from seg.data.cases import LABEL_TOLERANCE, Case, Dataset
 from seg.data.geometry import corner_distance
-from seg.data.nifti import Header, read_header, read_volume
+from seg.data.nifti import read_header, read_volume
+from seg.data.nifti_header import Header
 from seg.errors import DataError
 
 GRID_TOLERANCE = 0.01

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,8 +143,12 @@ def _listed(values: Sequence[float]) -> str:
     return "(" + ", ".join(f"{value:.6g}" for value in values) + ")"
 
 
-def by_position() -> PydicomReader:
-    """Returns MONAI's reader of pydicom, which orders slices by number, with slices that are numbered by position."""
+def by_position(files: Sequence[Path]) -> PydicomReader:
+    """Returns MONAI's reader of pydicom, which orders slices by number, with slices that are numbered by position.
+
+    Args:
+        files: What it is to read of a folder, which may hold other files beside.
+    """
     from monai.data import PydicomReader
 
     class ByPosition(PydicomReader):
@@ -160,4 +165,4 @@ def by_position() -> PydicomReader:
                         series[index].InstanceNumber = number
             return found
 
-    return ByPosition()
+    return ByPosition(fname_regex="|".join(rf"{re.escape(str(file))}\Z" for file in files))

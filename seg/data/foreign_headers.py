@@ -13,7 +13,7 @@ from seg.data.dicom import TAGS, Slice, check_series
 from seg.data.memory import check_memory
 from seg.errors import DataError
 
-BYTES_PER_VALUE = {"nrrd": 10, "itk": 8, "pydicom": 30}
+BYTES_PER_VALUE = {"itk": 8, "pydicom": 30}
 """Memory at the peak of reading for each value of 16 bits, as measured, by the package that reads."""
 SERIES = "0020|000e"
 
@@ -24,22 +24,29 @@ class Announced:
 
     Attributes:
         shape: Values per axis, channels among them.
+        axes: Axes of the volume, channels left out.
+        channels: Values for each voxel.
         series: Unique id of the DICOM series; empty where there is none.
         place: Where a DICOM slice lies; None for other kinds.
     """
 
     shape: tuple[int, ...]
+    axes: int = 3
+    channels: int = 1
     series: str = ""
     place: Slice | None = None
 
 
-def check_announced(paths: Sequence[Path], package: str, *, dicom: bool = False) -> None:
+def check_announced(paths: Sequence[Path], package: str, *, dicom: bool = False) -> list[Announced]:
     """Refuses what cannot be one image in memory, by headers alone.
 
     Args:
-        paths: A file, a file for each channel, or the files of a series.
+        paths: A file, or the files of a series.
         package: The package that reads them, installed.
         dicom: Whether they are DICOM.
+
+    Returns:
+        What each of them announces.
 
     Raises:
         DataError: The files hold more than fits in memory, slices of several series, or slices that make up no volume.
@@ -56,11 +63,7 @@ def check_announced(paths: Sequence[Path], package: str, *, dicom: bool = False)
     check_memory(f"{paths[0]}: volume of shape {found[0].shape}{several}", BYTES_PER_VALUE[package] * values)
     if dicom:
         check_series([header.place for header in found if header.place is not None])
-
-
-def _by_nrrd(path: Path) -> Announced:
-    nrrd: Any = importlib.import_module("nrrd")
-    return Announced(shape=tuple(int(size) for size in nrrd.read_header(str(path))["sizes"]))
+    return found
 
 
 def _by_itk(path: Path) -> Announced:
@@ -76,6 +79,8 @@ def _by_itk(path: Path) -> Announced:
     place = {name: _numbers(str(tags[tag])) for name, tag in TAGS.items() if tags.HasKey(tag)}
     return Announced(
         shape=(*shape, channels) if channels > 1 else tuple(shape),
+        axes=len(shape),
+        channels=channels,
         series=str(tags[SERIES]).strip(" \0") if tags.HasKey(SERIES) else "",
         place=Slice(path=path, shape=(shape[0], shape[1]), frames=math.prod(shape[2:]), place=place),
     )
@@ -99,4 +104,4 @@ def _by_pydicom(path: Path) -> Announced:
     )
 
 
-HEADERS = {"nrrd": _by_nrrd, "itk": _by_itk, "pydicom": _by_pydicom}
+HEADERS = {"itk": _by_itk, "pydicom": _by_pydicom}

@@ -21,7 +21,10 @@ FIELDS = (
     "xyzt_units",
 )
 """Fields of a NIfTI header that place a volume in space, beside ``pixdim``."""
-UNKNOWN, MM = 0, 2  # codes of the unit of length
+UNITS_MM = {0: 1.0, 1: 1e3, 2: 1.0, 3: 1e-3}
+"""Millimetres of a unit of length, by its code: metre, millimetre, micron; one that is not said is taken to be mm."""
+STATED = (0, 2)
+"""Codes of units whose numbers are mm as they stand."""
 NIFTI1_MAX_EDGE = 32767
 SINGULAR = 1e-6  # volume of the unit cell over the product of its edges
 SIZE_TOLERANCE = 0.01
@@ -61,7 +64,9 @@ class Geometry:
         Returns:
             All bytes before the voxels: the header and the mark that no extension follows.
         """
-        header = type(self.header)(endianness="<")
+        # The older kind wherever it suffices: it is what every program reads.
+        kind = nib.Nifti2Header if max(shape) > NIFTI1_MAX_EDGE else nib.Nifti1Header
+        header = kind(endianness="<")
         header.set_data_shape(shape)
         header.set_data_dtype(dtype)
         for name in FIELDS:
@@ -81,9 +86,20 @@ def affine_of_nifti(image: Any) -> Affine:
 
     Returns:
         Affine (4, 4) from voxel indices to mm: the sform where its code is above 0, else the qform where its code is,
-        else the voxel sizes alone, centred, with X running right to left.
+        else the voxel sizes alone, centred, with X running right to left; from the header's unit of length to mm.
     """
-    return np.asarray(image.affine, dtype=np.float64)
+    return _in_mm(image, image.affine)
+
+
+def unit_of_nifti(image: Any) -> int:
+    """Returns the code of the unit of length; one that `UNITS_MM` lacks is no unit of length."""
+    return int(image.header["xyzt_units"]) & 7
+
+
+def _in_mm(image: Any, affine: Any) -> Affine:
+    scaled = np.array(affine, dtype=np.float64)
+    scaled[:3] *= UNITS_MM[unit_of_nifti(image)]
+    return scaled
 
 
 def is_invertible(affine: Affine) -> bool:
@@ -102,22 +118,22 @@ def doubts_of_nifti(image: Any) -> tuple[str, ...]:
         doubts.append(
             "the file must say how it is oriented, got neither sform nor qform; left and right may be swapped."
         )
-    unit = int(header["xyzt_units"]) & 7
-    if unit not in (UNKNOWN, MM):
+    if unit_of_nifti(image) not in STATED:
         name = header.get_xyzt_units()[0]
-        doubts.append(f"the unit of length must be mm, got {name}; sizes were read as mm, volumes may be wrong.")
+        doubts.append(f"the unit of length must be mm, got {name}; sizes were turned into mm.")
     return tuple(doubts)
 
 
 def _contradictions(image: Any) -> Iterator[str]:
     """Says how a header contradicts its sform, which counts."""
     header, affine = image.header, affine_of_nifti(image)
-    stated, found = np.asarray(header["pixdim"][1:4], float), np.linalg.norm(affine[:3, :3], axis=0)
+    stated = UNITS_MM[unit_of_nifti(image)] * np.asarray(header["pixdim"][1:4], float)
+    found = np.linalg.norm(affine[:3, :3], axis=0)
     if not np.allclose(stated, found, rtol=SIZE_TOLERANCE, atol=0):
         yield f"voxel sizes of sform and header must agree, got {_mm(found)} and {_mm(stated)} mm; the sform was used."
     elif header["qform_code"] > 0:
         try:
-            qform = header.get_qform()
+            qform = _in_mm(image, header.get_qform())
         except ValueError:  # a quaternion longer than 1
             yield "the qform must be a rotation, got none; the sform was used."
             return

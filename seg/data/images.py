@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from seg.data.checks import grid_problems
-from seg.data.formats import format_of, read_foreign
+from seg.data.formats import Foreign, format_of, read_foreign
 from seg.data.geometry import Geometry, geometry_of_affine, geometry_of_nifti, is_invertible
 from seg.data.memory import check_memory
-from seg.data.nifti import OpenFile, open_nifti
+from seg.data.nifti import OpenFile, Volume, open_nifti, read_channels
+from seg.data.nifti_header import Header
 from seg.errors import DataError
 
 nib: Any = nibabel  # only parts of it are annotated
@@ -63,6 +64,28 @@ def read_image(paths: Sequence[Path], channel_names: Sequence[str]) -> Image:
             path = paths[channel if len(paths) > 1 else 0]
             raise DataError(f"{path}: image must be finite, got {count} NaN or infinite voxels; mend the image.")
     return image
+
+
+def read_first_channel(paths: Sequence[Path]) -> Volume:
+    """Reads the first channel of an image of any format, oriented to RAS.
+
+    Args:
+        paths: One file per channel, one file of all, or the folder of a DICOM series.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
+    kind = format_of(paths[0])
+    if kind is None:
+        return next(read_channels(paths[:1]))
+    read = read_foreign(paths[0], kind)
+    said, orientation = _header(read), nib.io_orientation(read.affine)
+    return Volume(
+        array=nib.apply_orientation(read.array[0], orientation),
+        affine=read.affine @ nib.orientations.inv_ornt_aff(orientation, said.shape),
+        spacing_mm=said.spacing_mm,
+        warnings=read.warnings,
+    )
 
 
 def _read_nifti(paths: Sequence[Path], channel_names: Sequence[str]) -> Image:
@@ -123,14 +146,32 @@ def _read_other(paths: Sequence[Path], channel_names: Sequence[str]) -> Image:
     kind = format_of(paths[0])
     if kind is None or any(format_of(path) is not kind for path in paths):
         raise DataError(f"{paths[0]}: channels of a case must be files of one kind, got several; convert them.")
-    raw, affine = read_foreign(paths, kind)
-    if not is_invertible(affine):
+    first, *others = parts = [read_foreign(path, kind) for path in paths]
+    if not is_invertible(first.affine):
         raise DataError(
-            f"{paths[0]}: affine must be invertible, got {affine[:3].tolist()}; export it with its geometry."
+            f"{paths[0]}: affine must be invertible, got {first.affine[:3].tolist()}; export it with its geometry."
         )
-    _check_channels(paths, len(raw), channel_names)
-    x, y, z = raw.shape[1:]
-    geometry = geometry_of_affine((x, y, z), affine)
-    orientation = nib.io_orientation(affine)
-    array = np.stack([nib.apply_orientation(single, orientation) for single in raw])
+    if several := [part for part in parts if others and len(part.array) > 1]:
+        raise DataError(
+            f"{paths[0]}: image files must have one value for each voxel where there is one per channel, got "
+            f"{len(several[0].array)}; split it by channel."
+        )
+    _check_channels(paths, sum(len(part.array) for part in parts), channel_names)
+    problems = [
+        f"{path}: {text}"
+        for path, part in zip(paths[1:], others, strict=True)
+        for text in grid_problems("channel", _header(part), _header(first))
+    ]
+    if problems:
+        raise DataError(problems)
+    x, y, z = first.array.shape[1:]
+    geometry = replace(geometry_of_affine((x, y, z), first.affine), warnings=first.warnings)
+    orientation = nib.io_orientation(first.affine)
+    array = np.stack([nib.apply_orientation(single, orientation) for part in parts for single in part.array])
     return _oriented(array, geometry, orientation)
+
+
+def _header(part: Foreign) -> Header:
+    """Describes a volume for a comparison of grids."""
+    x, y, z = (float(length) for length in np.linalg.norm(part.affine[:3, :3], axis=0))
+    return Header(shape=part.array.shape[1:], affine=part.affine, spacing_mm=(x, y, z), dtype=part.array.dtype)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import io
+import math
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,33 +17,17 @@ import numpy as np
 import numpy.typing as npt
 
 from seg.data.endings import is_gzip, split_ending
-from seg.data.geometry import Affine, affine_of_nifti, doubts_of_nifti, is_invertible
+from seg.data.geometry import Affine, affine_of_nifti
+from seg.data.nifti_header import Header, header_of, image_of, trimmed
 from seg.errors import DataError
 
 nib: Any = nibabel  # only parts of it are annotated
 Array = npt.NDArray[Any]
-DEFLATE_LIMIT = 1032  # bytes that one byte of a deflate stream can stand for, at most
 CHUNK_BYTES = 1 << 20
+LENGTH_BYTES = 4
 SLAB_BYTES = 1 << 22
-
-
-@dataclass(frozen=True, kw_only=True)
-class Header:
-    """What a file says of its volume, after orientation to RAS.
-
-    Attributes:
-        shape: Voxels per axis (X, Y, Z), and channels last where there are several.
-        affine: 4x4 matrix from voxel indices to mm.
-        spacing_mm: Voxel size along X, Y and Z, in mm.
-        dtype: Type in which voxels are stored.
-        warnings: Sentences on what is doubtful about where the volume lies.
-    """
-
-    shape: tuple[int, ...]
-    affine: Affine
-    spacing_mm: tuple[float, float, float]
-    dtype: np.dtype[Any]
-    warnings: tuple[str, ...] = ()
+TAIL_BYTES = 1 << 22
+"""What may follow the last voxel; a stream that goes on is not unpacked to an end that may be hours away."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,11 +53,13 @@ class OpenFile:
     """A file whose header has been read and checked, and whose voxels have not been read yet.
 
     Attributes:
+        path: The file.
         image: The image of nibabel.
         header: What it says of its volume.
         stream: The bytes of the file, decompressed.
     """
 
+    path: Path
     image: Any
     header: Header
     stream: IO[bytes]
@@ -96,7 +84,18 @@ class OpenFile:
                     raise EOFError("voxels are missing at the end")
                 scaled = nib.volumeutils.apply_read_scaling(slab, proxy.slope, proxy.inter)
                 channel[:, :, first : first + count] = scaled.reshape((x, y, count), order="F")
-        _finish(self.stream)
+        self.finish()
+
+    def finish(self) -> None:
+        """Reads on behind the voxels, to the end: gzip compares its checksum there only."""
+        tail = 0
+        while part := len(self.stream.read(CHUNK_BYTES)):
+            tail += part
+            if tail > TAIL_BYTES:
+                raise DataError(
+                    f"{self.path}: file must end behind its last voxel, got {TAIL_BYTES >> 20} MiB and more after it; "
+                    "export it again."
+                )
 
 
 @contextmanager
@@ -107,8 +106,8 @@ def open_nifti(path: Path) -> Iterator[OpenFile]:
         DataError: As for :func:`read_header`, or the file is truncated or damaged.
     """
     with _opened(path) as stream:
-        image = _image(path, stream)
-        yield OpenFile(image=image, header=_header(path, image), stream=stream)
+        image = image_of(path, stream)
+        yield OpenFile(path=path, image=image, header=header_of(path, image), stream=stream)
 
 
 def read_header(path: Path) -> Header:
@@ -118,14 +117,37 @@ def read_header(path: Path) -> Header:
         path: File ending in ``.nii`` or ``.nii.gz``.
 
     Returns:
-        The header; axes of length 1 behind the third are dropped. The file's unit of length is taken to be mm.
+        The header; axes of length 1 behind the third are dropped, and lengths are in mm whatever the file's unit.
 
     Raises:
-        DataError: The file is missing or no NIfTI, has an axis without voxels or a singular affine, is not 3-D or 4-D,
-            or is too small for the volume it announces.
+        DataError: The file is missing, empty or no NIfTI, has no unit of length that is known, has an axis without
+            voxels or a singular affine, is not 3-D or 4-D, or is too small for the volume it announces.
     """
     with open_nifti(path) as file:
         return file.header
+
+
+def is_whole(path: Path) -> bool:
+    """Says whether a NIfTI file can be read to its end; of a packed one, the length at its end is looked at first.
+
+    Files that are written here have that length of all their bytes; of others all bytes are unpacked.
+    """
+    try:
+        with open_nifti(path) as file:
+            needed = int(file.image.dataobj.offset) + file.header.dtype.itemsize * math.prod(file.header.shape)
+            if is_gzip(path.name) and _packed_length(path) != needed % (1 << 32):
+                file.stream.seek(needed)
+                file.finish()
+    except DataError:
+        return False
+    return True
+
+
+def _packed_length(path: Path) -> int:
+    """Returns the last four bytes of a gzip file: how many it holds unpacked, modulo 2^32."""
+    with path.open("rb") as file:
+        file.seek(-LENGTH_BYTES, io.SEEK_END)
+        return int.from_bytes(file.read(), "little")
 
 
 def read_volume(path: Path) -> Volume:
@@ -143,9 +165,9 @@ def read_volume(path: Path) -> Volume:
     with open_nifti(path) as file:
         stored = np.asanyarray(file.image.dataobj)
         stored = stored.astype(stored.dtype.newbyteorder("="), copy=False)
-        _finish(file.stream)
+        file.finish()
     orientation = nib.io_orientation(affine_of_nifti(file.image))
-    array = nib.apply_orientation(stored.reshape(_trimmed(stored.shape)), orientation)
+    array = nib.apply_orientation(stored.reshape(trimmed(stored.shape)), orientation)
     said = file.header
     return Volume(array=array, affine=said.affine, spacing_mm=said.spacing_mm, warnings=said.warnings)
 
@@ -185,66 +207,3 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
     except OSError as error:
         reason = error.strerror or str(error).splitlines()[0]
         raise DataError(f"{path}: file must be readable, got '{reason}'; copy or export it again.") from error
-
-
-def _image(path: Path, stream: IO[bytes]) -> Any:
-    """Reads the header of an open file; voxels stay in the file."""
-    start = stream.read(352)
-    stream.seek(0)
-    if start[344:348] == b"n+1\0":
-        kind = nib.Nifti1Image
-    elif start[4:8] == b"n+2\0":
-        kind = nib.Nifti2Image
-    else:
-        raise DataError(f"{path}: must be a NIfTI file, got other content; convert it.")
-    try:
-        return kind.from_stream(stream)
-    except (nib.spatialimages.HeaderDataError, nib.filebasedimages.ImageFileError, ValueError, TypeError) as error:
-        raise DataError(f"{path}: must have a valid NIfTI header, got '{error}'; export it again.") from error
-
-
-def _header(path: Path, image: Any) -> Header:
-    """Checks a header and orients it to RAS."""
-    shape = _trimmed(tuple(int(size) for size in image.shape))
-    dtype = image.get_data_dtype()
-    if len(shape) not in (3, 4):
-        raise DataError(f"{path}: must have 3 axes, or 4 with channels last, got shape {shape}; export volumes.")
-    if min(shape) < 1:
-        raise DataError(f"{path}: every axis must have at least one voxel, got shape {shape}; export it again.")
-    if dtype.kind not in "iuf":
-        raise DataError(f"{path}: voxels must be real numbers, got {dtype}; export one number per voxel.")
-    # Python's integers: a product of header fields may exceed 64 bits.
-    needed = int(image.dataobj.offset) + dtype.itemsize * int(np.prod(np.array(shape, dtype=object)))
-    size = path.stat().st_size
-    if needed > size * (DEFLATE_LIMIT if is_gzip(path.name) else 1):
-        raise DataError(
-            f"{path}: file must hold the {needed} bytes of shape {shape}, got a truncated file of {size} bytes; "
-            "copy or export it again."
-        )
-    affine = affine_of_nifti(image)
-    if not is_invertible(affine):
-        raise DataError(f"{path}: affine must be invertible, got {affine[:3].tolist()}; export it with its geometry.")
-    lengths = np.linalg.norm(affine[:3, :3], axis=0)
-    orientation = nib.io_orientation(affine)
-    order = np.argsort(orientation[:, 0])
-    oriented = affine @ nib.orientations.inv_ornt_aff(orientation, shape[:3])
-    return Header(
-        shape=(*(shape[axis] for axis in order), *shape[3:]),
-        affine=oriented,
-        spacing_mm=(float(lengths[order[0]]), float(lengths[order[1]]), float(lengths[order[2]])),
-        dtype=dtype,
-        warnings=doubts_of_nifti(image),
-    )
-
-
-def _finish(stream: IO[bytes]) -> None:
-    """Reads on to the end: gzip compares its checksum there only."""
-    while stream.read(CHUNK_BYTES):
-        pass
-
-
-def _trimmed(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Drops axes of length 1 behind the third, which some programs write."""
-    while len(shape) > 3 and shape[-1] == 1:
-        shape = shape[:-1]
-    return shape

@@ -152,7 +152,7 @@ def case_digest(case: Case, recipe: str = "") -> str:
 
 def _recipe(config: DataConfig) -> str:
     fields = {key: asdict(config)[key] for key in ("spacing_mm", "normalization", "ct")}
-    return f"3 monai {monai.__version__} {sorted(fields.items())}"
+    return f"4 monai {monai.__version__} {sorted(fields.items())}"
 
 
 def _item_digest(item: dict[str, Any]) -> bytes:

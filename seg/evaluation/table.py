@@ -30,13 +30,18 @@ def format_evaluation(evaluation: Evaluation) -> str:
         for cells in (list(enumerate(zip(row, widths, strict=True))) for row in rows)
     ]
     lines.append(
-        f"{evaluation.num_cases} cases of {evaluation.num_patients} patients; "
+        f"{_count(evaluation.num_cases, 'case')} of {_count(evaluation.num_patients, 'patient')}; "
         f"NSD at {evaluation.nsd_tolerance_mm:g} mm; volume is prediction less reference"
     )
     for entry in evaluation.classes:
         lines.extend(_left_out(entry.name, entry.metrics["hd95_mm"]))
     lines.extend(f"not scored: {problem}" for problem in evaluation.left_out)
     return "\n".join(lines)
+
+
+def _count(number: int, noun: str) -> str:
+    """Writes a number with its noun."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _number(value: float | None, digits: int, *, sign: bool = False) -> str:
@@ -55,7 +60,9 @@ def _left_out(name: str, hd95: MetricSummary) -> list[str]:
     """Says how many cases of a class have an empty mask, and what that does to its means."""
     lines = []
     if hd95.infinite:
-        lines.append(f"{name}: one mask empty in {hd95.infinite} cases (Dice 0; HD95 infinite, left out of its mean)")
+        lines.append(
+            f"{name}: one mask empty in {_count(hd95.infinite, 'case')} (Dice 0; HD95 infinite, left out of its mean)"
+        )
     if hd95.nan:
-        lines.append(f"{name}: both masks empty in {hd95.nan} cases (left out of every mean)")
+        lines.append(f"{name}: both masks empty in {_count(hd95.nan, 'case')} (left out of every mean)")
     return lines

@@ -107,7 +107,18 @@ def _head(evaluation: Evaluation, about: About) -> str:
         f'<p class="lead"><strong>Mean Dice {format_score(evaluation.mean_dice, 3)}</strong> '
         f"(95 % CI: {format_interval(evaluation.mean_dice_ci95)}) over "
         f"{counted(evaluation.num_cases, 'case')} of {counted(evaluation.num_patients, 'patient')}</p>"
-        f'<p class="notice">{NOTICE}</p></header>'
+        f'{_left_out(evaluation)}<p class="notice">{NOTICE}</p></header>'
+    )
+
+
+def _left_out(evaluation: Evaluation) -> str:
+    """Names what was to be scored and could not be, or nothing where there is nothing."""
+    if not evaluation.left_out:
+        return ""
+    items = "".join(f"<li>{escape(problem)}</li>" for problem in evaluation.left_out)
+    found = counted(len(evaluation.left_out), "problem")
+    return (
+        f"<p><strong>Not all cases were scored</strong>, and these means leave them out ({found}):</p><ul>{items}</ul>"
     )
 
 

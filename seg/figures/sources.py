@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from seg.data.geometry import corner_distance
-from seg.data.nifti import Volume, read_channels, read_volume
+from seg.data.images import read_first_channel
+from seg.data.nifti import Volume, read_volume
 from seg.errors import DataError
 from seg.figures.views import FigureRow, visible_box
 
@@ -99,7 +100,7 @@ def _read_image(paths: tuple[Path, ...], label: Volume) -> tuple[npt.NDArray[Any
     if not paths:
         return None, ""
     try:
-        image = next(read_channels(paths))
+        image = read_first_channel(paths)
     except DataError as error:
         return None, error.problems[0]
     if image.array.shape != label.array.shape:

@@ -66,7 +66,13 @@ class Model:
     def logits(self, windows: Tensor) -> Tensor:
         """Returns logits f32 (B, K, X, Y, Z) of windows (B, C, X, Y, Z), on the model's device."""
         with torch.inference_mode(), autocast(self.device, self.precision):
-            return mirrored_logits(self.network, windows.to(self.device), self.mirror_axes)
+            return mirrored_logits(self.network, self._moved(windows), self.mirror_axes)
+
+    def _moved(self, windows: Tensor) -> Tensor:
+        """Brings windows to the device; to a GPU from pinned memory, so that the next ones are cut meanwhile."""
+        if self.device.type == "cuda" and windows.device.type == "cpu":
+            return windows.pin_memory().to(self.device, non_blocking=True)
+        return windows.to(self.device)
 
 
 def model_from_config(

@@ -7,11 +7,13 @@ from pathlib import Path
 
 from seg.data.cases import Dataset
 from seg.data.endings import in_small_letters
+from seg.data.formats import ENDINGS
 from seg.errors import DataError
 from seg.evaluation import CaseScore, Evaluation
 from seg.figures import PAGE_FILE, About, CaseFiles, write_page
+from seg.prediction.inputs import series_below
 
-IMAGE_ENDINGS = (".nii.gz", ".nii", "_0000.nii.gz", "_0000.nii")
+IMAGE_ENDINGS = tuple(f"{number}{ending}" for number in ("", "_0000") for ending in ENDINGS)
 """What follows the case id in the name of its image; nnU-Net numbers the channels."""
 
 
@@ -54,7 +56,9 @@ def write_run_page(
 
 
 def find_images(folder: Path, case_ids: Iterable[str]) -> dict[str, Path]:
-    """Finds the image of each case by its name: CASE.nii.gz, CASE.nii, or the first channel CASE_0000 of either.
+    """Finds the image of each case by its name, in any format that is predicted: CASE.nii.gz, or its first channel.
+
+    Of several channels that is CASE_0000.nii.gz; a DICOM series is called after its folders, as in prediction.
 
     Args:
         folder: Folder of images; other files in it are left alone.
@@ -67,9 +71,11 @@ def find_images(folder: Path, case_ids: Iterable[str]) -> dict[str, Path]:
         raise DataError(f"{folder} is not a folder; give the folder that holds the images.")
     found: dict[str, Path] = {}
     problems = []
-    files = {in_small_letters(path.name): path for path in folder.iterdir() if path.is_file()}
+    files = {in_small_letters(path.name, ENDINGS): path for path in folder.iterdir() if path.is_file()}
+    series = {group.name: group.paths[0] for group in series_below(folder)[0]}
     for case_id in case_ids:
-        path = next((files[name] for ending in IMAGE_ENDINGS if (name := f"{case_id}{ending}") in files), None)
+        named = (files[name] for ending in IMAGE_ENDINGS if (name := f"{case_id}{ending}") in files)
+        path = next(named, series.get(case_id))
         if path is None:
             problems.append(
                 f"case {case_id}: {folder} must hold its image, got no {case_id}.nii.gz and no {case_id}_0000.nii.gz; "

@@ -15,7 +15,7 @@ from seg.config import DataConfig
 from seg.data.geometry import Geometry
 from seg.data.images import read_image
 from seg.data.memory import check_memory
-from seg.inference import Model, Options, Prepared, segment
+from seg.inference import Learnt, Model, Options, Prepared, segment
 from seg.prediction.cleaning import CleaningRule, clean_labels
 from seg.prediction.preparing import prepare
 from seg.prediction.volumes import class_volumes
@@ -37,6 +37,7 @@ class Predictor:
         rules: Clean-up by class index.
         probabilities: Whether probabilities are kept.
         warnings: Sentences on what is other than asked for, in all cases.
+        learnt: What cases taught about memory.
     """
 
     models: Sequence[Model]
@@ -46,6 +47,7 @@ class Predictor:
     rules: dict[int, CleaningRule] = field(default_factory=dict)
     probabilities: bool = False
     warnings: tuple[str, ...] = ()
+    learnt: Learnt = field(default_factory=Learnt)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -130,7 +132,7 @@ def segment_case(predictor: Predictor, loaded: LoadedCase) -> PredictedCase:
             remedy="leave --probabilities out, crop the scan or take a machine with more",
         )
     start = time.perf_counter()
-    done = segment(predictor.models, loaded.prepared, Options(probabilities=predictor.probabilities))
+    done = segment(predictor.models, loaded.prepared, Options(probabilities=predictor.probabilities), predictor.learnt)
     network = done.seconds["network"]
     seconds = {**loaded.seconds, "network": network, "resample": time.perf_counter() - start - network}
     return PredictedCase(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,6 +16,7 @@ from seg.layout import CONFIG_FILE, MODEL_FILE, MODEL_VERSION, WEIGHTS_FILE, fol
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from seg.inference import Model
     from seg.prediction.case import Predictor
@@ -98,14 +99,28 @@ def _disagreements(first: TrainedRun, other: TrainedRun) -> list[str]:
         ("channels", first.channel_names, other.channel_names),
         ("classes", first.class_names, other.class_names),
         *((f"data.{name}", getattr(first.config.data, name), getattr(other.config.data, name)) for name in SHARED),
-        ("postprocessing", first.config.postprocessing, other.config.postprocessing),
+        *(
+            (f"postprocessing.{name}", ours, getattr(other.config.postprocessing, name))
+            for name, ours in vars(first.config.postprocessing).items()
+        ),
     ]
     return [
-        f"{other.path}: {name} must be those of {first.path} to average both, got {theirs} where that has {ours}; "
-        "predict with each alone, or leave one out."
+        f"{other.path}: {name} must be those of {first.path} to average both, got {_said(theirs)} where that has "
+        f"{_said(ours)}; predict with each alone, or leave one out."
         for name, ours, theirs in pairs
         if ours != theirs
     ]
+
+
+def _said(value: Any) -> str:
+    """Writes a value of a configuration for a sentence: as YAML has it, and none for what is empty."""
+    if value is None or value == ():
+        return "none"
+    if isinstance(value, tuple):
+        return ", ".join(map(_said, value))
+    if is_dataclass(value):
+        return "; ".join(f"{name} {_said(part)}" for name, part in vars(value).items())
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _copies(runs: Sequence[TrainedRun]) -> Iterator[str]:
@@ -133,17 +148,24 @@ def load_model(run: TrainedRun, device: torch.device, precision: str, *, tta: bo
         The network in evaluation mode on the device, with its windows.
 
     Raises:
-        RunError: There are no weights, they cannot be read, or they are those of another network or task.
+        RunError: There are no weights, they cannot be read, they are those of another network or task, or memory of
+            the device does not suffice.
     """
-    import torch
-
     from seg.inference import model_from_config
+    from seg.prediction.placing import place
+
+    network = _load_network(run)
+    place([network], device, fall_back=False)
+    return model_from_config(network, run.config, device=device, precision=precision, tta=tta)
+
+
+def _load_network(run: TrainedRun) -> nn.Module:
+    """Loads the network of a run in evaluation mode, on the processor."""
     from seg.weights import check_task, trained_network
 
     network = trained_network(run.config.network, len(run.channel_names), len(run.class_names), run.path)
     check_task(run.path, channel_names=run.channel_names, class_names=run.class_names)
-    network.to(device=device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    return model_from_config(network, run.config, device=device, precision=precision, tta=tta)
+    return network
 
 
 def load_predictor(
@@ -167,7 +189,7 @@ def load_predictor(
         The networks, in evaluation mode on the device, and what goes with them.
 
     Raises:
-        RunError: Weights cannot be used, or are those of two runs.
+        RunError: Weights cannot be used, are those of two runs, or do not fit in memory.
         ConfigError: The device is not there, or has no such arithmetic.
     """
     if copies := list(_copies(runs)):
@@ -176,8 +198,10 @@ def load_predictor(
     import torch
 
     from seg.hardware import choose_device, choose_precision, computes_bf16
+    from seg.inference import model_from_config
     from seg.prediction.case import Predictor
     from seg.prediction.cleaning import cleaning_rules
+    from seg.prediction.placing import place
 
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device must be available, got 'cuda' without a GPU; use auto or cpu.")
@@ -188,10 +212,17 @@ def load_predictor(
     if precision == "bf16" and not computes_bf16(chosen):
         kind = "GPU" if chosen.type == "cuda" else "processor"
         raise ConfigError(f"--precision must be one that the {kind} computes, got 'bf16', which it lacks; use fp32.")
-    models = []
+    networks = []
     for run in runs:
+        networks.append(_load_network(run))
+    # On a full GPU a choice that was left to us is made anew, unless the processor lacks what is asked for.
+    bearable = precision != "bf16" or computes_bf16(torch.device("cpu"))
+    chosen, note = place(networks, chosen, fall_back=device == "auto" and bearable)
+    warnings += (note,) if note else ()
+    models = []
+    for run, network in zip(runs, networks, strict=True):
         own = choose_precision(run.config.training.precision if precision == "auto" else precision, chosen)
-        models.append(load_model(run, chosen, own, tta=True if tta else None))
+        models.append(model_from_config(network, run.config, device=chosen, precision=own, tta=True if tta else None))
     return Predictor(
         models=models,
         data=runs[0].config.data,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seg.cli import PredictArguments
+from seg.data.nifti import is_whole
 from seg.errors import RunError
 from seg.prediction.journal import Journal, describe
 from seg.prediction.loading import load_predictor, read_runs
@@ -19,6 +21,7 @@ from seg.prediction.sources import Source, find_sources
 if TYPE_CHECKING:
     from seg.prediction.case import Predictor
 
+LOG = logging.getLogger(__name__)
 PARTIAL_SECONDS = 60.0
 
 
@@ -36,7 +39,7 @@ def predict(arguments: PredictArguments) -> int:
     """
     begun = time.perf_counter() - process_seconds()
     runs = read_runs(arguments.run_dirs)
-    sources = find_sources(arguments.input, arguments.output)
+    sources = find_sources(arguments.input, arguments.output, probabilities=arguments.probabilities)
     models = [run.description() for run in runs]
     ready, skipped = _sorted_out(arguments, sources)
     _check_making(sources, skipped, {"models": [model["weights_sha256"] for model in models]})
@@ -88,7 +91,7 @@ def process_seconds() -> float:
 def _sorted_out(arguments: PredictArguments, sources: Sequence[Source]) -> tuple[list[Source], list[Source]]:
     """Divides cases into those to segment and those whose results are there already."""
     there = [source for source in sources if source.output.exists()]
-    written = [path for source in sources for path in _outputs(source, arguments) if path.exists()]
+    written = [path for source in sources for path in _results(source, arguments) if path.exists()]
     if arguments.existing == "refuse" and written:
         raise RunError(
             f"{written[0]}: must be new, got an existing file, one of {len(written)}; add --skip_existing to go on "
@@ -99,12 +102,21 @@ def _sorted_out(arguments: PredictArguments, sources: Sequence[Source]) -> tuple
     _remove_partial(sources)
     if arguments.existing == "overwrite":
         return list(sources), []
-    skipped = [source for source in there if not arguments.probabilities or source.probabilities.exists()]
+    kept = [source for source in there if not arguments.probabilities or source.probabilities.exists()]
+    skipped = [source for source in kept if _is_whole(source, arguments)]
     return [source for source in sources if source not in skipped], skipped
 
 
-def _outputs(source: Source, arguments: PredictArguments) -> list[Path]:
-    return [source.output, source.probabilities] if arguments.probabilities else [source.output]
+def _is_whole(source: Source, arguments: PredictArguments) -> bool:
+    """Says whether the results of a case can be read; announces one that cannot."""
+    damaged = [path for path in _results(source, arguments) if not is_whole(path)]
+    if damaged:
+        LOG.warning("%s: the file is truncated or damaged; the case is predicted anew", damaged[0])
+    return not damaged
+
+
+def _results(source: Source, arguments: PredictArguments) -> list[Path]:
+    return source.results(probabilities=arguments.probabilities)
 
 
 def _check_making(sources: Sequence[Source], skipped: Sequence[Source], making: dict[str, Any]) -> None:

@@ -51,7 +51,7 @@ def file_volumes(path: Path, class_names: Sequence[str]) -> dict[str, float]:
     with open_nifti(path) as file:
         shape, proxy = file.header.shape, file.image.dataobj
         if len(shape) != 3:
-            raise DataError(f"{path}: a label map must have 3 axes, got shape {shape}; remove the file.")
+            raise DataError(f"{path}: a label map must have 3 axes, got shape {shape}; move it elsewhere.")
         geometry = geometry_of_nifti(file.image)
         plain = proxy.dtype == np.uint8 and (proxy.slope, proxy.inter) == (1, 0)
         dtype = np.dtype(np.uint8 if plain else np.float32)
@@ -61,4 +61,4 @@ def file_volumes(path: Path, class_names: Sequence[str]) -> dict[str, float]:
     try:
         return class_volumes(labels, geometry.voxel_ml, class_names)
     except DataError as error:
-        raise DataError(f"{path}: {error}; another data set's label map? Remove the file.") from error
+        raise DataError(f"{path}: {error}; another data set's label map? Move it elsewhere.") from error

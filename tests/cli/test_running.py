@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -39,6 +42,33 @@ def test_an_interrupt_says_so(capsys: pytest.CaptureFixture[str]) -> None:
         run(main)
     assert caught.value.code == 130
     assert capsys.readouterr().err == "\ninterrupted; files that were complete before are kept.\n"
+
+
+def test_a_request_to_end_is_met_as_an_interrupt(capsys: pytest.CaptureFixture[str]) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    for _ in range(2):
+        with pytest.raises(SystemExit) as caught:
+            run(lambda: os.kill(os.getpid(), signal.SIGTERM) or time.sleep(60))  # type: ignore[func-returns-value]
+        assert caught.value.code == 130
+        assert capsys.readouterr().err == "\ninterrupted; files that were complete before are kept.\n"
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_process_that_is_forked_off_ends_as_any_other() -> None:
+    def main() -> int:
+        begun, say = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.write(say, b".")
+            time.sleep(60)
+            os._exit(0)
+        os.read(begun, 1)  # before, Python would forget the signal
+        os.kill(child, signal.SIGTERM)
+        return 10 + os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) + signal.SIGTERM
+
+    with pytest.raises(SystemExit) as caught:
+        run(main)
+    assert caught.value.code == 10
 
 
 def test_a_fault_of_the_program_keeps_its_traceback() -> None:

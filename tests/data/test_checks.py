@@ -43,8 +43,9 @@ def test_where_a_file_lies_is_doubted_once_a_case(msd: Path) -> None:
     for path in (msd / "imagesTr/a.nii.gz", msd / "labelsTr/a.nii.gz", msd / "labelsTr/c.nii.gz"):
         image = nib.load(path)
         image.header.set_xyzt_units("micron")
-        nib.save(nib.Nifti1Image(np.asarray(image.dataobj), AFFINE, image.header), path)
-    text = "the unit of length must be mm, got micron; sizes were read as mm, volumes may be wrong."
+        thousandfold = np.diag([1000.0, 1000, 1000, 1]) @ AFFINE  # the same grid
+        nib.save(nib.Nifti1Image(np.asarray(image.dataobj), thousandfold, image.header), path)
+    text = "the unit of length must be mm, got micron; sizes were turned into mm."
     assert check_dataset(read_dataset(msd)) == (
         Problem("a", f"case a: image a.nii.gz: {text}", "warning"),
         Problem("c", f"case c: label c.nii.gz: {text}", "warning"),

@@ -63,7 +63,8 @@ def read_by_simpleitk(folder: Path) -> Any:
 def agrees(folder: Path) -> None:
     """Every voxel has the value that SimpleITK finds at its place."""
     expected = read_by_simpleitk(folder)
-    array, affine = read_foreign([folder], DICOM)
+    read = read_foreign(folder, DICOM)
+    array, affine = read.array, read.affine
     assert array.shape == (1, *expected.GetSize())
     for index in np.ndindex(array.shape[1:]):
         place = affine @ [*index, 1]
@@ -173,6 +174,17 @@ def test_several_frames_in_a_file_are_refused(series: Path) -> None:
         f"{series / NAMES[0]}: DICOM must have one slice a file, got 2 frames in one; export single slices, or convert "
         "it to NIfTI."
     )
+
+
+def test_a_list_of_files_among_slices_does_not_count(series: Path) -> None:
+    pydicom: Any = importlib.import_module("pydicom")
+    file = pydicom.dcmread(series / NAMES[0])
+    file.file_meta.MediaStorageSOPClassUID = file.SOPClassUID = "1.2.840.10008.1.3.10"
+    for name in pydicom.dcmread(series / NAMES[0]).dir("Image", "Pixel", "Series", "Instance"):
+        delattr(file, name)
+    file.save_as(series / "DICOMDIR")
+    (series / "README.txt").write_text("no slice")
+    agrees(series)
 
 
 def test_hidden_files_do_not_count(series: Path) -> None:

@@ -79,11 +79,20 @@ def test_forms_that_differ_are_both_handed_on(tmp_path):
     assert not np.array_equal(nib.load(source).get_qform(), nib.load(source).get_sform())
 
 
-def test_a_nifti_2_file_stays_one_and_byte_order_does_not_matter(tmp_path):
+def test_what_is_written_of_nifti_2_is_read_by_all_wherever_nifti_1_suffices(tmp_path):
     source = save(tmp_path / "image.nii", ROTATED, kind=nib.Nifti2Image)
-    write_like(source, tmp_path / "labels.nii")
-    assert isinstance(nib.load(tmp_path / "labels.nii"), nib.Nifti2Image)
-    same_header(source, tmp_path / "labels.nii")
+    array = write_like(source, tmp_path / "labels.nii")
+    assert isinstance(nib.load(tmp_path / "labels.nii"), nib.Nifti1Image)
+    np.testing.assert_allclose(nib.load(tmp_path / "labels.nii").affine, ROTATED, rtol=1e-6)
+    np.testing.assert_allclose(itk_affine(tmp_path / "labels.nii"), ROTATED, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(tmp_path / "labels.nii")).transpose(), array)
+    long = np.zeros((32768, 1, 1), np.uint8)
+    write_labels(tmp_path / "long.nii", long, geometry_of_affine(long.shape, ROTATED))
+    assert isinstance(nib.load(tmp_path / "long.nii"), nib.Nifti2Image)
+    assert nib.load(tmp_path / "long.nii").shape == long.shape
+
+
+def test_byte_order_does_not_matter(tmp_path):
     big = nib.Nifti1Image(np.zeros(SHAPE, ">i2"), ROTATED, nib.Nifti1Header(endianness=">"))
     nib.save(big, tmp_path / "big.nii")
     write_like(tmp_path / "big.nii", tmp_path / "labels.nii")
@@ -97,8 +106,27 @@ def test_what_is_doubtful_is_said(tmp_path):
     )
     source = save(tmp_path / "b.nii", np.eye(4), units=("micron", "sec"))
     assert geometry_of_nifti(nib.load(source)).warnings == (
-        "the unit of length must be mm, got micron; sizes were read as mm, volumes may be wrong.",
+        "the unit of length must be mm, got micron; sizes were turned into mm.",
     )
+
+
+@pytest.mark.parametrize("codes", [(1, 1), (2, 0), (0, 1)])
+@pytest.mark.parametrize(("unit", "per_mm"), [("micron", 1000.0), ("meter", 0.001), ("mm", 1.0), ("unknown", 1.0)])
+def test_lengths_are_mm_whatever_the_unit(tmp_path, unit, per_mm, codes):
+    scaled = np.diag([per_mm, per_mm, per_mm, 1.0]) @ ROTATED
+    path = save(tmp_path / "a.nii", scaled, codes, units=(unit, "sec"))
+    geometry = geometry_of_nifti(nib.load(path))
+    np.testing.assert_allclose(geometry.affine, ROTATED, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(geometry.affine, itk_affine(path), rtol=1e-5, atol=1e-6)
+    assert geometry.voxel_ml == pytest.approx(0.5 * 1.2 * 3.0 / 1000)
+    np.testing.assert_allclose(read_header(path).spacing_mm, (0.5, 1.2, 3.0), rtol=1e-5)
+    assert [text for text in geometry.warnings if "must be mm" not in text] == []
+    # The result is on the file's grid by each reader's own understanding, unit included.
+    write_like(path, tmp_path / "labels.nii")
+    same_header(path, tmp_path / "labels.nii")
+    np.testing.assert_allclose(itk_affine(tmp_path / "labels.nii"), itk_affine(path))
+    prepared = preparation(DataConfig(normalization=("none",)), with_label=False)({"image": [str(path)]})
+    np.testing.assert_allclose(np.asarray(prepared["image"].affine), read_image([path], ("CT",)).affine, atol=1e-6)
 
 
 def write_forms(path, sform, qform, *, codes, zooms=None, shape=SHAPE):

@@ -37,12 +37,12 @@ def test_doubts_about_where_a_label_lies_are_said(
     predictions, labels, output = folders
     image = nib.load(labels / "p1_2.nii.gz")
     image.header.set_xyzt_units("micron")
-    nib.save(nib.Nifti1Image(np.asarray(image.dataobj), AFFINE, image.header), labels / "p1_2.nii.gz")
+    thousandfold = np.diag([1000.0, 1000, 1000, 1]) @ AFFINE  # the same grid
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj), thousandfold, image.header), labels / "p1_2.nii.gz")
     with caplog.at_level("WARNING", logger="seg"):
         evaluate_folders(predictions, labels, output, nsd_tolerance_mm=1.0)
     assert caplog.messages == [
-        "case p1_2: label p1_2.nii.gz: the unit of length must be mm, got micron; sizes were read as mm, volumes may "
-        "be wrong."
+        "case p1_2: label p1_2.nii.gz: the unit of length must be mm, got micron; sizes were turned into mm."
     ]
 
 

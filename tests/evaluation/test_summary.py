@@ -156,6 +156,6 @@ def test_the_table_for_people_names_what_was_left_out() -> None:
     assert lines[3].split()[:2] == ["mean", "0.4167"]
     assert lines[4] == "3 cases of 3 patients; NSD at 1.5 mm; volume is prediction less reference"
     assert lines[5:] == [
-        "head: one mask empty in 1 cases (Dice 0; HD95 infinite, left out of its mean)",
-        "tail: both masks empty in 1 cases (left out of every mean)",
+        "head: one mask empty in 1 case (Dice 0; HD95 infinite, left out of its mean)",
+        "tail: both masks empty in 1 case (left out of every mean)",
     ]

@@ -10,7 +10,9 @@ import torch
 from torch import nn
 
 from seg.errors import RunError
-from seg.inference import Grid, Model, Prepared, segment
+from seg.inference import Grid, Learnt, Model, Prepared, segment
+from seg.inference.clock import Clock
+from seg.inference.shortage import Attempt, smaller
 from tests.inference.sweeps import STREAMED, image, network, on_own_grid
 
 
@@ -76,10 +78,12 @@ class Hungry(nn.Module):
         super().__init__()
         self.most = most
         self.error = error or torch.OutOfMemoryError("CUDA out of memory.")
+        self.refused = 0
         self.net = network()
 
     def forward(self, windows):
         if windows[:, 0].numel() > self.most:
+            self.refused += 1
             raise self.error
         return self.net(windows)
 
@@ -109,6 +113,111 @@ def test_libraries_say_in_their_own_words_that_memory_is_short(words):
     prepared = on_own_grid(image(20, 20, 20))
     done = segment([Model(network=Hungry(4 * 8**3, RuntimeError(words)), window=(8, 8, 8), batch=8)], prepared)
     assert done.warnings == ("memory does not suffice for 8 windows per pass; going on with 4.",)
+
+
+def test_what_one_image_taught_is_where_the_next_begins():
+    prepared, learnt = on_own_grid(image(20, 20, 20)), Learnt()
+    hungry = Hungry(8 * 8 * 8)
+    model = Model(network=hungry, window=(8, 12, 8), multiple=(4, 4, 4), batch=2)
+    first = segment([model], prepared, learnt=learnt)
+    assert first.warnings == (
+        "memory does not suffice for 2 windows per pass; going on with 1.",
+        "memory does not suffice for one window; going on with smaller ones, from (8, 12, 8) to (8, 8, 8) voxels.",
+    )
+    refused = hungry.refused
+    second = segment([model], prepared, learnt=learnt)
+    assert hungry.refused == refused == 2
+    assert second.warnings == first.warnings[1:]  # smaller windows change labels; fewer at a time do not
+    np.testing.assert_array_equal(first.labels, second.labels)
+
+
+CUDA = torch.device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("sums", "batch", "moved"),
+    [(0, 4, False), (74, 4, False), (76, 4, True), (0, 1, True), (51, 2, True), (49, 2, False)],
+)
+def test_sums_leave_the_gpu_first_where_they_take_more_than_fewer_windows_give_back(sums, batch, moved):
+    attempt = Attempt(models=(Model(network=network(), window=(8, 8, 8), batch=batch, device=CUDA),), device=CUDA)
+    following, message = smaller(attempt, sums=sums, passes=100)
+    assert following.device.type == ("cpu" if moved else "cuda")
+    assert following.models[0].batch == (batch if moved else batch // 2)
+    assert message == (
+        "memory of the GPU does not suffice for sums of logits; keeping them in main memory."
+        if moved
+        else f"memory does not suffice for {batch} windows per pass; going on with {batch // 2}."
+    )
+    assert following.warnings == ()  # labels stay the same
+
+
+def test_a_gpu_is_asked_once_for_the_time_of_all_stages(monkeypatch):
+    times, waits = iter(range(100)), []
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self, stream):
+            self.time = next(times)
+
+        def elapsed_time(self, other):
+            assert waits, "asked before the GPU was done"
+            return 1000 * (other.time - self.time)
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "synchronize", waits.append)
+    clock = Clock(CUDA, ("network", "sums"))
+    for _ in range(3):
+        with clock.stage("network"):
+            pass
+        with clock.stage("sums"), clock.stage("network"):
+            pass
+    assert waits == []
+    assert clock.seconds() == {"network": 6.0, "sums": 9.0}
+    assert waits == [CUDA]
+
+
+def test_windows_go_to_a_gpu_from_pinned_memory():
+    calls = []
+
+    class Windows:
+        device = torch.device("cpu")
+
+        def pin_memory(self):
+            calls.append("pinned")
+            return self
+
+        def to(self, device, non_blocking=False):
+            calls.append((device.type, non_blocking))
+            return self
+
+    for device in (CUDA, torch.device("cpu")):
+        Model(network=network(), window=(8, 8, 8), device=device)._moved(Windows())
+    assert calls == ["pinned", ("cuda", True), ("cpu", False)]
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_logits_that_are_not_finite_are_no_labels(value):
+    class Broken(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.calls = network(), 0
+
+        def forward(self, windows):
+            self.calls += 1
+            logits = self.net(windows)
+            if self.calls == 3:
+                logits[0, 1, 2, 3, 4] = value
+            return logits
+
+    with pytest.raises(RunError) as caught:
+        segment([Model(network=Broken(), window=(8, 8, 8))], on_own_grid(image(20, 20, 20)))
+    assert str(caught.value) == (
+        "logits must be finite, got NaN or infinite ones; predict with --precision fp32, compare the image's "
+        "intensities with those of the training data, or train anew."
+    )
 
 
 def test_another_fault_is_none_of_memory():

@@ -88,7 +88,10 @@ def test_a_stopped_run_leaves_whole_files_and_goes_on(run_dir: Path, tiny_root: 
         shutil.copy(tiny_root / "imagesTr" / "case_0.nii.gz", tmp_path / "in" / f"case_{number:03d}.nii.gz")
     out = tmp_path / "out"
     argv = command(run_dir, tmp_path / "in", out, "--skip_existing")
-    killed = start_and_stop(argv, out, 3, signal.SIGKILL)
+    ended = start_and_stop(argv, out, 1, signal.SIGTERM)
+    assert ended.returncode == 130, ended.stderr
+    assert "Traceback" not in ended.stderr
+    killed = start_and_stop(argv, out, len(whole_files(out)) + 2, signal.SIGKILL)
     assert killed.returncode == -signal.SIGKILL
     before = whole_files(out)
     assert 3 <= len(before) < CASES

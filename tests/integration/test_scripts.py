@@ -140,7 +140,10 @@ def test_an_interrupt_in_a_step_ends_with_130(script: Script, tiny_file: Path, m
     assert signal.getsignal(signal.SIGINT) is handler
 
 
-def test_ctrl_c_leaves_whole_files_from_which_the_run_goes_on(script: Script, tiny_file: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_leaves_whole_files_from_which_the_run_goes_on(
+    script: Script, tiny_file: Path, how: signal.Signals
+) -> None:
     run_dir = tiny_file.parent / "run"
     last = run_dir / "checkpoints" / "last.ckpt"
     argv = ["--config", str(tiny_file), "--run_dir", str(run_dir)]
@@ -150,7 +153,7 @@ def test_ctrl_c_leaves_whole_files_from_which_the_run_goes_on(script: Script, ti
     deadline = time.monotonic() + 240
     while not last.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(how)
     _, said = process.communicate(timeout=240)
     assert process.returncode == 130, said
     assert said.endswith("\ninterrupted; files that were complete before are kept.\n")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import html
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,59 @@ def test_two_folders_and_their_images_become_a_page(pair: FolderPair, capsys: py
     assert page.count("data:image/png;base64,") == 9
     assert "<h1>predictions against labels</h1>" in page
     assert page.index("<h3>c:") < page.index("<h3>b:") < page.index("<h3>a:")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_images_may_be_of_any_format_that_is_predicted(pair: FolderPair, caplog: pytest.LogCaptureFixture) -> None:
+    sitk = pytest.importorskip("SimpleITK", reason="writes files with SimpleITK; pip install SimpleITK")
+    for package in ("itk", "pydicom"):
+        pytest.importorskip(package, reason="reads what is no NIfTI; pip install '.[formats]'")
+    assert pair.images is not None
+    for name, ending in (("a.nii.gz", "a.mha"), ("b_0000.nii.gz", "b_0000.NRRD")):
+        image = sitk.Cast(sitk.ReadImage(str(pair.images / name)), sitk.sitkInt16)
+        sitk.WriteImage(image, str(pair.images / ending.lower()))
+        (pair.images / ending.lower()).rename(pair.images / ending)
+        (pair.images / name).unlink()
+    (pair.images / "c.nii").unlink()
+    for path in (pair.labels / "c.nii.gz", pair.predictions / "c.nii.gz"):
+        path.rename(path.with_name("P_S.nii.gz"))
+    (pair.images / "P" / "S").mkdir(parents=True)
+    for z in range(image.GetSize()[2]):
+        part = image[:, :, z]
+        place = image.TransformIndexToPhysicalPoint((0, 0, z))
+        for tag, value in {
+            "0008|0060": "MR",
+            "0020|000e": "1.2.3",
+            "0020|0013": str(z),
+            "0020|0032": "\\".join(map(str, place)),
+            "0020|0037": "\\".join(str(number) for number in np.reshape(image.GetDirection(), (3, 3)).T[:2].ravel()),
+        }.items():
+            part.SetMetaData(tag, value)
+        writer = sitk.ImageFileWriter()
+        writer.KeepOriginalImageUIDOn()
+        writer.SetFileName(str(pair.images / "P" / "S" / f"{z}.dcm"))
+        writer.Execute(part)
+    evaluate_pair(pair, nsd_tolerance_mm=1.0)
+    assert "without its image" not in caplog.text
+    page = (pair.output / "cases.html").read_text(encoding="utf-8")
+    assert page.count("data:image/png;base64,") == 9
+    assert "Images show the first channel" in page
+
+
+def test_what_was_left_out_is_named_in_the_head_of_the_page(
+    pair: FolderPair, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (pair.predictions / "b.nii.gz").write_bytes((pair.predictions / "b.nii.gz").read_bytes()[:99])
+    (pair.predictions / "c.nii.gz").rename(pair.predictions / "x<b>.nii.gz")
+    evaluation = evaluate_pair(pair, nsd_tolerance_mm=1.0, leave_out=True)
+    page = (pair.output / "cases.html").read_text(encoding="utf-8")
+    head = page[page.index("<header>") : page.index("</header>")]
+    assert len(evaluation.left_out) == 3
+    assert "<strong>Not all cases were scored</strong>, and these means leave them out (3 problems):" in head
+    for problem in evaluation.left_out:
+        assert f"<li>{html.escape(problem)}</li>" in head
+    assert "x<b>" not in page
+    assert "\n1 case of 1 patient; NSD at 1 mm" in capsys.readouterr().out
 
 
 def test_a_case_without_its_image_stops_before_the_scoring(pair: FolderPair) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from seg.config import AugmentationConfig, SpatialConfig
+from seg.config import AugmentationConfig, CtConfig, PostprocessingConfig, SpatialConfig
 from seg.errors import ConfigError, SegError
 from seg.prediction.loading import load_predictor, read_runs
 
@@ -155,17 +155,46 @@ def test_damaged_and_hostile_weights_are_refused_and_not_run(make_run, tmp_path,
     assert not (tmp_path / "executed").exists()
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_weights_that_are_not_finite_are_refused(make_run, value):
+    run_dir = make_run()
+    path = run_dir / "checkpoints" / "weights.pt"
+    content = torch.load(path, weights_only=True)
+    names = list(content["network"])
+    content["network"][names[1]].view(-1)[0] = value
+    torch.save(content, path)
+    assert problem(run_dir) == (
+        f"{path}: weights must be finite, got NaN or infinity in 1 of {len(names)} tensors, {names[1]} first; restore "
+        "the file, or train anew with a lower learning rate."
+    )
+
+
 def test_runs_that_cannot_be_averaged_are_refused(make_run, tiny_config):
     first = make_run("a")
     spaced = replace(tiny_config, data=replace(tiny_config.data, spacing_mm=(1.0, 1.0, 1.0)))
-    others = [make_run("b", channels=("CT",)), make_run("c", classes=("background", "x")), make_run("d", config=spaced)]
+    cleaned = replace(tiny_config, postprocessing=PostprocessingConfig(largest_component=("left",)))
+    ct = CtConfig(lower=(0.0,), upper=(1.5,), mean=(0.5,), std=(0.1,))
+    windowed = replace(tiny_config, data=replace(tiny_config.data, normalization=("ct",), ct=ct))
+    others = [
+        make_run("b", channels=("CT",)),
+        make_run("c", classes=("background", "x")),
+        make_run("d", config=spaced),
+        make_run("e", config=cleaned),
+        make_run("f", config=windowed),
+    ]
     remedy = "; predict with each alone, or leave one out."
     assert problem(first, *others).splitlines() == [
-        f"{others[0]}: channels must be those of {first} to average both, got ('CT',) where that has ('MRI',){remedy}",
-        f"{others[1]}: classes must be those of {first} to average both, got ('background', 'x') where that has "
-        f"('background', 'left', 'right'){remedy}",
-        f"{others[2]}: data.spacing_mm must be those of {first} to average both, got (1.0, 1.0, 1.0) where that has "
-        f"None{remedy}",
+        f"{others[0]}: channels must be those of {first} to average both, got CT where that has MRI{remedy}",
+        f"{others[1]}: classes must be those of {first} to average both, got background, x where that has background, "
+        f"left, right{remedy}",
+        f"{others[2]}: data.spacing_mm must be those of {first} to average both, got 1, 1, 1 where that has "
+        f"none{remedy}",
+        f"{others[3]}: postprocessing.largest_component must be those of {first} to average both, got left where that "
+        f"has none{remedy}",
+        f"{others[4]}: data.normalization must be those of {first} to average both, got ct where that has "
+        f"zscore{remedy}",
+        f"{others[4]}: data.ct must be those of {first} to average both, got lower 0; upper 1.5; mean 0.5; std 0.1 "
+        f"where that has none{remedy}",
     ]
 
 

@@ -95,8 +95,8 @@ def test_any_fault_in_a_step_costs_its_case_alone(make_run, scans, tmp_path, mon
 
 def test_what_is_there_is_kept_unless_told_otherwise(make_run, scans, tmp_path, write_scan):
     run_dir, out = make_run(), tmp_path / "out"
-    out.mkdir()
-    (out / "scan_1.nii.gz").write_text("mine")
+    mine = write_scan(out / "scan_1.nii.gz", seed=9)
+    before = mine.read_bytes()
     with pytest.raises(RunError) as caught:
         predict(arguments(run_dir, scans, out))
     assert str(caught.value) == (
@@ -105,7 +105,7 @@ def test_what_is_there_is_kept_unless_told_otherwise(make_run, scans, tmp_path, 
     )
     assert names(out) == ["scan_1.nii.gz"]
     assert predict(arguments(run_dir, scans, out, existing="skip")) == 0
-    assert (out / "scan_1.nii.gz").read_text() == "mine"
+    assert mine.read_bytes() == before
     assert [case["status"] for case in manifest(out)["cases"]] == ["done", "skipped", "done"]
     assert predict(arguments(run_dir, scans, out, existing="overwrite")) == 0
     assert voxels(out / "scan_1.nii.gz").shape == (12, 10, 9)
@@ -114,6 +114,24 @@ def test_what_is_there_is_kept_unless_told_otherwise(make_run, scans, tmp_path, 
     assert predict(arguments(run_dir, scans, out, existing="skip")) == 0
     assert [case for case in manifest(out)["cases"] if case["output"] != "scan_9.nii.gz"] == before
     assert predict(arguments(run_dir, scans, out, existing="skip")) == 0
+
+
+@pytest.mark.parametrize("damage", [lambda whole: whole[:60], lambda whole: whole[:-9], lambda whole: b""])
+def test_a_result_that_is_not_whole_is_not_skipped(make_run, scans, tmp_path, caplog, damage):
+    run_dir, out = make_run(), tmp_path / "out"
+    values = {"probabilities": True, "existing": "skip"}
+    predict(arguments(run_dir, scans, out, **values))
+    files = [out / "scan_1.nii.gz", out / "probabilities" / "scan_2.nii.gz"]
+    whole = [path.read_bytes() for path in files]
+    for path, content in zip(files, whole, strict=True):
+        path.write_bytes(damage(content))
+    assert predict(arguments(run_dir, scans, out, **values)) == 0
+    assert [path.read_bytes() for path in files] == whole
+    announced = [text for text in caplog.messages if "predicted anew" in text]
+    assert announced == [f"{path}: the file is truncated or damaged; the case is predicted anew" for path in files]
+    caplog.clear()
+    assert predict(arguments(run_dir, scans, out, **values)) == 0
+    assert "predicted anew" not in caplog.text
 
 
 def test_probabilities_that_are_there_are_kept_too(make_run, scans, tmp_path):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from seg.config import AugmentationConfig, PostprocessingConfig, SpatialConfig
@@ -64,12 +66,14 @@ def test_label_maps_that_no_manifest_names_get_their_volumes(make_run, scans, tm
 def test_a_file_that_is_no_label_map_has_no_volumes_and_says_why(make_run, scans, tmp_path, caplog):
     out = tmp_path / "out"
     out.mkdir()
-    (out / "scan_1.nii.gz").write_text("mine")
+    nib.save(nib.Nifti1Image(np.full((3, 4, 5), 7, np.uint8), np.eye(4)), out / "scan_1.nii.gz")
     assert predict(arguments(make_run(), scans, out, existing="skip")) == 0
     case = manifest(out)["cases"][1]
     assert (case["output"], case["volumes_ml"]) == ("scan_1.nii.gz", {})
     (warning,) = case["warnings"]
-    assert warning.startswith(f"volumes are not known: {out / 'scan_1.nii.gz'}: must be a whole gzip file, got ")
+    assert warning.startswith(
+        f"volumes are not known: {out / 'scan_1.nii.gz'}: labels must be integers from 0 to 2, got 7"
+    )
     assert f"case scan_1: {warning}" in caplog.messages
 
 

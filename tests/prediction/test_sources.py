@@ -70,15 +70,6 @@ def test_a_file_goes_to_a_file_or_into_a_folder(tmp_path: Path) -> None:
     assert source.output == tmp_path / "new" / "scan.nii.gz"
 
 
-def test_a_list_names_cases_relative_to_itself(tmp_path: Path) -> None:
-    (tmp_path / "lists").mkdir()
-    listed = tmp_path / "lists" / "today.txt"
-    listed.write_text("# two\n../a/x.nii.gz\n\n../a/y_0000.nii ; ../b/pet.nii\n")
-    sources = find_sources(listed, tmp_path / "out")
-    assert [source.output for source in sources] == [tmp_path / "out" / "x.nii.gz", tmp_path / "out" / "y.nii.gz"]
-    assert [path.resolve() for path in sources[1].paths] == [tmp_path / "a" / "y_0000.nii", tmp_path / "b" / "pet.nii"]
-
-
 def test_a_folder_of_slices_is_one_case(tmp_path: Path) -> None:
     series = tmp_path / "in" / "series"
     series.mkdir(parents=True)
@@ -98,6 +89,8 @@ def test_results_never_fall_on_inputs(tmp_path: Path) -> None:
     (path,) = touch(tmp_path, "in/a.nii.gz")
     folder = path.parent
     (tmp_path / "link").symlink_to(folder)
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "b.nii.gz").symlink_to(path)
     for output in (folder, tmp_path / "link", folder / ".." / "in"):
         expected = f"--output must be another folder than that of the inputs, got {output} for both."
         assert message(folder, output) == expected
@@ -109,6 +102,42 @@ def test_results_never_fall_on_inputs(tmp_path: Path) -> None:
     assert find_sources(path, folder / "b.nii.gz")[0].output == folder / "b.nii.gz"
     (tmp_path / "list.txt").write_text("in/a.nii.gz\n")
     assert "must be another folder than that of the inputs" in message(tmp_path / "list.txt", folder)
+    # Links into the output folder, by which a result would replace what another, or the same, is read from.
+    expected = f"--output must be another folder than that of the inputs, got {folder} for both."
+    assert message(tmp_path / "links", folder) == expected
+    (tmp_path / "list.txt").write_text("links/b.nii.gz\n")
+    assert message(tmp_path / "list.txt", folder) == expected
+    assert "must be another folder than that of the input, got" in message(tmp_path / "links" / "b.nii.gz", folder)
+    assert message(tmp_path / "links" / "b.nii.gz", path) == (
+        f"--output must be another file than --input, got {path} for both, which is the input "
+        f"{tmp_path / 'links' / 'b.nii.gz'}."
+    )
+
+
+def test_no_result_leads_to_an_input_by_a_link(tmp_path: Path) -> None:
+    (path,) = touch(tmp_path, "in/a.nii.gz")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "a.nii.gz").symlink_to(path)
+    for given in (path, path.parent):
+        assert message(given, out) == (
+            f"--output must be another file than --input, got {out / 'a.nii.gz'} for both, which is the input {path}."
+        )
+
+
+def test_probabilities_never_fall_on_inputs(tmp_path: Path) -> None:
+    (path,) = touch(tmp_path, "probabilities/a.nii.gz")
+    assert find_sources(path.parent, tmp_path)[0].output == tmp_path / "a.nii.gz"
+    for given in (path, path.parent):
+        with pytest.raises(ConfigError) as caught:
+            find_sources(given, tmp_path, probabilities=True)
+        what = (
+            f"file than --input, got {path}" if given == path else f"folder than that of the inputs, got {path.parent}"
+        )
+        assert str(caught.value) == f"--output must be another {what} for both."
+    (tmp_path / "list.txt").write_text("probabilities/a.nii.gz\tb\n")
+    with pytest.raises(ConfigError, match="must be another folder than that of the inputs"):
+        find_sources(tmp_path / "list.txt", tmp_path, probabilities=True)
 
 
 def test_results_never_fall_among_slices(tmp_path: Path) -> None:
@@ -123,33 +152,11 @@ def test_results_never_fall_among_slices(tmp_path: Path) -> None:
     assert find_sources(one, tmp_path / "out")[0].output == tmp_path / "out" / "one.nii.gz"
 
 
-def test_channels_with_a_gap_are_refused(tmp_path: Path) -> None:
-    touch(tmp_path / "in", "a_0000.nii.gz", "a_0002.nii.gz", "b_0000.nii.gz", "b_0001.nii.gz", "c_2021.nii.gz")
-    assert message(tmp_path / "in", tmp_path / "out") == (
-        "case a: channels must be numbered without a gap, got no a_0001.nii.gz; add it or renumber them."
-    )
-
-
-def test_what_is_left_out_of_a_folder_is_announced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    touch(tmp_path / "in", "a.nii", "notes.md", "nested/slices/x")
-    with caplog.at_level("WARNING", logger="seg"):
-        assert list(found(tmp_path / "in", tmp_path / "out")) == ["a.nii.gz"]
-    assert caplog.messages == [
-        f"{tmp_path / 'in'}: left out, neither images nor folders of DICOM slices: nested, notes.md"
-    ]
-
-
-def test_a_readme_beside_slices_hides_no_series(tmp_path: Path) -> None:
-    touch(tmp_path / "in", "a.nii", "series/README.txt")
-    (tmp_path / "in" / "series" / "slice").write_bytes(bytes(128) + b"DICM")
-    assert list(found(tmp_path / "in", tmp_path / "out")) == ["a.nii.gz", "series.nii.gz"]
-
-
 def test_results_never_fall_on_one_another(tmp_path: Path) -> None:
     a, b = touch(tmp_path / "in", "a.nii", "a.nii.gz")
     assert message(tmp_path / "in", tmp_path / "out") == (
-        f"inputs must have different names, got {a} and {b} for {tmp_path / 'out' / 'a.nii.gz'}; rename one or "
-        "predict it by itself."
+        f"inputs must have different names, got {a} and {b} for {tmp_path / 'out' / 'a.nii.gz'}; rename one, name its "
+        "label map behind a tab in a list, or predict it by itself."
     )
 
 

@@ -47,11 +47,11 @@ def test_values_that_are_no_class_are_named(tmp_path, labels, value, said):
     with pytest.raises(DataError) as caught:
         file_volumes(path, NAMES)
     assert str(caught.value) == (
-        f"{path}: labels must be integers from 0 to 2, got {said}; another data set's label map? Remove the file."
+        f"{path}: labels must be integers from 0 to 2, got {said}; another data set's label map? Move it elsewhere."
     )
 
 
 def test_channels_are_no_label_map(tmp_path):
     path = write(tmp_path / "a.nii", np.zeros((3, 4, 5, 2), np.uint8))
-    with pytest.raises(DataError, match=r"a label map must have 3 axes, got shape \(3, 4, 5, 2\); remove the file"):
+    with pytest.raises(DataError, match=r"a label map must have 3 axes, got shape \(3, 4, 5, 2\); move it elsewhere"):
         file_volumes(path, NAMES)

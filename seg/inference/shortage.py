@@ -1,0 +1,108 @@
+"""What is tried next where memory does not suffice, and what later images gain from that."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from seg.errors import RunError
+from seg.inference.model import CPU, Model
+from seg.inference.windows import Triple
+
+NO_MEMORY = (
+    "CUDA out of memory",
+    "CUDA error: out of memory",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "can't allocate memory",
+)
+"""What torch, CUDA, cuDNN, cuBLAS and the allocator of main memory say where there is none left."""
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Tells whether memory did not suffice: libraries of the GPU say so in words of their own."""
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in NO_MEMORY)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """How an image is to be segmented.
+
+    Attributes:
+        models: Networks with their windows.
+        device: Where sums of logits are kept.
+        warnings: Sentences on what changes labels against what was asked for: smaller windows.
+    """
+
+    models: tuple[Model, ...]
+    device: torch.device
+    warnings: tuple[str, ...] = ()
+
+
+class Learnt:
+    """Where the next image begins: with what the last one succeeded with, so that want of memory is met once.
+
+    Attributes:
+        attempt: The last attempt that succeeded; None before any.
+    """
+
+    def __init__(self) -> None:
+        self.attempt: Attempt | None = None
+
+    def begin(self, models: Sequence[Model]) -> Attempt:
+        """Returns how to begin with an image."""
+        return self.attempt or Attempt(models=tuple(models), device=models[0].device)
+
+
+def smaller(attempt: Attempt, *, sums: int, passes: int) -> tuple[Attempt, str]:
+    """Chooses what to try next where memory did not suffice.
+
+    Args:
+        attempt: What was tried.
+        sums: Memory of the sums of logits, as far as they had come, in bytes.
+        passes: Memory of all windows of a pass through a network, in bytes.
+
+    Returns:
+        The next attempt, and a sentence that announces it.
+
+    Raises:
+        RunError: There is nothing smaller.
+    """
+    models = attempt.models
+    batch = max(model.batch for model in models)
+    saved = passes - passes // batch  # by a single window a pass: what halving can come to
+    if attempt.device.type != "cpu" and (batch == 1 or sums > saved):
+        message = "memory of the GPU does not suffice for sums of logits; keeping them in main memory."
+        return replace(attempt, device=CPU), message
+    if batch > 1:
+        message = f"memory does not suffice for {batch} windows per pass; going on with {batch // 2}."
+        fewer = tuple(replace(model, batch=min(model.batch, batch // 2)) for model in models)
+        return replace(attempt, models=fewer), message
+    halved = tuple(replace(model, window=_halved(model), whole_up_to=0) for model in models)
+    if halved == models:
+        raise RunError(
+            f"memory must suffice for one window of {models[0].window} voxels, the smallest that the network takes, "
+            "got less; predict with --device cpu, or free memory."
+        )
+    sizes = " and ".join(
+        sorted({f"{model.window} to {other.window}" for model, other in zip(models, halved, strict=True)})
+    )
+    message = f"memory does not suffice for one window; going on with smaller ones, from {sizes} voxels."
+    return replace(attempt, models=halved, warnings=(*attempt.warnings, message)), message
+
+
+def _halved(model: Model) -> Triple:
+    """Halves the edge that is longest in units of the network's total stride, down to two of these."""
+    counts = [math.ceil(edge / stride) for edge, stride in zip(model.window, model.multiple, strict=True)]
+    axis = counts.index(max(counts))
+    if counts[axis] <= 2:
+        return model.window
+    counts[axis] = (counts[axis] + 1) // 2
+    x, y, z = (
+        count * stride if own == axis else edge
+        for own, (count, stride, edge) in enumerate(zip(counts, model.multiple, model.window, strict=True))
+    )
+    return x, y, z
