@@ -52,16 +52,19 @@ class SegmentationData(pl.LightningDataModule):
                 )
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Returns patches; an epoch is the stretch between two validations."""
+        """Returns patches from where the trainer stands; an epoch is the stretch between two validations."""
         config = self.config
         patches = TrainingPatches(
             self._prepared["train"], config.patches, config.seed, padding_label=self.dataset.ignore_label or 0
         )
-        per_epoch = config.training.validate_every * config.training.accumulate * config.patches.batch
+        sampler = PositionSampler(config.training.validate_every * config.training.accumulate * config.patches.batch)
+        if self.trainer is not None:
+            # The trainer has workers begin on its first epoch before it tells the sampler which one that is.
+            sampler.set_epoch(self.trainer.global_step // config.training.validate_every)
         return DataLoader(
             patches,
             batch_size=config.patches.batch,
-            sampler=PositionSampler(per_epoch),
+            sampler=sampler,
             num_workers=config.data.workers,
             persistent_workers=config.data.workers > 0,
             pin_memory=torch.cuda.is_available(),
