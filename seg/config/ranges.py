@@ -30,6 +30,7 @@ RANGES = {
     "augmentation.spatial.shift": ">= 0",
     "augmentation.spatial.elastic_voxels": ">= 0",
     "augmentation.spatial.elastic_grid": ">= 2",
+    "augmentation.spatial.elastic_axes": "in [0, 2]",
     "augmentation.spatial.mirror_axes": "in [0, 2]",
     "augmentation.intensity.noise_probability": "in [0, 1]",
     "augmentation.intensity.noise_std": ">= 0",

@@ -73,6 +73,12 @@ def test_every_number_has_a_range() -> None:
             (0, 1, 0),
             "augmentation.spatial.scale_axes must name each axis once, got [0, 1, 0].",
         ),
+        ("augmentation.spatial.elastic_axes", (3,), "augmentation.spatial.elastic_axes[0] must be in [0, 2], got 3."),
+        (
+            "augmentation.spatial.elastic_axes",
+            (2, 2),
+            "augmentation.spatial.elastic_axes must name each axis once, got [2, 2].",
+        ),
         ("data.train_cases", 0, "data.train_cases must be >= 1, got 0."),
         ("patches.batch", 0, "patches.batch must be >= 1, got 0."),
         ("optimizer.learning_rate", float("nan"), "optimizer.learning_rate must be > 0, got nan."),

@@ -84,6 +84,7 @@ def draw_deformations(batch: int, size: torch.Size, config: SpatialConfig, gener
     shifts = (2 * uniform(batch, 3) - 1) * torch.tensor(config.shift)
     points = [max(2, -(-length // config.elastic_grid) + 1) for length in size]
     control = config.elastic_voxels * torch.randn(batch, 3, *points, generator=generator)
+    control = torch.where(_named(config.elastic_axes)[:, None, None, None], control, 0.0)
     mirrored = (uniform(batch, 3) < 0.5) & _named(config.mirror_axes)
     return Deformations(active=active, angles=angles, zooms=zooms, shifts=shifts, control=control, mirrored=mirrored)
 
