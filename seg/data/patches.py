@@ -26,7 +26,10 @@ class PreparedCases(Protocol):
 
 
 def foreground_voxels(label: torch.Tensor, num_classes: int) -> dict[int, torch.Tensor]:
-    """Lists voxels of each foreground class that is present, at most 4000 evenly spread ones per class.
+    """Lists voxels of each foreground class that is present, at most 4000 per class.
+
+    Of more, a random subset is listed, always the same one: every n-th voxel would lie in few slices where n divides
+    the voxels of a slice.
 
     Args:
         label: Class indices of shape (1, X, Y, Z).
@@ -39,8 +42,10 @@ def foreground_voxels(label: torch.Tensor, num_classes: int) -> dict[int, torch.
     for index in range(1, num_classes):
         voxels = (label[0] == index).nonzero()
         if len(voxels):
-            step = -(-len(voxels) // MAX_VOXELS_PER_CLASS)
-            found[index] = voxels[::step].to(torch.int16)
+            if len(voxels) > MAX_VOXELS_PER_CLASS:
+                chance = torch.Generator().manual_seed(index)
+                voxels = voxels[torch.randperm(len(voxels), generator=chance)[:MAX_VOXELS_PER_CLASS]]
+            found[index] = voxels.to(torch.int16)
     return found
 
 
