@@ -52,7 +52,7 @@ RANGES = {
     "loss.dice_weight": ">= 0",
     "loss.ce_weight": ">= 0",
     "loss.smooth": "> 0",
-    "optimizer.learning_rate": "> 0",
+    "optimizer.learning_rate": "in (0, 10]",
     "optimizer.weight_decay": ">= 0",
     "optimizer.momentum": "in [0, 1)",
     "optimizer.warmup_steps": ">= 0",
