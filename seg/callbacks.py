@@ -23,6 +23,7 @@ from seg.files import check_version, unwritable, write_text
 from seg.layout import METRICS_FILE
 
 CHECKPOINT_VERSION = 1
+SHOWN_EVERY = 20
 History = list[dict[str, float]]
 
 
@@ -48,13 +49,14 @@ class MovingAverage(WeightAveraging):
 
 
 class Records(Callback):
-    """One row per validation in ``metrics.csv``, carried by the checkpoint so that a resumed run has no gap.
+    """One row per validation in ``metrics.csv`` and the logger, carried by the checkpoint so that no resume has a gap.
 
     Args:
         run_dir: Run directory.
 
     Attributes:
-        history: The rows: step, seconds of training so far, train_loss, val_dice, val_dice_K, learning_rate.
+        history: The rows: step, seconds of training so far, train_loss, val_dice, val_dice_K, learning_rate, which is
+            that of the next step.
     """
 
     def __init__(self, run_dir: Path) -> None:
@@ -88,7 +90,7 @@ class Records(Callback):
         self._losses.clear()
         self.history.append(row)
         if trainer.logger is not None:
-            trainer.logger.log_metrics({"train_loss": row["train_loss"]}, step=trainer.global_step)
+            trainer.logger.log_metrics({k: v for k, v in row.items() if k != "step"}, step=trainer.global_step)
         text = io.StringIO()
         writer = csv.DictWriter(text, fieldnames=list(row), lineterminator="\n")
         writer.writeheader()
@@ -187,7 +189,10 @@ def check_checkpoint(path: Path) -> None:
 
 
 class Progress(Callback):
-    """One bar over all steps: loss, Dice, cases/s and time left.
+    """One bar over all steps: loss, Dice, patches/s and time left.
+
+    What it shows beside the steps is brought up to date on each of the first steps, then on every twentieth: on a GPU,
+    reading the loss waits for it.
 
     Args:
         total_steps: Optimiser steps of the whole run.
@@ -213,15 +218,15 @@ class Progress(Callback):
     ) -> None:
         """Moves the bar."""
         if self._bar is not None and trainer.global_step > self._bar.n:
-            self._bar.update(trainer.global_step - self._bar.n)
+            taken = trainer.global_step - self._resumed_at
             elapsed = self._bar.format_dict["elapsed"]
-            if elapsed > 0 and trainer.global_step % 20 == 0:
-                rate = (trainer.global_step - self._resumed_at) * self.batch / elapsed
+            if elapsed > 0 and (taken < SHOWN_EVERY or trainer.global_step % SHOWN_EVERY == 0):
                 dice = trainer.callback_metrics.get("val_dice")
-                shown = {"loss": f"{float(outputs['loss']):.3f}", "cases/s": f"{rate:.1f}"}
+                shown = {"loss": f"{float(outputs['loss']):.3f}", "patches/s": f"{taken * self.batch / elapsed:.1f}"}
                 self._bar.set_postfix(
                     shown | ({"dice": f"{float(dice):.4f}"} if dice is not None else {}), refresh=False
                 )
+            self._bar.update(trainer.global_step - self._bar.n)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Closes the bar."""

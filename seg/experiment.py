@@ -21,12 +21,13 @@ from seg.config import ExperimentConfig
 from seg.data.cases import Dataset
 from seg.data.datamodule import SegmentationData
 from seg.data.splits import Split
+from seg.errors import RunError
 from seg.files import needing_room
 from seg.hardware import choose_device, choose_precision
 from seg.inference import predict_logits
 from seg.layout import LAST_CHECKPOINT
 from seg.losses import build_loss
-from seg.module import SegmentationModule
+from seg.module import SegmentationModule, remedies
 from seg.networks.initialisation import initialise
 from seg.weights import copy_weights, network_from_config, save_weights
 
@@ -58,8 +59,9 @@ def train_fold(
 ) -> Trained:
     """Trains one fold and leaves ``checkpoints/`` and ``metrics.csv`` in the run directory.
 
-    The weights at the end are a function of config, seed and data alone; after a kill at any moment, ``resume``
-    continues from the last whole checkpoint and ends with the same ones.
+    The weights at the end are a function of config, seed and data on one device, with one version of torch and one
+    number of threads; other ones may change their last digits. After a kill at any moment, ``resume`` continues from
+    the last whole checkpoint and ends with the same ones, given as many threads (``torch.get_num_threads()``).
 
     Args:
         config: The experiment.
@@ -70,7 +72,8 @@ def train_fold(
         cache_dir: Folder of the disk cache where the config names none; None is ``cache`` in the run directory.
 
     Raises:
-        RunError: The loss is not finite, a checkpoint cannot be used, or the run directory cannot be written.
+        RunError: Loss, predictions or final weights are not finite, a checkpoint cannot be used, or the run directory
+            cannot be written.
     """
     device = choose_device(config.training.device)
     network = network_from_config(config.network, len(dataset.channel_names), len(dataset.class_names))
@@ -103,6 +106,7 @@ def train_fold(
         trainer.fit(module, data, ckpt_path=str(checkpoint) if resumes else None, weights_only=True)
     if records.history[-1]["step"] < config.training.steps:
         LOG.warning("stopped early at step %d of %d", records.history[-1]["step"], config.training.steps)
+    _check_finite(network, config, int(records.history[-1]["step"]))
     save_weights(network, run_dir, channel_names=dataset.channel_names, class_names=dataset.class_names)
     return Trained(network=network, history=records.history)
 
@@ -132,6 +136,18 @@ def _interruptible() -> Iterator[None]:
             raise
         signal.signal(signal.SIGINT, handler)
         raise KeyboardInterrupt from error
+
+
+def _check_finite(network: nn.Module, config: ExperimentConfig, step: int) -> None:
+    """Checks that nothing went wrong in the last steps, of which no loss and maybe no prediction tells."""
+    state = network.state_dict()
+    wrong = [name for name, value in state.items() if not torch.isfinite(value).all()]
+    if wrong:
+        in_bf16 = choose_precision(config.training.precision, choose_device(config.training.device)) == "bf16"
+        raise RunError(
+            f"step {step}: final weights must be finite, got NaN or infinity in {len(wrong)} of {len(state)} tensors, "
+            f"{wrong[0]} first; begin anew with {remedies(config.optimizer, in_bf16=in_bf16)}."
+        )
 
 
 def _predictor(config: ExperimentConfig) -> Any:

@@ -64,23 +64,36 @@ class SegmentationModule(pl.LightningModule):
             cases = ", ".join(sorted(set(batch["case_id"])))
             raise RunError(
                 f"step {self.global_step}: the loss must be finite, got {loss.item()} on cases {cases}; look at these "
-                f"images, or begin anew with {_remedies(self.optimizer_config, self.device.type)}."
+                f"images, or begin anew with {self._remedies()}."
             )
-        self.log("train_loss", loss.detach(), prog_bar=True, batch_size=len(batch["image"]))
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Adds the Dice of a whole case, per foreground class, to the epoch's."""
+        """Adds the Dice of a whole case, per foreground class, to the epoch's.
+
+        Raises:
+            RunError: The prediction is not finite; the message names the case.
+        """
         logits = self.predictor(self, batch["image"])
+        if not torch.isfinite(logits).all():
+            raise RunError(
+                f"step {self.global_step}: predictions must be finite, got NaN or infinity on held-out case "
+                f"{batch['case_id']}; look at this image, or begin anew with {self._remedies()}."
+            )
         self._dice.append(dice_per_class(logits.argmax(1, keepdim=True), batch["label"], self.num_classes))
 
     def on_validation_epoch_end(self) -> None:
-        """Logs ``val_dice``, the mean over classes of the mean over cases that have the class."""
+        """Gives ``val_dice``, the mean over classes of the mean over cases where label or prediction has the class.
+
+        It is of plain sliding windows on the prepared grid; the final prediction may mirror (``inference.tta``), take
+        volumes whole (``inference.whole_up_to``) and clean up.
+        """
         dice = torch.stack(self._dice).nanmean(0)
         self._dice.clear()
-        self.log("val_dice", dice.nanmean(), prog_bar=True)
+        # To the callbacks alone: they write every log, so that all have the same rows.
+        self.log("val_dice", dice.nanmean(), logger=False)
         for index, value in enumerate(dice, start=1):
-            self.log(f"val_dice_{index}", value)
+            self.log(f"val_dice_{index}", value, logger=False)
 
     def configure_optimizers(self) -> Any:
         """Returns the optimiser and its schedule, stepped every optimiser step."""
@@ -88,15 +101,18 @@ class SegmentationModule(pl.LightningModule):
         schedule = build_schedule(optimizer, self.optimizer_config, self.total_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def _remedies(self) -> str:
+        return remedies(self.optimizer_config, in_bf16=torch.is_autocast_enabled(self.device.type))
 
-def _remedies(optimizer: OptimizerConfig, device: str) -> str:
-    """Lists the settings that can keep a loss finite and are not as they should be for that already."""
+
+def remedies(optimizer: OptimizerConfig, *, in_bf16: bool) -> str:
+    """Lists the settings that can keep numbers finite and are not as they should be for that already."""
     clip = optimizer.clip_norm
     found = [
         f"a smaller optimizer.learning_rate than {optimizer.learning_rate:g}",
         "gradients clipped by optimizer.clip_norm" if clip is None else f"a smaller optimizer.clip_norm than {clip:g}",
     ]
-    if torch.is_autocast_enabled(device):  # else the arithmetic is fp32 already
+    if in_bf16:
         found.append("training.precision fp32")
     return f"{', '.join(found[:-1])} or {found[-1]}"
 

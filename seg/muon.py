@@ -20,9 +20,10 @@ RMS = 0.2  # root mean square of an AdamW update, so that learning rates of Adam
 class Muon(Optimizer):
     """Steps of equal length in every direction of a layer's weight matrix.
 
-    A weight (C_out, C_in, ...) is taken as a matrix of C_out rows. The momentum of its gradient is replaced by the
-    nearest matrix whose singular values are all about 1, so that directions with small gradients learn as fast as
-    those with large ones. Groups with ``matrix=False`` take AdamW's step.
+    A weight is taken as a matrix that has a row for each entry of its first axis: C_out of a convolution (C_out, C_in,
+    ...), C_in of a transposed one (C_in, C_out, ...). The momentum of its gradient is replaced by the nearest matrix
+    whose singular values are all about 1, so that directions with small gradients learn as fast as those with large
+    ones. Groups with ``matrix=False`` take AdamW's step.
 
     Args:
         params: Groups of parameters, each with the key ``matrix``.

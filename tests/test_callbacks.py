@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import csv
+import re
+import time
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -198,4 +200,20 @@ def test_the_bar_shows_steps_loss_rate_and_dice(capsys):
     assert "60/60" in last
     assert "loss=0.500" in last
     assert "dice=0.8750" in last
-    assert "cases/s=" in last
+    assert "patches/s=" in last
+
+
+def test_the_bar_of_a_short_run_shows_them_too(capsys):
+    trainer = SimpleNamespace(global_step=0, callback_metrics={"val_dice": torch.tensor(0.5)})
+    progress = Progress(3, batch=2)
+    progress.on_train_start(trainer, None)
+    time.sleep(0.01)
+    for trainer.global_step in range(1, 4):
+        progress.on_train_batch_end(trainer, None, {"loss": torch.tensor(trainer.global_step / 4)}, None, 0)
+    progress.on_train_end(trainer, None)
+    last = capsys.readouterr().err.rstrip().split("\r")[-1]
+    assert "3/3" in last
+    assert "loss=0.750" in last
+    assert "dice=0.5000" in last
+    rate = float(re.search(r"patches/s=([0-9.]+)", last)[1])
+    assert 0 < rate <= 3 * 2 / 0.01

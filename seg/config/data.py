@@ -91,7 +91,9 @@ class SpatialConfig:
         scale_axes: Array axes (0 is X) that are zoomed; leave out the axis of thick slices.
         shift: Largest translation per axis, in voxels.
         elastic_voxels: Standard deviation of the smooth random displacement, in voxels; 0 leaves it out.
-        elastic_grid: Spacing of the control points of the displacement, in voxels.
+        elastic_grid: Largest spacing of the control points of the displacement, in voxels; they are spread evenly from
+            end to end of a patch, two at least.
+        elastic_axes: Array axes (0 is X) along which voxels are displaced; leave out the axis of thick slices.
         mirror_axes: Array axes (0 is X, left-right) that may be mirrored, each with probability 1/2.
     """
 
@@ -103,6 +105,7 @@ class SpatialConfig:
     shift: tuple[float, float, float] = (0.0, 0.0, 0.0)
     elastic_voxels: float = 0.0
     elastic_grid: int = 12
+    elastic_axes: tuple[int, ...] = (0, 1, 2)
     mirror_axes: tuple[int, ...] = ()
 
 

@@ -38,7 +38,7 @@ def problems(config: ExperimentConfig) -> list[str]:
 def _general(config: ExperimentConfig) -> Iterator[str]:
     if not re.fullmatch(r"\w[\w.-]*", config.name):
         yield f"name must be letters, digits, '_', '-' and '.', for it names a folder, got {config.name!r}."
-    for name in ("scale_axes", "mirror_axes"):
+    for name in ("scale_axes", "elastic_axes", "mirror_axes"):
         axes = getattr(config.augmentation.spatial, name)
         if len(set(axes)) < len(axes):
             yield f"augmentation.spatial.{name} must name each axis once, got {list(axes)}."

@@ -31,7 +31,7 @@ class OptimizerConfig:
 
     Attributes:
         name: AdamW, SGD with Nesterov momentum, or Muon (AdamW where a parameter is no matrix).
-        learning_rate: Peak learning rate, > 0.
+        learning_rate: Peak learning rate, in (0, 10].
         weight_decay: Decoupled (adamw, muon) or L2 (sgd) weight decay, >= 0; norms and biases are exempt.
         momentum: Momentum of sgd and muon (0.95 suits it), or beta1 of adamw, in [0, 1).
         schedule: Shape of the decay to zero after the warm-up; constant does not decay.

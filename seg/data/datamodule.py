@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from seg.config import ExperimentConfig
-from seg.data.augmentation import augment
+from seg.data.augmentation import Frame, augment, margins
 from seg.data.cases import Dataset
 from seg.data.patches import PositionSampler, TrainingPatches
 from seg.data.prepared import PreparedDataset
@@ -23,8 +23,9 @@ Batch = dict[str, Any]
 class SegmentationData(pl.LightningDataModule):
     """Training patches and whole validation cases of one fold.
 
-    Training batches are ``{"image": f32 (B, C, X, Y, Z), "label": i64 (B, 1, X, Y, Z), "position": (B,), "case_id":
-    list}``; validation batches hold one whole prepared case.
+    Training batches are ``{"image": f32 (B, C, X, Y, Z), "label": i64 (B, 1, X, Y, Z), "position": list, "case_id":
+    list}``; validation batches hold one whole prepared case. On their way to the device, patches lie in sources with a
+    margin, from which they are deformed.
 
     Args:
         config: The experiment.
@@ -52,16 +53,24 @@ class SegmentationData(pl.LightningDataModule):
                 )
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Returns patches; an epoch is the stretch between two validations."""
+        """Returns patches from where the trainer stands; an epoch is the stretch between two validations."""
         config = self.config
         patches = TrainingPatches(
-            self._prepared["train"], config.patches, config.seed, padding_label=self.dataset.ignore_label or 0
+            self._prepared["train"],
+            config.patches,
+            config.seed,
+            padding_label=self._padding_label,
+            margin=margins(config.augmentation.spatial, config.patches.size),
         )
-        per_epoch = config.training.validate_every * config.training.accumulate * config.patches.batch
+        sampler = PositionSampler(config.training.validate_every * config.training.accumulate * config.patches.batch)
+        if self.trainer is not None:
+            # The trainer has workers begin on its first epoch before it tells the sampler which one that is.
+            sampler.set_epoch(self.trainer.global_step // config.training.validate_every)
         return DataLoader(
             patches,
             batch_size=config.patches.batch,
-            sampler=PositionSampler(per_epoch),
+            sampler=sampler,
+            collate_fn=collate,
             num_workers=config.data.workers,
             persistent_workers=config.data.workers > 0,
             pin_memory=torch.cuda.is_available(),
@@ -75,9 +84,24 @@ class SegmentationData(pl.LightningDataModule):
         """Augments a training batch on the device, from the stream of its first position."""
         if self.trainer is None or not self.trainer.training:
             return batch
-        stream = torch_generator(self.config.seed, Stream.AUGMENTATION, int(batch["position"][0]))
-        image, label = augment(batch["image"], batch["label"], self.config.augmentation, generator=stream)
+        image, label = augment(
+            batch["image"],
+            batch["label"],
+            self.config.augmentation,
+            generator=torch_generator(self.config.seed, Stream.AUGMENTATION, batch["position"][0]),
+            frame=Frame(size=self.config.patches.size, corners=batch["corner"]),
+            padding_label=self._padding_label,
+        )
         return batch | {"image": image, "label": label}
+
+    @property
+    def _padding_label(self) -> int:
+        return self.dataset.ignore_label or 0
+
+
+def collate(items: list[dict[str, Any]]) -> Batch:
+    """Makes a batch of items with equal keys, each entry a list: sources of patches differ in size."""
+    return {key: [item[key] for item in items] for key in items[0]}
 
 
 class _Whole(torch.utils.data.Dataset[Batch]):

@@ -26,7 +26,10 @@ class PreparedCases(Protocol):
 
 
 def foreground_voxels(label: torch.Tensor, num_classes: int) -> dict[int, torch.Tensor]:
-    """Lists voxels of each foreground class that is present, at most 4000 evenly spread ones per class.
+    """Lists voxels of each foreground class that is present, at most 4000 per class.
+
+    Of more, a random subset is listed, always the same one: every n-th voxel would lie in few slices where n divides
+    the voxels of a slice.
 
     Args:
         label: Class indices of shape (1, X, Y, Z).
@@ -39,8 +42,10 @@ def foreground_voxels(label: torch.Tensor, num_classes: int) -> dict[int, torch.
     for index in range(1, num_classes):
         voxels = (label[0] == index).nonzero()
         if len(voxels):
-            step = -(-len(voxels) // MAX_VOXELS_PER_CLASS)
-            found[index] = voxels[::step].to(torch.int16)
+            if len(voxels) > MAX_VOXELS_PER_CLASS:
+                chance = torch.Generator().manual_seed(index)
+                voxels = voxels[torch.randperm(len(voxels), generator=chance)[:MAX_VOXELS_PER_CLASS]]
+            found[index] = voxels.to(torch.int16)
     return found
 
 
@@ -51,18 +56,31 @@ class TrainingPatches(Dataset[dict[str, Any]]):
     ``(seed, position)``, so a patch depends on nothing that was drawn before it: a resumed run, another number of
     worker processes and another variant of the network see the same patches.
 
+    An item has the source of a patch, ``image`` f32 (C, x, y, z) and ``label`` u8 (1, x, y, z), the ``corner`` of the
+    patch in it, its ``position`` and the ``case_id``. Without a margin the source is the patch.
+
     Args:
         cases: Prepared cases.
         config: Patch size and share of foreground-centred patches.
         seed: Seed of the experiment.
         padding_label: Label of voxels outside the volume.
+        margin: Voxels around a patch, per axis and side, that come with it as far as the volume reaches, so that its
+            deformation finds there what the volume holds.
     """
 
-    def __init__(self, cases: PreparedCases, config: PatchConfig, seed: int, padding_label: int = 0) -> None:
+    def __init__(
+        self,
+        cases: PreparedCases,
+        config: PatchConfig,
+        seed: int,
+        padding_label: int = 0,
+        margin: tuple[int, int, int] = (0, 0, 0),
+    ) -> None:
         self.cases = cases
         self.config = config
         self.seed = seed
         self.padding_label = padding_label
+        self.margin = margin
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))
 
     def __len__(self) -> int:
@@ -72,9 +90,11 @@ class TrainingPatches(Dataset[dict[str, Any]]):
         case = self.cases[self._case_at(position)]
         rng = generator(self.seed, Stream.PATCH, position)
         corner = self._corner(case, rng)
+        spans = self._spans(corner, case["image"].shape[1:])
         return {
-            "image": self._crop(case["image"], corner, 0.0),
-            "label": self._crop(case["label"], corner, self.padding_label).long(),
+            "image": _crop(case["image"], spans, 0.0),
+            "label": _crop(case["label"], spans, self.padding_label),
+            "corner": tuple(start - begin for start, (begin, _) in zip(corner, spans, strict=True)),
             "position": position,
             "case_id": case["case_id"],
         }
@@ -99,16 +119,23 @@ class TrainingPatches(Dataset[dict[str, Any]]):
             corner = np.where(shape > size, centred, corner)
         return [int(c) for c in corner]
 
-    def _crop(self, volume: torch.Tensor, corner: Sequence[int], fill: float) -> torch.Tensor:
-        size = self.config.size
-        patch = volume.new_full((volume.shape[0], *size), fill)
-        source, target = [slice(None)], [slice(None)]
-        for start, length, extent in zip(corner, size, volume.shape[1:], strict=True):
-            begin, end = max(0, start), min(extent, start + length)
-            source.append(slice(begin, end))
-            target.append(slice(begin - start, end - start))
-        patch[tuple(target)] = volume[tuple(source)]
-        return patch
+    def _spans(self, corner: Sequence[int], shape: Sequence[int]) -> list[tuple[int, int]]:
+        """First voxel and end of a patch's source along each axis of its volume; negative where it is padded."""
+        return [
+            (min(start, max(0, start - margin)), max(start + length, min(extent, start + length + margin)))
+            for start, length, margin, extent in zip(corner, self.config.size, self.margin, shape, strict=True)
+        ]
+
+
+def _crop(volume: torch.Tensor, spans: Sequence[tuple[int, int]], fill: float) -> torch.Tensor:
+    patch = volume.new_full((volume.shape[0], *(end - begin for begin, end in spans)), fill)
+    source, target = [slice(None)], [slice(None)]
+    for (begin, end), extent in zip(spans, volume.shape[1:], strict=True):
+        first, last = max(0, begin), min(extent, end)
+        source.append(slice(first, last))
+        target.append(slice(first - begin, last - begin))
+    patch[tuple(target)] = volume[tuple(source)]
+    return patch
 
 
 class PositionSampler(Sampler[int]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from seg.hardware import choose_device, choose_precision, environment
 from seg.layout import LAST_CHECKPOINT
 from seg.pipeline.directory import Origin, begun_from, check_free, check_root, check_run, open_run
 from seg.pipeline.inputs import check_copies, read_checked, read_splits
+from seg.pipeline.machine import as_begun
 from seg.pipeline.scoring import score_run
 from seg.pipeline.summary import summarise_folds
 from seg.prediction.cleaning import cleaning_rules
@@ -43,7 +45,7 @@ def train(
             Several folds lie in ``fold_F`` below the run directory, their summary in it.
         folds: Folds to train, >= 0; None trains all.
         resume: Whether to continue run directories that are there; finished ones are not trained again. They keep
-            the initial weights they began with, also where the config names none.
+            the initial weights they began with, also where the config names none, and the number of threads.
 
     Returns:
         The exit code: 0, or 1 where faulty cases were left out.
@@ -82,14 +84,16 @@ def train(
     for fold, directory in directories.items():
         open_run(replace(config, fold=fold), directory, origins[fold])
     for fold, directory in directories.items():
-        if not (directory / EVALUATION_FILE).exists():
-            if _starts_anew(directory):  # The weights may have changed while other folds were trained.
-                begun = replace(origins[fold], initial_weights=_initial_weights(config))
-                check_run(replace(config, fold=fold), directory, begun, resume=True)
-            fold_config = replace(config, fold=fold, training=computed_on)
-            cache_dir = None if directory == root else root / "cache"
-            train_fold(fold_config, dataset, splits[fold], directory, resume=resume, cache_dir=cache_dir)
-        score_run(directory, replace(config, fold=fold), dataset, splits[fold], reuse=True)
+        finished = (directory / EVALUATION_FILE).exists()
+        with nullcontext() if finished else as_begun(directory, origin.computed_with):
+            if not finished:
+                if _starts_anew(directory):  # The weights may have changed while other folds were trained.
+                    begun = replace(origins[fold], initial_weights=_initial_weights(config))
+                    check_run(replace(config, fold=fold), directory, begun, resume=True)
+                fold_config = replace(config, fold=fold, training=computed_on)
+                cache_dir = None if directory == root else root / "cache"
+                train_fold(fold_config, dataset, splits[fold], directory, resume=resume, cache_dir=cache_dir)
+            score_run(directory, replace(config, fold=fold), dataset, splits[fold], reuse=True)
     if several:
         summarise_folds(config, dataset, root, directories)
     return 1 if left_out else 0

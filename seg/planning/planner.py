@@ -193,9 +193,9 @@ def _normalization_of(channel: str) -> Literal["zscore", "ct", "none"]:
 
 
 def _plan_spatial(geometry: Geometry) -> SpatialConfig:
-    """Turns and zooms volumes with a thick axis within their slices alone, never interpolating across them."""
+    """Turns, zooms and displaces within the slices alone where an axis is thick, never interpolating across them."""
     if geometry.thick_axis is None:
         return SpatialConfig()
     x, y, z = (IN_PLANE_ROTATION_DEG if axis == geometry.thick_axis else 0.0 for axis in range(3))
     in_plane = tuple(axis for axis in range(3) if axis != geometry.thick_axis)
-    return SpatialConfig(rotation_deg=(x, y, z), scale_axes=in_plane)
+    return SpatialConfig(rotation_deg=(x, y, z), scale_axes=in_plane, elastic_axes=in_plane)

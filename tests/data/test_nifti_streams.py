@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from seg.config import DataConfig
+from seg.data.geometry import geometry_of_affine
 from seg.data.images import read_image
 from seg.data.nifti import is_whole, read_channels, read_header, read_volume
 from seg.data.transforms import preparation
-from seg.data.writing import write_label_map
+from seg.data.writing import write_labels
 from seg.errors import DataError
 from tests.data.conftest import AFFINE, SHAPE
 
@@ -92,7 +93,7 @@ def test_a_unit_that_is_none_of_length_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
 def test_a_whole_file_is_told_from_others(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"a{ending}"
-    write_label_map(path, ARRAY, affine=AFFINE)
+    write_labels(path, ARRAY, geometry_of_affine(ARRAY.shape, AFFINE))
     whole = path.read_bytes()
     assert is_whole(path)
     for content in (whole[:60], whole[:-9], b"mine", whole[: len(whole) // 2]):

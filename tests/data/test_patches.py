@@ -27,9 +27,9 @@ def make_case(shape, marks=(), case_id="a"):
     return {"image": image, "label": label, "foreground": foreground_voxels(label, 3), "case_id": case_id}
 
 
-def make_patches(cases, size=(4, 4, 4), fraction=0.0, seed=0, padding_label=0):
+def make_patches(cases, size=(4, 4, 4), fraction=0.0, seed=0, padding_label=0, margin=(0, 0, 0)):
     config = PatchConfig(size=size, batch=2, foreground_fraction=fraction)
-    return TrainingPatches(Cases(cases), config, seed, padding_label)
+    return TrainingPatches(Cases(cases), config, seed, padding_label, margin)
 
 
 def corner_of(patch, shape):
@@ -94,7 +94,7 @@ def test_a_patch_is_a_slice_of_the_padded_volume(shape, fraction):
         corners.add(tuple(corner.tolist()))
         np.testing.assert_array_equal(patch["image"], expected_crop(case["image"], corner, size, 0))
         np.testing.assert_array_equal(patch["label"], expected_crop(case["label"], corner, size, IGNORE))
-        assert patch["label"].dtype == torch.int64
+        assert patch["label"].dtype == torch.uint8
         assert patch["image"].dtype == torch.float32
     for axis, (extent, length) in enumerate(zip(shape, size, strict=True)):
         places = {corner[axis] for corner in corners}
@@ -102,6 +102,24 @@ def test_a_patch_is_a_slice_of_the_padded_volume(shape, fraction):
         assert places <= set(range(low, high + 1))  # Short axes lie in the patch whole, long ones fill it.
         if fraction == 0:
             assert {low, high} <= places
+
+
+@pytest.mark.parametrize("shape", [(9, 8, 7), (5, 9, 3), (2, 2, 2)])
+@pytest.mark.parametrize("margin", [(1, 2, 3), (50, 0, 50)])
+def test_a_source_is_its_patch_and_as_much_of_the_margin_as_the_volume_has(shape, margin):
+    case = make_case(shape, [(1, np.s_[1, 1, 1])])
+    bare, wide = (make_patches([case], fraction=0.5, padding_label=IGNORE, margin=m) for m in ((0, 0, 0), margin))
+    for position in range(40):
+        patch, source = bare[position], wide[position]
+        inside = (..., *(slice(start, start + 4) for start in source["corner"]))
+        assert torch.equal(source["image"][inside], patch["image"])
+        assert torch.equal(source["label"][inside], patch["label"])
+        corner, size = corner_of(patch, shape), source["image"].shape[1:]
+        for axis, extent in enumerate(shape):
+            before, after = source["corner"][axis], size[axis] - 4 - source["corner"][axis]
+            assert before == min(margin[axis], max(0, corner[axis]))
+            assert after == min(margin[axis], max(0, extent - 4 - corner[axis]))
+        np.testing.assert_array_equal(source["image"], expected_crop(case["image"], corner - source["corner"], size, 0))
 
 
 def test_corners_are_uniform_where_no_class_is_asked_for():
@@ -158,12 +176,23 @@ def test_foreground_voxels_lists_each_class_and_no_ignored_label():
         np.testing.assert_array_equal(voxels, np.argwhere(label[0] == value))
 
 
-@pytest.mark.parametrize("extent", [20, 40])
-def test_foreground_voxels_are_thinned_evenly(extent):
-    label = torch.ones(1, extent, 20, 20, dtype=torch.uint8)
-    voxels = foreground_voxels(label, 2)[1].float()
-    assert MAX_VOXELS_PER_CLASS / 2 < len(voxels) <= MAX_VOXELS_PER_CLASS
-    assert voxels[:, 0].mean() == pytest.approx((extent - 1) / 2, abs=0.5)
+@pytest.mark.parametrize("shape", [(20, 20, 20), (100, 80, 10), (16, 10, 50)])
+def test_foreground_voxels_are_thinned_evenly_along_every_axis(shape):
+    label = torch.ones(1, *shape, dtype=torch.uint8)
+    voxels = foreground_voxels(label, 2)[1]
+    assert len(voxels) == len(voxels.unique(dim=0)) == MAX_VOXELS_PER_CLASS
+    for axis, extent in enumerate(shape):
+        counts = torch.bincount(voxels[:, axis].long(), minlength=extent).float()
+        mean = MAX_VOXELS_PER_CLASS / extent
+        assert len(counts) == extent
+        assert (counts - mean).abs().max() < 4.5 * mean**0.5
+    torch.rand(3)  # a global generator has no part in it
+    assert torch.equal(foreground_voxels(label, 2)[1], voxels)
+
+
+def test_classes_are_thinned_apart_from_one_another():
+    found = foreground_voxels(torch.ones(1, 20, 20, 20, dtype=torch.uint8), 2)[1]
+    assert not torch.equal(foreground_voxels(torch.full((1, 20, 20, 20), 2, dtype=torch.uint8), 3)[2], found)
 
 
 def test_epochs_of_positions_follow_one_another():

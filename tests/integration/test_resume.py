@@ -2,22 +2,67 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from seg import callbacks
 from seg.cli import dump_config
 from seg.config import ExperimentConfig
-from seg.pipeline import train
+from seg.module import SegmentationModule
+from seg.pipeline import train, training
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
+EVERY = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """What a way to train may depend on, beside the seed."""
+
+    optimizer: str = "adamw"
+    ema_decay: float = 0.9
+    accumulate: int = 1
+    workers: int = 0
+    early_stop: int | None = None
+
+    def of(self, tiny: ExperimentConfig) -> ExperimentConfig:
+        changed = replace(
+            tiny.training,
+            steps=4 * EVERY,
+            validate_every=EVERY,
+            accumulate=self.accumulate,
+            ema_decay=self.ema_decay,
+            early_stop=self.early_stop,
+        )
+        spatial = replace(tiny.augmentation.spatial, elastic_voxels=1.0, mirror_axes=(0,))
+        return replace(
+            tiny,
+            data=replace(tiny.data, workers=self.workers),
+            augmentation=replace(tiny.augmentation, spatial=spatial),
+            optimizer=replace(tiny.optimizer, name=self.optimizer),
+            training=changed,
+        )
+
+
+VARIANTS = {
+    "adamw": Variant(),
+    "muon, worker": Variant(optimizer="muon", workers=1),
+    "sgd, accumulated": Variant(optimizer="sgd", accumulate=2),
+    "sgd, worker, no average": Variant(optimizer="sgd", workers=1, ema_decay=0.0),
+    "adamw, worker, accumulated": Variant(workers=1, accumulate=2, early_stop=2),
+    "muon, accumulated, no average": Variant(optimizer="muon", accumulate=2, ema_decay=0.0),
+}
 
 
 def results(run_dir: Path) -> tuple[dict[str, torch.Tensor], list[list[str]]]:
@@ -26,32 +71,78 @@ def results(run_dir: Path) -> tuple[dict[str, torch.Tensor], list[list[str]]]:
     return state, [[row[0], *row[2:]] for row in rows]
 
 
-def kill_after_first_checkpoint(config: Path, run_dir: Path) -> None:
-    command = [sys.executable, str(SCRIPT), "--config", str(config), "--run_dir", str(run_dir)]
+def same(one: Path, other: Path) -> bool:
+    (weights, rows), (expected, expected_rows) = results(one), results(other)
+    return rows == expected_rows and all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+def dying(function: Callable[..., Any], count: int) -> Callable[..., Any]:
+    """Has a function kill its process when it is called for the count-th time."""
+    calls = 0
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == count:
+            for path in arguments:
+                if str(path).endswith(".partial"):  # a write that was half done
+                    os.truncate(path, os.path.getsize(path) // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*arguments, **named)
+
+    return call
+
+
+def train_until(config: ExperimentConfig, run_dir: Path, place: Any, name: str, count: int) -> int | None:
+    """Trains in another process, which dies at the count-th call of a function; returns how it ended."""
+
+    def target() -> None:
+        setattr(place, name, dying(getattr(place, name), count))
+        train(config, run_dir=run_dir, folds=(0,), resume=True)
+
+    process = multiprocessing.get_context("fork").Process(target=target)
+    process.start()
+    process.join(120)
+    return process.exitcode
+
+
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
+def test_a_run_killed_again_and_again_ends_with_the_same_weights(
+    tiny: ExperimentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variant: Variant
+) -> None:
+    monkeypatch.setattr(training, "score_run", lambda *_, **__: None)  # weights alone are of interest
+    config, killed, whole = variant.of(tiny), tmp_path / "killed", tmp_path / "whole"
+    batches = EVERY * variant.accumulate
+    moments: list[tuple[Any, str, int, list[str]]] = [
+        (SegmentationModule, "training_step", 1, []),
+        (SegmentationModule, "training_step", batches + 2, ["best.ckpt", "last.ckpt"]),
+        (SegmentationModule, "validation_step", 2, ["best.ckpt", "last.ckpt"]),
+        (callbacks, "_flush", 1, ["best.ckpt", "last.ckpt", "last.ckpt.partial"]),
+        (SegmentationModule, "training_step", batches + 1, ["best.ckpt", "last.ckpt"]),
+    ]
+    for place, name, count, left in moments:
+        assert train_until(config, killed, place, name, count) == -signal.SIGKILL
+        assert sorted(path.name for path in (killed / "checkpoints").iterdir()) == left
+    train(config, run_dir=killed, folds=(0,), resume=True)
+    train(config, run_dir=whole, folds=(0,))
+    assert same(killed, whole)
+
+
+def test_a_killed_script_goes_on_where_it_stopped(tiny: ExperimentConfig, tmp_path: Path) -> None:
+    """Another process, killed at a moment of the clock."""
+    config = replace(tiny, training=replace(tiny.training, steps=60, validate_every=3))
+    path, killed, whole = tmp_path / "config.yaml", tmp_path / "killed", tmp_path / "whole"
+    path.write_text(dump_config(config))
+    command = [sys.executable, str(SCRIPT), "--config", str(path), "--run_dir", str(killed)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
-    while not (run_dir / "checkpoints" / "last.ckpt").exists():
+    while not (killed / "checkpoints" / "last.ckpt").exists():
         assert process.poll() is None, "the run ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-
-
-@pytest.mark.parametrize("torn", [False, True], ids=["between", "during a checkpoint"])
-def test_a_killed_run_ends_with_the_same_weights(tiny: ExperimentConfig, tmp_path: Path, torn: bool) -> None:
-
-    config = replace(tiny, training=replace(tiny.training, steps=300, validate_every=10))
-    path = tmp_path / "config.yaml"
-    path.write_text(dump_config(config))
-    killed, whole = tmp_path / "killed", tmp_path / "whole"
-    kill_after_first_checkpoint(path, killed)
     assert not (killed / "checkpoints" / "weights.pt").exists()
-    if torn:
-        good = (killed / "checkpoints" / "last.ckpt").read_bytes()
-        (killed / "checkpoints" / "last.ckpt.partial").write_bytes(good[: len(good) // 2])
     train(config, run_dir=killed, folds=(0,), resume=True)
     train(config, run_dir=whole, folds=(0,))
-    (resumed, rows), (straight, expected) = results(killed), results(whole)
-    assert rows == expected
-    assert all(torch.equal(resumed[name], straight[name]) for name in straight)
+    assert same(killed, whole)

@@ -179,7 +179,7 @@ def test_scores_can_be_computed_again_elsewhere(tiny: ExperimentConfig, tmp_path
 
 
 def test_a_loss_that_is_not_finite_names_the_cases(tiny: ExperimentConfig, other: Change, tmp_path: Path) -> None:
-    config = other(tiny, "optimizer", learning_rate=1e30, clip_norm=None)
+    config = other(tiny, "optimizer", learning_rate=10.0, weight_decay=1e37, warmup_steps=0)
     with pytest.raises(RunError, match=r"step \d+: the loss must be finite, got nan on cases case_\d"):
         train(config, run_dir=tmp_path / "run", folds=(0,))
 

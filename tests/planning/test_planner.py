@@ -62,6 +62,7 @@ def test_thin_volumes_keep_their_slices(fingerprint: Maker) -> None:
     assert made.config.network.kernel_sizes[:3] == ((3, 3, 1), (3, 3, 1), (3, 3, 3))
     assert made.config.augmentation.spatial.rotation_deg == (0.0, 0.0, 30.0)
     assert made.config.augmentation.spatial.scale_axes == (0, 1)
+    assert made.config.augmentation.spatial.elastic_axes == (0, 1)
     assert made.config.augmentation.spatial.mirror_axes == ()
 
 

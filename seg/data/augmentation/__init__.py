@@ -11,24 +11,33 @@ from torch import Tensor
 
 from seg.config import AugmentationConfig
 from seg.data.augmentation.intensity import change_intensity
-from seg.data.augmentation.spatial import deform
+from seg.data.augmentation.reach import margins
+from seg.data.augmentation.spatial import Frame, Volumes, deform
 
-__all__ = ["augment"]
+__all__ = ["Frame", "augment", "margins"]
 
 
 def augment(
-    image: Tensor, label: Tensor, config: AugmentationConfig, *, generator: torch.Generator
+    image: Volumes,
+    label: Volumes,
+    config: AugmentationConfig,
+    *,
+    generator: torch.Generator,
+    frame: Frame | None = None,
+    padding_label: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Deforms a batch and changes its intensities.
 
     Args:
-        image: Patches f32 of shape (B, C, X, Y, Z), normalised.
-        label: Class indices i64 of shape (B, 1, X, Y, Z).
+        image: Patches f32 of shape (B, C, X, Y, Z), normalised, or the sources (C, x, y, z) that hold them.
+        label: Class indices of shape (B, 1, X, Y, Z), or (1, x, y, z) of each source.
         config: Probabilities and ranges.
         generator: CPU generator of all draws.
+        frame: Where patches lie in their sources; None takes these as patches.
+        padding_label: Label of what lies outside a source.
 
     Returns:
-        New image and label of the same shapes and types; the arguments are left alone.
+        New patches f32 (B, C, X, Y, Z) and labels i64 (B, 1, X, Y, Z); the arguments are left alone.
     """
-    image, label = deform(image, label, config.spatial, generator)
-    return change_intensity(image, config.intensity, generator), label
+    patches, labels = deform(image, label, config.spatial, generator, frame=frame, padding_label=padding_label)
+    return change_intensity(patches, config.intensity, generator), labels

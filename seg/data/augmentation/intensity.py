@@ -74,9 +74,12 @@ def contrast(patch: Tensor, factor: float) -> Tensor:
 
 
 def low_resolution(patch: Tensor, zoom: float) -> Tensor:
-    """Samples a patch (C, X, Y, Z) at a coarser grid by nearest neighbour and interpolates it back."""
+    """Samples a patch (C, X, Y, Z) at a coarser grid and back, linearly both ways.
+
+    Nearest neighbours on the way down would shift the image against its label by up to half a voxel, to one side.
+    """
     size = [max(1, round(length * zoom)) for length in patch.shape[1:]]
-    coarse = functional.interpolate(patch[None], size=size, mode="nearest-exact")
+    coarse = functional.interpolate(patch[None], size=size, mode="trilinear", align_corners=False)
     return functional.interpolate(coarse, size=patch.shape[1:], mode="trilinear", align_corners=False)[0]
 
 

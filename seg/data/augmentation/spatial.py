@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from seg.config import SpatialConfig
+
+Volumes = Tensor | Sequence[Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,39 +37,90 @@ class Deformations:
     mirrored: Tensor
 
 
-def deform(image: Tensor, label: Tensor, config: SpatialConfig, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """Where patches lie in the sources that they are deformed from.
+
+    Attributes:
+        size: Size (X, Y, Z) of the patches.
+        corners: First voxel (X, Y, Z) of each patch in its source.
+    """
+
+    size: tuple[int, int, int]
+    corners: Sequence[Sequence[int]]
+
+
+def deform(
+    image: Volumes,
+    label: Volumes,
+    config: SpatialConfig,
+    generator: torch.Generator,
+    *,
+    frame: Frame | None = None,
+    padding_label: int = 0,
+) -> tuple[Tensor, Tensor]:
     """Deforms images and labels alike; mirroring is independent of the rest.
 
-    Images are interpolated trilinearly and continue with their border values; labels take the nearest voxel, and
-    background outside. Nearest is a third of the work of interpolating one channel per class, and the blur that the
-    latter avoids is below a voxel.
+    Images are interpolated trilinearly and continue with the border values of their source; labels take the nearest
+    voxel, and the padding's label outside. Nearest is a third of the work of interpolating one channel per class, and
+    the blur that the latter avoids is below a voxel.
 
     Args:
-        image: Patches of shape (B, C, X, Y, Z).
-        label: Class indices of shape (B, 1, X, Y, Z).
+        image: Sources of shape (C, x, y, z), each of its own size, or one tensor of all.
+        label: Class indices of shape (1, x, y, z) on the same grids.
         config: Probabilities and ranges. Rotations act in voxel space, so between axes of different spacing they
             shear; keep those angles small.
         generator: CPU generator.
+        frame: Where the patches lie in their sources; None takes sources as patches.
+        padding_label: Label of what lies outside a source.
 
     Returns:
-        New image and label.
+        New images (B, C, X, Y, Z) and labels i64 (B, 1, X, Y, Z).
     """
-    draws = draw_deformations(image.shape[0], image.shape[2:], config, generator)
-    image, label = image.clone(), label.clone()
+    if frame is None:
+        x, y, z = image[0].shape[1:]
+        frame = Frame(size=(x, y, z), corners=[(0, 0, 0)] * len(image))
+    draws = draw_deformations(len(image), torch.Size(frame.size), config, generator)
     chosen = draws.active.nonzero()[:, 0]
-    if len(chosen):
-        size = image.shape[2:]
-        points = sampling_grid(draws, chosen, size, image.device)
-        deformed = functional.grid_sample(image[chosen], points, padding_mode="border", align_corners=True)
-        moved = functional.grid_sample(
-            label[chosen].to(image.dtype), points, mode="nearest", padding_mode="zeros", align_corners=True
-        )
-        image[chosen], label[chosen] = deformed, moved.to(label.dtype)
-    for index, axes in enumerate(draws.mirrored):
-        flipped = [1 + int(axis) for axis in axes.nonzero()[:, 0]]
-        if flipped:
-            image[index], label[index] = image[index].flip(flipped), label[index].flip(flipped)
-    return image, label
+    points = iter(sampling_grid(draws, chosen, torch.Size(frame.size), image[0].device) if len(chosen) else ())
+    images, labels = [], []
+    for index, (source, classes) in enumerate(zip(image, label, strict=True)):
+        corner = frame.corners[index]
+        if draws.active[index]:
+            places = _in_source(next(points), frame.size, corner, source.shape[1:])
+            patch = _sample(source, places, "bilinear", "border")
+            inner = _sample(classes.to(source.dtype) - padding_label, places, "nearest", "zeros") + padding_label
+        else:
+            inside = (..., *(slice(start, start + length) for start, length in zip(corner, frame.size, strict=True)))
+            patch, inner = source[inside], classes[inside]
+        flipped = [1 + int(axis) for axis in draws.mirrored[index].nonzero()[:, 0]]
+        images.append(patch.flip(flipped))
+        labels.append(inner.long().flip(flipped))
+    return torch.stack(images), torch.stack(labels)
+
+
+def _in_source(points: Tensor, size: Sequence[int], corner: Sequence[int], source: Sequence[int]) -> Tensor:
+    """Turns coordinates in a patch into those in its source, both as grid_sample counts them."""
+    if tuple(source) == tuple(size):
+        return points
+    half, whole = _half(size), _half(source)
+    centre = torch.tensor([start + (length - 1) / 2 for start, length in zip(corner, size, strict=True)])
+    offset = centre - torch.tensor([(length - 1) / 2 for length in source])
+    scale, shift = ((value / whole).flip(0).to(points.device) for value in (half, offset))
+    return points * scale + shift
+
+
+def _half(size: Sequence[int]) -> Tensor:
+    """Half the extent of a grid; an axis of one voxel has none, and any scale keeps it on that voxel."""
+    return torch.tensor([max((length - 1) / 2, 0.5) for length in size])
+
+
+def _sample(volume: Tensor, points: Tensor, mode: str, padding: str) -> Tensor:
+    """Samples a volume (C, x, y, z) at points (X, Y, Z, 3)."""
+    # Slices stand where a batch does: that is what torch shares out among threads.
+    slices = volume.expand(len(points), *volume.shape)
+    found = functional.grid_sample(slices, points[:, None], mode, padding, align_corners=True)
+    return found[:, :, 0].transpose(0, 1)
 
 
 def draw_deformations(batch: int, size: torch.Size, config: SpatialConfig, generator: torch.Generator) -> Deformations:
@@ -84,6 +138,7 @@ def draw_deformations(batch: int, size: torch.Size, config: SpatialConfig, gener
     shifts = (2 * uniform(batch, 3) - 1) * torch.tensor(config.shift)
     points = [max(2, -(-length // config.elastic_grid) + 1) for length in size]
     control = config.elastic_voxels * torch.randn(batch, 3, *points, generator=generator)
+    control = torch.where(_named(config.elastic_axes)[:, None, None, None], control, 0.0)
     mirrored = (uniform(batch, 3) < 0.5) & _named(config.mirror_axes)
     return Deformations(active=active, angles=angles, zooms=zooms, shifts=shifts, control=control, mirrored=mirrored)
 
@@ -110,8 +165,7 @@ def rotation_matrices(angles: Tensor) -> Tensor:
 
 def sampling_grid(draws: Deformations, chosen: Tensor, size: torch.Size, device: torch.device) -> Tensor:
     """Returns where each output voxel is sampled, in grid_sample's coordinates, of shape (b, X, Y, Z, 3)."""
-    # An axis of one voxel has no extent; any scale keeps it on that voxel.
-    half = torch.tensor([max((length - 1) / 2, 0.5) for length in size])
+    half = _half(size)
     # Output voxel -> input voxel about the centre: rotate back and shrink by the zoom.
     matrix = rotation_matrices(draws.angles[chosen]).transpose(1, 2) / draws.zooms[chosen][:, None, :]
     offset = -draws.shifts[chosen]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -65,3 +68,24 @@ def test_one_range_leaves_the_draws_of_the_others() -> None:
     assert torch.equal(one.active, two.active)
     assert torch.equal(one.mirrored, two.mirrored)
     assert not torch.equal(one.zooms, two.zooms)
+
+
+@pytest.mark.parametrize("axes", [(), (2,), (0, 1), (0, 1, 2)])
+def test_only_named_axes_are_displaced(axes: tuple[int, ...]) -> None:
+    size = torch.Size((9, 8, 3))
+    everywhere = SpatialConfig(elastic_voxels=2.0, mirror_axes=(0, 1, 2))
+    config = replace(everywhere, elastic_axes=axes)
+    drawn, same_stream = (
+        draw_deformations(50, size, one, torch.Generator().manual_seed(0)) for one in (config, everywhere)
+    )
+    for axis in range(3):
+        expected = same_stream.control[:, axis] if axis in axes else torch.zeros(50, 2, 2, 2)
+        assert torch.equal(drawn.control[:, axis], expected)
+    assert torch.equal(drawn.mirrored, same_stream.mirrored)
+
+
+def test_control_points_lie_no_further_apart_than_the_grid() -> None:
+    for length, grid in itertools.product(range(1, 60), (2, 5, 12)):
+        config = SpatialConfig(elastic_grid=grid, elastic_voxels=1.0)
+        drawn = draw_deformations(1, torch.Size((length, 1, 1)), config, torch.Generator().manual_seed(0))
+        assert (length - 1) / (drawn.control.shape[2] - 1) <= grid

@@ -69,17 +69,30 @@ def test_a_constant_patch_stays(change: Callable[[Tensor, float], Tensor]) -> No
     torch.testing.assert_close(blur(flat, 0.5), flat)
 
 
-def test_low_resolution_takes_nearest_voxels_and_interpolates_between_them() -> None:
+def test_low_resolution_interpolates_down_and_up() -> None:
     profile = torch.randn(8, generator=generator(2))
-    # A coarse voxel's centre lies between its two fine ones; the second of them is taken.
+    # A coarse voxel's centre lies between its two fine ones.
+    coarse = profile.view(4, 2).mean(1)
     centres = (np.arange(8) + 0.5) / 2 - 0.5
-    expected = np.interp(centres, np.arange(4), profile[1::2].numpy())
+    expected = np.interp(centres, np.arange(4), coarse.numpy())
     for axis in range(3):
         shape = [1, 1, 1, 1]
         shape[1 + axis] = 8
         patch = profile.view(shape).expand([1, *(8 if other == axis else 2 for other in range(3))])
         got = low_resolution(patch, 0.5).movedim(1 + axis, -1)
         np.testing.assert_allclose(got[0, 0, 0].numpy(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("length", [16, 31, 40])
+def test_low_resolution_shifts_nothing(length: int) -> None:
+    for axis in range(3):
+        shape = [1, 1, 1, 1]
+        shape[1 + axis] = length
+        ramp = torch.arange(float(length)).view(shape).expand(1, *(length if axis == one else 3 for one in range(3)))
+        for zoom in np.linspace(0.5, 1, 26):
+            moved = (low_resolution(ramp, float(zoom)) - ramp).movedim(1 + axis, -1)
+            assert moved[..., 1:-1].abs().max() < 1e-4 * length  # beyond the outer coarse voxels, values continue
+            assert moved.mean() == pytest.approx(0, abs=1e-5 * length)
 
 
 def test_low_resolution_at_full_size_changes_nothing(image: Tensor) -> None:

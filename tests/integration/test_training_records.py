@@ -1,0 +1,68 @@
+"""What training writes of itself, and weights that are worth nothing."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from seg import experiment
+from seg.config import ExperimentConfig
+from seg.errors import RunError
+from seg.pipeline import train
+
+Change = Callable[..., ExperimentConfig]
+
+
+def test_event_files_have_the_rows_of_the_table(tiny: ExperimentConfig, other: Change, tmp_path: Path) -> None:
+    train(other(tiny, "training", accumulate=2), run_dir=tmp_path / "run", folds=(0,))
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    assert set(events.Tags()["scalars"]) == set(rows[0]) - {"step"}
+    for name in events.Tags()["scalars"]:
+        found = events.Scalars(name)
+        assert [event.step for event in found] == [row["step"] for row in rows] == [2, 4, 6]
+        np.testing.assert_array_equal(
+            np.float32([event.value for event in found]), np.float32([row[name] for row in rows])
+        )
+
+
+def test_an_update_that_leaves_no_use_in_the_weights_ends_the_run(
+    tiny: ExperimentConfig, other: Change, tmp_path: Path
+) -> None:
+    config = other(tiny, "training", steps=1, validate_every=1)
+    config = other(config, "optimizer", learning_rate=10.0, weight_decay=1e37, warmup_steps=0)
+    with pytest.raises(
+        RunError, match=r"^step 1: predictions must be finite, got NaN or infinity on held-out case case_\d; look at"
+    ):
+        train(config, run_dir=tmp_path / "run", folds=(0,))
+    assert not (tmp_path / "run" / "checkpoints" / "weights.pt").exists()
+
+
+def test_final_weights_must_be_finite(
+    short: ExperimentConfig, other: Change, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = []
+
+    class Broken(experiment.SegmentationModule):
+        def on_fit_end(self) -> None:
+            built.append(self.network)
+            with torch.no_grad():
+                for parameter in list(self.network.parameters())[1:3]:
+                    parameter[0] = float("inf")
+
+    monkeypatch.setattr(experiment, "SegmentationModule", Broken)
+    with pytest.raises(RunError) as caught:
+        train(other(short, "training", ema_decay=0.0), run_dir=tmp_path / "run", folds=(0,))
+    names = list(dict(built[0].named_parameters()))
+    assert caught.value.problems == (
+        f"step 2: final weights must be finite, got NaN or infinity in 2 of {len(names)} tensors, {names[1]} first; "
+        "begin anew with a smaller optimizer.learning_rate than 0.003 or a smaller optimizer.clip_norm than 12.",
+    )
+    assert not (tmp_path / "run" / "checkpoints" / "weights.pt").exists()
