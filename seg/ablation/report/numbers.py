@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 NOT_MEASURED = "not measured"
 MINUS = "\N{MINUS SIGN}"
-NOTHING = "\N{EN DASH}"
+EN_DASH = "\N{EN DASH}"
+NOTHING = EN_DASH
 """Stands where there is nothing to measure, such as the baseline's difference from itself."""
 
 
@@ -70,9 +71,15 @@ def times(value: float | None) -> str:
     return NOT_MEASURED if value is None else f"{value:.2f}"
 
 
-def counted(number: int, noun: str) -> str:
-    """Writes a number with its noun."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def counted(number: int, noun: str, several: str = "") -> str:
+    """Writes a number with its noun, whose plural has an s unless it is given."""
+    return f"{number} {noun}" if number == 1 else f"{number} {several or f'{noun}s'}"
+
+
+def in_words(number: int) -> str:
+    """Writes a small number as a word."""
+    words = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+    return words[number] if 0 <= number < len(words) else str(number)
 
 
 def listed(names: Sequence[str]) -> str:
