@@ -86,18 +86,30 @@ def environments(analysis: Analysis) -> list[Block]:
             known = {key: (trial.environment or {}).get(key) for key in ENVIRONMENT}
             groups.setdefault(json.dumps(known, sort_keys=True), []).append(trial_id)
     parts: list[Block] = []
+    described = {content: {k: v for k, v in json.loads(content).items() if v is not None} for content in groups}
+    common = _common(list(described.values()))
     for content, trials in groups.items():
-        known = {key: value for key, value in json.loads(content).items() if value is not None}
+        known = {key: value for key, value in described[content].items() if key not in common}
         words = f"Trained with this: {counted(len(trials), 'trial')}"
         if len(groups) > 1:
             words += f" ({grouped(trials, analysis)})"
         parts += [Text(text=f"{words}."), _values(known)]
+    if common:
+        parts += [Text(text="Common to all trials:"), _values(common)]
     for device in analysis.records.speed:
         known = {key: value for key, value in dict(device.about.get("environment") or {}).items() if key in ENVIRONMENT}
         parts += [Text(text=f"Speed was measured on {device.label}."), _values(known)]
     if len(groups) > 1:
         parts.insert(0, Text(role="notice", text="Trials were trained with different environments."))
     return parts or [Text(text=f"Environment: {NOT_MEASURED}.")]
+
+
+def _common(environments: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Gives what several environments have in common; of one alone nothing is apart from the rest."""
+    if len(environments) < 2:
+        return {}
+    first, *others = environments
+    return {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
 
 
 def grouped(trial_ids: Sequence[str], analysis: Analysis) -> str:

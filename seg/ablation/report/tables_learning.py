@@ -95,7 +95,7 @@ def convergence_sentences(analysis: Analysis) -> list[str]:
     if known:
         sides = {
             "above the baseline's (faster, or better all along)": [name for name, (low, _) in known.items() if low > 0],
-            "below it": [name for name, (_, high) in known.items() if high < 0],
+            "below the baseline's": [name for name, (_, high) in known.items() if high < 0],
         }
         said.append(
             f"Learning, by the area under the curve of validation Dice against steps: {_told(sides, len(known))}"

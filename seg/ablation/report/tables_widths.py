@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from seg.ablation.report.analysis import Analysis
 from seg.ablation.report.document import Cell, Table, row
-from seg.ablation.report.numbers import EN_DASH, NOT_MEASURED, NOTHING, counted, fixed, in_words, interval, listed
+from seg.ablation.report.numbers import EN_DASH, NOT_MEASURED, NOTHING, fixed, in_words, interval, listed
 from seg.ablation.report.preserved import THRESHOLD, Prediction, made_from_prediction, places
 
 PATHS = {"skip": "skips", "decoder": "decoder"}
@@ -69,8 +69,12 @@ def width_sentences(analysis: Analysis) -> list[str]:
     found = [one for one in analysis.predictions if one.found is not None]
     below = [one.name.replace("_", " ") for one in found if one.found is not None and one.found < one.width]
     if found:
-        where = f"all {in_words(len(found))}" if len(below) == len(found) else f"{in_words(len(below))} of"
-        where += " places" if len(below) == len(found) else f" {counted(len(found), 'place')} with a finding"
+        where = (
+            f"all {in_words(len(found))}"
+            if len(below) == len(found)
+            else f"{in_words(len(below))} of {in_words(len(found))}"
+        )
+        where += " places" if len(below) == len(found) else " places with a finding"
         named = f": {listed(below)}" if 0 < len(below) < len(found) else ""
         said.append(f"At {where} the spectrum asked for more channels than were needed{named}.")
     else:

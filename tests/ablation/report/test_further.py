@@ -79,5 +79,5 @@ def test_sentences_say_what_learns_faster_and_what_generalises_better(whole: Pat
     ) in text
     (said,) = [line for line in text.splitlines() if line.startswith("Learning, by the area under the curve")]
     # Curves are slower with each variant, by far more than runs differ.
-    assert "below it for " in said
+    assert "below the baseline's for " in said
     assert "above" not in said

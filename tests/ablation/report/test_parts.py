@@ -95,8 +95,8 @@ def test_predicted_widths_are_the_first_that_keep_95_percent(whole: Path) -> Non
         expected = round(CHANNELS[stage] / (16 if one.name.startswith("skip") else 2))
         assert one.found == expected
     assert width_sentences(analysis) == [
-        "At three of 6 places with a finding the spectrum asked for more channels than were needed: skip 0, skip 1 and "
-        "skip 2.",
+        "At three of six places with a finding the spectrum asked for more channels than were needed: skip 0, skip 1 "
+        "and skip 2.",
         "A variant of just the predicted widths at every place: not measured.",
     ]
 
