@@ -20,9 +20,9 @@ def fixed(value: float | None, digits: int, *, sign: bool = False, absent: str =
     return text.replace("-", MINUS)
 
 
-def counted(number: int, noun: str) -> str:
-    """Writes a number with its noun."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def counted(number: int, noun: str, several: str = "") -> str:
+    """Writes a number with its noun, whose plural has an s unless it is given."""
+    return f"{number} {noun}" if number == 1 else f"{number} {several or f'{noun}s'}"
 
 
 def in_time(seconds: float | None) -> str:

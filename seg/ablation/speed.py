@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seg.ablation.report.study import SPEED_FILE, read_record_file, read_speed
+from seg.ablation.report.speeds import SPEED_FILE, read_speed
+from seg.ablation.report.study import read_record_file
 from seg.ablation.resources import set_threads
 from seg.ablation.study_file import read_study_data
 from seg.benchmark.measure import Settings, measure_device, present_devices

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seg.ablation.grid import Study, Variant, published
+from seg.config import StudyConfig
 from seg.data.cases import Dataset
 from seg.data.readers import read_folds
 from seg.errors import RunError
@@ -84,6 +85,7 @@ def describe_study(study: Study, dataset: Dataset) -> dict[str, Any]:
         "baseline_set": _published(study.config.baseline.set),
         "variants": [_variant(variant, costs[variant.name]) for variant in study.variants],
         "contrasts": [asdict(contrast) for contrast in study.config.contrasts],
+        **said_by_hand(study.config),
         "trials": [trial.id for trial in study.planned],
         "training": {
             "steps": shared.training.steps,
@@ -102,6 +104,11 @@ def describe_study(study: Study, dataset: Dataset) -> dict[str, Any]:
             "nsd_tolerance_mm": shared.evaluation.nsd_tolerance_mm,
         },
     }
+
+
+def said_by_hand(config: StudyConfig) -> dict[str, Any]:
+    """Returns what a study's file alone knows and its report needs."""
+    return {"notes": list(config.notes), "nominal_spacing": config.nominal_spacing, "pictures": config.pictures}
 
 
 def _published(fields: Mapping[str, Any]) -> dict[str, Any]:

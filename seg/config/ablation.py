@@ -124,6 +124,11 @@ class StudyConfig:
         launch: Where trials run.
         speed: Measurement of speed.
         reuse: Whether finished trials count that other code trained; same_code makes them anew and says so.
+        notes: What a reader must know that no record says, such as a change of plan; a sentence or a few each, printed
+            under the methods of the report.
+        nominal_spacing: Whether the voxel spacing in the headers is not the true one; the report then leaves out
+            distances (HD95, NSD).
+        pictures: Whether the report may show pictures of cases; false where the licence of the data does not allow it.
     """
 
     schema_version: int = 1
@@ -141,3 +146,6 @@ class StudyConfig:
     launch: BackendConfig = field(default_factory=BackendConfig)
     speed: SpeedConfig = field(default_factory=SpeedConfig)
     reuse: Literal["same_code", "any_code"] = "same_code"
+    notes: tuple[str, ...] = ()
+    nominal_spacing: bool = False
+    pictures: bool = True

@@ -34,6 +34,7 @@ def study_problems(study: StudyConfig) -> list[str]:
         *_launch(study.launch),
         *_slurm(study.launch.slurm),
         *_speed(study.speed),
+        *_notes(study.notes),
     ]
 
 
@@ -139,3 +140,9 @@ def _speed(speed: SpeedConfig) -> Iterator[str]:
         yield f"speed.rounds must be >= 3, got {speed.rounds}; a spread needs as many."
     if speed.warmup < 1:
         yield f"speed.warmup must be >= 1, got {speed.warmup}; the first passes are never typical."
+
+
+def _notes(notes: Sequence[str]) -> Iterator[str]:
+    for index, note in enumerate(notes):
+        if not note.strip():
+            yield f"notes[{index}] must say something, got an empty text; remove it."

@@ -14,7 +14,7 @@ import torch
 
 from seg.ablation import speed
 from seg.ablation.grid import Study, Variant
-from seg.ablation.report.study import read_speed
+from seg.ablation.report.speeds import read_speed
 from seg.ablation.speed import measure_study
 from seg.benchmark import measure
 from seg.benchmark.measure import Settings

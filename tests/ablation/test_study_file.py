@@ -84,6 +84,30 @@ def test_the_report_reads_what_was_planned(study: Study, tmp_path: Path) -> None
     assert (record.training["steps"], record.training["batch"]) == (20, 2)
 
 
+def test_what_a_study_says_by_hand_reaches_the_report(study: Study, tmp_path: Path) -> None:
+    write_study_file(study, tmp_path / "out")
+    record = read_study(tmp_path / "out")
+    assert (record.notes, record.nominal_spacing, record.pictures) == ((), False, True)
+    config = replace(study.config, notes=("One more seed.", "No budget."), nominal_spacing=True, pictures=False)
+    write_study_file(replace(study, config=config), tmp_path / "out")
+    record = read_study(tmp_path / "out")
+    assert (record.notes, record.nominal_spacing, record.pictures) == (("One more seed.", "No budget."), True, False)
+
+
+def test_the_committed_plans_say_what_the_studies_files_say() -> None:
+    root = Path(__file__).parents[2]
+    plans = sorted((root / "docs" / "results").glob("*/study.json"))
+    assert plans
+    for plan in plans:
+        content = json.loads(plan.read_text())
+        file = yaml.safe_load((root / content["command"].split("--config ")[1].split()[0]).read_text())
+        assert content["notes"] == file.get("notes", [])
+        assert content["nominal_spacing"] == file.get("nominal_spacing", False)
+        assert content["pictures"] == file.get("pictures", True)
+        kept = plan.parent / "figures" / "worst.json"
+        assert content["pictures"] or not kept.exists()
+
+
 def test_sizes_are_those_of_the_networks(study: Study, tmp_path: Path) -> None:
     content = json.loads(write_study_file(study, tmp_path / "out").read_text())
     for entry, variant in zip(content["variants"], study.variants, strict=True):

@@ -107,6 +107,7 @@ def test_a_list_a_product_and_a_sweep_are_well() -> None:
             "launch.slurm.memory_gib must be > 0, got 0.",
         ),
         ({"speed": SpeedConfig(rounds=2)}, "speed.rounds must be >= 3, got 2; a spread needs as many."),
+        ({"notes": ("Good.", " ")}, "notes[1] must say something, got an empty text; remove it."),
         ({"speed": SpeedConfig(warmup=0)}, "speed.warmup must be >= 1, got 0; the first passes are never typical."),
     ],
 )

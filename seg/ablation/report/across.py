@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from seg.ablation.report.across_words import conclusion, facts
 from seg.ablation.report.analysis import Analysis, analyse
-from seg.ablation.report.document import Cell, Document, Figure, Heading, Panel, Table, Text
+from seg.ablation.report.document import Bullets, Cell, Document, Figure, Heading, Panel, Table, Text
 from seg.ablation.report.drawing import drawing, looks, name_rows, panel
-from seg.ablation.report.families import in_order
 from seg.ablation.report.markdown import FIGURES, to_markdown
 from seg.ablation.report.numbers import MINUS, NOT_MEASURED, counted, fixed, interval, listed
+from seg.ablation.report.order import in_order
 from seg.ablation.report.plots_dice import draw_row
 from seg.ablation.report.scale import Spread, beyond_words, choose_scale, possible
 from seg.ablation.report.trials import read_records
@@ -58,12 +59,14 @@ def write_comparison(study_dirs: Sequence[Path], output: Path) -> Path:
     document = Document(
         title="Studies side by side",
         blocks=(
+            Text(text=conclusion(analyses, shared), role="lead"),
             Text(
-                text="What each width costs on each data set. Every cell is the paired difference in mean Dice from "
-                "the baseline of the same study, with its 95 % interval over training runs and patients (patients "
-                "alone where there is one run). Studies "
-                "differ in data, number of cases and steps; they are not pooled."
+                text="What each width costs on each data set. Every cell of the table is the paired difference in mean "
+                "Dice from the baseline of the same study, with its 95 % interval over training runs and patients "
+                "(patients alone where there is one run), uncorrected. Studies differ in data, number of cases and "
+                "steps; they are not pooled."
             ),
+            Bullets(items=facts(analyses, shared)),
             _table(analyses, shared),
             Heading(text="The same as a picture"),
             drawn,

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from seg.ablation.report.families import families
 from seg.ablation.report.further import Contrast, Gap, contrast, find_gaps
 from seg.ablation.report.laws import WORST, Law, find_laws
 from seg.ablation.report.preserved import Prediction, find_predictions
-from seg.ablation.report.study import DeviceSpeed
+from seg.ablation.report.study import DeviceSpeed, StudyRecord
 from seg.ablation.report.trials import Records
 from seg.ablation.statistics import (
     Comparison,
@@ -41,6 +42,7 @@ class Analysis:
         class_dice: The same by class index.
         comparisons: Each variant against the baseline by name; empty where the baseline has no finished trial.
         contrasts: Further comparisons that the study names.
+        against_full_width: Comparisons of narrow decoders with the one of full width that the study does not name.
         recommendations: The recommendation by device; for the case without any, a single one without latencies.
         ranks: Order of the variants; None where it could not be taken.
         convergence: Speed of convergence by variant.
@@ -56,6 +58,7 @@ class Analysis:
     class_dice: Mapping[str, Mapping[int, Effect]]
     comparisons: Mapping[str, Comparison]
     contrasts: tuple[Contrast, ...]
+    against_full_width: tuple[Contrast, ...]
     recommendations: tuple[Recommendation, ...]
     ranks: RankStability | None
     convergence: Mapping[str, Convergence]
@@ -84,6 +87,11 @@ class Analysis:
     def worst_laws(self) -> tuple[Law, ...]:
         """The laws of the worst bottleneck of each trial."""
         return tuple(law for law in self.laws if law.where == WORST)
+
+    def contrast_with(self, variant: str, against: str) -> Comparison | None:
+        """Gives the comparison of a variant with another than the baseline; None where there is none."""
+        known = (*self.contrasts, *self.against_full_width)
+        return next((one.found for one in known if (one.variant, one.against) == (variant, against)), None)
 
     def macs(self, name: str) -> int | None:
         """Gives the multiply-accumulates of a variant."""
@@ -131,6 +139,7 @@ def analyse(records: Records) -> Analysis:
         },
         comparisons={one.variant: one for one in compared},
         contrasts=tuple(contrast(scores, *names, margin=study.margin) for names in study.contrasts),
+        against_full_width=tuple(contrast(scores, *names, margin=study.margin) for names in _against_full_width(study)),
         recommendations=tuple(
             recommend(compared, latency, baseline=study.baseline, macs=macs) for latency in latencies if compared
         ),
@@ -141,6 +150,17 @@ def analyse(records: Records) -> Analysis:
         predictions=predictions,
         unpredicted=unpredicted,
     )
+
+
+def _against_full_width(study: StudyRecord) -> list[tuple[str, str]]:
+    """Gives the pairs of a narrow decoder and that of full width which the study does not name itself."""
+    return [
+        (name, family.control)
+        for family in families(study)
+        if family.sides == ("decoder",) and family.control is not None
+        for name in family.ratios
+        if name != family.control and (name, family.control) not in study.contrasts
+    ]
 
 
 def _dice(trials: Mapping[tuple[int, int], tuple[object, ...]], name: str) -> dict[int, Effect]:

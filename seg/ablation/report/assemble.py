@@ -13,16 +13,21 @@ from seg.ablation.report import (
     plots_pareto,
     plots_preserved,
     tables_cost,
+    tables_learning,
     tables_preserved,
+    tables_widths,
 )
 from seg.ablation.report.analysis import Analysis
+from seg.ablation.report.describe import legend
 from seg.ablation.report.document import Block, Bullets, Code, Details, Document, Figure, Heading, Text
-from seg.ablation.report.lead import lead, missing_sentence, per_device
-from seg.ablation.report.numbers import NOT_MEASURED
-from seg.ablation.report.onset import onset
+from seg.ablation.report.lead import grounds, headline, missing_sentence, per_device
+from seg.ablation.report.numbers import NOT_MEASURED, counted
+from seg.ablation.report.onset import TITLE, onset
 from seg.ablation.report.preserved import places
+from seg.ablation.report.study import NOT_STATED
+from seg.ablation.report.tables_class import class_table
 from seg.ablation.report.tables_contrast import contrast_table
-from seg.ablation.report.tables_dice import class_table, limits, main_table
+from seg.ablation.report.tables_dice import limits, main_table
 from seg.ablation.report.worst import worst_cases
 from seg.layout import NOTICE
 
@@ -35,17 +40,10 @@ def assemble(analysis: Analysis, study_dir: Path, runs_dir: Path) -> Document:
         study_dir: The study directory, in whose folder of figures pictures of cases are kept.
         runs_dir: Folder of the run directories, which may be absent.
     """
-    head: list[Block] = [Text(text=lead(analysis), role="lead")]
-    head += [Text(text=sentence) for sentence in per_device(analysis)]
-    if costs := onset(analysis):
-        head.append(Text(text=costs))
-    if missing := missing_sentence(analysis):
-        head.append(Text(text=missing))
-    head.append(Text(text=NOTICE, role="notice"))
     return Document(
-        title=f"Ablation: {analysis.records.study.name}",
+        title=f"Ablation: {title(analysis)}",
         blocks=(
-            *head,
+            *_head(analysis),
             *_variants(analysis),
             *_figure("Dice against cost", plots_pareto.pareto, analysis, "Dice against cost"),
             *_figure("Differences and the margin", plots_dice.forest, analysis, "Differences"),
@@ -66,13 +64,38 @@ def assemble(analysis: Analysis, study_dir: Path, runs_dir: Path) -> Document:
     )
 
 
+def title(analysis: Analysis) -> str:
+    """Names the study, and the number of training cases where the study chose it."""
+    study = analysis.records.study
+    cases = study.training.get("train_cases")
+    if not cases:
+        return study.name
+    return f"{study.name} ({counted(cases, 'training case')}, {analysis.records.num_scored} scored)"
+
+
+def _head(analysis: Analysis) -> list[Block]:
+    """Gives the recommendation, what names mean, where narrowing costs, and what is missing."""
+    study = analysis.records.study
+    blocks: list[Block] = [Text(text=headline(analysis), role="lead")]
+    said = [grounds(analysis), *per_device(analysis)]
+    said += [legend({one.name: one.changes for one in study.variants if one.name != study.baseline})]
+    blocks += [Text(text=sentence) for sentence in said if sentence]
+    if costs := onset(analysis):
+        blocks += [Heading(text=TITLE, level=3), Text(text=costs[0])]
+        blocks += [Bullets(items=costs[1:])] if costs[1:] else []
+    if missing := missing_sentence(analysis):
+        blocks.append(Text(text=missing))
+    return [*blocks, Text(text=NOTICE, role="notice")]
+
+
 def _variants(analysis: Analysis) -> list[Block]:
     blocks: list[Block] = [Heading(text="Variants"), main_table(analysis)]
     if said := limits(analysis):
         blocks.append(Bullets(items=tuple(said)))
     by_class = class_table(analysis)
     if by_class.rows:
-        blocks.append(Details(summary="Differences by class in Dice, NSD and HD95", blocks=(by_class,)))
+        scores = "Dice" if analysis.records.study.nominal_spacing else "Dice, NSD and HD95"
+        blocks.append(Details(summary=f"Differences by class in {scores}", blocks=(by_class,)))
     if analysis.contrasts:
         blocks += [Heading(text="One change at a time", level=3), contrast_table(analysis)]
     return blocks
@@ -94,37 +117,45 @@ def _speed(analysis: Analysis) -> list[Block]:
         if (figure := plots_cost.speed(device, study)) is not None:
             blocks.append(figure)
         blocks.append(tables_cost.speed_table(device, study.names))
-    return blocks
+    kinds = {device.about["kind"] for device in analysis.records.speed}
+    absent = [words for kind, words in (("cuda", "On a GPU"), ("cpu", "On a processor")) if kind not in kinds]
+    return [*blocks, *(Text(text=f"{words}: {NOT_MEASURED}.") for words in absent)]
 
 
 def _preservation(analysis: Analysis) -> list[Block]:
     blocks: list[Block] = [Heading(text="What bottlenecks preserve")]
     if not places(analysis.records):
         return [*blocks, Text(text=f"Preservation of features: {NOT_MEASURED}.")]
+    blocks += [Text(text=sentence) for sentence in tables_preserved.result_sentences(analysis)]
     blocks.append(plots_preserved.preserved(analysis) or Text(text=f"Bottlenecks: {NOT_MEASURED}."))
     blocks += [
         Details(summary="All measures by variant and place", blocks=(tables_preserved.place_table(analysis),)),
-        Heading(text="The law: what foretells the Dice lost", level=3),
+        Heading(text="Which measure predicts the Dice lost?", level=3),
     ]
     if (figure := plots_law.laws(analysis)) is not None:
         blocks.append(figure)
     blocks.append(tables_preserved.law_table(analysis))
     by_place = tables_preserved.place_law_table(analysis)
     if by_place.rows:
-        blocks.append(Details(summary="The law for each path and each stage alone", blocks=(by_place,)))
+        blocks.append(Details(summary="The same for each path and each stage alone", blocks=(by_place,)))
     blocks.append(Heading(text="Safe widths: predicted and found", level=3))
     if (figure := plots_law.widths(analysis)) is not None:
-        blocks += [figure, tables_preserved.width_table(analysis)]
-    return [*blocks, *(Text(text=sentence) for sentence in tables_preserved.width_sentences(analysis))]
+        blocks += [figure, tables_widths.width_table(analysis)]
+    return [*blocks, *(Text(text=sentence) for sentence in tables_widths.width_sentences(analysis))]
 
 
 def _convergence(analysis: Analysis) -> list[Block]:
     section = _figure("Convergence and generalisation", plots_cost.curves, analysis, "Curves of training")
-    said = [Text(text=sentence) for sentence in tables_cost.convergence_sentences(analysis)]
-    return [*section, *said, tables_cost.convergence_table(analysis)]
+    said = [Text(text=sentence) for sentence in tables_learning.convergence_sentences(analysis)]
+    return [*section, *said, tables_learning.convergence_table(analysis)]
 
 
 def _worst(analysis: Analysis, study_dir: Path, runs_dir: Path) -> list[Block]:
+    study = analysis.records.study
+    if not study.pictures:
+        licence = study.data.get("licence", NOT_STATED)
+        left_out = f"Pictures of cases are left out: the licence of the data ({licence}) does not allow them to be "
+        return [Heading(text="Worst cases"), Text(text=f"{left_out}published here.")]
     panels, words = worst_cases(analysis, study_dir, runs_dir)
     content: Block = Figure(panels=panels, caption=words, whole=True) if panels else Text(text=words)
     return [Heading(text="Worst cases"), content]

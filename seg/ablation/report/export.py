@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from seg.ablation.report.analysis import Analysis
+from seg.ablation.report.figure_row import LEFT_OUT
 from seg.ablation.report.further import Contrast
 from seg.ablation.report.lead import lead, per_device
 from seg.ablation.report.numbers import NOT_MEASURED
@@ -27,7 +28,7 @@ def to_json(analysis: Analysis) -> dict[str, Any]:
         "margin": records.study.margin,
         "sentence": lead(analysis),
         "sentences_of_further_devices": list(per_device(analysis)),
-        "sentence_of_onset": onset(analysis) or None,
+        "sentence_of_onset": " ".join(onset(analysis)) or None,
         "recommendations": [
             {"device": device or None, **asdict(one)}
             for device, one in zip(
@@ -54,7 +55,10 @@ def to_json(analysis: Analysis) -> dict[str, Any]:
         ],
         "safe_widths": [asdict(one) for one in analysis.predictions],
         "figures": [
-            {key: None if value in ("", NOT_MEASURED) else _strict(value) for key, value in asdict(row).items()}
+            {
+                key: None if value in ("", NOT_MEASURED, LEFT_OUT) else _strict(value)
+                for key, value in asdict(row).items()
+            }
             for row in to_rows(analysis)
         ],
     }

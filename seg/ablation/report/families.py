@@ -1,107 +1,68 @@
-"""Which bottlenecks a variant has and how wide: the order of rows in figures, and the variants that make one line."""
+"""Families of variants that differ in a width alone: of the skips, of the decoder, and of both together."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from seg.ablation.report.study import VariantRecord
+from seg.ablation.report.describe import bottlenecks
+from seg.ablation.report.study import StudyRecord
 
-PATHS = ("skip", "decoder")
-KINDS = ("baseline", "skip", "decoder", "both", "plan", "other")
-"""Families in the order in which figures show them."""
+WORDS = {
+    ("skip",): ("Skips", "skip"),
+    ("decoder",): ("Decoder", "decoder"),
+    ("skip", "decoder"): ("Both together", "pair of skip and decoder bottlenecks"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """What a variant changes of the baseline.
+    """Variants that change the baseline in the width of one path, or of both, by one ratio at every stage.
 
     Attributes:
-        kind: ``skip``, ``decoder`` or ``both`` where it sets bottlenecks alone, to one ratio for all stages; ``plan``
-            where it changes anything else, such as channels; ``other``, as with a ratio for each stage.
-        ratio: The ratio, or None where there is no single one.
-        setting: All it sets but the ratio, as a text: variants of one setting differ in width alone.
+        sides: ``skip``, ``decoder`` or both.
+        ratios: Channels kept over channels of the stage by variant, at most 1, in the order of the study.
     """
 
-    kind: str
-    ratio: float | None
-    setting: str
+    sides: tuple[str, ...]
+    ratios: Mapping[str, float]
+
+    @property
+    def title(self) -> str:
+        """Names the family at the beginning of a sentence."""
+        return WORDS[self.sides][0]
+
+    @property
+    def one(self) -> str:
+        """Names one of its members."""
+        return WORDS[self.sides][1]
+
+    @property
+    def control(self) -> str | None:
+        """The variant of full width, which has the block of the others and all channels; None without one."""
+        return next((name for name, ratio in self.ratios.items() if ratio == 1), None)
 
 
-def family(variant: VariantRecord) -> Family:
-    """Tells what a variant changes."""
-    settings: dict[str, dict[str, Any]] = {}
-    rest: dict[str, Any] = {}
-    for path, value in variant.changes.items():
-        network, _, name = path.partition(".")
-        side, _, field = name.partition(".")
-        owner = side.removesuffix("_bottleneck")
-        given = value if not field else {field: value}
-        if network == "network" and side != owner and owner in PATHS and isinstance(given, Mapping):
-            settings.setdefault(owner, {}).update(given)
-        else:
-            rest[path] = value
-    ratio = _single([own.get("ratio") for own in settings.values()])
-    setting = repr((_without_ratio(settings), sorted(rest.items())))
-    if rest:
-        return Family(kind="plan", ratio=ratio, setting=setting)
-    if not settings:
-        return Family(kind="other" if variant.changes else "baseline", ratio=None, setting=setting)
-    kind = "other" if ratio is None else "both" if len(settings) > 1 else next(iter(settings))
-    return Family(kind=kind, ratio=ratio, setting=setting)
+def families(study: StudyRecord) -> tuple[Family, ...]:
+    """Gives the families of a study, skips first; those without a variant are left out.
 
-
-def _single(ratios: Sequence[Any]) -> float | None:
-    """Gives the one ratio of all bottlenecks at all stages; None where there are several."""
-    flat = {each for ratio in ratios for each in (ratio if isinstance(ratio, list | tuple) else (ratio,))}
-    one = flat.pop() if len(flat) == 1 else None
-    return float(one) if isinstance(one, int | float) else None
-
-
-def _without_ratio(settings: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, list[tuple[str, str]]]]:
-    return [
-        (side, sorted((key, repr(value)) for key, value in settings[side].items() if key != "ratio"))
-        for side in sorted(settings)
-    ]
-
-
-def in_order(variants: Sequence[VariantRecord]) -> list[str]:
-    """Sorts variants for the rows of a figure: by family, wide to narrow; within the rest as the study has them."""
-    found = {variant.name: family(variant) for variant in variants}
-    # A plan stands together with itself narrowed.
-    plans = [_plan(variant) for variant in variants]
-    place = {name: number for number, name in enumerate(found)}
-
-    def key(variant: VariantRecord) -> tuple[int, int, float, int]:
-        one = found[variant.name]
-        group = plans.index(_plan(variant)) if one.kind == "plan" else 0
-        # A plan without a bottleneck is wider than any with one.
-        width = -one.ratio if one.ratio is not None else -float("inf")
-        return KINDS.index(one.kind), group, width, place[variant.name]
-
-    return [variant.name for variant in sorted(variants, key=key)]
-
-
-def _plan(variant: VariantRecord) -> str:
-    """Gives all that a variant changes beside bottlenecks."""
-    return repr(sorted((path, value) for path, value in variant.changes.items() if "_bottleneck" not in path))
-
-
-def breaks(names: Sequence[str], variants: Sequence[VariantRecord]) -> list[int]:
-    """Gives the rows before which another family begins."""
-    kinds = {variant.name: family(variant).kind for variant in variants}
-    return [row for row in range(1, len(names)) if kinds[names[row]] != kinds[names[row - 1]]]
-
-
-def line(kind: str, variants: Sequence[VariantRecord]) -> dict[str, float]:
-    """Gives the ratios of the variants of a family that differ in width alone, from the narrowest up.
-
-    Where a family came with several settings, such as another activation, the setting with most ratios counts.
+    A variant belongs to one where it changes bottlenecks alone, each by a single number of at most 1, the same in both
+    paths. Where bottlenecks of one path came with several settings, such as another activation, the setting with most
+    ratios counts.
     """
-    found = {variant.name: family(variant) for variant in variants}
-    here = {name: one for name, one in found.items() if one.kind == kind and one.ratio is not None}
-    most = Counter(one.setting for one in here.values()).most_common(1)
-    ratios = {name: one.ratio for name, one in here.items() if one.setting == most[0][0] and one.ratio is not None}
-    return dict(sorted(ratios.items(), key=lambda item: item[1]))
+    found: dict[tuple[str, ...], dict[str, dict[str, float]]] = {}
+    for variant in study.variants:
+        sides, others = bottlenecks(variant.changes)
+        if others or not sides or None in sides.values():
+            continue
+        settings = [{key: value for key, value in (one or {}).items() if key != "ratio"} for one in sides.values()]
+        ratios = [(one or {}).get("ratio") for one in sides.values()]
+        if not all(isinstance(ratio, int | float) and 0 < ratio <= 1 and ratio == ratios[0] for ratio in ratios):
+            continue
+        key = repr([sorted(one.items()) for one in settings])
+        found.setdefault(tuple(sides), {}).setdefault(key, {})[variant.name] = float(ratios[0])  # type: ignore[arg-type]
+    return tuple(
+        Family(sides=sides, ratios=max(found[sides].values(), key=lambda one: len(set(one.values()))))
+        for sides in WORDS
+        if sides in found
+    )

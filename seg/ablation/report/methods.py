@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from seg.ablation.report.analysis import Analysis
 from seg.ablation.report.document import Block, Bullets, Code, Details, Table, Text, row
 from seg.ablation.report.numbers import NOT_MEASURED, NOTHING, counted, figures, listed
 from seg.ablation.report.preserved import THRESHOLD
-from seg.ablation.report.study import NOT_STATED
+from seg.ablation.report.study import NOT_STATED, StudyRecord
+from seg.ablation.report.tables_class import NO_DISTANCES
 from seg.ablation.report.trials import TrialData
-from seg.ablation.statistics import MIN_RUNS
+from seg.ablation.statistics import MIN_RUNS, Pair
 
 ENVIRONMENT = ("device", "precision", "threads", "cores", "platform", "python", "packages", "revision")
 """What is shown of an environment; the digests of its cases are left to the file."""
+MOST_BUT = 4
+"""Most variants that are named as those left out of all."""
 
 
 def methods(analysis: Analysis) -> list[Block]:
@@ -31,13 +34,14 @@ def methods(analysis: Analysis) -> list[Block]:
                 f"{counted(len(study.folds), 'fold')} ({', '.join(map(str, study.folds))}), "
                 f"{counted(len(study.seeds), 'seed')} ({', '.join(map(str, study.seeds))}). Every variant has the same "
                 "cases, order of data, augmentation and, where shapes agree, initial weights.",
-                f"Data: {data.get('name', NOT_STATED)}, {data.get('num_cases', NOT_STATED)} cases, classes {classes}; "
+                f"Data: {data.get('name', NOT_STATED)}, {data.get('num_cases', NOT_STATED)} cases, of which "
+                f"{analysis.records.num_scored} are scored{_trained_on(training)}; classes {classes}; "
                 f"licence: {data.get('licence', NOT_STATED)}; attribution: {data.get('attribution', NOT_STATED)}.",
                 f"Training: {training.get('steps', NOT_STATED)} steps of {training.get('batch', NOT_STATED)} patches "
                 f"of {patch} voxels, for every variant alike. Scored are the averaged weights at the end of the "
                 "schedule, never a checkpoint chosen on the scored cases.",
                 "Dice: where both masks are empty a case is left out and counted, where one is empty its Dice is 0. "
-                "Mean Dice is the mean over classes. HD95 and NSD weight surface elements by area.",
+                f"Mean Dice is the mean over classes. {_distances(study)}",
                 "Differences are paired by patient, fold and seed, and have folds, training runs and patients as "
                 "random effects (variance components of crossed effects, Satterthwaite's degrees of freedom; in "
                 "intervals, runs and residual are pooled where runs differ by less than the residual alone would have "
@@ -47,7 +51,7 @@ def methods(analysis: Analysis) -> list[Block]:
                 "The test never pools mean squares, so it is stricter than the intervals. "
                 f"A variant with fewer than {MIN_RUNS} training runs never passes.",
                 "Recommendation: of the variants that are not inferior, the one of lowest batch-1 latency on the named "
-                "device; the narrowest is that of fewest multiply-accumulates. Devices never mix.",
+                "device; the narrowest of a path is that of the smallest share of channels. Devices never mix.",
                 "Ranks: runs and patients are resampled, one fewer than there are, the same for all variants.",
                 f"Preservation: moments over all voxels of the held-out cases; probes are fitted on the cases of every "
                 f"second patient and tested on the others, both ways round. Predicted widths keep "
@@ -55,8 +59,23 @@ def methods(analysis: Analysis) -> list[Block]:
                 "Convergence: the validation Dice of each trial; seconds are steps times the time of a step measured "
                 "apart, so they do not depend on what else a machine did.",
             )
-        )
+        ),
+        *_notes(study.notes),
     ]
+
+
+def _notes(notes: tuple[str, ...]) -> list[Block]:
+    """Gives what no record says."""
+    return [Text(text="Notes on this study:"), Bullets(items=notes)] if notes else []
+
+
+def _trained_on(training: Mapping[str, Any]) -> str:
+    cases = training.get("train_cases")
+    return f"; {counted(cases, 'training case')}, the same for every variant and seed" if cases else ""
+
+
+def _distances(study: StudyRecord) -> str:
+    return NO_DISTANCES if study.nominal_spacing else "HD95 and NSD weight surface elements by area."
 
 
 def environments(analysis: Analysis) -> list[Block]:
@@ -67,18 +86,63 @@ def environments(analysis: Analysis) -> list[Block]:
             known = {key: (trial.environment or {}).get(key) for key in ENVIRONMENT}
             groups.setdefault(json.dumps(known, sort_keys=True), []).append(trial_id)
     parts: list[Block] = []
+    described = {content: {k: v for k, v in json.loads(content).items() if v is not None} for content in groups}
+    common = _common(list(described.values()))
     for content, trials in groups.items():
-        known = {key: value for key, value in json.loads(content).items() if value is not None}
+        known = {key: value for key, value in described[content].items() if key not in common}
         words = f"Trained with this: {counted(len(trials), 'trial')}"
         if len(groups) > 1:
-            words += f" ({', '.join(trials)})"
+            words += f" ({grouped(trials, analysis)})"
         parts += [Text(text=f"{words}."), _values(known)]
+    if common:
+        parts += [Text(text="Common to all trials:"), _values(common)]
     for device in analysis.records.speed:
         known = {key: value for key, value in dict(device.about.get("environment") or {}).items() if key in ENVIRONMENT}
         parts += [Text(text=f"Speed was measured on {device.label}."), _values(known)]
     if len(groups) > 1:
         parts.insert(0, Text(role="notice", text="Trials were trained with different environments."))
     return parts or [Text(text=f"Environment: {NOT_MEASURED}.")]
+
+
+def _common(environments: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Gives what several environments have in common; of one alone nothing is apart from the rest."""
+    if len(environments) < 2:
+        return {}
+    first, *others = environments
+    return {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
+
+
+def grouped(trial_ids: Sequence[str], analysis: Analysis) -> str:
+    """Names many trials in few words: the seeds of which all variants are among them, then the others by seed."""
+    study, records = analysis.records.study, analysis.records
+    by_run: dict[Pair, list[str]] = {}
+    for trial_id in trial_ids:
+        by_run.setdefault(records.trials[trial_id].pair, []).append(records.trials[trial_id].record.variant)
+    by_names: dict[tuple[str, ...], list[Pair]] = {}
+    for pair, names in sorted(by_run.items()):
+        by_names.setdefault(tuple(names), []).append(pair)
+    said = []
+    for group, pairs in by_names.items():
+        names = list(group)
+        rest = [name for name in study.names if name not in names]
+        if not rest:
+            which = "all variants"
+        elif len(rest) < len(names) and len(rest) <= MOST_BUT:
+            which = f"all variants but {listed(rest)}"
+        else:
+            which = listed(names)
+        said.append(f"{_runs(pairs, several=len(study.folds) > 1)}: {which}")
+    return "; ".join(said)
+
+
+def _runs(pairs: Sequence[Pair], *, several: bool) -> str:
+    """Names runs by fold and seed, where there are several folds, else by seed."""
+    if several:
+        return listed([f"fold {fold} seed {seed}" for fold, seed in pairs])
+    seeds = [seed for _, seed in pairs]
+    if len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1)):
+        return f"seeds {seeds[0]} to {seeds[-1]}"
+    return f"seed{'s' if len(seeds) > 1 else ''} {listed(list(map(str, seeds)))}"
 
 
 def _values(known: Mapping[str, Any]) -> Block:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from seg.words import MINUS, NOT_MEASURED, counted, fixed
 
 __all__ = [
+    "EN_DASH",
     "MINUS",
     "NOTHING",
     "NOT_MEASURED",
@@ -15,13 +16,15 @@ __all__ = [
     "counted",
     "figures",
     "fixed",
+    "in_words",
     "interval",
     "listed",
     "millions",
     "probability",
     "times",
 ]
-NOTHING = "\N{EN DASH}"
+EN_DASH = "\N{EN DASH}"
+NOTHING = EN_DASH
 """Stands where there is nothing to measure, such as the baseline's difference from itself."""
 
 
@@ -70,6 +73,12 @@ def billions(count: float | None, digits: int = 2) -> str:
 def times(value: float | None) -> str:
     """Writes a ratio."""
     return NOT_MEASURED if value is None else f"{value:.2f}"
+
+
+def in_words(number: int) -> str:
+    """Writes a small number as a word."""
+    words = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+    return words[number] if 0 <= number < len(words) else str(number)
 
 
 def listed(names: Sequence[str]) -> str:

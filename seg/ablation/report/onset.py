@@ -1,117 +1,165 @@
-"""Where a narrow bottleneck starts to cost: the ratios at which Dice is lost, for skips, decoder and both together."""
+"""Where narrowing starts to cost: what is shown of each width of the skips, of the decoder, and of both together."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from fractions import Fraction
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
 
 from seg.ablation.report.analysis import Analysis
-from seg.ablation.report.numbers import NOT_MEASURED, figures, fixed, interval
-from seg.ablation.statistics import Comparison
-from seg.evaluation.scores import Interval
+from seg.ablation.report.describe import fraction
+from seg.ablation.report.families import Family, families
+from seg.ablation.report.numbers import NOT_MEASURED, fixed, in_words, interval, listed
+from seg.ablation.report.preserved import trial_dice
+from seg.ablation.statistics import MIN_RUNS, Comparison, Effect, Pair
 
-SIDES = {"network.skip_bottleneck": "skip", "network.decoder_bottleneck": "decoder"}
-AXES = {("skip",): "Skips", ("decoder",): "Decoder", ("skip", "decoder"): "Both together"}
-HEAD = "Where a narrow bottleneck starts to cost, by 95 % intervals of the difference in mean Dice"
+TITLE = "Where narrowing starts to cost"
+LOSS = "a loss is shown"
+MOST_CLASSES = 3
+"""Most classes whose figures stand in a sentence."""
+FAR = 0.05
+"""Dice by which a run must lie below the median of the variant's other runs for training to be called unreliable."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Width:
-    """One width of an axis.
+class Reading:
+    """What one comparison shows of one width.
 
     Attributes:
-        ratio: Channels kept over channels of the stage, above 0 and at most 1, the same at every stage.
-        difference: Mean Dice less the baseline's.
-        ci95: Its 95 % interval over training runs and patients.
+        loses: Whether a loss is shown, in mean Dice or in a class.
+        words: The verdict with its figures, to stand after the ratio.
+        figures: The difference in mean Dice with its interval.
+        whom: What it is read against, such as ``against the baseline``; empty where that is plain.
     """
 
-    ratio: float
-    difference: float
-    ci95: Interval
-
-    @property
-    def loses(self) -> bool:
-        """Whether the interval lies below 0."""
-        return self.ci95[1] < 0
-
-    @property
-    def words(self) -> str:
-        """The difference with its interval."""
-        return f"{fixed(self.difference, 4, sign=True)}, {interval(self.ci95, 4, sign=True)}"
+    loses: bool
+    words: str
+    figures: str
+    whom: str = ""
 
 
-def onset(analysis: Analysis) -> str:
-    """Says where each axis starts to cost, or that no such place was found; nothing without such an axis.
+def onset(analysis: Analysis) -> tuple[str, ...]:
+    """Says what is shown of each width: how to read it, then a sentence or a few for each family.
 
-    An axis has the variants that differ from the baseline in one bottleneck's ratio alone, a single number of at most
-    1. Where bottlenecks of one path came with several settings, such as another activation, the setting with most
-    ratios counts.
+    Below three training runs it gives the reason why nothing is said; without a family it gives nothing.
     """
-    said = [f"{words}: {_sentence(names, analysis)}" for words, names in _axes(analysis).items()]
-    return f"{HEAD}. {' '.join(said)}" if said else ""
+    found = families(analysis.records.study)
+    if not found or not analysis.comparisons:
+        return ()
+    effects = [one.dice.effect for one in analysis.comparisons.values()]
+    runs = max((effect.num_runs for effect in effects if effect is not None), default=0)
+    if runs < MIN_RUNS:
+        return (
+            f"This is not said: at least {in_words(MIN_RUNS)} training runs per variant are needed, and this study "
+            f"has {in_words(runs)}.",
+        )
+    margin = analysis.records.study.margin
+    head = (
+        "Differences in mean Dice with 95 % intervals, uncorrected for the number of widths. Within the margin: shown "
+        f"to lose less than {margin:g} in every class, by the corrected test. A loss is shown: the interval of mean "
+        "Dice, or of a class that is named, lies below 0; it may be smaller than the margin. Undecided: neither of "
+        "the two."
+    )
+    return (head, *(f"{family.title}: {_sentence(family, analysis)}" for family in found))
 
 
-def _axes(analysis: Analysis) -> dict[str, dict[str, float]]:
-    """Gives the ratio of each variant by axis, in the order of `AXES`."""
-    settings: dict[tuple[str, ...], dict[str, dict[str, float]]] = {}
-    for variant in analysis.records.study.variants:
-        found = _bottlenecks(variant.changes)
-        ratios = {each.get("ratio") for each in found.values()} if found else set()
-        ratio = ratios.pop() if len(ratios) == 1 else None
-        if ratio is not None and 0 < ratio <= 1:
-            others = repr([sorted((key, each[key]) for key in each if key != "ratio") for each in found.values()])
-            settings.setdefault(tuple(found), {}).setdefault(others, {})[variant.name] = ratio
-    return {
-        words: max(settings[axis].values(), key=lambda names: len(set(names.values())))
-        for axis, words in AXES.items()
-        if axis in settings
-    }
-
-
-def _bottlenecks(changes: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Gives the settings of each bottleneck, skip first; nothing where something else was changed too."""
-    found: dict[str, dict[str, Any]] = {}
-    for path, value in changes.items():
-        parts = path.split(".")
-        side = SIDES.get(".".join(parts[:2]))
-        settings = value if len(parts) == 2 else {".".join(parts[2:]): value}
-        if side is None or not isinstance(settings, Mapping) or isinstance(settings.get("ratio"), list):
-            return {}
-        found.setdefault(side, {}).update(settings)
-    return {side: found[side] for side in SIDES.values() if side in found}
-
-
-def _sentence(names: Mapping[str, float], analysis: Analysis) -> str:
-    """Says of one axis which of its widths lose Dice."""
-    widths = [_width(ratio, analysis.comparisons.get(name)) for name, ratio in names.items()]
-    known = sorted((width for width in widths if width is not None), key=lambda width: -width.ratio)
+def _sentence(family: Family, analysis: Analysis) -> str:
+    """Says of one family what is shown of each of its widths, from the widest down."""
+    control = family.control if family.sides == ("decoder",) else None
+    parts, losing, known = [], [], 0
+    for name, ratio in sorted(family.ratios.items(), key=lambda one: -one[1]):
+        runs = unreliable(name, analysis)
+        readings = _readings(name, control, analysis, unreliable_runs=bool(runs))
+        known += bool(readings)
+        losing += [fraction(ratio)] if any(one.loses for one in readings) else []
+        words = [f"training is unreliable ({runs})"] if runs and readings else []
+        words += _together(readings)
+        own = f" ({name})" if name == control else ""
+        parts.append(f"{fraction(ratio)}{own}: {'; '.join(words) or NOT_MEASURED}")
     if not known:
         return f"{NOT_MEASURED}."
-    losing, others = [one for one in known if one.loses], [one for one in known if not one.loses]
-    if not losing:
-        return f"no width tried shows a loss, down to ratio {_ratio(known[-1])} ({known[-1].words})."
-    widest = losing[0]
-    wider = [one for one in others if one.ratio > widest.ratio]
-    narrower = [one for one in others if one.ratio < widest.ratio]
-    first = "from ratio {} on" if not narrower else "at ratio {}, the widest that shows it"
-    above = f"{_ratio(wider[-1])} shows no loss" if wider else "no wider one was tried"
-    said = f"Dice falls {first.format(_ratio(widest))} ({widest.words}); {above}."
-    # A narrower width whose seeds differ much, such as by one that failed, is no evidence that nothing is lost there.
-    unclear = [f" At the narrower {_ratio(one)} the interval reaches 0 ({one.words})." for one in narrower]
-    return said + "".join(unclear)
+    first = "no loss is shown at any width tried, which does not show that there is none"
+    if losing:
+        first = f"the widest ratio with a shown loss is {losing[0]}"
+    return f"{first}. {'. '.join(parts)}."
 
 
-def _width(ratio: float, one: Comparison | None) -> Width | None:
-    """Gives the difference of one width; None where it was not measured, or in a single training run."""
+def _readings(name: str, control: str | None, analysis: Analysis, *, unreliable_runs: bool) -> tuple[Reading, ...]:
+    """Reads a width against the variant of full width, where there is one, and against the baseline."""
+    own = _read(analysis.comparisons.get(name), tested=True, unreliable_runs=unreliable_runs)
+    if own is None:
+        return ()
+    apart = None
+    if control is not None and name != control:
+        apart = _read(analysis.contrast_with(name, control), tested=False, unreliable_runs=unreliable_runs)
+    if apart is None:
+        return (own,)
+    return replace(apart, whom=f"against {control}"), replace(own, whom="against the baseline")
+
+
+def _together(readings: Sequence[Reading]) -> list[str]:
+    """Joins readings that show the same of mean Dice, as of full width and of the baseline."""
+    if len(readings) > 1 and all(one.words == f"{LOSS} ({one.figures})" for one in readings):
+        return [f"{LOSS} {listed([f'{one.whom} ({one.figures})' for one in readings])}"]
+    return [f"{one.whom} {one.words}".strip() for one in readings]
+
+
+def _read(one: Comparison | None, *, tested: bool, unreliable_runs: bool) -> Reading | None:
+    """Reads one comparison; None where it was not measured, or in a single training run."""
     effect = one.dice.effect if one is not None else None
-    if effect is None or effect.ci95 is None or not effect.over_runs:
+    if one is None or effect is None or effect.ci95 is None or not effect.over_runs:
         return None
-    return Width(ratio=ratio, difference=effect.difference, ci95=effect.ci95)
+    lost = [
+        (each.name.replace("_", " "), each.dice.effect)
+        for each in one.by_class
+        if each.dice.effect is not None and _below(each.dice.effect)
+    ]
+    shown = _figures(effect)
+    if _below(effect):
+        within = "within the margin, though " if tested and one.non_inferior else ""
+        return Reading(loses=True, words=f"{within}{LOSS} ({shown})", figures=shown)
+    if lost:
+        mean = "within the margin" if tested and one.non_inferior else "undecided"
+        few = len(lost) <= MOST_CLASSES
+        names = listed([f"{name} ({_figures(each)})" if few else name for name, each in lost])
+        words = f"a loss is shown in {names}, in mean Dice {mean} ({shown})"
+        return Reading(loses=True, words=words, figures=shown)
+    if tested and one.non_inferior:
+        return Reading(loses=False, words=f"within the margin ({shown})", figures=shown)
+    if unreliable_runs:
+        return Reading(loses=False, words=f"the mean says little ({shown})", figures=shown)
+    words = f"undecided ({shown}): a loss of up to {fixed(max(0.0, -effect.ci95[0]), 4)} is not excluded"
+    return Reading(loses=False, words=words, figures=shown)
 
 
-def _ratio(width: Width) -> str:
-    """Writes a ratio as a fraction where it is a plain one."""
-    plain = Fraction(width.ratio).limit_denominator(64)
-    return str(plain) if abs(plain - width.ratio) < 1e-6 else figures(width.ratio)
+def _below(effect: Effect) -> bool:
+    return effect.ci95 is not None and effect.over_runs and effect.ci95[1] < 0
+
+
+def _figures(effect: Effect) -> str:
+    return f"{fixed(effect.difference, 4, sign=True)}, {interval(effect.ci95, 4, sign=True)}"
+
+
+def unreliable(name: str, analysis: Analysis) -> str:
+    """Gives the Dice of each run where one lies far below the others, also less the baseline's; else nothing."""
+    dice = trial_dice(analysis.records)
+    own = {(fold, seed): value for (variant, fold, seed), value in dice.items() if variant == name}
+    less = {
+        pair: value - dice[analysis.baseline, *pair]
+        for pair, value in own.items()
+        if (analysis.baseline, *pair) in dice
+    }
+    if not any(_far(pair, own) and _far(pair, less) for pair in less):
+        return ""
+    several = len({fold for fold, _ in own}) > 1
+    runs = [
+        f"{f'fold {fold} ' if several else ''}seed {seed} {fixed(value, 4)}"
+        for (fold, seed), value in sorted(own.items())
+    ]
+    return f"Dice by run: {', '.join(runs)}"
+
+
+def _far(pair: Pair, values: Mapping[Pair, float]) -> bool:
+    """Tells whether one run lies far below the median of the others."""
+    others = [value for other, value in values.items() if other != pair]
+    return bool(others) and median(others) - values[pair] > FAR

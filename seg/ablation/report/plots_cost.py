@@ -10,9 +10,9 @@ import numpy as np
 from seg.ablation.report.analysis import Analysis, step_seconds
 from seg.ablation.report.document import Figure, Panel
 from seg.ablation.report.drawing import drawing, legend_panel, looks, name_rows, panel
-from seg.ablation.report.families import breaks, in_order
 from seg.ablation.report.labels import label_points
 from seg.ablation.report.numbers import counted, fixed, listed, times
+from seg.ablation.report.order import breaks, in_order
 from seg.ablation.report.scale import FAR, within
 from seg.ablation.report.study import DeviceSpeed, StudyRecord
 

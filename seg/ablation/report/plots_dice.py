@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from seg.ablation.report.analysis import Analysis
 from seg.ablation.report.document import Figure, Panel
 from seg.ablation.report.drawing import WIDTH_INCH, Look, drawing, looks, name_rows, panel
-from seg.ablation.report.families import breaks, in_order
 from seg.ablation.report.numbers import MINUS, NOT_MEASURED, fixed, listed
+from seg.ablation.report.order import breaks, in_order
 from seg.ablation.report.scale import Scale, Spread, beyond_words, choose_scale, possible
 from seg.ablation.statistics import MetricEffect
 

@@ -11,8 +11,8 @@ from seg.ablation.report.analysis import Analysis
 from seg.ablation.report.document import Figure, Panel
 from seg.ablation.report.drawing import COLOURS, LINES, MARKERS, drawing, panel
 from seg.ablation.report.failures import split
-from seg.ablation.report.families import line
 from seg.ablation.report.numbers import counted, fixed
+from seg.ablation.report.order import line
 from seg.ablation.report.preserved import Place, places
 
 if TYPE_CHECKING:

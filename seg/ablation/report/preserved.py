@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -67,11 +67,12 @@ class Prediction:
         name: ``skip_0``, ``decoder_0``, ...
         channels: Channels of the stage.
         effective_rank: Effective rank of the baseline's features there, over trials; None where it is not known.
-        width: Predicted width: the largest over the baseline's trials.
-        widths: The width that each of these trials predicts.
-        found: Narrowest width there of a variant that is not inferior; None where there is none.
+        width: Predicted width, by the first trial of the baseline.
+        widths: The width that each of its trials predicts, the first one's first.
+        found: Narrowest width there of a variant that is not inferior, of those that have the baseline's channel plan
+            and were not made from a prediction; None where there is none.
         variant: That variant.
-        tried: Narrowest width there of any variant with a record; None where none narrows the place.
+        tried: Narrowest width there of any such variant with a record; None where none narrows the place.
     """
 
     name: str
@@ -138,9 +139,10 @@ def trial_dice(records: Records) -> dict[tuple[str, int, int], float]:
 
 
 def find_predictions(records: Records, non_inferior: Collection[str]) -> tuple[Prediction, ...]:
-    """Compares the widths that the baseline's spectrum calls for with the narrowest that lost nothing.
+    """Compares the widths that the spectrum of one baseline calls for with the narrowest that lost nothing.
 
-    Of several trials of the baseline the widest prediction counts.
+    A prediction is of one trained baseline, so that of its first trial counts; those of the others are kept beside it.
+    A variant that was made from a prediction is a test of it and no finding of its own.
 
     Args:
         records: The records.
@@ -153,25 +155,47 @@ def find_predictions(records: Records, non_inferior: Collection[str]) -> tuple[P
     safe = [predict_safe_widths(spectrum) for spectrum in spectra]
     everything = places(records)
     own = {place.name: place for place in everything if place.variant == records.study.baseline}
+    widths = {
+        f"{path}_{stage}": by_trial
+        for path in ("skip", "decoder")
+        if safe
+        for stage, by_trial in enumerate(zip(*(getattr(one, path) for one in safe), strict=True))
+    }
+    same_plan = {one.name for one in records.study.variants if "network.channels" not in one.changes}
+    counted = same_plan - set(made_from_prediction(everything, widths))
     found = []
-    for path in ("skip", "decoder") if safe else ():
-        for stage, widths in enumerate(zip(*(getattr(one, path) for one in safe), strict=True)):
-            here = [place for place in everything if place.name == f"{path}_{stage}" and place.narrow is not None]
-            kept = min((p for p in here if p.variant in non_inferior), key=lambda p: p.narrow or 0, default=None)
-            at = own[f"{path}_{stage}"]
-            found.append(
-                Prediction(
-                    name=at.name,
-                    channels=at.channels,
-                    effective_rank=at.values.get("effective_rank"),
-                    width=max(widths),
-                    widths=widths,
-                    found=kept.narrow if kept else None,
-                    variant=kept.variant if kept else None,
-                    tried=min((place.narrow for place in here if place.narrow is not None), default=None),
-                )
+    for name, by_trial in widths.items():
+        here = [place for place in everything if place.name == name and place.narrow is not None]
+        here = [place for place in here if place.variant in counted]
+        kept = min((p for p in here if p.variant in non_inferior), key=lambda p: p.narrow or 0, default=None)
+        at = own[name]
+        found.append(
+            Prediction(
+                name=at.name,
+                channels=at.channels,
+                effective_rank=at.values.get("effective_rank"),
+                width=by_trial[0],
+                widths=by_trial,
+                found=kept.narrow if kept else None,
+                variant=kept.variant if kept else None,
+                tried=min((place.narrow for place in here if place.narrow is not None), default=None),
             )
+        )
     return tuple(found)
 
 
-__all__ = ["THRESHOLD", "Place", "Prediction", "find_predictions", "places", "trial_dice"]
+def made_from_prediction(everything: Sequence[Place], widths: Mapping[str, Sequence[int]]) -> dict[str, int]:
+    """Gives the variants that have just the widths which one trial of the baseline predicts, and that trial's number.
+
+    Args:
+        everything: Places of all variants.
+        widths: The width by trial of the baseline, by place.
+    """
+    own: dict[str, dict[str, int | None]] = {}
+    for place in everything:
+        own.setdefault(place.variant, {})[place.name] = place.narrow
+    predicted = [dict(zip(widths, by_place, strict=True)) for by_place in zip(*widths.values(), strict=True)]
+    return {name: predicted.index(found) for name, found in own.items() if found in predicted}
+
+
+__all__ = ["THRESHOLD", "Place", "Prediction", "find_predictions", "made_from_prediction", "places", "trial_dice"]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 from seg.ablation.report.analysis import Analysis
+from seg.ablation.report.figure_row import LEFT_OUT, Row, known
 from seg.ablation.report.numbers import NOT_MEASURED
 from seg.ablation.report.preserved import AVERAGED, places
 from seg.ablation.report.study import DeviceSpeed
@@ -29,41 +30,6 @@ CONVERGENCE = (
 UNITS = {"latency_ms": "ms", "throughput_voxels_per_s": "voxel/s", "training_step_ms": "ms", "prediction_s": "s"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One figure of one variant or of the law; the columns of ``results.csv``.
-
-    Attributes:
-        variant: The variant; empty for the law, which goes over variants.
-        metric: What was measured.
-        class_index: The class; empty where the figure is a mean over classes or of no class.
-        class_name: Its name.
-        place: Place of a bottleneck, such as ``skip_0``; for the law ``worst``, a path or a stage; empty elsewhere.
-        device: The device with its precision and layout; empty where the figure is of no device.
-        unit: Unit of the value; 1 for a ratio or a count.
-        value: The figure, or ``not measured``; yes and no are 1 and 0.
-        low: Lower end of the interval; empty without one.
-        high: Upper end.
-        interval: ``ci95``, ``iqr``, or ``at_most`` where the value is an upper bound; empty without one.
-        num_patients: Patients behind it; empty where they do not count.
-        num_runs: Training runs behind it, or pairs of them for a difference; empty where they do not count.
-    """
-
-    variant: str
-    metric: str
-    class_index: int | str = ""
-    class_name: str = ""
-    place: str = ""
-    device: str = ""
-    unit: str = "1"
-    value: float | int | str
-    low: float | str = ""
-    high: float | str = ""
-    interval: str = ""
-    num_patients: int | str = ""
-    num_runs: int | str = ""
-
-
 def to_rows(analysis: Analysis) -> list[Row]:
     """Gives the figures by variant in the order of the study, then what bottlenecks preserve, then the law."""
     rows: list[Row] = []
@@ -77,7 +43,15 @@ def to_rows(analysis: Analysis) -> list[Row]:
             *(row for device in analysis.records.speed for row in _speed(device, name)),
             *_convergence(analysis, name),
         ]
-    return [*rows, *_preservation(analysis), *_laws(analysis)]
+    rows += [*_preservation(analysis), *_laws(analysis)]
+    return [_without_distance(one) for one in rows] if analysis.records.study.nominal_spacing else rows
+
+
+def _without_distance(one: Row) -> Row:
+    """Leaves a figure out where spacing is nominal and it is made of distances."""
+    if not one.metric.startswith(("hd95", "nsd")):
+        return one
+    return replace(one, value=LEFT_OUT, low="", high="", interval="")
 
 
 def to_csv(analysis: Analysis) -> str:
@@ -87,11 +61,6 @@ def to_csv(analysis: Analysis) -> str:
     writer.writeheader()
     writer.writerows(asdict(row) for row in to_rows(analysis))
     return table.getvalue()
-
-
-def known(value: float | int | None) -> float | int | str:
-    """Gives a value, or says that it was not measured."""
-    return NOT_MEASURED if value is None else value
 
 
 def _effect(variant: str, metric: str, effect: Effect | None, unit: str, index: int | str, class_name: str) -> Row:

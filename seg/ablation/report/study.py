@@ -1,10 +1,9 @@
-"""The records of a study that are not of one trial: study.json and speed.json."""
+"""The plan of a study, study.json, and what a device measured of its variants."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from seg.errors import RunError
 from seg.files import read_versioned, reading
 
 STUDY_FILE = "study.json"
-SPEED_FILE = "speed.json"
 SCHEMA_VERSION = 1
 NOT_STATED = "not stated"
 
@@ -51,6 +49,9 @@ class StudyRecord:
         contrasts: Pairs of variants that are compared with each other.
         training: Steps, batch, patch_size and validate_every, as far as stated.
         data: Name, licence, attribution, num_cases, class_names and nsd_tolerance_mm, as far as stated.
+        notes: What a reader must know that no record says.
+        nominal_spacing: Whether spacing is not the true one, so that distances mean nothing.
+        pictures: Whether pictures of cases may be shown.
     """
 
     name: str
@@ -65,6 +66,9 @@ class StudyRecord:
     contrasts: tuple[tuple[str, str], ...]
     training: Mapping[str, Any]
     data: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
+    nominal_spacing: bool = False
+    pictures: bool = True
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -94,12 +98,16 @@ class DeviceSpeed:
     @property
     def label(self) -> str:
         """Names the device with its threads, precision and layout."""
+        return ", ".join(filter(None, (self.named, self.about.get("memory_format"))))
+
+    @property
+    def named(self) -> str:
+        """Names the device with its threads and precision, for a sentence."""
         parts = [str(self.about["device"])]
         if self.about["kind"] == "cpu" and self.about.get("threads"):
             threads = self.about["threads"]
             parts.append(f"{threads} thread{'s' if threads != 1 else ''}")
-        parts += [str(self.about[key]) for key in ("precision", "memory_format") if self.about.get(key)]
-        return ", ".join(parts)
+        return ", ".join([*parts, *filter(None, (self.about.get("precision"),))])
 
     @property
     def slug(self) -> str:
@@ -157,6 +165,9 @@ def read_study(folder: Path) -> StudyRecord:
             contrasts=tuple((str(one["variant"]), str(one["against"])) for one in content.get("contrasts", ())),
             training=dict(content.get("training") or {}),
             data={"class_names": ("background",), **content["data"]},
+            notes=tuple(map(str, content.get("notes") or ())),
+            nominal_spacing=bool(content.get("nominal_spacing", False)),
+            pictures=bool(content.get("pictures", True)),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise damaged(path, "the plan of a study", error) from error
@@ -171,40 +182,6 @@ def read_study(folder: Path) -> StudyRecord:
             "again to write its plan anew."
         )
     return study
-
-
-def read_speed(folder: Path) -> tuple[DeviceSpeed, ...]:
-    """Reads ``speed.json``, GPUs first; nothing where speed was not measured.
-
-    Raises:
-        RunError: It is damaged or of a newer version.
-    """
-    path = folder / SPEED_FILE
-    if not path.is_file():
-        return ()
-    content = read_record_file(path, "the speed of a study", "measure speed again")
-    try:
-        devices = [
-            DeviceSpeed(
-                about={"device": NOT_STATED, **{key: value for key, value in entry.items() if key != "variants"}}
-                | {"kind": str(entry["kind"])},
-                variants={str(variant["name"]): dict(variant) for variant in entry["variants"]},
-            )
-            for entry in content["devices"]
-        ]
-        for device in devices:
-            for name, measures in device.variants.items():
-                for key, value in measures.items():
-                    if isinstance(value, Mapping):
-                        device.spread(name, key)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise damaged(path, "the speed of a study", error) from error
-    counts = Counter[str]()
-    numbered = []
-    for device in sorted(devices, key=lambda device: device.about["kind"] != "cuda"):
-        counts[device.slug] += 1
-        numbered.append(replace(device, number=counts[device.slug]))
-    return tuple(numbered)
 
 
 def read_record_file(path: Path, what: str, remedy: str) -> dict[str, Any]:

@@ -1,9 +1,10 @@
-"""The main table, and the differences by class."""
+"""The main table, and what limits it."""
 
 from __future__ import annotations
 
 from seg.ablation.report.analysis import Analysis
-from seg.ablation.report.document import Cell, Table, row
+from seg.ablation.report.cells import CUT, cut_mark, effect_cell
+from seg.ablation.report.document import Cell, Table
 from seg.ablation.report.numbers import (
     NOT_MEASURED,
     NOTHING,
@@ -11,6 +12,7 @@ from seg.ablation.report.numbers import (
     counted,
     figures,
     fixed,
+    in_words,
     interval,
     listed,
     millions,
@@ -19,8 +21,9 @@ from seg.ablation.report.numbers import (
 )
 from seg.ablation.report.preserved import trial_dice
 from seg.ablation.report.study import DeviceSpeed, VariantRecord
-from seg.ablation.statistics import MIN_RUNS, ClassComparison, Comparison, MetricEffect
+from seg.ablation.statistics import MIN_RUNS, ClassComparison, Comparison
 
+AT_MOST = "\N{LESS-THAN OR EQUAL TO}"
 LEVEL = 0.025
 """One-sided level of the test for non-inferiority."""
 SPREAD = 0.03
@@ -28,45 +31,77 @@ SPREAD = 0.03
 
 
 def main_table(analysis: Analysis) -> Table:
-    """Gives the table of all variants: Dice, verdicts and what each costs."""
+    """Gives the table of all variants: the verdict, what is lost, what is bought, and the rest."""
     study, device = analysis.records.study, analysis.device
-    classes = study.class_names[1:]
+    classes = study.class_names[1:] if gives_verdicts(analysis) else ()
     where = "speed was not measured" if device is None else f"speed and memory on {device.label}"
+    given = gives_verdicts(analysis)
     return Table(
         columns=(
             "Variant",
-            "Parameters (M)",
-            "GMAC",
-            "Mean Dice",
+            *(("Not inferior",) if given else ()),
             "Difference",
-            "p (Holm)",
-            "Not inferior",
-            *(f"Not inferior: {name}" for name in classes),
-            "Latency",
-            "Training step",
             "End to end",
+            "Latency",
             "Memory (MiB)",
+            "Mean Dice",
+            *(("p (Holm)", *(f"Not inferior: {name}" for name in classes)) if given else ()),
+            "Training step",
+            "GMAC",
+            "Parameters (M)",
         ),
         rows=tuple(_row(analysis, number, variant) for number, variant in enumerate(study.variants)),
-        caption=f"Main table; {where}. Below Dice and differences stand 95 % intervals over training runs and "
-        f"patients. Not inferior: every class loses less than the margin {study.margin:g}, one-sided 97.5 %, after "
-        "Holm's correction over variants; a single class is given without that correction. Latency (batch 1), training "
-        "step and end to end (file to file) are times as fast as the baseline, with quartiles of rounds; memory is "
-        "the peak of inference, below it that of training.",
+        caption=f"Main table; {where}. Small print under Dice and differences is the 95 % interval over training runs "
+        f"and patients{_cut_words(analysis)}. {_verdict_words(analysis)} Speeds (end to end from file to file, latency "
+        "of batch 1, training step) are multiples of the baseline (above 1 is faster), with quartiles. Memory is peak "
+        "inference; below it, peak training.",
         wide=True,
     )
+
+
+def gives_verdicts(analysis: Analysis) -> bool:
+    """Tells whether any variant has the training runs that a verdict takes, or nothing could be compared."""
+    effects = [one.dice.effect for one in analysis.comparisons.values() if one.dice.effect is not None]
+    return not effects or any(effect.num_runs >= MIN_RUNS for effect in effects)
+
+
+def _verdict_words(analysis: Analysis) -> str:
+    margin = analysis.records.study.margin
+    if not gives_verdicts(analysis):
+        effects = [one.dice.effect for one in analysis.comparisons.values()]
+        runs = max(effect.num_runs for effect in effects if effect is not None)
+        return (
+            f"No verdict on non-inferiority is given: at least {in_words(MIN_RUNS)} training runs per variant are "
+            f"needed, and this study has {in_words(runs)}."
+        )
+    return (
+        f"Not inferior means that every class loses less than the margin {margin:g}. Passes if p {AT_MOST} {LEVEL:g} "
+        "after Holm's correction; per-class verdicts are uncorrected, so all can be yes and the variant still fail. "
+        f"Fewer than {in_words(MIN_RUNS)} training runs never pass."
+    )
+
+
+def _cut_words(analysis: Analysis) -> str:
+    cells = [_dice(analysis, name) for name in analysis.mean_dice]
+    cells += [effect_cell(one.dice, 4) for one in analysis.comparisons.values()]
+    return f"; {CUT} marks one that was cut where no Dice can be" if any(CUT in cell.note for cell in cells) else ""
 
 
 def _row(analysis: Analysis, number: int, variant: VariantRecord) -> tuple[Cell, ...]:
     name, study = variant.name, analysis.records.study
     head = Cell(text=f"{number} {name}", note=_head_note(analysis, name))
-    cells = [head, Cell(text=millions(variant.parameters)), Cell(text=billions(variant.macs)), _dice(analysis, name)]
     classes = len(study.class_names) - 1
     if name == study.baseline:
-        cells += [Cell(text="baseline"), *[Cell(text=NOTHING)] * (2 + classes)]
+        verdicts = [Cell(text="baseline"), *[Cell(text=NOTHING)] * (2 + classes)]
     else:
-        cells += _verdicts(analysis.comparisons.get(name), classes)
-    return (*cells, *_costs(analysis.device, name, baseline=study.baseline))
+        verdicts = _verdicts(analysis.comparisons.get(name), classes)
+    difference, p_holm, passed, *by_class = verdicts
+    whole, latency, step, memory = _costs(analysis.device, name, baseline=study.baseline)
+    size = (Cell(text=billions(variant.macs)), Cell(text=millions(variant.parameters)))
+    dice = _dice(analysis, name)
+    if not gives_verdicts(analysis):
+        return (head, difference, whole, latency, memory, dice, step, *size)
+    return (head, passed, difference, whole, latency, memory, dice, p_holm, *by_class, step, *size)
 
 
 def _dice(analysis: Analysis, name: str) -> Cell:
@@ -74,7 +109,7 @@ def _dice(analysis: Analysis, name: str) -> Cell:
     mean = analysis.mean_dice.get(name)
     if mean is None:
         return Cell(text=NOT_MEASURED)
-    return Cell(text=fixed(mean.difference, 4), note=interval(mean.ci95, 4))
+    return Cell(text=fixed(mean.difference, 4), note=interval(mean.ci95, 4) + cut_mark(mean.ci95, 0.0, 1.0))
 
 
 def _head_note(analysis: Analysis, name: str) -> str:
@@ -103,7 +138,7 @@ def _head_note(analysis: Analysis, name: str) -> str:
 def _verdicts(one: Comparison | None, classes: int) -> list[Cell]:
     if one is None or one.dice.effect is None:
         return [Cell(text=NOT_MEASURED)] * (3 + classes)
-    difference = Cell(text=fixed(one.difference, 4, sign=True), note=interval(one.ci95, 4, sign=True))
+    difference = effect_cell(one.dice, 4)
     verdict = Cell(text=NOT_MEASURED) if one.p_noninferior is None else Cell(text="yes" if one.non_inferior else "no")
     return [difference, Cell(text=probability(one.p_holm)), verdict, *map(class_verdict, one.by_class)]
 
@@ -114,12 +149,12 @@ def class_verdict(one: ClassComparison) -> Cell:
     if effect is None or effect.p_noninferior is None:
         return Cell(text=NOT_MEASURED)
     if effect.num_runs < MIN_RUNS:
-        return Cell(text="no", note=f"{counted(effect.num_runs, 'run')}, {MIN_RUNS} are needed")
+        return Cell(text="no", note=counted(effect.num_runs, "run"))
     return Cell(text="yes" if effect.p_noninferior <= LEVEL else "no", note=fixed(effect.difference, 4, sign=True))
 
 
 def _costs(device: DeviceSpeed | None, name: str, *, baseline: str) -> list[Cell]:
-    keys = ("latency_ratio", "training_step_ratio", "prediction_ratio")
+    keys = ("prediction_ratio", "latency_ratio", "training_step_ratio")
     if device is None:
         return [Cell(text=NOT_MEASURED)] * (len(keys) + 1)
     cells = []
@@ -133,50 +168,18 @@ def _costs(device: DeviceSpeed | None, name: str, *, baseline: str) -> list[Cell
     return [*cells, Cell(text=figures(inference), note=note)]
 
 
-def class_table(analysis: Analysis) -> Table:
-    """Gives the differences of Dice, HD95 and NSD in every class."""
-    rows = []
-    for name, one in analysis.comparisons.items():
-        if one.dice.effect is None:
-            continue
-        for each in (None, *one.by_class):
-            scores = one if each is None else each
-            rows.append(
-                row(
-                    name,
-                    "mean over classes" if each is None else each.name,
-                    _effect(scores.dice, 4),
-                    _effect(scores.nsd, 4),
-                    _effect(scores.hd95_mm, 3),
-                    _absent(scores.hd95_mm),
-                )
-            )
-    tolerance = analysis.records.study.data.get("nsd_tolerance_mm")
-    at = f" at {tolerance:g} mm" if tolerance is not None else ""
-    return Table(
-        columns=("Variant", "Class", "Dice", f"NSD{at}", "HD95 (mm)", "HD95 infinite"),
-        rows=tuple(rows),
-        caption="Paired differences from the baseline with 95 % intervals. Dice and NSD above 0 are better, HD95 below "
-        "0 is. An HD95 is infinite where one of two masks is empty: such cases are left out of its mean and counted.",
-    )
-
-
-def _effect(one: MetricEffect, digits: int) -> Cell:
-    if one.effect is None:
-        return Cell(text=NOT_MEASURED)
-    return Cell(text=fixed(one.effect.difference, digits, sign=True), note=interval(one.effect.ci95, digits, sign=True))
-
-
-def _absent(one: MetricEffect) -> Cell:
-    """Counts the infinite scores of both sides."""
-    if not one.infinite_baseline and not one.infinite_variant:
-        return Cell(text="0")
-    return Cell(text=str(one.infinite_variant), note=f"baseline {one.infinite_baseline}")
-
-
 def limits(analysis: Analysis) -> list[str]:
-    """Says what limits the comparisons."""
-    said = [f"{one.variant}: {note}." for one in analysis.comparisons.values() for note in one.notes]
+    """Says what limits the comparisons, each thing once for all variants that it is said of."""
+    by_note: dict[str, list[str]] = {}
+    for one in analysis.comparisons.values():
+        for note in one.notes:
+            by_note.setdefault(note, []).append(one.variant)
+    everything = len(analysis.comparisons)
+    said = [
+        f"{'All variants' if len(names) == everything > 1 else listed(names)}: {n}." for n, names in by_note.items()
+    ]
+    if not gives_verdicts(analysis):  # that runs are too few stands above the table
+        said = [sentence for sentence in said if f"which takes {MIN_RUNS}" not in sentence]
     if analysis.records.others:
         said.append(f"Records of trials that the study does not name are left out: {listed(analysis.records.others)}.")
     return said + _other_code(analysis)
@@ -196,5 +199,8 @@ def _other_code(analysis: Analysis) -> list[str]:
     crossed = [
         name for name, pairs in codes.items() if any(pairs[pair] != baseline[pair] for pair in pairs & baseline.keys())
     ]
-    whom = f" Other code than the baseline's trained {listed(crossed)}." if crossed else ""
+    whom = ""
+    if crossed:
+        which = listed(crossed) if len(crossed) < len(codes) else "all of them"
+        whom = f" These variants were trained by another version than the baseline: {which}."
     return [f"Trials were trained by {number} versions of the code; the list of trials says which by which.{whom}"]

@@ -1,14 +1,20 @@
-"""Tables of what bottlenecks preserve, of the law, and of predicted widths beside those found."""
+"""Tables of what bottlenecks preserve, and of how that goes with the Dice lost."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from seg.ablation.report.analysis import Analysis
 from seg.ablation.report.document import Cell, Table, row
 from seg.ablation.report.laws import WORST, Law
 from seg.ablation.report.numbers import NOT_MEASURED, NOTHING, counted, fixed, interval, listed
 from seg.ablation.report.plots_law import WORDS
-from seg.ablation.report.preserved import THRESHOLD, Place, places
+from seg.ablation.report.preserved import Place, places
+from seg.ablation.statistics import Correlation
 from seg.ablation.statistics.correlation import MIN_POINTS
+from seg.evaluation.scores import Interval
+
+PATHS = {"skip": "skips", "decoder": "decoder"}
 
 
 def place_table(analysis: Analysis) -> Table:
@@ -65,34 +71,100 @@ def _position(place: Place) -> str:
 
 
 def law_table(analysis: Analysis) -> Table:
-    """Gives the correlation of each measure with the Dice lost."""
+    """Gives the correlation of each measure with the Dice lost, and what it tells beyond the width within each path."""
+    laws = {(law.measure, law.where): law for law in analysis.laws}
+    paths = [path for path in PATHS if any(where == path for _, where in laws)]
     rows = []
     for law in analysis.worst_laws:
         found = law.correlation
-        if found is None:
-            none = _no_correlation(law)
-            rows.append(row(WORDS[law.measure], none, none, none, str(law.num_points), NOTHING))
-            continue
-        rows.append(
-            row(
-                WORDS[law.measure],
+        cells = [Cell(text=_no_correlation(law))] * 2
+        if found is not None:
+            cells = [
                 Cell(text=fixed(found.spearman, 2, sign=True), note=interval(found.spearman_ci95, 2, sign=True)),
                 Cell(text=fixed(found.pearson, 2, sign=True), note=interval(found.pearson_ci95, 2, sign=True)),
-                NOTHING
-                if found.partial is None
-                else Cell(text=fixed(found.partial, 2, sign=True), note=interval(found.partial_ci95, 2, sign=True)),
-                str(found.num_points),
-                str(found.num_clusters),
-            )
-        )
+            ]
+        partial = [_partial(laws[law.measure, path]) for path in paths]
+        clusters = NOTHING if found is None else str(found.num_clusters)
+        rows.append(row(WORDS[law.measure], *cells, *partial, str(law.num_points), clusters))
     return Table(
-        columns=("Measure", "Spearman", "Pearson", "Spearman given the width", "Trials", "Variants"),
+        columns=(
+            "Measure",
+            "Spearman",
+            "Pearson",
+            *(f"Spearman given the width, {PATHS[path]}" for path in paths),
+            "Trials",
+            "Variants",
+        ),
         rows=tuple(rows),
         caption="Correlation of each measure, at the worst bottleneck of a trial, with the Dice that the trial lost "
         "against the baseline of its fold and seed, or against the variant that has its other changes and no "
-        "bottleneck; 95 % intervals resample variants, and need four of them. Given the width means a partial "
-        "correlation: what the measure tells beyond the channels kept. Below four trials nothing is correlated.",
+        "bottleneck. Given the width means a partial correlation: what the measure tells beyond the channels kept. It "
+        "is taken over the bottlenecks of one path alone, as skips and decoder of one width differ in what they cost. "
+        "Intervals (95 %) resample variants, need four of them, and are uncorrected. Below four trials nothing is "
+        "correlated.",
     )
+
+
+def _partial(law: Law) -> str | Cell:
+    found = law.correlation
+    if law.measure == "ratio" or found is None or found.partial is None:
+        return NOTHING
+    return Cell(text=fixed(found.partial, 2, sign=True), note=interval(found.partial_ci95, 2, sign=True))
+
+
+def result_sentences(analysis: Analysis) -> list[str]:
+    """Says what the measures show, in one paragraph: of position, of the Dice lost, and beyond width and path."""
+    said = []
+    checked = [place for place in places(analysis.records) if place.position_preserved is not None]
+    if checked:
+        kept = sum(bool(place.position_preserved) for place in checked)
+        said.append(f"Position was kept exactly at {kept} of {counted(len(checked), 'bottleneck')} that were checked.")
+    laws = {(law.measure, law.where): law.correlation for law in analysis.laws if law.correlation is not None}
+    correlated = _with_loss({measure: found for (measure, where), found in laws.items() if where == WORST})
+    beyond = {
+        path: _beyond({measure: found for (measure, where), found in laws.items() if where == path}) for path in PATHS
+    }
+    known = {path: words for path, words in beyond.items() if words is not None}
+    said += [correlated] if correlated else []
+    if known and not any(known.values()):
+        said.append("Beyond the width, within each path, no measure is shown to go with the loss.")
+    elif known:
+        parts = [f"{words or 'no measure'} in the {PATHS[path]}" for path, words in known.items()]
+        said.append(f"Beyond the width, within each path, these are shown to go with the loss: {'; '.join(parts)}.")
+    if correlated or known:
+        said.append("Intervals (95 %) are uncorrected for the number of measures.")
+    return [" ".join(said)] if said else []
+
+
+def _with_loss(worst: Mapping[str, Correlation]) -> str:
+    """Says which measures go with the Dice lost; empty where there is no interval."""
+    if all(found.spearman_ci95 is None for found in worst.values()):
+        return ""
+    told = [measure for measure, found in worst.items() if _apart(found.spearman_ci95)]
+    if not told:
+        return "No measure is shown to go with the Dice lost."
+    told.sort(key=lambda measure: -abs(worst[measure].spearman))
+    named = [f"{WORDS[measure]} ({fixed(worst[measure].spearman, 2, sign=True)})" for measure in told]
+    return f"With the Dice lost go, width and path not taken out (Spearman): {listed(named)}."
+
+
+def _beyond(laws: Mapping[str, Correlation]) -> str | None:
+    """Names the measures of one path that go with the loss beyond the width; None where there is no interval."""
+    known = {measure: found for measure, found in laws.items() if found.partial_ci95 is not None}
+    if not known:
+        return None
+    return listed(
+        [
+            f"{WORDS[measure]} ({fixed(found.partial, 2, sign=True)}, {interval(found.partial_ci95, 2, sign=True)})"
+            for measure, found in known.items()
+            if _apart(found.partial_ci95)
+        ]
+    )
+
+
+def _apart(ci95: Interval | None) -> bool:
+    """Tells whether an interval lies apart from 0."""
+    return ci95 is not None and (ci95[0] > 0 or ci95[1] < 0)
 
 
 def _no_correlation(law: Law) -> str:
@@ -125,70 +197,3 @@ def _place_law(law: Law) -> Cell:
         return Cell(text=_no_correlation(law), note=f"{law.num_points} points")
     reach = interval(found.spearman_ci95, 2, sign=True) or "no interval"
     return Cell(text=fixed(found.spearman, 2, sign=True), note=f"{reach}; {found.num_points} points")
-
-
-def width_table(analysis: Analysis) -> Table:
-    """Gives predicted widths beside those that the study found."""
-    rows = [
-        row(
-            one.name.replace("_", " "),
-            str(one.channels),
-            fixed(one.effective_rank, 1),
-            f"{one.width} of {one.channels}",
-            "none found" if one.found is None else Cell(text=f"{one.found} of {one.channels}", note=one.variant or ""),
-            NOT_MEASURED if one.tried is None else str(one.tried),
-        )
-        for one in analysis.predictions
-    ]
-    return Table(
-        columns=(
-            "Place",
-            "Channels",
-            "Effective rank of the baseline",
-            "Predicted safe width",
-            "Narrowest not inferior",
-            "Narrowest tried",
-        ),
-        rows=tuple(rows),
-        caption=f"Widths that the spectrum of the trained baseline predicts to be safe: the fewest principal "
-        f"components that keep {100 * THRESHOLD:.0f} % of the variance of the features that enter. Beside them the "
-        "narrowest width of a variant that was not inferior in any class, and the narrowest that was tried there.",
-    )
-
-
-def width_sentences(analysis: Analysis) -> list[str]:
-    """Says how prediction and finding compare, and what became of a variant that trains the predicted widths."""
-    if not analysis.predictions:
-        return [f"Safe widths were not predicted: {analysis.unpredicted}."]
-    found = [one for one in analysis.predictions if one.found is not None]
-    below = [one.name.replace("_", " ") for one in found if one.found is not None and one.found < one.width]
-    said = []
-    if below:
-        said.append(
-            f"The prediction asks for more than was needed at {counted(len(below), 'place')} of {len(found)} with a "
-            f"finding: {listed(below)}."
-        )
-    elif found:
-        said.append(
-            f"At no place of {len(found)} with a finding did a width below the predicted one prove not inferior."
-        )
-    # A variant is made from one trained baseline alone, so each trial of the baseline makes a prediction of its own.
-    by_trial = zip(*(one.widths for one in analysis.predictions), strict=True)
-    names = [one.name for one in analysis.predictions]
-    predicted = [dict(zip(names, widths, strict=True)) for widths in by_trial]
-    widths: dict[str, dict[str, int | None]] = {}
-    for place in places(analysis.records):
-        widths.setdefault(place.variant, {})[place.name] = place.narrow
-    trained = [name for name, own in widths.items() if own in predicted]
-    for name in trained:
-        one = analysis.comparisons.get(name)
-        if one is not None and one.difference is not None:
-            verdict = "not inferior in any class" if one.non_inferior else "not shown to be not inferior"
-            said.append(
-                f"{name} has just the widths that one trial of the baseline predicts: its Dice differs by "
-                f"{fixed(one.difference, 4, sign=True)} "
-                f"({interval(one.ci95, 4, sign=True) or 'no interval'}), {verdict}."
-            )
-    if not trained:
-        said.append("A variant of just the predicted widths at every place: not measured.")
-    return said

@@ -12,12 +12,12 @@ from typing import Any
 
 from seg.ablation.preservation import read_preservation
 from seg.ablation.records import FAILURE_FILE, TrialRecord, read_record, records_dir
+from seg.ablation.report.speeds import read_speed
 from seg.ablation.report.study import (
     DeviceSpeed,
     StudyRecord,
     damaged,
     read_record_file,
-    read_speed,
     read_study,
 )
 from seg.ablation.statistics import Curve, Pair
@@ -94,6 +94,11 @@ class Records:
     missing: tuple[MissingTrial, ...]
     others: tuple[str, ...]
     speed: tuple[DeviceSpeed, ...]
+
+    @property
+    def num_scored(self) -> int:
+        """How many cases are scored, over folds; 0 where no trial is finished."""
+        return len({score.case_id for trial in self.trials.values() for score in trial.scores})
 
     def finished(self, variant: str) -> tuple[TrialData, ...]:
         """Gives the finished trials of a variant, in the order of the plan."""

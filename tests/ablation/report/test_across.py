@@ -61,6 +61,24 @@ def test_each_cell_is_what_the_study_itself_reports(studies: list[Path], tmp_pat
     assert picture.read_bytes() == before
 
 
+def test_it_begins_with_what_is_shown_of_each_variant(studies: list[Path], tmp_path: Path) -> None:
+    text = write_comparison(studies, tmp_path / "all.md").read_text().replace("\\_", "_").replace("\N{MINUS SIGN}", "-")
+    lead = text.split("\n\n")[1]
+    assert lead == (
+        "**Shown within the margin: skip_1-4 in 2 of 2 studies, skip_1-16 in 1 of 1 study and decoder_1-2 in 1 of 2 "
+        "studies. Every study that has it shows a loss of mean Dice of decoder_1-4, skip_1-4_decoder_1-4 and flat_16. "
+        "No study shows a loss of mean Dice of skip_1-4, which does not show that there is none.**"
+    )
+    (half,) = [line for line in text.splitlines() if line.startswith("- decoder_1-2")]
+    easy, hard = (
+        cell.split("<br>")[0].replace("\N{MINUS SIGN}", "-") for cell in cells(tmp_path / "all.md", r"decoder\_1-2")
+    )
+    assert half == (
+        f"- decoder_1-2 (decoder bottleneck at 1/2 of the stage's channels): {hard} (hard) to {easy} (easy); of 2 "
+        "studies shown within the margin in 1, a loss of mean Dice shown in 1 (hard)."
+    )
+
+
 def test_a_name_is_no_proof_of_one_variant(studies: list[Path], tmp_path: Path) -> None:
     content = json.loads((studies[1] / "study.json").read_text())
     (other,) = [variant for variant in content["variants"] if variant["name"] == "decoder_1-2"]

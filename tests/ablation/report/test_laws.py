@@ -10,8 +10,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from seg.ablation.report.laws import find_controls
+from seg.ablation.report.analysis import analyse
+from seg.ablation.report.laws import Law, find_controls
 from seg.ablation.report.study import VariantRecord, read_study
+from seg.ablation.report.tables_preserved import result_sentences
+from seg.ablation.report.trials import read_records
+from seg.ablation.statistics import Correlation
 from tests.ablation.report.page import Page
 from tests.ablation.report.studies import VARIANTS
 from tests.ablation.report.test_report import dice, value
@@ -63,8 +67,57 @@ def test_a_control_has_all_other_changes_and_no_bottleneck(whole: Path) -> None:
 
 
 def test_the_page_shows_what_a_measure_tells_beyond_the_width(whole: Path) -> None:
-    (table,) = [table for table in Page(whole / "report.html").tables if "Spearman given the width" in table[0]]
-    cells = {row[0]: row[3] for row in table[1:]}
-    assert cells["channels kept"] == "\N{EN DASH}"
-    partial = value(whole, "", "law_probe_dice_lost_partial", place="worst")
-    assert cells["probe Dice lost"].startswith(f"{float(partial['value']):+.2f}".replace("-", "\N{MINUS SIGN}"))
+    heads = [f"Spearman given the width, {path}" for path in ("skips", "decoder")]
+    (table,) = [table for table in Page(whole / "report.html").tables if heads[0] in table[0]]
+    assert table[0][3:5] == heads
+    cells = {row[0]: row[3:5] for row in table[1:]}
+    assert cells["channels kept"] == ["\N{EN DASH}"] * 2
+    for cell, place in zip(cells["probe Dice lost"], ("skip", "decoder"), strict=True):
+        partial = value(whole, "", "law_probe_dice_lost_partial", place=place)
+        number = round(float(partial["value"]), 2)
+        assert cell.startswith(f"{number:+.2f}".replace("-", "\N{MINUS SIGN}") if number else "0.00")
+
+
+def correlation(spearman: float, reach: float | None, partial: float, left: float | None) -> Correlation:
+    """Makes a correlation whose intervals reach so far to either side."""
+    ends = [
+        None if half is None else (middle - half, middle + half)
+        for middle, half in ((spearman, reach), (partial, left))
+    ]
+    return Correlation(
+        spearman=spearman,
+        spearman_ci95=ends[0],
+        pearson=spearman,
+        pearson_ci95=ends[0],
+        partial=partial,
+        partial_ci95=ends[1],
+        num_points=9,
+        num_clusters=6,
+    )
+
+
+def test_a_sentence_says_what_the_measures_show(whole: Path) -> None:
+    analysis = analyse(read_records(whole))
+
+    def said(**found: Correlation) -> str:
+        named = [name.rpartition("_") for name in found]
+        laws = [
+            Law(measure=measure, where=where, correlation=one, num_points=9)
+            for (measure, _, where), one in zip(named, found.values(), strict=True)
+        ]
+        (sentence,) = result_sentences(replace(analysis, laws=tuple(laws)))
+        return sentence.replace("\N{MINUS SIGN}", "-")
+
+    kept = "Position was kept exactly at 18 of 18 bottlenecks that were checked."
+    uncorrected = "Intervals (95 %) are uncorrected for the number of measures."
+    clear, unclear = correlation(-0.6, 0.2, -0.3, 0.1), correlation(-0.1, 0.2, 0.1, 0.2)
+    assert said(ratio_worst=clear, r2_worst=unclear, r2_skip=clear, cka_skip=unclear, r2_decoder=unclear) == (
+        f"{kept} With the Dice lost go, width and path not taken out (Spearman): channels kept (-0.60). Beyond the "
+        "width, within each path, these are shown to go with the loss: R² of linear reconstruction (-0.30, -0.40 to "
+        f"-0.20) in the skips; no measure in the decoder. {uncorrected}"
+    )
+    assert said(r2_worst=unclear, r2_skip=unclear, r2_decoder=unclear) == (
+        f"{kept} No measure is shown to go with the Dice lost. Beyond the width, within each path, no measure is shown "
+        f"to go with the loss. {uncorrected}"
+    )
+    assert said(r2_worst=correlation(-0.6, None, -0.3, None)) == kept

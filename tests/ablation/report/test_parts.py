@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,13 @@ from seg.ablation.report.markdown import to_markdown
 from seg.ablation.report.methods import trial_list
 from seg.ablation.report.numbers import figures, fixed, interval, listed, probability
 from seg.ablation.report.plots_pareto import front
-from seg.ablation.report.preserved import trial_dice
+from seg.ablation.report.preserved import find_predictions, trial_dice
 from seg.ablation.report.rows import to_rows
 from seg.ablation.report.study import DeviceSpeed
-from seg.ablation.report.tables_cost import convergence_table, speed_table
+from seg.ablation.report.tables_cost import speed_table
 from seg.ablation.report.tables_dice import main_table
-from seg.ablation.report.tables_preserved import width_sentences
+from seg.ablation.report.tables_learning import convergence_table
+from seg.ablation.report.tables_widths import width_sentences, width_table
 from seg.ablation.report.trials import read_records
 from tests.ablation.report.places import CHANNELS
 from tests.ablation.report.studies import Made, make_study
@@ -93,7 +95,8 @@ def test_predicted_widths_are_the_first_that_keep_95_percent(whole: Path) -> Non
         expected = round(CHANNELS[stage] / (16 if one.name.startswith("skip") else 2))
         assert one.found == expected
     assert width_sentences(analysis) == [
-        "The prediction asks for more than was needed at 3 places of 6 with a finding: skip 0, skip 1 and skip 2.",
+        "At three of six places with a finding the spectrum asked for more channels than were needed: skip 0, skip 1 "
+        "and skip 2.",
         "A variant of just the predicted widths at every place: not measured.",
     ]
 
@@ -114,12 +117,33 @@ def test_a_variant_of_the_widths_that_one_baseline_predicts_is_compared(tmp_path
     place["r2_by_width"] = [(width + 1) / place["wide"] for width in range(place["wide"])]
     path.write_text(json.dumps(content))
     analysis = analyse(read_records(tmp_path))
-    assert analysis.predictions[0].width == math.ceil(0.95 * CHANNELS[0]) > widths["skip_0"]
+    first = analysis.predictions[0]
+    assert (first.width, first.widths[2]) == (widths["skip_0"], math.ceil(0.95 * CHANNELS[0]))
+    assert [cell.text for cell in width_table(analysis).rows[0][3:5]] == [
+        str(first.width),
+        f"{first.width}\N{EN DASH}{first.widths[2]}",
+    ]
     one = analysis.comparisons["skip_1-4_decoder_1-4"]
-    assert width_sentences(analysis)[-1] == (
-        f"skip_1-4_decoder_1-4 has just the widths that one trial of the baseline predicts: its Dice differs by "
-        f"{fixed(one.difference, 4, sign=True)} ({interval(one.ci95, 4, sign=True)}), not shown to be not inferior."
+    skips, decoder = (
+        ", ".join(str(w) for n, w in widths.items() if n.startswith(path)) for path in ("skip", "decoder")
     )
+    said = (
+        f"skip_1-4_decoder_1-4 was built from seed 0 alone: {skips} (skips) and {decoder} (decoder); its Dice differs "
+        f"by {fixed(one.difference, 4, sign=True)} ({interval(one.ci95, 4, sign=True)}), "
+    )
+    assert width_sentences(analysis)[-1] == f"{said}not shown to be within the margin."
+    # What was made from the prediction is no finding of its own, however little it loses; nor is another channel plan.
+    everything = {name: replace(one, non_inferior=True) for name, one in analysis.comparisons.items()}
+    assert width_sentences(replace(analysis, comparisons=everything))[-1] == f"{said}within the margin in every class."
+    records = analysis.records
+    assert {one.variant for one in find_predictions(records, everything)} == {"skip_1-16", "decoder_1-4"}
+    variants = [
+        replace(one, changes={**one.changes, "network.channels": [1]}) if one.name == "skip_1-16" else one
+        for one in records.study.variants
+    ]
+    flat = replace(records, study=replace(records.study, variants=tuple(variants)))
+    assert {one.variant for one in find_predictions(flat, everything)} == {"skip_1-4", "decoder_1-4"}
+    assert [one.tried for one in find_predictions(flat, everything)[:3]] == [channels // 4 for channels in CHANNELS]
 
 
 DOCUMENT = Document(

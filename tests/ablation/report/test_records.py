@@ -135,8 +135,8 @@ def test_trials_of_different_code_are_announced(tmp_path: Path) -> None:
     make_study(tmp_path)
     change(tmp_path / TRIAL / "trial.json", lambda content: content["fingerprint"].update(code="unknown"))
     assert limits(analyse(read_records(tmp_path))) == [
-        "Trials were trained by 2 versions of the code; the list of trials says which by which. Other code than the "
-        "baseline's trained skip_1-4."
+        "Trials were trained by 2 versions of the code; the list of trials says which by which. These variants were "
+        "trained by another version than the baseline: skip_1-4."
     ]
     for folder in tmp_path.glob("trials/*.seed_1"):  # now the whole pair, whose comparison crosses no versions
         change(folder / "trial.json", lambda content: content["fingerprint"].update(code="unknown"))

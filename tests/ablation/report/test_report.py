@@ -94,10 +94,14 @@ def test_what_was_not_measured_says_so_in_every_file(partial: Path) -> None:
     assert entry["value"] is None
     table = Page(partial / "report.html").tables[0]
     cells = {row[0].split("|")[0]: row[1:] for row in table[1:]}
-    # Parameters, GMAC, Dice, difference, p, three verdicts, three ratios, memory.
-    assert cells["2 skip_1-16"][2:8] == ["not measured"] * 6
-    assert cells["6 flat_16"][8:] == ["not measured"] * 4
-    assert all(row[10] == "not measured" for row in cells.values())
+    # Verdict, difference, end to end, latency, memory, Dice, p, two verdicts, training step, GMAC, parameters.
+    assert [cells["2 skip_1-16"][number] for number in (0, 1, 5, 6, 7, 8)] == ["not measured"] * 6
+    assert [cells["6 flat_16"][number] for number in (2, 3, 4, 9)] == ["not measured"] * 4
+    assert all(row[2] == "not measured" for row in cells.values())
+    assert table[0] == [
+        "Variant", "Not inferior", "Difference", "End to end", "Latency", "Memory (MiB)", "Mean Dice", "p (Holm)",
+        "Not inferior: anterior", "Not inferior: posterior", "Training step", "GMAC", "Parameters (M)",
+    ]  # fmt: skip
     assert table[3][0] == "2 skip_1-16|0 of 3 trials; missing: fold 0 seed 0, fold 0 seed 1, fold 0 seed 2"
 
 
@@ -167,7 +171,7 @@ def test_names_from_records_are_text_and_no_markup(whole: Path) -> None:
     page = Page(whole / "report.html")
     assert "Ablation: bottleneck <small>" in page.text
     assert "Test & Co" in page.text
-    assert (whole / "report.md").read_text().startswith("# Ablation: bottleneck \\<small\\>\n\n**decoder\\_1-2 is")
+    assert (whole / "report.md").read_text().startswith("# Ablation: bottleneck \\<small\\>\n\n**Use decoder\\_1-2: ")
 
 
 def test_the_report_holds_what_repeats_the_study(whole: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from seg.ablation.report.families import breaks, family, in_order, line
+from seg.ablation.report.order import breaks, family, in_order, line
 from seg.ablation.report.study import VariantRecord
 
 SKIP, DECODER = "network.skip_bottleneck", "network.decoder_bottleneck"
