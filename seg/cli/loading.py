@@ -14,6 +14,8 @@ from seg.config import SCHEMA_VERSION, ExperimentConfig
 from seg.config.rules import problems
 from seg.errors import ConfigError
 
+CERTAIN = 0.8  # likeness of two names, of at most 1, from which one is taken for the other mistyped
+
 
 def load_config(files: Sequence[Path], *overrides: Mapping[str, object]) -> ExperimentConfig:
     """Reads a configuration.
@@ -119,7 +121,8 @@ class _Reader:
         else:
             self.unread.add(node.path)
             null = " or null" if node.optional else ""
-            self.problems.append(f"{source}{node.path} must be a group of fields{null}, got {shown(value)}.")
+            how = f"; its fields are set one by one, as {next(iter(node.members.values())).path} is" if typed_in else ""
+            self.problems.append(f"{source}{node.path} must be a group of fields{null}, got {shown(value)}{how}.")
 
     def _assign_section(self, section: Section, content: Mapping[Any, Any], source: str, *, typed_in: bool) -> None:
         for key, value in content.items():
@@ -137,9 +140,10 @@ class _Reader:
         if path in nodes():  # named in one piece in a file
             self.problems.append(f"{source}{path} must be nested, one level per line, got a name with dots.")
             return
-        self.problems.append(source + unknown("field", path, list(nodes())))
+        meant, certain = _meant(path)
+        self.problems.append(f"{source}unknown field {path}; {meant}")
         # The field that was meant keeps its default here, by which no rule should be judged.
-        self.unread.update(difflib.get_close_matches(path, list(nodes()), n=1))
+        self.unread.update(certain)
 
     def _build(self, section: Section) -> Any:
         """Makes the section's dataclass; fields that were not given are left to its defaults."""
@@ -167,6 +171,31 @@ class _Reader:
         for member in section.members.values():
             if isinstance(member, Leaf) and member.default is REQUIRED and member.path not in self.values:
                 yield member
+
+
+def _meant(path: str) -> tuple[str, list[str]]:
+    """Says which field an unknown path may stand for, and which one it stands for beyond doubt, if any."""
+    above, _, name = path.rpartition(".")
+    section = nodes().get(above) if above else experiment()
+    siblings = section.members if isinstance(section, Section) else {}
+    if close := difflib.get_close_matches(name, siblings, n=1):
+        found = siblings[close[0]].path
+        return f"did you mean {found}?", [found] if _ratio(name, close[0]) >= CERTAIN else []
+    elsewhere = [
+        node.path
+        for node in nodes().values()
+        if isinstance(node, Leaf) and _ratio(name, node.path.rpartition(".")[2]) >= CERTAIN
+    ]
+    if elsewhere:
+        found = max(elsewhere, key=lambda leaf: _ratio(path, leaf))
+        return f"did you mean {found}?", [found]
+    if above and siblings:
+        return f"the fields of {above} are {', '.join(siblings)}.", []
+    return "see --help for those there are.", []
+
+
+def _ratio(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, one, other).ratio()
 
 
 def names(problem: str, path: str) -> bool:

@@ -41,10 +41,17 @@ class Parser(argparse.ArgumentParser):
         value_follows = False
         for argument in rest:
             if argument.startswith("--"):
-                problems.append(unknown("option", argument.partition("=")[0], known))
+                problems.append(_unknown(argument.partition("=")[0], known))
                 value_follows = "=" not in argument
             elif value_follows:
                 value_follows = False
             else:
                 problems.append(f"unexpected argument {argument!r}; options have the form --name VALUE.")
         return options, problems
+
+
+def _unknown(option: str, known: Sequence[str]) -> str:
+    inside = [name for name in known if name.startswith(f"{option}.")]
+    if inside:
+        return f"{option} is a group, whose fields are set one by one, as in {inside[0]} VALUE; see --help."
+    return unknown("option", option, known)

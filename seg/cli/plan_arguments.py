@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ class PlanArguments:
     Attributes:
         data_root: Folder of the data set.
         layout: Its layout.
-        output: File of the configuration; None prints it.
+        output: File of the configuration, not there yet unless it may be replaced; None prints it.
         memory_gib: Memory that training may take, in GiB.
         patient_pattern: Regular expression whose first group is the patient in a case id; None leaves it to be found.
     """
@@ -44,7 +45,7 @@ def parse_plan(argv: Sequence[str] | None = None) -> PlanArguments:
     """
     parser = Parser(
         "plan.py --data.root DIR [--data.layout LAYOUT] [--data.patient_pattern REGEX] [--memory_gib N] "
-        "[--output FILE]",
+        "[--output FILE [--overwrite]]",
         "Read the fingerprint of a data set and write a configuration that trains on it.",
     )
     parser.add_argument("--data.root", type=Path, metavar="DIR", help="folder of the data set")
@@ -68,18 +69,29 @@ def parse_plan(argv: Sequence[str] | None = None) -> PlanArguments:
         help=f"memory that training may take, in GiB (default: {DEFAULT_MEMORY_GIB:g})",
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="file of the configuration (default: printed)")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace the file of --output where it is there already"
+    )
     options, found = parser.parse(argv)
     given = vars(options)
     if given["data.root"] is None:
         found.append("--data.root must name the folder of a data set, got none.")
     if not 0 < options.memory_gib < float("inf"):
         found.append(f"--memory_gib must be > 0, got {options.memory_gib:g}.")
+    output = options.output
+    if output is not None and output.is_dir():
+        found.append(f"--output must be a file, got the folder {output}; name a file in it.")
+    elif output is not None and os.path.lexists(output) and not options.overwrite:
+        found.append(
+            f"--output must be a new file, got {output}, which is there already; choose another, or replace it with "
+            "--overwrite."
+        )
     if found:
         raise ConfigError(found)
     return PlanArguments(
         data_root=given["data.root"],
         layout=given["data.layout"],
-        output=options.output,
+        output=output,
         memory_gib=options.memory_gib,
         patient_pattern=given["data.patient_pattern"],
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from seg.cli.loading import load_config
 from seg.cli.options import add_fields
 from seg.cli.parser import Parser
-from seg.cli.schema import nodes
+from seg.cli.schema import Leaf, nodes
 from seg.config import ExperimentConfig
 from seg.errors import ConfigError
 
@@ -67,7 +67,8 @@ def parse_train(argv: Sequence[str] | None = None) -> TrainArguments:
         help="run directory whose weights are the initial ones, as --training.init_from; a resumed run keeps to it",
     )
     add_fields(parser, metavars={"fold": "N|all"})
-    options, found = parser.parse(argv, fields=list(nodes()))
+    fields = [path for path, node in nodes().items() if isinstance(node, Leaf) or node.optional]
+    options, found = parser.parse(argv, fields=fields)
     overrides: dict[str, object] = {}
     for path, text in options.overrides:
         overrides.pop(path, None)  # what is said last is also applied last

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -18,7 +17,6 @@ from seg.data.endings import split_ending
 from seg.errors import DataError
 
 SCHEMA_VERSION = 1
-_ID = re.compile(r"[^\W_][\w.+ -]*")
 _IGNORE = "ignore"
 
 
@@ -221,30 +219,3 @@ def as_integer(value: object) -> int | None:
     if isinstance(value, int):
         return value if value >= 0 else None
     return int(value) if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value.strip()) else None
-
-
-def check_ids(cases: list[Case], path: Path) -> list[str]:
-    """Says which case ids are unusable as file names or not unique, and which files two cases share."""
-    seen = Counter(case.id for case in cases)
-    problems = [
-        f"case {case_id}: ids must be unique, got {count} cases of this id in {path}; "
-        "rename files or give each case an id of its own."
-        for case_id, count in seen.items()
-        if count > 1
-    ]
-    problems.extend(
-        f"case {case_id!r}: an id must begin with a letter or digit and hold only letters, digits, spaces and _.+-, "
-        "as files are named after it; rename it."
-        for case_id in seen
-        if not _ID.fullmatch(case_id)
-    )
-    owners: dict[Path, str] = {}
-    for case in cases:
-        for file in case.files:
-            owner = owners.setdefault(file, case.id)
-            if owner != case.id:
-                problems.append(
-                    f"case {case.id}: a file must belong to one case, got {file} of case {owner} too in {path}; "
-                    "correct one of the two."
-                )
-    return problems

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import os
 import re
 import shutil
 import sys
@@ -21,8 +22,12 @@ Progress = Callable[[int, int | None], None]
 CHUNK_BYTES = 1 << 18
 ATTEMPTS = 3
 TIMEOUT_S = 60.0
+DESCRIPTION = "dataset.json"  # what a finished data set has
 HTTP_PARTIAL, HTTP_RANGE_REFUSED = 206, 416
+HTTP_SERVER_FAILS = 500
+PASSING = (408, 425, 429)  # refusals by which a server asks for patience: Request Timeout, Too Early, Too Many Requests
 REMEDY = "run the command again: it continues where it stopped"
+GONE = "the server refuses the file, and will again: report it, and take the data set from elsewhere"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,18 +70,26 @@ def fetch(archive: Archive, root: Path, *, progress: Progress | None = None) -> 
         The folder of the data set.
 
     Raises:
-        DataError: The server cannot be reached or breaks off, the checksum differs, the archive holds paths outside
-            its folder, or the disk is full or cannot be written.
+        DataError: What is there is no finished data set, the server cannot be reached or breaks off, the checksum
+            differs, the archive holds paths outside its folder, or the disk is full or cannot be written.
     """
     target = root / archive.folder
-    if target.exists():
+    if (target / DESCRIPTION).is_file():
         return target
+    if os.path.lexists(target):
+        raise DataError(
+            f"{target}: must be a finished data set or not there yet, got one without {DESCRIPTION}; remove it and run "
+            "the command again, or choose another folder with --root."
+        )
     partial = root / f".{archive.folder}.tar.part"
     try:
         root.mkdir(parents=True, exist_ok=True)
         _download(archive.url, partial, progress or (lambda done, total: None))
         _verify(partial, archive)
         _unpack(partial, target)
+    except urllib.error.HTTPError as error:
+        remedy = REMEDY if error.code in PASSING or error.code >= HTTP_SERVER_FAILS else GONE
+        raise DataError(f"{archive.url}: must be reachable, got '{error}'; {remedy}.") from error
     except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
         raise DataError(f"{archive.url}: must be reachable, got '{error}'; {REMEDY}.") from error
     except OSError as error:

@@ -33,7 +33,8 @@ from typing import Any
 import numpy as np
 
 from seg.data.cases import LABEL_TOLERANCE, MAX_LABEL, Case, Dataset
-from seg.data.declarations import Meaning, as_integer, check_ids, described, read_case, read_json, read_meaning
+from seg.data.declarations import Meaning, as_integer, described, read_case, read_json, read_meaning
+from seg.data.ids import check_ids
 from seg.data.nifti import read_header, read_volume
 from seg.errors import DataError
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from seg.data.cases import Case, Dataset
-from seg.data.declarations import check_ids, check_number, described, read_case, read_json, read_meaning
+from seg.data.declarations import check_number, described, read_case, read_json, read_meaning
+from seg.data.ids import check_ids
 from seg.errors import DataError
 
 FILE_NAME = "dataset.json"

@@ -17,7 +17,7 @@ LOG = logging.getLogger(__name__)
 
 
 def read_checked(config: DataConfig, *, progress: bool = True) -> tuple[Dataset, list[str]]:
-    """Reads a data set and checks every file of it.
+    """Reads a data set and checks every file of it; what deserves a look is logged, whether or not a case is faulty.
 
     Args:
         config: Where it lies, and whether faulty cases stop the run or are left out.
@@ -32,10 +32,14 @@ def read_checked(config: DataConfig, *, progress: bool = True) -> tuple[Dataset,
     dataset = read_configured(config)
     problems = check_dataset(dataset, workers=config.workers, progress=progress)
     errors = [problem for problem in problems if problem.severity == "error"]
-    if errors and config.on_error == "stop":
-        raise DataError([problem.message for problem in errors])
+    stops = config.on_error == "stop"
     for problem in problems:
-        LOG.warning("%s%s", "left out: " if problem in errors else "", problem.message)
+        if problem.severity == "warning":
+            LOG.warning("%s", problem.message)
+        elif not stops:
+            LOG.warning("left out: %s", problem.message)
+    if errors and stops:
+        raise DataError([problem.message for problem in errors])
     bad = _case_ids(errors)
     kept = tuple(case for case in dataset.cases if case.id not in bad)
     if not kept:

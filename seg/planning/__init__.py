@@ -56,10 +56,11 @@ def plan_dataset(
         pattern = detect_patient_pattern([case.id for case in dataset.cases])
         dataset = dataset if pattern is None else with_patients(dataset, pattern)
     problems = check_dataset(dataset)
+    for problem in problems:
+        if problem.severity == "warning":
+            LOG.warning("%s", problem.message)
     if errors := [problem.message for problem in problems if problem.severity == "error"]:
         raise DataError(errors)
-    for problem in problems:
-        LOG.warning("%s", problem.message)
     patients = {case.patient or case.id for case in dataset.cases}
     folds = max(MIN_FOLDS, min(DataConfig().folds, len(patients)))
     data = DataConfig(root=str(root), layout=layout, patient_pattern=pattern, folds=folds)

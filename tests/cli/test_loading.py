@@ -10,6 +10,7 @@ from seg.config import BottleneckConfig, CtConfig, ExperimentConfig
 from seg.errors import ConfigError
 
 Write = Callable[[str], Path]
+FIELDS_OF_TRAINING = "steps, validate_every, accumulate, precision, ema_decay, early_stop, init_from, device, progress"
 
 
 @pytest.fixture
@@ -66,6 +67,46 @@ def test_three_mistakes_are_all_reported(write: Write) -> None:
     )
 
 
+def test_an_unknown_field_hides_no_other_mistake_of_its_section(write: Write) -> None:
+    assert problems_of(write("network: {foo: 1, skip_bottleneck: {ratio: 0}, decoder_bottleneck: {ratio: 9}}")) == [
+        "unknown field network.foo; the fields of network are name, channels, strides, kernel_sizes, skip_bottleneck, "
+        "decoder_bottleneck, upsample, merge, residual, deep_supervision.",
+        "network.skip_bottleneck.ratio must be in (0, 4], got 0.",
+        "network.decoder_bottleneck.ratio must be in (0, 4], got 9.",
+    ]
+    assert problems_of(write("training: {lr: 1, steps: -5, ema_decay: 2}"))[:3] == [
+        f"unknown field training.lr; the fields of training are {FIELDS_OF_TRAINING}.",
+        "training.steps must be >= 1, got -5.",
+        "training.ema_decay must be in [0, 1), got 2.",
+    ]  # and what does not go together with -5 steps
+
+
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("training.learning_rate", "optimizer.learning_rate"),  # of another section
+        ("netwrk.skip_bottleneck.ratio", "network.skip_bottleneck.ratio"),  # of two ratios
+        ("netwrk", "network"),
+        ("training.stop", "training.steps"),  # a guess, by which no rule is left out
+    ],
+)
+def test_an_unknown_field_is_answered_with_the_closest_one(path: str, meant: str) -> None:
+    assert problems_of(**{path.replace(".", "__"): "1"}) == [f"unknown field {path}; did you mean {meant}?"]
+
+
+def test_a_guess_at_a_field_leaves_its_rules_in_force(write: Write) -> None:
+    assert problems_of(write("training: {stop: 3, steps: -5}"))[:2] == [
+        "unknown field training.stop; did you mean training.steps?",
+        "training.steps must be >= 1, got -5.",
+    ]
+
+
+def test_a_group_is_not_set_as_one(write: Write) -> None:
+    assert problems_of(training="null") == [
+        "training must be a group of fields, got null; its fields are set one by one, as training.steps is."
+    ]
+
+
 def test_mistakes_of_several_files_and_overrides_are_reported_together(write: Write) -> None:
     one, other = write("sed: 3"), write("fold: [1]")
     with pytest.raises(ConfigError) as caught:
@@ -74,7 +115,7 @@ def test_mistakes_of_several_files_and_overrides_are_reported_together(write: Wr
         f"{one}: unknown field sed; did you mean seed?",
         f"{other}: fold must be an integer, got [1].",
         "absent.yaml: must be a readable file, got 'No such file or directory'.",
-        "unknown field training.epochs; did you mean training.steps?",
+        f"unknown field training.epochs; the fields of training are {FIELDS_OF_TRAINING}.",
         "loss.smooth must be > 0, got 0.",
     )
 

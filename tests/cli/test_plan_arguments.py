@@ -42,3 +42,22 @@ def test_misuse_is_reported() -> None:
         "--data.root must name the folder of a data set, got none.",
         "--memory_gib must be > 0, got -1.",
     )
+
+
+def test_a_file_that_is_there_is_replaced_only_where_asked(tmp_path: Path) -> None:
+    there = tmp_path / "edited.yaml"
+    there.write_text("seed: 1")
+    link = tmp_path / "link.yaml"
+    link.symlink_to("nowhere")
+    for output in (there, link):
+        with pytest.raises(ConfigError) as caught:
+            parse_plan(["--data.root", "d", "--output", str(output)])
+        assert caught.value.problems == (
+            f"--output must be a new file, got {output}, which is there already; choose another, or replace it with "
+            "--overwrite.",
+        )
+        assert parse_plan(["--data.root", "d", "--output", str(output), "--overwrite"]).output == output
+    assert there.read_text() == "seed: 1"
+    with pytest.raises(ConfigError) as caught:
+        parse_plan(["--data.root", "d", "--output", str(tmp_path), "--overwrite"])
+    assert caught.value.problems == (f"--output must be a file, got the folder {tmp_path}; name a file in it.",)

@@ -95,6 +95,15 @@ def test_misuse_is_reported_all_at_once(config: str) -> None:
     )
 
 
+def test_a_group_of_fields_is_no_option(config: str) -> None:
+    assert problems_of("--config", config, "--network", "null") == (
+        "--network is a group, whose fields are set one by one, as in --network.name VALUE; see --help.",
+    )
+    (problem,) = problems_of("--config", config, "--network.foo", "3")
+    assert problem != "unknown option --network.foo; did you mean --network?"
+    assert problem.startswith("unknown option --network.foo; ")
+
+
 def test_a_configuration_must_be_named() -> None:
     assert problems_of() == ("--config must name a YAML file, got none; an example is --config configs/phantom.yaml.",)
 

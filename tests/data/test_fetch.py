@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import http.client
 import importlib.metadata
-import io
 import os
 import tarfile
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -18,73 +17,9 @@ import pytest
 from seg.data import fetch as module
 from seg.data.fetch import ARCHIVES, Archive, fetch
 from seg.errors import DataError
+from tests.data.serving import TINY, VOXELS, Handler, Server, packed
 
 PARTIAL = ".Task00_Tiny.tar.part"
-VOXELS = os.urandom(300_000)
-
-
-class Server(HTTPServer):
-    """Serves one file.
-
-    Attributes:
-        content: The file.
-        ranges: Whether ranges are understood.
-        breaks: Bytes after which each of the next answers breaks off.
-        asked: The Range header of each request.
-    """
-
-    content: bytes
-    ranges: bool
-    breaks: list[int]
-    asked: list[str | None]
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        wanted = self.headers.get("Range")
-        self.server.asked.append(wanted)
-        whole, start = self.server.content, 0
-        if self.path != "/tiny.tar":
-            self.send_error(404)
-            return
-        if wanted and self.server.ranges:
-            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
-            if start >= len(whole):
-                self.send_error(416)
-                return
-            self.send_response(206)
-            self.send_header("Content-Range", f"bytes {start}-{len(whole) - 1}/{len(whole)}")
-        else:
-            self.send_response(200)
-        body = whole[start:]
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body[: self.server.breaks.pop(0)] if self.server.breaks else body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-def packed(files: dict[str, bytes]) -> bytes:
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w") as tar:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return stream.getvalue()
-
-
-TINY = packed(
-    {
-        "Task00_Tiny/dataset.json": b"{}",
-        "Task00_Tiny/imagesTr/a.nii.gz": VOXELS,
-        "Task00_Tiny/imagesTr/._a.nii.gz": b"of macOS",
-        "._Task00_Tiny": b"of macOS",
-    }
-)
 
 
 @pytest.fixture
@@ -198,10 +133,47 @@ def test_an_archive_of_another_folder_and_no_archive(tmp_path: Path, server: Ser
         (tmp_path / PARTIAL).unlink()
 
 
-def test_no_server_and_no_such_file(tmp_path: Path, server: Server, archive: Archive) -> None:
-    for url, reason in ((f"{archive.url}x", "HTTP Error 404"), ("http://127.0.0.1:9/x", "Connection refused")):
-        with pytest.raises(DataError, match=rf"{url}: must be reachable, got '.*{reason}.*'; run the command again"):
-            fetch(Archive(url=url, md5=archive.md5, folder=archive.folder), tmp_path)
+def test_no_server(tmp_path: Path, archive: Archive) -> None:
+    url = "http://127.0.0.1:9/x"
+    with pytest.raises(
+        DataError, match=rf"{url}: must be reachable, got '.*Connection refused.*'; run the command again"
+    ):
+        fetch(Archive(url=url, md5=archive.md5, folder=archive.folder), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [
+        (403, "the server refuses the file, and will again: report it, and take the data set from elsewhere"),
+        (404, "the server refuses the file, and will again: report it, and take the data set from elsewhere"),
+        (429, "run the command again: it continues where it stopped"),
+        (503, "run the command again: it continues where it stopped"),
+    ],
+)
+def test_an_answer_without_the_file(tmp_path: Path, server: Server, archive: Archive, code: int, remedy: str) -> None:
+    url = archive.url.replace("tiny.tar", str(code))
+    with pytest.raises(DataError) as caught:
+        fetch(Archive(url=url, md5=archive.md5, folder=archive.folder), tmp_path)
+    reason = http.client.responses[code]
+    assert str(caught.value) == f"{url}: must be reachable, got 'HTTP Error {code}: {reason}'; {remedy}."
+
+
+def test_what_is_there_and_no_finished_data_set(tmp_path: Path, server: Server, archive: Archive) -> None:
+    folder, file, link = tmp_path / "folder", tmp_path / "file", tmp_path / "link"
+    (folder / archive.folder / "imagesTr").mkdir(parents=True)
+    file.mkdir()
+    (file / archive.folder).write_text("")
+    link.mkdir()
+    (link / archive.folder).symlink_to("nowhere")
+    for root in (folder, file, link):
+        with pytest.raises(DataError) as caught:
+            fetch(archive, root)
+        assert str(caught.value) == (
+            f"{root / archive.folder}: must be a finished data set or not there yet, got one without dataset.json; "
+            "remove it and run the command again, or choose another folder with --root."
+        )
+        assert os.listdir(root) == [archive.folder]
+    assert server.asked == []
 
 
 def test_a_full_disk(tmp_path: Path, archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ def script(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_script(tmp_path: Path) -> None:
     (tmp_path / "Task04_Hippocampus").mkdir()
+    (tmp_path / "Task04_Hippocampus/dataset.json").write_text("{}")
     done = script("hippocampus", "--root", str(tmp_path))
     assert (done.returncode, done.stdout) == (0, f"data set: {tmp_path}/Task04_Hippocampus\n")
     wrong = script("spleen")

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 from seg.cli import load_config
+from seg.config import DataConfig
 from seg.data.fingerprint import fingerprint_dataset
 from seg.data.readers import read_dataset
 from seg.errors import DataError
+from seg.pipeline.inputs import read_checked
 from seg.planning import plan_dataset, plan_experiment
 from seg.planning.planner import detect_patient_pattern
 
@@ -83,6 +85,25 @@ def test_faulty_cases_are_reported_together(tmp_path: Path) -> None:
         "case patient2_frame00: label shape (47, 40, 6) differs from image shape (48, 40, 6)",
         "case patient2_frame00: label patient2_frame00.nii.gz values must be 0 to 1, got 7",
     ]
+
+
+def test_what_deserves_a_look_is_told_beside_faulty_cases(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = tmp_path / "both"
+    write_acdc_like(root)
+    affine = np.diag([1.5, 1.5, 9.0, 1.0])
+    nib.save(nib.Nifti1Image(np.zeros((48, 40, 6), np.uint8), affine), root / "labelsTr/patient0_frame00.nii.gz")
+    nib.save(nib.Nifti1Image(np.full((48, 40, 6), 7, np.uint8), affine), root / "labelsTr/patient2_frame00.nii.gz")
+    readers: tuple[Callable[[], object], ...] = (
+        lambda: plan_dataset(root),
+        lambda: read_checked(DataConfig(root=str(root)), progress=False),
+    )
+    for read in readers:
+        caplog.clear()
+        with pytest.raises(DataError, match=r"^case patient2_frame00: ") as caught:
+            read()
+        assert len(caught.value.problems) == 1
+        (told,) = caplog.messages
+        assert told.startswith("case patient0_frame00: label patient0_frame00.nii.gz ")
 
 
 def test_what_training_refuses_is_not_planned(tmp_path: Path) -> None:
