@@ -44,6 +44,26 @@ class Plain(Transform):
         }
 
 
+class Preparation(Compose):
+    """Transforms in a row, whose want of memory and refusals name the case."""
+
+    def __call__(self, input_: Any, *arguments: Any, **options: Any) -> Any:  # type: ignore[override]  # as Compose has it
+        """Returns what the transforms make of an item of a case."""
+        try:
+            return super().__call__(input_, *arguments, **options)
+        except (RuntimeError, MemoryError) as error:
+            cause: BaseException = error
+            while cause.__cause__ is not None:  # MONAI wraps whatever a transform raises
+                cause = cause.__cause__
+            if not isinstance(cause, RuntimeError | MemoryError):
+                raise
+            reason = (str(cause).strip() or "no memory left").splitlines()[0]
+            raise RunError(
+                f"case {input_['case_id']}: must be prepared with data.spacing_mm and data.normalization as given, got "
+                f"'{reason}'; correct these or the files of the case."
+            ) from error
+
+
 class DiskCache(PersistentDataset):
     """MONAI's disk cache, which prepares a case again where a killed process left its file incomplete."""
 
@@ -66,6 +86,10 @@ class PreparedDataset:
         config: Preparation and cache.
         cache_dir: Folder of the disk cache, used where the config names none.
         progress: Whether a terminal on stderr shows a progress bar while memory is filled.
+
+    Raises:
+        RunError: Cases do not fit in memory once prepared, one by one, all of which are named; or one cannot be
+            prepared. The latter comes where it is first asked for, unless memory keeps it.
     """
 
     def __init__(
@@ -74,9 +98,13 @@ class PreparedDataset:
         self.cases = tuple(cases)
         self.num_classes = len(dataset.class_names)
         self._foreground: dict[int, dict[int, torch.Tensor]] = {}
-        items = [{"image": [str(p) for p in case.images], "label": str(case.label)} for case in self.cases]
+        _check_fit(self.cases, config)
+        items = [
+            {"image": [str(p) for p in case.images], "label": str(case.label), "case_id": case.id}
+            for case in self.cases
+        ]
         # Flat: MONAI's caches stop at the first step that may be random, and take any nested Compose for one.
-        transform = Compose([*preparation(config, with_label=True).transforms, Plain()])
+        transform = Preparation([*preparation(config, with_label=True).transforms, Plain()])
         kind = choose_cache(self.cases, config)
         self._items: LazyDataset
         if kind == "memory":
@@ -148,6 +176,20 @@ def case_digest(case: Case, recipe: str = "") -> str:
     for path in case.files:
         digest.update(file_digest(path))
     return digest.hexdigest()
+
+
+def _check_fit(cases: Sequence[Case], config: DataConfig) -> None:
+    free = available_bytes()
+    sizes = {case.id: _prepared_bytes(case, config) for case in cases} if free is not None else {}
+    spacing = "its own voxel size" if config.spacing_mm is None else f"data.spacing_mm {list(config.spacing_mm)}"
+    problems = [
+        f"case {case_id}: prepared at {spacing} it must fit in memory, got {size / GIB:.3g} GiB with "
+        f"{(free or 0) / GIB:.3g} GiB available; choose larger voxels, crop it or take a machine with more."
+        for case_id, size in sizes.items()
+        if size > (free or 0)
+    ]
+    if problems:
+        raise RunError(problems)
 
 
 def _recipe(config: DataConfig) -> str:

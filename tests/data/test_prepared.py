@@ -93,7 +93,7 @@ def test_nothing_is_kept_without_a_cache(dataset, tmp_path):
     cases = prepare(dataset, tmp_path, "none")
     cases[0]
     remove_sources(dataset)
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RunError, match=r"^case a: must be prepared .*; correct these or the files of the case\.$"):
         cases[0]
     assert not (tmp_path / "cache").exists()
 
