@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -44,16 +45,25 @@ def test_an_interrupt_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == "\ninterrupted; files that were complete before are kept.\n"
 
 
+@pytest.fixture
+def unheard() -> Iterator[None]:
+    """No handler of a request to end, as in a fresh process; libraries that other tests load may leave theirs."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+@pytest.mark.usefixtures("unheard")
 def test_a_request_to_end_is_met_as_an_interrupt(capsys: pytest.CaptureFixture[str]) -> None:
-    before = signal.getsignal(signal.SIGTERM)
     for _ in range(2):
         with pytest.raises(SystemExit) as caught:
             run(lambda: os.kill(os.getpid(), signal.SIGTERM) or time.sleep(60))  # type: ignore[func-returns-value]
         assert caught.value.code == 130
         assert capsys.readouterr().err == "\ninterrupted; files that were complete before are kept.\n"
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
+@pytest.mark.usefixtures("unheard")
 def test_a_process_that_is_forked_off_ends_as_any_other() -> None:
     def main() -> int:
         begun, say = os.pipe()
