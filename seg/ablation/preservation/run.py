@@ -14,7 +14,7 @@ from seg.cli import load_config
 from seg.data.cases import Case, Dataset
 from seg.errors import DataError, RunError
 from seg.files import write_json
-from seg.hardware import choose_device
+from seg.hardware import choose_device, choose_precision
 from seg.layout import CONFIG_FILE, PRESERVATION_FILE
 from seg.networks import UNet
 from seg.prediction.loading import TrainedRun, load_model
@@ -44,7 +44,8 @@ def measure_preservation(run_dir: Path, dataset: Dataset, case_ids: Sequence[str
         raise RunError(f"{run_dir}: must be a run directory, got no {CONFIG_FILE}; check the path.")
     config = load_config([run_dir / CONFIG_FILE])
     run = TrainedRun(path=run_dir, config=config, channel_names=dataset.channel_names, class_names=dataset.class_names)
-    model = load_model(run, choose_device(config.training.device), "fp32", tta=False)
+    device = choose_device(config.training.device)
+    model = load_model(run, device, choose_precision("fp32", device), tta=False)
     if not isinstance(model.network, UNet):
         raise RunError(f"{run_dir}: preservation must be measured on a unet, got {config.network.name}.")
     walker = Walker(network=model.network, model=model, data=config.data, ignore_label=dataset.ignore_label)

@@ -65,7 +65,6 @@ class Walker:
 
             with (
                 torch.inference_mode(),
-                torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
                 tapped(self.network, self.taps, take),
             ):
                 self.network(windows.crop(image, start)[None].to(self.model.device))

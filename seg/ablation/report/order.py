@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from seg.ablation.report.describe import bottlenecks
 from seg.ablation.report.study import VariantRecord
 
-PATHS = ("skip", "decoder")
 KINDS = ("baseline", "skip", "decoder", "both", "plan", "other")
 """Families in the order in which figures show them."""
 
@@ -32,17 +32,9 @@ class Family:
 
 def family(variant: VariantRecord) -> Family:
     """Tells what a variant changes."""
-    settings: dict[str, dict[str, Any]] = {}
-    rest: dict[str, Any] = {}
-    for path, value in variant.changes.items():
-        network, _, name = path.partition(".")
-        side, _, field = name.partition(".")
-        owner = side.removesuffix("_bottleneck")
-        given = value if not field else {field: value}
-        if network == "network" and side != owner and owner in PATHS and isinstance(given, Mapping):
-            settings.setdefault(owner, {}).update(given)
-        else:
-            rest[path] = value
+    sides, rest = bottlenecks(variant.changes)
+    settings = {side: given for side, given in sides.items() if given is not None}
+    rest |= {side: None for side in sides if side not in settings}  # taken away from the baseline
     ratio = _single([own.get("ratio") for own in settings.values()])
     setting = repr((_without_ratio(settings), sorted(rest.items())))
     if rest:
