@@ -1,26 +1,61 @@
-"""Errors that a user can act on."""
+"""Problems that a user can act on, and the errors that carry them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One thing that is wrong. Code reads its fields; ``str(problem)`` is the sentence that people read.
+
+    Attributes:
+        path: What is wrong: a dotted field, an option, a file, or a case as in ``case hippocampus_010``. Without one, the
+            rule is the whole sentence.
+        kind: Which rule is broken, as a short identifier such as ``range``, ``type``, ``unknown`` or ``missing``.
+        rule: What must hold, or what is the matter: ``must be in (0, 4]``.
+        value: What was found in place of that; empty where the rule says it all.
+        remedy: What the user can do; empty where the rule says it all.
+    """
+
+    path: str = ""
+    kind: str
+    rule: str
+    value: str = ""
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        if not self.path:
+            return self.rule
+        got = f", got {self.value}" if self.value else ""
+        remedy = f"; {self.remedy}" if self.remedy else ""
+        return f"{self.path} {self.rule}{got}{remedy}".rstrip(".") + "."
 
 
 class SegError(Exception):
     """Base of every error caused by input, not by a fault in the program.
 
-    Scripts print the message without a traceback and exit with code 2.
+    Commands print the problems without a traceback and exit with code 2.
 
     Args:
-        problems: One sentence, or several found in the same pass. Each says what is wrong, the rule, the value and
-            the remedy.
+        problems: One problem, or several found in the same pass. A plain text becomes a problem of kind ``other``.
 
     Attributes:
-        problems: The sentences, in the order found.
+        problems: The problems, in the order found.
     """
 
-    def __init__(self, problems: str | Sequence[str]) -> None:
-        self.problems: tuple[str, ...] = (problems,) if isinstance(problems, str) else tuple(problems)
-        super().__init__("\n".join(self.problems))
+    def __init__(self, problems: str | Problem | Sequence[str | Problem]) -> None:
+        several = (problems,) if isinstance(problems, str | Problem) else problems
+        self.problems: tuple[Problem, ...] = tuple(
+            problem if isinstance(problem, Problem) else Problem(kind="other", rule=problem) for problem in several
+        )
+        super().__init__("\n".join(self.sentences))
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """The problems as people read them."""
+        return tuple(str(problem) for problem in self.problems)
 
 
 class ConfigError(SegError):

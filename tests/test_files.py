@@ -54,7 +54,7 @@ def test_a_failure_at_any_step_leaves_the_old_file_and_no_rest(tmp_path, monkeyp
     with pytest.raises(RunError) as caught:
         write_text(target, "new")
     monkeypatch.undo()
-    assert caught.value.problems == (message(target, "No space left on device"),)
+    assert caught.value.sentences == (message(target, "No space left on device"),)
     assert target.read_text() == "old"
     assert names(tmp_path) == ["file.txt"]
 
@@ -81,7 +81,7 @@ def test_a_folder_below_a_file_is_named(tmp_path):
     (tmp_path / "file").write_text("kept")
     with pytest.raises(RunError) as caught:
         write_text(tmp_path / "file" / "below.txt", "x")
-    assert caught.value.problems[0] in (
+    assert caught.value.sentences[0] in (
         message(tmp_path / "file/below.txt", "Not a directory"),
         message(tmp_path / "file/below.txt", "File exists"),
     )
@@ -95,7 +95,7 @@ def test_an_unwritable_folder_is_named(tmp_path):
         pytest.skip("this user may write into every folder")
     with pytest.raises(RunError) as caught:
         write_text(folder / "a.txt", "x")
-    assert caught.value.problems == (message(folder / "a.txt", "Permission denied"),)
+    assert caught.value.sentences == (message(folder / "a.txt", "Permission denied"),)
 
 
 def test_permission_denied_is_named_for_every_user(tmp_path, monkeypatch):
@@ -105,7 +105,7 @@ def test_permission_denied_is_named_for_every_user(tmp_path, monkeypatch):
     monkeypatch.setattr(files.Path, "open", fail)
     with pytest.raises(RunError) as caught:
         write_text(tmp_path / "a.txt", "x")
-    assert caught.value.problems == (message(tmp_path / "a.txt", "Permission denied"),)
+    assert caught.value.sentences == (message(tmp_path / "a.txt", "Permission denied"),)
 
 
 def test_the_error_of_an_unwritable_file():
@@ -118,7 +118,7 @@ def test_a_full_disk_has_one_sentence_whoever_writes(tmp_path):
     for names, named in (((), tmp_path), (("a",), "a"), (("a", None, "b"), "b")):  # copying from a to b, b has no room
         with pytest.raises(RunError) as caught, needing_room(tmp_path):
             raise OSError(*full, *names)
-        assert caught.value.problems == (message(named, full[1]),)
+        assert caught.value.sentences == (message(named, full[1]),)
     with pytest.raises(FileNotFoundError), needing_room(tmp_path):
         raise FileNotFoundError(errno.ENOENT, "No such file or directory", "scan.nii.gz")
 

@@ -39,7 +39,7 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError) as caught:
         choose_device("cuda")
-    assert caught.value.problems == ("training.device must be available, got 'cuda' without a GPU; use auto or cpu.",)
+    assert caught.value.sentences == ("training.device must be available, got 'cuda' without a GPU; use auto or cpu.",)
 
 
 @pytest.mark.parametrize(

@@ -18,14 +18,14 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
         "errors",
-        "config files layout muon peak_memory words",
-        "cli networks data losses metrics inference optim hardware locks",
+        "config files layout peak_memory words",
+        "cli networks data metrics inference hardware locks",
         "weights",
-        "planning module callbacks prediction",
-        "experiment",
+        "planning prediction",
+        "training",
         "benchmark evaluation",
         "figures",
-        "pipeline",
+        "workflows",
         "ablation",
         "scripts",
     )
@@ -121,10 +121,10 @@ def test_the_root_of_the_package_imports_nothing() -> None:
         ("networks", "from ..errors import E", "networks must import from lower layers only, got seg.errors.E."),
         ("metrics", "from seg.data import x", "metrics must import from lower layers only, got seg.data.x."),
         ("metrics", "from seg import data", "metrics must import from lower layers only, got seg.data."),
-        ("data", "def f():\n    import seg.module", "data must import from lower layers only, got seg.module."),
+        ("data", "def f():\n    import seg.training", "data must import from lower layers only, got seg.training."),
         ("evaluation", "import seg.unheard_of", "evaluation must import from lower layers only, got seg.unheard_of."),
-        ("module", "from lightning import Trainer", "module must not import lightning."),
-        ("module", "import pickle", "module must not import pickle."),
+        ("training", "from lightning import Trainer", "training must not import lightning."),
+        ("training", "import pickle", "training must not import pickle."),
         ("new", "", "seg.new is in no layer; add it to LAYERS in tests/test_imports.py."),
     ],
 )
@@ -138,7 +138,7 @@ def test_a_violation_is_named(name: str, source: str, message: str) -> None:
     [
         ("networks", "import math\nimport torch\nfrom torch import nn\nfrom seg.networks.blocks import ConvStage"),
         ("networks", "from .blocks import ConvStage\nfrom . import blocks"),
-        ("module", "import pytorch_lightning\nfrom seg.networks import UNet\nfrom seg import __version__"),
+        ("training", "import pytorch_lightning\nfrom seg.networks import UNet\nfrom seg import __version__"),
         ("scripts", "import sys\nfrom seg.cli import main\nfrom seg.ablation import run"),
     ],
 )

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).parents[1]
-ROOTS = ("seg.experiment", "seg.pipeline.scoring")
+ROOTS = ("seg.training.fit", "seg.workflows.scoring")
 """Modules from which imports are followed: from a configuration to weights, and from weights to predictions."""
 LEFT_OUT = (
     "seg.cli",
@@ -26,8 +26,8 @@ LEFT_OUT = (
     "seg.figures",
     "seg.files",
     "seg.layout",
-    "seg.pipeline.directory",
-    "seg.pipeline.pages",
+    "seg.workflows.directory",
+    "seg.workflows.pages",
 )
 """Modules and packages that write, draw or summarise: neither weights nor predictions depend on them."""
 

@@ -117,7 +117,7 @@ def _files(root: str, layout: Any, patient_pattern: str | None) -> dict[str, Any
 
 @lru_cache(maxsize=64)
 def _splits(data: DataConfig) -> list[dict[str, Any]]:
-    from seg.pipeline.inputs import read_splits
+    from seg.workflows.inputs import read_splits
 
     config = ExperimentConfig(data=data)
     splits = read_splits(config, [])

@@ -131,7 +131,7 @@ def _run_problems(trial: Trial, places: Places) -> Sequence[str]:
     try:
         check_begun(trial.config, run_dir)
     except RunError as error:
-        return error.problems
+        return error.sentences
     return ()
 
 

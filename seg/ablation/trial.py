@@ -146,7 +146,7 @@ def _train(config: ExperimentConfig, run_dir: Path, begun: Begun) -> Begun:
         return begun if begun.seconds is not None else note(run_dir, replace(begun, seconds=before))
     import torch
 
-    from seg.pipeline import train
+    from seg.workflows import train
 
     peak, start = PeakMemory(), time.perf_counter()
     train(as_begun(config, run_dir), run_dir=run_dir, folds=[config.fold], resume=True)
@@ -174,7 +174,7 @@ def _measure(config: ExperimentConfig, run_dir: Path, begun: Begun) -> Begun:
 
 def _read_fold(config: ExperimentConfig, run_dir: Path) -> tuple[Dataset, Split]:
     """Reads the cases that the run was made from; it has checked their files."""
-    from seg.pipeline.inputs import read_splits
+    from seg.workflows.inputs import read_splits
 
     dataset = read_configured(config.data)
     kept = recorded_cases(run_dir)

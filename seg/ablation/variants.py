@@ -66,7 +66,7 @@ class Builder:
         try:
             return load_config([self.base], *changes)
         except ConfigError as error:
-            new = [problem for problem in error.problems if problem not in self._seen]
+            new = [problem for problem in error.sentences if problem not in self._seen]
             self._seen.update(new)
             self.problems += [f"{where}: {problem}" for problem in new]
             return None

@@ -98,7 +98,7 @@ def _is_readable(case: Case, channel_names: Sequence[str]) -> bool:
     try:
         read_image(case.images, channel_names)
     except SegError as error:
-        for problem in error.problems:
+        for problem in error.sentences:
             LOG.warning("left out of the measurement: %s", problem)
         return False
     return True

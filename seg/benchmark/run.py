@@ -70,7 +70,7 @@ def _images(subject: Subject, arguments: BenchmarkArguments) -> list[tuple[Path,
     try:
         return held_out_images(subject.config, arguments.cases)
     except SegError as error:
-        for problem in error.problems:
+        for problem in error.sentences:
             LOG.warning("end to end: not measured: %s", problem)
         return []
 

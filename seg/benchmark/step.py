@@ -12,8 +12,8 @@ from seg.config import ExperimentConfig
 from seg.data.augmentation import augment
 from seg.data.streams import Stream, torch_generator
 from seg.inference import autocast
-from seg.losses import build_loss
-from seg.optim import build_optimizer
+from seg.training.losses import build_loss
+from seg.training.optim import build_optimizer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,7 @@ def read_subjects(arguments: BenchmarkArguments) -> tuple[Subject, ...]:
         try:
             subjects.append(_read(target, name, arguments))
         except SegError as error:
-            problems += error.problems
+            problems += error.sentences
     problems += [problem for subject in subjects[1:] for problem in _disagreements(subjects[0], subject)]
     if problems:
         raise ConfigError(problems)

@@ -31,7 +31,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         with _ended_as_interrupted():
             code = main() or DONE
     except SegError as error:
-        for problem in error.problems:
+        for problem in error.sentences:
             print(f"error: {problem}", file=sys.stderr)
         code = WRONG_USE
     except KeyboardInterrupt:

@@ -92,7 +92,7 @@ def parse_train(argv: Sequence[str] | None = None) -> TrainArguments:
     try:
         config = load_config(files, overrides)
     except ConfigError as error:
-        raise ConfigError([*found, *error.problems]) from error
+        raise ConfigError([*found, *error.sentences]) from error
     if found:
         raise ConfigError(found)
     return TrainArguments(

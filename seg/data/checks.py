@@ -112,7 +112,7 @@ def _header(path: Path, role: str, errors: list[str]) -> Header | None:
     try:
         return read_header(path)
     except DataError as error:
-        errors.extend(f"{role} {problem}" for problem in error.problems)
+        errors.extend(f"{role} {problem}" for problem in error.sentences)
         return None
 
 
@@ -121,7 +121,7 @@ def _voxels(path: Path, role: str, check: Callable[[Path, npt.NDArray[Any]], Ite
     try:
         return list(check(path, read_volume(path).array))
     except DataError as error:
-        return [f"{role} {problem}" for problem in error.problems]
+        return [f"{role} {problem}" for problem in error.sentences]
 
 
 def channel_problems(*, headers: list[Header], num_channels: int) -> Iterator[str]:

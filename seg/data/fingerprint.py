@@ -88,7 +88,7 @@ def fingerprint_dataset(dataset: Dataset, *, cases: Sequence[Case] | None = None
             summaries.append(_summarise(case, len(dataset.class_names), len(dataset.channel_names)))
             _hash_case(hasher, case)
         except DataError as error:
-            problems.extend(error.problems)
+            problems.extend(error.sentences)
     if problems:
         raise DataError(problems)
     return Fingerprint(

@@ -172,7 +172,7 @@ def _score(task: _Task) -> _Outcome:
         try:
             volumes.append(read_volume(path))
         except DataError as error:
-            problems.extend(f"case {task.case_id}: {problem}" for problem in error.problems)
+            problems.extend(f"case {task.case_id}: {problem}" for problem in error.sentences)
     if problems:
         return _Outcome(scores={}, problems=tuple(problems))
     prediction, label = volumes

@@ -102,7 +102,7 @@ def _read_image(paths: tuple[Path, ...], label: Volume) -> tuple[npt.NDArray[Any
     try:
         image = read_first_channel(paths)
     except DataError as error:
-        return None, error.problems[0]
+        return None, error.sentences[0]
     if image.array.shape != label.array.shape:
         return None, (
             f"image shape {image.array.shape} differs from label shape {label.array.shape}; "

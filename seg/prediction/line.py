@@ -195,7 +195,7 @@ def _guarded(source: Source, step: Callable[[], LoadedCase | PredictedCase | Rec
     try:
         return _Item(source, step())
     except SegError as error:
-        problems = error.problems
+        problems = error.sentences
     except Exception as error:
         LOG.debug("case %s", source.name, exc_info=True)
         reason = f"{type(error).__name__}: {error}".strip(": ").splitlines()[0]

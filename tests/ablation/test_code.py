@@ -113,14 +113,14 @@ def test_other_modules_do_not_count(package: Path, name: str) -> None:
 def test_what_trains_and_predicts_is_reached_and_what_draws_is_not() -> None:
     found = set(closure(PACKAGE, ROOTS, LEFT_OUT))
     assert {
-        "seg.callbacks",
+        "seg.training.callbacks",
         "seg.data.augmentation.spatial",
         "seg.data.normalization",
-        "seg.experiment",
+        "seg.training.fit",
         "seg.inference.windows",
-        "seg.losses",
+        "seg.training.losses",
         "seg.metrics.surface",
-        "seg.muon",
+        "seg.training.muon",
         "seg.networks.norm",
         "seg.prediction.cleaning",
     } <= found

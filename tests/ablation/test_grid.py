@@ -15,7 +15,7 @@ from seg.ablation.grid import choose_variants, plan_study
 from seg.cli import dump_config, load_config
 from seg.config import BottleneckConfig
 from seg.errors import ConfigError
-from seg.pipeline.directory import Origin, check_run, open_run
+from seg.workflows.directory import Origin, check_run, open_run
 
 ROOT = Path(__file__).parents[2]
 BASE = """
@@ -48,7 +48,7 @@ def write(tmp_path: Path) -> Writer:
 def problems_of(path: Path, **overrides: object) -> tuple[str, ...]:
     with pytest.raises(ConfigError) as caught:
         plan_study(path, overrides)
-    return caught.value.problems
+    return caught.value.sentences
 
 
 def names(path: Path) -> list[str]:
@@ -125,7 +125,7 @@ def test_some_variants_alone(write: Writer) -> None:
     assert choose_variants(study, []) == study
     with pytest.raises(ConfigError) as caught:
         choose_variants(study, ["merge_ad", "zzz"])
-    assert caught.value.problems == (
+    assert caught.value.sentences == (
         "--only must name a variant of the study, got merge_ad; did you mean merge_add?",
         "--only must name a variant of the study, got zzz; there are full, skip_1-2, skip_1-4, merge_add.",
     )

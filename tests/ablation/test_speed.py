@@ -190,7 +190,7 @@ def test_a_damaged_file_is_named(study: Study, asked: list[Any], tmp_path: Path)
     path.write_text('{"schema_version": 1, "devices": [{}]}')
     with pytest.raises(RunError) as caught:
         measure_study(study, tmp_path, tmp_path / "runs")
-    assert caught.value.problems == (
+    assert caught.value.sentences == (
         f"{path}: must be the speed of a study, whole, got KeyError ('kind'); restore it, or remove it and run the "
         "study again.",
     )

@@ -158,7 +158,7 @@ def test_another_configuration_is_refused_before_anything_runs(
     shutil.rmtree(done_before / "trials" / IDS[1])  # its run is left
     with pytest.raises(RunError) as error:
         run_study(make_study(steps=4), done_before)
-    assert error.value.problems == (
+    assert error.value.sentences == (
         f"{done_before}/trials/{IDS[0]}: a trial must have the configuration and data that its records were made from, "
         "got other training.steps; restore them, choose another --ablation_dir, or remove the folder.",
         f"{done_before}/runs/skip_1-2/fold_0_seed_0: a trial must have the configuration that its run directory began "

@@ -133,7 +133,7 @@ def test_too_little_memory_is_said(subject: Subject, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(measure, "measure_peaks", full)
     with pytest.raises(RunError) as caught:
         measure_device([subject], CPU, Settings())
-    assert caught.value.problems == (
+    assert caught.value.sentences == (
         "cpu: memory must suffice for the networks side by side, got 'no more'; compare fewer at once, or measure with "
         "--device cpu.",
     )
@@ -165,7 +165,7 @@ def test_held_out_cases_are_those_of_the_fold(subject: Subject, caplog: pytest.L
     assert len(held_out_images(config, 1)) == 1
     with pytest.raises(RunError) as caught:
         held_out_images(config, 8, fold=2)
-    assert caught.value.problems == (
+    assert caught.value.sentences == (
         f"fold must be below 2, the number of folds of {config.data.root}, got 2; choose another.",
     )
 

@@ -117,7 +117,7 @@ def test_a_volume_is_measured_in_place_of_speed(
 def test_a_gpu_that_is_not_there_is_missed(subject: Subject, write_run: Callable[[Subject, str], Path]) -> None:
     with pytest.raises(ConfigError) as caught:
         go("--run_dir", write_run(subject, "one"), "--device", "cuda")
-    assert caught.value.problems == ("--device must be available, got 'cuda' without a GPU; use all or cpu.",)
+    assert caught.value.sentences == ("--device must be available, got 'cuda' without a GPU; use all or cpu.",)
 
 
 def test_the_table_says_what_was_measured_and_what_was_not() -> None:

@@ -32,7 +32,7 @@ def written(config: ExperimentConfig, path: Path) -> Path:
 def problems_of(*targets: Path, **values: object) -> tuple[str, ...]:
     with pytest.raises(ConfigError) as caught:
         read_subjects(arguments(*targets, **values))
-    return caught.value.problems
+    return caught.value.sentences
 
 
 def test_names_are_as_short_as_they_can_be(tmp_path: Path) -> None:

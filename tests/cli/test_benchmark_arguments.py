@@ -20,7 +20,7 @@ def file(tmp_path: Path) -> Path:
 def problems_of(*argv: object) -> list[str]:
     with pytest.raises(ConfigError) as caught:
         parse_benchmark(list(map(str, argv)))
-    return list(caught.value.problems)
+    return list(caught.value.sentences)
 
 
 def test_networks_are_kept_in_the_order_given(tmp_path: Path, file: Path) -> None:

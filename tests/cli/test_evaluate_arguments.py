@@ -11,7 +11,7 @@ from seg.errors import ConfigError
 def problems_of(*argv: str) -> tuple[str, ...]:
     with pytest.raises(ConfigError) as caught:
         parse_evaluate(argv)
-    return caught.value.problems
+    return caught.value.sentences
 
 
 def test_a_run_directory() -> None:

@@ -29,7 +29,7 @@ def problems_of(*files: Path, **overrides: object) -> list[str]:
     with pytest.raises(ConfigError) as caught:
         load_config(files, {path.replace("__", "."): value for path, value in overrides.items()})
     # File names differ from run to run.
-    return [problem.removeprefix(f"{files[-1]}: ") if files else problem for problem in caught.value.problems]
+    return [problem.removeprefix(f"{files[-1]}: ") if files else problem for problem in caught.value.sentences]
 
 
 def test_without_files_there_are_the_defaults() -> None:
@@ -60,7 +60,7 @@ def test_three_mistakes_are_all_reported(write: Write) -> None:
     file = write("network:\n  chanels: [1]\n  skip_bottleneck: {ratio: 0}\npatches: {batch: two}\n")
     with pytest.raises(ConfigError) as caught:
         load_config([file])
-    assert caught.value.problems == (
+    assert caught.value.sentences == (
         f"{file}: unknown field network.chanels; did you mean network.channels?",
         f"{file}: patches.batch must be an integer, got 'two'.",
         "network.skip_bottleneck.ratio must be in (0, 4], got 0.",
@@ -111,7 +111,7 @@ def test_mistakes_of_several_files_and_overrides_are_reported_together(write: Wr
     one, other = write("sed: 3"), write("fold: [1]")
     with pytest.raises(ConfigError) as caught:
         load_config([one, other, Path("absent.yaml")], {"loss.smooth": "0", "training.epochs": "5"})
-    assert caught.value.problems == (
+    assert caught.value.sentences == (
         f"{one}: unknown field sed; did you mean seed?",
         f"{other}: fold must be an integer, got [1].",
         "absent.yaml: must be a readable file, got 'No such file or directory'.",

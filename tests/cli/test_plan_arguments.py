@@ -37,7 +37,7 @@ def test_the_memory_is_that_of_the_planner() -> None:
 def test_misuse_is_reported() -> None:
     with pytest.raises(ConfigError) as caught:
         parse_plan(["--memory_gib", "-1", "--root", "d"])
-    assert caught.value.problems == (
+    assert caught.value.sentences == (
         "unknown option --root; did you mean --data.root?",
         "--data.root must name the folder of a data set, got none.",
         "--memory_gib must be > 0, got -1.",
@@ -52,7 +52,7 @@ def test_a_file_that_is_there_is_replaced_only_where_asked(tmp_path: Path) -> No
     for output in (there, link):
         with pytest.raises(ConfigError) as caught:
             parse_plan(["--data.root", "d", "--output", str(output)])
-        assert caught.value.problems == (
+        assert caught.value.sentences == (
             f"--output must be a new file, got {output}, which is there already; choose another, or replace it with "
             "--overwrite.",
         )
@@ -60,4 +60,4 @@ def test_a_file_that_is_there_is_replaced_only_where_asked(tmp_path: Path) -> No
     assert there.read_text() == "seed: 1"
     with pytest.raises(ConfigError) as caught:
         parse_plan(["--data.root", "d", "--output", str(tmp_path), "--overwrite"])
-    assert caught.value.problems == (f"--output must be a file, got the folder {tmp_path}; name a file in it.",)
+    assert caught.value.sentences == (f"--output must be a file, got the folder {tmp_path}; name a file in it.",)

@@ -43,7 +43,7 @@ def test_everything() -> None:
 def problems_of(*argv: str) -> tuple[str, ...]:
     with pytest.raises(ConfigError) as caught:
         parse_predict(argv)
-    return caught.value.problems
+    return caught.value.sentences
 
 
 def test_all_that_is_missing_is_said_together() -> None:

@@ -49,4 +49,4 @@ def test_studies_are_compared_into_a_file(tmp_path: Path) -> None:
 def test_what_cannot_be_used_is_named(argv: list[str], problems: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_report(argv)
-    assert list(caught.value.problems) == problems
+    assert list(caught.value.sentences) == problems

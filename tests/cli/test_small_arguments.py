@@ -64,4 +64,4 @@ def test_misuse_is_reported_together(
 ) -> None:
     with pytest.raises(ConfigError) as caught:
         parse(argv)
-    assert caught.value.problems == problems
+    assert caught.value.sentences == problems

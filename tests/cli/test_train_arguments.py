@@ -23,7 +23,7 @@ def config(tmp_path: Path) -> str:
 def problems_of(*argv: str) -> tuple[str, ...]:
     with pytest.raises(ConfigError) as caught:
         parse_train(argv)
-    return caught.value.problems
+    return caught.value.sentences
 
 
 def help_text(capsys: pytest.CaptureFixture[str]) -> str:

@@ -16,7 +16,7 @@ def test_the_first_group_is_the_patient() -> None:
 def test_every_id_without_a_patient_is_named() -> None:
     with pytest.raises(DataError) as caught:
         find_patients(["p1", "q", ""], "^(p?)", name="patient_pattern")
-    assert caught.value.problems == (
+    assert caught.value.sentences == (
         "case q: the id must hold a patient as patient_pattern '^(p?)' finds it; correct the pattern or the id.",
         "case : the id must hold a patient as patient_pattern '^(p?)' finds it; correct the pattern or the id.",
     )

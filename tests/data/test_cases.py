@@ -19,7 +19,7 @@ Writer = Callable[..., Path]
 def problems_of(root: Path, **options: Any) -> list[str]:
     with pytest.raises(DataError) as caught:
         read_dataset(root, **options)
-    return [problem.replace(str(root), "ROOT") for problem in caught.value.problems]
+    return [problem.replace(str(root), "ROOT") for problem in caught.value.sentences]
 
 
 def change(path: Path, **values: Any) -> None:

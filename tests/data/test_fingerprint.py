@@ -136,7 +136,7 @@ def test_all_bad_cases_are_named(root: Path) -> None:
         write(root / "labelsTr" / f"{case}.nii.gz", np.ones((2, 2, 2), dtype=np.uint8), RAS)
     with pytest.raises(DataError) as caught:
         fingerprint_dataset(dataset)
-    assert caught.value.problems == (
+    assert caught.value.sentences == (
         "case a: label shape (2, 2, 2) differs from image shape (6, 5, 4); export the label on the image's grid.",
         "case b: label shape (2, 2, 2) differs from image shape (7, 8, 3); export the label on the image's grid.",
     )

@@ -20,7 +20,7 @@ Writer = Callable[..., Path]
 def problems_of(root: Path) -> list[str]:
     with pytest.raises(DataError) as caught:
         read_dataset(root)
-    return [problem.replace(str(root), "ROOT") for problem in caught.value.problems]
+    return [problem.replace(str(root), "ROOT") for problem in caught.value.sentences]
 
 
 @pytest.mark.parametrize("root", ["file", "folder"])

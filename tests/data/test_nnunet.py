@@ -16,7 +16,7 @@ from seg.errors import DataError
 def problems_of(root: Path) -> list[str]:
     with pytest.raises(DataError) as caught:
         read_dataset(root)
-    return [problem.replace(str(root), "ROOT") for problem in caught.value.problems]
+    return [problem.replace(str(root), "ROOT") for problem in caught.value.sentences]
 
 
 def change(path: Path, **values: Any) -> None:

@@ -37,7 +37,7 @@ def test_equal_voxels_become_0_however_few_they_are(shape: tuple[int, ...]) -> N
 def test_what_does_not_fit_is_named_together() -> None:
     with pytest.raises(ConfigError) as caught:
         check_channels(DataConfig(normalization=("zscore", "ct", "none"), ct=ONE), 2)
-    assert caught.value.problems == (
+    assert caught.value.sentences == (
         "data.normalization must name one mode for all channels or one for each of the data set's 2, got 3: zscore, "
         "ct, none; correct it or channel_names of the data set.",
         "data.ct must have one value for each of the data set's 2 channels, got 1; scripts/plan.py finds them.",

@@ -234,7 +234,7 @@ def test_textures_of_a_class_have_their_own_directions_and_wavelengths(kind: int
 def test_all_broken_rules_are_reported_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         PhantomConfig(cases=4, noise=-0.5, spacing_mm=(1.0, 0.0, 1.0))
-    assert caught.value.problems == (
+    assert caught.value.sentences == (
         "phantom.cases must be in [5, 10000], got 4.",
         "phantom.noise must be in [0, 1], got -0.5.",
         "phantom.spacing_mm must be in (0, 1000) mm along each axis, got (1.0, 0.0, 1.0).",

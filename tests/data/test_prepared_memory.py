@@ -35,7 +35,7 @@ def test_cases_that_would_not_fit_are_named_before_any_is_prepared(
             f"{5 * voxels / 2**30:.3g} GiB with 1 GiB available; choose larger voxels, crop it or take a machine with "
             "more."
         )
-    assert list(caught.value.problems) == expected
+    assert list(caught.value.sentences) == expected
 
 
 def test_a_voxel_size_next_to_nothing_is_refused(msd: Path, tmp_path: Path) -> None:

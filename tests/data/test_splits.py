@@ -41,7 +41,7 @@ def dataset(patients: list[str | None], folds: list[int | None] | None = None, r
 def problems_of(make: Callable[[], object]) -> list[str]:
     with pytest.raises(DataError) as caught:
         make()
-    return list(caught.value.problems)
+    return list(caught.value.sentences)
 
 
 @given(

@@ -70,13 +70,13 @@ def test_more_training_cases_than_there_are_and_patients_that_do_not_fit() -> No
     )
     with pytest.raises(DataError) as caught:
         limit_training(splits, data, count=2, seed=0)
-    assert list(caught.value.problems) == [
+    assert list(caught.value.sentences) == [
         "fold 0: data.train_cases must hold a whole patient, of 3 cases, got 2; raise it.",
         "fold 1: data.train_cases must be at most the 1 cases to train on, got 2; lower it or set it to null.",
     ]
     empty = (Split(train=(), validation=("c6",)),)
     with pytest.raises(DataError) as caught:
         limit_training(empty, data, count=1, seed=0)
-    assert list(caught.value.problems) == [
+    assert list(caught.value.sentences) == [
         "fold 0: data.train_cases must be at most the 0 cases to train on, got 1; lower it or set it to null."
     ]

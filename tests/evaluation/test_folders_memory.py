@@ -51,7 +51,7 @@ def test_a_case_that_does_not_fit_is_named(pair: tuple[Path, Path, Path], monkey
     calls.clear()
     with pytest.raises(DataError) as caught:
         evaluate_folders(*pair, nsd_tolerance_mm=1.0)
-    assert caught.value.problems == (problem,)
+    assert caught.value.sentences == (problem,)
 
 
 def test_a_process_that_is_ended_is_said_to_be(pair: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,7 +85,7 @@ def test_a_newer_summary_and_the_table_beside_it_are_refused(written: tuple[Path
     for read in (read_evaluation, read_cases):
         with pytest.raises(RunError) as caught:
             read(written[0])
-        assert caught.value.problems == (message,)
+        assert caught.value.sentences == (message,)
 
 
 def test_a_table_without_its_summary_is_read(written: tuple[Path, Evaluation, list[CaseScore]]) -> None:

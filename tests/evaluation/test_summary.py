@@ -136,7 +136,7 @@ def test_scores_that_make_no_mean_are_refused() -> None:
         evaluate([])
     with pytest.raises(RunError) as caught:
         evaluate(records((0.9, 0.5)) * 2)
-    assert caught.value.problems == (
+    assert caught.value.sentences == (
         "case case_0: class 1 is scored 2 times, but once is the rule; give each case once.",
         "case case_0: class 2 is scored 2 times, but once is the rule; give each case once.",
     )

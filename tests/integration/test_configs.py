@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from seg.cli import load_config
-from seg.losses import build_loss
+from seg.training.losses import build_loss
 from seg.weights import network_from_config
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))

@@ -22,7 +22,7 @@ def mean_dice(folder: Path) -> float:
 @pytest.fixture(scope="session")
 def folds(short: ExperimentConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished cross-validation of two folds, to be read alone."""
-    from seg.pipeline import train  # not above: torch would begin before its threads are set
+    from seg.workflows import train  # not above: torch would begin before its threads are set
 
     train(short, run_dir=(run_dir := tmp_path_factory.mktemp("trained") / "folds"))
     return run_dir

@@ -17,8 +17,8 @@ import torch
 from seg.config import ExperimentConfig
 from seg.errors import DataError, RunError
 from seg.layout import WEIGHTS_FILE
-from seg.pipeline import train, training
 from seg.weights import load_weights
+from seg.workflows import train, training
 
 Change = Callable[..., ExperimentConfig]
 Writer = Callable[[Path], Path]

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 import torch
 
-from seg import callbacks
 from seg.cli import dump_config
 from seg.config import ExperimentConfig
-from seg.module import SegmentationModule
-from seg.pipeline import train, training
+from seg.training import callbacks
+from seg.training.module import SegmentationModule
+from seg.workflows import train, training
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
 EVERY = 2

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from seg.module import SegmentationModule
+from seg.training.module import SegmentationModule
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
 # A job in the background of a shell ignores interrupts, and so would its children.

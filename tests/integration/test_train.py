@@ -16,7 +16,7 @@ import torch
 
 from seg.config import ExperimentConfig
 from seg.errors import DataError, RunError
-from seg.pipeline import evaluate_run, train
+from seg.workflows import evaluate_run, train
 
 Change = Callable[..., ExperimentConfig]
 
@@ -123,7 +123,7 @@ def test_another_data_set_is_told_by_its_classes(tiny: ExperimentConfig, tmp_pat
     (other / "dataset.json").write_text(json.dumps(description))
     with pytest.raises(RunError) as caught:
         evaluate_run(tmp_path / "run", data_root=other)
-    (problem,) = caught.value.problems
+    (problem,) = caught.value.sentences
     assert problem.startswith(
         f"{tmp_path / 'run/checkpoints/weights.pt'}: weights must be for the class_names of {other}, "
     )
@@ -198,7 +198,7 @@ def test_faulty_cases_are_reported_together_or_left_out(
     config = other(other(tiny, "data", root=str(root)), "training", steps=2, validate_every=2)
     with pytest.raises(DataError) as caught:
         train(config, run_dir=tmp_path / "run", folds=(0,))
-    assert [any(name in text for text in caught.value.problems) for name in ("case_1", "case_4")] == [True, True]
+    assert [any(name in text for text in caught.value.sentences) for name in ("case_1", "case_4")] == [True, True]
     assert not (tmp_path / "run").exists()
     assert train(other(config, "data", on_error="skip"), run_dir=tmp_path / "run", folds=(0,)) == 1
     assert "left out: case case_1" in caplog.text

@@ -11,10 +11,10 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from seg import experiment
 from seg.config import ExperimentConfig
 from seg.errors import RunError
-from seg.pipeline import train
+from seg.training import fit
+from seg.workflows import train
 
 Change = Callable[..., ExperimentConfig]
 
@@ -50,18 +50,18 @@ def test_final_weights_must_be_finite(
 ) -> None:
     built = []
 
-    class Broken(experiment.SegmentationModule):
+    class Broken(fit.SegmentationModule):
         def on_fit_end(self) -> None:
             built.append(self.network)
             with torch.no_grad():
                 for parameter in list(self.network.parameters())[1:3]:
                     parameter[0] = float("inf")
 
-    monkeypatch.setattr(experiment, "SegmentationModule", Broken)
+    monkeypatch.setattr(fit, "SegmentationModule", Broken)
     with pytest.raises(RunError) as caught:
         train(other(short, "training", ema_decay=0.0), run_dir=tmp_path / "run", folds=(0,))
     names = list(dict(built[0].named_parameters()))
-    assert caught.value.problems == (
+    assert caught.value.sentences == (
         f"step 2: final weights must be finite, got NaN or infinity in 2 of {len(names)} tensors, {names[1]} first; "
         "begin anew with a smaller optimizer.learning_rate than 0.003 or a smaller optimizer.clip_norm than 12.",
     )

@@ -213,7 +213,7 @@ def test_bad_arguments_are_named(
             num_classes=2,
             nsd_tolerance_mm=tolerance,
         )
-    assert caught.value.problems == (message,)
+    assert caught.value.sentences == (message,)
 
 
 def test_volumes_with_channels_are_refused() -> None:

@@ -74,7 +74,7 @@ def test_rules_that_do_not_fit_the_data_set_are_named_together():
     with pytest.raises(ConfigError) as caught:
         cleaning_rules(config, NAMES)
     rule = "postprocessing.largest_component must name foreground classes of the data set, liver, tumour, got"
-    assert caught.value.problems == (
+    assert caught.value.sentences == (
         f"{rule} 'background'.",
         f"{rule} 'spleen'.",
         "postprocessing.min_volume_ml must have one number, or one for each foreground class of the data set "

@@ -129,7 +129,7 @@ def analyse(records: Records) -> Analysis:
     try:
         predictions = find_predictions(records, {one.variant for one in compared if one.non_inferior})
     except RunError as error:
-        unpredicted = " ".join(error.problems).rstrip(".")
+        unpredicted = " ".join(error.sentences).rstrip(".")
     return Analysis(
         records=records,
         device=device,

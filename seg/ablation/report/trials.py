@@ -129,12 +129,12 @@ def read_records(folder: Path) -> Records:
     try:
         speed = read_speed(folder)
     except RunError as error:
-        problems += error.problems
+        problems += error.sentences
     for trial_id in study.trials:
         try:
             trial = _read_trial(records_dir(folder, trial_id), study)
         except SegError as error:
-            problems += error.problems
+            problems += error.sentences
         else:
             if trial is not None:
                 trials[trial_id] = trial

@@ -83,7 +83,7 @@ def worst_cases(analysis: Analysis, study_dir: Path, runs_dir: Path) -> tuple[tu
     try:
         pictures = _draw(analysis, variant, study_dir, runs_dir)
     except SegError as error:
-        LOG.warning("the hardest cases are not drawn anew: %s", " ".join(error.problems))
+        LOG.warning("the hardest cases are not drawn anew: %s", " ".join(error.sentences))
         pictures = kept_pictures(study_dir)
     if not pictures:
         return (), (

@@ -29,7 +29,7 @@ def problems(folder: Path) -> tuple[str, ...]:
     with pytest.raises(RunError) as caught:
         write_report(folder)
     assert not (folder / "report.html").exists()
-    return tuple(problem.replace(str(folder), "STUDY") for problem in caught.value.problems)
+    return tuple(problem.replace(str(folder), "STUDY") for problem in caught.value.sentences)
 
 
 @pytest.mark.parametrize(

@@ -194,7 +194,7 @@ def test_runs_that_cannot_be_paired_are_refused_together() -> None:
     )
     with pytest.raises(RunError) as caught:
         paired({"baseline": {(0, 0): run, (1, 0): run}, "a": {(0, 0): run_of(BASE[:1])}}, "baseline", margin=0.005)
-    assert caught.value.problems == (
+    assert caught.value.sentences == (
         "a.fold_0.seed_0: all runs must have the same classes, got 1 a beside 1 a, 2 b; compare runs of one data set.",
         "fold 1: a patient must be in one fold, got f0_p0, f0_p1, f0_p2 in another too; "
         "make folds of disjoint patients.",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from seg.config import OptimizerConfig
 from seg.errors import RunError
-from seg.optim import build_optimizer, build_schedule
+from seg.training.optim import build_optimizer, build_schedule
 
 Batch = dict[str, Any]
 Predictor = Callable[[nn.Module, Tensor], Tensor]

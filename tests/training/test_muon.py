@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from seg.config import OptimizerConfig
-from seg.muon import Muon, orthogonalised
-from seg.optim import build_optimizer
+from seg.training.muon import Muon, orthogonalised
+from seg.training.optim import build_optimizer
 
 STEPS = 6
 

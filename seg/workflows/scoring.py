@@ -26,12 +26,12 @@ from seg.figures import PAGE_FILE, draw_predictions
 from seg.files import write_json
 from seg.hardware import choose_device, choose_precision, environment
 from seg.layout import MODEL_FILE, MODEL_VERSION, NOTICE, PICTURE_FILE, PREDICTIONS, SCORING_FILE
-from seg.pipeline.directory import changed_data, read_origin, some, trained_steps
-from seg.pipeline.pages import write_run_page
 from seg.prediction import Predictor
 from seg.prediction.cleaning import cleaning_rules
 from seg.prediction.loading import TrainedRun, load_model
 from seg.prediction.scored import score_prediction
+from seg.workflows.directory import changed_data, read_origin, some, trained_steps
+from seg.workflows.pages import write_run_page
 
 LOG = logging.getLogger(__name__)
 

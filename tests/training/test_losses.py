@@ -11,7 +11,7 @@ from monai.losses import DiceCELoss
 from torch import Tensor
 
 from seg.config import LossConfig
-from seg.losses import DeepSupervisionLoss, DiceCrossEntropy, build_loss
+from seg.training.losses import DeepSupervisionLoss, DiceCrossEntropy, build_loss
 
 SHAPE = (5, 4, 3)
 

@@ -14,11 +14,11 @@ from seg.data.readers import read_folds
 from seg.data.splits import Split, check_folds
 from seg.errors import RunError
 from seg.layout import CONFIG_FILE, fold_directories
-from seg.pipeline.directory import other_settings, read_origin, some
-from seg.pipeline.inputs import read_checked, read_splits
-from seg.pipeline.scoring import score_run
-from seg.pipeline.summary import summarise_folds
 from seg.weights import check_task
+from seg.workflows.directory import other_settings, read_origin, some
+from seg.workflows.inputs import read_checked, read_splits
+from seg.workflows.scoring import score_run
+from seg.workflows.summary import summarise_folds
 
 LOG = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ def _check_names(run_dirs: Iterable[Path], config: ExperimentConfig) -> None:
                 remedy="it is another data set, check --data.root",
             )
         except RunError as error:
-            problems += error.problems
+            problems += error.sentences
     if problems:
         raise RunError(problems)
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from seg.callbacks import Checkpoints, Records, check_checkpoint
 from seg.errors import RunError
+from seg.training.callbacks import Checkpoints, Records, check_checkpoint
 
 
 class FakeTrainer:
@@ -70,7 +70,7 @@ def test_a_checkpoint_that_fails_leaves_the_last_one_whole(tmp_path):
     trainer.save_checkpoint = fail
     with pytest.raises(RunError) as caught:
         Checkpoints(tmp_path, records, None).on_train_epoch_end(trainer, None)
-    assert caught.value.problems == (
+    assert caught.value.sentences == (
         f"{tmp_path}/last.ckpt: must be writable, got 'No space left on device'; free space or choose another folder.",
     )
     assert (tmp_path / "last.ckpt").read_text() == (tmp_path / "best.ckpt").read_text() == "1"

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from seg.pipeline.directory import read_origin
+from seg.workflows.directory import read_origin
 
 LOG = logging.getLogger(__name__)
 

@@ -16,16 +16,16 @@ from seg.data.readers import read_folds
 from seg.data.splits import check_folds
 from seg.errors import RunError
 from seg.evaluation import EVALUATION_FILE
-from seg.experiment import train_fold
 from seg.hardware import choose_device, choose_precision, environment
 from seg.layout import LAST_CHECKPOINT
-from seg.pipeline.directory import Origin, begun_from, check_free, check_root, check_run, open_run
-from seg.pipeline.inputs import check_copies, read_checked, read_splits
-from seg.pipeline.machine import as_begun
-from seg.pipeline.scoring import score_run
-from seg.pipeline.summary import summarise_folds
 from seg.prediction.cleaning import cleaning_rules
+from seg.training.fit import train_fold
 from seg.weights import weights_digest
+from seg.workflows.directory import Origin, begun_from, check_free, check_root, check_run, open_run
+from seg.workflows.inputs import check_copies, read_checked, read_splits
+from seg.workflows.machine import as_begun
+from seg.workflows.scoring import score_run
+from seg.workflows.summary import summarise_folds
 
 LOG = logging.getLogger(__name__)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from seg.pipeline.folders import FolderPair, evaluate_pair
-    from seg.pipeline.rescoring import evaluate_run
-    from seg.pipeline.training import train
+    from seg.workflows.folders import FolderPair, evaluate_pair
+    from seg.workflows.rescoring import evaluate_run
+    from seg.workflows.training import train
 
 __all__ = ["FolderPair", "evaluate_pair", "evaluate_run", "train"]
 
@@ -15,15 +15,15 @@ __all__ = ["FolderPair", "evaluate_pair", "evaluate_run", "train"]
 def __getattr__(name: str) -> Any:
     """Imports what is asked for when it is asked for: folders are scored and drawn without torch."""
     if name in ("FolderPair", "evaluate_pair"):
-        from seg.pipeline import folders
+        from seg.workflows import folders
 
         return getattr(folders, name)
     if name == "evaluate_run":
-        from seg.pipeline.rescoring import evaluate_run
+        from seg.workflows.rescoring import evaluate_run
 
         return evaluate_run
     if name == "train":
-        from seg.pipeline.training import train
+        from seg.workflows.training import train
 
         return train
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

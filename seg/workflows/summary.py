@@ -10,7 +10,7 @@ from seg.data.cases import Dataset
 from seg.evaluation import CASES_FILE, Evaluation, format_evaluation, read_cases, summarise, write_evaluation
 from seg.figures import PAGE_FILE
 from seg.layout import PREDICTIONS
-from seg.pipeline.pages import write_run_page
+from seg.workflows.pages import write_run_page
 
 
 def summarise_folds(

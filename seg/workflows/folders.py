@@ -9,7 +9,7 @@ from pathlib import Path
 from seg.evaluation import Evaluation, evaluate_folders, format_evaluation, read_cases
 from seg.evaluation.pairs import match_files
 from seg.figures import PAGE_FILE, About, CaseFiles, write_page
-from seg.pipeline.pages import find_images
+from seg.workflows.pages import find_images
 
 
 @dataclass(frozen=True, kw_only=True)

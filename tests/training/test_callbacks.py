@@ -13,10 +13,10 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from seg.callbacks import Checkpoints, MovingAverage, Progress, Records, check_checkpoint
 from seg.config import LossConfig, OptimizerConfig
-from seg.losses import build_loss
-from seg.module import SegmentationModule
+from seg.training.callbacks import Checkpoints, MovingAverage, Progress, Records, check_checkpoint
+from seg.training.losses import build_loss
+from seg.training.module import SegmentationModule
 
 STEPS_PER_EPOCH = 3
 DECAY = 0.6

@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, PolynomialLR
 
 from seg.config import OptimizerConfig
-from seg.optim import build_optimizer, build_schedule, rate_factor
+from seg.training.optim import build_optimizer, build_schedule, rate_factor
 
 TOTAL = 40
 

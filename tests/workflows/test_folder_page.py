@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from seg.errors import DataError
-from seg.pipeline import FolderPair, evaluate_pair
+from seg.workflows import FolderPair, evaluate_pair
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "evaluate.py"
 
@@ -107,7 +107,7 @@ def test_a_case_without_its_image_stops_before_the_scoring(pair: FolderPair) -> 
     (pair.images / "c.nii").unlink()
     with pytest.raises(DataError) as caught:
         evaluate_pair(pair, nsd_tolerance_mm=1.0)
-    assert caught.value.problems == tuple(
+    assert caught.value.sentences == tuple(
         f"case {case_id}: {pair.images} must hold its image, got no {case_id}.nii.gz and no {case_id}_0000.nii.gz; "
         "add it or leave --images out."
         for case_id in ("b", "c")

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from seg.config import OptimizerConfig
-from seg.muon import Muon
+from seg.training.muon import Muon
 
 POLY_POWER = 0.9
 

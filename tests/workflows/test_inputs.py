@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from seg.config import DataConfig, ExperimentConfig
-from seg.pipeline.inputs import read_splits
+from seg.workflows.inputs import read_splits
 
 
 def manifest(root: Path, count: int) -> None:

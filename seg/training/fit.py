@@ -16,7 +16,6 @@ import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor, nn
 
-from seg.callbacks import Checkpoints, MovingAverage, Progress, Records, check_checkpoint
 from seg.config import ExperimentConfig
 from seg.data.cases import Dataset
 from seg.data.datamodule import SegmentationData
@@ -26,9 +25,10 @@ from seg.files import needing_room
 from seg.hardware import choose_device, choose_precision
 from seg.inference import predict_logits
 from seg.layout import LAST_CHECKPOINT
-from seg.losses import build_loss
-from seg.module import SegmentationModule, remedies
 from seg.networks.initialisation import initialise
+from seg.training.callbacks import Checkpoints, MovingAverage, Progress, Records, check_checkpoint
+from seg.training.losses import build_loss
+from seg.training.module import SegmentationModule, remedies
 from seg.weights import copy_weights, network_from_config, save_weights
 
 LOG = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ from torch import nn
 
 from seg.config import LossConfig, OptimizerConfig
 from seg.errors import RunError
-from seg.losses import build_loss
-from seg.module import SegmentationModule, dice_per_class
+from seg.training.losses import build_loss
+from seg.training.module import SegmentationModule, dice_per_class
 
 CLASSES = 3
 
@@ -82,7 +82,7 @@ def test_a_loss_that_is_not_finite_names_the_cases_and_what_can_help(logged, cli
     batch = {"image": torch.zeros(2, 1, 4, 4, 4), "label": torch.zeros(2, 1, 4, 4, 4).long(), "case_id": ["b7", "a1"]}
     with pytest.raises(RunError) as caught, torch.autocast("cpu", dtype=torch.bfloat16, enabled=in_bf16):
         module.training_step(batch, 0)
-    assert caught.value.problems == (
+    assert caught.value.sentences == (
         "step 0: the loss must be finite, got nan on cases a1, b7; look at these images, or begin anew with a smaller "
         f"optimizer.learning_rate than 0.5{',' if in_bf16 else ' or'} {remedies}.",
     )
@@ -114,7 +114,7 @@ def test_a_prediction_that_is_not_finite_names_the_case(logged, value):
     batch = {"image": torch.zeros(1, 1, 2, 2, 2), "label": torch.zeros(1, 1, 2, 2, 2).long(), "case_id": "b7"}
     with pytest.raises(RunError) as caught:
         module.validation_step(batch, 0)
-    assert caught.value.problems == (
+    assert caught.value.sentences == (
         "step 0: predictions must be finite, got NaN or infinity on held-out case b7; look at this image, or begin "
         "anew with a smaller optimizer.learning_rate than 0.003 or a smaller optimizer.clip_norm than 12.",
     )

@@ -1,0 +1,1 @@
+"""Training: the Lightning module, losses, optimisers, callbacks, and the fit of a network to a fold."""
