@@ -11,8 +11,8 @@ class Problem:
     """One thing that is wrong. Code reads its fields; ``str(problem)`` is the sentence that people read.
 
     Attributes:
-        path: What is wrong: a dotted field, an option, a file, or a case as in ``case hippocampus_010``. Without one, the
-            rule is the whole sentence.
+        path: What is wrong: a dotted field, an option, a file, or a case as in ``case hippocampus_010``. Without a
+            path, the rule is the whole sentence.
         kind: Which rule is broken, as a short identifier such as ``range``, ``type``, ``unknown`` or ``missing``.
         rule: What must hold, or what is the matter: ``must be in (0, 4]``.
         value: What was found in place of that; empty where the rule says it all.

@@ -1,0 +1,252 @@
+"""Results of studies as tables: what is read, what outlives new metrics, what a received directory must not do."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from seg.ablation.store import Results, escaped, publish, read_results, read_study, unescaped
+from seg.errors import RunError
+
+RESULTS = Path(__file__).parents[2] / "docs/results"
+STUDIES = sorted({path.parent for name in ("study.json", "study.yaml") for path in RESULTS.glob(f"*/{name}")})
+FRAMES = ("trials", "scores", "curves", "generalisation", "preservation", "speed")
+
+PLAN: Mapping[str, Any] = {
+    "schema_version": 1,
+    "name": "two",
+    "command": "ablate --config two.yaml",
+    "baseline": "baseline",
+    "margin": 0.01,
+    "folds": [0],
+    "seeds": [0, 1],
+    "variants": [
+        {"name": "baseline", "parameters": 100, "macs": 1000},
+        {"name": "narrow", "changes": {"network.channels": [4]}},
+    ],
+    "trials": [f"{name}.fold_0.seed_{seed}" for seed in (0, 1) for name in ("baseline", "narrow")],
+    "data": {"class_names": ["background", "=organ"]},
+}
+CASES = """case_id,patient,fold,class_index,class_name,dice,hd95_mm
+a,p,0,1,'=organ,0.912345678,nan
+b,p,0,1,'=organ,0.0,inf
+"""
+CONFIG = "name: two\nseed: {seed}\nnetwork:\n  channels: [8]\n  skip: {skip}\n"
+
+
+def write_trial(folder: Path, name: str, *, seed: int, **changes: Any) -> Path:
+    trial = folder / "trials" / name
+    trial.mkdir(parents=True)
+    record = {
+        "schema_version": 1,
+        "id": name,
+        "variant": name.split(".")[0],
+        "fold": 0,
+        "seed": seed,
+        "changes": {},
+        "status": "finished",
+        "attempts": 1,
+        "error": None,
+        "seconds": 12.5,
+        "fingerprint": {"config": "c", "data": "d", "code": "unknown"},
+        "threads": None,
+        "peak_memory_mib": 1234.5678901,
+    } | changes
+    (trial / "trial.json").write_text(json.dumps(record))
+    (trial / "config.yaml").write_text(CONFIG.format(seed=seed, skip="null" if seed else "{ratio: 0.5}"))
+    if record["status"] == "failed":
+        (trial / "failure.txt").write_text("Traceback\nValueError: nan")
+        return trial
+    (trial / "cases.csv").write_text(CASES)
+    (trial / "metrics.csv").write_text("step,val_dice,train_loss\n5.0,0.5,1.0\n5.0,0.625,\n10.0,nan,0.25\n")
+    (trial / "generalisation.json").write_text(
+        json.dumps({"schema_version": 1, "train_cases": 2, "train_dice": [0.9, None], "val_dice": [0.8, 0.7]})
+    )
+    place = {"name": "skip_0", "path": "skip", "stage": 0, "voxels": 25444470, "narrow": None, "r2": 0.123456789}
+    place |= {"spectrum": [2.0, 0.123456789], "position_preserved": True}
+    (trial / "preservation.json").write_text(json.dumps({"schema_version": 1, "cases": 2, "bottlenecks": [place]}))
+    environment = {
+        "schema_version": 1,
+        "device": "CPU",
+        "threads": 3,
+        "packages": {"torch": "2.13"},
+        "precision": "bf16",
+    }
+    environment |= {
+        "packages": {"torch": "2.13"},
+        "data": {"a": "1", "b": "2"},
+        "split": {"train": ["c"], "validation": ["a", "b"]},
+    }
+    (trial / "environment.json").write_text(json.dumps(environment))
+    return trial
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """Two finished trials, one that failed and one that was not run."""
+    folder = tmp_path / "two"
+    folder.mkdir()
+    (folder / "study.json").write_text(json.dumps(PLAN))
+    write_trial(folder, "baseline.fold_0.seed_0", seed=0)
+    write_trial(folder, "baseline.fold_0.seed_1", seed=1)
+    write_trial(folder, "narrow.fold_0.seed_0", seed=0, status="failed", error="ValueError: nan", seconds=None)
+    latency = {"median": 10.123456789, "q1": 9.0, "q3": 11.0}
+    speed = {"device": "CPU", "kind": "cpu", "threads": 2, "variants": [{"name": "narrow", "latency_ms": latency}]}
+    gpu = speed | {"kind": "cuda", "device": "GPU"}
+    (folder / "speed.json").write_text(json.dumps({"schema_version": 1, "devices": [speed, gpu]}))
+    return folder
+
+
+def kinds(results: Results) -> list[str]:
+    return [problem.kind for problem in results.problems]
+
+
+def assert_same(first: Results, second: Results) -> None:
+    """All tables are equal to the six digits that a published study keeps."""
+    for name in FRAMES:
+        pd.testing.assert_frame_equal(getattr(first, name), getattr(second, name), rtol=5e-6, atol=0)
+    assert first.provenance == second.provenance
+    assert first.study == second.study
+
+
+def test_what_is_recorded_of_a_trial_is_a_row_of_each_table(study: Path) -> None:
+    results = read_results(study)
+    assert not results.problems
+    trials = results.trials.set_index("trial")
+    assert list(trials["status"]) == ["finished", "failed", "finished", "not run"]
+    first = trials.loc["baseline.fold_0.seed_0"]
+    assert (first["threads"], first["torch"], first["precision"], first["training_version"]) == (3, "2.13", "bf16", 1)
+    assert trials.loc["narrow.fold_0.seed_1", "variant"] == "narrow"
+    scores = results.scores
+    assert list(scores.columns) == [
+        *("trial", "variant", "fold", "seed", "case", "patient", "class_index", "class_name", "metric", "value")
+    ]
+    values = scores[scores["trial"] == "baseline.fold_0.seed_0"].set_index(["case", "metric"])["value"]
+    assert values["a", "dice"] == 0.912345678
+    assert math.isnan(values["a", "hd95_mm"])
+    assert values["b", "hd95_mm"] == math.inf
+    assert set(scores["class_name"]) == {"=organ"}
+    curve = results.curves[results.curves["trial"] == "baseline.fold_0.seed_1"].set_index(["step", "metric"])["value"]
+    assert curve[5, "val_dice"] == 0.625  # the later row of a step counts
+    assert curve[5, "train_loss"] == 1.0  # an empty cell says nothing
+    assert math.isnan(curve[10, "val_dice"])
+    assert results.preservation["spectrum"][0] == (2.0, 0.123456789)
+    assert list(results.speed["kind"]) == ["cuda", "cpu"]
+    assert list(results.speed["value"]) == [10.123456789] * 2
+    assert results.provenance.splits["baseline.fold_0.seed_0"]["validation"] == ["a", "b"]
+    assert results.provenance.failures == {"narrow.fold_0.seed_0": "Traceback\nValueError: nan"}
+
+
+def test_a_published_study_holds_the_same_and_can_be_continued(study: Path) -> None:
+    before = read_results(study)
+    publish(study)
+    assert sorted(path.name for path in study.iterdir()) == [
+        *("cases.csv", "curves.csv", "preservation.csv", "provenance.json", "speed.json", "study.yaml", "trials.csv")
+    ]
+    assert_same(before, read_results(study))
+    assert read_results(study).preservation["voxels"][0] == 25444470
+    write_trial(study, "narrow.fold_0.seed_0", seed=0)
+    write_trial(study, "narrow.fold_0.seed_1", seed=1)
+    more = read_results(study)
+    assert list(more.trials["status"]) == ["finished"] * 4
+    publish(study)
+    assert_same(more, read_results(study))
+
+
+@pytest.mark.parametrize("folder", STUDIES, ids=lambda path: str(path.name))
+def test_published_studies_are_whole_and_outlive_a_new_metric(folder: Path, tmp_path: Path) -> None:
+    before = read_results(folder)
+    assert not before.problems
+    missing = before.trials[before.trials["status"] != "finished"]
+    assert len(missing) == (0 if folder.name != "brats" else len(before.trials))
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    for path in copy.rglob("cases.csv"):
+        header, *rows = list(csv.reader(path.open(newline="")))
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows([[*header, "assd_mm"], *([*row, "1.5"] for row in rows[: len(rows) // 2])])
+            csv.writer(file).writerows([[*row, ""] for row in rows[len(rows) // 2 :]])
+    after = read_results(copy)
+    assert not after.problems
+    new = after.scores[after.scores["metric"] == "assd_mm"]
+    assert set(new["value"]) <= {1.5}
+    known = after.scores[after.scores["metric"] != "assd_mm"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(known, before.scores)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "kind"),
+    [
+        ("speed.json", '{"schema_version": 1, "devices": [{"kind": "../../x", "variants": []}]}', "name"),
+        ("speed.json", '{"schema_version": 1, "devices": [{"kind": "cpu", "variants": [{"name": "a/b"}]}]}', "name"),
+        ("speed.json", '{"schema_version": 1, "devices": [{"kind": 5, "variants": []}]}', "damaged"),
+        ("speed.json", '{"schema_version": 2, "devices": []}', "version"),
+        ("speed.json", "[" * 100_000, "damaged"),
+        ("trials/baseline.fold_0.seed_0/cases.csv", CASES.replace("\na,", "\n../a,"), "name"),
+        ("trials/baseline.fold_0.seed_0/cases.csv", CASES.replace("0.91", "many"), "number"),
+        ("trials/baseline.fold_0.seed_0/cases.csv", CASES + "c,p\n", "damaged"),
+        ("trials/baseline.fold_0.seed_0/cases.csv", "", "missing"),
+        ("trials/baseline.fold_0.seed_0/trial.json", '{"schema_version": 1, "status": "finished"}', "damaged"),
+        ("trials/baseline.fold_0.seed_0/preservation.json", '{"schema_version": 1}', "damaged"),
+        ("trials/baseline.fold_0.seed_0/config.yaml", "[a: b", "damaged"),
+    ],
+)
+def test_a_damaged_file_is_named_and_costs_no_other(study: Path, name: str, content: str, kind: str) -> None:
+    (study / name).write_text(content)
+    results = read_results(study)
+    assert kinds(results) == [kind]
+    assert "baseline.fold_0.seed_1" in set(results.scores["trial"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [
+        ({"baseline": "other"}, "variant"),
+        ({"contrasts": [{"variant": "narrow", "against": "wide"}]}, "variant"),
+        ({"variants": [{"name": "../narrow"}, {"name": "baseline"}]}, "name"),
+        ({"trials": ["a/../../b"]}, "name"),
+        ({"schema_version": 2}, "version"),
+        ({"margin": "nan"}, "damaged"),
+        ({"folds": "zero"}, "damaged"),
+    ],
+)
+def test_a_plan_that_does_not_hold_is_refused(study: Path, changes: Mapping[str, Any], kind: str) -> None:
+    (study / "study.json").write_text(json.dumps({**PLAN, **changes}))
+    with pytest.raises(RunError) as caught:
+        read_study(study)
+    assert {problem.kind for problem in caught.value.problems} == {kind}
+
+
+def test_no_link_of_a_study_is_followed(study: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    trial = study / "trials/baseline.fold_0.seed_0"
+    shutil.move(trial, secret / "trial")
+    trial.symlink_to(secret / "trial")
+    (study / "trials/baseline.fold_0.seed_1/cases.csv").rename(secret / "cases.csv")
+    (study / "trials/baseline.fold_0.seed_1/cases.csv").symlink_to(secret / "cases.csv")
+    shutil.move(study / "speed.json", secret / "speed.json")
+    (study / "speed.json").symlink_to(secret / "speed.json")
+    results = read_results(study)
+    assert kinds(results) == ["link"] * 3
+    assert results.scores.empty
+    assert results.speed.empty
+
+
+def test_a_study_may_lie_behind_a_link(study: Path, tmp_path: Path) -> None:
+    (tmp_path / "here").symlink_to(study)
+    assert not read_results(tmp_path / "here").problems
+
+
+@pytest.mark.parametrize("text", ["", "plain", "=1+1", "+", "-x", "@a", "'", "''=", "'x", "\tx"])
+def test_text_cells_that_a_spreadsheet_would_run_are_escaped_reversibly(text: str) -> None:
+    assert unescaped(escaped(text)) == text
+    assert escaped(text)[:1] not in tuple("=+-@\t\r") or not text
