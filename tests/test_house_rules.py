@@ -1,4 +1,4 @@
-"""Size of files and constructors, and loading without executing: what a linter does not hold."""
+"""Size of constructors, and loading without executing: what a linter does not hold."""
 
 from __future__ import annotations
 
@@ -9,21 +9,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("seg", "scripts", "tests")
-MAX_LINES = 250
 MAX_ARGUMENTS = 7
-# A file that is longer says so in its module docstring, with the reason: "Length: one table of 300 constants."
-REASON = "Length:"
 
 
 def problems(source: str) -> list[str]:
     """Names what breaks the rules in the text of one module."""
     tree = ast.parse(source)
     found = []
-    lines = len(source.splitlines())
-    if lines > MAX_LINES and REASON not in (ast.get_docstring(tree) or ""):
-        found.append(
-            f"must have at most {MAX_LINES} lines, got {lines}; split it, or give a '{REASON}' in its docstring."
-        )
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef):
             found += [
@@ -74,9 +66,6 @@ def constructor(count: int, star: str = "") -> str:
 @pytest.mark.parametrize(
     ("source", "found"),
     [
-        ("x = 1\n" * 250, []),
-        ("x = 1\n" * 251, ["must have at most 250 lines, got 251; split it, or give a 'Length:' in its docstring."]),
-        ('"""Tables.\n\nLength: one table of 251 constants.\n"""\n' + "x = 1\n" * 251, []),
         (constructor(7), []),
         (constructor(8), ["C must take at most 7 arguments, got 8; group what belongs together."]),
         (constructor(7, ", **rest"), ["C must take at most 7 arguments, got 8; group what belongs together."]),
