@@ -47,7 +47,7 @@ ALLOWED = {
 # `lightning` bundles what the project does not use, and releases of it were compromised; pytorch_lightning is enough.
 FORBIDDEN = frozenset({"lightning", "pickle", "cloudpickle", "dill"})
 
-DISTRIBUTIONS = {"yaml": "pyyaml"}
+DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml"}
 
 
 def imported(source: str, package: str) -> Iterator[str]:

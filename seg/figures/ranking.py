@@ -1,4 +1,4 @@
-"""Which cases a page shows: those at the lower end of the ranking by Dice, and those in its middle."""
+"""The order of cases by Dice, which decides the cases that are drawn."""
 
 from __future__ import annotations
 
@@ -9,15 +9,10 @@ from seg.evaluation import CaseScore
 from seg.metrics import finite_mean
 
 WORST = 3
-MEDIANS = 3
-"""Most cases shown of either kind."""
-
-FEW = 9
-"""Number of cases below which one stands for the middle: its neighbours would be among the worst or the best."""
-
+"""Most cases that are drawn from the lower end."""
 
 TIE_DECIMALS = 12
-"""Decimals to which mean Dice must differ for one case to be the worse one."""
+"""Decimals to which mean Dice must differ for a case to be worse than another."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,21 +32,29 @@ class RankedCase:
 
 @dataclass(frozen=True, kw_only=True)
 class Ranking:
-    """The cases to show.
+    """All cases in order.
 
     Attributes:
-        worst: The lowest, lowest first; up to three.
-        middle: Those around the median that are not among the worst, lowest first; up to three.
-        median: The median case, also where it is among the worst; of an even number the upper one. None without cases.
-        num_ranked: Number of cases with a Dice.
-        num_empty: Number of cases without: all their masks are empty.
+        cases: The cases with a Dice, the lowest first.
+        empty: The cases without a Dice: all their masks are empty.
     """
 
-    worst: tuple[RankedCase, ...]
-    middle: tuple[RankedCase, ...]
-    median: RankedCase | None
-    num_ranked: int
-    num_empty: int
+    cases: tuple[RankedCase, ...]
+    empty: tuple[str, ...]
+
+    @property
+    def median(self) -> RankedCase | None:
+        """The median case; the upper one of an even number; None without cases."""
+        return self.cases[len(self.cases) // 2] if self.cases else None
+
+    def extremes(self, worst: int = 1) -> list[tuple[RankedCase, str]]:
+        """Returns the worst cases, the median and the best, each once, with these words as notes."""
+        lowest = self.cases[:worst]
+        notes = dict.fromkeys(lowest, "worst")
+        if self.median is not None:
+            for case, note in ((self.cases[-1], "best"), (self.median, "median")):
+                notes.setdefault(case, note)
+        return sorted(notes.items(), key=lambda item: item[0].rank)
 
 
 def rank_cases(scores: Sequence[CaseScore]) -> Ranking:
@@ -59,9 +62,6 @@ def rank_cases(scores: Sequence[CaseScore]) -> Ranking:
 
     Args:
         scores: One record for each case and class. A Dice that is NaN (both masks empty) is left out of a case's mean.
-
-    Returns:
-        The cases to show.
     """
     dice: dict[str, list[float]] = {}
     for score in scores:
@@ -69,15 +69,10 @@ def rank_cases(scores: Sequence[CaseScore]) -> Ranking:
     means = {case_id: finite_mean(values) for case_id, values in dice.items()}
     # Rounded, or the order of additions would rank cases that are equal.
     order = sorted((round(mean, TIE_DECIMALS), case_id) for case_id, mean in means.items() if mean is not None)
-    ranked = [
-        RankedCase(case_id=case_id, rank=rank, mean_dice=mean) for rank, (mean, case_id) in enumerate(order, start=1)
-    ]
-    middle = len(ranked) // 2
-    around = MEDIANS // 2 if len(ranked) >= FEW else 0
     return Ranking(
-        worst=tuple(ranked[:WORST]),
-        middle=tuple(ranked[max(WORST, middle - around) : middle + around + 1]),
-        median=ranked[middle] if ranked else None,
-        num_ranked=len(ranked),
-        num_empty=len(dice) - len(ranked),
+        cases=tuple(
+            RankedCase(case_id=case_id, rank=rank, mean_dice=mean)
+            for rank, (mean, case_id) in enumerate(order, start=1)
+        ),
+        empty=tuple(sorted(case_id for case_id, mean in means.items() if mean is None)),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from seg.evaluation import CaseScore, Evaluation, case_scores, summarise
 from seg.figures import About, CaseFiles, write_page
 from seg.metrics import score_case
 
-VOID = {"meta", "br", "wbr"}
+VOID = {"meta", "br", "img"}
 
 
 class Page(HTMLParser):
@@ -46,10 +45,8 @@ class Page(HTMLParser):
     def all(self, tag: str) -> list[dict[str, str]]:
         return [attributes for name, attributes in self.elements if name == tag]
 
-    def positions(self) -> dict[str, int]:
-        return {
-            plane: int(position) for plane, position in re.findall(r"(axial|coronal|sagittal), slice (\d+)", self.text)
-        }
+    def pictures(self) -> list[dict[str, str]]:
+        return [image for image in self.all("img") if image["alt"]]
 
 
 class Pages:
@@ -108,10 +105,7 @@ class Pages:
             case_id: self.files(str(number), *pair, image) for number, (case_id, pair) in enumerate(pairs.items())
         }
         write_page(self.folder / "cases.html", *self.scored(pairs), sources, about)
-        return self.read(self.folder / "cases.html")
-
-    def read(self, path: Path) -> Page:
-        return Page(path)
+        return Page(self.folder / "cases.html")
 
 
 @pytest.fixture

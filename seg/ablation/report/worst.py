@@ -6,7 +6,7 @@ import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 
@@ -22,9 +22,8 @@ from seg.cli import load_config
 from seg.data.cases import Case, Dataset
 from seg.data.readers import read_configured
 from seg.errors import RunError, SegError
-from seg.figures import CaseFiles, FigureRow, prediction_grid
-from seg.figures.sources import read_case
-from seg.files import write_text
+from seg.figures import CaseFiles, CaseView, case_title, draw_cases, read_case
+from seg.files import write_bytes, write_text
 from seg.layout import CONFIG_FILE, PREDICTIONS
 
 LOG = logging.getLogger(__name__)
@@ -97,7 +96,8 @@ def worst_cases(analysis: Analysis, study_dir: Path, runs_dir: Path) -> tuple[tu
     sources = " ".join(dict.fromkeys(one.source for one in pictures))
     return panels, (
         f"The hardest cases for the baseline, and the one that loses most with the variant below it. Predictions are "
-        f"filled, references outlined; the patient's right is on the left. {sources}"
+        "filled, with stripes where they are wrong; references are outlined; the patient's right is on the left. "
+        f"{sources}"
     )
 
 
@@ -185,15 +185,16 @@ def _draw(analysis: Analysis, variant: str, study_dir: Path, runs_dir: Path) -> 
     pictures: list[Picture] = []
     data: dict[Path, tuple[Dataset, dict[str, Case]]] = {}
     for chosen in choose(analysis, variant):
-        rows = []
+        titled = []
         for name, dice in zip((analysis.baseline, variant), chosen.dice, strict=True):
             run_dir = runs_dir / name / f"fold_{chosen.pair[0]}_seed_{chosen.pair[1]}"
             if run_dir not in data:
                 data[run_dir] = _read_data(run_dir)
             dataset, cases = data[run_dir]
-            rows.append(_row(run_dir, dataset, cases, chosen, name=name, dice=dice))
+            title = case_title(chosen.case_id, dice, dataset.class_names, f"{name}, seed {chosen.pair[1]}")
+            titled.append((title, _read_view(run_dir, dataset, cases, chosen.case_id)))
         file = f"worst_{len(pictures) + 1}.png"
-        prediction_grid(study_dir / FIGURES / file, rows, class_names=dataset.class_names)
+        write_bytes(study_dir / FIGURES / file, draw_cases(titled, dataset.class_names))
         means = [fmean(_finite(dice)) for dice in chosen.dice]
         pictures.append(
             Picture(
@@ -217,23 +218,13 @@ def _read_data(run_dir: Path) -> tuple[Dataset, dict[str, Case]]:
     return dataset, {case.id: case for case in dataset.cases}
 
 
-def _row(
-    run_dir: Path,
-    dataset: Dataset,
-    cases: Mapping[str, Case],
-    chosen: Chosen,
-    *,
-    name: str,
-    dice: Mapping[int, float],
-) -> FigureRow:
+def _read_view(run_dir: Path, dataset: Dataset, cases: Mapping[str, Case], case_id: str) -> CaseView:
     """Reads what is shown of a case of one run."""
-    case = cases.get(chosen.case_id)
-    prediction = run_dir / PREDICTIONS / f"{chosen.case_id}.nii.gz"
+    case = cases.get(case_id)
+    prediction = run_dir / PREDICTIONS / f"{case_id}.nii.gz"
     if case is None or case.label is None or not prediction.is_file():
         raise RunError(
-            f"{run_dir}: a picture of {chosen.case_id} needs its label and its prediction, got no such files; "
-            "restore them."
+            f"{run_dir}: a picture of {case_id} needs its label and its prediction, got no such files; restore them."
         )
     files = CaseFiles(prediction=prediction, label=case.label, images=case.images)
-    row = read_case(chosen.case_id, files, ignore_label=dataset.ignore_label).row
-    return replace(row, dice=dice, note=f"{name}, seed {chosen.pair[1]}")
+    return read_case(case_id, files, ignore_label=dataset.ignore_label)
