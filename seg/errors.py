@@ -30,7 +30,8 @@ class Problem:
             return self.rule
         got = f", got {self.value}" if self.value else ""
         remedy = f"; {self.remedy}" if self.remedy else ""
-        return f"{self.path} {self.rule}{got}{remedy}".rstrip(".") + "."
+        text = f"{self.path} {self.rule}{got}{remedy}".rstrip(".")
+        return text if text.endswith("?") else f"{text}."
 
 
 class SegError(Exception):

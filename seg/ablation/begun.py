@@ -10,8 +10,7 @@ from pathlib import Path
 
 from seg.ablation.fingerprint import UNKNOWN, Fingerprint, case_digests
 from seg.ablation.records import differing
-from seg.cli import load_config
-from seg.config import ExperimentConfig
+from seg.config import ExperimentConfig, load_config
 from seg.errors import RunError
 from seg.files import read_versioned, reading, unwritable, write_json
 from seg.layout import CONFIG_FILE, ENVIRONMENT_FILE, ENVIRONMENT_VERSION

@@ -12,7 +12,7 @@ from typing import Any
 
 from seg.ablation.code import code_digest
 from seg.config import DataConfig, ExperimentConfig
-from seg.config.differences import comparable
+from seg.config.loading import comparable
 from seg.errors import RunError
 
 UNKNOWN = "unknown"

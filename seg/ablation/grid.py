@@ -11,8 +11,7 @@ from typing import Any
 
 from seg.ablation.pairing import pairing_problems
 from seg.ablation.variants import Builder, designed
-from seg.cli import read_study_config
-from seg.config import ExperimentConfig, StudyConfig
+from seg.config import ExperimentConfig, StudyConfig, load_study
 from seg.errors import ConfigError
 
 NO_OVERRIDES: Mapping[str, object] = {}
@@ -105,7 +104,8 @@ def plan_study(path: Path, overrides: Mapping[str, object] = NO_OVERRIDES) -> St
         ConfigError: The file cannot be read, a field is unknown or breaks a rule, a variant breaks a rule of
             experiments or of pairing, or two are alike. Holds all problems.
     """
-    config, problems = read_study_config(path, overrides)
+    config, found = load_study(path, overrides)
+    problems = [str(problem) for problem in found]
     if config is None:
         raise ConfigError(problems)
     builder = Builder(base=path.parent / config.base, name=config.name, common=config.set, problems=problems)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from seg.cli.schema import Leaf, nodes
-from seg.cli.values import shown
 from seg.config import ExperimentConfig
-from seg.config.ranges import value_at
+from seg.config.fields import fields_of, value_at
+from seg.config.text import shown
 
 FREE = ("network.", "loss.", "optimizer.", "inference.", "postprocessing.")
 """Sections that variants may change: none of them moves cases, folds, order, augmentation, steps or scores."""
@@ -23,8 +22,8 @@ def pairing_problems(where: str, config: ExperimentConfig, baseline: ExperimentC
     return [
         f"{where}: must share {path} with the baseline, or the comparison is not paired, got "
         f"{shown(value_at(config, path))} beside {shown(value_at(baseline, path))}; change it for all under set."
-        for path, node in nodes().items()
-        if isinstance(node, Leaf)
+        for path, field in fields_of(ExperimentConfig).items()
+        if field.section is None
         and not path.startswith(FREE)
         and path not in ALSO_FREE
         and value_at(config, path) != value_at(baseline, path)

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from seg.ablation.fingerprint import UNKNOWN, Fingerprint, of_trial
-from seg.cli import dump_config, load_config
-from seg.config import ExperimentConfig
-from seg.config.differences import differences
+from seg.config import ExperimentConfig, dump_config, load_config
+from seg.config.loading import differences
 from seg.errors import RunError
 from seg.evaluation import CASES_FILE, EVALUATION_FILE
 from seg.files import beside, read_versioned, reading, unwritable, write_bytes, write_json, write_text

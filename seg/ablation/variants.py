@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from seg.ablation.naming import point_names
-from seg.cli import load_config
-from seg.config import ExperimentConfig, StudyConfig
+from seg.config import ExperimentConfig, StudyConfig, load_config
 from seg.errors import ConfigError
 
 

@@ -8,9 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from seg.benchmark.subjects import Subject
-from seg.cli import load_config
 from seg.cli.benchmark_arguments import BenchmarkArguments, Target
-from seg.config import PostprocessingConfig
+from seg.config import PostprocessingConfig, load_config
 from seg.data.readers import read_configured
 from seg.errors import ConfigError, RunError, SegError
 from seg.prediction.loading import read_runs

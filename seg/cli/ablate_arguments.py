@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from seg.cli.options import add_override, metavar
+from seg.cli.options import add_override, add_text
 from seg.cli.parser import Parser
-from seg.cli.schema import REQUIRED
-from seg.cli.study_loading import COMMON, study_leaves
-from seg.cli.values import as_yaml
+from seg.config import StudyConfig
+from seg.config.fields import ConfigField, fields_of
 from seg.errors import ConfigError
+
+COMMON = "set."
+"""What stands before the path of an experiment's field, to change it for all variants."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +77,7 @@ def parse_ablate(argv: Sequence[str] | None = None) -> AblateArguments:
         help="train nothing: measure the speed of the variants on every device present, with initial weights where "
         "there are no trained ones, and write the report where trials are finished",
     )
-    add_override(
-        parser, "--data.root", f"{COMMON}data.root", "DIR", "folder of the data set (default: that of the study)"
-    )
+    add_text(parser, "--data.root", f"{COMMON}data.root", "DIR", "folder of the data set (default: that of the study)")
     parser.add_argument(
         "--set",
         dest="overrides",
@@ -86,10 +86,9 @@ def parse_ablate(argv: Sequence[str] | None = None) -> AblateArguments:
         metavar="PATH=VALUE",
         help="change a field of the experiment for all variants, as in --set training.steps=700; repeat it for more",
     )
-    for path, leaf in study_leaves().items():
-        default = "" if leaf.default is REQUIRED else f", by default {as_yaml(leaf.default)}"
-        add_override(parser, f"--{path}", path, metavar(leaf.type), f"{leaf.doc} (default: that of the study{default})")
-    options, found = parser.parse(argv, fields=["data.root", "set", *study_leaves()])
+    for path, field in study_fields().items():
+        add_override(parser, path, field)
+    options, found = parser.parse(argv, fields=["data.root", "set", *study_fields()])
     if options.config is None:
         found.append(
             "--config must name the YAML file of a study, got none; an example is --config "
@@ -114,6 +113,15 @@ def parse_ablate(argv: Sequence[str] | None = None) -> AblateArguments:
         only=tuple(dict.fromkeys(options.only)),
         speed_only=options.speed_only,
     )
+
+
+def study_fields() -> dict[str, ConfigField]:
+    """Returns the fields of a study that a command line may give: how the study runs, not what it compares."""
+    return {
+        path: field
+        for path, field in fields_of(StudyConfig).items()
+        if field.section is None and (path.startswith(("launch.", "speed.")) or path in ("folds", "seeds", "reuse"))
+    }
 
 
 def _assignment(text: str) -> tuple[str, str]:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from seg.cli.loading import load_config
 from seg.cli.parser import Parser
+from seg.config import load_config
 from seg.errors import ConfigError
 from seg.layout import CONFIG_FILE
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import types
-import typing
 from collections.abc import Mapping
-from typing import Any, Literal
 
-from seg.cli.schema import REQUIRED, Leaf, Node, Section, ancestors, experiment, members_of
-from seg.cli.values import as_yaml
-
-METAVARS = {int: "INT", float: "NUMBER", bool: "true|false", str: "TEXT", types.NoneType: "null"}
+from seg.config import ExperimentConfig
+from seg.config.fields import REQUIRED, ConfigField, fields_of, form
+from seg.config.loading import explanation
+from seg.config.text import as_yaml
 
 
 def add_fields(parser: argparse.ArgumentParser, metavars: Mapping[str, str]) -> None:
@@ -25,55 +22,45 @@ def add_fields(parser: argparse.ArgumentParser, metavars: Mapping[str, str]) -> 
         metavars: Forms of a value by path, where they differ from what the field's type says.
     """
     parser.set_defaults(overrides=[])
-    _add_section(parser, experiment(), metavars)
-
-
-def _add_section(parser: argparse.ArgumentParser, section: Section, metavars: Mapping[str, str]) -> None:
-    group = parser.add_argument_group(section.path or "experiment", section.doc or None)
-    nested = [member for member in section.members.values() if isinstance(member, Section)]
-    for member in section.members.values():
-        if isinstance(member, Leaf) or member.optional:
-            form = metavars.get(member.path, _metavar_of(member))
-            add_override(group, f"--{member.path}", member.path, form, _help(member))
-    for member in nested:
-        _add_section(parser, member, metavars)
+    fields = fields_of(ExperimentConfig)
+    groups: dict[str, argparse._ArgumentGroup] = {"": parser.add_argument_group("experiment")}
+    groups |= {
+        path: parser.add_argument_group(path, field.description)
+        for path, field in fields.items()
+        if field.section is not None
+    }
+    for path, field in fields.items():
+        if field.section is None or field.optional:
+            add_override(groups[path.rpartition(".")[0]], path, field, metavars.get(path), fields)
 
 
 def add_override(
-    parser: argparse.ArgumentParser | argparse._ArgumentGroup, option: str, path: str, form: str, text: str
+    parser: argparse.ArgumentParser | argparse._ArgumentGroup,
+    path: str,
+    field: ConfigField,
+    metavar: str | None = None,
+    fields: Mapping[str, ConfigField] | None = None,
 ) -> None:
     """Gives a parser an option whose text is collected unread in ``overrides``, with the path of its field."""
+    above = (fields or {}).get(path.rpartition(".")[0])
+    within = above.path if above is not None and above.optional else ""
+    if field.default is REQUIRED:
+        default = f"to be given where {within} is" if within else "of the study"
+    else:
+        value = "null" if field.section is not None else as_yaml(field.default)
+        default = f"default once {within} is given: {value}" if within else f"default: {value}"
+    metavar = metavar or ("null|{FIELD: VALUE, ...}" if field.section is not None else form(field.hint))
+    add_text(parser, f"--{path}", path, metavar, f"{explanation(field)} ({default})")
+
+
+def add_text(
+    parser: argparse.ArgumentParser | argparse._ArgumentGroup, option: str, path: str, metavar: str, text: str
+) -> None:
+    """Gives a parser an option whose text is collected unread in ``overrides``, under a path."""
 
     def pair(value: str) -> tuple[str, str]:
         return path, value
 
     parser.add_argument(
-        option, dest="overrides", action="append", type=pair, metavar=form, help=text.replace("%", "%%")
+        option, dest="overrides", action="append", type=pair, metavar=metavar, help=text.replace("%", "%%")
     )
-
-
-def _help(member: Node) -> str:
-    if isinstance(member, Section):
-        return f"{member.doc} (default: null)"
-    within = [section.path for section in ancestors(member.path) if section.optional]
-    if member.default is REQUIRED:
-        return f"{member.doc} (to be given where {within[-1]} is)"
-    condition = f" once {within[-1]} is given" if within else ""
-    return f"{member.doc} (default{condition}: {as_yaml(member.default)})"
-
-
-def _metavar_of(member: Node) -> str:
-    return metavar(member.type) if isinstance(member, Leaf) else "null|{FIELD: VALUE, ...}"
-
-
-def metavar(hint: Any) -> str:
-    """The form of a value, as in ``[INT,INT,INT]|null``."""
-    if hint in METAVARS:
-        return METAVARS[hint]
-    if len(members_of(hint)) > 1:
-        return "|".join(map(metavar, members_of(hint)))
-    arguments = typing.get_args(hint)
-    if typing.get_origin(hint) is Literal:
-        return "|".join(map(str, arguments))
-    items = ["..." if item is Ellipsis else metavar(item) for item in arguments]
-    return f"[{','.join(items)}]"

@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Sequence
 from typing import NoReturn
 
-from seg.cli.loading import unknown
-from seg.errors import ConfigError
+from seg.config.loading import unknown
+from seg.errors import ConfigError, Problem
 
 
 class Parser(argparse.ArgumentParser):
@@ -25,7 +25,9 @@ class Parser(argparse.ArgumentParser):
         """Raises a ConfigError with the message."""
         raise ConfigError(f"{message}; see --help.")
 
-    def parse(self, argv: Sequence[str] | None, *, fields: Sequence[str] = ()) -> tuple[argparse.Namespace, list[str]]:
+    def parse(
+        self, argv: Sequence[str] | None, *, fields: Sequence[str] = ()
+    ) -> tuple[argparse.Namespace, list[Problem | str]]:
         """Reads arguments.
 
         Args:
@@ -37,7 +39,7 @@ class Parser(argparse.ArgumentParser):
         """
         options, rest = self.parse_known_args(argv)
         known = [f"--{name}" for name in (*vars(options), *fields) if name != "overrides"]
-        problems: list[str] = []
+        problems: list[Problem | str] = []
         value_follows = False
         for argument in rest:
             if argument.startswith("--"):
@@ -50,8 +52,8 @@ class Parser(argparse.ArgumentParser):
         return options, problems
 
 
-def _unknown(option: str, known: Sequence[str]) -> str:
+def _unknown(option: str, known: Sequence[str]) -> Problem | str:
     inside = [name for name in known if name.startswith(f"{option}.")]
     if inside:
         return f"{option} is a group, whose fields are set one by one, as in {inside[0]} VALUE; see --help."
-    return unknown("option", option, known)
+    return unknown(option, "option", known)

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from seg.cli.loading import load_config
 from seg.cli.options import add_fields
 from seg.cli.parser import Parser
-from seg.cli.schema import Leaf, nodes
-from seg.config import ExperimentConfig
+from seg.config import ExperimentConfig, load_config
+from seg.config.fields import fields_of
 from seg.errors import ConfigError
 
 
@@ -67,7 +66,7 @@ def parse_train(argv: Sequence[str] | None = None) -> TrainArguments:
         help="run directory whose weights are the initial ones, as --training.init_from; a resumed run keeps to it",
     )
     add_fields(parser, metavars={"fold": "N|all"})
-    fields = [path for path, node in nodes().items() if isinstance(node, Leaf) or node.optional]
+    fields = [path for path, field in fields_of(ExperimentConfig).items() if field.section is None or field.optional]
     options, found = parser.parse(argv, fields=fields)
     overrides: dict[str, object] = {}
     for path, text in options.overrides:
@@ -92,7 +91,7 @@ def parse_train(argv: Sequence[str] | None = None) -> TrainArguments:
     try:
         config = load_config(files, overrides)
     except ConfigError as error:
-        raise ConfigError([*found, *error.sentences]) from error
+        raise ConfigError([*found, *error.problems]) from error
     if found:
         raise ConfigError(found)
     return TrainArguments(

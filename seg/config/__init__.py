@@ -1,10 +1,24 @@
-"""Frozen dataclasses that describe an experiment; standard library only.
+"""Configurations: what each field takes, the rules between fields, and how files become configurations; no torch."""
 
-A field's default is the value used where a YAML file and the command line are silent. Rules within and across fields
-are in :mod:`seg.config.rules`.
-"""
-
-from seg.config.ablation import (
+from seg.config.experiment import (
+    SCHEMA_VERSION,
+    AugmentationConfig,
+    CtConfig,
+    DataConfig,
+    EvaluationConfig,
+    ExperimentConfig,
+    InferenceConfig,
+    IntensityConfig,
+    LossConfig,
+    OptimizerConfig,
+    PatchConfig,
+    PostprocessingConfig,
+    SpatialConfig,
+    TrainingConfig,
+)
+from seg.config.loading import dump_config, load_config, load_study
+from seg.config.network import BottleneckConfig, NetworkConfig
+from seg.config.study import (
     AxisConfig,
     BackendConfig,
     ContrastConfig,
@@ -13,16 +27,6 @@ from seg.config.ablation import (
     SpeedConfig,
     StudyConfig,
 )
-from seg.config.data import AugmentationConfig, CtConfig, DataConfig, IntensityConfig, PatchConfig, SpatialConfig
-from seg.config.experiment import (
-    SCHEMA_VERSION,
-    EvaluationConfig,
-    ExperimentConfig,
-    InferenceConfig,
-    PostprocessingConfig,
-)
-from seg.config.network import BottleneckConfig, NetworkConfig
-from seg.config.training import LossConfig, OptimizerConfig, TrainingConfig
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -48,4 +52,7 @@ __all__ = [
     "SpeedConfig",
     "StudyConfig",
     "TrainingConfig",
+    "dump_config",
+    "load_config",
+    "load_study",
 ]

@@ -3,33 +3,55 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Any
 
-from seg.errors import ConfigError, DataError
+from seg.errors import ConfigError, DataError, Problem
 
 FIELD = "data.patient_pattern"
+MOST_CHARACTERS = 256
+MOST_REPEATS = 4  # open-ended repeats; the time of a search grows with the power of their number
 
 
-def pattern_problem(pattern: str, *, name: str = FIELD) -> str | None:
-    """Says why a pattern cannot find patients.
+def pattern_problem(pattern: str, *, name: str = FIELD) -> Problem | None:
+    """Returns what keeps a pattern from finding patients, null where the pattern is sound.
+
+    A pattern that could search for hours is refused too: a repeat within an open-ended repeat, or many of them.
 
     Args:
         pattern: Regular expression whose first group is the patient.
         name: What the user calls it.
-
-    Returns:
-        A sentence, or null where the pattern is sound.
     """
+    if len(pattern) > MOST_CHARACTERS:
+        rule = f"must have at most {MOST_CHARACTERS} characters"
+        return Problem(path=name, kind="pattern", rule=rule, value=str(len(pattern)))
     try:
         groups = re.compile(pattern).groups
-    except re.error as error:
-        return f"{name} must be a regular expression, got {pattern!r}: {error}; correct it."
+        repeats = list(_open_repeats(re._parser.parse(pattern), 0))  # type: ignore[attr-defined]
+    except (re.error, RecursionError, OverflowError) as error:
+        rule, value = "must be a regular expression", f"{pattern!r} ({error})"
+        return Problem(path=name, kind="pattern", rule=rule, value=value, remedy="correct it")
     if groups == 0:
-        return (
-            f"{name} must have a group (...) around the patient, got {pattern!r}; "
-            r"write for example '(patient\d+)_'."
-        )
+        rule, remedy = "must have a group (...) around the patient", r"write for example '(patient\d+)_'"
+        return Problem(path=name, kind="pattern", rule=rule, value=repr(pattern), remedy=remedy)
+    if any(depth > 0 for depth in repeats) or len(repeats) > MOST_REPEATS:
+        rule = f"must have no repeat within another and at most {MOST_REPEATS} of * and +"
+        remedy = "others can take hours to search"
+        return Problem(path=name, kind="pattern", rule=rule, value=repr(pattern), remedy=remedy)
     return None
+
+
+def _open_repeats(parsed: Any, depth: int) -> Iterator[int]:
+    """Yields for each open-ended repeat of a parsed expression how many such repeats stand around it."""
+    if isinstance(parsed, tuple) and len(parsed) == 2 and str(parsed[0]) in ("MAX_REPEAT", "MIN_REPEAT"):
+        _, most, inner = parsed[1]
+        is_open = most > 16
+        if is_open:
+            yield depth
+        yield from _open_repeats(inner, depth + is_open)
+    elif not isinstance(parsed, int | str | None):
+        for part in parsed:
+            yield from _open_repeats(part, depth)
 
 
 def find_patients(case_ids: Iterable[str], pattern: str, *, name: str = FIELD) -> dict[str, str]:
@@ -51,8 +73,9 @@ def find_patients(case_ids: Iterable[str], pattern: str, *, name: str = FIELD) -
         raise ConfigError(problem)
     matches = {case_id: re.search(pattern, case_id) for case_id in case_ids}
     found = {case_id: match[1] for case_id, match in matches.items() if match is not None and match[1]}
+    rule = f"must have an id that holds a patient as {name} {pattern!r} finds it"
     problems = [
-        f"case {case_id}: the id must hold a patient as {name} {pattern!r} finds it; correct the pattern or the id."
+        Problem(path=f"case {case_id}", kind="patient", rule=rule, remedy="correct the pattern or the id")
         for case_id in matches
         if case_id not in found
     ]

@@ -1,4 +1,4 @@
-"""Rules that a configuration obeys: the range of every number (in ranges.py), and what holds between fields."""
+"""Rules between the fields of an experiment; ranges of single fields stand beside the fields."""
 
 from __future__ import annotations
 
@@ -6,137 +6,208 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 
-from seg.config.data import CtConfig, DataConfig
 from seg.config.experiment import ExperimentConfig
-from seg.config.network import NetworkConfig
+from seg.config.fields import Rules, value_at
 from seg.config.patients import pattern_problem
-from seg.config.ranges import order_problems, range_problems, value_at
+from seg.config.text import shown
+from seg.errors import Problem
 
 AXES = "XYZ"
+RULES = Rules()
+RANGES = (
+    "augmentation.spatial.scale",
+    "augmentation.intensity.blur_sigma",
+    "augmentation.intensity.brightness",
+    "augmentation.intensity.contrast",
+    "augmentation.intensity.gamma",
+    "augmentation.intensity.low_resolution",
+)
 
 
-def problems(config: ExperimentConfig) -> list[str]:
-    """Lists every rule that a configuration breaks.
+def problems(config: ExperimentConfig, unread: Sequence[str] = ()) -> list[Problem]:
+    """Lists every rule between fields that a configuration breaks.
 
     Args:
-        config: The configuration, its values of the right types.
-
-    Returns:
-        One sentence for each problem, with the dotted path of each field it is about; empty where all is well.
+        config: The configuration.
+        unread: Paths of fields whose value could not be read; rules about them are left out.
     """
-    return [
-        *range_problems(config),
-        *order_problems(config),
-        *_general(config),
-        *_data(config.data),
-        *_network(config.network),
-        *_patches(config),
-        *_training(config),
-    ]
+    return RULES.broken(config, unread)
 
 
-def _general(config: ExperimentConfig) -> Iterator[str]:
+@RULES.rule("name")
+def _name(config: ExperimentConfig) -> Iterator[Problem]:
     if not re.fullmatch(r"\w[\w.-]*", config.name):
-        yield f"name must be letters, digits, '_', '-' and '.', for it names a folder, got {config.name!r}."
+        rule = "must be letters, digits, '_', '-' and '.', for it names a folder"
+        yield Problem(path="name", kind="name", rule=rule, value=shown(config.name))
+    elif len(config.name.encode()) > 200:
+        rule = "must be at most 200 bytes long, for it names a folder"
+        yield Problem(path="name", kind="name", rule=rule, value=f"{len(config.name.encode())} bytes")
+
+
+@RULES.rule("augmentation")
+def _ranges(config: ExperimentConfig) -> Iterator[Problem]:
+    for path in RANGES:
+        low, high = value_at(config, path)
+        if low > high:
+            rule = "must be a range from low to high"
+            yield Problem(path=path, kind="order", rule=rule, value=shown((low, high)), remedy="swap the two")
     for name in ("scale_axes", "elastic_axes", "mirror_axes"):
-        axes = getattr(config.augmentation.spatial, name)
+        path = f"augmentation.spatial.{name}"
+        axes = value_at(config, path)
         if len(set(axes)) < len(axes):
-            yield f"augmentation.spatial.{name} must name each axis once, got {list(axes)}."
+            yield Problem(path=path, kind="repeated", rule="must name each axis once", value=shown(axes))
+
+
+@RULES.rule("loss.dice_weight", "loss.ce_weight")
+def _loss(config: ExperimentConfig) -> Iterator[Problem]:
     if config.loss.dice_weight == config.loss.ce_weight == 0:
-        yield "loss.dice_weight or loss.ce_weight must be > 0, got 0 for both; without either nothing is learned."
+        yield Problem(
+            path="loss.dice_weight",
+            kind="conflict",
+            rule="or loss.ce_weight must be > 0",
+            value="0 for both",
+            remedy="without either nothing is learned",
+        )
 
 
-def _data(data: DataConfig) -> Iterator[str]:
-    if not data.root:
-        yield "data.root must be a folder, got an empty text; name the folder of the data set."
-    if data.patient_pattern is not None and (problem := pattern_problem(data.patient_pattern)) is not None:
-        yield problem
+@RULES.rule("data.root", "data.patient_pattern")
+def _data(config: ExperimentConfig) -> Iterator[Problem]:
+    if not config.data.root:
+        yield Problem(
+            path="data.root",
+            kind="empty",
+            rule="must be a folder",
+            value="an empty text",
+            remedy="name the folder of the data set",
+        )
+    if config.data.patient_pattern is not None:
+        problem = pattern_problem(config.data.patient_pattern)
+        if problem is not None:
+            yield problem
+
+
+@RULES.rule("data.cache", "data.cache_dir")
+def _cache(config: ExperimentConfig) -> Iterator[Problem]:
+    data = config.data
     if data.cache_dir is not None and data.cache in ("memory", "none"):
-        yield f"data.cache_dir must be null where data.cache is {data.cache}, got {data.cache_dir!r}."
-    yield from _ct(data.normalization, data.ct)
+        rule = f"must be null where data.cache is {data.cache}"
+        yield Problem(path="data.cache_dir", kind="conflict", rule=rule, value=shown(data.cache_dir))
 
 
-def _ct(normalization: Sequence[str], ct: CtConfig | None) -> Iterator[str]:
+@RULES.rule("data.normalization", "data.ct")
+def _ct(config: ExperimentConfig) -> Iterator[Problem]:
+    normalization, ct = config.data.normalization, config.data.ct
     if not normalization:
-        yield "data.normalization must name a mode for all channels or one per channel, got none."
+        rule = "must name a mode for all channels or one per channel"
+        yield Problem(path="data.normalization", kind="empty", rule=rule, value="none")
     if ct is None:
         if "ct" in normalization:
-            yield "data.ct must be given where data.normalization names ct, got null; scripts/plan.py finds its values."
+            rule = "must be given where data.normalization names ct"
+            remedy = "`seg plan` finds its values"
+            yield Problem(path="data.ct", kind="missing", rule=rule, value="null", remedy=remedy)
         return
     if "ct" not in normalization:
-        yield f"data.ct must be null where data.normalization names no ct, got a window and {list(normalization)}."
+        rule = "must be null where data.normalization names no ct"
+        value = f"a window and {list(normalization)}"
+        yield Problem(path="data.ct", kind="conflict", rule=rule, value=value)
     lengths = [len(values) for values in (ct.lower, ct.upper, ct.mean, ct.std)]
     channels = len(normalization) if len(normalization) > 1 else lengths[0]
     if set(lengths) != {channels} or channels == 0:
-        yield (
-            "data.ct.lower, data.ct.upper, data.ct.mean and data.ct.std must have one value per channel, as many as "
-            f"data.normalization where that names several, got {', '.join(map(str, lengths))} values."
+        rule = (
+            "must give lower, upper, mean and std one value per channel each, as many as data.normalization where "
+            "that names several"
         )
+        value = f"{', '.join(map(str, lengths))} values"
+        yield Problem(path="data.ct", kind="length", rule=rule, value=value)
     for channel, (low, high) in enumerate(zip(ct.lower, ct.upper, strict=False)):
-        if not -math.inf < low < high < math.inf:
-            yield (
-                f"data.ct.lower[{channel}] must be less than data.ct.upper[{channel}], both finite, "
-                f"got {low:g} and {high:g}."
-            )
-    for channel, mean in enumerate(ct.mean):
-        if not math.isfinite(mean):
-            yield f"data.ct.mean[{channel}] must be finite, got {mean:g}."
+        if low >= high:
+            rule = f"must be less than data.ct.upper[{channel}]"
+            value = f"{low:g} and {high:g}"
+            yield Problem(path=f"data.ct.lower[{channel}]", kind="order", rule=rule, value=value)
 
 
-def _network(network: NetworkConfig) -> Iterator[str]:
+@RULES.rule("network.channels", "network.strides", "network.kernel_sizes")
+def _stages(config: ExperimentConfig) -> Iterator[Problem]:
+    network = config.network
     stages = len(network.channels)
     if stages < 2:
-        yield f"network.channels must list at least 2 stages, got {stages}."
+        yield Problem(path="network.channels", kind="length", rule="must list at least 2 stages", value=str(stages))
     for name in ("strides", "kernel_sizes"):
         count = len(getattr(network, name))
         if count != stages:
-            yield f"network.{name} must have as many entries as network.channels, {stages}, got {count}."
+            rule = f"must have as many entries as network.channels, {stages}"
+            yield Problem(path=f"network.{name}", kind="length", rule=rule, value=str(count))
     if network.strides and network.strides[0] != (1, 1, 1):
-        yield f"network.strides[0] must be [1, 1, 1], full resolution, got {list(network.strides[0])}."
+        rule, value = "must be [1, 1, 1], full resolution", shown(network.strides[0])
+        yield Problem(path="network.strides[0]", kind="range", rule=rule, value=value)
     for stage, kernel in enumerate(network.kernel_sizes):
         if any(size % 2 == 0 for size in kernel):
-            yield f"network.kernel_sizes[{stage}] must be odd, got {list(kernel)}."
+            path = f"network.kernel_sizes[{stage}]"
+            yield Problem(path=path, kind="range", rule="must be odd", value=shown(kernel))
+
+
+@RULES.rule("network.channels", "network.skip_bottleneck", "network.decoder_bottleneck")
+def _ratios(config: ExperimentConfig) -> Iterator[Problem]:
+    stages = len(config.network.channels)
     for name in ("skip_bottleneck", "decoder_bottleneck"):
-        ratio = value_at(network, f"{name}.ratio")
+        ratio = value_at(config, f"network.{name}.ratio")
         if isinstance(ratio, tuple) and len(ratio) != stages - 1:
-            yield (
-                f"network.{name}.ratio must be one number or one for each of the {stages - 1} stages of "
-                f"network.channels above the bottom, got {len(ratio)}."
-            )
-    if network.deep_supervision and stages < 3:
-        yield "network.deep_supervision must be false where network.channels has fewer than 3 stages, got true."
+            rule = f"must be one number or one for each of the {stages - 1} stages of network.channels above the bottom"
+            yield Problem(path=f"network.{name}.ratio", kind="length", rule=rule, value=str(len(ratio)))
 
 
-def _patches(config: ExperimentConfig) -> Iterator[str]:
-    totals = [math.prod(stride[axis] for stride in config.network.strides) for axis in range(3)]
-    if min(totals) < 1:
-        return  # reported as a range already
-    yield from _grid("patches.size", config.patches.size, totals)
+@RULES.rule("network.channels", "network.deep_supervision")
+def _deep_supervision(config: ExperimentConfig) -> Iterator[Problem]:
+    if config.network.deep_supervision and len(config.network.channels) < 3:
+        rule = "must be false where network.channels has fewer than 3 stages"
+        yield Problem(path="network.deep_supervision", kind="conflict", rule=rule, value="true")
+
+
+@RULES.rule("patches.size", "network.strides")
+def _patches(config: ExperimentConfig) -> Iterator[Problem]:
+    yield from _divisible("patches.size", config.patches.size, config)
+
+
+@RULES.rule("inference.window", "network.strides")
+def _window(config: ExperimentConfig) -> Iterator[Problem]:
     if config.inference.window is not None:
-        yield from _grid("inference.window", config.inference.window, totals)
+        yield from _divisible("inference.window", config.inference.window, config)
 
 
-def _grid(path: str, edges: tuple[int, int, int], totals: Sequence[int]) -> Iterator[str]:
+def _divisible(path: str, edges: tuple[int, int, int], config: ExperimentConfig) -> Iterator[Problem]:
+    totals = [math.prod(stride[axis] for stride in config.network.strides) for axis in range(3)]
     for axis, (size, total) in enumerate(zip(edges, totals, strict=True)):
         if size % total:
             lower, upper = size // total * total, -(-size // total) * total
-            yield (
-                f"{path}[{axis}] must be a multiple of {total}, the product of network.strides along "
-                f"{AXES[axis]}, got {size}; the nearest valid size is {f'{lower} or ' if lower else ''}{upper}."
+            yield Problem(
+                path=f"{path}[{axis}]",
+                kind="divisible",
+                rule=f"must be a multiple of {total}, the product of network.strides along {AXES[axis]}",
+                value=str(size),
+                remedy=f"the nearest valid size is {f'{lower} or ' if lower else ''}{upper}",
             )
     if math.prod(size // total for size, total in zip(edges, totals, strict=True)) == 1:
-        yield (
-            f"{path} must leave more than one voxel below all network.strides, got {list(edges)}, "
-            "which leaves one, without a variance to normalise by; enlarge it or leave out a stage."
+        yield Problem(
+            path=path,
+            kind="too_small",
+            rule="must leave more than one voxel below all network.strides",
+            value=f"{list(edges)}, which leaves one, without a variance to normalise by",
+            remedy="enlarge it or leave out a stage",
         )
 
 
-def _training(config: ExperimentConfig) -> Iterator[str]:
+@RULES.rule("optimizer.warmup_steps", "training.steps")
+def _warmup(config: ExperimentConfig) -> Iterator[Problem]:
+    steps, warmup = config.training.steps, config.optimizer.warmup_steps
+    if warmup >= steps:
+        rule = f"must be less than training.steps, {steps}"
+        yield Problem(path="optimizer.warmup_steps", kind="order", rule=rule, value=str(warmup))
+
+
+@RULES.rule("training.steps", "training.validate_every")
+def _validations(config: ExperimentConfig) -> Iterator[Problem]:
     steps, every = config.training.steps, config.training.validate_every
-    if config.optimizer.warmup_steps >= steps:
-        yield f"optimizer.warmup_steps must be less than training.steps, {steps}, got {config.optimizer.warmup_steps}."
-    if every >= 1 and (steps < every or steps % every):
-        yield (
-            f"training.steps must be a multiple of training.validate_every, {every}, got {steps}; "
-            "the run ends with a validation."
-        )
+    if steps % every:
+        rule = f"must be a multiple of training.validate_every, {every}"
+        remedy = "the run ends with a validation"
+        yield Problem(path="training.steps", kind="divisible", rule=rule, value=str(steps), remedy=remedy)

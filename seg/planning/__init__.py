@@ -9,8 +9,7 @@ import logging
 from pathlib import Path
 from typing import Literal
 
-from seg.cli import dump_config
-from seg.config import DataConfig
+from seg.config import DataConfig, dump_config
 from seg.data.checks import check_dataset
 from seg.data.fingerprint import fingerprint_dataset
 from seg.data.readers import read_dataset, with_patients

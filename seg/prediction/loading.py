@@ -8,8 +8,7 @@ from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from seg.cli import load_config
-from seg.config import ExperimentConfig
+from seg.config import ExperimentConfig, load_config
 from seg.errors import ConfigError, RunError
 from seg.files import file_digest, read_versioned, reading
 from seg.layout import CONFIG_FILE, MODEL_FILE, MODEL_VERSION, WEIGHTS_FILE, fold_directories

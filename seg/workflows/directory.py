@@ -9,9 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from seg.cli import dump_config, load_config
-from seg.config import ExperimentConfig
-from seg.config.differences import comparable, differences
+from seg.config import ExperimentConfig, dump_config, load_config
+from seg.config.loading import comparable, differences
 from seg.data.splits import Split
 from seg.errors import RunError
 from seg.evaluation import EVALUATION_FILE

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from seg.cli import load_config
-from seg.config import ExperimentConfig
+from seg.config import ExperimentConfig, load_config
 from seg.data.cases import Dataset
 from seg.data.readers import read_folds
 from seg.data.splits import Split, check_folds

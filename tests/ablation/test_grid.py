@@ -12,8 +12,7 @@ import pytest
 import yaml
 
 from seg.ablation.grid import choose_variants, plan_study
-from seg.cli import dump_config, load_config
-from seg.config import BottleneckConfig
+from seg.config import BottleneckConfig, dump_config, load_config
 from seg.errors import ConfigError
 from seg.workflows.directory import Origin, check_run, open_run
 
@@ -184,12 +183,12 @@ def test_the_rules_of_experiments_hold_for_every_point_and_each_problem_is_said_
     )
     assert problems_of(path) == (
         "seeds must list at least one number, got none.",
-        "set: unknown field training.step; did you mean training.steps?",
+        "set: training.step is no field; did you mean training.steps?",
         "axes[0]: network.skip_bottleneck.ratio must be in (0, 4], got 0.",
-        "axes[1]: unknown field network.merg; did you mean network.merge?",
+        "axes[1]: network.merg is no field; did you mean network.merge?",
         "points[0] (a): network.strides must have as many entries as network.channels, 2, got 4.",
         "points[0] (a): network.kernel_sizes must have as many entries as network.channels, 2, got 4.",
-        "points[1] (b): unknown field network.skip_bottleneck.ratoi; did you mean network.skip_bottleneck.ratio?",
+        "points[1] (b): network.skip_bottleneck.ratoi is no field; did you mean network.skip_bottleneck.ratio?",
     )
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from seg.ablation.naming import point_names
 from seg.config import AxisConfig
-from seg.config.study_rules import NAME
+from seg.config.study import NAME
 
 
 def named(*values: Any) -> list[str]:

@@ -22,7 +22,7 @@ from seg.benchmark.memory import Peaks
 from seg.benchmark.rounds import Timer
 from seg.benchmark.subjects import Subject
 from seg.config import BottleneckConfig, ExperimentConfig
-from seg.config.ablation import BackendConfig, SpeedConfig, StudyConfig
+from seg.config.study import BackendConfig, SpeedConfig, StudyConfig
 from seg.errors import RunError
 from seg.weights import save_weights
 

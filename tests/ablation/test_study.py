@@ -19,7 +19,7 @@ from seg.ablation.records import read_record, records_dir
 from seg.ablation.study import run_study
 from seg.ablation.trial import run_trial
 from seg.config import BottleneckConfig, ExperimentConfig
-from seg.config.ablation import BackendConfig, StudyConfig
+from seg.config.study import BackendConfig, StudyConfig
 from seg.errors import RunError
 from seg.locks import locked
 from tests.ablation.trials import FakeStudy, FakeTrial, Variant

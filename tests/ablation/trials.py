@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from seg.config import ExperimentConfig
-from seg.config.ablation import StudyConfig
+from seg.config.study import StudyConfig
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from seg.benchmark.subjects import Subject
-from seg.cli import dump_config
 from seg.config import (
     BottleneckConfig,
     DataConfig,
@@ -20,6 +19,7 @@ from seg.config import (
     NetworkConfig,
     PatchConfig,
     TrainingConfig,
+    dump_config,
 )
 from seg.weights import save_weights
 

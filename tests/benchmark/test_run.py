@@ -17,8 +17,8 @@ from seg.benchmark.memory import Peaks
 from seg.benchmark.run import benchmark
 from seg.benchmark.subjects import Subject
 from seg.benchmark.table import device_tables
-from seg.cli import dump_config
 from seg.cli.benchmark_arguments import parse_benchmark
+from seg.config import dump_config
 from seg.errors import ConfigError
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "benchmark.py"

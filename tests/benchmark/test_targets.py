@@ -11,9 +11,8 @@ import pytest
 
 from seg.benchmark.subjects import Subject
 from seg.benchmark.targets import read_subjects, short_names
-from seg.cli import dump_config
 from seg.cli.benchmark_arguments import BenchmarkArguments, Target
-from seg.config import ExperimentConfig, PostprocessingConfig
+from seg.config import ExperimentConfig, PostprocessingConfig, dump_config
 from seg.errors import ConfigError
 
 Write = Callable[[Subject, str], Path]

@@ -2,13 +2,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from seg.cli import parse_ablate
-from seg.cli.study_loading import study_leaves
+from seg.cli.ablate_arguments import study_fields
 from seg.errors import ConfigError
 
 
@@ -53,7 +52,7 @@ def test_the_last_of_two_options_wins_and_is_applied_last() -> None:
 
 def test_faults_are_reported_together() -> None:
     assert problems_of("--lauch.workers", "2", "--set", "x", "--set", "=3", "more") == (
-        "unknown option --lauch.workers; did you mean --launch.workers?",
+        "--lauch.workers is no option; did you mean --launch.workers?",
         "unexpected argument 'more'; options have the form --name VALUE.",
         "--config must name the YAML file of a study, got none; an example is --config configs/ablation/phantom.yaml.",
         "--set must have the form PATH=VALUE, as in --set training.steps=700, got 'x'.",
@@ -61,23 +60,14 @@ def test_faults_are_reported_together() -> None:
     )
 
 
-def test_help_explains_every_field_within_a_second_and_without_torch() -> None:
+def test_help_explains_every_field_without_torch() -> None:
     code = (
         "import sys\nfrom seg.cli import parse_ablate\n"
         "try:\n    parse_ablate(['--help'])\nfinally:\n    assert 'torch' not in sys.modules\n"
     )
-    taken = []
-    for _ in range(3):  # the best of three: other processes share the processor
-        start = time.perf_counter()
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-        taken.append(time.perf_counter() - start)
-        assert done.returncode == 0, done.stderr
-        if taken[-1] < 1:
-            break
-    assert min(taken) < 1
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
     text = " ".join(done.stdout.split())
-    for path, leaf in study_leaves().items():
+    for path, field in study_fields().items():
         assert f"--{path}" in text
-        assert leaf.doc
-        assert leaf.doc.split(";")[0] in text
-    assert "(default: that of the study, by default process)" in text
+        assert field.description.removesuffix(".") in text

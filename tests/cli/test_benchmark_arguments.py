@@ -61,7 +61,7 @@ def test_all_problems_are_named_together(tmp_path: Path, file: Path) -> None:
     numbers = ("--rounds", 2, "--warmup", "some", "--cases", -1, "--num_classes", 1)
     volume = ("--volume_shape", 1, 0, 2, "--peers", "--output", tmp_path, "--data_root", "x")
     assert problems_of(*argv, *numbers, *volume) == [
-        "unknown option --data_root; did you mean --data.root?",
+        "--data_root is no option; did you mean --data.root?",
         "--run_dir must be a directory, got nowhere; check the path.",
         "--config must be a YAML file, got none.yaml; check the path.",
         f"--run_dir and --config must each name something else, got {file} more than once; leave one out.",

@@ -87,7 +87,7 @@ def test_both_ways_at_once_are_refused() -> None:
     assert problems_of(
         "--run_dir", "r", "--predictions", "p", "--images", "i", "--nsd_tolerance_mm", "0", "--lables", "l"
     ) == (
-        "unknown option --lables; did you mean --labels?",
+        "--lables is no option; did you mean --labels?",
         "--run_dir must not come with --predictions and --labels; leave one or the other out.",
         "--images must not come with --run_dir, whose configuration says where they lie; leave it out.",
         "--nsd_tolerance_mm must not come with --run_dir, whose configuration says it "

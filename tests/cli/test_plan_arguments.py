@@ -38,7 +38,7 @@ def test_misuse_is_reported() -> None:
     with pytest.raises(ConfigError) as caught:
         parse_plan(["--memory_gib", "-1", "--root", "d"])
     assert caught.value.sentences == (
-        "unknown option --root; did you mean --data.root?",
+        "--root is no option; did you mean --data.root?",
         "--data.root must name the folder of a data set, got none.",
         "--memory_gib must be > 0, got -1.",
     )

@@ -48,7 +48,7 @@ def problems_of(*argv: str) -> tuple[str, ...]:
 
 def test_all_that_is_missing_is_said_together() -> None:
     assert problems_of("--tta", "--skip_existing", "--overwrite", "--imput", "x") == (
-        "unknown option --imput; did you mean --input?",
+        "--imput is no option; did you mean --input?",
         "--run_dir must be given, got none; see --help.",
         "--input must be given, got none; see --help.",
         "--output must be given, got none; see --help.",

@@ -121,5 +121,5 @@ def test_wrong_use_of_a_script_ends_with_code_2_and_sentences() -> None:
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr == (
-        "error: unknown option --loss.smoth; did you mean --loss.smooth?\nerror: fold must be >= 0, got -2.\n"
+        "error: --loss.smoth is no option; did you mean --loss.smooth?\nerror: fold must be >= 0, got -2.\n"
     )

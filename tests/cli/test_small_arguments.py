@@ -37,7 +37,7 @@ def test_what_is_given_arrives() -> None:
             parse_compare,
             ["--base"],
             (
-                "unknown option --base; did you mean --baseline?",
+                "--base is no option; did you mean --baseline?",
                 "--baseline must name run directories, got none; see --help.",
                 "--variant must name run directories, got none; see --help.",
             ),
@@ -46,7 +46,7 @@ def test_what_is_given_arrives() -> None:
             preservation,
             ["--records", "r"],
             (
-                "unknown option --records; did you mean --record?",
+                "--records is no option; did you mean --record?",
                 "--record must name a file, got none; see --help.",
                 "--output must name a file, got none; see --help.",
             ),
@@ -54,9 +54,9 @@ def test_what_is_given_arrives() -> None:
         (
             parse_validate,
             ["--repeat", "3", "--repeats", "0"],
-            ("unknown option --repeat; did you mean --repeats?", "--repeats must be >= 1, got 0."),
+            ("--repeat is no option; did you mean --repeats?", "--repeats must be >= 1, got 0."),
         ),
-        (fetch, ["heart", "--rot", "x"], ("unknown option --rot; did you mean --root?",)),
+        (fetch, ["heart", "--rot", "x"], ("--rot is no option; did you mean --root?",)),
     ],
 )
 def test_misuse_is_reported_together(

@@ -1,230 +1,144 @@
+"""Ranges of fields and rules between them: each broken rule gives its path, kind and value."""
+
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from seg.cli.schema import Leaf, nodes
-from seg.config import (
-    CtConfig,
-    ExperimentConfig,
-)
-from seg.config.ranges import RANGES
+from seg.config import ExperimentConfig, load_config
+from seg.config.fields import fields_of, range_in_words
 from seg.config.rules import problems
+from seg.errors import ConfigError
 
-DEFAULT = ExperimentConfig()
 WINDOW = {"lower": (-100.0,), "upper": (300.0,), "mean": (40.0,), "std": (80.0,)}
+CT = {"data.normalization": ("ct",), "data.ct": WINDOW}
 
 
-def changed(config: Any, path: str, value: object) -> Any:
-    """The config with another value at a dotted path."""
-    name, _, rest = path.partition(".")
-    if rest and getattr(config, name) is None:
-        section = next(node for node in nodes().values() if node.path.endswith(name))
-        config = replace(config, **{name: section.type()})
-    return replace(config, **{name: changed(getattr(config, name), rest, value) if rest else value})
-
-
-def broken(**values: object) -> list[str]:
-    """The problems of the default config with other values; ``__`` stands for a dot."""
-    config = DEFAULT
-    for path, value in values.items():
-        config = changed(config, path.replace("__", "."), value)
-    return problems(config)
+def broken(values: dict[str, object]) -> list[tuple[str, str, str]]:
+    """Path, kind and value of each problem of the default configuration with other values."""
+    try:
+        load_config([], values)
+    except ConfigError as error:
+        return [(problem.path, problem.kind, problem.value) for problem in error.problems]
+    return []
 
 
 def test_the_defaults_obey_every_rule() -> None:
-    assert problems(DEFAULT) == []
+    assert problems(ExperimentConfig()) == []
+    assert broken({}) == []
 
 
 def test_every_number_has_a_range() -> None:
-    numeric = {
-        node.path
-        for node in nodes().values()
-        if isinstance(node, Leaf) and any(kind in repr(node.type) for kind in ("int", "float"))
+    without = {
+        path
+        for path, field in fields_of(ExperimentConfig).items()
+        if field.section is None and any(kind in repr(field.hint) for kind in ("int,", "float,"))
+        if not range_in_words(field.hint)
     }
-    any_finite_number = {"data.ct.lower", "data.ct.upper", "data.ct.mean"}
-    assert set(RANGES) == numeric - any_finite_number
+    assert without == {"data.ct.lower", "data.ct.upper", "data.ct.mean"}
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "sentence"),
+    ("path", "value", "place", "kind"),
     [
-        ("network.skip_bottleneck.ratio", 0.0, "network.skip_bottleneck.ratio must be in (0, 4], got 0."),
-        ("network.decoder_bottleneck.ratio", 4.5, "network.decoder_bottleneck.ratio must be in (0, 4], got 4.5."),
+        ("network.skip_bottleneck.ratio", 0.0, "", "range"),
+        ("network.decoder_bottleneck.ratio", 4.5, "", "range"),
+        ("network.skip_bottleneck.ratio", (0.5, -1.0, 4.0), "[1]", "range"),
+        ("inference.window", (0, 8, 8), "[0]", "range"),
+        ("network.strides", ((1, 1, 1), (2, 0, 2), (2, 2, 2), (2, 2, 2)), "[1][1]", "range"),
+        ("inference.overlap", 1.0, "", "range"),
+        ("augmentation.spatial.probability", 1.2, "", "range"),
+        ("augmentation.spatial.mirror_axes", (0, 3), "[1]", "range"),
+        ("augmentation.spatial.mirror_axes", (1, 1), "", "repeated"),
+        ("augmentation.spatial.scale_axes", (-1,), "[0]", "range"),
+        ("augmentation.spatial.scale_axes", (0, 1, 0), "", "repeated"),
+        ("augmentation.spatial.elastic_axes", (2, 2), "", "repeated"),
+        ("augmentation.intensity.gamma", (1.5, 0.7), "", "order"),
+        ("data.train_cases", 0, "", "range"),
+        ("patches.batch", 0, "", "range"),
+        ("optimizer.learning_rate", float("nan"), "", "range"),
+        ("optimizer.learning_rate", 0.0, "", "range"),
+        ("optimizer.learning_rate", 1e38, "", "range"),
+        ("optimizer.clip_norm", float("inf"), "", "range"),
+        ("seed", 2**32, "", "range"),
+        ("data.spacing_mm", (1.0, 0.0, 1.0), "[1]", "range"),
+        ("data.root", "", "", "empty"),
+        ("name", "../x", "", "name"),
+        ("name", "x" * 201, "", "name"),
+        ("patches.size", (40, 50, 40), "[1]", "divisible"),
+        ("patches.size", (8, 8, 8), "", "too_small"),
+        ("inference.window", (40, 48, 41), "[2]", "divisible"),
+        ("optimizer.warmup_steps", 2000, "", "order"),
+        ("data.patient_pattern", r"patient\d+", "", "pattern"),
+        ("data.patient_pattern", "(", "", "pattern"),
+        ("data.patient_pattern", "(" * 5000, "", "pattern"),
+        ("data.patient_pattern", "((a+)+)x", "", "pattern"),
+        ("data.normalization", (), "", "empty"),
+        ("network.kernel_sizes", ((1, 3, 3), (3, 3, 2), (3, 3, 3), (3, 3, 3)), "[1]", "range"),
+    ],
+)
+def test_a_broken_rule_gives_one_problem(path: str, value: object, place: str, kind: str) -> None:
+    ((found, its_kind, got),) = broken({path: value})
+    assert (found, its_kind) == (path + place, kind)
+    inner: Any = value
+    for index in (int(part.strip("[]")) for part in place.split("][") if part):
+        inner = inner[index]
+    if kind == "range" and isinstance(inner, int | float):
+        assert float(got) == inner or inner != inner
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        ({"training.validate_every": 300}, [("training.steps", "divisible", "2000")]),
+        ({"data.normalization": ("ct",)}, [("data.ct", "missing", "null")]),
+        ({"data.ct": WINDOW}, [("data.ct", "conflict", "a window and ['zscore']")]),
+        (CT, []),
+        (CT | {"data.ct.upper": (-100.0,)}, [("data.ct.lower[0]", "order", "-100 and -100")]),
         (
-            "network.skip_bottleneck.ratio",
-            (0.5, -1.0, 4.0),
-            "network.skip_bottleneck.ratio[1] must be in (0, 4], got -1.",
+            {"network.strides": ((2, 2, 2),) * 4, "patches.size": (48, 48, 48)},
+            [("network.strides[0]", "range", "[2, 2, 2]")],
         ),
-        ("inference.window", (0, 8, 8), "inference.window[0] must be >= 1, got 0."),
-        ("inference.overlap", 1.0, "inference.overlap must be in [0, 1), got 1."),
-        ("augmentation.spatial.probability", 1.2, "augmentation.spatial.probability must be in [0, 1], got 1.2."),
-        ("augmentation.spatial.mirror_axes", (0, 3), "augmentation.spatial.mirror_axes[1] must be in [0, 2], got 3."),
+        (CT | {"data.normalization": ("ct", "zscore")}, [("data.ct", "length", "1, 1, 1, 1 values")]),
+        (CT | {"data.ct.mean": (float("nan"),)}, [("data.ct.mean[0]", "range", "nan")]),
+        ({"loss.dice_weight": 0.0, "loss.ce_weight": 0.0}, [("loss.dice_weight", "conflict", "0 for both")]),
+        ({"data.cache_dir": "cache", "data.cache": "memory"}, [("data.cache_dir", "conflict", "'cache'")]),
         (
-            "augmentation.spatial.mirror_axes",
-            (1, 1),
-            "augmentation.spatial.mirror_axes must name each axis once, got [1, 1].",
+            {"network.channels": (8, 16, 32)},
+            [("network.strides", "length", "4"), ("network.kernel_sizes", "length", "4")],
         ),
-        ("augmentation.spatial.scale_axes", (-1,), "augmentation.spatial.scale_axes[0] must be in [0, 2], got -1."),
+        ({"network.decoder_bottleneck.ratio": (0.5, 0.5, 0.5)}, []),
+        ({"network.decoder_bottleneck.ratio": (0.5, 0.5)}, [("network.decoder_bottleneck.ratio", "length", "2")]),
+        ({"network.skip_bottleneck.ratio": 4.0, "inference.overlap": 0.0}, []),
         (
-            "augmentation.spatial.scale_axes",
-            (0, 1, 0),
-            "augmentation.spatial.scale_axes must name each axis once, got [0, 1, 0].",
-        ),
-        ("augmentation.spatial.elastic_axes", (3,), "augmentation.spatial.elastic_axes[0] must be in [0, 2], got 3."),
-        (
-            "augmentation.spatial.elastic_axes",
-            (2, 2),
-            "augmentation.spatial.elastic_axes must name each axis once, got [2, 2].",
-        ),
-        ("data.train_cases", 0, "data.train_cases must be >= 1, got 0."),
-        ("patches.batch", 0, "patches.batch must be >= 1, got 0."),
-        ("optimizer.learning_rate", float("nan"), "optimizer.learning_rate must be in (0, 10], got nan."),
-        ("optimizer.learning_rate", 0.0, "optimizer.learning_rate must be in (0, 10], got 0."),
-        ("optimizer.learning_rate", 1e38, "optimizer.learning_rate must be in (0, 10], got 1e+38."),
-        ("optimizer.clip_norm", float("inf"), "optimizer.clip_norm must be > 0, got inf."),
-        ("seed", 2**32, "seed must be in [0, 4294967295], got 4294967296."),
-        ("data.spacing_mm", (1.0, 0.0, 1.0), "data.spacing_mm[1] must be > 0, got 0."),
-        ("data.root", "", "data.root must be a folder, got an empty text; name the folder of the data set."),
-        ("name", "../x", "name must be letters, digits, '_', '-' and '.', for it names a folder, got '../x'."),
-        (
-            "augmentation.intensity.gamma",
-            (1.5, 0.7),
-            "augmentation.intensity.gamma must be a range from low to high, got [1.5, 0.7]; swap the two.",
-        ),
-        (
-            "patches.size",
-            (40, 50, 40),
-            "patches.size[1] must be a multiple of 8, the product of network.strides along Y, got 50; "
-            "the nearest valid size is 48 or 56.",
-        ),
-        (
-            "patches.size",
-            (5, 48, 40),
-            "patches.size[0] must be a multiple of 8, the product of network.strides along X, got 5; "
-            "the nearest valid size is 8.",
-        ),
-        (
-            "patches.size",
-            (8, 8, 8),
-            "patches.size must leave more than one voxel below all network.strides, got [8, 8, 8], which leaves one, "
-            "without a variance to normalise by; enlarge it or leave out a stage.",
-        ),
-        ("optimizer.warmup_steps", 2000, "optimizer.warmup_steps must be less than training.steps, 2000, got 2000."),
-        (
-            "training.validate_every",
-            300,
-            "training.steps must be a multiple of training.validate_every, 300, got 2000; "
-            "the run ends with a validation.",
-        ),
-        (
-            "data.patient_pattern",
-            r"patient\d+",
-            r"data.patient_pattern must have a group (...) around the patient, got 'patient\\d+'; "
-            r"write for example '(patient\d+)_'.",
-        ),
-        (
-            "data.patient_pattern",
-            "(",
-            "data.patient_pattern must be a regular expression, got '(': "
-            "missing ), unterminated subpattern at position 0; correct it.",
-        ),
-        (
-            "data.normalization",
-            ("ct",),
-            "data.ct must be given where data.normalization names ct, got null; scripts/plan.py finds its values.",
-        ),
-        (
-            "data.normalization",
-            (),
-            "data.normalization must name a mode for all channels or one per channel, got none.",
-        ),
-        (
-            "data.ct",
-            CtConfig(**WINDOW),
-            "data.ct must be null where data.normalization names no ct, got a window and ['zscore'].",
-        ),
-        (
-            "network.strides",
-            ((2, 2, 2),) * 4,
-            "network.strides[0] must be [1, 1, 1], full resolution, got [2, 2, 2].",
+            {"seed": -1, "patches.batch": 0, "loss.smooth": 0.0, "training.steps": 0},
+            [
+                ("seed", "range", "-1"),
+                ("patches.batch", "range", "0"),
+                ("loss.smooth", "range", "0"),
+                ("training.steps", "range", "0"),
+            ],
         ),
     ],
 )
-def test_a_broken_rule_gives_one_sentence(path: str, value: object, sentence: str) -> None:
-    assert sentence in problems(changed(DEFAULT, path, value))
-
-
-def test_ends_of_an_interval_belong_to_it_where_the_bracket_is_square() -> None:
-    assert broken(network__skip_bottleneck__ratio=4.0) == []
-    assert broken(inference__overlap=0.0) == []
-    assert broken(augmentation__spatial__probability=1.0) == []
-
-
-def test_the_lists_of_the_network_have_one_entry_per_stage() -> None:
-    assert broken(network__channels=(8, 16, 32)) == [
-        "network.strides must have as many entries as network.channels, 3, got 4.",
-        "network.kernel_sizes must have as many entries as network.channels, 3, got 4.",
-    ]
-
-
-def test_a_kernel_is_odd_on_every_axis() -> None:
-    kernels = ((1, 3, 3), (3, 3, 2), (3, 3, 3), (3, 3, 3))
-    assert broken(network__kernel_sizes=kernels) == ["network.kernel_sizes[1] must be odd, got [3, 3, 2]."]
-
-
-def test_ratios_are_one_or_one_per_stage_above_the_bottom() -> None:
-    assert broken(network__decoder_bottleneck__ratio=(0.5, 0.5, 0.5)) == []
-    assert broken(network__decoder_bottleneck__ratio=(0.5, 0.5)) == [
-        "network.decoder_bottleneck.ratio must be one number or one for each of the 3 stages of network.channels "
-        "above the bottom, got 2."
-    ]
+def test_rules_between_fields(values: dict[str, object], found: list[tuple[str, str, str]]) -> None:
+    assert broken(values) == found
 
 
 def test_deep_supervision_needs_a_lower_decoder_stage() -> None:
-    two = {"channels": (8, 16), "strides": ((1, 1, 1), (2, 2, 2)), "kernel_sizes": ((3, 3, 3),) * 2}
-    values = {f"network__{name}": value for name, value in two.items()}
-    assert broken(**values) == []
-    assert broken(**values, network__deep_supervision=True) == [
-        "network.deep_supervision must be false where network.channels has fewer than 3 stages, got true."
-    ]
+    values: dict[str, object] = {
+        "network.channels": (8, 16),
+        "network.strides": ((1, 1, 1), (2, 2, 2)),
+        "network.kernel_sizes": ((3, 3, 3),) * 2,
+    }
+    assert broken(values) == []
+    assert broken(values | {"network.deep_supervision": True}) == [("network.deep_supervision", "conflict", "true")]
 
 
-def test_a_window_has_one_ordered_pair_per_channel() -> None:
-    good = CtConfig(**WINDOW)
-    assert broken(data__ct=good, data__normalization=("ct",)) == []
-    assert broken(data__ct=replace(good, upper=(-100.0,)), data__normalization=("ct",)) == [
-        "data.ct.lower[0] must be less than data.ct.upper[0], both finite, got -100 and -100."
-    ]
-    assert broken(data__ct=good, data__normalization=("ct", "zscore")) == [
-        "data.ct.lower, data.ct.upper, data.ct.mean and data.ct.std must have one value per channel, as many as "
-        "data.normalization where that names several, got 1, 1, 1, 1 values."
-    ]
-    assert broken(data__ct=replace(good, mean=(float("nan"),)), data__normalization=("ct",)) == [
-        "data.ct.mean[0] must be finite, got nan."
-    ]
-
-
-def test_a_loss_has_a_term() -> None:
-    assert broken(loss__dice_weight=0.0, loss__ce_weight=0.0) == [
-        "loss.dice_weight or loss.ce_weight must be > 0, got 0 for both; without either nothing is learned."
-    ]
-
-
-def test_a_setting_without_effect_is_refused() -> None:
-    assert broken(data__cache_dir="cache", data__cache="memory") == [
-        "data.cache_dir must be null where data.cache is memory, got 'cache'."
-    ]
-
-
-def test_a_zero_stride_is_one_problem_and_no_crash() -> None:
-    strides = ((1, 1, 1), (2, 0, 2), (2, 2, 2), (2, 2, 2))
-    assert broken(network__strides=strides) == ["network.strides[1][1] must be >= 1, got 0."]
-
-
-def test_all_problems_are_listed_together() -> None:
-    found = broken(seed=-1, patches__batch=0, loss__smooth=0.0, training__steps=0)
-    for path in ("seed", "patches.batch", "loss.smooth", "training.steps"):
-        assert any(sentence.startswith(f"{path} must be") for sentence in found)
+def test_the_remedy_names_the_nearest_valid_sizes() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config([], {"patches.size": (5, 50, 40)})
+    remedies = {problem.path: problem.remedy for problem in caught.value.problems}
+    assert remedies["patches.size[0]"].endswith(" is 8")
+    assert remedies["patches.size[1]"].endswith(" is 48 or 56")

@@ -150,7 +150,8 @@ def test_descriptions_that_cannot_be_read(tmp_path: Path, text: str, problem: st
 def test_patients_from_the_ids(nnunet: Path) -> None:
     assert [case.patient for case in read_dataset(nnunet, patient_pattern="^([ab])").cases] == ["a", "b"]
     assert problems_of(nnunet, patient_pattern="(b)_") == [
-        "case a: the id must hold a patient as data.patient_pattern '(b)_' finds it; correct the pattern or the id."
+        "case a must have an id that holds a patient as data.patient_pattern '(b)_' finds it; "
+        "correct the pattern or the id."
     ]
     with pytest.raises(ConfigError, match=r"^data\.patient_pattern must have a group \(\.\.\.\) around the patient"):
         read_dataset(nnunet, patient_pattern="a")

@@ -79,9 +79,9 @@ def test_patients_are_found_by_pattern(folders: tuple[Path, Path, Path]) -> None
 @pytest.mark.parametrize(
     ("pattern", "message"),
     [
-        ("(p", "patient_pattern must be a regular expression, got '(p': "),
+        ("(p", "patient_pattern must be a regular expression, got '(p' ("),
         ("p", "patient_pattern must have a group (...) around the patient, got 'p'; write for example "),
-        ("(p0)", "case p1_2: the id must hold a patient as patient_pattern '(p0)' finds it; correct "),
+        ("(p0)", "case p1_2 must have an id that holds a patient as patient_pattern '(p0)' finds it; correct "),
     ],
 )
 def test_a_wrong_pattern_is_named(folders: tuple[Path, Path, Path], pattern: str, message: str) -> None:

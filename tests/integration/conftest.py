@@ -14,7 +14,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from seg.cli import dump_config
 from seg.config import (
     BottleneckConfig,
     DataConfig,
@@ -23,6 +22,7 @@ from seg.config import (
     OptimizerConfig,
     PatchConfig,
     TrainingConfig,
+    dump_config,
 )
 
 SHAPE = (12, 14, 10)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from seg.cli import load_config
+from seg.config import load_config
 from seg.training.losses import build_loss
 from seg.weights import network_from_config
 

@@ -16,8 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from seg.cli import dump_config
-from seg.config import ExperimentConfig
+from seg.config import ExperimentConfig, dump_config
 from seg.training import callbacks
 from seg.training.module import SegmentationModule
 from seg.workflows import train, training

@@ -11,8 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from seg.cli import load_config
-from seg.config import DataConfig
+from seg.config import DataConfig, load_config
 from seg.data.fingerprint import fingerprint_dataset
 from seg.data.readers import read_dataset
 from seg.errors import DataError

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from seg.cli import dump_config
-from seg.config import DataConfig, ExperimentConfig, NetworkConfig, PatchConfig, TrainingConfig
+from seg.config import DataConfig, ExperimentConfig, NetworkConfig, PatchConfig, TrainingConfig, dump_config
 from seg.networks.initialisation import initialise
 from seg.weights import network_from_config, save_weights
 

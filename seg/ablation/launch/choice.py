@@ -10,7 +10,7 @@ from pathlib import Path
 from seg.ablation.launch.process import InProcess
 from seg.ablation.launch.protocol import Backend
 from seg.ablation.launch.workers import Share, Workers
-from seg.config.ablation import BackendConfig
+from seg.config.study import BackendConfig
 from seg.errors import ConfigError
 
 LOG = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from seg.ablation.launch.protocol import Event, Guarded, Task, ended
-from seg.config.ablation import BackendConfig
+from seg.config.study import BackendConfig
 from seg.errors import ConfigError
 
 POLL_S = 10.0

@@ -10,7 +10,7 @@ from typing import Any
 from seg.ablation.preservation.gather import Gathered
 from seg.ablation.preservation.records import PRESERVATION_VERSION
 from seg.ablation.preservation.walk import Walker
-from seg.cli import load_config
+from seg.config import load_config
 from seg.data.cases import Case, Dataset
 from seg.errors import DataError, RunError
 from seg.files import write_json

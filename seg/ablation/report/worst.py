@@ -18,7 +18,7 @@ from seg.ablation.report.numbers import fixed
 from seg.ablation.report.study import read_record_file
 from seg.ablation.report.trials import TrialData
 from seg.ablation.statistics import Pair
-from seg.cli import load_config
+from seg.config import load_config
 from seg.data.cases import Case, Dataset
 from seg.data.readers import read_configured
 from seg.errors import RunError, SegError

@@ -11,7 +11,7 @@ from seg.ablation.launch.choice import build_backend, share_gpus, threads_per_tr
 from seg.ablation.launch.process import InProcess
 from seg.ablation.launch.slurm import Slurm, slurm_parameters
 from seg.ablation.launch.workers import Workers
-from seg.config.ablation import BackendConfig, SlurmConfig
+from seg.config.study import BackendConfig, SlurmConfig
 from seg.errors import ConfigError
 
 CORES = len(os.sched_getaffinity(0))

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from seg.ablation.preservation import measure_preservation
-from seg.cli import dump_config
 from seg.config import (
     BottleneckConfig,
     DataConfig,
@@ -18,6 +17,7 @@ from seg.config import (
     NetworkConfig,
     PatchConfig,
     TrainingConfig,
+    dump_config,
 )
 from seg.data.readers import read_dataset
 from seg.errors import DataError, RunError

@@ -18,8 +18,7 @@ from seg.ablation.report import worst, write_report
 from seg.ablation.report.analysis import analyse
 from seg.ablation.report.trials import read_records
 from seg.ablation.report.worst import choose, kept_pictures, shown_variant, worst_cases
-from seg.cli import dump_config
-from seg.config import ExperimentConfig
+from seg.config import ExperimentConfig, dump_config
 from seg.errors import RunError
 from seg.evaluation import read_cases
 from tests.ablation.report.page import Page

@@ -1,0 +1,205 @@
+"""What the fields of a section take: the types that sections are made of, and the fields read back off a section."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any, Literal, TypeVar, Union
+
+from pydantic import ConfigDict, Field, StrictFloat, StrictInt
+from pydantic.fields import FieldInfo
+
+from seg.errors import Problem
+
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+REQUIRED: Any = dataclasses.MISSING
+Check = TypeVar("Check", bound=Callable[..., Iterator[Problem]])
+Axis = Annotated[StrictInt, Field(ge=0, le=2)]
+Probability = Annotated[StrictFloat, Field(ge=0, le=1)]
+Positive = Annotated[StrictFloat, Field(gt=0)]
+NotNegative = Annotated[StrictFloat, Field(ge=0)]
+AtLeastOne = Annotated[StrictInt, Field(ge=1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfigField:
+    """A field of a section, or of a section within it.
+
+    Attributes:
+        path: Dotted path from the outermost section.
+        hint: Type of the value, with its range.
+        default: Value where nothing is given; REQUIRED where something must be.
+        description: What the field means, and its unit.
+        section: The class of a field that holds a section; null for a value.
+        optional: Whether null is allowed.
+    """
+
+    path: str
+    hint: Any
+    default: Any
+    description: str
+    section: type | None
+    optional: bool
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.rpartition(".")[2]
+
+
+@cache
+def fields_of(cls: type) -> Mapping[str, ConfigField]:
+    """Lists the fields of a section by dotted path, each section before its own fields."""
+    return {field.path: field for field in _fields(cls, "")}
+
+
+def _fields(cls: type, above: str) -> Iterator[ConfigField]:
+    for name, info in direct_fields(cls).items():
+        hint = Annotated[info.annotation, *info.metadata] if info.metadata else info.annotation
+        kinds = [kind for kind in alternatives(info.annotation) if dataclasses.is_dataclass(kind)]
+        inner = typing.cast(type, kinds[0]) if kinds else None
+        path = f"{above}.{name}" if above else name
+        required = info.is_required()
+        yield ConfigField(
+            path=path,
+            hint=hint,
+            default=REQUIRED if required else info.get_default(call_default_factory=True, validated_data={}),
+            description=info.description or "",
+            section=inner,
+            optional=types.NoneType in alternatives(info.annotation),
+        )
+        if inner is not None:
+            yield from _fields(inner, path)
+
+
+def direct_fields(cls: type) -> dict[str, FieldInfo]:
+    """Lists the fields of a section alone, by name."""
+    found: dict[str, FieldInfo] = cls.__pydantic_fields__  # type: ignore[attr-defined]
+    return found
+
+
+def value_at(config: object, path: str) -> Any:
+    """Returns the value at a dotted path; None within a section that is null."""
+    for name in path.split("."):
+        config = None if config is None else getattr(config, name)
+    return config
+
+
+def alternatives(hint: Any) -> tuple[Any, ...]:
+    """Returns the members of a union without their ranges, or the type alone."""
+    bare = _bare(hint)
+    if typing.get_origin(bare) in (Union, types.UnionType):
+        return tuple(inner for member in typing.get_args(bare) for inner in alternatives(member))
+    return (bare,)
+
+
+def type_in_words(hint: Any, *, plural: bool = False) -> str:
+    """Says what a value of a type looks like, as in "a list of 3 numbers"."""
+    simple: dict[Any, tuple[str, str]] = {
+        int: ("an integer", "integers"),
+        float: ("a number", "numbers"),
+        bool: ("true or false", "values true or false"),
+        str: ("text", "texts"),
+        types.NoneType: ("null", "nulls"),
+    }
+    members = alternatives(hint)
+    if len(members) > 1:
+        return " or ".join(type_in_words(member, plural=plural) for member in members)
+    if members[0] in simple:
+        return simple[members[0]][plural]
+    if members[0] is Any or dataclasses.is_dataclass(members[0]):
+        return "values" if plural else "a group of fields" if members[0] is not Any else "a value"
+    origin, arguments = typing.get_origin(members[0]), typing.get_args(members[0])
+    if origin is Literal:
+        return ("values of " if plural else "one of ") + ", ".join(map(str, arguments))
+    if origin is not tuple:
+        return "values by dotted path, as in training.steps: 700"
+    count = "" if arguments[-1] is Ellipsis else f"{len(arguments)} "
+    return f"{'lists' if plural else 'a list'} of {count}{type_in_words(arguments[0], plural=True)}"
+
+
+def form(hint: Any) -> str:
+    """Writes the form of a value for a usage text, as in ``[INT,INT,INT]|null``."""
+    names: dict[Any, str] = {int: "INT", float: "NUMBER", bool: "true|false", str: "TEXT", types.NoneType: "null"}
+    members = alternatives(hint)
+    if len(members) > 1:
+        return "|".join(map(form, members))
+    arguments = typing.get_args(members[0])
+    if typing.get_origin(members[0]) is Literal:
+        return "|".join(map(str, arguments))
+    if typing.get_origin(members[0]) is tuple:
+        return "[" + ",".join("..." if item is Ellipsis else form(item) for item in arguments) + "]"
+    return names.get(members[0], "VALUE")
+
+
+def range_in_words(hint: Any) -> str:
+    """Writes the range of the numbers in a type, as in "in (0, 4]" or ">= 1"; empty where there is none."""
+    bounds = _bounds(hint)
+    low, high = bounds.get("ge", bounds.get("gt")), bounds.get("le", bounds.get("lt"))
+    if low is not None and high is not None:
+        return f"in {'[' if 'ge' in bounds else '('}{low}, {high}{']' if 'le' in bounds else ')'}"
+    if low is not None:
+        return f"{'>=' if 'ge' in bounds else '>'} {low}"
+    return "" if high is None else f"{'<=' if 'le' in bounds else '<'} {high}"
+
+
+def _bounds(hint: Any) -> dict[str, float]:
+    """Collects the bounds of the numbers in a type, by pydantic's names of them."""
+    found: dict[str, float] = {}
+    if typing.get_origin(hint) is Annotated:
+        for item in typing.get_args(hint)[1:]:
+            for constraint in item.metadata if isinstance(item, FieldInfo) else [item]:
+                found |= {
+                    name: getattr(constraint, name) for name in ("ge", "gt", "le", "lt") if hasattr(constraint, name)
+                }
+    for inner in typing.get_args(hint):
+        if inner is not Ellipsis and not isinstance(inner, str):
+            found |= _bounds(inner)
+    return found
+
+
+def _bare(hint: Any) -> Any:
+    return _bare(typing.get_args(hint)[0]) if typing.get_origin(hint) is Annotated else hint
+
+
+class Rules:
+    """Rules between fields; each names the fields that it is about."""
+
+    def __init__(self) -> None:
+        self._rules: list[tuple[tuple[str, ...], Callable[[Any], Iterator[Problem]]]] = []
+
+    def rule(self, *paths: str) -> Callable[[Check], Check]:
+        """Adds a function that yields problems of a configuration.
+
+        Args:
+            paths: Fields that the function reads.
+        """
+
+        def add(check: Check) -> Check:
+            self._rules.append((paths, check))
+            return check
+
+        return add
+
+    def broken(self, config: object, unread: Sequence[str] = ()) -> list[Problem]:
+        """Lists the problems of a configuration.
+
+        Args:
+            config: The configuration.
+            unread: Paths of fields whose value could not be read; rules that read them are left out.
+        """
+        return [
+            problem
+            for paths, check in self._rules
+            if not any(_overlaps(path, other) for path in paths for other in unread)
+            for problem in check(config)
+        ]
+
+
+def _overlaps(one: str, other: str) -> bool:
+    shorter, longer = sorted((one, other), key=len)
+    return longer == shorter or longer.startswith((f"{shorter}.", f"{shorter}["))

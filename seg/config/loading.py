@@ -1,0 +1,393 @@
+"""From YAML files and values by dotted path to a configuration, and back to YAML."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import textwrap
+import types
+import typing
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from seg.config.experiment import SCHEMA_VERSION, DataConfig, ExperimentConfig
+from seg.config.fields import (
+    ConfigField,
+    Rules,
+    alternatives,
+    direct_fields,
+    fields_of,
+    range_in_words,
+    type_in_words,
+)
+from seg.config.rules import RULES
+from seg.config.study import STUDY_RULES, STUDY_VERSION, StudyConfig
+from seg.config.text import YamlError, as_yaml, parse_yaml, read_yaml, shown, text_problem
+from seg.errors import ConfigError, Problem
+
+CERTAIN = 0.8  # likeness of two names, of at most 1, from which a name counts as a misspelling of the other
+COMMENT_WIDTH = 100
+INDENT = "  "
+Config = TypeVar("Config")
+RANGE_ERRORS = ("greater_than_equal", "greater_than", "less_than_equal", "less_than", "finite_number")
+UNKNOWN_ERRORS = ("unexpected_keyword_argument", "invalid_key")
+
+
+def load_config(files: Sequence[Path], *overrides: Mapping[str, object]) -> ExperimentConfig:
+    """Reads a configuration.
+
+    Args:
+        files: YAML files; a later file overlays the earlier ones field by field. Null in the place of an optional
+            section removes the section, a mapping brings it (back) with its defaults.
+        overrides: Values by dotted path, applied in order after the files, one mapping after the other. Texts are
+            read as if typed on a command line, so both ``"[1, 2]"`` and ``(1, 2)`` are lists.
+
+    Returns:
+        The configuration; fields that nobody gives have their defaults.
+
+    Raises:
+        ConfigError: A file cannot be read or was written by a newer version, a field is unknown, has the wrong type or
+            is missing, or a rule is broken. Holds all problems, not the first alone.
+    """
+    config, found = _read(ExperimentConfig, SCHEMA_VERSION, files, overrides, RULES)
+    if found or config is None:
+        raise ConfigError(found)
+    return config
+
+
+def load_study(file: Path, overrides: Mapping[str, object]) -> tuple[StudyConfig | None, list[Problem]]:
+    """Reads a study's file; the values of its changes are left as they are, for the rules of experiments.
+
+    Args:
+        file: YAML file of a study.
+        overrides: Values by dotted path of the study's fields, such as ``launch.workers``, and of the experiment's
+            after ``set.``, such as ``set.data.root``. Texts are read as if typed on a command line.
+
+    Returns:
+        The study, None where it cannot be made, and all problems.
+    """
+    return _read(StudyConfig, STUDY_VERSION, [file], [overrides], STUDY_RULES)
+
+
+def unknown(path: str, what: str, known: Sequence[str]) -> Problem:
+    """Returns the problem of a name that does not exist, with the closest name that does."""
+    close = difflib.get_close_matches(path, known, n=1)
+    remedy = f"did you mean {close[0]}?" if close else "see --help"
+    return Problem(path=path, kind="unknown", rule=f"is no {what}", remedy=remedy)
+
+
+def _read(
+    cls: type[Config],
+    version: int,
+    files: Sequence[Path],
+    overrides: Sequence[Mapping[str, object]],
+    rules: Rules,
+) -> tuple[Config | None, list[Problem]]:
+    found: list[Problem] = []
+    merged: dict[str, Any] = {}
+    for file in files:
+        try:
+            content = read_yaml(file)
+        except YamlError as error:
+            found.append(Problem(path=f"{file}:", kind="file", rule=str(error)))
+            continue
+        if content is None and cls is ExperimentConfig:  # a file of comments alone
+            continue
+        if not isinstance(content, dict):
+            rule = "must hold fields and their values"
+            found.append(Problem(path=f"{file}:", kind="file", rule=rule, value=shown(content)))
+            continue
+        written = content.get("schema_version")
+        if isinstance(written, int) and written > version:
+            rule, newer = f"must have a schema_version of at most {version}", f"{written}, of a newer version of seg"
+            found.append(Problem(path=f"{file}:", kind="version", rule=rule, value=newer, remedy="update seg"))
+            continue
+        _overlay(merged, content)
+    if found and cls is StudyConfig:  # without its file a study lacks what must be given
+        return None, found
+    for layer in overrides:
+        for path, value in layer.items():
+            _override(cls, merged, path, value, found)
+    config, unread = _build(cls, merged, found)
+    if config is not None:
+        found += rules.broken(config, unread)
+    return config, found
+
+
+def _overlay(below: dict[str, Any], above: Mapping[str, Any]) -> None:
+    for name, value in above.items():
+        if not isinstance(value, dict):
+            below[name] = value
+            continue
+        if not isinstance(below.get(name), dict):
+            below[name] = {}
+        _overlay(below[name], value)
+
+
+def _override(cls: type, merged: dict[str, Any], path: str, value: object, found: list[Problem]) -> None:
+    known = fields_of(cls)
+    parts = path.split(".")
+    depth = next((end for end in range(len(parts), 0, -1) if ".".join(parts[:end]) in known), 0)
+    target = known.get(".".join(parts[:depth]))
+    of_mapping = target is not None and depth < len(parts) and dict in map(_origin, alternatives(target.hint))
+    if target is None or (depth < len(parts) and not of_mapping):
+        found.append(_unknown(cls, path))
+        return
+    if isinstance(value, str):
+        texts = not of_mapping and any(kind is str or _origin(kind) is str for kind in alternatives(target.hint))
+        try:
+            if not texts or (value == "null" and target.optional):
+                value = parse_yaml(value)
+            elif (bad := text_problem(value)) is not None:
+                raise YamlError(f"must be text without {bad}")
+        except YamlError as error:
+            found.append(Problem(path=path, kind="yaml", rule=str(error), value=shown(value)))
+            return
+    *sections, name = [*parts[:depth], *([".".join(parts[depth:])] if of_mapping else [])]
+    for section in sections:
+        if merged.get(section) is None:
+            merged[section] = {}
+        merged = merged[section]
+        if not isinstance(merged, dict):  # reported where the section is read
+            return
+    if of_mapping:
+        merged.pop(name, None)  # changes apply in their order: the last given comes last
+    _overlay(merged, {name: value})
+
+
+def _build(cls: type[Config], merged: dict[str, Any], found: list[Problem]) -> tuple[Config | None, list[str]]:
+    """Makes the configuration; values that cannot be read are reported and left to their defaults.
+
+    Returns:
+        The configuration, None where a field without default is missing, and the paths of what could not be read.
+    """
+    unread: list[str] = []
+    for _ in range(20):  # a section that goes because of a missing field can uncover a further fault above it
+        try:
+            config: Config = _adapter(typing.cast(Hashable, cls)).validate_python(merged)
+            return config, unread
+        except ValidationError as error:
+            errors = error.errors(include_url=False)
+        places: dict[str, tuple[_Place, list[Any]]] = {}
+        for entry in errors:
+            place = _place(cls, entry["loc"])
+            places.setdefault(place.field, (place, []))[1].append(entry)
+        for place, entries in places.values():
+            if place.field not in unread:
+                found.extend(_problems(cls, place, entries, merged))
+            unread += [place.field, *place.meant]
+        removed = [_removable(merged, place.keys) for place, _ in places.values()]
+        if () in removed:
+            break
+        for *above, name in removed:
+            _value_within(merged, above).pop(name, None)
+    return None, unread
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Place:
+    """Where a value stands.
+
+    Attributes:
+        field: Dotted path of the field.
+        keys: The same as keys of nested mappings and lists.
+        hint: Type of the field; None where there is no such field.
+        optional: Path of the closest optional section around the field; empty where there is none.
+        meant: Path of the field that an unknown field stands for beyond doubt, if any.
+    """
+
+    field: str
+    keys: tuple[Any, ...]
+    hint: Any
+    optional: str = ""
+    meant: tuple[str, ...] = ()
+
+
+def _place(cls: type, location: Sequence[Any]) -> _Place:
+    """Finds the field that an error of pydantic is about."""
+    hint: Any = cls
+    keys: list[Any] = []
+    path = optional = ""
+    for part in location:
+        inner = _section_of(hint)
+        if inner is not None:
+            keys.append(part)
+            if part not in direct_fields(inner):
+                path = _join(path, part)
+                close = _closest(cls, path)
+                return _Place(field=path, keys=tuple(keys), hint=None, meant=close[:1] if close and close[1] else ())
+            if types.NoneType in alternatives(hint):
+                optional = path
+            hint = _hint(inner, part)
+            path = _join(path, part)
+        else:
+            item = next((kind for kind in alternatives(hint) if _origin(kind) is tuple), None)
+            inner = _section_of(typing.get_args(item)[0]) if item is not None else None
+            if inner is None or not isinstance(part, int):
+                break  # within a value
+            keys.append(part)
+            path, hint = f"{path}[{part}]", typing.get_args(item)[0]
+    return _Place(field=path, keys=tuple(keys), hint=hint, optional=optional)
+
+
+def _problems(cls: type, place: _Place, entries: list[Any], merged: dict[str, Any]) -> Iterator[Problem]:
+    """Turns what pydantic says about one field into problems."""
+    kinds = {entry["type"] for entry in entries}
+    if place.hint is None:
+        yield _unknown(cls, place.field)
+        return
+    several = len([kind for kind in alternatives(place.hint) if kind is not types.NoneType]) > 1
+    out_of_range = [entry for entry in entries if entry["type"] in RANGE_ERRORS]
+    if kinds == {"missing"} and place.keys not in _keys_within(merged):
+        remedy = f"add it or set {place.optional} to null" if place.optional else ""
+        yield Problem(path=place.field, kind="missing", rule="must be given", value="none", remedy=remedy)
+    elif out_of_range and (several or kinds <= set(RANGE_ERRORS)):
+        rule = f"must be {range_in_words(place.hint) or 'finite'}"
+        for entry in out_of_range:
+            indices = "".join(f"[{part}]" for part in entry["loc"][len(place.keys) :] if isinstance(part, int))
+            yield Problem(path=place.field + indices, kind="range", rule=rule, value=f"{entry['input']:.15g}")
+    else:
+        null = " or null" if types.NoneType in alternatives(place.hint) else ""
+        words = f"a group of fields{null}" if _section_of(place.hint) else type_in_words(place.hint)
+        value = shown(_value_within(merged, place.keys))
+        yield Problem(path=place.field, kind="type", rule=f"must be {words}", value=value)
+
+
+def _unknown(cls: type, path: str) -> Problem:
+    if path in fields_of(cls):  # named in one piece in a file
+        rule = "must be nested, one level per line"
+        return Problem(path=path, kind="unknown", rule=rule, value="a name with dots")
+    close = _closest(cls, path)
+    above = path.rpartition(".")[0]
+    siblings = [field.name for field in fields_of(cls).values() if field.path.rpartition(".")[0] == above]
+    remedy = "see --help"
+    if close is not None:
+        remedy = f"did you mean {close[0]}?"
+    elif above and siblings:
+        remedy = f"the fields of {above} are {', '.join(siblings)}"
+    return Problem(path=path, kind="unknown", rule="is no field", remedy=remedy)
+
+
+def _closest(cls: type, path: str) -> tuple[str, bool] | None:
+    """Finds the field that an unknown path may stand for, and whether beyond doubt."""
+    above, _, name = path.rpartition(".")
+    siblings = {known.name: known.path for known in fields_of(cls).values() if known.path.rpartition(".")[0] == above}
+    if close := difflib.get_close_matches(name, siblings, n=1):
+        return siblings[close[0]], _likeness(name, close[0]) >= CERTAIN
+    elsewhere = [
+        known.path
+        for known in fields_of(cls).values()
+        if known.section is None and _likeness(name, known.name) >= CERTAIN
+    ]
+    return (max(elsewhere, key=lambda found: _likeness(path, found)), True) if elsewhere else None
+
+
+def _likeness(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, one, other).ratio()
+
+
+def _removable(merged: dict[str, Any], keys: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Returns the keys of a value, or of the list or section around it; none where nothing is there to remove."""
+    end = next((index for index, key in enumerate(keys) if isinstance(key, int)), len(keys))
+    while end and keys[:end] not in _keys_within(merged):
+        end -= 1
+    return keys[:end]
+
+
+def _keys_within(content: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    items = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    for key, value in items:
+        yield (*above, key)
+        yield from _keys_within(value, (*above, key))
+
+
+def _value_within(content: Any, keys: Sequence[Any]) -> Any:
+    for key in keys:
+        content = content.get(key, {}) if isinstance(content, dict) else content[key]
+    return content
+
+
+@cache
+def _adapter(cls: Hashable) -> TypeAdapter[Any]:
+    return TypeAdapter(typing.cast(type, cls))
+
+
+def _hint(cls: type, name: str) -> Any:
+    return fields_of(cls)[name].hint
+
+
+def _section_of(hint: Any) -> type | None:
+    return next((kind for kind in alternatives(hint) if dataclasses.is_dataclass(kind)), None)  # type: ignore[return-value]
+
+
+def _origin(kind: Any) -> Any:
+    origin = typing.get_origin(kind)
+    return dict if origin in (Mapping, dict) else str if origin is Literal else origin
+
+
+def _join(above: str, name: object) -> str:
+    return f"{above}.{name}" if above else str(name)
+
+
+def dump_config(config: ExperimentConfig, *, comments: bool = False, header: str = "") -> str:
+    """Writes a configuration as YAML, every field of it, so that reading it gives the same configuration.
+
+    Args:
+        config: The configuration.
+        comments: Whether each field's explanation stands above it.
+        header: Text that opens the file, as comments.
+
+    Returns:
+        YAML text that ends in a line break.
+    """
+    lines = [f"# {line}".rstrip() for line in header.splitlines()]
+    if lines:
+        lines.append("")
+    values: dict[str, Any] = {"": config}
+    for field in fields_of(ExperimentConfig).values():
+        above, _, name = field.path.rpartition(".")
+        if values.get(above) is None:
+            continue  # within a section that is null
+        value = values[field.path] = getattr(values[above], name)
+        indent = INDENT * field.path.count(".")
+        if comments:
+            if not above and field.section is not None:
+                lines.append("")
+            lines += textwrap.wrap(
+                explanation(field), COMMENT_WIDTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# "
+            )
+        is_section = field.section is not None and value is not None
+        lines.append(f"{indent}{name}:" if is_section else f"{indent}{name}: {as_yaml(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def explanation(field: ConfigField) -> str:
+    """Says what a field means and which values it takes."""
+    limits = "" if field.section is not None else range_in_words(field.hint)
+    return f"{field.description.removesuffix('.')}, {limits}." if limits else field.description
+
+
+def comparable(config: ExperimentConfig) -> ExperimentConfig:
+    """Leaves out what changes neither weights nor predictions; of initial weights stays whether there are any."""
+    defaults = DataConfig()
+    data = dataclasses.replace(config.data, root="", cache=defaults.cache, cache_dir=None, workers=defaults.workers)
+    source = None if config.training.init_from is None else "given"
+    training = dataclasses.replace(config.training, progress=False, init_from=source)
+    return dataclasses.replace(config, data=data, training=training)
+
+
+def differences(one: ExperimentConfig, other: ExperimentConfig) -> list[str]:
+    """Lists the dotted paths at which two configurations differ."""
+    return list(_differing(dataclasses.asdict(one), dataclasses.asdict(other), ""))
+
+
+def _differing(one: object, other: object, path: str) -> Iterator[str]:
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        for key in one:
+            yield from _differing(one[key], other[key], _join(path, key))
+    elif one != other:
+        yield path

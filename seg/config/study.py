@@ -1,0 +1,315 @@
+"""Configuration of an ablation study: which variants are compared, on what, and how trials are run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr
+from pydantic.dataclasses import dataclass
+
+from seg.config.experiment import LARGEST_SEED
+from seg.config.fields import STRICT, NotNegative, Positive, Rules
+from seg.config.text import shown
+from seg.errors import Problem
+
+STUDY_VERSION = 1
+NAME = r"[a-z0-9][a-z0-9_.-]*"
+OWN = {"seed": "seeds", "fold": "folds", "name": "name", "schema_version": "schema_version"}
+"""Fields of an experiment that the study itself gives, each with the name that the field has in a study."""
+STUDY_RULES = Rules()
+
+Changes = Mapping[StrictStr, Any]
+FoldNumber = Annotated[StrictInt, Field(ge=0)]
+Seed = Annotated[StrictInt, Field(ge=0, le=LARGEST_SEED)]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class PointConfig:
+    """One variant of the grid."""
+
+    name: StrictStr = Field(
+        description="Name of the variant, part of its folders: lower-case letters, digits, dots, dashes, underscores."
+    )
+    set: Changes = Field(
+        default_factory=dict,
+        description="Values by dotted path of the experiment's configuration; null removes an optional section.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class AxisConfig:
+    """One direction of the grid."""
+
+    path: StrictStr = Field(description="Dotted path of the field that varies.")
+    values: tuple[Any, ...] = Field(description="Values along the axis, each as an experiment's YAML would give it.")
+    label: StrictStr = Field(description="Word before the value in the names of variants: skip makes skip_1-4 of 0.25.")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ContrastConfig:
+    """A comparison of two variants, beside those with the baseline."""
+
+    variant: StrictStr = Field(description="Name of a variant.")
+    against: StrictStr = Field(description="Name of the variant that it is compared with.")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class SlurmConfig:
+    """Request to Slurm, per job."""
+
+    partition: StrictStr | None = Field(
+        default=None, description="Partition to submit to; null is the cluster's default."
+    )
+    account: StrictStr | None = Field(default=None, description="Account to charge; null is the user's default.")
+    time_minutes: StrictInt = Field(default=240, ge=1, description="Limit of a trial's wall time, in minutes.")
+    memory_gib: Positive = Field(default=16.0, description="Main memory of a trial, in GiB.")
+    max_parallel: StrictInt = Field(default=64, ge=1, description="Largest number of trials that run at once.")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class BackendConfig:
+    """Where trials run."""
+
+    backend: Literal["process", "workers", "slurm", "ray"] = Field(
+        default="process",
+        description="In this process one after the other, in local worker processes, on Slurm, or on Ray.",
+    )
+    workers: StrictInt = Field(default=1, ge=1, description="Worker processes of the backend workers.")
+    cpus_per_trial: StrictInt = Field(
+        default=0,
+        ge=0,
+        description="Processor threads of a trial; 0 shares all of them among the workers.",
+    )
+    gpus_per_trial: NotNegative = Field(default=0.0, description="GPUs of a trial; below 1 several trials share a GPU.")
+    retries: StrictInt = Field(default=1, ge=0, description="Further attempts after a trial failed.")
+    slurm: SlurmConfig = Field(default_factory=SlurmConfig, description="Request to Slurm.")
+    ray_address: StrictStr | None = Field(
+        default=None,
+        description="Address of a running Ray cluster, or auto; null starts Ray on this machine.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class SpeedConfig:
+    """Measurement of speed, all variants interleaved in one process."""
+
+    rounds: StrictInt = Field(
+        default=15,
+        ge=3,
+        description="Rounds in which each variant is measured once; a spread needs three.",
+    )
+    warmup: StrictInt = Field(default=3, ge=1, description="Untimed rounds before; the first passes are never typical.")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class StudyConfig:
+    """An ablation study."""
+
+    schema_version: StrictInt = Field(
+        default=STUDY_VERSION, ge=1, le=STUDY_VERSION, description="Version of this layout; a newer version is refused."
+    )
+    name: StrictStr = Field(
+        description="Name of the study, also of its experiments: lower-case letters, digits, dots, dashes, underscores."
+    )
+    base: StrictStr = Field(description="YAML file of the experiment that is varied, relative to the study's file.")
+    set: Changes = Field(
+        default_factory=dict,
+        description="Changes of the base that are common to all variants, by dotted path.",
+    )
+    baseline: PointConfig = Field(
+        default_factory=lambda: PointConfig(name="baseline"),
+        description="The variant to which all others are compared.",
+    )
+    design: Literal["product", "sweep", "list"] = Field(
+        default="list",
+        description="How axes make variants: every combination of their values, one axis at a time with the others as "
+        "in the baseline, or no axes but a list of points.",
+    )
+    axes: tuple[AxisConfig, ...] = Field(default=(), description="Directions of the grid.")
+    points: tuple[PointConfig, ...] = Field(
+        default=(), description="Variants beside those of the axes, in their order."
+    )
+    contrasts: tuple[ContrastConfig, ...] = Field(
+        default=(),
+        description="Comparisons of two variants that tell the effect of one change from that of another.",
+    )
+    folds: tuple[FoldNumber, ...] = Field(default=(0,), description="Folds on which every variant is trained.")
+    seeds: tuple[Seed, ...] = Field(
+        default=(0, 1, 2), description="Seeds with which every variant is trained on each fold."
+    )
+    margin: StrictFloat = Field(
+        default=0.005,
+        gt=0,
+        lt=1,
+        description="Loss of Dice that still counts as not inferior; named before the first trial runs.",
+    )
+    launch: BackendConfig = Field(default_factory=BackendConfig, description="Where trials run.")
+    speed: SpeedConfig = Field(default_factory=SpeedConfig, description="Measurement of speed.")
+    reuse: Literal["same_code", "any_code"] = Field(
+        default="same_code",
+        description="Whether finished trials count that other code trained; same_code makes them anew and says so.",
+    )
+    notes: tuple[StrictStr, ...] = Field(
+        default=(),
+        description="What a reader must know that no record says, such as a change of plan; a sentence or a few each, "
+        "printed under the methods of the report.",
+    )
+    nominal_spacing: StrictBool = Field(
+        default=False,
+        description="Whether the voxel spacing in the headers is not the true spacing; the report then leaves out "
+        "distances (HD95, NSD).",
+    )
+    pictures: StrictBool = Field(
+        default=True,
+        description="Whether the report may show pictures of cases; false where the licence of the data forbids it.",
+    )
+
+
+def study_problems(study: StudyConfig, unread: Sequence[str] = ()) -> list[Problem]:
+    """Lists every rule between fields that a study breaks; values of its changes are judged as experiments.
+
+    Args:
+        study: The study.
+        unread: Paths of fields whose value could not be read; rules about them are left out.
+    """
+    return STUDY_RULES.broken(study, unread)
+
+
+def _name_problem(path: str, name: str) -> Iterator[Problem]:
+    if not re.fullmatch(NAME, name):
+        rule = "must be lower-case letters, digits, '_', '-' and '.', a letter or digit first, for it names a folder"
+        yield Problem(path=path, kind="name", rule=rule, value=shown(name))
+
+
+@STUDY_RULES.rule("name", "base")
+def _texts(study: StudyConfig) -> Iterator[Problem]:
+    yield from _name_problem("name", study.name)
+    if not study.base:
+        yield Problem(
+            path="base",
+            kind="empty",
+            rule="must be a YAML file of an experiment",
+            value="an empty text",
+            remedy="name it relative to the study's file",
+        )
+
+
+@STUDY_RULES.rule("baseline", "points")
+def _point_names(study: StudyConfig) -> Iterator[Problem]:
+    yield from _name_problem("baseline.name", study.baseline.name)
+    places = {study.baseline.name: "baseline"}
+    for index, point in enumerate(study.points):
+        path = f"points[{index}].name"
+        yield from _name_problem(path, point.name)
+        if point.name in places:
+            yield Problem(
+                path=path,
+                kind="repeated",
+                rule="must be the name of one variant alone",
+                value=f"{point.name!r}, as in {places[point.name]}",
+                remedy="rename one of the two",
+            )
+        places.setdefault(point.name, f"points[{index}]")
+        if not point.set:
+            yield Problem(
+                path=f"points[{index}].set",
+                kind="empty",
+                rule="must change something",
+                value="nothing",
+                remedy="the baseline is a variant already",
+            )
+
+
+@STUDY_RULES.rule("design", "axes", "points")
+def _design(study: StudyConfig) -> Iterator[Problem]:
+    if study.design == "list" and study.axes:
+        yield Problem(
+            path="axes",
+            kind="conflict",
+            rule="must be empty where design is list",
+            value=str(len(study.axes)),
+            remedy="choose design product or sweep",
+        )
+    if study.design == "list" and not study.points:
+        yield Problem(
+            path="points",
+            kind="missing",
+            rule="must be given where design is list",
+            value="none",
+            remedy="without them there is nothing to compare",
+        )
+    if study.design != "list" and not study.axes:
+        yield Problem(
+            path="axes",
+            kind="missing",
+            rule=f"must be given where design is {study.design}",
+            value="none",
+            remedy="add them or choose design list",
+        )
+
+
+@STUDY_RULES.rule("axes")
+def _axes(study: StudyConfig) -> Iterator[Problem]:
+    paths: dict[str, int] = {}
+    for index, axis in enumerate(study.axes):
+        place = f"axes[{index}]"
+        yield from _name_problem(f"{place}.label", axis.label)
+        if not axis.values:
+            yield Problem(path=f"{place}.values", kind="empty", rule="must list at least one value", value="none")
+        for value in [value for at, value in enumerate(axis.values) if value in axis.values[:at]]:
+            yield Problem(
+                path=f"{place}.values",
+                kind="repeated",
+                rule="must list each value once",
+                value=f"{shown(value)} again",
+                remedy="remove it",
+            )
+        if axis.path in paths:
+            yield Problem(
+                path=f"{place}.path",
+                kind="repeated",
+                rule="must be the path of one axis alone",
+                value=f"{axis.path}, as in axes[{paths[axis.path]}]",
+                remedy="put all values on one axis",
+            )
+        paths.setdefault(axis.path, index)
+
+
+@STUDY_RULES.rule("set", "baseline", "axes", "points")
+def _changes(study: StudyConfig) -> Iterator[Problem]:
+    places = [("set", tuple(study.set)), ("baseline.set", tuple(study.baseline.set))]
+    places += [(f"axes[{index}].path", (axis.path,)) for index, axis in enumerate(study.axes)]
+    places += [(f"points[{index}].set", tuple(point.set)) for index, point in enumerate(study.points)]
+    for place, paths in places:
+        for path in paths:
+            if path in OWN:
+                yield Problem(
+                    path=place,
+                    kind="conflict",
+                    rule=f"must not change {path}, which trials take from the study's own {OWN[path]}",
+                    remedy="remove it",
+                )
+
+
+@STUDY_RULES.rule("folds", "seeds")
+def _numbers(study: StudyConfig) -> Iterator[Problem]:
+    for path, numbers in (("folds", study.folds), ("seeds", study.seeds)):
+        if not numbers:
+            yield Problem(path=path, kind="empty", rule="must list at least one number", value="none")
+        if len(set(numbers)) < len(numbers):
+            yield Problem(path=path, kind="repeated", rule="must list each number once", value=shown(numbers))
+
+
+@STUDY_RULES.rule("notes")
+def _notes(study: StudyConfig) -> Iterator[Problem]:
+    for index, note in enumerate(study.notes):
+        if not note.strip():
+            yield Problem(
+                path=f"notes[{index}]",
+                kind="empty",
+                rule="must say something",
+                value="an empty text",
+                remedy="remove it",
+            )

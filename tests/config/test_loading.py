@@ -1,0 +1,245 @@
+"""From files and values by dotted path to a configuration, with all problems at once."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from seg.config import BottleneckConfig, CtConfig, ExperimentConfig, NetworkConfig, load_config
+from seg.errors import ConfigError, Problem
+
+Write = Callable[[str], Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Gives a function that writes YAML text to a new file."""
+
+    def write_text(text: str) -> Path:
+        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.yaml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write_text
+
+
+def problems_of(*files: Path, **overrides: object) -> tuple[Problem, ...]:
+    with pytest.raises(ConfigError) as caught:
+        load_config(files, {path.replace("__", "."): value for path, value in overrides.items()})
+    return caught.value.problems
+
+
+def places(problems: tuple[Problem, ...]) -> list[tuple[str, str, str]]:
+    return [(problem.path, problem.kind, problem.value) for problem in problems]
+
+
+def test_values_take_the_types_of_their_fields(write: Write) -> None:
+    config = load_config(
+        [
+            write(
+                "name: '5'\nloss: {smooth: 1}\npatches: {size: [16, 16, 16]}\n"
+                "network: {skip_bottleneck: {ratio: [1, 0.5, 0.25]}}\ntraining: {progress: false}"
+            )
+        ]
+    )
+    assert (config.name, config.loss.smooth, config.patches.size) == ("5", 1.0, (16, 16, 16))
+    assert isinstance(config.loss.smooth, float)
+    assert config.network.skip_bottleneck == BottleneckConfig(ratio=(1.0, 0.5, 0.25))
+    assert not config.training.progress
+
+
+def test_without_files_or_with_comments_alone_there_are_the_defaults(write: Write) -> None:
+    assert load_config([]) == load_config([write("# nothing\n")]) == ExperimentConfig()
+
+
+def test_changed_sections_are_checked_too() -> None:
+    assert dataclasses.replace(NetworkConfig(), merge="add").merge == "add"
+    with pytest.raises(ValidationError):
+        dataclasses.replace(NetworkConfig(), channels=(0,))
+    with pytest.raises(ValidationError):
+        NetworkConfig(chanels=(1,))  # type: ignore[call-arg]
+
+
+def test_all_problems_of_a_file_are_reported(write: Write) -> None:
+    found = problems_of(
+        write("network: {chanels: [1], skip_bottleneck: {ratio: 0}}\npatches: {batch: two}\ntraining: {lr: 1}")
+    )
+    assert sorted(places(found)) == [
+        ("network.chanels", "unknown", ""),
+        ("network.skip_bottleneck.ratio", "range", "0"),
+        ("patches.batch", "type", "'two'"),
+        ("training.lr", "unknown", ""),
+    ]
+    remedies = {problem.path: problem.remedy for problem in found}
+    assert remedies["network.chanels"] == "did you mean network.channels?"
+    assert "validate_every" in remedies["training.lr"]
+
+
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("training.learning_rate", "optimizer.learning_rate"),  # of another section
+        ("netwrk.skip_bottleneck.ratio", "network.skip_bottleneck.ratio"),  # of two ratios
+        ("netwrk", "network"),
+        ("training.stop", "training.steps"),  # a guess, by which no rule is left out
+        ("completely_other", None),
+    ],
+)
+def test_an_unknown_field_is_answered_with_the_closest_field(path: str, meant: str | None) -> None:
+    (problem,) = problems_of(**{path.replace(".", "__"): "1"})
+    assert (problem.path, problem.kind) == (path, "unknown")
+    assert problem.remedy == ("see --help" if meant is None else f"did you mean {meant}?")
+
+
+def test_a_guess_at_a_field_leaves_its_rules_in_force(write: Write) -> None:
+    found = problems_of(write("training: {stop: 3, steps: -5}"))
+    assert {problem.path for problem in found} == {"training.stop", "training.steps"}
+
+
+def test_mistakes_of_several_files_and_overrides_are_reported_together(write: Write) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(
+            [write("sed: 3"), write("fold: [1]"), Path("absent.yaml")],
+            {"loss.smooth": "0", "training.epochs": "5", "seed": "[", "name": "\ud800"},
+        )
+    assert sorted(places(caught.value.problems)) == [
+        ("absent.yaml:", "file", ""),
+        ("fold", "type", "[1]"),
+        ("loss.smooth", "range", "0"),
+        ("name", "yaml", "'\\ud800'"),
+        ("sed", "unknown", ""),
+        ("seed", "yaml", "'['"),
+        ("training.epochs", "unknown", ""),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "value"),
+    [
+        ("seed: 1.5", "seed", "1.5"),
+        ("seed: true", "seed", "true"),
+        ("seed: null", "seed", "null"),
+        ("seed: '3'", "seed", "'3'"),
+        ("name: 5", "name", "5"),
+        ("loss: {smooth: true}", "loss.smooth", "true"),
+        ("loss: {batch_dice: 1}", "loss.batch_dice", "1"),
+        ("loss: {batch_dice: yes}", "loss.batch_dice", "'yes'"),
+        ("data: {cache: disc}", "data.cache", "'disc'"),
+        ("training: {early_stop: often}", "training.early_stop", "'often'"),
+        ("patches: {size: [8, 8]}", "patches.size", "[8, 8]"),
+        ("patches: {size: 8}", "patches.size", "8"),
+        ("patches: {size: [8, 0, x]}", "patches.size", "[8, 0, 'x']"),
+        ("network: {channels: [8, null]}", "network.channels", "[8, None]"),
+        ("network: {strides: [1, 2]}", "network.strides", "[1, 2]"),
+        ("network: {skip_bottleneck: {ratio: half}}", "network.skip_bottleneck.ratio", "'half'"),
+        ("network: {skip_bottleneck: 0.5}", "network.skip_bottleneck", "0.5"),
+        ("training: null", "training", "null"),
+        ("data: {normalization: [hu]}", "data.normalization", "['hu']"),
+    ],
+)
+def test_a_wrong_value_is_named(write: Write, text: str, path: str, value: str) -> None:
+    assert places(problems_of(write(text))) == [(path, "type", value)]
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("seed", "must be an integer"),
+        ("training.early_stop", "must be an integer or null"),
+        ("patches.size", "must be a list of 3 integers"),
+        ("network.strides", "must be a list of lists of 3 integers"),
+        ("network.skip_bottleneck.ratio", "must be a number or a list of numbers"),
+        ("network.skip_bottleneck", "must be a group of fields or null"),
+        ("data.cache", "must be one of auto, memory, disk, none"),
+        ("data.normalization", "must be a list of values of zscore, ct, none"),
+    ],
+)
+def test_a_type_is_said_in_words(path: str, words: str) -> None:
+    assert problems_of(**{path.replace(".", "__"): "{a b"})[0].kind in ("yaml", "type")
+    (problem,) = problems_of(**{path.replace(".", "__"): [[["x"]]]})
+    assert problem.rule == words
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("- 1", "file"),
+        ("seed: 1\nseed: 2", "file"),
+        ("schema_version: 2\nnew_field: 1", "version"),
+        ("data.root: x", "unknown"),
+        ("1: 2", "unknown"),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_refused(write: Write, text: str, kind: str) -> None:
+    (problem,) = problems_of(write(text))
+    assert problem.kind == kind
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    image = tmp_path / "image.yaml"
+    image.write_bytes(b"\xff\xd8\xff")
+    for file in (image, tmp_path, tmp_path / ("x" * 300), Path("a\0b")):
+        (problem,) = problems_of(file)
+        assert (problem.path, problem.kind) == (f"{file}:", "file")
+
+
+def test_later_files_overlay_earlier_ones_field_by_field(write: Write) -> None:
+    base = write("training: {steps: 1000, ema_decay: 0.5}\nnetwork: {channels: [8, 16, 32, 64]}")
+    config = load_config([base, write("training: {steps: 400}")], {"training.ema_decay": "0.25"})
+    assert (config.training.steps, config.training.ema_decay) == (400, 0.25)
+    assert config.network.channels == (8, 16, 32, 64)
+
+
+def test_an_overlay_removes_an_optional_section_and_brings_it_back(write: Write) -> None:
+    base = write("network: {skip_bottleneck: {ratio: 0.5, norm: true}}")
+    nothing = write("network: {skip_bottleneck: null}")
+    again = write("network: {skip_bottleneck: {activation: relu}}")
+    empty = write("network: {skip_bottleneck: {}}")
+    assert load_config([base, nothing]).network.skip_bottleneck is None
+    added = load_config([base, again]).network.skip_bottleneck
+    assert added == BottleneckConfig(ratio=0.5, norm=True, activation="relu")
+    assert load_config([base, nothing, again]).network.skip_bottleneck == BottleneckConfig(activation="relu")
+    assert load_config([nothing, empty]).network.skip_bottleneck == BottleneckConfig()
+
+
+def test_an_override_makes_or_clears_an_optional_section(write: Write) -> None:
+    base = write("network: {skip_bottleneck: {ratio: 0.5}}")
+
+    def skip(files: list[Path], values: dict[str, object]) -> BottleneckConfig | None:
+        return load_config(files, values).network.skip_bottleneck
+
+    assert skip([], {"network.skip_bottleneck.ratio": "0.125"}) == BottleneckConfig(ratio=0.125)
+    assert skip([base], {"network.skip_bottleneck": "null"}) is None
+    assert skip([base], {"network.skip_bottleneck": None}) is None
+    assert skip([base], {"network.skip_bottleneck": "{norm: true}"}) == BottleneckConfig(ratio=0.5, norm=True)
+    both = {"network.skip_bottleneck": None, "network.skip_bottleneck.norm": True}
+    assert skip([base], both) == BottleneckConfig(norm=True)
+
+
+def test_overrides_are_texts_or_values() -> None:
+    texts = load_config([], {"patches.size": "[16, 32, 24]", "training.early_stop": "null", "name": "5"})
+    values = load_config([], {"patches.size": (16, 32, 24), "training.early_stop": None, "name": "5"})
+    assert texts == values
+    assert texts.patches.size == (16, 32, 24)
+
+
+def test_fields_without_default_must_be_given(write: Write) -> None:
+    window = "{lower: [-100], upper: [300], mean: [40], std: [80]}"
+    config = load_config([write(f"data: {{normalization: [ct], ct: {window}}}")])
+    assert config.data.ct == CtConfig(lower=(-100.0,), upper=(300.0,), mean=(40.0,), std=(80.0,))
+    (problem,) = problems_of(write("data: {normalization: [ct], ct: {lower: [0], upper: [1], mean: [0]}}"))
+    assert (problem.path, problem.kind) == ("data.ct.std", "missing")
+    assert "data.ct to null" in problem.remedy
+
+
+def test_a_rule_is_not_judged_by_a_value_that_could_not_be_read(write: Write) -> None:
+    # Three stages in two lists; by the default channels, of four stages, both would be wrong.
+    stages = "strides: [[1,1,1],[2,2,2],[2,2,2]], kernel_sizes: [[3,3,3],[3,3,3],[3,3,3]]"
+    (bad,) = problems_of(write(f"network: {{channels: [8, 16, x], {stages}}}"))
+    assert (bad.path, bad.kind) == ("network.channels", "type")
+    (misspelt,) = problems_of(write(f"network: {{chanels: [8, 16, 32], {stages}}}"))
+    assert (misspelt.path, misspelt.kind) == ("network.chanels", "unknown")
