@@ -11,7 +11,7 @@ def main() -> None:
     arguments = parse_compare()
     # Imported only now: --help and wrong use need no statistics.
     from seg.ablation.statistics import format_comparison, paired, split_folds
-    from seg.evaluation import read_cases
+    from seg.evaluation.scores import read_cases
 
     trials = {
         name: split_folds([read_cases(path) for path in paths])

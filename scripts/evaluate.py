@@ -10,10 +10,10 @@ def main() -> int:
     arguments = parse_evaluate()
     # Imported only now: --help and wrong use need no torch, and neither do two folders.
     if isinstance(arguments, RunArguments):
-        from seg.workflows import evaluate_run
+        from seg.workflows.evaluate import evaluate_run
 
         return evaluate_run(arguments.run_dir, output=arguments.output, data_root=arguments.data_root)
-    from seg.workflows import FolderPair, evaluate_pair
+    from seg.workflows.folders import FolderPair, evaluate_pair
 
     pair = FolderPair(
         predictions=arguments.predictions,

@@ -9,7 +9,7 @@ def main() -> int:
     """Runs the command line."""
     arguments = parse_predict()
     # Imported only now: --help and wrong use need no torch.
-    from seg.prediction import predict
+    from seg.workflows.predict import predict
 
     return predict(arguments)
 

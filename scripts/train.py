@@ -9,7 +9,7 @@ def main() -> int:
     """Runs the command line."""
     arguments = parse_train()
     # Imported only now: --help and wrong use need no torch.
-    from seg.workflows import train
+    from seg.workflows.train import train
 
     return train(
         arguments.config,

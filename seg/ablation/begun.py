@@ -13,7 +13,7 @@ from seg.ablation.records import differing
 from seg.config import ExperimentConfig, load_config
 from seg.errors import RunError
 from seg.files import read_versioned, reading, unwritable, write_json
-from seg.layout import CONFIG_FILE, ENVIRONMENT_FILE, ENVIRONMENT_VERSION
+from seg.runs import CONFIG_FILE, ENVIRONMENT_FILE, ENVIRONMENT_VERSION
 
 LOG = logging.getLogger(__name__)
 SCHEMA_VERSION = 1

@@ -12,8 +12,8 @@ from seg.benchmark.rounds import Rounds, Timer, interleave
 from seg.benchmark.step import Place, TrainingStep
 from seg.config import ExperimentConfig
 from seg.hardware import choose_device, choose_precision
+from seg.networks.build import network_from_config
 from seg.networks.initialisation import initialise
-from seg.weights import network_from_config
 
 WARMUP = 2
 TIMED = 5

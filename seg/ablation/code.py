@@ -16,18 +16,16 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).parents[1]
-ROOTS = ("seg.training.fit", "seg.workflows.scoring")
+ROOTS = ("seg.training.fit", "seg.workflows.evaluate")
 """Modules from which imports are followed: from a configuration to weights, and from weights to predictions."""
 LEFT_OUT = (
     "seg.cli",
     "seg.config",  # its values are in the configuration's own digest
     "seg.errors",
-    "seg.evaluation",
+    "seg.evaluation.scores",
+    "seg.evaluation.summary",
     "seg.figures",
     "seg.files",
-    "seg.layout",
-    "seg.workflows.directory",
-    "seg.workflows.pages",
 )
 """Modules and packages that write, draw or summarise: neither weights nor predictions depend on them."""
 

@@ -96,7 +96,7 @@ def case_digests(config: ExperimentConfig) -> Mapping[str, str]:
 def _weights(run_dir: str | None) -> str | None:
     if run_dir is None:
         return None
-    from seg.weights import weights_digest
+    from seg.runs import weights_digest
 
     return weights_digest(Path(run_dir))
 

@@ -9,13 +9,12 @@ from typing import Any
 
 from seg.data.cases import Case, Dataset
 from seg.data.splits import Split, spread_over
-from seg.evaluation import read_cases
+from seg.evaluation.metrics import finite_mean
+from seg.evaluation.scores import read_cases
 from seg.files import write_json
-from seg.layout import GENERALISATION_FILE
-from seg.metrics import finite_mean
-from seg.prediction.case import Predictor
-from seg.prediction.loading import load_predictor, read_runs
-from seg.prediction.scored import score_prediction
+from seg.inference.predictor import Predictor, load_predictor
+from seg.runs import GENERALISATION_FILE, read_runs
+from seg.workflows.evaluate import score_prediction
 
 SCHEMA_VERSION = 1
 

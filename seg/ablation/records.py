@@ -14,9 +14,9 @@ from seg.ablation.fingerprint import UNKNOWN, Fingerprint, of_trial
 from seg.config import ExperimentConfig, dump_config, load_config
 from seg.config.loading import differences
 from seg.errors import RunError
-from seg.evaluation import CASES_FILE, EVALUATION_FILE
+from seg.evaluation.scores import CASES_FILE, EVALUATION_FILE
 from seg.files import beside, read_versioned, reading, unwritable, write_bytes, write_json, write_text
-from seg.layout import CONFIG_FILE, ENVIRONMENT_FILE, GENERALISATION_FILE, METRICS_FILE, PRESERVATION_FILE
+from seg.runs import CONFIG_FILE, ENVIRONMENT_FILE, GENERALISATION_FILE, METRICS_FILE, PRESERVATION_FILE
 
 SCHEMA_VERSION = 1
 TRIALS = "trials"

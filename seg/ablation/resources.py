@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
-from seg.layout import METRICS_FILE
+from seg.runs import METRICS_FILE
 
 
 def set_threads(count: int) -> None:

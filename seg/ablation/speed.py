@@ -17,7 +17,7 @@ from seg.benchmark.subjects import Subject
 from seg.benchmark.table import device_tables
 from seg.files import write_json
 from seg.hardware import environment
-from seg.layout import WEIGHTS_FILE
+from seg.runs import WEIGHTS_FILE
 
 if TYPE_CHECKING:
     import torch

@@ -17,9 +17,9 @@ from seg.ablation.records import read_record, records_dir
 from seg.ablation.study_file import write_study_file
 from seg.ablation.trial import Places, record_failure, run_trial
 from seg.errors import RunError
-from seg.evaluation import read_evaluation
-from seg.layout import CONFIG_FILE
+from seg.evaluation.scores import read_evaluation
 from seg.locks import locked
+from seg.runs import CONFIG_FILE
 
 if TYPE_CHECKING:
     from seg.ablation.grid import Study, Trial

@@ -54,8 +54,8 @@ def read_study_data(study: Study) -> Dataset:
 
 def count_costs(study: Study, dataset: Dataset) -> Mapping[str, Complexity]:
     """Counts parameters and multiply-accumulates of each variant, for one image of the patch size, by name."""
+    from seg.networks.build import network_arguments
     from seg.networks.complexity import complexity
-    from seg.weights import network_arguments
 
     return {
         variant.name: complexity(

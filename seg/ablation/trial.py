@@ -16,10 +16,10 @@ from seg.config import ExperimentConfig
 from seg.data.cases import Dataset
 from seg.data.readers import read_configured
 from seg.data.splits import Split
-from seg.evaluation import EVALUATION_FILE
-from seg.layout import GENERALISATION_FILE, PRESERVATION_FILE
+from seg.evaluation.scores import EVALUATION_FILE
 from seg.locks import locked
 from seg.peak_memory import PeakMemory
+from seg.runs import GENERALISATION_FILE, PRESERVATION_FILE
 
 if TYPE_CHECKING:
     from seg.ablation.grid import Trial
@@ -146,7 +146,7 @@ def _train(config: ExperimentConfig, run_dir: Path, begun: Begun) -> Begun:
         return begun if begun.seconds is not None else note(run_dir, replace(begun, seconds=before))
     import torch
 
-    from seg.workflows import train
+    from seg.workflows.train import train
 
     peak, start = PeakMemory(), time.perf_counter()
     train(as_begun(config, run_dir), run_dir=run_dir, folds=[config.fold], resume=True)

@@ -22,7 +22,7 @@ from seg.benchmark.step import Place, TrainingStep
 from seg.benchmark.subjects import Subject
 from seg.errors import RunError
 from seg.hardware import choose_precision, environment
-from seg.inference import Model
+from seg.inference.model import Model
 
 LOG = logging.getLogger(__name__)
 PREDICTION_SHARE = 2

@@ -19,7 +19,7 @@ import torch
 from seg.benchmark.peers import PEERS_HOME
 from seg.benchmark.step import Place, TrainingStep
 from seg.benchmark.subjects import Subject
-from seg.inference import autocast
+from seg.inference.model import autocast
 from seg.peak_memory import PeakMemory, held_mib
 
 LOG = logging.getLogger(__name__)

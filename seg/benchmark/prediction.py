@@ -16,12 +16,11 @@ from seg.data.images import read_image
 from seg.data.readers import read_folds
 from seg.data.splits import spread_over
 from seg.errors import RunError, SegError
-from seg.inference import model_from_config
-from seg.prediction.case import Predictor
-from seg.prediction.cleaning import cleaning_rules
-from seg.prediction.line import Line
-from seg.prediction.manifest import FAILED, Record
-from seg.prediction.sources import OUTPUT_ENDING, Source
+from seg.inference.cases import FAILED, OUTPUT_ENDING, Record, Source
+from seg.inference.cleaning import cleaning_rules
+from seg.inference.model import model_from_config
+from seg.inference.pipeline import Line
+from seg.inference.predictor import Predictor
 
 LOG = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from seg.config import ExperimentConfig
 from seg.data.augmentation import augment
 from seg.data.streams import Stream, torch_generator
-from seg.inference import autocast
+from seg.inference.model import autocast
 from seg.training.losses import build_loss
 from seg.training.optim import build_optimizer
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Literal
 
 from seg.benchmark.peers import PEERS, Peer, build_peer, count_macs, peer_problem
 from seg.config import ExperimentConfig
+from seg.networks.build import network_arguments, network_from_config
 from seg.networks.complexity import complexity
 from seg.networks.initialisation import initialise
-from seg.weights import network_arguments, network_from_config, trained_network, weights_bytes
+from seg.runs import trained_network, weights_bytes
 
 if TYPE_CHECKING:
     from torch import nn

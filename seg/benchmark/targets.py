@@ -12,7 +12,7 @@ from seg.cli.benchmark_arguments import BenchmarkArguments, Target
 from seg.config import PostprocessingConfig, load_config
 from seg.data.readers import read_configured
 from seg.errors import ConfigError, RunError, SegError
-from seg.prediction.loading import read_runs
+from seg.runs import read_runs
 
 LOG = logging.getLogger(__name__)
 

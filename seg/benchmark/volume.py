@@ -17,7 +17,7 @@ from seg.benchmark.subjects import Subject
 from seg.data.geometry import geometry_of_affine
 from seg.data.writing import write_maps
 from seg.hardware import environment
-from seg.inference.heap import trim_heap
+from seg.inference.sweep import trim_heap
 from seg.peak_memory import MIB, PeakMemory, held_mib
 from seg.words import NOT_MEASURED
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from seg.cli.parser import Parser
 from seg.config import load_config
 from seg.errors import ConfigError
-from seg.layout import CONFIG_FILE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +82,8 @@ def _unpaired(baseline: Sequence[Path], variant: Sequence[Path]) -> list[str]:
         return ["give as many runs of the variant as of the baseline, in the same order of seeds."]
     problems = []
     for number, paths in enumerate(zip(baseline, variant, strict=True), 1):
-        known = [load_config([path / CONFIG_FILE]).seed for path in paths if (path / CONFIG_FILE).is_file()]
+        files = [path / "config.yaml" for path in paths]
+        known = [load_config([file]).seed for file in files if file.is_file()]
         if len(set(known)) > 1:
             problems.append(
                 f"pair {number} must have one seed, got {known[0]} in {paths[0]} and {known[1]} in {paths[1]}; give "

@@ -25,7 +25,7 @@ from seg.data.geometry import corner_distance
 from seg.data.images import read_first_channel
 from seg.data.nifti import Volume, read_volume
 from seg.errors import DataError, Problem
-from seg.evaluation import CaseScore
+from seg.evaluation.scores import CaseScore
 from seg.figures.ranking import rank_cases
 from seg.files import write_bytes
 

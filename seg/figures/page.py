@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from seg.evaluation import CaseScore, Evaluation
+from seg.evaluation.scores import CaseScore, Evaluation
 from seg.figures.cases import (
     CaseFiles,
     CaseView,

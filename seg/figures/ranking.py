@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from seg.evaluation import CaseScore
-from seg.metrics import finite_mean
+from seg.evaluation.metrics import finite_mean
+from seg.evaluation.scores import CaseScore
 
 WORST = 3
 """Most cases that are drawn from the lower end."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from seg.config import ExperimentConfig
-from seg.inference.windows import Triple, Windows, whole_window
+from seg.inference.windows import Network, Triple, Windows, whole_window
 
 CPU = torch.device("cpu")
-Network = Callable[[Tensor], Tensor]
 HELD_WIDTHS = 12
 """Values that a pass through a U-Net holds at once for each voxel, in channels of its first stage: 7 to 12 were 
 measured on windows of 64 and 96 voxels along an edge."""

@@ -11,8 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from seg.inference.cells import Cuts
-from seg.inference.windows import Triple
+from seg.inference.windows import Cuts, Triple
 
 SAME_MM = 1e-3
 """Grids of equal shape whose affines differ by less are one grid."""

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
+import itertools
 import logging
 import math
-from collections.abc import Iterator, Sequence
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from seg.errors import RunError
-from seg.inference.cells import Cuts, Front, cell_cuts
-from seg.inference.clock import Clock
-from seg.inference.gather import Gather, thin_cuts
 from seg.inference.grid import Options, Prepared, Segmentation
-from seg.inference.heap import EVERY, trim_heap
+from seg.inference.memory import Attempt, Learnt, out_of_memory, smaller
 from seg.inference.model import Model
-from seg.inference.resampling import Resampling
-from seg.inference.shortage import Attempt, Learnt, out_of_memory, smaller
+from seg.inference.resampling import Resampling, Tile
 from seg.inference.target import LabelMap
-from seg.inference.windows import Triple, blend_weights
+from seg.inference.windows import Cuts, Front, Triple, blend_weights, cell_box, cell_cuts, cells_within
 
 LOG = logging.getLogger(__name__)
 MIB = 1 << 20
@@ -176,3 +179,149 @@ class _Sweep:
                 passes.append((chosen[0][0], index, [start for _, start in chosen]))
         for _, index, starts in sorted(passes):
             yield index, starts
+
+
+def thin_cuts(cuts: Cuts, axis: int) -> Cuts:
+    """Cuts one voxel off the end of each cell along an axis.
+
+    Interpolation needs the last row of a cell once more when the next cell is complete; cut off, it stays alone.
+    """
+    edges = sorted({*cuts[axis], *(edge - 1 for edge in cuts[axis][1:])})
+    x, y, z = (edges if own == axis else cuts[own] for own in range(3))
+    return x, y, z
+
+
+class Gather:
+    """Cells that wait until a block of labels can be interpolated from them.
+
+    Args:
+        resampling: From the grid of the cells to the grid of the labels.
+        cuts: Where cells begin and end.
+        tiles: Blocks of the target.
+        labels: Where they are written.
+    """
+
+    def __init__(self, resampling: Resampling, cuts: Cuts, tiles: Sequence[Tile], labels: LabelMap) -> None:
+        self._resampling = resampling
+        self._cuts = cuts
+        self._labels = labels
+        self._held: dict[Triple, Tensor] = {}
+        self._needs: dict[Tile, list[Triple]] = {}
+        self._tiles: defaultdict[Triple, list[Tile]] = defaultdict(list)
+        for tile in tiles:
+            self._needs[tile] = cells_within(cuts, tile.source)
+            for cell in self._needs[tile]:
+                self._tiles[cell].append(tile)
+        self._missing = {tile: len(needs) for tile, needs in self._needs.items()}
+        self._uses = Counter(itertools.chain(*self._needs.values()))
+
+    @property
+    def held_bytes(self) -> int:
+        """Size of the cells that wait."""
+        return sum(4 * scores.numel() for scores in self._held.values())
+
+    def take(self, cell: Triple, scores: Tensor) -> None:
+        """Takes the scores (K, x, y, z) of a finished cell and writes every block that it completes."""
+        if self._resampling.same:
+            x, y, z = (part.start for part in cell_box(self._cuts, cell))
+            self._labels.write((x, y, z), scores)
+            return
+        if cell in self._uses:
+            self._held[cell] = scores
+        for tile in self._tiles[cell]:
+            self._missing[tile] -= 1
+            if self._missing[tile] == 0:
+                self._write(tile)
+
+    def _write(self, tile: Tile) -> None:
+        source = self._collect(tile)
+        for block in self._resampling.blocks(tile, source):
+            part = tuple(
+                slice(own.start - whole.start, own.stop - whole.start)
+                for own, whole in zip(block.source, tile.source, strict=True)
+            )
+            x, y, z = (axis.start for axis in block.target)
+            self._labels.write((x, y, z), self._resampling.interpolate(block, source[(slice(None), *part)]))
+        for cell in self._needs[tile]:
+            self._uses[cell] -= 1
+            if self._uses[cell] == 0:
+                del self._held[cell]
+
+    def _collect(self, tile: Tile) -> Tensor:
+        """Joins the parts of cells that make up a tile's source."""
+        first = self._held[self._needs[tile][0]]
+        size = [part.stop - part.start for part in tile.source]
+        source = torch.empty((len(first), *size), dtype=first.dtype, device=first.device)
+        for cell in self._needs[tile]:
+            box = cell_box(self._cuts, cell)
+            common = [slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(box, tile.source, strict=True)]
+            into = tuple(slice(c.start - s.start, c.stop - s.start) for c, s in zip(common, tile.source, strict=True))
+            out = tuple(slice(c.start - b.start, c.stop - b.start) for c, b in zip(common, box, strict=True))
+            source[(slice(None), *into)] = self._held[cell][(slice(None), *out)]
+        return source
+
+
+class Clock:
+    """Adds up the time of stages.
+
+    On a GPU, work is handed over and done later: marks in its own queue say when. Between the marks of a stage lies
+    what the GPU did for it and what it waited for, so stages that follow one another add up to the whole.
+
+    Args:
+        device: Where the networks compute.
+        stages: Names of the stages.
+    """
+
+    def __init__(self, device: torch.device, stages: Sequence[str]) -> None:
+        self._device = device
+        self._seconds = dict.fromkeys(stages, 0.0)
+        self._marks: list[tuple[str, Any, Any]] = []
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Times a block as part of a stage."""
+        if self._device.type != "cuda":
+            start = time.perf_counter()
+            yield
+            self._seconds[name] += time.perf_counter() - start
+            return
+        begin = self._mark()
+        yield
+        self._marks.append((name, begin, self._mark()))
+
+    def _mark(self) -> Any:
+        mark: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        mark.record(torch.cuda.current_stream(self._device))
+        return mark
+
+    def seconds(self) -> dict[str, float]:
+        """Returns the time of each stage, once the GPU has done all that was asked of it."""
+        if self._marks:
+            torch.cuda.synchronize(self._device)
+        for name, begin, end in self._marks:
+            self._seconds[name] += begin.elapsed_time(end) / 1000
+        self._marks.clear()
+        return dict(self._seconds)
+
+
+EVERY = 8
+"""Passes between two calls: more often costs time, more seldom memory."""
+
+
+@functools.cache
+def _find() -> Callable[[int], int] | None:
+    """Returns glibc's malloc_trim; None with another C library, whose heap need not have the fault."""
+    trim: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    return trim
+
+
+def trim_heap() -> None:
+    """Gives back the pages of all holes in the heap.
+
+    A network's work space comes and goes while sums of logits stay. glibc does not fit aligned blocks into holes that
+    were left by equal ones, so between what stays they add up: to three times the size of all sums on a volume of
+    512 x 512 x 600 voxels.
+    """
+    trim = _find()
+    if trim is not None:
+        trim(0)

@@ -9,9 +9,9 @@ from typing import Literal
 
 from seg.config import BottleneckConfig, NetworkConfig
 from seg.networks.bottleneck import width
+from seg.networks.build import network_arguments
 from seg.networks.complexity import complexity
 from seg.planning.topology import Size
-from seg.weights import network_arguments
 
 GIB = 2**30
 BASE_GIB = 1.0  # interpreter, libraries, loaders and a small cache

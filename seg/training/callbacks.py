@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from seg.errors import RunError
 from seg.files import check_version, unwritable, write_text
-from seg.layout import METRICS_FILE
+from seg.runs import METRICS_FILE
 
 CHECKPOINT_VERSION = 1
 SHOWN_EVERY = 20

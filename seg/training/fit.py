@@ -23,13 +23,13 @@ from seg.data.splits import Split
 from seg.errors import RunError
 from seg.files import needing_room
 from seg.hardware import choose_device, choose_precision
-from seg.inference import predict_logits
-from seg.layout import LAST_CHECKPOINT
+from seg.inference.windows import predict_logits
+from seg.networks.build import network_from_config
 from seg.networks.initialisation import initialise
+from seg.runs import LAST_CHECKPOINT, copy_weights, save_weights
 from seg.training.callbacks import Checkpoints, MovingAverage, Progress, Records, check_checkpoint
 from seg.training.losses import build_loss
 from seg.training.module import SegmentationModule, remedies
-from seg.weights import copy_weights, network_from_config, save_weights
 
 LOG = logging.getLogger(__name__)
 LIGHTNING_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed"}

@@ -119,10 +119,10 @@ def test_what_trains_and_predicts_is_reached_and_what_draws_is_not() -> None:
         "seg.training.fit",
         "seg.inference.windows",
         "seg.training.losses",
-        "seg.metrics.surface",
+        "seg.evaluation.metrics",
         "seg.training.muon",
         "seg.networks.norm",
-        "seg.prediction.cleaning",
+        "seg.inference.cleaning",
     } <= found
     assert not [name for name in found if name.startswith(("seg.cli", "seg.figures", "seg.planning", "seg.ablation"))]
     assert not [

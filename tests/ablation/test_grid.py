@@ -14,7 +14,7 @@ import yaml
 from seg.ablation.grid import choose_variants, plan_study
 from seg.config import BottleneckConfig, dump_config, load_config
 from seg.errors import ConfigError
-from seg.workflows.directory import Origin, check_run, open_run
+from seg.runs import Origin, check_run, open_run
 
 ROOT = Path(__file__).parents[2]
 BASE = """

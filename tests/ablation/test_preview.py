@@ -17,7 +17,7 @@ from seg.ablation.preview import expect, fit_line, preview_study
 from seg.ablation.records import TrialRecord, records_dir
 from seg.benchmark import step
 from seg.config import ExperimentConfig
-from seg.weights import network_from_config
+from seg.networks.build import network_from_config
 
 BASE = """
 patches: {size: [16, 16, 8]}

@@ -24,7 +24,7 @@ from seg.benchmark.subjects import Subject
 from seg.config import BottleneckConfig, ExperimentConfig
 from seg.config.study import BackendConfig, SpeedConfig, StudyConfig
 from seg.errors import RunError
-from seg.weights import save_weights
+from seg.runs import save_weights
 
 MEASURES = ("latency_ms", "throughput_voxels_per_s", "training_step_ms", "prediction_s")
 RATIOS = ("latency_ratio", "training_step_ratio", "prediction_ratio")

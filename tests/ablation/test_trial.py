@@ -20,8 +20,8 @@ from seg.ablation.trial import Places, record_failure, run_trial
 from seg.config import ExperimentConfig
 from seg.data.splits import spread_over
 from seg.errors import RunError
-from seg.evaluation import read_cases
-from seg.workflows import train
+from seg.evaluation.scores import read_cases
+from seg.workflows.train import train
 from tests.ablation.trials import FakeTrial
 
 OTHER = "0" * 64
@@ -54,7 +54,7 @@ def forbid_training(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: object, **kwargs: object) -> None:
         raise AssertionError("trained")
 
-    monkeypatch.setattr("seg.workflows.training.train_fold", fail)
+    monkeypatch.setattr("seg.workflows.train.train_fold", fail)
 
 
 def test_records_are_whole_and_hold_no_weights(finished: Path, trial: Any) -> None:

@@ -21,7 +21,7 @@ from seg.config import (
     TrainingConfig,
     dump_config,
 )
-from seg.weights import save_weights
+from seg.runs import save_weights
 
 CLASSES = ("background", "box")
 

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from seg.benchmark.peers import basic_channels, build_peer, peer_problem
 from seg.benchmark.subjects import Subject, with_peers
 from seg.config import NetworkConfig
-from seg.weights import save_weights
+from seg.runs import save_weights
 
 THREE = NetworkConfig(
     channels=(4, 6, 8), strides=((1, 1, 1), (2, 2, 2), (2, 2, 1)), kernel_sizes=((3, 3, 3), (3, 3, 3), (3, 3, 3))

@@ -11,7 +11,8 @@ import pytest
 from scipy import ndimage
 
 from seg.errors import DataError, SegError
-from seg.evaluation import evaluate_folders, read_cases, read_evaluation
+from seg.evaluation.scores import read_cases, read_evaluation
+from seg.workflows.folders import evaluate_folders
 from tests.evaluation.volumes import AFFINE, block, save
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from seg.errors import DataError, RunError
-from seg.evaluation import folders as module
-from seg.evaluation.folders import evaluate_folders
+from seg.workflows import folders as module
+from seg.workflows.folders import evaluate_folders
 
 
 def die(task: Any) -> NoReturn:

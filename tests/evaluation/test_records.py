@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from seg.errors import RunError
-from seg.evaluation import CaseScore, Evaluation, case_scores, read_cases, read_evaluation, summarise, write_evaluation
-from seg.metrics import EMPTY_SCORES, ClassScores
+from seg.evaluation.metrics import EMPTY_SCORES, ClassScores
+from seg.evaluation.scores import CaseScore, Evaluation, case_scores, read_cases, read_evaluation, write_evaluation
+from seg.evaluation.summary import summarise
 
 NAMES = ("background", "head", "tail")
 

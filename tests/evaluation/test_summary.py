@@ -9,8 +9,9 @@ import pytest
 import scipy.stats
 
 from seg.errors import RunError
-from seg.evaluation import CaseScore, Evaluation, case_scores, format_evaluation, summarise
-from seg.metrics import EMPTY_SCORES, ClassScores
+from seg.evaluation.metrics import EMPTY_SCORES, ClassScores
+from seg.evaluation.scores import CaseScore, Evaluation, case_scores
+from seg.evaluation.summary import format_evaluation, summarise
 
 NAMES = ("background", "head", "tail")
 NOTHING = ClassScores(

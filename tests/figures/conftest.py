@@ -9,9 +9,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from seg.evaluation import CaseScore, Evaluation, case_scores, summarise
+from seg.evaluation.metrics import score_case
+from seg.evaluation.scores import CaseScore, Evaluation, case_scores
+from seg.evaluation.summary import summarise
 from seg.figures import About, CaseFiles, write_page
-from seg.metrics import score_case
 
 VOID = {"meta", "br", "img"}
 

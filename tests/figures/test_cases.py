@@ -12,7 +12,8 @@ from PIL import Image, ImageColor
 
 from seg.data.cases import Case, Dataset
 from seg.errors import DataError, RunError
-from seg.evaluation import case_scores
+from seg.evaluation.metrics import EMPTY_SCORES, score_case
+from seg.evaluation.scores import case_scores
 from seg.figures import CaseView, case_title, draw_cases, draw_predictions
 from seg.figures.cases import (
     BASE_COLOURS,
@@ -25,7 +26,6 @@ from seg.figures.cases import (
     fullest_slices,
     visible_box,
 )
-from seg.metrics import EMPTY_SCORES, score_case
 
 NAMES = ("background", "head", "tail")
 SHAPE = (20, 24, 10)

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from seg.evaluation import CaseScore, case_scores
+from seg.evaluation.metrics import EMPTY_SCORES
+from seg.evaluation.scores import CaseScore, case_scores
 from seg.figures.ranking import rank_cases
-from seg.metrics import EMPTY_SCORES
 
 
 def scores(**dice: tuple[float, ...]) -> list[CaseScore]:

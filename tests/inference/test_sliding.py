@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from seg.config import InferenceConfig
-from seg.inference import predict_logits
+from seg.inference.windows import predict_logits
 
 SIZE = (6, 4, 8)
 

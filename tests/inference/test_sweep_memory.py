@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from seg.errors import RunError
-from seg.inference import Grid, Learnt, Model, Prepared, segment
-from seg.inference.clock import Clock
-from seg.inference.shortage import Attempt, smaller
+from seg.inference.grid import Grid, Prepared
+from seg.inference.memory import Attempt, Learnt, smaller
+from seg.inference.model import Model
+from seg.inference.sweep import Clock, segment
 from tests.inference.sweeps import STREAMED, image, network, on_own_grid
 
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from seg.inference import Grid
-from seg.inference.heap import trim_heap
+from seg.inference.grid import Grid
+from seg.inference.sweep import trim_heap
 from seg.inference.target import LabelMap, most_likely
 
 

@@ -132,7 +132,7 @@ def short(tiny: ExperimentConfig) -> ExperimentConfig:
 @pytest.fixture(scope="session")
 def trained(short: ExperimentConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run, to be read alone."""
-    from seg.workflows import train  # not above: torch would begin before its threads are set
+    from seg.workflows.train import train  # not above: torch would begin before its threads are set
 
     run_dir = tmp_path_factory.mktemp("trained") / "run"
     train(short, run_dir=run_dir, folds=(0,))

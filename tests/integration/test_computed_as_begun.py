@@ -13,8 +13,8 @@ import torch
 
 from seg.config import ExperimentConfig
 from seg.hardware import environment
-from seg.workflows import train, training
-from seg.workflows.machine import as_begun
+from seg.workflows import train as training
+from seg.workflows.train import as_begun, train
 
 
 @pytest.fixture

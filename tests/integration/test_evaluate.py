@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from seg.config import ExperimentConfig
-from seg.layout import CONFIG_FILE, WEIGHTS_FILE
+from seg.runs import CONFIG_FILE, WEIGHTS_FILE
 
 
 def mean_dice(folder: Path) -> float:
@@ -22,7 +22,7 @@ def mean_dice(folder: Path) -> float:
 @pytest.fixture(scope="session")
 def folds(short: ExperimentConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished cross-validation of two folds, to be read alone."""
-    from seg.workflows import train  # not above: torch would begin before its threads are set
+    from seg.workflows.train import train  # not above: torch would begin before its threads are set
 
     train(short, run_dir=(run_dir := tmp_path_factory.mktemp("trained") / "folds"))
     return run_dir

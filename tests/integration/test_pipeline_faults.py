@@ -16,9 +16,9 @@ import torch
 
 from seg.config import ExperimentConfig
 from seg.errors import DataError, RunError
-from seg.layout import WEIGHTS_FILE
-from seg.weights import load_weights
-from seg.workflows import train, training
+from seg.runs import WEIGHTS_FILE, load_weights
+from seg.workflows import train as training
+from seg.workflows.train import train
 
 Change = Callable[..., ExperimentConfig]
 Writer = Callable[[Path], Path]

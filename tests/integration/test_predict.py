@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from seg.config import ExperimentConfig
-from seg.workflows import train
+from seg.workflows.train import train
 
 ROOT = Path(__file__).parents[2]
 UNWANTED = ("pytorch_lightning", "monai", "matplotlib", "scipy.ndimage", "tensorboard")

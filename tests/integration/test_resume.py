@@ -19,7 +19,8 @@ import torch
 from seg.config import ExperimentConfig, dump_config
 from seg.training import callbacks
 from seg.training.module import SegmentationModule
-from seg.workflows import train, training
+from seg.workflows import train as training
+from seg.workflows.train import train
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
 EVERY = 2

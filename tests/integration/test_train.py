@@ -16,7 +16,8 @@ import torch
 
 from seg.config import ExperimentConfig
 from seg.errors import DataError, RunError
-from seg.workflows import evaluate_run, train
+from seg.workflows.evaluate import evaluate_run
+from seg.workflows.train import train
 
 Change = Callable[..., ExperimentConfig]
 

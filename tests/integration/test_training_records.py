@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from seg.config import ExperimentConfig
 from seg.errors import RunError
 from seg.training import fit
-from seg.workflows import train
+from seg.workflows.train import train
 
 Change = Callable[..., ExperimentConfig]
 

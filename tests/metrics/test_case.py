@@ -13,8 +13,7 @@ from monai.metrics import compute_iou, compute_surface_dice
 from scipy import ndimage
 
 from seg.errors import DataError
-from seg.metrics import ClassScores, score_case
-from seg.metrics.surface import _surface_areas
+from seg.evaluation.metrics import ClassScores, _surface_areas, score_case
 
 ANISOTROPIC = (0.7, 0.9, 3.3)
 

@@ -19,8 +19,8 @@ from seg.config import (
 )
 from seg.data.cases import Case
 from seg.errors import DataError
-from seg.inference import autocast, model_from_config
-from seg.prediction import Predictor, predict_case
+from seg.inference.model import autocast, model_from_config
+from seg.inference.predictor import Predictor, predict_case
 
 SHAPE = (9, 7, 5)
 CPU = torch.device("cpu")

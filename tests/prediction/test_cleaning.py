@@ -8,8 +8,8 @@ from scipy import ndimage
 
 from seg.config import PostprocessingConfig
 from seg.errors import ConfigError
-from seg.prediction import cleaning
-from seg.prediction.cleaning import CleaningRule, clean_labels, cleaning_rules
+from seg.inference import cleaning
+from seg.inference.cleaning import CleaningRule, clean_labels, cleaning_rules
 
 NAMES = ("background", "liver", "tumour")
 VOXEL_ML = 0.01

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from seg.prediction.sources import find_sources
+from seg.inference.cases import find_sources
 from tests.prediction.test_sources import found, message, touch
 
 

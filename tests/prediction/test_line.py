@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from seg.data import memory
-from seg.prediction import line, predict, workers
-from seg.prediction.workers import needed_bytes, shares
+from seg.inference import pipeline as line
+from seg.inference import pipeline as workers
+from seg.inference.pipeline import needed_bytes, shares
+from seg.workflows.predict import predict
 from tests.prediction.test_pipeline import arguments, manifest, voxels
 
 GIB = 1 << 30
@@ -133,7 +135,8 @@ def test_a_case_that_needs_more_than_its_share_of_memory_has_all_threads(
 
 
 def test_memory_of_a_pass_is_estimated_from_what_it_computes(make_run):
-    from seg.prediction.loading import load_predictor, read_runs
+    from seg.inference.predictor import load_predictor
+    from seg.runs import read_runs
 
     predictor = load_predictor(read_runs([make_run()]), device="cpu", tta=False, probabilities=False)
     (model,) = predictor.models

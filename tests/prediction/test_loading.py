@@ -10,7 +10,8 @@ import torch
 
 from seg.config import AugmentationConfig, CtConfig, PostprocessingConfig, SpatialConfig
 from seg.errors import ConfigError, SegError
-from seg.prediction.loading import load_predictor, read_runs
+from seg.inference.predictor import load_predictor
+from seg.runs import read_runs
 
 
 def load(*run_dirs):

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from seg.errors import RunError
-from seg.prediction.manifest import Earlier, Header, Record, read_manifest, write_manifest
+from seg.inference.cases import Record
+from seg.workflows.manifest import Earlier, Header, read_manifest, write_manifest
 
 A, B = ({"name": name, "run": name, "weights_sha256": name * 64} for name in "ab")
 

@@ -12,8 +12,10 @@ import pytest
 from seg.cli import PredictArguments
 from seg.config import PostprocessingConfig
 from seg.errors import RunError
-from seg.prediction import line, predict, predict_case
-from seg.prediction.loading import load_predictor, read_runs
+from seg.inference import pipeline as line
+from seg.inference.predictor import load_predictor, predict_case
+from seg.runs import read_runs
+from seg.workflows.predict import predict
 
 
 def arguments(run_dirs, input_path, output, **values):

@@ -11,7 +11,8 @@ import pytest
 
 from seg.config import AugmentationConfig, PostprocessingConfig, SpatialConfig
 from seg.errors import RunError
-from seg.prediction import journal, predict
+from seg.workflows import predict as journal
+from seg.workflows.predict import predict
 from tests.prediction.test_pipeline import arguments, manifest, names
 
 

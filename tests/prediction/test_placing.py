@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from seg.errors import RunError
-from seg.prediction.loading import load_predictor, read_runs
-from seg.prediction.placing import place
+from seg.inference.memory import place
+from seg.inference.predictor import load_predictor
+from seg.runs import read_runs
 
 CUDA = torch.device("cuda")
 
@@ -63,7 +64,7 @@ def test_the_manifest_says_that_the_processor_computed(make_run: Any, monkeypatc
             raise FULL[0]
         return real(module, *args, **kwargs)
 
-    monkeypatch.setattr("seg.hardware.choose_device", lambda wanted: CUDA)
+    monkeypatch.setattr("seg.inference.predictor.choose_device", lambda wanted: CUDA)
     monkeypatch.setattr(nn.Module, "to", full)
     predictor = load_predictor(read_runs([make_run()]), device="auto", tta=False, probabilities=False)
     assert [model.device.type for model in predictor.models] == ["cpu"]

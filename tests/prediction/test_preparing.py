@@ -13,7 +13,7 @@ from seg.data import memory
 from seg.data.images import read_image
 from seg.data.transforms import preparation
 from seg.errors import DataError
-from seg.prediction.preparing import prepare
+from seg.inference.preparing import prepare
 
 COS, SIN = np.cos(0.3), np.sin(0.3)
 ROTATED = nib.affines.from_matvec(

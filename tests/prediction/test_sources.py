@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from seg.errors import ConfigError, DataError
-from seg.prediction.sources import find_sources
+from seg.inference.cases import find_sources
 
 
 def touch(folder: Path, *names: str) -> list[Path]:

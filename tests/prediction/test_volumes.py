@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from seg.errors import DataError
-from seg.prediction.volumes import file_volumes
+from seg.inference.cleaning import file_volumes
 
 NAMES = ("background", "liver", "tumour")
 

@@ -12,7 +12,7 @@ import pytest
 
 from seg.config import DataConfig, ExperimentConfig
 from seg.errors import SegError
-from seg.workflows.training import train
+from seg.workflows.train import train
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from seg.errors import DataError
-from seg.workflows import FolderPair, evaluate_pair
+from seg.workflows.folders import FolderPair, evaluate_pair
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "evaluate.py"
 

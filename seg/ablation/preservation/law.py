@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from seg.metrics import finite_mean
+from seg.evaluation.metrics import finite_mean
 
 Key = tuple[str, int, int]
 """Variant, fold and seed of a trial."""

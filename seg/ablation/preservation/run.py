@@ -15,9 +15,9 @@ from seg.data.cases import Case, Dataset
 from seg.errors import DataError, RunError
 from seg.files import write_json
 from seg.hardware import choose_device, choose_precision
-from seg.layout import CONFIG_FILE, PRESERVATION_FILE
+from seg.inference.predictor import load_model
 from seg.networks import UNet
-from seg.prediction.loading import TrainedRun, load_model
+from seg.runs import CONFIG_FILE, PRESERVATION_FILE, TrainedRun
 
 LOG = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from seg.config import DataConfig
 from seg.data.cases import Case
 from seg.data.transforms import preparation
 from seg.errors import DataError
-from seg.inference import Model
+from seg.inference.model import Model
 from seg.networks import UNet
 
 Rows = Callable[[Tap, Tensor, Tensor | None, Tensor], None]

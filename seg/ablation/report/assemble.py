@@ -29,7 +29,7 @@ from seg.ablation.report.tables_class import class_table
 from seg.ablation.report.tables_contrast import contrast_table
 from seg.ablation.report.tables_dice import limits, main_table
 from seg.ablation.report.worst import worst_cases
-from seg.layout import NOTICE
+from seg.runs import NOTICE
 
 
 def assemble(analysis: Analysis, study_dir: Path, runs_dir: Path) -> Document:

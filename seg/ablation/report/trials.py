@@ -22,9 +22,9 @@ from seg.ablation.report.study import (
 )
 from seg.ablation.statistics import Curve, Pair
 from seg.errors import RunError, SegError
-from seg.evaluation import CASES_FILE, CaseScore, read_cases
+from seg.evaluation.scores import CASES_FILE, CaseScore, read_cases
 from seg.files import read_versioned, reading
-from seg.layout import (
+from seg.runs import (
     CONFIG_FILE,
     ENVIRONMENT_FILE,
     ENVIRONMENT_VERSION,

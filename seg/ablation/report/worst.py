@@ -24,7 +24,7 @@ from seg.data.readers import read_configured
 from seg.errors import RunError, SegError
 from seg.figures import CaseFiles, CaseView, case_title, draw_cases, read_case
 from seg.files import write_bytes, write_text
-from seg.layout import CONFIG_FILE, PREDICTIONS
+from seg.runs import CONFIG_FILE, PREDICTIONS
 
 LOG = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from seg.ablation.statistics.effects import TAIL
 from seg.ablation.statistics.errors import TESTS, moderated_runs
 from seg.ablation.statistics.families import Family, draw_family
 from seg.ablation.statistics.validation import MARGIN, percent
+from seg.evaluation.metrics import ClassScores
 from seg.evaluation.scores import CaseScore
-from seg.metrics import ClassScores
 
 FloatArray = npt.NDArray[np.float64]
 

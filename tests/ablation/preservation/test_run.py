@@ -21,8 +21,8 @@ from seg.config import (
 )
 from seg.data.readers import read_dataset
 from seg.errors import DataError, RunError
-from seg.layout import CONFIG_FILE
-from seg.weights import network_from_config, save_weights
+from seg.networks.build import network_from_config
+from seg.runs import CONFIG_FILE, save_weights
 
 SHAPE = (12, 14, 10)
 NARROW = BottleneckConfig(ratio=0.5, activation="relu")

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from seg.evaluation import CaseScore, summarise, write_evaluation
-from seg.metrics import ClassScores
+from seg.evaluation.metrics import ClassScores
+from seg.evaluation.scores import CaseScore, write_evaluation
+from seg.evaluation.summary import summarise
 from tests.ablation.report.places import CHANNELS, place
 
 CLASSES = ("background", "anterior", "posterior")

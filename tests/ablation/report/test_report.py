@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from seg.ablation.report import write_report
-from seg.evaluation import read_cases
+from seg.evaluation.scores import read_cases
 from tests.ablation.report.page import Page
 from tests.ablation.report.studies import VARIANTS, Made, make_study
 

@@ -20,7 +20,7 @@ from seg.ablation.report.trials import read_records
 from seg.ablation.report.worst import choose, kept_pictures, shown_variant, worst_cases
 from seg.config import ExperimentConfig, dump_config
 from seg.errors import RunError
-from seg.evaluation import read_cases
+from seg.evaluation.scores import read_cases
 from tests.ablation.report.page import Page
 from tests.ablation.report.studies import Made, lower, make_study
 

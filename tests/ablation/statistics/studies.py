@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from seg.evaluation import CaseScore
-from seg.metrics import ClassScores
+from seg.evaluation.metrics import ClassScores
+from seg.evaluation.scores import CaseScore
 
 BLANK = dict.fromkeys(ClassScores.__dataclass_fields__, 0.5)
 

@@ -10,7 +10,7 @@ from scipy import stats
 
 from seg.ablation.statistics import paired
 from seg.errors import RunError
-from seg.evaluation import CaseScore
+from seg.evaluation.scores import CaseScore
 from tests.ablation.statistics.studies import noise, run_of
 
 BASE = np.array([[0.8, 0.7, 0.9, 0.6], [0.5, 0.6, 0.7, 0.8]])

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from seg.ablation.statistics import format_comparison, paired, split_folds
-from seg.evaluation import summarise, write_evaluation
+from seg.evaluation.scores import write_evaluation
+from seg.evaluation.summary import summarise
 from tests.ablation.statistics.studies import run_of
 
 BASE = np.array([[0.8, 0.7, 0.9, 0.6], [0.5, 0.6, 0.7, 0.8]])

@@ -1,18 +1,26 @@
-"""Which cases a file, a folder or a list holds, and where their results go: never where an input lies."""
+"""The cases of a prediction: their files, where results go, and what became of them; results never replace an input."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from seg.data.endings import NIFTI_ENDINGS
 from seg.data.formats import ENDINGS, holds_dicom
 from seg.errors import ConfigError, DataError
-from seg.prediction.inputs import Group, in_folder, in_list, with_channels
+from seg.inference.inputs import Group, in_folder, in_list, with_channels
+
+if TYPE_CHECKING:
+    pass
+if TYPE_CHECKING:
+    pass
 
 LIST_ENDING = ".txt"
+
 OUTPUT_ENDING = ".nii.gz"
+DONE, FAILED, SKIPPED = "done", "failed", "skipped"
 PROBABILITIES = "probabilities"
 
 
@@ -38,6 +46,38 @@ class Source:
     def results(self, *, probabilities: bool) -> list[Path]:
         """Returns the files that are written."""
         return [self.output, self.probabilities] if probabilities else [self.output]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What became of a case.
+
+    Attributes:
+        output: Name of the label map within the manifest's folder.
+        status: ``done``, ``failed``, or ``skipped`` where the label map was there before.
+        volumes_ml: Volume of each foreground class, in ml.
+        seconds: Time per stage.
+        warnings: Sentences.
+        problems: Why it failed.
+    """
+
+    output: str
+    status: str
+    volumes_ml: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the record's entry."""
+        return {
+            "output": self.output,
+            "status": self.status,
+            "volumes_ml": {name: round(volume, 6) for name, volume in self.volumes_ml.items()},
+            "seconds": {stage: round(value, 4) for stage, value in self.seconds.items()},
+            "warnings": list(self.warnings),
+            "problems": list(self.problems),
+        }
 
 
 def find_sources(input_path: Path, output: Path, *, probabilities: bool = False) -> tuple[Source, ...]:

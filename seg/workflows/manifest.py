@@ -3,51 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from seg.files import read_versioned, reading, write_json
-from seg.layout import NOTICE
+from seg.inference.cases import DONE, FAILED, SKIPPED, Record
 from seg.locks import locked
+from seg.runs import NOTICE
 
 MANIFEST_FILE = "predictions.json"
 MANIFEST_VERSION = 1
-DONE, FAILED, SKIPPED = "done", "failed", "skipped"
 SETTINGS = ("tta", "precision", "clean_up")
 """What changes labels beside the networks."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Record:
-    """What became of a case.
-
-    Attributes:
-        output: Name of the label map within the manifest's folder.
-        status: ``done``, ``failed``, or ``skipped`` where the label map was there before.
-        volumes_ml: Volume of each foreground class, in ml.
-        seconds: Time per stage.
-        warnings: Sentences.
-        problems: Why it failed.
-    """
-
-    output: str
-    status: str
-    volumes_ml: dict[str, float] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
-    problems: tuple[str, ...] = ()
-
-    def as_json(self) -> dict[str, Any]:
-        """Returns the record's entry."""
-        return {
-            "output": self.output,
-            "status": self.status,
-            "volumes_ml": {name: round(volume, 6) for name, volume in self.volumes_ml.items()},
-            "seconds": _rounded(self.seconds),
-            "warnings": list(self.warnings),
-            "problems": list(self.problems),
-        }
 
 
 @dataclass(frozen=True, kw_only=True)

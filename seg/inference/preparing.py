@@ -14,7 +14,7 @@ from seg.config import DataConfig
 from seg.data.images import Image
 from seg.data.memory import check_memory
 from seg.data.normalization import normalize
-from seg.inference import Grid, Prepared
+from seg.inference.grid import Grid, Prepared
 from seg.inference.resampling import Resampling
 
 Affine = npt.NDArray[Any]

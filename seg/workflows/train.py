@@ -1,12 +1,15 @@
-"""Training of one fold or of all, each evaluated on the cases it did not see."""
+"""Training of one fold or of all, each evaluated on the cases that its network did not see."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
-from contextlib import nullcontext
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from seg.config import ExperimentConfig, TrainingConfig
 from seg.data.cases import Dataset
@@ -15,17 +18,23 @@ from seg.data.prepared import case_digest, check_cache_dir
 from seg.data.readers import read_folds
 from seg.data.splits import check_folds
 from seg.errors import RunError
-from seg.evaluation import EVALUATION_FILE
+from seg.evaluation.scores import EVALUATION_FILE
 from seg.hardware import choose_device, choose_precision, environment
-from seg.layout import LAST_CHECKPOINT
-from seg.prediction.cleaning import cleaning_rules
+from seg.inference.cleaning import cleaning_rules
+from seg.runs import (
+    LAST_CHECKPOINT,
+    Origin,
+    begun_from,
+    check_free,
+    check_root,
+    check_run,
+    open_run,
+    read_origin,
+    weights_digest,
+)
 from seg.training.fit import train_fold
-from seg.weights import weights_digest
-from seg.workflows.directory import Origin, begun_from, check_free, check_root, check_run, open_run
+from seg.workflows.evaluate import score_run, summarise_folds
 from seg.workflows.inputs import check_copies, read_checked, read_splits
-from seg.workflows.machine import as_begun
-from seg.workflows.scoring import score_run
-from seg.workflows.summary import summarise_folds
 
 LOG = logging.getLogger(__name__)
 
@@ -125,3 +134,45 @@ def _starts_anew(run_dir: Path) -> bool:
 def _initial_weights(config: ExperimentConfig) -> str | None:
     source = config.training.init_from
     return None if source is None else weights_digest(Path(source))
+
+
+@contextmanager
+def as_begun(run_dir: Path, computed_with: Mapping[str, Any]) -> Iterator[None]:
+    """Computes with as many threads as a run began with, and warns where device or torch are others.
+
+    Sums are taken in parts, one for each thread, so their last digits depend on the number of threads.
+
+    Args:
+        run_dir: Run directory that has begun.
+        computed_with: What this process computes with.
+    """
+    recorded = read_origin(run_dir)
+    began = computed_with if recorded is None else recorded.computed_with
+    for name, then, now in (
+        ("device", began.get("device"), computed_with.get("device")),
+        ("torch", _torch(began), _torch(computed_with)),
+    ):
+        if then != now:
+            LOG.warning(
+                "%s: began with %s %s and goes on with %s; its weights may differ in the last digits from those of a "
+                "run that was not interrupted",
+                run_dir,
+                name,
+                then,
+                now,
+            )
+    here, threads = torch.get_num_threads(), began.get("threads")
+    if not isinstance(threads, int) or threads < 1 or threads == here:
+        yield
+        return
+    LOG.info("%s: threads: %d, as it began, in place of %d", run_dir, threads, here)
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(here)
+
+
+def _torch(computed_with: Mapping[str, Any]) -> object:
+    packages = computed_with.get("packages")
+    return packages.get("torch") if isinstance(packages, Mapping) else None

@@ -1,25 +1,34 @@
-"""One case from its files to a label map on the image's own grid, in three steps that may run in different threads."""
+"""One case from its files to a label map on the image's own grid, by trained networks."""
 
 from __future__ import annotations
 
+import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy.typing as npt
+import torch
+from torch import nn
 
 from seg.config import DataConfig
 from seg.data.geometry import Geometry
 from seg.data.images import read_image
 from seg.data.memory import check_memory
-from seg.inference import Learnt, Model, Options, Prepared, segment
-from seg.prediction.cleaning import CleaningRule, clean_labels
-from seg.prediction.preparing import prepare
-from seg.prediction.volumes import class_volumes
+from seg.errors import ConfigError, RunError
+from seg.hardware import choose_device, choose_precision, computes_bf16
+from seg.inference.cleaning import CleaningRule, class_volumes, clean_labels, cleaning_rules
+from seg.inference.grid import Options, Prepared
+from seg.inference.memory import Learnt, place
+from seg.inference.model import Model, model_from_config
+from seg.inference.preparing import prepare
+from seg.inference.sweep import segment
+from seg.runs import TrainedRun, check_task, trained_network
 
+LOG = logging.getLogger(__name__)
 STAGES = ("read", "prepare", "network", "resample", "write")
 """Stages of a case. ``resample`` is all that makes labels of logits: blending, resampling, choice, clean-up."""
 PROBABILITY_BYTES = 4
@@ -155,3 +164,111 @@ def finish_case(predictor: Predictor, predicted: PredictedCase) -> PredictedCase
         if volume > 0
     )
     return replace(predicted, warnings=predicted.warnings + notes)
+
+
+def _copies(runs: Sequence[TrainedRun]) -> Iterator[str]:
+    """Names runs whose weights are those of another one."""
+    first: dict[str, TrainedRun] = {}
+    for run in runs if len(runs) > 1 else ():
+        other = first.setdefault(run.description()["weights_sha256"], run)
+        if other is not run:
+            yield (
+                f"{run.path}: runs must differ to be averaged, got the weights of {other.path}; they would count "
+                "double, leave one of them out."
+            )
+
+
+def load_model(run: TrainedRun, device: torch.device, precision: str, *, tta: bool | None = None) -> Model:
+    """Loads the network of a run.
+
+    Args:
+        run: The run.
+        device: Where to compute.
+        precision: ``fp32`` or ``bf16``.
+        tta: Whether logits are averaged over mirrored copies; None is as the experiment says.
+
+    Returns:
+        The network in evaluation mode on the device, with its windows.
+
+    Raises:
+        RunError: There are no weights, they cannot be read, they are those of another network or task, or memory of
+            the device does not suffice.
+    """
+    network = _load_network(run)
+    place([network], device, fall_back=False)
+    return model_from_config(network, run.config, device=device, precision=precision, tta=tta)
+
+
+def _load_network(run: TrainedRun) -> nn.Module:
+    """Loads the network of a run in evaluation mode, on the processor."""
+    network = trained_network(run.config.network, len(run.channel_names), len(run.class_names), run.path)
+    check_task(run.path, channel_names=run.channel_names, class_names=run.class_names)
+    return network
+
+
+def load_predictor(
+    runs: Sequence[TrainedRun],
+    *,
+    device: Literal["auto", "cpu", "cuda"],
+    tta: bool,
+    probabilities: bool,
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
+) -> Predictor:
+    """Loads the weights of runs.
+
+    Args:
+        runs: Runs that agree with one another.
+        device: Where to compute.
+        tta: Whether logits are averaged over mirrored copies; else each run does as its configuration says.
+        probabilities: Whether probabilities are kept.
+        precision: Arithmetic of all networks; ``auto`` is that of each run's configuration.
+
+    Returns:
+        The networks, in evaluation mode on the device, and what goes with them.
+
+    Raises:
+        RunError: Weights cannot be used, are those of two runs, or do not fit in memory.
+        ConfigError: The device is not there, or has no such arithmetic.
+    """
+    if copies := list(_copies(runs)):
+        raise RunError(copies)
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device must be available, got 'cuda' without a GPU; use auto or cpu.")
+    warnings = tuple(_idle_mirroring(runs, tta=tta))
+    for warning in warnings:
+        LOG.warning("%s", warning)
+    chosen = choose_device(device)
+    if precision == "bf16" and not computes_bf16(chosen):
+        kind = "GPU" if chosen.type == "cuda" else "processor"
+        raise ConfigError(f"--precision must be one that the {kind} computes, got 'bf16', which it lacks; use fp32.")
+    networks = []
+    for run in runs:
+        networks.append(_load_network(run))
+    # On a full GPU a choice that was left to us is made anew, unless the processor lacks what is asked for.
+    bearable = precision != "bf16" or computes_bf16(torch.device("cpu"))
+    chosen, note = place(networks, chosen, fall_back=device == "auto" and bearable)
+    warnings += (note,) if note else ()
+    models = []
+    for run, network in zip(runs, networks, strict=True):
+        own = choose_precision(run.config.training.precision if precision == "auto" else precision, chosen)
+        models.append(model_from_config(network, run.config, device=chosen, precision=own, tta=True if tta else None))
+    return Predictor(
+        models=models,
+        data=runs[0].config.data,
+        channel_names=runs[0].channel_names,
+        class_names=runs[0].class_names,
+        rules=cleaning_rules(runs[0].config.postprocessing, runs[0].class_names),
+        probabilities=probabilities,
+        warnings=warnings,
+    )
+
+
+def _idle_mirroring(runs: Sequence[TrainedRun], *, tta: bool) -> Iterator[str]:
+    """Says which networks are to be averaged over mirrored copies and have no axis to mirror along."""
+    asked = [run for run in runs if tta or run.config.inference.tta]
+    idle = [run for run in asked if not run.config.augmentation.spatial.mirror_axes]
+    if idle:
+        name = "--tta" if tta else "inference.tta"
+        whom = "" if len(idle) == len(runs) else f" for {', '.join(str(run.path) for run in idle)}"
+        yield f"{name} changes nothing{whom}: training mirrored along no axis (augmentation.spatial.mirror_axes)."

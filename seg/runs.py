@@ -1,0 +1,506 @@
+"""Run directories: their files, how a run begins, and the trained network that a finished run holds."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from seg.config import ExperimentConfig, NetworkConfig, dump_config, load_config
+from seg.config.loading import comparable, differences
+from seg.data.splits import Split
+from seg.errors import ConfigError, RunError
+from seg.evaluation.scores import EVALUATION_FILE
+from seg.files import (
+    check_version,
+    file_digest,
+    is_partial,
+    read_versioned,
+    reading,
+    write_bytes,
+    write_json,
+    write_text,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+LOG = logging.getLogger(__name__)
+WEIGHTS_VERSION = 1
+
+
+def trained_network(config: NetworkConfig, in_channels: int, out_channels: int, run_dir: Path) -> nn.Module:
+    """Builds a network with the final weights of a run, in evaluation mode.
+
+    Args:
+        config: The architecture.
+        in_channels: Channels of the image.
+        out_channels: Classes, background included.
+        run_dir: Run directory with final weights.
+
+    Raises:
+        RunError: There are no weights, they cannot be read, or they are those of another network.
+    """
+    from seg.networks.build import network_from_config
+
+    state = load_weights(run_dir)
+    network = network_from_config(config, in_channels, out_channels)
+    wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in state.items()}
+    if found != wanted:
+        raise RunError(f"{run_dir / WEIGHTS_FILE}: {_difference(found, wanted)}")
+    network.load_state_dict(state)
+    return network.requires_grad_(False).eval()
+
+
+def _difference(found: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]) -> str:
+    name = next(name for name in (*wanted, *found) if found.get(name) != wanted.get(name))
+    rule = f"must have shape {wanted[name]}" if name in wanted else "must be absent"
+    value = f"shape {found[name]}" if name in found else "none"
+    return (
+        f"weights must fit the network of config.yaml and model.json, where {name} {rule}, got {value}; "
+        "the file belongs to another run, restore the run's own."
+    )
+
+
+def weights_bytes(network: nn.Module, *, channel_names: Sequence[str], class_names: Sequence[str]) -> bytes:
+    """Returns the content of a file of weights: a version, tensors and names, nothing else.
+
+    Args:
+        network: The network.
+        channel_names: Channels of its images.
+        class_names: Classes, the background first.
+    """
+    import torch
+
+    names = {"channel_names": list(channel_names), "class_names": list(class_names)}
+    content = io.BytesIO()
+    torch.save({"schema_version": WEIGHTS_VERSION, "network": network.state_dict(), **names}, content)
+    return content.getvalue()
+
+
+def save_weights(
+    network: nn.Module, run_dir: Path, *, channel_names: Sequence[str], class_names: Sequence[str]
+) -> Path:
+    """Writes a network's weights as ``checkpoints/weights.pt``; see :func:`weights_bytes`."""
+    target = run_dir / WEIGHTS_FILE
+    write_bytes(target, weights_bytes(network, channel_names=channel_names, class_names=class_names))
+    return target
+
+
+def load_weights(run_dir: Path) -> dict[str, Tensor]:
+    """Reads the final weights of a run without executing anything in the file.
+
+    Raises:
+        RunError: The file is absent, not a weights file of this project, of a newer version, or not finite.
+    """
+    return _read(run_dir)[0]
+
+
+def check_task(
+    run_dir: Path,
+    *,
+    channel_names: Sequence[str],
+    class_names: Sequence[str],
+    source: str = "model.json",
+    remedy: str = "the file belongs to another run, restore the run's own",
+) -> None:
+    """Checks that the final weights of a run are for these channels and classes, in this order.
+
+    Equal shapes do not tell: networks of two tasks may have them.
+
+    Args:
+        run_dir: Run directory.
+        channel_names: Channels that the weights must be for.
+        class_names: Classes, background first.
+        source: What names them, for the message.
+        remedy: End of the message: what may be wrong, and what to do.
+
+    Raises:
+        RunError: They are for others; see :func:`load_weights` too.
+    """
+    found = _read(run_dir)[1]
+    wanted = {"channel_names": list(channel_names), "class_names": list(class_names)}
+    problems = [
+        f"{run_dir / WEIGHTS_FILE}: weights must be for the {name} of {source}, {wanted[name]}, got {names}; {remedy}."
+        for name, names in found.items()
+        if names != wanted[name]
+    ]
+    if problems:
+        raise RunError(problems)
+
+
+def _read(run_dir: Path) -> tuple[dict[str, Tensor], dict[str, list[str]]]:
+    """Reads tensors, and the names of channels and classes."""
+    import torch
+    from torch import Tensor
+
+    path = run_dir / WEIGHTS_FILE
+    if not path.is_file():
+        raise RunError(f"{run_dir}: must hold a finished run, got no {WEIGHTS_FILE}; train it first.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        version, state = int(content["schema_version"]), dict(content["network"])
+        if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()):
+            raise TypeError
+        names = {name: list(content[name]) for name in ("channel_names", "class_names")}
+        if not all(isinstance(name, str) for several in names.values() for name in several):
+            raise TypeError
+    except Exception as error:
+        raise RunError(
+            f"{path}: must be a whole weights file of this project, tensors alone, got {type(error).__name__}; "
+            "nothing in it was run; copy it again or train anew."
+        ) from error
+    if odd := [name for name, value in state.items() if not bool(torch.isfinite(value).all())]:
+        raise RunError(
+            f"{path}: weights must be finite, got NaN or infinity in {len(odd)} of {len(state)} tensors, {odd[0]} "
+            "first; restore the file, or train anew with a lower learning rate."
+        )
+    check_version(path, version, WEIGHTS_VERSION)
+    return state, names
+
+
+def weights_digest(run_dir: Path) -> str:
+    """Returns the SHA-256 of a run's file of final weights.
+
+    Raises:
+        RunError: The file is absent or not a weights file of this project.
+    """
+    load_weights(run_dir)
+    return file_digest(run_dir / WEIGHTS_FILE).hex()
+
+
+def copy_weights(network: nn.Module, run_dir: Path) -> None:
+    """Copies another run's final weights wherever name and shape agree, and announces what stays.
+
+    Raises:
+        RunError: Nothing agrees.
+    """
+    source = load_weights(run_dir)
+    own = network.state_dict()
+    shared = {name: value for name, value in source.items() if name in own and own[name].shape == value.shape}
+    if not shared:
+        raise RunError(
+            f"{run_dir}: must share parameters with the network, got none of {len(own)}; choose another run."
+        )
+    network.load_state_dict(own | shared)
+    kept = [name for name in own if name not in shared]
+    LOG.info(
+        "initial weights: %d of %d tensors from %s; own: %s", len(shared), len(own), run_dir, ", ".join(kept) or "-"
+    )
+
+
+CONFIG_FILE = "config.yaml"
+MODEL_FILE = "model.json"
+ENVIRONMENT_FILE = "environment.json"
+SCORING_FILE = "scoring_environment.json"
+PICTURE_FILE = "predictions.png"
+METRICS_FILE = "metrics.csv"
+GENERALISATION_FILE = "generalisation.json"
+PRESERVATION_FILE = "preservation.json"
+WEIGHTS_FILE = "checkpoints/weights.pt"
+LAST_CHECKPOINT = "checkpoints/last.ckpt"
+PREDICTIONS = "predictions"
+MODEL_VERSION = 1
+ENVIRONMENT_VERSION = 1
+NOTICE = "Research software. Not a medical device; not for clinical use."
+
+
+def fold_directories(root: Path) -> dict[int, Path]:
+    """Finds the run directories of a cross-validation, by fold; none where the folder is a run or something else."""
+    if (root / CONFIG_FILE).is_file() or not root.is_dir():
+        return {}
+    found = {int(path.name[5:]): path for path in root.iterdir() if re.fullmatch(r"fold_[0-9]+", path.name)}
+    return dict(sorted(found.items()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What a run is made from, beside its configuration.
+
+    Attributes:
+        computed_with: Versions, device, precision and revision of the code.
+        data: SHA-256 of the files of each case.
+        initial_weights: SHA-256 of the weights to start from; None draws them from the seed, or needs them no more.
+        split: Cases on the two sides of the run's fold; None is not known, as in runs of earlier versions.
+    """
+
+    computed_with: Mapping[str, Any]
+    data: Mapping[str, str]
+    initial_weights: str | None = None
+    split: Split | None = None
+
+
+def check_root(root: Path, *, resume: bool) -> None:
+    """Checks that the folder of a cross-validation holds no results of something else.
+
+    Args:
+        root: Folder in which ``fold_0``, ``fold_1``, ... and their common results are to lie.
+        resume: Whether a cross-validation that lies there is continued.
+
+    Raises:
+        RunError: It holds a single run, or an evaluation that is not to be replaced.
+    """
+    if (root / CONFIG_FILE).exists():
+        raise RunError(f"{root}: must be no single run where several folds are trained; choose another --run_dir.")
+    if (root / EVALUATION_FILE).exists() and not (resume and any(root.glob(f"fold_*/{CONFIG_FILE}"))):
+        raise RunError(
+            f"{root}: must hold no {EVALUATION_FILE} of something else; choose another --run_dir, or add --resume to "
+            "go on with a cross-validation."
+        )
+
+
+def check_free(run_dir: Path, *, resume: bool) -> None:
+    """Checks that a run directory is absent, empty, or holds a run that is to be continued; writes nothing.
+
+    Raises:
+        RunError: It holds a run and ``resume`` is off, or other files.
+    """
+    if not (run_dir / CONFIG_FILE).exists():
+        if run_dir.exists() and (not run_dir.is_dir() or any(map(_foreign, run_dir.iterdir()))):
+            raise RunError(f"{run_dir}: must be absent or an empty folder, got other files; choose another --run_dir.")
+    elif not resume:
+        raise RunError(f"{run_dir}: must be new, got an existing run; choose another --run_dir or add --resume.")
+
+
+def check_run(config: ExperimentConfig, run_dir: Path, origin: Origin, *, resume: bool) -> None:
+    """Checks that a run directory is free, or holds the same experiment on the same data; writes nothing.
+
+    Args:
+        config: The experiment.
+        run_dir: Run directory.
+        origin: What the run is made from.
+        resume: Whether an existing directory is continued; an absent one is made either way.
+
+    Raises:
+        RunError: The directory exists and ``resume`` is off, holds other files, or was made from another
+            configuration, other data or other initial weights.
+    """
+    check_free(run_dir, resume=resume)
+    path = run_dir / CONFIG_FILE
+    if not path.exists():
+        return
+    changed = other_settings(load_config([path]), config)
+    if changed:
+        raise RunError(
+            f"{run_dir}: a resumed run must have the configuration it began with, got other values of "
+            f"{', '.join(changed)}; restore them or choose another --run_dir."
+        )
+    recorded = read_origin(run_dir)
+    if recorded is None:
+        LOG.warning("%s: no %s of a begun run; whether its data changed is not known", run_dir, ENVIRONMENT_FILE)
+        return
+    if other := sorted(name for name, _ in set(recorded.data.items()) ^ set(origin.data.items())):
+        raise RunError(
+            f"{run_dir}: a resumed run must have the data it began with, got other files of cases "
+            f"{', '.join(dict.fromkeys(other))}; restore them or choose another --run_dir."
+        )
+    began, now = (one.computed_with.get("precision") for one in (recorded, origin))
+    if began != now and not (run_dir / EVALUATION_FILE).exists():
+        raise RunError(
+            f"{run_dir}: a resumed run must compute in the precision it began with, {began}, got {now} here; go on "
+            "with it where it began, or choose another --run_dir."
+        )
+    if recorded.split is not None and origin.split is not None and (moved := _moved(recorded.split, origin.split)):
+        raise RunError(
+            f"{run_dir}: a resumed run must have the cases of its fold on the sides that they began on, got others for "
+            f"{some(moved)}; restore the splits or choose another --run_dir."
+        )
+    if origin.initial_weights is not None and recorded.initial_weights != origin.initial_weights:
+        raise RunError(
+            f"{run_dir}: a resumed run must have the initial weights it began with, got other ones in "
+            f"{config.training.init_from}; restore them or choose another --run_dir."
+        )
+
+
+def open_run(config: ExperimentConfig, run_dir: Path, origin: Origin) -> None:
+    """Writes what a checked run begins with, where it has not begun.
+
+    Raises:
+        RunError: The directory cannot be written.
+    """
+    if (run_dir / CONFIG_FILE).exists():
+        return
+    if run_dir.is_dir():
+        for partial in filter(is_partial, run_dir.iterdir()):  # of a first write that was killed
+            partial.unlink(missing_ok=True)
+    record: dict[str, Any] = {
+        "schema_version": ENVIRONMENT_VERSION,
+        **origin.computed_with,
+        "initial_weights": origin.initial_weights,
+    }
+    if origin.split is not None:
+        record["split"] = asdict(origin.split)
+    write_json(run_dir / ENVIRONMENT_FILE, record | {"data": dict(origin.data)})
+    # Last: a directory that has it has begun.
+    write_text(run_dir / CONFIG_FILE, dump_config(config))
+
+
+def begun_from(run_dirs: Iterable[Path]) -> str | None:
+    """Returns whose weights runs that have begun were to start from; None where they have none or have not begun."""
+    begun = [run_dir / CONFIG_FILE for run_dir in run_dirs if (run_dir / CONFIG_FILE).is_file()]
+    return load_config(begun[:1]).training.init_from if begun else None
+
+
+def _foreign(path: Path) -> bool:
+    """Whether a file is none that :func:`open_run` leaves when it is killed."""
+    return path.name != ENVIRONMENT_FILE and not is_partial(path)
+
+
+def read_origin(run_dir: Path) -> Origin | None:
+    """Reads what a run is made from; None where it was not recorded at the beginning, as by earlier versions.
+
+    Raises:
+        RunError: The record is damaged, or of a newer version.
+    """
+    path = run_dir / ENVIRONMENT_FILE
+    if not path.is_file():  # of a version that wrote it at the end
+        return None
+    with reading(path, what="the whole record of a run", remedy="restore it or choose another --run_dir"):
+        content = read_versioned(path, ENVIRONMENT_VERSION)
+        data = {str(name): str(digest) for name, digest in content["data"].items()}
+        sides = content.get("split")
+        split = None if sides is None else Split(**{side: tuple(map(str, names)) for side, names in sides.items()})
+        return Origin(computed_with=content, data=data, initial_weights=content.get("initial_weights"), split=split)
+
+
+def _moved(one: Split, other: Split) -> list[str]:
+    """Lists cases that are on a side of one split and not on that of the other."""
+    return sorted((set(one.train) ^ set(other.train)) | (set(one.validation) ^ set(other.validation)))
+
+
+def changed_data(origin: Origin, held_out: Mapping[str, str]) -> list[str]:
+    """Lists the held-out cases whose files are others than when the run began.
+
+    Args:
+        origin: What the run is made from.
+        held_out: SHA-256 of the files of each case that is to be scored.
+    """
+    return sorted(case for case, digest in held_out.items() if origin.data.get(case) != digest)
+
+
+def some(names: Sequence[str], most: int = 5) -> str:
+    """Lists names, cut short where there are many."""
+    listed = ", ".join(names[:most])
+    return f"{listed} and {len(names) - most} more" if len(names) > most else listed
+
+
+def trained_steps(run_dir: Path) -> int | None:
+    """Returns the last step in a run's metrics.csv; None where the file is gone."""
+    path = run_dir / METRICS_FILE
+    if not path.is_file():
+        return None
+    with path.open(newline="", encoding="utf-8") as file:
+        return max((int(float(row["step"])) for row in csv.DictReader(file)), default=None)
+
+
+def other_settings(one: ExperimentConfig, other: ExperimentConfig) -> list[str]:
+    """Lists the dotted paths at which two configurations make other weights, or other scores of them."""
+    return differences(comparable(one), comparable(other))
+
+
+SHARED = ("spacing_mm", "normalization", "ct")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedRun:
+    """What a finished run directory says of its network.
+
+    Attributes:
+        path: The run directory.
+        config: The experiment.
+        channel_names: Channels of its images.
+        class_names: Classes, the background first.
+    """
+
+    path: Path
+    config: ExperimentConfig
+    channel_names: tuple[str, ...]
+    class_names: tuple[str, ...]
+
+    def description(self) -> dict[str, Any]:
+        """Describes the network in a manifest: names, and the digest of its weights."""
+        digest = file_digest(self.path / WEIGHTS_FILE).hex()
+        return {"name": self.config.name, "run": self.path.resolve().name, "weights_sha256": digest}
+
+
+def read_runs(run_dirs: Sequence[Path]) -> tuple[TrainedRun, ...]:
+    """Reads run directories whose networks are to be averaged; no weights yet, and no torch.
+
+    Args:
+        run_dirs: Run directories; one that holds ``fold_0``, ``fold_1``, ... stands for all of these.
+
+    Raises:
+        RunError: One is no finished run, or they cannot be averaged; all problems together.
+        ConfigError: A configuration cannot be read, or a run is named twice.
+    """
+    paths = [fold for path in run_dirs for fold in fold_directories(path).values() or [path]]
+    if twice := [path for index, path in enumerate(paths) if path.resolve() in map(Path.resolve, paths[:index])]:
+        raise ConfigError(
+            f"--run_dir must name each run once, got {twice[0]} twice; it would count double, leave it out."
+        )
+    runs = tuple(_read_run(path) for path in paths)
+    problems = [problem for run in runs[1:] for problem in _disagreements(runs[0], run)]
+    if problems:
+        raise RunError(problems)
+    return runs
+
+
+def _read_run(path: Path) -> TrainedRun:
+    for name in (CONFIG_FILE, WEIGHTS_FILE, MODEL_FILE):
+        if not (path / name).is_file():
+            raise RunError(f"{path}: must be the directory of a finished run, got no {name}; check --run_dir.")
+    file = path / MODEL_FILE
+    with reading(file, what="the description of a network", remedy="restore the file"):
+        content = read_versioned(file, MODEL_VERSION)
+        channels, classes = _names(content, "channel_names", 1), _names(content, "class_names", 2)
+    return TrainedRun(
+        path=path,
+        config=load_config([path / CONFIG_FILE]),
+        channel_names=channels,
+        class_names=classes,
+    )
+
+
+def _names(content: Mapping[str, Any], key: str, least: int) -> tuple[str, ...]:
+    names = content[key]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"{key} must be a list of names")
+    if len(names) < least or len(set(names)) != len(names):
+        raise ValueError(f"{key} must be {least} different names at least")
+    return tuple(names)
+
+
+def _disagreements(first: TrainedRun, other: TrainedRun) -> list[str]:
+    pairs = [
+        ("channels", first.channel_names, other.channel_names),
+        ("classes", first.class_names, other.class_names),
+        *((f"data.{name}", getattr(first.config.data, name), getattr(other.config.data, name)) for name in SHARED),
+        *(
+            (f"postprocessing.{name}", ours, getattr(other.config.postprocessing, name))
+            for name, ours in vars(first.config.postprocessing).items()
+        ),
+    ]
+    return [
+        f"{other.path}: {name} must be those of {first.path} to average both, got {_said(theirs)} where that has "
+        f"{_said(ours)}; predict with each alone, or leave one out."
+        for name, ours, theirs in pairs
+        if ours != theirs
+    ]
+
+
+def _said(value: Any) -> str:
+    """Writes a value of a configuration for a sentence: as YAML has it, and none for what is empty."""
+    if value is None or value == ():
+        return "none"
+    if isinstance(value, tuple):
+        return ", ".join(map(_said, value))
+    if is_dataclass(value):
+        return "; ".join(f"{name} {_said(part)}" for name, part in vars(value).items())
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,378 @@
+"""Prediction and scores of the held-out cases of trained runs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from tqdm import tqdm
+
+from seg.config import ExperimentConfig, load_config
+from seg.data.cases import Case, Dataset
+from seg.data.nifti import read_volume
+from seg.data.prepared import case_digest
+from seg.data.readers import read_folds
+from seg.data.splits import Split, check_folds
+from seg.data.writing import write_labels
+from seg.errors import DataError, RunError
+from seg.evaluation.metrics import ClassScores, score_case
+from seg.evaluation.scores import (
+    CASES_FILE,
+    EVALUATION_FILE,
+    CaseScore,
+    Evaluation,
+    case_scores,
+    read_cases,
+    read_evaluation,
+    write_evaluation,
+)
+from seg.evaluation.summary import format_evaluation, summarise
+from seg.figures import PAGE_FILE, About, CaseFiles, draw_predictions, write_page
+from seg.files import write_json
+from seg.hardware import choose_device, choose_precision, environment
+from seg.inference.cleaning import cleaning_rules
+from seg.inference.predictor import Predictor, load_model, predict_case
+from seg.runs import (
+    CONFIG_FILE,
+    MODEL_FILE,
+    MODEL_VERSION,
+    NOTICE,
+    PICTURE_FILE,
+    PREDICTIONS,
+    SCORING_FILE,
+    TrainedRun,
+    changed_data,
+    check_task,
+    fold_directories,
+    other_settings,
+    read_origin,
+    some,
+    trained_steps,
+)
+from seg.workflows.inputs import read_checked, read_splits
+
+LOG = logging.getLogger(__name__)
+
+
+def score_run(
+    run_dir: Path,
+    config: ExperimentConfig,
+    dataset: Dataset,
+    split: Split,
+    *,
+    output: Path | None = None,
+    reuse: bool = False,
+) -> Evaluation:
+    """Predicts and scores the held-out cases of a trained run, and prints the table.
+
+    Args:
+        run_dir: Run directory with final weights.
+        config: Its experiment, with the folder where the data set lies now.
+        dataset: The data set, of the run's channels and classes.
+        split: The run's training and held-out cases.
+        output: Folder of the results, which are replaced there; None is the run directory.
+        reuse: Whether results that are there already are taken for the run's own and not computed again.
+
+    Returns:
+        The scores.
+
+    Raises:
+        DataError: Cases cannot be read.
+        RunError: There are no final weights, or results cannot be written.
+    """
+    output = output or run_dir
+    if reuse and (output / EVALUATION_FILE).exists():
+        evaluation = read_evaluation(output / EVALUATION_FILE)
+    else:
+        evaluation = _score(run_dir, output, config, dataset, split)
+    print(format_evaluation(evaluation))
+    print(f"run directory: {run_dir}")
+    print(f"picture: {output / PICTURE_FILE}")
+    if (output / PAGE_FILE).exists():  # runs of earlier versions have none
+        print(f"cases: {output / PAGE_FILE}")
+    return evaluation
+
+
+def _load_predictor(run_dir: Path, config: ExperimentConfig, dataset: Dataset) -> Predictor:
+    device = choose_device(config.training.device)
+    run = TrainedRun(path=run_dir, config=config, channel_names=dataset.channel_names, class_names=dataset.class_names)
+    return Predictor(
+        models=[load_model(run, device, choose_precision(config.training.precision, device))],
+        data=config.data,
+        channel_names=dataset.channel_names,
+        class_names=dataset.class_names,
+        rules=cleaning_rules(config.postprocessing, dataset.class_names),
+    )
+
+
+def _score(run_dir: Path, output: Path, config: ExperimentConfig, dataset: Dataset, split: Split) -> Evaluation:
+    predictor = _load_predictor(run_dir, config, dataset)
+    held_out = set(split.validation)
+    cases = [case for case in dataset.cases if case.id in held_out]
+    digests = {case.id: case_digest(case) for case in cases}
+    origin = read_origin(run_dir)
+    if origin is not None and (changed := changed_data(origin, digests)):
+        LOG.warning("%s: held-out cases have other files than when the run began: %s", config.data.root, some(changed))
+    scores: list[CaseScore] = []
+    for case in tqdm(cases, desc="evaluate", unit="case", disable=not config.training.progress, mininterval=5):
+        written = output / PREDICTIONS / f"{case.id}.nii.gz"
+        by_class = score_prediction(
+            predictor, case, written, dataset, nsd_tolerance_mm=config.evaluation.nsd_tolerance_mm
+        )
+        scores += case_scores(
+            by_class, case_id=case.id, class_names=dataset.class_names, patient=case.patient, fold=config.fold
+        )
+    evaluation = summarise(
+        scores,
+        class_names=dataset.class_names,
+        nsd_tolerance_mm=config.evaluation.nsd_tolerance_mm,
+        bootstrap_samples=config.evaluation.bootstrap_samples,
+    )
+    draw_predictions(output / PICTURE_FILE, cases, output / PREDICTIONS, scores, dataset)
+    predictions = {case.id: output / PREDICTIONS / f"{case.id}.nii.gz" for case in cases}
+    write_run_page(output, evaluation, scores, predictions, dataset, title=f"{config.name}, fold {config.fold}")
+    # Apart from environment.json, which says what the run was trained with and on.
+    computed_with = environment(predictor.models[0].device, predictor.models[0].precision)
+    write_json(output / SCORING_FILE, {"schema_version": 1, **computed_with, "data": digests})
+    write_json(output / MODEL_FILE, _describe_model(config, dataset, trained_steps(run_dir)))
+    # Last: a run directory is complete when this file is there.
+    write_evaluation(output, evaluation, scores)
+    return evaluation
+
+
+def _describe_model(config: ExperimentConfig, dataset: Dataset, steps: int | None) -> dict[str, object]:
+    """Describes a trained network, of so many steps where that is known, for whoever is handed its run directory."""
+    return {
+        "schema_version": MODEL_VERSION,
+        "notice": NOTICE,
+        "name": config.name,
+        "channel_names": list(dataset.channel_names),
+        "class_names": list(dataset.class_names),
+        "data_set": dataset.name,
+        "data_licence": dataset.licence,
+        "network": asdict(config.network),
+        "patch_size": list(config.patches.size),
+        "stopped_early_at_step": steps if steps is not None and steps < config.training.steps else None,
+    }
+
+
+def score_prediction(
+    predictor: Predictor, case: Case, written: Path, dataset: Dataset, *, nsd_tolerance_mm: float
+) -> dict[int, ClassScores]:
+    """Predicts a case, writes its label map and scores that.
+
+    Args:
+        predictor: What to predict with.
+        case: The case.
+        written: File of the label map.
+        dataset: The data set, for its classes and the label value to ignore.
+        nsd_tolerance_mm: Tolerance of the surface Dice, in mm.
+
+    Returns:
+        Scores by index of the foreground class.
+
+    Raises:
+        DataError: A file cannot be read or written, or the case has no label.
+    """
+    if case.label is None:
+        raise DataError(f"case {case.id}: a scored case must have a label, got none; add one to the data set.")
+    predicted = predict_case(predictor, case.images)
+    write_labels(written, predicted.labels, predicted.geometry)
+    # Both are read back the same way, so a label stored in another orientation than its image is met.
+    reference = read_volume(case.label)
+    return score_case(
+        read_volume(written).array,
+        reference.array.round().astype("uint8"),
+        spacing_mm=reference.spacing_mm,
+        num_classes=len(dataset.class_names),
+        nsd_tolerance_mm=nsd_tolerance_mm,
+        ignore_label=dataset.ignore_label,
+    )
+
+
+def summarise_folds(
+    config: ExperimentConfig, dataset: Dataset, output: Path, directories: Mapping[int, Path]
+) -> Evaluation:
+    """Pools the cases of all folds, each scored by the network that did not see it, and prints the table.
+
+    Args:
+        config: The experiment; its fold has no meaning.
+        dataset: The data set.
+        output: Folder of evaluation.json, cases.csv and the page of all folds, which are replaced there.
+        directories: By fold, the folder of its results.
+
+    Returns:
+        The common scores.
+
+    Raises:
+        RunError: The scores of a fold cannot be read, or results cannot be written.
+    """
+    scores = [score for directory in directories.values() for score in read_cases(directory / CASES_FILE)]
+    evaluation = summarise(
+        scores,
+        class_names=dataset.class_names,
+        nsd_tolerance_mm=config.evaluation.nsd_tolerance_mm,
+        bootstrap_samples=config.evaluation.bootstrap_samples,
+    )
+    predictions = {
+        score.case_id: directories[score.fold] / PREDICTIONS / f"{score.case_id}.nii.gz"
+        for score in scores
+        if score.fold is not None
+    }
+    write_run_page(output, evaluation, scores, predictions, dataset, title=f"{config.name}, {len(directories)} folds")
+    write_evaluation(output, evaluation, scores)
+    print(format_evaluation(evaluation))
+    print(f"run directory: {output}")
+    print(f"cases: {output / PAGE_FILE}")
+    return evaluation
+
+
+def evaluate_run(run_dir: Path, *, output: Path | None = None, data_root: Path | None = None) -> int:
+    """Predicts and scores the held-out cases of a trained run, or of every fold of a cross-validation.
+
+    Args:
+        run_dir: Run directory with final weights, or one that holds ``fold_0``, ``fold_1``, ... of one experiment.
+        output: Folder of the results, which are replaced there; None is the run directory. The folds of a
+            cross-validation lie in it as in that, with their summary beside them.
+        data_root: Folder of the data set; None is the one in the run's config.
+
+    Returns:
+        The exit code: 0, or 1 where faulty cases were left out of the data set.
+
+    Raises:
+        DataError: Cases are faulty, or cannot be read.
+        RunError: A run is not finished, folds are not of one experiment, the data set is not the runs' own, or results
+            cannot be written. All runs are checked before the first is scored.
+    """
+    folds = fold_directories(run_dir)
+    configs = _read_configs(folds.values() or [run_dir], data_root)
+    first = next(iter(configs.values()))
+    _check_names(configs, first)
+    dataset, left_out = read_checked(first.data, progress=first.training.progress)
+    splits = {path: _find_split(path, config, dataset, left_out) for path, config in configs.items()}
+    _check_once(splits)
+    for path, config in configs.items():
+        target = None if output is None else output / path.name if folds else output
+        score_run(path, config, dataset, splits[path], output=target)
+    if folds:
+        target = output or run_dir
+        summarise_folds(first, dataset, target, {fold: target / path.name for fold, path in folds.items()})
+    return 1 if left_out else 0
+
+
+def _read_configs(run_dirs: Iterable[Path], data_root: Path | None) -> dict[Path, ExperimentConfig]:
+    """Reads the configurations of runs of one experiment, with the folder where their data set lies now."""
+    problems = []
+    found: dict[Path, ExperimentConfig] = {}
+    for path in run_dirs:
+        if not (path / CONFIG_FILE).is_file():
+            problems.append(f"{path}: must be a run directory, got no {CONFIG_FILE}; check the path.")
+            continue
+        config = load_config([path / CONFIG_FILE])
+        root = config.data.root if data_root is None else str(data_root)
+        found[path] = replace(config, data=replace(config.data, root=root))
+        first = next(iter(found))
+        if other := [name for name in other_settings(found[path], found[first]) if name != "fold"]:
+            problems.append(
+                f"{path}: folds that are scored together must have one configuration, got other values of "
+                f"{', '.join(other)} than in {first}; evaluate each fold on its own."
+            )
+    if problems:
+        raise RunError(problems)
+    return found
+
+
+def _check_names(run_dirs: Iterable[Path], config: ExperimentConfig) -> None:
+    """Checks that runs were trained on a data set's channels and classes, before its voxels are read."""
+    declared, _ = read_folds(config.data)
+    problems: list[str] = []
+    for path in run_dirs:
+        try:
+            check_task(
+                path,
+                channel_names=declared.channel_names,
+                class_names=declared.class_names,
+                source=config.data.root,
+                remedy="it is another data set, check --data.root",
+            )
+        except RunError as error:
+            problems += error.sentences
+    if problems:
+        raise RunError(problems)
+
+
+def _check_once(splits: Mapping[Path, Split]) -> None:
+    """Checks that no case would count twice in a common summary."""
+    held_out: dict[str, Path] = {}
+    problems = []
+    for path, split in splits.items():
+        if both := sorted(set(split.validation) & held_out.keys()):
+            problems.append(
+                f"{path}: folds that are scored together must hold out each case once, got {some(both)} of "
+                f"{held_out[both[0]].name} too; evaluate each fold on its own."
+            )
+        held_out |= dict.fromkeys(split.validation, path)
+    if problems:
+        raise RunError(problems)
+
+
+def _find_split(run_dir: Path, config: ExperimentConfig, dataset: Dataset, left_out: list[str]) -> Split:
+    """Returns the cases that a run trained on and held out."""
+    origin = read_origin(run_dir)
+    if origin is not None and origin.split is not None:
+        known = {case.id for case in dataset.cases}
+        if gone := sorted(set(origin.split.validation) - known):
+            raise RunError(
+                f"{config.data.root}: must have the cases that the run held out, got none of {some(gone)}; it is "
+                "another data set, or these cases were removed or left out."
+            )
+        return origin.split
+    LOG.warning("%s: has no record of its cases; those of its fold are found anew", run_dir)
+    splits = read_splits(config, left_out)
+    if config.fold >= len(splits):
+        raise RunError(
+            f"{config.data.root}: must have the run's fold {config.fold}, got {len(splits)} folds; it is another data "
+            "set, or its splits changed."
+        )
+    check_folds(splits, [config.fold], left_out)
+    return splits[config.fold]
+
+
+def write_run_page(
+    output: Path,
+    evaluation: Evaluation,
+    scores: Sequence[CaseScore],
+    predictions: Mapping[str, Path],
+    dataset: Dataset,
+    title: str,
+) -> None:
+    """Writes cases.html of a run, or of several folds.
+
+    Args:
+        output: Folder of the page.
+        evaluation: The summary.
+        scores: The scores that it summarises.
+        predictions: Label map of each scored case, by case id.
+        dataset: The data set, which has a label for each of them.
+        title: Name of the run.
+
+    Raises:
+        DataError: A label map cannot be read.
+        RunError: The page cannot be written.
+    """
+    files = {
+        case.id: CaseFiles(prediction=predictions[case.id], label=case.label, images=case.images)
+        for case in dataset.cases
+        if case.label is not None and case.id in predictions
+    }
+    about = About(
+        title=title,
+        data_set=dataset.name,
+        licence=dataset.licence,
+        attribution=dataset.attribution,
+        channel=dataset.channel_names[0],
+        ignore_label=dataset.ignore_label,
+    )
+    write_page(output / PAGE_FILE, evaluation, scores, files, about)

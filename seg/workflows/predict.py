@@ -1,0 +1,291 @@
+"""The command that segments files: runs and cases, networks, label maps, manifest and summary."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from seg.cli import PredictArguments
+from seg.data.nifti import is_whole
+from seg.errors import DataError, RunError
+from seg.inference.cases import DONE, FAILED, SKIPPED, Record, Source, find_sources
+from seg.runs import read_runs
+from seg.workflows.manifest import MANIFEST_FILE, Earlier, Header, write_manifest
+
+if TYPE_CHECKING:
+    from seg.inference.predictor import Predictor
+if TYPE_CHECKING:
+    from seg.inference.predictor import Predictor
+
+LOG = logging.getLogger(__name__)
+PARTIAL_SECONDS = 60.0
+
+
+def predict(arguments: PredictArguments) -> int:
+    """Segments files, prints where the time went, and leaves label maps and a manifest.
+
+    Args:
+        arguments: What to segment, with what, and where to.
+
+    Returns:
+        0 where all cases were segmented, 1 where some failed, 2 where all failed; each that failed is named.
+
+    Raises:
+        SegError: Nothing can be begun with these arguments.
+    """
+    begun = time.perf_counter() - process_seconds()
+    runs = read_runs(arguments.run_dirs)
+    sources = find_sources(arguments.input, arguments.output, probabilities=arguments.probabilities)
+    models = [run.description() for run in runs]
+    ready, skipped = _sorted_out(arguments, sources)
+    _check_making(sources, skipped, {"models": [model["weights_sha256"] for model in models]})
+    # Torch takes seconds to import; what is wrong with arguments and run directories is said before.
+    from seg.inference.predictor import load_predictor
+
+    predictor = load_predictor(
+        runs,
+        device=arguments.device,
+        tta=arguments.tta,
+        probabilities=arguments.probabilities,
+        precision=arguments.precision,
+    )
+    journal = Journal(begun, sources, describe(predictor, models))
+    _check_making(sources, skipped, journal.header.making())
+    journal.keep(skipped, predictor.class_names)
+    if ready:
+        _segment(predictor, ready, journal)
+    journal.summarise()
+    return journal.exit_code()
+
+
+def _segment(predictor: Predictor, sources: Sequence[Source], journal: Journal) -> None:
+    from tqdm import tqdm
+
+    from seg.inference.pipeline import Line
+
+    journal.save()  # before the first label map: it says whose they are, whatever becomes of this process
+    with tqdm(total=len(sources), desc="predict", unit="case", disable=None) as bar:
+
+        def report(source: Source, record: Record) -> None:
+            journal.report(source, record)
+            bar.update()
+
+        line = Line(predictor, sources, report)
+        journal.seconds["start_up"] = time.perf_counter() - journal.begun
+        try:
+            line.run()
+        finally:
+            journal.save()
+
+
+def process_seconds() -> float:
+    """Returns how long this process has been running; 0 where the system does not say."""
+    try:
+        started = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - started / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError, AttributeError):
+        return 0.0
+
+
+def _sorted_out(arguments: PredictArguments, sources: Sequence[Source]) -> tuple[list[Source], list[Source]]:
+    """Divides cases into those to segment and those whose results are there already."""
+    there = [source for source in sources if source.output.exists()]
+    written = [path for source in sources for path in _results(source, arguments) if path.exists()]
+    if arguments.existing == "refuse" and written:
+        raise RunError(
+            f"{written[0]}: must be new, got an existing file, one of {len(written)}; add --skip_existing to go on "
+            "with the others, --overwrite to replace it, or choose another --output."
+        )
+    manifest = sources[0].output.parent / MANIFEST_FILE
+    Earlier.read(manifest)  # a file that is none is met before any work
+    _remove_partial(sources)
+    if arguments.existing == "overwrite":
+        return list(sources), []
+    kept = [source for source in there if not arguments.probabilities or source.probabilities.exists()]
+    skipped = [source for source in kept if _is_whole(source, arguments)]
+    return [source for source in sources if source not in skipped], skipped
+
+
+def _is_whole(source: Source, arguments: PredictArguments) -> bool:
+    """Says whether the results of a case can be read; announces one that cannot."""
+    damaged = [path for path in _results(source, arguments) if not is_whole(path)]
+    if damaged:
+        LOG.warning("%s: the file is truncated or damaged; the case is predicted anew", damaged[0])
+    return not damaged
+
+
+def _results(source: Source, arguments: PredictArguments) -> list[Path]:
+    return source.results(probabilities=arguments.probabilities)
+
+
+def _check_making(sources: Sequence[Source], skipped: Sequence[Source], making: dict[str, Any]) -> None:
+    """Refuses to fill a folder up whose label maps are known to be made otherwise."""
+    manifest = sources[0].output.parent / MANIFEST_FILE
+    earlier = Earlier.read(manifest)
+    for name, outputs in earlier.made_otherwise([source.output.name for source in skipped], making).items():
+        if name == "models":
+            raise RunError(
+                f"{manifest.parent}: label maps of one folder must come from one model, got {len(outputs)} by another, "
+                f"{outputs[0]} first; choose another --output, or replace them with --overwrite."
+            )
+        raise RunError(
+            f"{manifest.parent}: label maps of one folder must be made alike, got {name} "
+            f"{json.dumps(earlier.making(outputs[0])[name])} of {len(outputs)}, {outputs[0]} first, and "
+            f"{json.dumps(making[name])} of this command; choose the same, or another --output, or replace them with "
+            "--overwrite."
+        )
+
+
+def _remove_partial(sources: Sequence[Source]) -> None:
+    """Removes what a killed run had begun to write beside its results; a file that still grows is another run's."""
+    prefixes = {f".{source.output.name}." for source in sources}
+    for folder in {path.parent for source in sources for path in (source.output, source.probabilities)}:
+        for entry in folder.iterdir() if folder.is_dir() else ():
+            begun = entry.name.startswith(".") and f"{entry.name.rpartition('.')[0]}." in prefixes
+            if begun and time.time() - entry.stat().st_mtime > PARTIAL_SECONDS:
+                entry.unlink(missing_ok=True)
+
+
+ALL_DONE, SOME_FAILED, ALL_FAILED = 0, 1, 2
+SAVE_SECONDS = 5.0
+"""The manifest is written anew so often, so that a killed run leaves one too."""
+
+
+def describe(predictor: Predictor, models: Sequence[dict[str, Any]]) -> Header:
+    """Says what computes, and how: as the networks do it, which need not be what was asked for."""
+    from seg.hardware import environment
+
+    precision = "+".join(sorted({model.precision for model in predictor.models}))
+    rules = {
+        predictor.class_names[index]: {"largest_component": rule.largest, "min_volume_ml": rule.min_volume_ml}
+        for index, rule in sorted(predictor.rules.items())
+    }
+    return Header(
+        models=models,
+        settings={
+            "tta": any(model.mirror_axes for model in predictor.models),
+            "precision": precision,
+            "clean_up": rules,
+        },
+        environment=environment(predictor.models[0].device, precision),
+        warnings=predictor.warnings,
+    )
+
+
+@dataclass(eq=False)
+class Journal:
+    """What has become of the cases so far; written by one thread at a time.
+
+    Attributes:
+        begun: When the process began, on the clock of ``time.perf_counter``.
+        sources: All cases of the command.
+        header: What makes label maps.
+        records: What became of cases, by output.
+        seconds: Time of the command.
+        saved: When the manifest was written last.
+    """
+
+    begun: float
+    sources: Sequence[Source]
+    header: Header
+    records: dict[str, Record] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    saved: float = 0.0
+
+    @property
+    def manifest(self) -> Path:
+        """The manifest's file."""
+        return self.sources[0].output.parent / MANIFEST_FILE
+
+    def keep(self, skipped: Sequence[Source], class_names: Sequence[str]) -> None:
+        """Notes label maps that are there already, with the volumes of those that the manifest does not describe.
+
+        Args:
+            skipped: Cases whose label maps are there.
+            class_names: Classes, the background first.
+
+        Raises:
+            RunError: The manifest cannot be written.
+        """
+        earlier = Earlier.read(self.manifest)
+        new = [source for source in skipped if not earlier.describes(source.output.name)]
+        if unknown := [source for source in new if not earlier.making(source.output.name).get("models")]:
+            LOG.warning(
+                "%d label map(s) were there before and no manifest says what made them, %s first; their volumes are "
+                "those of the files",
+                *(len(unknown), unknown[0].output),
+            )
+        for source in skipped:
+            record = Record(output=source.output.name, status=SKIPPED)
+            self.records[record.output] = _counted(source, record, class_names) if source in new else record
+        if new or (earlier.latest and len(skipped) == len(self.sources)):
+            self.save()
+
+    def report(self, source: Source, record: Record) -> None:
+        """Notes a case."""
+        self.records[record.output] = record
+        for problem in record.problems:
+            LOG.error("case %s: %s", source.name, problem)
+        for warning in record.warnings:
+            LOG.warning("case %s: %s", source.name, warning)
+        now = time.perf_counter()
+        if record.status == DONE:
+            self.seconds.setdefault("first_file", now - self.begun)
+        if now - self.saved > SAVE_SECONDS:
+            self.save()
+
+    def save(self) -> None:
+        """Writes the manifest."""
+        self.saved = time.perf_counter()
+        complete = len(self.records) == len(self.sources)
+        write_manifest(self.manifest, self.header, list(self.records.values()), self._totals(), complete=complete)
+
+    def _totals(self) -> dict[str, float]:
+        totals = dict(self.seconds)
+        for record in self.records.values():
+            for stage, value in record.seconds.items():
+                totals[stage] = totals.get(stage, 0.0) + value
+        return {**totals, "total": time.perf_counter() - self.begun}
+
+    def summarise(self) -> None:
+        """Prints counts and where the time went."""
+        from seg.inference.predictor import STAGES
+
+        done = sum(record.status == DONE for record in self.records.values())
+        failed = sum(record.status == FAILED for record in self.records.values())
+        skipped = sum(record.status == SKIPPED for record in self.records.values())
+        print(f"predicted {done}, failed {failed}, skipped {skipped} of {len(self.sources)} cases")
+        if done:
+            totals = self._totals()
+            print(f"{'stage':<12}{'seconds':>10}{'ms a case':>12}")
+            for stage in STAGES:
+                print(f"{stage:<12}{totals.get(stage, 0):>10.2f}{1000 * totals.get(stage, 0) / done:>12.1f}")
+            for stage in ("start_up", "first_file", "total"):
+                print(f"{stage:<12}{totals[stage]:>10.2f}")
+        if self.manifest.exists():
+            print(f"manifest: {self.manifest}")
+
+    def exit_code(self) -> int:
+        """Returns 0, 1 or 2; see :func:`predict`."""
+        failed = sum(record.status == FAILED for record in self.records.values())
+        if not failed:
+            return ALL_DONE
+        return ALL_FAILED if failed == len(self.sources) else SOME_FAILED
+
+
+def _counted(source: Source, record: Record, class_names: Sequence[str]) -> Record:
+    """Adds the volumes of a label map that is there already; where it cannot be read, says so."""
+    from seg.inference.cleaning import file_volumes
+
+    try:
+        return replace(record, volumes_ml=file_volumes(source.output, class_names))
+    except DataError as error:
+        warning = f"volumes are not known: {error}"
+        LOG.warning("case %s: %s", source.name, warning)
+        return replace(record, warnings=(warning,))
