@@ -343,9 +343,9 @@ def _write_letters(pixels: Pixels, plane: Plane, position: int) -> Pixels:
     width, height = picture.size
     places = ((4, height // 2), (width - 4, height // 2), (width // 2, height - 3), (width // 2, 3))
     for letter, place, anchor in zip(plane.letters, places, ("lm", "rm", "mb", "mt"), strict=True):
-        draw.text(place, letter, "white", _font(15), anchor=anchor, stroke_width=2, stroke_fill="black")
+        draw.text(place, letter, "white", _font(18), anchor=anchor, stroke_width=2, stroke_fill="black")
     name = f"{plane.name} {position}"
-    draw.text((5, 4), name, "white", _font(12), anchor="lt", stroke_width=2, stroke_fill="black")
+    draw.text((5, 4), name, "white", _font(14), anchor="lt", stroke_width=2, stroke_fill="black")
     return np.asarray(picture)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import math
 import os
 import shutil
@@ -21,9 +22,13 @@ from tqdm import tqdm
 from seg.errors import RunError
 from seg.files import check_version, unwritable, write_text
 from seg.runs import METRICS_FILE
+from seg.words import in_time
 
+LOG = logging.getLogger(__name__)
 CHECKPOINT_VERSION = 1
-SHOWN_EVERY = 20
+FIRST_STEPS, SHOWN_EVERY = 3, 20
+"""Steps before the time of a step is measured, and steps over which it is measured."""
+
 History = list[dict[str, float]]
 
 
@@ -189,37 +194,46 @@ def check_checkpoint(path: Path) -> None:
 
 
 class Progress(Callback):
-    """One bar over all steps: loss, Dice, patches/s and time left.
+    """Shows how far a run is: on a terminal a bar, elsewhere a line per validation.
 
-    What it shows beside the steps is brought up to date on each of the first steps, then on every twentieth: on a GPU,
-    reading the loss waits for it.
+    The bar's loss and rate are brought up to date on each of the first steps, then on every twentieth step: on a GPU,
+    reading the loss waits for it. Elsewhere the time to expect is logged after the first steps, without validations,
+    and with them beside every validation.
 
     Args:
         total_steps: Optimiser steps of the whole run.
         batch: Patches per optimiser step.
+        records: Where the rows of the validations are kept; it comes before this callback.
     """
 
-    def __init__(self, total_steps: int, batch: int) -> None:
+    def __init__(self, total_steps: int, batch: int, records: Records) -> None:
         self.total_steps = total_steps
         self.batch = batch
+        self.records = records
         self._bar: tqdm[Any] | None = None
         self._resumed_at = 0
+        self._started = 0.0
+        self._measured_from: tuple[int, float] | None = None
+        self._announced = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Shows the bar, at the step of the checkpoint in a resumed run."""
+        """Starts the clock and, on a terminal, shows the bar at the step of the checkpoint in a resumed run."""
         self._resumed_at = trainer.global_step
-        interval = 0.5 if sys.stderr.isatty() else 10.0
-        self._bar = tqdm(
-            total=self.total_steps, initial=trainer.global_step, unit="step", mininterval=interval, dynamic_ncols=True
-        )
+        self._started = time.perf_counter()
+        if sys.stderr.isatty():
+            self._bar = tqdm(
+                total=self.total_steps, initial=trainer.global_step, unit="step", mininterval=0.5, dynamic_ncols=True
+            )
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Moves the bar."""
-        if self._bar is not None and trainer.global_step > self._bar.n:
+        """Moves the bar, or logs once how long the run will take."""
+        if self._bar is None:
+            self._log_time_to_expect(trainer.global_step)
+        elif trainer.global_step > self._bar.n:
             taken = trainer.global_step - self._resumed_at
-            elapsed = self._bar.format_dict["elapsed"]
+            elapsed = time.perf_counter() - self._started
             if elapsed > 0 and (taken < SHOWN_EVERY or trainer.global_step % SHOWN_EVERY == 0):
                 dice = trainer.callback_metrics.get("val_dice")
                 shown = {"loss": f"{float(outputs['loss']):.3f}", "patches/s": f"{taken * self.batch / elapsed:.1f}"}
@@ -227,6 +241,35 @@ class Progress(Callback):
                     shown | ({"dice": f"{float(dice):.4f}"} if dice is not None else {}), refresh=False
                 )
             self._bar.update(trainer.global_step - self._bar.n)
+
+    def _log_time_to_expect(self, step: int) -> None:
+        """Logs the time that the steps left will take, measured over some steps behind the first, slower ones."""
+        now = time.perf_counter()
+        if self._announced or step - self._resumed_at < FIRST_STEPS:
+            return
+        if self._measured_from is None:
+            self._measured_from = step, now
+        elif step >= self._measured_from[0] + SHOWN_EVERY:
+            rate = (now - self._measured_from[1]) / (step - self._measured_from[0])
+            LOG.info("about %s to train, validations not counted", in_time(rate * (self.total_steps - step)))
+            self._announced = True
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Logs the last validation where there is no bar."""
+        self._announced = True  # each line says what is left
+        if self._bar is None:
+            row = self.records.history[-1]
+            rate = row["seconds"] / row["step"]
+            left = self.total_steps - row["step"]
+            LOG.info(
+                "step %d of %d: loss %.3f, Dice %.4f, %s so far%s",
+                row["step"],
+                self.total_steps,
+                row["train_loss"],
+                row["val_dice"],
+                in_time(row["seconds"]),
+                f", about {in_time(rate * left)} left" if left else "",
+            )
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Closes the bar."""

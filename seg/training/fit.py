@@ -30,6 +30,7 @@ from seg.runs import LAST_CHECKPOINT, copy_weights, save_weights
 from seg.training.callbacks import Checkpoints, MovingAverage, Progress, Records, check_checkpoint
 from seg.training.losses import build_loss
 from seg.training.module import SegmentationModule, remedies
+from seg.words import counted
 
 LOG = logging.getLogger(__name__)
 LIGHTNING_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed"}
@@ -99,6 +100,8 @@ def train_fold(
             "leave training.early_stop null for unbiased scores",
             config.training.early_stop,
         )
+    if config.training.progress:
+        _announce(config, network, dataset, split, run_dir)
     records = Records(run_dir)
     data = SegmentationData(config, dataset, split, cache_dir or run_dir / "cache")
     with _quiet(), _interruptible(), needing_room(run_dir):
@@ -109,6 +112,27 @@ def train_fold(
     _check_finite(network, config, int(records.history[-1]["step"]))
     save_weights(network, run_dir, channel_names=dataset.channel_names, class_names=dataset.class_names)
     return Trained(network=network, history=records.history)
+
+
+def _announce(config: ExperimentConfig, network: nn.Module, dataset: Dataset, split: Split, run_dir: Path) -> None:
+    """Logs what is trained on what, and where the results go."""
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    LOG.info(
+        "network: U-Net, channels %s, %.2f million parameters",
+        "-".join(map(str, config.network.channels)),
+        parameters / 1e6,
+    )
+    LOG.info(
+        "data: %s, %s to train on, %d held out", dataset.name, counted(len(split.train), "case"), len(split.validation)
+    )
+    LOG.info(
+        "training: %d steps of %s of %s voxels, validation every %d steps",
+        config.training.steps,
+        counted(config.patches.batch * config.training.accumulate, "patch", "patches"),
+        " x ".join(map(str, config.patches.size)),
+        config.training.validate_every,
+    )
+    LOG.info("run directory: %s", run_dir)
 
 
 @contextmanager
@@ -166,7 +190,7 @@ def _trainer(config: ExperimentConfig, run_dir: Path, device: torch.device, reco
         callbacks.append(MovingAverage(training.ema_decay))
     callbacks += [records, Checkpoints(folder, records, training.early_stop)]
     if training.progress:
-        callbacks.append(Progress(training.steps, config.patches.batch * training.accumulate))
+        callbacks.append(Progress(training.steps, config.patches.batch * training.accumulate, records))
     return pl.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=1,

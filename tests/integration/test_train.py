@@ -107,7 +107,7 @@ def test_all_folds_lie_below_one_summary(
     assert (tmp_path / "cv" / "fold_1" / "evaluation.json").exists()
     page = (tmp_path / "cv" / "cases.html").read_text(encoding="utf-8")
     assert "<h1>tiny, 2 folds</h1>" in page
-    assert page.count("<article>") == 4
+    assert page.count("<article ") == 5
     assert "licence: CC0" in page
     before = (tmp_path / "cv" / "cases.csv").read_text()
     assert script("evaluate", "--run_dir", tmp_path / "cv", "--output", tmp_path / "again").code == 0
