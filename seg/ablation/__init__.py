@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from seg.ablation.report import write_report
     from seg.ablation.study import run_study
     from seg.ablation.study_file import write_study_file
-    from seg.ablation.trial import run_trial
+    from seg.ablation.trials import run_trial
 
 __all__ = [
     "Study",
@@ -34,7 +34,7 @@ _HOMES = {
     "plan_study": "grid",
     "preview_study": "preview",
     "run_study": "study",
-    "run_trial": "trial",
+    "run_trial": "trials",
     "write_report": "report",
     "write_study_file": "study_file",
 }

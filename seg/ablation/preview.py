@@ -9,8 +9,9 @@ from pathlib import Path
 
 from seg.ablation.grid import Study, Trial
 from seg.ablation.launch import threads_per_trial
-from seg.ablation.records import TrialRecord, read_record, records_dir
+from seg.ablation.store import TrialRecord, read_trials
 from seg.ablation.study_file import count_costs, read_study_data
+from seg.ablation.trials import fingerprint, why_unfinished
 from seg.data.cases import Dataset
 from seg.words import in_time
 
@@ -142,8 +143,13 @@ def expect(
 
 
 def _finished(study: Study, study_dir: Path) -> dict[str, TrialRecord]:
-    found = {trial.id: read_record(records_dir(study_dir, trial.id)) for trial in study.planned}
-    return {name: one for name, one in found.items() if one is not None and one.status == "finished" and one.seconds}
+    """Finds the trials that a run of the study would not repeat."""
+    stored = read_trials(study_dir)
+    return {
+        trial.id: stored[trial.id].record
+        for trial in study.planned
+        if trial.id in stored and not why_unfinished(stored[trial.id], trial.config, fingerprint(trial.config))
+    }
 
 
 def _calibrated(study: Study, dataset: Dataset, work: Mapping[str, int]) -> tuple[Line, str]:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from seg.ablation.report.speeds import SPEED_FILE, read_speed
 from seg.ablation.report.study import read_record_file
-from seg.ablation.resources import set_threads
 from seg.ablation.study_file import read_study_data
+from seg.ablation.trials import set_threads
 from seg.benchmark.measure import Settings, measure_device, present_devices
 from seg.benchmark.prediction import held_out_images
 from seg.benchmark.subjects import Subject

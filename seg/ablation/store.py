@@ -21,6 +21,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 import pandas as pd
@@ -29,6 +30,7 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 
 from seg.errors import Problem, RunError
 from seg.files import write_json, write_text
+from seg.runs import CONFIG_FILE, ENVIRONMENT_FILE, GENERALISATION_FILE, METRICS_FILE, PRESERVATION_FILE
 
 STUDY_FILE = "study.yaml"
 OLD_STUDY_FILE = "study.json"
@@ -39,6 +41,8 @@ PRESERVATION_TABLE = "preservation.csv"
 PROVENANCE_FILE = "provenance.json"
 SPEED_FILE = "speed.json"
 TRIALS = "trials"
+TRIAL_FILE = "trial.json"
+FAILURE_FILE = "failure.txt"
 VERSION = 1
 """Version of every file of a study directory; a newer one is refused."""
 DIGITS = 6
@@ -140,7 +144,25 @@ class StudyPlan(BaseModel):
 
 
 class TrialRecord(BaseModel):
-    """The content of a trial's ``trial.json``, as far as it is kept."""
+    """How a trial went, and what it was made from: the content of its ``trial.json``.
+
+    Attributes:
+        variant: Name of its variant.
+        fold: Its fold.
+        seed: Its seed.
+        status: Whether the trial came to its end.
+        attempts: Attempts that this took, >= 1.
+        error: What the last attempt ended with, in one line; None for a finished trial.
+        seconds: Wall time of training and evaluation over all attempts, or of training alone for a run made by hand;
+            None for a failed trial.
+        measuring_seconds: Wall time of measuring generalisation and preservation; None where it is not known.
+        peak_memory_mib: Peak memory of training and evaluation in MiB, on the GPU where one computed, else of the
+            process; None where it is not known.
+        threads: Threads of the numerical library; None where their number is not known.
+        training_version: Version of the code that trained it; see :mod:`seg.ablation.trials`.
+        resampling_version: Version of the code that resampled its data.
+        fingerprint: Digests ``config`` and ``data`` of what it was made from.
+    """
 
     model_config = ConfigDict(frozen=True)
     variant: str
@@ -154,7 +176,28 @@ class TrialRecord(BaseModel):
     peak_memory_mib: float | None = None
     threads: int | None = None
     training_version: int = 1
+    resampling_version: int = 1
     fingerprint: dict[str, str] = {}
+
+    @property
+    def total_seconds(self) -> float | None:
+        """Wall time of the trial, as far as it is known."""
+        return None if self.seconds is None else self.seconds + (self.measuring_seconds or 0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredTrial:
+    """What is needed of a trial to go on with its study.
+
+    Attributes:
+        record: How the trial went.
+        config: Its configuration, as it was written.
+        path: The file or folder that says so, for messages.
+    """
+
+    record: TrialRecord
+    config: Mapping[str, Any]
+    path: Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,6 +334,79 @@ def _plan_problems(study: StudyPlan) -> Iterator[dict[str, str]]:
         yield {"kind": "variant", "rule": "must compare variants of the study", "value": repr(name)}
 
 
+def read_trials(folder: Path) -> dict[str, StoredTrial]:
+    """Reads how all trials of a study directory went, by their names.
+
+    Raises:
+        RunError: A file is damaged, a link, or of a newer version.
+    """
+    with _naming(path := folder / PROVENANCE_FILE):
+        provenance = _json(path, folder)
+    stored = {}
+    with _naming(path := folder / TRIALS_TABLE):
+        for row in _table(path, folder):
+            trial = _trial_of_row(row, provenance)
+            stored[row["trial"]] = StoredTrial(record=trial.record, config=trial.config or {}, path=path)
+    for name in _trial_folders(folder):
+        stored[name] = _read_stored(folder, name)
+    return stored
+
+
+def read_trial(folder: Path, name: str) -> StoredTrial | None:
+    """Reads how a trial went; None where nothing is stored of it.
+
+    Raises:
+        RunError: A file is damaged, a link, or of a newer version.
+    """
+    if (folder / TRIALS / name / TRIAL_FILE).is_file():
+        return _read_stored(folder, name)
+    return read_trials(folder).get(name)
+
+
+def mean_dice(folder: Path, *names: str) -> dict[str, float]:
+    """Returns the Dice of finished trials: the mean over classes of the mean over cases.
+
+    A class that no case of the trial shows is left out.
+
+    Args:
+        folder: The study directory.
+        names: The trials, which have a folder each; all trials of the study where none is named.
+
+    Raises:
+        RunError: A file is damaged, a link, or of a newer version.
+    """
+    if names:
+        trials = {name: _read_trial_folder(folder, name) for name in names}
+    else:
+        trials = _read_tables(folder) | {name: _read_trial_folder(folder, name) for name in _trial_folders(folder)}
+    found = {}
+    for name, trial in trials.items():
+        by_class: dict[str, list[float]] = {}
+        for row in trial.cases:
+            if math.isfinite(dice := float(row["dice"])):
+                by_class.setdefault(row["class_index"], []).append(dice)
+        if by_class:
+            found[name] = fmean(fmean(values) for values in by_class.values())
+    return found
+
+
+def _trial_folders(folder: Path) -> list[str]:
+    found = (path.parent.name for path in (folder / TRIALS).glob(f"*/{TRIAL_FILE}"))
+    return sorted(name for name in found if not name.startswith("."))
+
+
+def _read_stored(study_dir: Path, name: str) -> StoredTrial:
+    folder = study_dir / TRIALS / name
+    if not NAME.fullmatch(name):
+        rule = "must be named by letters, digits and . _ -"
+        raise RunError(Problem(path=str(folder), kind="name", rule=rule, remedy="rename the trial"))
+    with _naming(path := folder / TRIAL_FILE, f"restore the file, or remove {folder} to run the trial again"):
+        record = TrialRecord.model_validate(_json(path, study_dir))
+    with _naming(path := folder / CONFIG_FILE, f"restore the file, or remove {folder} to run the trial again"):
+        config = yaml.load(_text(path, study_dir), yaml.CSafeLoader)
+    return StoredTrial(record=record, config=config or {}, path=folder)
+
+
 # Reading files, and naming what is wrong with them
 
 
@@ -392,10 +508,7 @@ def _read_trials(folder: Path, study: StudyPlan, problems: list[Problem]) -> dic
     except RunError as error:
         problems += error.problems
         trials = {}
-    found = sorted(path.parent.name for path in (folder / TRIALS).glob("*/trial.json"))
-    for name in found:
-        if name.startswith("."):
-            continue
+    for name in _trial_folders(folder):
         try:
             trials[name] = _read_trial_folder(folder, name)
         except RunError as error:
@@ -418,39 +531,27 @@ def _read_trials(folder: Path, study: StudyPlan, problems: list[Problem]) -> dic
 
 
 def _read_trial_folder(study_dir: Path, name: str) -> _Trial:
-    folder = study_dir / TRIALS / name
-    if not NAME.fullmatch(name):
-        raise RunError(
-            Problem(
-                path=str(folder),
-                kind="name",
-                rule="must be named by letters, digits and . _ -",
-                remedy="rename the trial",
-            )
-        )
-    path = folder / "trial.json"
-    with _naming(path):
-        trial = _Trial(record=TrialRecord.model_validate(_json(path, study_dir)))
+    stored = _read_stored(study_dir, name)
+    trial = _Trial(record=stored.record, config=dict(stored.config))
+    folder = stored.path
     remedy = f"restore the file, or remove {folder} to run the trial again"
-    with _naming(path := folder / "config.yaml", remedy):
-        trial.config = yaml.load(_text(path, study_dir), yaml.CSafeLoader)
-    with _naming(path := folder / "failure.txt", remedy):
+    with _naming(path := folder / FAILURE_FILE, remedy):
         trial.failure = _text(path, study_dir)
     if trial.record.status != "finished":
         return trial
-    with _naming(path := folder / "cases.csv", remedy):
+    with _naming(path := folder / CASES_TABLE, remedy):
         trial.cases = _checked_cases(_table(path, study_dir))
         if not trial.cases:
             raise _ContentError("missing", "must hold the scores of a finished trial", "none")
-    with _naming(path := folder / "metrics.csv", remedy):
+    with _naming(path := folder / METRICS_FILE, remedy):
         trial.curve = _table(path, study_dir)
-    with _naming(path := folder / "generalisation.json", remedy):
+    with _naming(path := folder / GENERALISATION_FILE, remedy):
         trial.generalisation = _json(path, study_dir)
         trial.generalisation.pop("schema_version", None)
-    with _naming(path := folder / "preservation.json", remedy):
+    with _naming(path := folder / PRESERVATION_FILE, remedy):
         if content := _json(path, study_dir):
             trial.places = [{**place, "cases": content.get("cases")} for place in content["bottlenecks"]]
-    with _naming(path := folder / "environment.json", remedy):
+    with _naming(path := folder / ENVIRONMENT_FILE, remedy):
         if content := _json(path, study_dir):
             trial.data, trial.split = content.pop("data", None), content.pop("split", None)
             trial.environment = {key: value for key, value in content.items() if key != "schema_version"}

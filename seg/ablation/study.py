@@ -9,15 +9,21 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seg.ablation.begun import check_begun
-from seg.ablation.fingerprint import UNKNOWN, Fingerprint, fingerprint
 from seg.ablation.launch import Task, build_backend, run_tasks, threads_per_trial
 from seg.ablation.launch.table import Result, Table
-from seg.ablation.records import read_record, records_dir
+from seg.ablation.store import StoredTrial, mean_dice, read_trial, read_trials
 from seg.ablation.study_file import write_study_file
-from seg.ablation.trial import Places, record_failure, run_trial
-from seg.errors import RunError
-from seg.evaluation.scores import read_evaluation
+from seg.ablation.trials import (
+    REMEDY,
+    Fingerprint,
+    Places,
+    check_run_dir,
+    fingerprint,
+    run_trial,
+    store_failure,
+    why_unfinished,
+)
+from seg.errors import Problem, RunError
 from seg.locks import locked
 from seg.runs import CONFIG_FILE
 
@@ -50,14 +56,14 @@ def run_study(study: Study, study_dir: Path, *, runs_dir: Path | None = None, sp
     places = Places(
         study_dir=study_dir,
         runs_dir=runs_dir or study_dir / "runs",
-        reuse=study.config.reuse,
         threads=launch.cpus_per_trial if launch.backend == "process" else threads_per_trial(launch),
     )
     with locked(study_dir / ".lock", refusal=f"{study_dir}: only one process may run a study; wait for the other one."):
         fingerprints = {trial.id: fingerprint(trial.config) for trial in study.trials}
-        left = trials_left(study.trials, places, fingerprints)
+        stored = read_trials(study_dir)
+        left = trials_left(study.trials, places, fingerprints, stored)
         write_study_file(study, study_dir)
-        failed = _run_trials(study, left, places, fingerprints) if left and not speed_only else {}
+        failed = _run_trials(study, left, places, fingerprints, stored) if left and not speed_only else {}
         _conclude(study, places, speed_only=speed_only)
     for trial_id, (error, log) in failed.items():
         print(f"failed: {trial_id}: {error} (log: {log})", file=sys.stderr)
@@ -66,7 +72,7 @@ def run_study(study: Study, study_dir: Path, *, runs_dir: Path | None = None, sp
 
 def _conclude(study: Study, places: Places, *, speed_only: bool) -> None:
     """Measures speed where it is not yet, and writes the report where trials are finished."""
-    finished = any(places.study_dir.glob("trials/*/cases.csv"))
+    finished = any(trial.record.status == "finished" for trial in read_trials(places.study_dir).values())
     if finished or speed_only:
         from seg.ablation.speed import measure_study
 
@@ -79,70 +85,72 @@ def _conclude(study: Study, places: Places, *, speed_only: bool) -> None:
     print(f"report: {write_report(places.study_dir, runs_dir=places.runs_dir)}")
 
 
-def trials_left(trials: Sequence[Trial], places: Places, fingerprints: Mapping[str, Fingerprint]) -> tuple[Trial, ...]:
-    """Finds the trials that are to be run, and announces what is taken over or made anew though it is there.
+def trials_left(
+    trials: Sequence[Trial],
+    places: Places,
+    fingerprints: Mapping[str, Fingerprint],
+    stored: Mapping[str, StoredTrial],
+) -> tuple[Trial, ...]:
+    """Finds the trials that are not finished, and warns of those that are trained anew though they were.
 
     Args:
         trials: All trials.
         places: Where they go.
-        fingerprints: What each would be made from now, by id.
+        fingerprints: What each would be made from now, by name.
+        stored: What is stored of each trial, by name.
 
     Raises:
-        RunError: Records or run directories are those of another configuration or other data; all are named.
+        RunError: Results or run directories have another configuration or other data; all are named.
     """
     left: list[Trial] = []
-    problems: list[str] = []
-    made_by_other: list[str] = []
-    made_by_hand: list[str] = []
+    problems: list[Problem] = []
+    older: list[str] = []
     for trial in trials:
-        against = places.against(trial, fingerprints[trial.id])
-        if places.accepts(against):
-            record = read_record(records_dir(places.study_dir, trial.id))
-            if record is not None and record.fingerprint.code == UNKNOWN:
-                made_by_hand.append(trial.id)
-        else:
+        known = stored.get(trial.id)
+        reasons = why_unfinished(known, trial.config, fingerprints[trial.id])
+        if reasons:
             left.append(trial)
-        if against == ["code"]:
-            made_by_other.append(trial.id)
-        elif against in (["absent"], ["failed"]):
+        if known is None or reasons == ["failed"]:
             problems += _run_problems(trial, places)
-        elif against:
-            problems.append(
-                f"{records_dir(places.study_dir, trial.id)}: a trial must have the configuration and data that its "
-                f"records were made from, got other {', '.join(against)}; restore them, choose another "
-                "--ablation_dir, or remove the folder."
-            )
+        elif reasons == ["version"]:
+            older.append(trial.id)
+        elif reasons:
+            rule = "must have the configuration and data that its results were made from"
+            value = f"other {', '.join(reasons)}"
+            path = f"{known.path}" if known.path.is_dir() else f"{known.path} ({trial.id})"
+            problems.append(Problem(path=path, kind="config", rule=rule, value=value, remedy=REMEDY))
     if problems:
         raise RunError(problems)
-    if made_by_other:
-        what = "taken over" if places.reuse == "any_code" else "made anew"
-        LOG.warning(
-            "made by other training code, %s (reuse: %s): %s", what, places.reuse, ", ".join(sorted(made_by_other))
-        )
-    if made_by_hand:
-        LOG.warning("made by hand, by code that is not known: %s", ", ".join(sorted(made_by_hand)))
+    if older:
+        LOG.warning("made by another version of the training code, trained anew: %s", ", ".join(sorted(older)))
     return tuple(left)
 
 
-def _run_problems(trial: Trial, places: Places) -> Sequence[str]:
+def _run_problems(trial: Trial, places: Places) -> Sequence[Problem]:
     run_dir = places.run_dir(trial)
     if not (run_dir / CONFIG_FILE).is_file():
         return ()
     try:
-        check_begun(trial.config, run_dir)
+        check_run_dir(trial.config, run_dir)
     except RunError as error:
-        return error.sentences
+        return error.problems
     return ()
 
 
 def _run_trials(
-    study: Study, left: Sequence[Trial], places: Places, fingerprints: Mapping[str, Fingerprint]
+    study: Study,
+    left: Sequence[Trial],
+    places: Places,
+    fingerprints: Mapping[str, Fingerprint],
+    stored: Mapping[str, StoredTrial],
 ) -> dict[str, tuple[str, Path]]:
     """Runs trials; returns errors and logs of those that failed, by id."""
     by_id = {trial.id: trial for trial in left}
     backend = build_backend(study.config.launch, places.runs_dir)
     table = Table({trial.id: trial.variant.name for trial in study.trials}, backend.parallel, sys.stdout)
-    table.done_before({t.id: _result(t, places) for t in study.trials if t.id not in by_id})
+    dice = mean_dice(places.study_dir)
+    done = [trial for trial in study.trials if trial.id not in by_id]
+    table.done_before({trial.id: _result(trial, stored[trial.id], dice.get(trial.id)) for trial in done})
 
     def make(trial_id: str, attempt: int) -> Task:
         return Task(id=trial_id, call=partial(run_trial, by_id[trial_id], places, attempt=attempt))
@@ -152,17 +160,13 @@ def _run_trials(
         trial = by_id[event.id]
         if event.state == "failed":
             own = fingerprints[event.id]
-            error = record_failure(trial, places, own, attempts=event.attempt, traceback=event.error or "")
+            error = store_failure(trial, places, own, attempts=event.attempt, traceback=event.error or "")
             failed[event.id] = error, places.log(trial)
-        table.update(event, _result(trial, places) if event.state == "finished" else None)
+        known = read_trial(places.study_dir, event.id) if event.state == "finished" else None
+        dice = mean_dice(places.study_dir, event.id) if known else {}
+        table.update(event, _result(trial, known, dice.get(event.id)) if known else None)
     return failed
 
 
-def _result(trial: Trial, places: Places) -> Result:
-    folder = records_dir(places.study_dir, trial.id)
-    record = read_record(folder)
-    return Result(
-        variant=trial.variant.name,
-        mean_dice=read_evaluation(folder).mean_dice,
-        seconds=None if record is None else record.total_seconds,
-    )
+def _result(trial: Trial, stored: StoredTrial, dice: float | None) -> Result:
+    return Result(variant=trial.variant.name, mean_dice=dice, seconds=stored.record.total_seconds)

@@ -120,7 +120,7 @@ def study_fields() -> dict[str, ConfigField]:
     return {
         path: field
         for path, field in fields_of(StudyConfig).items()
-        if field.section is None and (path.startswith(("launch.", "speed.")) or path in ("folds", "seeds", "reuse"))
+        if field.section is None and (path.startswith(("launch.", "speed.")) or path in ("folds", "seeds"))
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import logging
 import textwrap
 import types
 import typing
@@ -29,6 +30,9 @@ from seg.config.study import STUDY_RULES, STUDY_VERSION, StudyConfig
 from seg.config.text import YamlError, as_yaml, parse_yaml, read_yaml, shown, text_problem
 from seg.errors import ConfigError, Problem
 
+LOG = logging.getLogger(__name__)
+REMOVED_FIELDS: Mapping[type, Sequence[str]] = {StudyConfig: ("reuse",)}
+"""Fields of older files that mean nothing any more."""
 CERTAIN = 0.8  # likeness of two names, of at most 1, from which a name counts as a misspelling of the other
 COMMENT_WIDTH = 100
 INDENT = "  "
@@ -106,6 +110,10 @@ def _read(
             rule, newer = f"must have a schema_version of at most {version}", f"{written}, of a newer version of seg"
             found.append(Problem(path=f"{file}:", kind="version", rule=rule, value=newer, remedy="update seg"))
             continue
+        for name in REMOVED_FIELDS.get(cls, ()):
+            if name in content:
+                LOG.warning("%s: %s is no longer a field and is ignored; remove it", file, name)
+                del content[name]
         _overlay(merged, content)
     if found and cls is StudyConfig:  # without its file a study lacks what must be given
         return None, found

@@ -147,10 +147,6 @@ class StudyConfig:
     )
     launch: BackendConfig = Field(default_factory=BackendConfig, description="Where trials run.")
     speed: SpeedConfig = Field(default_factory=SpeedConfig, description="Measurement of speed.")
-    reuse: Literal["same_code", "any_code"] = Field(
-        default="same_code",
-        description="Whether finished trials count that other code trained; same_code makes them anew and says so.",
-    )
     notes: tuple[StrictStr, ...] = Field(
         default=(),
         description="What a reader must know that no record says, such as a change of plan; a sentence or a few each, "

@@ -246,3 +246,12 @@ def test_contrasts_name_two_variants_of_the_study(write: Writer) -> None:
         "contrasts[0].variant must name a variant of the study, got halb; did you mean half?",
         "contrasts[1] must compare two variants, got half twice; remove it.",
     )
+
+
+def test_a_study_of_older_code_still_loads_with_reuse(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "base.yaml").write_text("seed: 0\n")
+    points = [{"name": "narrow", "set": {"network.channels": [4, 8, 16, 32]}}]
+    study = {"name": "old", "base": "base.yaml", "reuse": "any_code", "seeds": [0], "points": points}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
+    assert len(plan_study(tmp_path / "study.yaml").trials) == 2
+    assert [record.levelname for record in caplog.records] == ["WARNING"]

@@ -9,12 +9,13 @@ import pytest
 import torch
 import yaml
 
-from seg.ablation import calibration
+from seg.ablation import calibration, preview
 from seg.ablation.calibration import StepTime, time_step
-from seg.ablation.fingerprint import Fingerprint
 from seg.ablation.grid import Study, choose_variants, plan_study
 from seg.ablation.preview import expect, fit_line, preview_study
-from seg.ablation.records import TrialRecord, records_dir
+from seg.ablation.store import TrialRecord, read_trials
+from seg.ablation.study import trials_left
+from seg.ablation.trials import Fingerprint, Places
 from seg.benchmark import step
 from seg.config import ExperimentConfig
 from seg.networks.build import network_from_config
@@ -55,41 +56,17 @@ def study(tmp_path: Path) -> Study:
 
 
 def finish(study_dir: Path, trial_id: str, seconds: float, status: str = "finished") -> None:
-    variant, fold, seed = trial_id.rsplit(".", 2)
-    folder = records_dir(study_dir, trial_id)
+    variant, _, seed = trial_id.rsplit(".", 2)
+    folder = study_dir / "trials" / trial_id
     folder.mkdir(parents=True)
-    content = {
-        "schema_version": 1,
-        "id": trial_id,
-        "variant": variant,
-        "fold": int(fold.removeprefix("fold_")),
-        "seed": int(seed.removeprefix("seed_")),
-        "changes": {},
-        "status": status,
-        "attempts": 1,
-        "error": None,
-        "seconds": seconds,
-        "fingerprint": {"config": "", "data": "", "code": ""},
-        "threads": 1,
-        "peak_memory_mib": None,
-    }
-    (folder / "trial.json").write_text(json.dumps(content))
+    one = record(variant, seconds).model_copy(update={"status": status, "seed": int(seed.removeprefix("seed_"))})
+    (folder / "trial.json").write_text(json.dumps({"schema_version": 1, **one.model_dump()}))
 
 
 def record(variant: str, seconds: float) -> TrialRecord:
+    fingerprint = {"config": "", "data": ""}
     return TrialRecord(
-        id=f"{variant}.fold_0.seed_0",
-        variant=variant,
-        fold=0,
-        seed=0,
-        changes={},
-        status="finished",
-        attempts=1,
-        error=None,
-        seconds=seconds,
-        fingerprint=Fingerprint(config="", data="", code=""),
-        threads=1,
-        peak_memory_mib=None,
+        variant=variant, fold=0, seed=0, status="finished", seconds=seconds, threads=1, fingerprint=fingerprint
     )
 
 
@@ -130,7 +107,8 @@ def test_a_trial_takes_its_own_time_else_its_variants_else_that_of_its_work(stud
     }
 
 
-def test_a_table_from_finished_trials(study: Study, tmp_path: Path) -> None:
+def test_a_table_from_finished_trials(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preview, "fingerprint", lambda config: Fingerprint(config="", data=""))
     finish(tmp_path / "out", "baseline.fold_0.seed_0", 600.0)
     finish(tmp_path / "out", "skip_4.fold_0.seed_0", 9.0, status="failed")
     chosen = choose_variants(study, ["baseline", "skip_1-2"])
@@ -197,3 +175,21 @@ def test_steps_are_really_computed(study: Study, monkeypatch: pytest.MonkeyPatch
     assert len(set(updates)) == 7
     assert timed.device.startswith(f"this processor with {before} thread")
     assert torch.get_num_threads() == before
+
+
+def test_the_preview_and_the_run_agree_on_what_is_finished(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trial of another version is trained anew by the run, so the preview does not call it finished."""
+    monkeypatch.setattr(calibration, "time_step", lambda *_, **__: StepTime(seconds=0.5, steps=5, device="a test"))
+    for trial in study.trials:
+        finish(tmp_path / "out", trial.id, 600.0)
+    for version, finished in ((1, 6), (2, 0)):
+        own = Fingerprint(config="", data="", training_version=version)
+        monkeypatch.setattr(preview, "fingerprint", lambda config, own=own: own)
+        lines = preview_study(study, tmp_path / "out").splitlines()
+        assert sum("finished" in line for line in lines[1:7]) == finished
+        stored = read_trials(tmp_path / "out")
+        prints = {trial.id: own for trial in study.trials}
+        places = Places(study_dir=tmp_path / "out", runs_dir=tmp_path / "runs")
+        assert len(trials_left(study.trials, places, prints, stored)) == 6 - finished

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,10 +13,9 @@ import pytest
 
 from seg.ablation import speed
 from seg.ablation import study as module
-from seg.ablation.fingerprint import Fingerprint, fingerprint
-from seg.ablation.records import read_record, records_dir
+from seg.ablation.store import publish, read_trial
 from seg.ablation.study import run_study
-from seg.ablation.trial import run_trial
+from seg.ablation.trials import Fingerprint, fingerprint, run_trial
 from seg.config import BottleneckConfig, ExperimentConfig
 from seg.config.study import BackendConfig, StudyConfig
 from seg.errors import RunError
@@ -136,20 +134,20 @@ def test_a_failing_trial_is_tried_again_recorded_and_named(
     assert capsys.readouterr().err.splitlines()[-1] == (
         f"failed: {IDS[0]}: RuntimeError: attempt 3 failed (log: {log})"
     )
-    folder = records_dir(tmp_path, IDS[0])
+    folder = tmp_path / "trials" / IDS[0]
     content = json.loads((folder / "trial.json").read_text())
     assert (content["status"], content["attempts"], content["seconds"]) == ("failed", 3, None)
     assert content["error"] == "RuntimeError: attempt 3 failed"
     assert (folder / "failure.txt").read_text().startswith("Traceback (most recent call last):\n")
-    finished = read_record(records_dir(tmp_path, IDS[1]))
+    finished = read_trial(tmp_path, IDS[1])
     assert finished is not None
-    assert finished.status == "finished"
+    assert finished.record.status == "finished"
     assert concluded == ["plan", "report"]
     monkeypatch.setattr(module, "run_trial", run_trial)
     assert run_study(study, tmp_path) == 0
-    again = read_record(folder)
+    again = read_trial(tmp_path, IDS[0])
     assert again is not None
-    assert (again.status, again.attempts, (folder / "failure.txt").exists()) == ("finished", 1, False)
+    assert (again.record.status, again.record.attempts, (folder / "failure.txt").exists()) == ("finished", 1, False)
 
 
 def test_another_configuration_is_refused_before_anything_runs(
@@ -158,38 +156,41 @@ def test_another_configuration_is_refused_before_anything_runs(
     shutil.rmtree(done_before / "trials" / IDS[1])  # its run is left
     with pytest.raises(RunError) as error:
         run_study(make_study(steps=4), done_before)
-    assert error.value.sentences == (
-        f"{done_before}/trials/{IDS[0]}: a trial must have the configuration and data that its records were made from, "
-        "got other training.steps; restore them, choose another --ablation_dir, or remove the folder.",
-        f"{done_before}/runs/skip_1-2/fold_0_seed_0: a trial must have the configuration that its run directory began "
-        "with, got other values of training.steps; restore them, choose another --ablation_dir, or remove the folder.",
-    )
+    assert [(problem.path, problem.kind, problem.value) for problem in error.value.problems] == [
+        (f"{done_before}/trials/{IDS[0]}", "config", "other training.steps"),
+        (f"{done_before}/runs/skip_1-2/fold_0_seed_0", "config", "other training.steps"),
+    ]
     assert concluded == []
 
 
-@pytest.mark.parametrize(("reuse", "done", "left"), [("any_code", "taken over", 0), ("same_code", "made anew", 2)])
-def test_other_code_is_announced_with_its_trials(
-    make_study: Callable[..., Any],
-    done_before: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    reuse: str,
-    done: str,
-    left: int,
+def test_trials_of_another_version_are_trained_anew(
+    make_study: Callable[..., Any], done_before: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-
-    def other_code(config: ExperimentConfig) -> Fingerprint:
-        return replace(fingerprint(config), code="0" * 64)
+    def newer(config: ExperimentConfig) -> Fingerprint:
+        return replace(fingerprint(config), training_version=2)
 
     ran: list[str] = []
-    monkeypatch.setattr(module, "fingerprint", other_code)
     monkeypatch.setattr(module, "run_trial", lambda trial, places, attempt: ran.append(trial.id))
-    with caplog.at_level(logging.WARNING, logger="seg"):
-        run_study(make_study(reuse=reuse), done_before)
-    assert caplog.messages == [
-        f"made by other training code, {done} (reuse: {reuse}): baseline.fold_0.seed_0, skip_1-2.fold_0.seed_0"
-    ]
-    assert ran == IDS[:left]
+    run_study(make_study(), done_before)
+    assert ran == []
+    monkeypatch.setattr(module, "fingerprint", newer)
+    run_study(make_study(), done_before)
+    assert ran == IDS[:2]
+
+
+def test_a_published_study_is_continued(
+    make_study: Callable[..., Any], done_before: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    variants = [{"name": "baseline"}, {"name": "skip_1-2"}]
+    plan = {"schema_version": 1, "name": "boxes", "command": "", "baseline": "baseline", "margin": 0.01}
+    plan |= {"folds": [0], "seeds": [0], "variants": variants, "trials": IDS[:2], "data": {}}
+    (done_before / "study.json").write_text(json.dumps(plan))
+    publish(done_before)
+    shutil.rmtree(done_before / "runs")
+    assert run_study(make_study(seeds=(0, 1)), done_before) == 0
+    words = [line.split("  ")[:2] for line in said(capsys)]
+    assert words[0] == ["2 of 4 trials are done already"]
+    assert words[1:] == [[trial, state] for trial in IDS[2:] for state in ("running", "finished")]
 
 
 def test_two_processes_never_run_one_study(make_study: Callable[..., Any], tmp_path: Path) -> None:
