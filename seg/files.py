@@ -1,20 +1,38 @@
-"""Files that are either whole or absent."""
+"""The file system: writing files whole, reading files by a schema, and problems where a path cannot be used."""
 
 from __future__ import annotations
 
+import csv
 import errno
 import hashlib
+import io
 import json
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
-from seg.errors import RunError
+from pydantic import TypeAdapter, ValidationError
 
+from seg.errors import Problem, RunError
+
+T = TypeVar("T")
+MOST_PROBLEMS = 5
+"""Problems of one file that are named; of further ones the number is given."""
+REASONS = {
+    errno.ENOENT: ("missing", "must exist", "check the path"),
+    errno.EACCES: ("permission", "must be open to this user", "change its permissions or those of its folder"),
+    errno.EPERM: ("permission", "must be open to this user", "change its permissions or those of its folder"),
+    errno.ENAMETOOLONG: ("name", "must have a name that the file system takes", "shorten it"),
+    errno.ELOOP: ("link", "must be no link that leads back to itself", "correct the link"),
+    errno.ENOTDIR: ("folder", "must lie in folders, not below a file", "check the path"),
+    errno.EISDIR: ("file", "must be a file, not a folder", "check the path"),
+    errno.EEXIST: ("folder", "must be a folder, not a file", "choose another path"),
+}
+"""What is wrong with a path, by what the system says: kind, rule and remedy."""
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 """Errors that writing alone has: no space, no quota, file too large, read-only disk."""
 
@@ -65,14 +83,52 @@ def write_bytes(path: Path, content: bytes) -> None:
         file.write(content)
 
 
+@contextmanager
+def file_problems() -> Iterator[None]:
+    """Turns errors of the file system within the block into problems that name the file; also a decorator.
+
+    Raises:
+        RunError: A file or folder may not be used by this user, its name is too long, its path leads through a file or
+            in a circle, it is absent, or there is no room.
+    """
+    try:
+        yield
+    except OSError as error:
+        path = error.filename2 or error.filename
+        if not isinstance(path, str | bytes | os.PathLike) or error.errno not in REASONS.keys() | NO_ROOM:
+            raise
+        raise file_error(Path(os.fsdecode(path)), error) from error
+
+
+def file_error(path: Path, error: OSError) -> RunError:
+    """Returns the problem of a path that cannot be used."""
+    if error.errno in NO_ROOM:
+        return unwritable(path, error)
+    kind, rule, remedy = REASONS.get(error.errno or 0, ("unreadable", "must be readable", "check the disk"))
+    return RunError(Problem(path=quoted(str(path)), kind=kind, rule=rule, value=f"'{error.strerror}'", remedy=remedy))
+
+
+def quoted(name: str) -> str:
+    """Returns a name as a log line may hold it: in quotes and escaped where it would break or colour the line."""
+    return name if name.isprintable() else repr(name)
+
+
 def unwritable(path: Path, error: OSError) -> RunError:
     """Returns the error of a file that could not be written."""
-    return RunError(f"{path}: must be writable, got '{error.strerror}'; free space or choose another folder.")
+    return RunError(
+        Problem(
+            path=quoted(str(path)),
+            kind="no_room" if error.errno in NO_ROOM else "unwritable",
+            rule="must be writable",
+            value=f"'{error.strerror}'",
+            remedy="free space or choose another folder",
+        )
+    )
 
 
 @contextmanager
 def needing_room(path: Path) -> Iterator[None]:
-    """Gives what other libraries write within the block the sentence of a full disk.
+    """Turns a full disk that other libraries meet within the block into a problem.
 
     Args:
         path: Named where the error names no file.
@@ -104,6 +160,109 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
+def read_bytes(path: Path, *, remedy: str) -> bytes:
+    """Reads a file whole.
+
+    Raises:
+        RunError: The file is absent or cannot be read.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise IsADirectoryError(errno.EISDIR, "Not a regular file", str(path))
+        return path.read_bytes()
+    except OSError as error:
+        kind, rule, _ = REASONS.get(error.errno or 0, ("unreadable", "must be readable", ""))
+        problem = Problem(path=quoted(str(path)), kind=kind, rule=rule, value=f"'{error.strerror}'", remedy=remedy)
+        raise RunError(problem) from error
+    except ValueError as error:  # a NUL in the path
+        raise RunError(
+            Problem(path=repr(str(path)), kind="name", rule="must be a path", value=f"'{error}'", remedy=remedy)
+        ) from error
+
+
+def read_json(path: Path, schema: type[T], newest: int, *, remedy: str) -> T:
+    """Reads a JSON file of ours that states its version, and checks its content.
+
+    Args:
+        path: The file.
+        schema: Type of the content without the version, as pydantic understands it; fields that it does not name are
+            left out.
+        newest: Largest version that is known.
+        remedy: What to do where the file cannot be used.
+
+    Raises:
+        RunError: The file is absent, no JSON, of a newer version, or breaks the schema; all problems together.
+    """
+    raw = read_bytes(path, remedy=remedy)
+    try:
+        content = TypeAdapter(dict[str, Any]).validate_json(raw)
+        version = TypeAdapter(int).validate_python(content.pop("schema_version", None), strict=True)
+        if version > newest:
+            raise _newer(path, version, newest)
+        return TypeAdapter(schema).validate_python(content)
+    except ValidationError as error:
+        raise RunError(_schema_problems(path, error, remedy)) from error
+
+
+def read_table(path: Path, *, remedy: str) -> list[dict[str, str]]:
+    """Reads a CSV file of ours as text by column; :func:`check_rows` gives the cells their types.
+
+    Raises:
+        RunError: The file is absent, no text in UTF-8, no CSV, or a row has more or fewer cells than the header.
+    """
+    raw = read_bytes(path, remedy=remedy)
+    try:
+        rows = list(csv.DictReader(io.StringIO(raw.decode()), strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise RunError(
+            Problem(
+                path=quoted(str(path)), kind="csv", rule="must be a table in UTF-8", value=f"'{error}'", remedy=remedy
+            )
+        ) from error
+    for number, row in enumerate(rows, start=1):
+        if None in row or None in row.values():
+            rule = "must have as many cells as the header"
+            raise RunError(Problem(path=f"{quoted(str(path))}: row {number}", kind="csv", rule=rule, remedy=remedy))
+    return rows
+
+
+def check_rows(path: Path, rows: Sequence[Mapping[str, object]], schema: type[T], *, remedy: str) -> list[T]:
+    """Returns the rows of a file as values of a type.
+
+    Raises:
+        RunError: Rows break the schema.
+    """
+    try:
+        return TypeAdapter(list[schema]).validate_python(list(rows))  # type: ignore[valid-type]
+    except ValidationError as error:
+        raise RunError(_schema_problems(path, error, remedy)) from error
+
+
+def _schema_problems(path: Path, error: ValidationError, remedy: str) -> list[Problem]:
+    """Returns a problem for each value that breaks a schema, up to a number."""
+    found = error.errors(include_url=False, include_context=False)
+    problems = [
+        Problem(
+            path=": ".join([quoted(str(path)), *([".".join(map(str, one["loc"]))] if one["loc"] else [])]),
+            kind=one["type"],
+            rule=f"must fit its schema ({one['msg']})",
+            value=_shortened(one["input"]),
+            remedy=remedy,
+        )
+        for one in found[:MOST_PROBLEMS]
+    ]
+    if len(found) > MOST_PROBLEMS:
+        rule = f"breaks its schema at {len(found) - MOST_PROBLEMS} more places"
+        problems.append(Problem(path=quoted(str(path)), kind="schema", rule=rule, remedy=remedy))
+    return problems
+
+
+def _shortened(value: object, most: int = 40) -> str:
+    """Writes a value for a sentence, cut short; numbers may have hundreds of digits."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
 @contextmanager
 def reading(path: Path, *, what: str, remedy: str) -> Iterator[None]:
     """Gives faults of a file that is read within the block their sentence.
@@ -120,7 +279,7 @@ def reading(path: Path, *, what: str, remedy: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror}; {remedy}.") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise RunError(f"{path}: must be {what}, got {type(error).__name__} ({error}); {remedy}.") from error
 
 
@@ -148,7 +307,16 @@ def check_version(path: Path, version: object, newest: int) -> None:
     if not isinstance(version, int):
         raise TypeError(f"schema_version {version!r}")
     if version > newest:
-        raise RunError(
-            f"{path}: schema version must be at most {newest}, got {version}; it was written by a newer release, "
-            "update seg."
+        raise _newer(path, version, newest)
+
+
+def _newer(path: Path, version: int, newest: int) -> RunError:
+    return RunError(
+        Problem(
+            path=f"{quoted(str(path))}: schema version",
+            kind="version",
+            rule=f"must be at most {newest}",
+            value=_shortened(version),
+            remedy="it was written by a newer release, update seg",
         )
+    )

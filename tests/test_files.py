@@ -39,7 +39,7 @@ def test_text_is_utf8_and_json_is_strict(tmp_path):
 
 
 def message(target, reason):
-    return f"{target}: must be writable, got '{reason}'; free space or choose another folder."
+    return f"{target} must be writable, got '{reason}'; free space or choose another folder."
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])

@@ -1,31 +1,68 @@
 """Overlap, surface and volume scores of one predicted label map against its reference.
 
-Needs numpy and scipy alone, so a report or a cluster job scores label maps without torch. Rules for empty masks, the
-same for every caller: where both masks of a class are empty, every score is NaN; where one is empty, Dice, IoU and
-NSD are 0 and HD95 is infinite.
+To add a metric: a field of `ClassScores`, its value in `score_masks`, and an entry in `METRICS`. Tables, summaries and
+reports follow the registry.
+
+The module needs numpy and scipy alone, so that a report or a cluster job scores label maps without torch. Rules for
+empty masks, the same for every caller: where both masks of a class are empty, every score is NaN; where one mask is
+empty, Dice, IoU and NSD are 0 and HD95 is infinite.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 from surface_distance import lookup_tables
 
-from seg.errors import DataError
+from seg.errors import DataError, Problem
 
 HD_PERCENTILE = 95.0
 """Percentile of surface distances that HD95 reports."""
 
 
 @dataclass(frozen=True, kw_only=True)
+class Metric:
+    """One score of a class in a case, as tables and reports present it.
+
+    Attributes:
+        name: Field of `ClassScores`, column of cases.csv.
+        label: What people read.
+        unit: Unit of the values; empty for shares.
+        digits: Decimals that are shown.
+        better: Which values are better: ``higher``, ``lower``, or those closer to ``zero``.
+    """
+
+    name: str
+    label: str
+    unit: str = ""
+    digits: int = 4
+    better: Literal["higher", "lower", "zero"] = "higher"
+
+
+METRICS: Mapping[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric(name="dice", label="Dice"),
+        Metric(name="iou", label="IoU"),
+        Metric(name="hd95_mm", label="HD95", unit="mm", digits=2, better="lower"),
+        Metric(name="nsd", label="NSD"),
+        Metric(name="volume_difference_ml", label="Volume diff.", unit="ml", digits=3, better="zero"),
+        Metric(name="volume_difference_ratio", label="Volume diff. ratio", digits=3, better="zero"),
+    )
+}
+"""The scores that are summarised, by name."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClassScores:
-    """Scores of one class in one case.
+    """Scores of one class in one case. A score that a stored table does not have is NaN.
 
     Attributes:
         dice: Twice the intersection over the sum of both volumes, in [0, 1].
@@ -35,30 +72,34 @@ class ClassScores:
         volume_difference_ml: Prediction less reference, in ml.
         volume_difference_ratio: Prediction less reference, over the reference: 0 is equal, -1 is missed altogether,
             infinite is a prediction where the reference is empty.
-        reference_ml: Volume of the reference, in ml; 0, not NaN, where it is empty.
-        prediction_ml: Volume of the prediction, in ml; 0, not NaN, where it is empty.
+        reference_ml: Volume of the reference, in ml; 0, not NaN, where the reference is empty.
+        prediction_ml: Volume of the prediction, in ml; 0, not NaN, where the prediction is empty.
+        other: Scores of a stored table that this version does not know, by name of the column.
     """
 
-    dice: float
-    iou: float
-    hd95_mm: float
-    nsd: float
-    volume_difference_ml: float
-    volume_difference_ratio: float
-    reference_ml: float
-    prediction_ml: float
+    dice: float = math.nan
+    iou: float = math.nan
+    hd95_mm: float = math.nan
+    nsd: float = math.nan
+    volume_difference_ml: float = math.nan
+    volume_difference_ratio: float = math.nan
+    reference_ml: float = math.nan
+    prediction_ml: float = math.nan
+    other: Mapping[str, float] = field(default_factory=dict)
+
+    def by_name(self) -> dict[str, float]:
+        """Returns all scores by name, with those of other versions last."""
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.name != "other"} | dict(self.other)
+
+    @classmethod
+    def from_names(cls, values: Mapping[str, float]) -> ClassScores:
+        """Builds scores from values by name; names that this version does not know are kept in ``other``."""
+        known = {one.name for one in fields(cls)} - {"other"}
+        named = {name: value for name, value in values.items() if name in known}
+        return cls(**named, other={name: value for name, value in values.items() if name not in known})
 
 
-EMPTY_SCORES = ClassScores(
-    dice=math.nan,
-    iou=math.nan,
-    hd95_mm=math.nan,
-    nsd=math.nan,
-    volume_difference_ml=math.nan,
-    volume_difference_ratio=math.nan,
-    reference_ml=0.0,
-    prediction_ml=0.0,
-)
+EMPTY_SCORES = ClassScores(reference_ml=0.0, prediction_ml=0.0)
 """Scores of a class that is absent from prediction and reference."""
 
 
@@ -150,27 +191,46 @@ def _check_arguments(
     problems = []
     if prediction.shape != reference.shape:
         problems.append(
-            f"prediction shape {prediction.shape} differs from reference shape {reference.shape}; "
-            "resample the prediction to the reference's grid."
+            Problem(
+                path="prediction",
+                kind="shape",
+                rule=f"must have the reference's shape {reference.shape}",
+                value=f"{prediction.shape}",
+                remedy="resample the prediction to the reference's grid",
+            )
         )
     elif prediction.ndim != 3:
         problems.append(
-            f"label maps to score must have 3 axes, got shape {prediction.shape}; score volumes one by one."
+            Problem(
+                path="label maps",
+                kind="shape",
+                rule="must have 3 axes to be scored",
+                value=f"shape {prediction.shape}",
+                remedy="score volumes one by one",
+            )
         )
     if len(spacing_mm) != 3 or not all(math.isfinite(step) and step > 0 for step in spacing_mm):
         problems.append(
-            f"spacing_mm must be three positive lengths in mm, got {tuple(spacing_mm)}; correct the header."
+            Problem(
+                path="spacing_mm",
+                kind="range",
+                rule="must be three positive lengths in mm",
+                value=f"{tuple(spacing_mm)}",
+                remedy="correct the header",
+            )
         )
     if not (math.isfinite(nsd_tolerance_mm) and nsd_tolerance_mm >= 0):
-        problems.append(f"nsd_tolerance_mm must be finite and 0 or more, got {nsd_tolerance_mm}; give a length in mm.")
+        problems.append(
+            Problem(
+                path="nsd_tolerance_mm",
+                kind="range",
+                rule="must be finite and 0 or more",
+                value=f"{nsd_tolerance_mm}",
+                remedy="give a length in mm",
+            )
+        )
     if problems:
         raise DataError(problems)
-
-
-def finite_mean(values: Iterable[float | None]) -> float | None:
-    """Returns the mean of the values that are finite numbers; None without any."""
-    present = [value for value in values if value is not None and math.isfinite(value)]
-    return sum(present) / len(present) if present else None
 
 
 TOLERANCE_SLACK = 1e-5
@@ -268,3 +328,9 @@ def share_within(surfaces: Sequence[Surface], tolerance_mm: float) -> float:
     limit = tolerance_mm * (1.0 + TOLERANCE_SLACK)
     within = sum(float(np.sum(surface.areas_mm2[surface.distances_mm <= limit])) for surface in surfaces)
     return within / sum(float(np.sum(surface.areas_mm2)) for surface in surfaces)
+
+
+def finite_mean(values: Iterable[float | None]) -> float | None:
+    """Returns the mean of the values that are finite numbers; None without any."""
+    present = [value for value in values if value is not None and math.isfinite(value)]
+    return sum(present) / len(present) if present else None

@@ -1,19 +1,28 @@
-"""Scores of cases and their summary: the records, and the files that hold them."""
+"""Scores of cases and their summary: the records, and the files evaluation.json (summary) and cases.csv (scores).
+
+A table has no place for a version: that of evaluation.json, which is written with it, counts for both. Readers take
+the metrics that a file has: a score that is missing is NaN, and scores of other versions are kept by their names.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, Field
 
 from seg.evaluation.metrics import ClassScores
-from seg.files import read_versioned, reading, write_json, write_text
+from seg.files import check_rows, read_json, read_table, write_json, write_text
 
-METRICS = ("dice", "iou", "hd95_mm", "nsd", "volume_difference_ml", "volume_difference_ratio")
-"""The scores that are summarised, by their names in `ClassScores`."""
+SCHEMA_VERSION = 1
+EVALUATION_FILE = "evaluation.json"
+CASES_FILE = "cases.csv"
+REMEDY = "give the output folder of an evaluation, or evaluate again"
+CASE_COLUMNS = ("case_id", "patient", "fold", "class_index", "class_name")
 
 Interval = tuple[float, float]
 
@@ -139,16 +148,6 @@ def case_scores(
     ]
 
 
-SCHEMA_VERSION = 1
-EVALUATION_FILE = "evaluation.json"
-CASES_FILE = "cases.csv"
-
-_WHAT = {"what": "a complete result file", "remedy": "give the output folder of an evaluation, or evaluate again"}
-
-_SCORE_COLUMNS = tuple(field.name for field in fields(ClassScores))
-_CASE_COLUMNS = ("case_id", "patient", "fold", "class_index", "class_name")
-
-
 def write_evaluation(output: Path, evaluation: Evaluation, scores: Sequence[CaseScore]) -> None:
     """Writes cases.csv and then evaluation.json; each appears whole or not at all.
 
@@ -160,12 +159,14 @@ def write_evaluation(output: Path, evaluation: Evaluation, scores: Sequence[Case
     Raises:
         RunError: The folder cannot be written or the disk is full.
     """
+    rows = [{name: getattr(record, name) for name in CASE_COLUMNS} | record.scores.by_name() for record in scores] or [
+        dict.fromkeys((*CASE_COLUMNS, *ClassScores().by_name()))
+    ]
     table = io.StringIO(newline="")
-    writer = csv.DictWriter(table, fieldnames=_CASE_COLUMNS + _SCORE_COLUMNS, lineterminator="\n")
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(table, columns, restval="nan", lineterminator="\n")
     writer.writeheader()
-    for record in scores:
-        row = {name: getattr(record, name) for name in _CASE_COLUMNS} | asdict(record.scores)
-        writer.writerow(row)
+    writer.writerows(rows if scores else ())
     # The mean stands first: it is what a reader opens the file for.
     values = asdict(evaluation)
     content = {"mean_dice": values.pop("mean_dice"), "mean_dice_ci95": values.pop("mean_dice_ci95")}
@@ -179,15 +180,22 @@ def read_evaluation(path: Path) -> Evaluation:
     Args:
         path: An evaluation.json, or the folder that holds one.
 
-    Returns:
-        The summary.
-
     Raises:
         RunError: The file is missing, damaged or of a newer version.
     """
     path = path / EVALUATION_FILE if path.is_dir() else path
-    with reading(path, **_WHAT):
-        return _parse_evaluation(read_versioned(path, SCHEMA_VERSION))
+    return read_json(path, Evaluation, SCHEMA_VERSION, remedy=REMEDY)
+
+
+class _Row(BaseModel):
+    """A row of cases.csv, its scores by column."""
+
+    case_id: Annotated[str, Field(min_length=1)]
+    patient: str
+    fold: Annotated[int | None, BeforeValidator(lambda cell: cell or None)]
+    class_index: Annotated[int, Field(ge=1)]
+    class_name: str
+    scores: dict[str, float]
 
 
 def read_cases(path: Path) -> list[CaseScore]:
@@ -205,55 +213,21 @@ def read_cases(path: Path) -> list[CaseScore]:
     path = path / CASES_FILE if path.is_dir() else path
     summary = path.with_name(EVALUATION_FILE)
     if summary.is_file():
-        with reading(summary, **_WHAT):
-            read_versioned(summary, SCHEMA_VERSION)
-    with reading(path, **_WHAT):
-        return [_parse_case(row) for row in csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))]
-
-
-def _parse_interval(values: Sequence[float] | None) -> Interval | None:
-    """Gives an interval as a pair."""
-    if values is None:
-        return None
-    low, high = values
-    return float(low), float(high)
-
-
-def _parse_metric(content: Mapping[str, Any]) -> MetricSummary:
-    """Gives one metric's summary."""
-    return MetricSummary(**{**content, "ci95": _parse_interval(content["ci95"])})
-
-
-def _parse_evaluation(content: Mapping[str, Any]) -> Evaluation:
-    """Gives the summary that the values of a result file stand for."""
-    classes = tuple(
-        ClassSummary(
-            index=entry["index"],
-            name=entry["name"],
-            metrics={metric: _parse_metric(values) for metric, values in entry["metrics"].items()},
+        read_json(summary, dict[str, Any], SCHEMA_VERSION, remedy=REMEDY)
+    table = read_table(path, remedy=REMEDY)
+    nested = [
+        {name: row[name] for name in CASE_COLUMNS if name in row}
+        | {"scores": {name: cell for name, cell in row.items() if name not in CASE_COLUMNS}}
+        for row in table
+    ]
+    return [
+        CaseScore(
+            case_id=row.case_id,
+            patient=row.patient,
+            fold=row.fold,
+            class_index=row.class_index,
+            class_name=row.class_name,
+            scores=ClassScores.from_names(row.scores),
         )
-        for entry in content["classes"]
-    )
-    folds = tuple(
-        FoldSummary(**{**entry, "mean_dice_ci95": _parse_interval(entry["mean_dice_ci95"])})
-        for entry in content["folds"]
-    )
-    parsed = {
-        "classes": classes,
-        "folds": folds,
-        "mean_dice_ci95": _parse_interval(content["mean_dice_ci95"]),
-        "left_out": tuple(content.get("left_out", ())),  # earlier files have none
-    }
-    return Evaluation(**{**content, **parsed})
-
-
-def _parse_case(row: Mapping[str, str]) -> CaseScore:
-    """Gives the record that one row stands for; an empty fold is none."""
-    return CaseScore(
-        case_id=row["case_id"],
-        patient=row["patient"],
-        fold=int(row["fold"]) if row["fold"] else None,
-        class_index=int(row["class_index"]),
-        class_name=row["class_name"],
-        scores=ClassScores(**{name: float(row[name]) for name in _SCORE_COLUMNS}),
-    )
+        for row in check_rows(path, nested, _Row, remedy=REMEDY)
+    ]

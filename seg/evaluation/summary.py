@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from seg.errors import RunError
-from seg.evaluation.scores import METRICS, CaseScore, ClassSummary, Evaluation, FoldSummary, Interval, MetricSummary
+from seg.evaluation.metrics import METRICS, Metric
+from seg.evaluation.scores import CaseScore, ClassSummary, Evaluation, FoldSummary, Interval, MetricSummary
 
 BOOTSTRAP_SAMPLES = 2000
 CI_PERCENTILES = (2.5, 97.5)
@@ -179,9 +180,6 @@ def _summarise_folds(scores: Sequence[CaseScore], samples: int, seed: int) -> tu
     return tuple(folds)
 
 
-_COLUMNS = (("Dice", "dice", 4), ("IoU", "iou", 4), ("HD95 mm", "hd95_mm", 2), ("NSD", "nsd", 4))
-
-
 def format_evaluation(evaluation: Evaluation) -> str:
     """Lays out a summary as text, one row for each class.
 
@@ -191,14 +189,17 @@ def format_evaluation(evaluation: Evaluation) -> str:
     Returns:
         Lines of text: a table of means with the interval of Dice, then what was left out of the means and of all.
     """
-    header = ["class", "Dice", "95 % CI", *(title for title, _, _ in _COLUMNS[1:]), "volume ml"]
+    metrics = list(METRICS.values())
+    header = ["class", *(f"{metric.label} {metric.unit}".strip() for metric in metrics)]
+    header.insert(2, "95 % CI")
     rows = [header]
     for entry in evaluation.classes:
-        dice = entry.metrics["dice"]
-        means = [_number(entry.metrics[metric].mean, digits) for _, metric, digits in _COLUMNS]
-        volume = _number(entry.metrics["volume_difference_ml"].mean, 3, sign=True)
-        rows.append([entry.name, means[0], _range(dice.ci95), *means[1:], volume])
-    rows.append(["mean", _number(evaluation.mean_dice, 4), _range(evaluation.mean_dice_ci95), "", "", "", ""])
+        row = [entry.name, *(_mean(entry.metrics.get(metric.name), metric) for metric in metrics)]
+        dice = entry.metrics.get("dice")
+        row.insert(2, _range(dice.ci95 if dice else None))
+        rows.append(row)
+    overall = "-" if evaluation.mean_dice is None else f"{evaluation.mean_dice:.4f}"
+    rows.append(["mean", overall, _range(evaluation.mean_dice_ci95), *[""] * (len(header) - 3)])
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
     lines = [
         "  ".join(cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in cells).rstrip()
@@ -206,10 +207,11 @@ def format_evaluation(evaluation: Evaluation) -> str:
     ]
     lines.append(
         f"{_count(evaluation.num_cases, 'case')} of {_count(evaluation.num_patients, 'patient')}; "
-        f"NSD at {evaluation.nsd_tolerance_mm:g} mm; volume is prediction less reference"
+        f"NSD at {evaluation.nsd_tolerance_mm:g} mm; volumes are those of the prediction less those of the reference"
     )
     for entry in evaluation.classes:
-        lines.extend(_left_out(entry.name, entry.metrics["hd95_mm"]))
+        if hd95 := entry.metrics.get("hd95_mm"):
+            lines.extend(_left_out(entry.name, hd95))
     lines.extend(f"not scored: {problem}" for problem in evaluation.left_out)
     return "\n".join(lines)
 
@@ -219,11 +221,12 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _number(value: float | None, digits: int, *, sign: bool = False) -> str:
-    """Writes a mean, or a dash where there is none."""
-    if value is None:
+def _mean(summary: MetricSummary | None, metric: Metric) -> str:
+    """Writes the mean of a metric, or a dash where there is none; a metric that is best at zero keeps its sign."""
+    if summary is None or summary.mean is None:
         return "-"
-    return f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
+    sign = "+" if metric.better == "zero" else ""
+    return f"{summary.mean:{sign}.{metric.digits}f}"
 
 
 def _range(interval: Interval | None) -> str:

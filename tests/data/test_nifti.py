@@ -237,7 +237,7 @@ def test_a_full_disk_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(DataError) as caught:
         write_labels(path, ARRAY * 2, GEOMETRY)
     assert str(caught.value) == (
-        f"{path}: must be writable, got 'No space left on device'; free space or choose another folder."
+        f"{path} must be writable, got 'No space left on device'; free space or choose another folder."
     )
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["a.nii.gz"]

@@ -108,5 +108,5 @@ def test_a_foreign_data_set_is_refused(tmp_path: Path, content: str) -> None:
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match=r"file/phantom/imagesTr/phantom_000\.nii\.gz: must be writable"):
+    with pytest.raises(RunError, match=r"file/phantom/imagesTr/phantom_000\.nii\.gz must be writable"):
         write_dataset(tmp_path / "file" / "phantom", TINY, seed=0)

@@ -115,7 +115,7 @@ def test_a_full_disk_ends_with_2_and_the_run_goes_on_where_there_is_room(script:
             ended = script("train", *argv)
         assert ended.code == 2, ended.err
         assert ended.err.splitlines()[-1] == (
-            f"error: {run_dir / file}: must be writable, got 'File too large'; free space or choose another folder."
+            f"error: {run_dir / file} must be writable, got 'File too large'; free space or choose another folder."
         )
         assert half_written(run_dir) == []
         assert not (run_dir / "evaluation.json").exists()

@@ -71,7 +71,7 @@ def test_a_checkpoint_that_fails_leaves_the_last_one_whole(tmp_path):
     with pytest.raises(RunError) as caught:
         Checkpoints(tmp_path, records, None).on_train_epoch_end(trainer, None)
     assert caught.value.sentences == (
-        f"{tmp_path}/last.ckpt: must be writable, got 'No space left on device'; free space or choose another folder.",
+        f"{tmp_path}/last.ckpt must be writable, got 'No space left on device'; free space or choose another folder.",
     )
     assert (tmp_path / "last.ckpt").read_text() == (tmp_path / "best.ckpt").read_text() == "1"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.ckpt", "last.ckpt"]

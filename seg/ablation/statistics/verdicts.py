@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from seg.ablation.statistics.effects import TAIL
 from seg.ablation.statistics.errors import TESTS, moderated_runs
 from seg.ablation.statistics.families import Family, draw_family
 from seg.ablation.statistics.validation import MARGIN, percent
-from seg.evaluation.metrics import ClassScores
+from seg.evaluation.metrics import METRICS, ClassScores
 from seg.evaluation.scores import CaseScore
 
 FloatArray = npt.NDArray[np.float64]
@@ -119,7 +119,7 @@ def holm(p_values: FloatArray) -> npt.NDArray[np.bool_]:
 
 def _records(dice: FloatArray, fold: int) -> list[CaseScore]:
     """Gives the records of one run of a fold from its Dice of shape (classes, patients)."""
-    blank = ClassScores(**{one.name: 0.5 for one in fields(ClassScores)})
+    blank = ClassScores.from_names(dict.fromkeys(METRICS, 0.5))
     return [
         CaseScore(
             case_id=f"{fold}_{case}",
