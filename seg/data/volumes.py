@@ -257,7 +257,7 @@ def _write(path: Path, volumes: list[Array], header: bytes, dtype: np.dtype[Any]
             with gzip.GzipFile("", "wb", level, file, mtime=0) as packed:
                 _write_voxels(cast(IO[bytes], packed), volumes, header, dtype)
     except RunError as error:
-        raise DataError(error.sentences) from error
+        raise DataError(error.problems) from error
 
 
 def _write_voxels(file: IO[bytes], volumes: list[Array], header: bytes, dtype: np.dtype[Any]) -> None:
