@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import logging
 import re
+import struct
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, Field, FiniteFloat
 
 from seg.config import ExperimentConfig, NetworkConfig, dump_config, load_config
 from seg.config.loading import comparable, differences
 from seg.data.splits import Split
-from seg.errors import ConfigError, RunError
+from seg.errors import ConfigError, Problem, RunError
 from seg.evaluation.scores import EVALUATION_FILE
 from seg.files import (
+    check_rows,
     check_version,
     file_digest,
+    file_error,
     is_partial,
-    read_versioned,
-    reading,
+    quoted,
+    read_json,
+    read_table,
     write_bytes,
     write_json,
     write_text,
@@ -32,7 +38,30 @@ if TYPE_CHECKING:
 
 
 LOG = logging.getLogger(__name__)
+CONFIG_FILE = "config.yaml"
+MODEL_FILE = "model.json"
+ENVIRONMENT_FILE = "environment.json"
+SCORING_FILE = "scoring_environment.json"
+PICTURE_FILE = "predictions.png"
+METRICS_FILE = "metrics.csv"
+GENERALISATION_FILE = "generalisation.json"
+PRESERVATION_FILE = "preservation.json"
+WEIGHTS_FILE = "checkpoints/weights.pt"
+LAST_CHECKPOINT = "checkpoints/last.ckpt"
+PREDICTIONS = "predictions"
 WEIGHTS_VERSION = 1
+MODEL_VERSION = 1
+ENVIRONMENT_VERSION = 1
+NOTICE = "Research software. Not a medical device; not for clinical use."
+RESTORE = "restore the file, or train anew"
+
+
+def fold_directories(root: Path) -> dict[int, Path]:
+    """Finds the run directories of a cross-validation, by fold; none where the folder is a run or something else."""
+    if (root / CONFIG_FILE).is_file() or not root.is_dir():
+        return {}
+    found = {int(path.name[5:]): path for path in root.iterdir() if re.fullmatch(r"fold_[0-9]+", path.name)}
+    return dict(sorted(found.items()))
 
 
 def trained_network(config: NetworkConfig, in_channels: int, out_channels: int, run_dir: Path) -> nn.Module:
@@ -51,22 +80,25 @@ def trained_network(config: NetworkConfig, in_channels: int, out_channels: int, 
 
     state = load_weights(run_dir)
     network = network_from_config(config, in_channels, out_channels)
-    wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in state.items()}
-    if found != wanted:
-        raise RunError(f"{run_dir / WEIGHTS_FILE}: {_difference(found, wanted)}")
+    own = network.state_dict()
+    for name in (*own, *state):
+        found, wanted = (_described(several.get(name)) for several in (state, own))
+        if found != wanted:
+            raise RunError(
+                Problem(
+                    path=f"{quoted(str(run_dir / WEIGHTS_FILE))}: {quoted(name)}",
+                    kind="network",
+                    rule=f"must be {wanted} to fit the network of config.yaml and model.json",
+                    value=found,
+                    remedy="the file belongs to another run, restore the run's own",
+                )
+            )
     network.load_state_dict(state)
     return network.requires_grad_(False).eval()
 
 
-def _difference(found: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]) -> str:
-    name = next(name for name in (*wanted, *found) if found.get(name) != wanted.get(name))
-    rule = f"must have shape {wanted[name]}" if name in wanted else "must be absent"
-    value = f"shape {found[name]}" if name in found else "none"
-    return (
-        f"weights must fit the network of config.yaml and model.json, where {name} {rule}, got {value}; "
-        "the file belongs to another run, restore the run's own."
-    )
+def _described(tensor: Tensor | None) -> str:
+    return "absent" if tensor is None else f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
 
 
 def weights_bytes(network: nn.Module, *, channel_names: Sequence[str], class_names: Sequence[str]) -> bytes:
@@ -142,28 +174,91 @@ def _read(run_dir: Path) -> tuple[dict[str, Tensor], dict[str, list[str]]]:
     from torch import Tensor
 
     path = run_dir / WEIGHTS_FILE
+    shown = quoted(str(path))
     if not path.is_file():
         raise RunError(f"{run_dir}: must hold a finished run, got no {WEIGHTS_FILE}; train it first.")
+    check_archive(path, remedy=RESTORE)
+    _check_digest(run_dir)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         version, state = int(content["schema_version"]), dict(content["network"])
         if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()):
-            raise TypeError
+            raise TypeError("network must be tensors by name")
         names = {name: list(content[name]) for name in ("channel_names", "class_names")}
         if not all(isinstance(name, str) for several in names.values() for name in several):
-            raise TypeError
+            raise TypeError("names must be texts")
+        # Before any value is touched: a tensor may claim more elements than the file holds for it.
+        stored = sum(value.numel() * value.element_size() for value in state.values())
+        if any(value.layout != torch.strided for value in state.values()) or stored > path.stat().st_size:
+            raise ValueError("tensors must be stored element by element")
     except Exception as error:
-        raise RunError(
-            f"{path}: must be a whole weights file of this project, tensors alone, got {type(error).__name__}; "
-            "nothing in it was run; copy it again or train anew."
-        ) from error
+        problem = Problem(
+            path=shown,
+            kind="weights",
+            rule="must be a weights file of this project, tensors alone",
+            value=f"{type(error).__name__} ({error})".splitlines()[0],
+            remedy=f"nothing in it was run; {RESTORE}",
+        )
+        raise RunError(problem) from error
     if odd := [name for name, value in state.items() if not bool(torch.isfinite(value).all())]:
         raise RunError(
-            f"{path}: weights must be finite, got NaN or infinity in {len(odd)} of {len(state)} tensors, {odd[0]} "
-            "first; restore the file, or train anew with a lower learning rate."
+            Problem(
+                path=shown,
+                kind="finite",
+                rule="must hold finite weights",
+                value=f"NaN or infinity in {len(odd)} of {len(state)} tensors, {quoted(odd[0])} first",
+                remedy="restore the file, or train anew with a lower learning rate",
+            )
         )
     check_version(path, version, WEIGHTS_VERSION)
     return state, names
+
+
+def check_archive(path: Path, *, remedy: str) -> None:
+    """Checks that a file that torch wrote is whole: each part lies in it as it is and has its checksum.
+
+    torch itself reads parts whose checksum is wrong, and unpacks compressed ones into any amount of memory.
+
+    Raises:
+        RunError: The file is no such archive, or damaged.
+    """
+    damaged: str | None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            whole = all(member.compress_type == zipfile.ZIP_STORED for member in members)
+            whole = whole and sum(member.file_size for member in members) <= path.stat().st_size
+            damaged = archive.testzip() if whole else "an archive of another program"
+    except OSError as error:
+        raise file_error(path, error) from error
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError, struct.error) as error:
+        damaged = f"{type(error).__name__} ({error})"
+    if damaged is not None:
+        raise RunError(
+            Problem(
+                path=quoted(str(path)),
+                kind="damaged",
+                rule="must be whole, as torch wrote it",
+                value=quoted(damaged),
+                remedy=remedy,
+            )
+        )
+
+
+def _check_digest(run_dir: Path) -> None:
+    """Checks that the weights are those that model.json describes; runs of earlier versions have no digest there."""
+    file, path = run_dir / MODEL_FILE, run_dir / WEIGHTS_FILE
+    wanted = read_json(file, Description, MODEL_VERSION, remedy=RESTORE).weights_sha256 if file.is_file() else None
+    if wanted is not None and (found := file_digest(path).hex()) != wanted:
+        raise RunError(
+            Problem(
+                path=f"{quoted(str(path))}: SHA-256",
+                kind="digest",
+                rule=f"must be {wanted[:12]}... as {MODEL_FILE} says",
+                value=f"{found[:12]}...",
+                remedy=RESTORE,
+            )
+        )
 
 
 def weights_digest(run_dir: Path) -> str:
@@ -177,14 +272,16 @@ def weights_digest(run_dir: Path) -> str:
 
 
 def copy_weights(network: nn.Module, run_dir: Path) -> None:
-    """Copies another run's final weights wherever name and shape agree, and announces what stays.
+    """Copies another run's final weights wherever name, type and shape agree, and announces what stays.
 
     Raises:
         RunError: Nothing agrees.
     """
     source = load_weights(run_dir)
     own = network.state_dict()
-    shared = {name: value for name, value in source.items() if name in own and own[name].shape == value.shape}
+    shared = {
+        name: value for name, value in source.items() if name in own and _described(own[name]) == _described(value)
+    }
     if not shared:
         raise RunError(
             f"{run_dir}: must share parameters with the network, got none of {len(own)}; choose another run."
@@ -194,30 +291,6 @@ def copy_weights(network: nn.Module, run_dir: Path) -> None:
     LOG.info(
         "initial weights: %d of %d tensors from %s; own: %s", len(shared), len(own), run_dir, ", ".join(kept) or "-"
     )
-
-
-CONFIG_FILE = "config.yaml"
-MODEL_FILE = "model.json"
-ENVIRONMENT_FILE = "environment.json"
-SCORING_FILE = "scoring_environment.json"
-PICTURE_FILE = "predictions.png"
-METRICS_FILE = "metrics.csv"
-GENERALISATION_FILE = "generalisation.json"
-PRESERVATION_FILE = "preservation.json"
-WEIGHTS_FILE = "checkpoints/weights.pt"
-LAST_CHECKPOINT = "checkpoints/last.ckpt"
-PREDICTIONS = "predictions"
-MODEL_VERSION = 1
-ENVIRONMENT_VERSION = 1
-NOTICE = "Research software. Not a medical device; not for clinical use."
-
-
-def fold_directories(root: Path) -> dict[int, Path]:
-    """Finds the run directories of a cross-validation, by fold; none where the folder is a run or something else."""
-    if (root / CONFIG_FILE).is_file() or not root.is_dir():
-        return {}
-    found = {int(path.name[5:]): path for path in root.iterdir() if re.fullmatch(r"fold_[0-9]+", path.name)}
-    return dict(sorted(found.items()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -362,12 +435,21 @@ def read_origin(run_dir: Path) -> Origin | None:
     path = run_dir / ENVIRONMENT_FILE
     if not path.is_file():  # of a version that wrote it at the end
         return None
-    with reading(path, what="the whole record of a run", remedy="restore it or choose another --run_dir"):
-        content = read_versioned(path, ENVIRONMENT_VERSION)
-        data = {str(name): str(digest) for name, digest in content["data"].items()}
-        sides = content.get("split")
-        split = None if sides is None else Split(**{side: tuple(map(str, names)) for side, names in sides.items()})
-        return Origin(computed_with=content, data=data, initial_weights=content.get("initial_weights"), split=split)
+    record = read_json(path, _Environment, ENVIRONMENT_VERSION, remedy="restore it or choose another --run_dir")
+    return Origin(
+        computed_with=record.model_extra or {},
+        data=record.data,
+        initial_weights=record.initial_weights,
+        split=record.split,
+    )
+
+
+class _Environment(BaseModel, extra="allow"):
+    """environment.json: what a run is made from, and as further fields what computed it."""
+
+    data: dict[str, str]
+    initial_weights: str | None = None
+    split: Split | None = None
 
 
 def _moved(one: Split, other: Split) -> list[str]:
@@ -391,13 +473,33 @@ def some(names: Sequence[str], most: int = 5) -> str:
     return f"{listed} and {len(names) - most} more" if len(names) > most else listed
 
 
-def trained_steps(run_dir: Path) -> int | None:
-    """Returns the last step in a run's metrics.csv; None where the file is gone."""
+class _Validation(BaseModel, extra="allow"):
+    """A row of metrics.csv; further columns are scores."""
+
+    __pydantic_extra__: dict[str, float]
+    step: Annotated[FiniteFloat, Field(ge=0)]
+    seconds: Annotated[FiniteFloat, Field(ge=0)] = 0.0
+
+
+def read_history(run_dir: Path) -> list[dict[str, float]] | None:
+    """Reads what a run noted after each validation; None where the file is gone.
+
+    Returns:
+        Step, seconds and further columns, by row. An empty cell is NaN.
+
+    Raises:
+        RunError: The file is no such table.
+    """
     path = run_dir / METRICS_FILE
     if not path.is_file():
         return None
-    with path.open(newline="", encoding="utf-8") as file:
-        return max((int(float(row["step"])) for row in csv.DictReader(file)), default=None)
+    rows = [{name: cell or "nan" for name, cell in row.items()} for row in read_table(path, remedy=RESTORE)]
+    return [row.model_dump() for row in check_rows(path, rows, _Validation, remedy=RESTORE)]
+
+
+def trained_steps(run_dir: Path) -> int | None:
+    """Returns the last step that a run noted; None where its table is gone or empty."""
+    return max((int(row["step"]) for row in read_history(run_dir) or []), default=None)
 
 
 def other_settings(one: ExperimentConfig, other: ExperimentConfig) -> list[str]:
@@ -406,6 +508,20 @@ def other_settings(one: ExperimentConfig, other: ExperimentConfig) -> list[str]:
 
 
 SHARED = ("spacing_mm", "normalization", "ct")
+
+
+def _different(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) != len(names):
+        raise ValueError("names must differ")
+    return names
+
+
+class Description(BaseModel):
+    """What predictions take from model.json, which describes a network to whoever is handed its run directory."""
+
+    channel_names: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_different)]
+    class_names: Annotated[tuple[str, ...], Field(min_length=2), AfterValidator(_different)]
+    weights_sha256: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -456,25 +572,13 @@ def _read_run(path: Path) -> TrainedRun:
     for name in (CONFIG_FILE, WEIGHTS_FILE, MODEL_FILE):
         if not (path / name).is_file():
             raise RunError(f"{path}: must be the directory of a finished run, got no {name}; check --run_dir.")
-    file = path / MODEL_FILE
-    with reading(file, what="the description of a network", remedy="restore the file"):
-        content = read_versioned(file, MODEL_VERSION)
-        channels, classes = _names(content, "channel_names", 1), _names(content, "class_names", 2)
+    model = read_json(path / MODEL_FILE, Description, MODEL_VERSION, remedy="restore the file")
     return TrainedRun(
         path=path,
         config=load_config([path / CONFIG_FILE]),
-        channel_names=channels,
-        class_names=classes,
+        channel_names=model.channel_names,
+        class_names=model.class_names,
     )
-
-
-def _names(content: Mapping[str, Any], key: str, least: int) -> tuple[str, ...]:
-    names = content[key]
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise TypeError(f"{key} must be a list of names")
-    if len(names) < least or len(set(names)) != len(names):
-        raise ValueError(f"{key} must be {least} different names at least")
-    return tuple(names)
 
 
 def _disagreements(first: TrainedRun, other: TrainedRun) -> list[str]:

@@ -9,7 +9,18 @@ import pytest
 
 from seg import files
 from seg.errors import RunError
-from seg.files import needing_room, read_versioned, reading, unwritable, write_bytes, write_json, write_text
+from seg.files import (
+    file_problems,
+    needing_room,
+    quoted,
+    read_bytes,
+    read_versioned,
+    reading,
+    unwritable,
+    write_bytes,
+    write_json,
+    write_text,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -143,3 +154,62 @@ def test_a_record_that_cannot_be_used_is_named(tmp_path, content, message):
     with pytest.raises(RunError) as caught, reading(path, what="a record", remedy="restore it"):
         read_versioned(path, 1)
     assert str(caught.value) == message.replace("FILE", str(path))
+
+
+def long(folder):
+    return folder / ("n" * 300)
+
+
+def below_a_file(folder):
+    (folder / "file").touch()
+    return folder / "file" / "below"
+
+
+def loop(folder):
+    (folder / "loop").symlink_to("loop")
+    return folder / "loop" / "below"
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"), [(long, "name"), (below_a_file, "folder"), (loop, "link"), (lambda folder: folder, "file")]
+)
+def test_paths_that_cannot_be_used_are_named(tmp_path, make, kind):
+    path = make(tmp_path)
+    for ask in (lambda: path.open(), lambda: path.read_bytes(), lambda: os.listdir(path / "x")):
+        with pytest.raises(RunError) as caught, file_problems():
+            ask()
+        (problem,) = caught.value.problems
+        assert problem.path.startswith(str(path))
+        assert problem.kind == kind or (kind == "file" and problem.kind == "missing")
+    with pytest.raises(RunError) as caught:
+        read_bytes(path, remedy="restore it")
+    assert [problem.kind for problem in caught.value.problems] == [kind]
+
+
+def test_other_errors_are_not_named_as_those_of_a_file():
+    for error in (
+        OSError(errno.EACCES, "Permission denied"),
+        OSError(errno.EIO, "Input/output error", "a"),
+        KeyError(),
+    ):
+        with pytest.raises(type(error)) as caught, file_problems():
+            raise error
+        assert caught.value is error
+
+
+def test_a_path_with_a_nul_and_a_pipe_are_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe")  # reading it would wait for ever
+    for path, kind in ((tmp_path / "a\0b", "name"), (tmp_path / "pipe", "file")):
+        with pytest.raises(RunError) as caught:
+            read_bytes(path, remedy="restore it")
+        assert [problem.kind for problem in caught.value.problems] == [kind]
+        assert "\0" not in str(caught.value)
+
+
+def test_names_that_would_break_a_log_line_are_quoted():
+    assert [quoted(name) for name in ("case 1", "a\nERROR all lost", "\x1b[2J", "\ud800")] == [
+        "case 1",
+        r"'a\nERROR all lost'",
+        r"'\x1b[2J'",
+        r"'\ud800'",
+    ]

@@ -19,13 +19,14 @@ from pytorch_lightning.callbacks import Callback, WeightAveraging
 from torch import Tensor
 from tqdm import tqdm
 
-from seg.errors import RunError
-from seg.files import check_version, unwritable, write_text
-from seg.runs import METRICS_FILE
+from seg.errors import Problem, RunError
+from seg.files import check_version, quoted, unwritable, write_text
+from seg.runs import METRICS_FILE, check_archive
 from seg.words import in_time
 
 LOG = logging.getLogger(__name__)
 CHECKPOINT_VERSION = 1
+BEGIN_ANEW = "delete it to begin anew"
 FIRST_STEPS, SHOWN_EVERY = 3, 20
 """Steps before the time of a step is measured, and steps over which it is measured."""
 
@@ -67,12 +68,14 @@ class Records(Callback):
     def __init__(self, run_dir: Path) -> None:
         self.path = run_dir / METRICS_FILE
         self.history: History = []
+        self.begun = False
         self._started = 0.0
         self._before = 0.0
         self._losses: list[Tensor] = []
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Starts the clock where the checkpoint stopped it."""
+        self.begun = True
         self._before = self.history[-1]["seconds"] if self.history else 0.0
         self._started = time.perf_counter()
 
@@ -175,22 +178,64 @@ class Checkpoints(Callback):
             trainer.should_stop = True
 
 
-def check_checkpoint(path: Path) -> None:
-    """Checks that a run can be resumed from a checkpoint.
+def check_checkpoint(path: Path, module: pl.LightningModule, *, averaged: bool) -> None:
+    """Checks that a run can be resumed from a checkpoint: the file is whole, of this project, and of this network.
+
+    Without some parts, such as the moving average, Lightning goes on; without others it ends in a traceback.
 
     Args:
         path: The checkpoint, present.
+        module: What is trained.
+        averaged: Whether the weights are averaged.
 
     Raises:
-        RunError: The file is damaged, not a checkpoint of this project, or of a newer version.
+        RunError: The file is damaged, incomplete, not a checkpoint of this network, or of a newer version.
     """
+    check_archive(path, remedy=BEGIN_ANEW)
     try:
-        version = int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["schema_version"])
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        version = int(content["schema_version"])
     except Exception as error:
-        raise RunError(
-            f"{path}: must be a whole checkpoint of this project, got {type(error).__name__}; delete it to begin anew."
-        ) from error
+        raise unusable_checkpoint(path, error) from error
     check_version(path, version, CHECKPOINT_VERSION)
+    try:
+        _check_parts(
+            content, {name: (value.shape, value.dtype) for name, value in module.state_dict().items()}, averaged
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise unusable_checkpoint(path, error) from error
+
+
+def unusable_checkpoint(path: Path, error: Exception) -> RunError:
+    """Returns the problem of a checkpoint from which nothing can be resumed."""
+    return RunError(
+        Problem(
+            path=quoted(str(path)),
+            kind="checkpoint",
+            rule="must be a whole checkpoint of this run",
+            value=f"{type(error).__name__} ({error})".splitlines()[0],
+            remedy=BEGIN_ANEW,
+        )
+    )
+
+
+def _check_parts(content: dict[str, Any], wanted: dict[str, tuple[torch.Size, torch.dtype]], averaged: bool) -> None:
+    """Looks up each part that resuming needs; what is missing or of another kind raises by itself."""
+    states = [content["state_dict"], *([content["current_model_state"]] if averaged else [])]
+    if any({name: (value.shape, value.dtype) for name, value in state.items()} != wanted for state in states):
+        raise ValueError("weights of another network")
+    if averaged:
+        int(content["averaging_state"]["n_averaged"])
+    (optimizer,), (scheduler,) = content["optimizer_states"], content["lr_schedulers"]
+    int(scheduler["last_epoch"])
+    numbers = {number for group in optimizer["param_groups"] for number in group["params"]}
+    if set(optimizer["state"]) not in (numbers, set()) or (not optimizer["state"] and content["global_step"] > 0):
+        raise ValueError("an optimiser without the state of each parameter")
+    if not content["loops"]["fit_loop"] or int(content["epoch"]) < 0 or int(content["global_step"]) < 0:
+        raise ValueError("no place in the training")
+    for row in content["callbacks"][Records.__name__]["history"]:
+        if not {"step", "seconds", "val_dice"} <= {name for name, value in row.items() if isinstance(value, float)}:
+            raise ValueError("a history without step, seconds and Dice")
 
 
 class Progress(Callback):

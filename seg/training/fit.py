@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ from seg.inference.windows import predict_logits
 from seg.networks.build import network_from_config
 from seg.networks.initialisation import initialise
 from seg.runs import LAST_CHECKPOINT, copy_weights, save_weights
-from seg.training.callbacks import Checkpoints, MovingAverage, Progress, Records, check_checkpoint
+from seg.training.callbacks import Checkpoints, MovingAverage, Progress, Records, check_checkpoint, unusable_checkpoint
 from seg.training.losses import build_loss
 from seg.training.module import SegmentationModule, remedies
 from seg.words import counted
@@ -91,7 +92,7 @@ def train_fold(
     checkpoint = run_dir / LAST_CHECKPOINT
     resumes = resume and checkpoint.exists()
     if resumes:
-        check_checkpoint(checkpoint)
+        check_checkpoint(checkpoint, module, averaged=config.training.ema_decay > 0)
     elif config.training.init_from is not None:
         copy_weights(network, Path(config.training.init_from))
     if config.training.early_stop is not None:
@@ -106,7 +107,12 @@ def train_fold(
     data = SegmentationData(config, dataset, split, cache_dir or run_dir / "cache")
     with _quiet(), _interruptible(), needing_room(run_dir):
         trainer = _trainer(config, run_dir, device, records)
-        trainer.fit(module, data, ckpt_path=str(checkpoint) if resumes else None, weights_only=True)
+        try:
+            trainer.fit(module, data, ckpt_path=str(checkpoint) if resumes else None, weights_only=True)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+            if records.begun or not _while_resuming(error):
+                raise
+            raise unusable_checkpoint(checkpoint, error) from error
     if records.history[-1]["step"] < config.training.steps:
         LOG.warning("stopped early at step %d of %d", records.history[-1]["step"], config.training.steps)
     _check_finite(network, config, int(records.history[-1]["step"]))
@@ -133,6 +139,11 @@ def _announce(config: ExperimentConfig, network: nn.Module, dataset: Dataset, sp
         config.training.validate_every,
     )
     LOG.info("run directory: %s", run_dir)
+
+
+def _while_resuming(error: Exception) -> bool:
+    """Tells whether an error comes from Lightning's reading of a checkpoint."""
+    return any("checkpoint_connector" in frame.filename for frame in traceback.extract_tb(error.__traceback__))
 
 
 @contextmanager

@@ -11,10 +11,11 @@ from tqdm import tqdm
 
 from seg.config import ExperimentConfig, load_config
 from seg.data.cases import Case, Dataset
+from seg.data.nifti import read_volume
 from seg.data.prepared import case_digest
 from seg.data.readers import read_folds
 from seg.data.splits import Split, check_folds
-from seg.data.volumes import read_label, write_labels
+from seg.data.writing import write_labels
 from seg.errors import DataError, RunError
 from seg.evaluation.metrics import ClassScores, score_case
 from seg.evaluation.scores import (
@@ -29,7 +30,7 @@ from seg.evaluation.scores import (
 )
 from seg.evaluation.summary import format_evaluation, summarise
 from seg.figures import PAGE_FILE, About, CaseFiles, draw_predictions, write_page
-from seg.files import write_json
+from seg.files import file_problems, write_json
 from seg.hardware import choose_device, choose_precision, environment
 from seg.inference.cleaning import cleaning_rules
 from seg.inference.predictor import Predictor, load_model, predict_case
@@ -49,6 +50,7 @@ from seg.runs import (
     read_origin,
     some,
     trained_steps,
+    weights_digest,
 )
 from seg.workflows.inputs import read_checked, read_splits
 
@@ -107,6 +109,7 @@ def _load_predictor(run_dir: Path, config: ExperimentConfig, dataset: Dataset) -
 
 
 def _score(run_dir: Path, output: Path, config: ExperimentConfig, dataset: Dataset, split: Split) -> Evaluation:
+    steps = trained_steps(run_dir)  # a damaged table ends the command before anything is predicted
     predictor = _load_predictor(run_dir, config, dataset)
     held_out = set(split.validation)
     cases = [case for case in dataset.cases if case.id in held_out]
@@ -115,7 +118,7 @@ def _score(run_dir: Path, output: Path, config: ExperimentConfig, dataset: Datas
     if origin is not None and (changed := changed_data(origin, digests)):
         LOG.warning("%s: held-out cases have other files than when the run began: %s", config.data.root, some(changed))
     scores: list[CaseScore] = []
-    for case in tqdm(cases, desc="evaluate", unit="case", disable=not config.training.progress, mininterval=5):
+    for case in tqdm(cases, desc="evaluate", unit="case", disable=None if config.training.progress else True):
         written = output / PREDICTIONS / f"{case.id}.nii.gz"
         by_class = score_prediction(
             predictor, case, written, dataset, nsd_tolerance_mm=config.evaluation.nsd_tolerance_mm
@@ -135,13 +138,15 @@ def _score(run_dir: Path, output: Path, config: ExperimentConfig, dataset: Datas
     # Apart from environment.json, which says what the run was trained with and on.
     computed_with = environment(predictor.models[0].device, predictor.models[0].precision)
     write_json(output / SCORING_FILE, {"schema_version": 1, **computed_with, "data": digests})
-    write_json(output / MODEL_FILE, _describe_model(config, dataset, trained_steps(run_dir)))
+    write_json(output / MODEL_FILE, _describe_model(config, dataset, steps, weights_digest(run_dir)))
     # Last: a run directory is complete when this file is there.
     write_evaluation(output, evaluation, scores)
     return evaluation
 
 
-def _describe_model(config: ExperimentConfig, dataset: Dataset, steps: int | None) -> dict[str, object]:
+def _describe_model(
+    config: ExperimentConfig, dataset: Dataset, steps: int | None, weights_sha256: str
+) -> dict[str, object]:
     """Describes a trained network, of so many steps where that is known, for whoever is handed its run directory."""
     return {
         "schema_version": MODEL_VERSION,
@@ -153,6 +158,7 @@ def _describe_model(config: ExperimentConfig, dataset: Dataset, steps: int | Non
         "data_licence": dataset.licence,
         "network": asdict(config.network),
         "patch_size": list(config.patches.size),
+        "weights_sha256": weights_sha256,
         "stopped_early_at_step": steps if steps is not None and steps < config.training.steps else None,
     }
 
@@ -180,9 +186,9 @@ def score_prediction(
     predicted = predict_case(predictor, case.images)
     write_labels(written, predicted.labels, predicted.geometry)
     # Both are read back the same way, so a label stored in another orientation than its image is met.
-    reference = read_label(case.label)
+    reference = read_volume(case.label)
     return score_case(
-        read_label(written).array,
+        read_volume(written).array,
         reference.array.round().astype("uint8"),
         spacing_mm=reference.spacing_mm,
         num_classes=len(dataset.class_names),
@@ -228,6 +234,7 @@ def summarise_folds(
     return evaluation
 
 
+@file_problems()
 def evaluate_run(run_dir: Path, *, output: Path | None = None, data_root: Path | None = None) -> int:
     """Predicts and scores the held-out cases of a trained run, or of every fold of a cross-validation.
 

@@ -19,13 +19,16 @@ from tqdm import tqdm
 from seg.config.patients import find_patients
 from seg.data.cases import LABEL_TOLERANCE
 from seg.data.checks import GRID_TOLERANCE
+from seg.data.endings import NIFTI_ENDINGS, in_small_letters, split_ending
+from seg.data.formats import ENDINGS
 from seg.data.geometry import corner_distance
-from seg.data.volumes import ENDINGS, NIFTI_ENDINGS, Volume, in_small_letters, read_label, split_ending
+from seg.data.nifti import Volume, read_volume
 from seg.errors import DataError, RunError
 from seg.evaluation.metrics import EMPTY_SCORES, ClassScores, score_case
 from seg.evaluation.scores import CaseScore, Evaluation, case_scores, read_cases, write_evaluation
 from seg.evaluation.summary import BOOTSTRAP_SAMPLES, format_evaluation, summarise
 from seg.figures import PAGE_FILE, About, CaseFiles, write_page
+from seg.files import file_problems
 from seg.inference.inputs import series_below
 
 IMAGE_ENDINGS = tuple(f"{number}{ending}" for number in ("", "_0000") for ending in ENDINGS)
@@ -49,6 +52,7 @@ class FolderPair:
     images: Path | None = None
 
 
+@file_problems()
 def evaluate_pair(
     pair: FolderPair,
     *,
@@ -250,12 +254,19 @@ def _score(task: _Task) -> _Outcome:
     volumes = []
     for path in (task.prediction, task.label):
         try:
-            volumes.append(read_label(path))
+            volumes.append(read_volume(path))
         except DataError as error:
             problems.extend(f"case {task.case_id}: {problem}" for problem in error.sentences)
     if problems:
         return _Outcome(scores={}, problems=tuple(problems))
     prediction, label = volumes
+    if label.array.ndim != 3:
+        return _Outcome(
+            scores={},
+            problems=(
+                f"case {task.case_id}: label must have 3 axes, got shape {label.array.shape}; export one label map.",
+            ),
+        )
     limit = task.num_classes
     problems.extend(f"case {task.case_id}: {problem}" for problem in _check_grids(prediction, label))
     problems.extend(

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seg.files import read_versioned, reading, write_json
+from pydantic import BaseModel
+
+from seg.files import read_json, write_json
 from seg.inference.cases import DONE, FAILED, SKIPPED, Record
 from seg.locks import locked
 from seg.runs import NOTICE
@@ -97,14 +99,37 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """
     if not path.exists():
         return {}
-    with reading(path, what="a manifest of predictions", remedy="remove or rename it"):
-        content = read_versioned(path, MANIFEST_VERSION)
-        for entry in content["cases"]:
-            if not isinstance(entry["output"], str) or not isinstance(entry["models"], list):
-                raise TypeError("a case without output and models")
-        if not all(isinstance(model["weights_sha256"], str) for model in content["models"]):
-            raise TypeError("a model without weights_sha256")
-    return content
+    manifest = read_json(path, _Manifest, MANIFEST_VERSION, remedy="remove or rename it")
+    return manifest.model_dump(exclude_unset=True)
+
+
+class _Entry(BaseModel, extra="allow"):
+    """A case of a manifest; further fields are kept as they are."""
+
+    output: str
+    models: list[str]
+    volumes_ml: dict[str, float] = {}
+
+
+class _Model(BaseModel, extra="allow"):
+    """A network of a manifest."""
+
+    weights_sha256: str
+
+
+class _Making(BaseModel, extra="allow"):
+    """What made the label maps of a command."""
+
+    models: list[str] = []
+
+
+class _Manifest(BaseModel):
+    """What is read of a manifest."""
+
+    complete: bool = True
+    models: list[_Model]
+    latest: _Making = _Making()
+    cases: list[_Entry]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seg.cli import PredictArguments
-from seg.data.volumes import is_whole
+from seg.data.nifti import is_whole
 from seg.errors import DataError, RunError
+from seg.files import file_problems, quoted
 from seg.inference.cases import DONE, FAILED, SKIPPED, Record, Source, find_sources
 from seg.runs import read_runs
 from seg.workflows.manifest import MANIFEST_FILE, Earlier, Header, write_manifest
@@ -27,6 +28,7 @@ LOG = logging.getLogger(__name__)
 PARTIAL_SECONDS = 60.0
 
 
+@file_problems()
 def predict(arguments: PredictArguments) -> int:
     """Segments files, prints where the time went, and leaves label maps and a manifest.
 
@@ -231,9 +233,9 @@ class Journal:
         """Notes a case."""
         self.records[record.output] = record
         for problem in record.problems:
-            LOG.error("case %s: %s", source.name, problem)
+            LOG.error("case %s: %s", quoted(source.name), problem)
         for warning in record.warnings:
-            LOG.warning("case %s: %s", source.name, warning)
+            LOG.warning("case %s: %s", quoted(source.name), warning)
         now = time.perf_counter()
         if record.status == DONE:
             self.seconds.setdefault("first_file", now - self.begun)
@@ -287,5 +289,5 @@ def _counted(source: Source, record: Record, class_names: Sequence[str]) -> Reco
         return replace(record, volumes_ml=file_volumes(source.output, class_names))
     except DataError as error:
         warning = f"volumes are not known: {error}"
-        LOG.warning("case %s: %s", source.name, warning)
+        LOG.warning("case %s: %s", quoted(source.name), warning)
         return replace(record, warnings=(warning,))

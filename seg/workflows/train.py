@@ -19,10 +19,12 @@ from seg.data.readers import read_folds
 from seg.data.splits import check_folds
 from seg.errors import RunError
 from seg.evaluation.scores import EVALUATION_FILE
+from seg.files import file_problems
 from seg.hardware import choose_device, choose_precision, environment
 from seg.inference.cleaning import cleaning_rules
 from seg.runs import (
     LAST_CHECKPOINT,
+    MODEL_FILE,
     Origin,
     begun_from,
     check_free,
@@ -39,6 +41,7 @@ from seg.workflows.inputs import check_copies, read_checked, read_splits
 LOG = logging.getLogger(__name__)
 
 
+@file_problems()
 def train(
     config: ExperimentConfig,
     *,
@@ -99,6 +102,7 @@ def train(
                 if _starts_anew(directory):  # The weights may have changed while other folds were trained.
                     begun = replace(origins[fold], initial_weights=_initial_weights(config))
                     check_run(replace(config, fold=fold), directory, begun, resume=True)
+                (directory / MODEL_FILE).unlink(missing_ok=True)  # describes former weights, if any
                 fold_config = replace(config, fold=fold, training=computed_on)
                 cache_dir = None if directory == root else root / "cache"
                 train_fold(fold_config, dataset, splits[fold], directory, resume=resume, cache_dir=cache_dir)

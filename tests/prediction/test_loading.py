@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from dataclasses import replace
 
@@ -61,62 +60,19 @@ def test_an_unfinished_run_is_refused(make_run, name):
 
 
 @pytest.mark.parametrize(
-    "content",
-    ["", "[]", "{}", '{"schema_version": 1, "channel_names": "MRI", "class_names": ["a", "b"]}'],
-)
-def test_a_description_that_cannot_be_read_is_refused(make_run, content):
-    run_dir = make_run()
-    (run_dir / "model.json").write_text(content)
-    assert "must be the description of a network, got " in problem(run_dir)
-
-
-def test_a_newer_description_is_refused(make_run):
-    run_dir = make_run()
-    content = json.loads((run_dir / "model.json").read_text()) | {"schema_version": 2}
-    (run_dir / "model.json").write_text(json.dumps(content))
-    assert "schema version must be at most 1, got 2; it was written by a newer release, update seg." in problem(run_dir)
-
-
-def test_weights_of_another_task_are_refused(make_run):
-    run_dir, other = make_run(), make_run("other", classes=("background", "a", "b", "c"))
-    os.replace(other / "checkpoints" / "weights.pt", run_dir / "checkpoints" / "weights.pt")
-    text = problem(run_dir)
-    assert text.startswith(
-        f"{run_dir}/checkpoints/weights.pt: weights must fit the network of config.yaml and model.json"
-    )
-    assert "must have shape (3, 4, 1, 1, 1), got shape (4, 4, 1, 1, 1); the file belongs to another run" in text
-
-
-@pytest.mark.parametrize(
-    ("changes", "name", "wanted", "found"),
+    ("changes", "named"),
     [
-        ({"channels": ("CT",)}, "channel_names", "['MRI']", "['CT']"),
-        ({"classes": ("background", "right", "left")}, "class_names", "['background', 'left', 'right']", None),
+        ({"channels": ("CT",)}, "['CT']"),
+        ({"classes": ("background", "right", "left")}, "['background', 'right', 'left']"),
+        ({"classes": ("background", "a", "b", "c")}, "float32 (4, 4, 1, 1, 1)"),
     ],
 )
-def test_weights_of_another_task_are_refused_whatever_their_shapes(make_run, changes, name, wanted, found):
+def test_weights_of_another_task_are_refused_whatever_their_shapes(make_run, changes, named):
     run_dir, other = make_run(), make_run("other", **changes)
     os.replace(other / "checkpoints" / "weights.pt", run_dir / "checkpoints" / "weights.pt")
-    assert problem(run_dir) == (
-        f"{run_dir}/checkpoints/weights.pt: weights must be for the {name} of model.json, {wanted}, got "
-        f"{found or ['background', 'right', 'left']}; the file belongs to another run, restore the run's own."
-    )
-
-
-def test_weights_without_names_are_refused(make_run):
-    run_dir = make_run()
-    path = run_dir / "checkpoints" / "weights.pt"
-    content = torch.load(path, weights_only=True)
-    assert (content.pop("channel_names"), content["class_names"]) == (["MRI"], ["background", "left", "right"])
-    torch.save(content, path)
-    assert problem(run_dir).startswith(f"{path}: must be a whole weights file of this project, tensors alone, got Key")
-
-
-def test_names_in_weights_that_are_none_are_refused(make_run):
-    run_dir = make_run()
-    path = run_dir / "checkpoints" / "weights.pt"
-    torch.save(torch.load(path, weights_only=True) | {"class_names": [1, 2, 3]}, path)
-    assert problem(run_dir).startswith(f"{path}: must be a whole weights file of this project, tensors alone, got Type")
+    text = problem(run_dir)
+    assert text.startswith(f"{run_dir}/checkpoints/weights.pt: ")
+    assert f"got {named}; the file belongs to another run" in text
 
 
 def test_a_run_that_is_named_twice_is_refused(make_run, tmp_path):
@@ -131,42 +87,6 @@ def test_a_run_that_is_named_twice_is_refused(make_run, tmp_path):
     assert problem(tmp_path / "cv", copy) == (
         f"{copy}: runs must differ to be averaged, got the weights of {folds[1]}; they would count double, leave "
         "one of them out."
-    )
-
-
-class Evil:
-    def __reduce__(self):
-        return os.mkdir, ("executed",)
-
-
-@pytest.mark.parametrize("damage", ["truncated", "pickle", "text"])
-def test_damaged_and_hostile_weights_are_refused_and_not_run(make_run, tmp_path, monkeypatch, damage):
-    monkeypatch.chdir(tmp_path)
-    run_dir = make_run()
-    path = run_dir / "checkpoints" / "weights.pt"
-    if damage == "truncated":
-        path.write_bytes(path.read_bytes()[:-2000])
-    elif damage == "pickle":
-        torch.save({"schema_version": 1, "network": {"a": Evil()}}, path)
-    else:
-        path.write_text("weights")
-    text = problem(run_dir)
-    assert text.startswith(f"{path}: must be a whole weights file of this project, tensors alone, got ")
-    assert text.endswith("; nothing in it was run; copy it again or train anew.")
-    assert not (tmp_path / "executed").exists()
-
-
-@pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_weights_that_are_not_finite_are_refused(make_run, value):
-    run_dir = make_run()
-    path = run_dir / "checkpoints" / "weights.pt"
-    content = torch.load(path, weights_only=True)
-    names = list(content["network"])
-    content["network"][names[1]].view(-1)[0] = value
-    torch.save(content, path)
-    assert problem(run_dir) == (
-        f"{path}: weights must be finite, got NaN or infinity in 1 of {len(names)} tensors, {names[1]} first; restore "
-        "the file, or train anew with a lower learning rate."
     )
 
 

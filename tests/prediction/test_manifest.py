@@ -105,10 +105,28 @@ def test_a_newer_manifest_is_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 2}))
     with pytest.raises(RunError) as caught:
         read_manifest(path)
-    assert (
-        str(caught.value)
-        == f"{path}: schema version must be at most 1, got 2; it was written by a newer release, update seg."
-    )
+    assert [problem.kind for problem in caught.value.problems] == ["version"]
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ({"cases": 5}, "cases"),
+        ({"cases": [{"output": "a"}]}, "cases.0.models"),
+        ({"cases": [{"output": 1, "models": []}]}, "cases.0.output"),
+        ({"cases": [{"output": "a", "models": [[]]}]}, "cases.0.models.0"),
+        ({"models": [{}]}, "models.0.weights_sha256"),
+        ({"latest": {"models": [1]}}, "latest.models.0"),
+        ({"complete": {}}, "complete"),
+    ],
+)
+def test_a_manifest_that_breaks_its_schema_is_named(tmp_path: Path, change: dict[str, object], place: str) -> None:
+    path = tmp_path / "predictions.json"
+    write(path, A)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(RunError) as caught:
+        read_manifest(path)
+    assert [problem.path for problem in caught.value.problems] == [f"{path}: {place}"]
 
 
 def test_what_a_killed_run_left_is_of_the_networks_and_settings_that_it_had(tmp_path: Path) -> None:

@@ -182,8 +182,10 @@ def test_a_run_that_stopped_early_is_not_continued_by_a_resume(tmp_path):
 
 
 def test_checkpoints_of_a_run_can_be_resumed(whole):
+    module = pl.LightningModule()
+    module.network = nn.Conv3d(1, 2, 1)
     for name in ("last.ckpt", "best.ckpt"):
-        check_checkpoint(whole.run_dir / "checkpoints" / name)
+        check_checkpoint(whole.run_dir / "checkpoints" / name, module, averaged=True)
 
 
 def clock(monkeypatch, seconds):

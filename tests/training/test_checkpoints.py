@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import errno
+import random
 from pathlib import Path
+from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
+from torch import nn
 
 from seg.errors import RunError
 from seg.training.callbacks import Checkpoints, Records, check_checkpoint
@@ -77,33 +81,90 @@ def test_a_checkpoint_that_fails_leaves_the_last_one_whole(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.ckpt", "last.ckpt"]
 
 
-@pytest.mark.parametrize(
-    ("content", "kind"),
-    [
-        (b"", "RuntimeError"),
-        (b"not a checkpoint", "RuntimeError"),
-        ("half", "RuntimeError"),
-        ({"state_dict": {}}, "KeyError"),
-    ],
-)
-def test_a_checkpoint_that_cannot_be_used_is_named(tmp_path, content, kind):
+MODULE = pl.LightningModule()
+MODULE.network = nn.Linear(3, 2)
+
+
+def content() -> dict[str, Any]:
+    """What Lightning writes, as far as resuming needs it."""
+    weights = MODULE.state_dict()
+    moments = {number: {"exp_avg": torch.zeros(value.shape)} for number, value in enumerate(weights.values())}
+    return {
+        "schema_version": 1,
+        "epoch": 1,
+        "global_step": 2,
+        "state_dict": weights,
+        "current_model_state": dict(weights),
+        "averaging_state": {"n_averaged": torch.tensor(2)},
+        "optimizer_states": [{"state": moments, "param_groups": [{"params": [0, 1]}]}],
+        "lr_schedulers": [{"last_epoch": 2}],
+        "loops": {"fit_loop": {"state_dict": {}}},
+        "callbacks": {"Records": {"history": [{"step": 2.0, "seconds": 0.5, "val_dice": 0.1}]}},
+    }
+
+
+def kind(path: Path) -> str:
+    with pytest.raises(RunError) as caught:
+        check_checkpoint(path, MODULE, averaged=True)
+    (problem,) = caught.value.problems
+    assert problem.path.startswith(str(path))
+    return problem.kind
+
+
+def test_a_whole_checkpoint_is_taken(tmp_path):
+    torch.save(content(), tmp_path / "last.ckpt")
+    check_checkpoint(tmp_path / "last.ckpt", MODULE, averaged=True)
+    plain = {name: value for name, value in content().items() if "av" not in name and "current" not in name}
+    torch.save(plain, tmp_path / "last.ckpt")
+    check_checkpoint(tmp_path / "last.ckpt", MODULE, averaged=False)
+
+
+@pytest.mark.parametrize("missing", sorted(set(content()) - {"schema_version"}))
+@pytest.mark.parametrize("change", ["missing", "empty", "another kind"])
+def test_an_incomplete_checkpoint_is_named(tmp_path, missing, change):
+    parts = content()
+    if change == "missing":
+        del parts[missing]
+    elif change == "empty":
+        parts[missing] = type(parts[missing])() if not isinstance(parts[missing], int) else -1
+    else:
+        parts[missing] = [] if isinstance(parts[missing], dict) else {"a": 1}
+    torch.save(parts, tmp_path / "last.ckpt")
+    assert kind(tmp_path / "last.ckpt") == "checkpoint"
+
+
+def test_a_checkpoint_of_another_network_is_named(tmp_path):
+    for other in (torch.zeros(2, 4), torch.zeros(2, 3).double()):
+        parts = content()
+        parts["state_dict"] = dict(parts["state_dict"]) | {"network.weight": other}
+        torch.save(parts, tmp_path / "last.ckpt")
+        assert kind(tmp_path / "last.ckpt") == "checkpoint"
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
     path = tmp_path / "last.ckpt"
-    torch.save(content, path)
-    if content == "half":
-        path.write_bytes(path.read_bytes()[:-100])
-    elif isinstance(content, bytes):
-        path.write_bytes(content)
-    with pytest.raises(RunError) as caught:
-        check_checkpoint(path)
-    assert str(caught.value) == (
-        f"{path}: must be a whole checkpoint of this project, got {kind}; delete it to begin anew."
-    )
+    torch.save(content(), path)
+    whole = path.read_bytes()
+    rng = random.Random(0)
+    for length in (0, 1, *(rng.randrange(len(whole)) for _ in range(20)), len(whole) - 1):
+        path.write_bytes(whole[:length])
+        assert kind(path) == "damaged"
+    refused = set()
+    for place in rng.sample(range(len(whole)), 60):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :])
+        try:
+            check_checkpoint(path, MODULE, averaged=True)
+        except RunError as error:
+            refused |= {problem.kind for problem in error.problems}
+    assert "damaged" in refused
+    assert refused <= {"damaged", "checkpoint"}  # and no other exception; padding changes nothing
 
 
-def test_a_newer_checkpoint_is_refused(tmp_path):
-    torch.save({"schema_version": 2}, tmp_path / "last.ckpt")
-    with pytest.raises(RunError) as caught:
-        check_checkpoint(tmp_path / "last.ckpt")
-    assert str(caught.value) == (
-        f"{tmp_path}/last.ckpt: schema version must be at most 1, got 2; it was written by a newer release, update seg."
-    )
+def test_what_is_no_checkpoint_is_named(tmp_path):
+    path = tmp_path / "last.ckpt"
+    path.write_bytes(b"not a checkpoint")
+    assert kind(path) == "damaged"
+    torch.save({"state_dict": {}}, path)
+    assert kind(path) == "checkpoint"
+    torch.save({"schema_version": 2}, path)
+    assert kind(path) == "version"

@@ -1,0 +1,59 @@
+"""Paths that the file system refuses end every command in a problem that names them."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from seg.config import DataConfig, ExperimentConfig
+from seg.errors import SegError
+from seg.workflows.evaluate import evaluate_run
+from seg.workflows.folders import FolderPair, evaluate_pair
+from seg.workflows.train import train
+
+CONFIG = ExperimentConfig(data=DataConfig(root="data"))
+
+
+def train_on(path: Path) -> None:
+    train(replace(CONFIG, data=replace(CONFIG.data, root=str(path))))
+
+
+def train_into(path: Path) -> None:
+    train(CONFIG, run_dir=path)
+
+
+def score_folders(path: Path) -> None:
+    evaluate_pair(FolderPair(predictions=path, labels=path, output=path), nsd_tolerance_mm=1.0)
+
+
+COMMANDS = (train_on, train_into, evaluate_run, score_folders)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_name_that_is_too_long(command: Callable[[Path], object], tmp_path: Path) -> None:
+    path = tmp_path / ("n" * 300)
+    with pytest.raises(SegError) as caught:
+        command(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_folder_without_permission(
+    command: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed, real = tmp_path / "closed", Path.stat
+
+    def stat(path: Path, **named: bool) -> object:
+        if closed in (path, *path.parents):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path, **named)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    with pytest.raises(SegError) as caught:
+        command(closed)
+    assert str(closed) in str(caught.value)
+    assert "Permission denied" in str(caught.value)
