@@ -147,8 +147,9 @@ def test_what_points_down_is_let_through(name: str, source: str) -> None:
 
 def test_every_third_party_import_is_a_declared_dependency() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    # Those of clusters are imported only where one is asked for.
-    declared = project["dependencies"] + project["optional-dependencies"]["cluster"]
+    # Packages of clusters and of formats are imported only where one is asked for.
+    extras = project["optional-dependencies"]
+    declared = project["dependencies"] + extras["cluster"] + extras["formats"]
     names = {re.split(r"[\[<>=~! ]", entry)[0].lower().replace("_", "-") for entry in declared}
     tops = {
         target.split(".")[0]
@@ -156,5 +157,5 @@ def test_every_third_party_import_is_a_declared_dependency() -> None:
         for target in imported(path.read_text(encoding="utf-8"), ".".join(path.relative_to(ROOT).parent.parts))
     }
     third_party = tops - sys.stdlib_module_names - {"seg"}
-    wanted = {DISTRIBUTIONS.get(top, top.replace("_", "-")) for top in third_party}
+    wanted = {DISTRIBUTIONS.get(top, top.replace("_", "-")).lower() for top in third_party}
     assert wanted <= names

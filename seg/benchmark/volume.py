@@ -15,7 +15,7 @@ from seg.benchmark.measure import place_of
 from seg.benchmark.prediction import FilePrediction
 from seg.benchmark.subjects import Subject
 from seg.data.geometry import geometry_of_affine
-from seg.data.writing import write_maps
+from seg.data.volumes import write_maps
 from seg.hardware import environment
 from seg.inference.sweep import trim_heap
 from seg.peak_memory import MIB, PeakMemory, held_mib

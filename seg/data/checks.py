@@ -17,8 +17,7 @@ from tqdm import tqdm
 
 from seg.data.cases import LABEL_TOLERANCE, Case, Dataset
 from seg.data.geometry import corner_distance
-from seg.data.nifti import read_header, read_volume
-from seg.data.nifti_header import Header
+from seg.data.volumes import Header, read_header, read_volume
 from seg.errors import DataError
 
 GRID_TOLERANCE = 0.01
@@ -94,8 +93,9 @@ def _inspect(case: Case, *, num_channels: int, num_classes: int, ignore_label: i
         header = _header(case.label, "label", errors)
         for text in () if header is None else header.warnings:
             doubts.setdefault(text, f"label {case.label.name}: {text}")
-        if header is not None and len(header.shape) > 3:
-            errors.append(f"label must have 3 axes, got shape {header.shape}; merge its parts into one label map.")
+        if header is not None and header.channels > 1:
+            shape = (*header.shape, header.channels)
+            errors.append(f"label must have 3 axes, got shape {shape}; merge its parts into one label map.")
         elif header is not None:
             errors.extend(grid_problems("label", header, grids[0]) if grids else ())
             check = partial(_label_problems, num_classes=num_classes, ignore_label=ignore_label, warnings=warnings)
@@ -110,7 +110,7 @@ def _inspect(case: Case, *, num_channels: int, num_classes: int, ignore_label: i
 
 def _header(path: Path, role: str, errors: list[str]) -> Header | None:
     try:
-        return read_header(path)
+        return read_header(path).oriented()
     except DataError as error:
         errors.extend(f"{role} {problem}" for problem in error.sentences)
         return None
@@ -126,7 +126,7 @@ def _voxels(path: Path, role: str, check: Callable[[Path, npt.NDArray[Any]], Ite
 
 def channel_problems(*, headers: list[Header], num_channels: int) -> Iterator[str]:
     """Says why files do not make up an image of so many channels."""
-    several = [header.shape for header in headers if len(header.shape) > 3]
+    several = [(*header.shape, header.channels) for header in headers if header.channels > 1]
     if several and len(headers) > 1:
         yield f"image files must be 3-D where there is one per channel, got shape {several[0]}; split it by channel."
         return
@@ -141,7 +141,7 @@ def channel_problems(*, headers: list[Header], num_channels: int) -> Iterator[st
 
 def grid_problems(name: str, header: Header, reference: Header) -> Iterator[str]:
     """Says how a grid differs from that of the first image."""
-    shape, expected = header.shape[:3], reference.shape[:3]
+    shape, expected = header.shape, reference.shape
     if shape != expected:
         yield f"{name} shape {shape} differs from image shape {expected}; export the {name} on the image's grid."
         return
@@ -154,9 +154,8 @@ def grid_problems(name: str, header: Header, reference: Header) -> Iterator[str]
 
 
 def _image_problems(path: Path, array: npt.NDArray[Any]) -> Iterator[str]:
-    channels = [array] if array.ndim == 3 else [array[..., index] for index in range(array.shape[3])]
-    for index, channel in enumerate(channels):
-        name = path.name if array.ndim == 3 else f"{path.name} channel {index}"
+    for index, channel in enumerate(array):
+        name = path.name if len(array) == 1 else f"{path.name} channel {index}"
         # One pass where all is well: a NaN or an infinity always reaches the minimum or the maximum.
         lowest, highest = float(channel.min()), float(channel.max())
         if not (np.isfinite(lowest) and np.isfinite(highest)):

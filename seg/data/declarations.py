@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from seg.data.cases import MAX_LABEL, Case, Dataset
-from seg.data.endings import split_ending
+from seg.data.volumes import split_ending
 from seg.errors import DataError
 
 SCHEMA_VERSION = 1

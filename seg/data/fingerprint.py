@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from seg.data.cases import Case, Dataset
 from seg.data.intensity import ChannelIntensity, IntensitySample, pool_intensities, sample_intensities
-from seg.data.nifti import read_channels, read_volume
+from seg.data.volumes import read_label, read_volume
 from seg.errors import DataError
 from seg.files import file_digest
 
@@ -110,20 +110,19 @@ def fingerprint_dataset(dataset: Dataset, *, cases: Sequence[Case] | None = None
 def _summarise(case: Case, num_classes: int, num_channels: int) -> _CaseSummary:
     if case.label is None:
         raise DataError(f"case {case.id}: has no label; planning needs one.")
-    label = read_volume(case.label)
-    if label.array.ndim != 3:
-        raise DataError(f"case {case.id}: label must have 3 axes, got shape {label.array.shape}; export one label map.")
+    label = read_label(case.label)
     classes = np.rint(label.array).astype(np.int64)
     foreground = (classes > 0) & (classes < num_classes)
     counts = np.bincount(classes[foreground], minlength=num_classes)[1:num_classes]
     channels = []
-    for image in read_channels(case.images):
-        if image.array.shape != label.array.shape:
+    for path in case.images:
+        image = read_volume(path).oriented()
+        if image.header.shape != label.array.shape:
             raise DataError(
-                f"case {case.id}: label shape {label.array.shape} differs from image shape {image.array.shape}; "
+                f"case {case.id}: label shape {label.array.shape} differs from image shape {image.header.shape}; "
                 "export the label on the image's grid."
             )
-        channels.append(sample_intensities(image.array[foreground]))
+        channels += [sample_intensities(channel[foreground]) for channel in image.array]
     if len(channels) != num_channels:
         raise DataError(
             f"case {case.id}: image must have the data set's {num_channels} channels, got {len(channels)}; "

@@ -35,7 +35,7 @@ import numpy as np
 from seg.data.cases import LABEL_TOLERANCE, MAX_LABEL, Case, Dataset
 from seg.data.declarations import Meaning, as_integer, described, read_case, read_json, read_meaning
 from seg.data.ids import check_ids
-from seg.data.nifti import read_header, read_volume
+from seg.data.volumes import read_header, read_label
 from seg.errors import DataError
 
 LOG = logging.getLogger(__name__)
@@ -161,7 +161,7 @@ def _label_values(cases: Sequence[Case]) -> set[int]:
         if case.label is None:
             continue
         try:
-            values = np.unique(read_volume(case.label).array)
+            values = np.unique(read_label(case.label).array)
         except DataError:
             continue
         near = values[(values > 0.5) & (values < MAX_LABEL + 0.5)]
@@ -175,8 +175,7 @@ def _count_channels(cases: Sequence[Case]) -> int:
         if len(case.images) > 1:
             return len(case.images)
         try:
-            shape = read_header(case.images[0]).shape
+            return read_header(case.images[0]).channels
         except DataError:
             continue
-        return shape[3] if len(shape) > 3 else 1
     return 1

@@ -13,8 +13,8 @@ from typing import Any
 
 from seg.data.cases import Case, Dataset
 from seg.data.declarations import check_number, described, read_case, read_json, read_meaning
-from seg.data.endings import NIFTI_ENDINGS
 from seg.data.ids import check_ids
+from seg.data.volumes import NIFTI_ENDINGS
 from seg.errors import DataError
 
 FILE_NAME = "dataset.json"

@@ -20,9 +20,9 @@ from monai.transforms import Compose, Transform
 from seg.config import DataConfig
 from seg.data.cases import Case, Dataset
 from seg.data.memory import GIB, available_bytes
-from seg.data.nifti import read_header
 from seg.data.patches import foreground_voxels
 from seg.data.transforms import preparation
+from seg.data.volumes import read_header
 from seg.errors import RunError
 from seg.files import file_digest
 
@@ -203,9 +203,9 @@ def _item_digest(item: dict[str, Any]) -> bytes:
 
 def _prepared_bytes(case: Case, config: DataConfig) -> float:
     voxels = 1.0
-    header = read_header(case.images[0])
+    header = read_header(case.images[0]).oriented()
     for axis in range(3):
         zoom = 1.0 if config.spacing_mm is None else header.spacing_mm[axis] / config.spacing_mm[axis]
         voxels *= header.shape[axis] * zoom
-    channels = len(case.images) if len(header.shape) == 3 else header.shape[3]
+    channels = len(case.images) if header.channels == 1 else header.channels
     return voxels * (channels * BYTES_PER_IMAGE_VOXEL + BYTES_PER_LABEL_VOXEL)

@@ -7,6 +7,7 @@ import logging
 import warnings
 from collections.abc import Hashable, Mapping
 from copy import copy
+from pathlib import Path
 from typing import Any
 
 import nibabel
@@ -24,19 +25,20 @@ from monai.transforms import (
 from monai.utils import ensure_tuple
 
 from seg.config import CtConfig, DataConfig
-from seg.data.endings import is_gzip
-from seg.data.formats import DECODER_LOG
+from seg.data.formats.nifti import is_gzip
 from seg.data.geometry import Affine, affine_of_nifti
 from seg.data.normalization import normalize
 
 nib: Any = nibabel  # only parts of it are annotated
 NIFTI_2 = b"n+2\0"
+DECODER_LOG = "monai.data.nvimgcodec_pydicom_plugin"
+"""Logger that warns whenever a loader of MONAI is made where one of several decoders of DICOM is not installed."""
 RAS = (("L", "R"), ("P", "A"), ("I", "S"))
 
 
 def _open(name: str) -> Any:
     """Reads the header of a NIfTI file; unlike nibabel's own, whatever the case of the letters in its ending."""
-    with gzip.open(name) if is_gzip(name) else open(name, "rb") as file:
+    with gzip.open(name) if is_gzip(Path(name)) else open(name, "rb") as file:
         second = file.read(8)[4:] == NIFTI_2
     kind = nib.Nifti2Image if second else nib.Nifti1Image
     return kind.from_file_map({"image": nib.fileholders.FileHolder(filename=name)})

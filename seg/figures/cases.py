@@ -22,8 +22,7 @@ from scipy import ndimage
 
 from seg.data.cases import Case, Dataset
 from seg.data.geometry import corner_distance
-from seg.data.images import read_first_channel
-from seg.data.nifti import Volume, read_volume
+from seg.data.volumes import Volume, read_first_channel, read_label
 from seg.errors import DataError, Problem
 from seg.evaluation.scores import CaseScore
 from seg.figures.ranking import rank_cases
@@ -155,7 +154,7 @@ def read_case(case_id: str, files: CaseFiles, *, ignore_label: int | None) -> Ca
     Raises:
         DataError: A label map cannot be read.
     """
-    prediction, label = (read_volume(path) for path in (files.prediction, files.label))
+    prediction, label = (read_label(path) for path in (files.prediction, files.label))
     predicted, expected = (np.rint(volume.array).astype(np.int32) for volume in (prediction, label))
     if ignore_label is not None:
         ignored = expected == ignore_label
@@ -178,7 +177,7 @@ def _read_image(paths: tuple[Path, ...], label: Volume) -> tuple[npt.NDArray[Any
     if not paths:
         return None, ""
     try:
-        image = read_first_channel(paths)
+        image = read_first_channel(paths[0])
     except DataError as error:
         return None, error.sentences[0]
     if image.array.shape != label.array.shape:

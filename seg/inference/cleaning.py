@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from seg.config import PostprocessingConfig
-from seg.data.geometry import geometry_of_nifti
-from seg.data.memory import check_memory
-from seg.data.nifti import open_nifti
+from seg.data.volumes import read_label
 from seg.errors import ConfigError, DataError
 
 NEIGHBOURS = np.ones((3, 3, 3), bool)
@@ -217,17 +214,8 @@ def file_volumes(path: Path, class_names: Sequence[str]) -> dict[str, float]:
     Raises:
         DataError: The file is no label map of these classes, or does not fit in memory.
     """
-    with open_nifti(path) as file:
-        shape, proxy = file.header.shape, file.image.dataobj
-        if len(shape) != 3:
-            raise DataError(f"{path}: a label map must have 3 axes, got shape {shape}; move it elsewhere.")
-        geometry = geometry_of_nifti(file.image)
-        plain = proxy.dtype == np.uint8 and (proxy.slope, proxy.inter) == (1, 0)
-        dtype = np.dtype(np.uint8 if plain else np.float32)
-        check_memory(f"{path}: label map of shape {shape}", dtype.itemsize * math.prod(geometry.shape))
-        labels = np.empty(geometry.shape, dtype, order="F")
-        file.read_into([labels])
+    label = read_label(path)
     try:
-        return class_volumes(labels, geometry.voxel_ml, class_names)
+        return class_volumes(label.array, label.header.geometry.voxel_ml, class_names)
     except DataError as error:
         raise DataError(f"{path}: {error}; another data set's label map? Move it elsewhere.") from error

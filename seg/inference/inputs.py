@@ -8,9 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from seg.data.endings import NIFTI_ENDINGS, in_small_letters, split_ending
-from seg.data.formats import ENDINGS, holds_dicom
-from seg.data.text_headers import data_files
+from seg.data.volumes import ENDINGS, NIFTI_ENDINGS, companion_files, in_small_letters, is_series, split_ending
 from seg.errors import DataError
 
 LOG = logging.getLogger(__name__)
@@ -50,7 +48,7 @@ def in_folder(folder: Path) -> list[Group]:
         raise DataError(gaps)
     series, left = series_below(folder)
     cases = sorted([*(group_of(tuple(group)) for group in groups.values()), *series], key=lambda case: case.name)
-    known = {*files, *(data for file in files for data in data_files(file))}
+    known = {*files, *(data for file in files for data in companion_files(file))}
     left += [entry for entry in entries if not entry.is_dir() and entry not in known]
     if cases:
         _announce(folder, left)
@@ -137,7 +135,7 @@ def _series(folder: Path, above: tuple[Path, ...], left: list[Path]) -> list[Pat
     if real in above:  # a link back to a folder that it lies in
         return []
     folders = [entry for entry in _entries(folder) if entry.is_dir()]
-    if holds_dicom(folder):
+    if is_series(folder):
         left += folders
         return [folder]
     without: list[Path] = []

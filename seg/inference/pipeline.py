@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from seg.data.memory import GIB, available_bytes
-from seg.data.writing import write_labels, write_maps
+from seg.data.volumes import write_labels, write_maps
 from seg.errors import SegError
 from seg.inference.cases import DONE, FAILED, Record, Source
 from seg.inference.model import Model

@@ -11,11 +11,10 @@ from tqdm import tqdm
 
 from seg.config import ExperimentConfig, load_config
 from seg.data.cases import Case, Dataset
-from seg.data.nifti import read_volume
 from seg.data.prepared import case_digest
 from seg.data.readers import read_folds
 from seg.data.splits import Split, check_folds
-from seg.data.writing import write_labels
+from seg.data.volumes import read_label, write_labels
 from seg.errors import DataError, RunError
 from seg.evaluation.metrics import ClassScores, score_case
 from seg.evaluation.scores import (
@@ -186,9 +185,9 @@ def score_prediction(
     predicted = predict_case(predictor, case.images)
     write_labels(written, predicted.labels, predicted.geometry)
     # Both are read back the same way, so a label stored in another orientation than its image is met.
-    reference = read_volume(case.label)
+    reference = read_label(case.label)
     return score_case(
-        read_volume(written).array,
+        read_label(written).array,
         reference.array.round().astype("uint8"),
         spacing_mm=reference.spacing_mm,
         num_classes=len(dataset.class_names),

@@ -19,10 +19,8 @@ from tqdm import tqdm
 from seg.config.patients import find_patients
 from seg.data.cases import LABEL_TOLERANCE
 from seg.data.checks import GRID_TOLERANCE
-from seg.data.endings import NIFTI_ENDINGS, in_small_letters, split_ending
-from seg.data.formats import ENDINGS
 from seg.data.geometry import corner_distance
-from seg.data.nifti import Volume, read_volume
+from seg.data.volumes import ENDINGS, NIFTI_ENDINGS, Volume, in_small_letters, read_label, split_ending
 from seg.errors import DataError, RunError
 from seg.evaluation.metrics import EMPTY_SCORES, ClassScores, score_case
 from seg.evaluation.scores import CaseScore, Evaluation, case_scores, read_cases, write_evaluation
@@ -254,19 +252,12 @@ def _score(task: _Task) -> _Outcome:
     volumes = []
     for path in (task.prediction, task.label):
         try:
-            volumes.append(read_volume(path))
+            volumes.append(read_label(path))
         except DataError as error:
             problems.extend(f"case {task.case_id}: {problem}" for problem in error.sentences)
     if problems:
         return _Outcome(scores={}, problems=tuple(problems))
     prediction, label = volumes
-    if label.array.ndim != 3:
-        return _Outcome(
-            scores={},
-            problems=(
-                f"case {task.case_id}: label must have 3 axes, got shape {label.array.shape}; export one label map.",
-            ),
-        )
     limit = task.num_classes
     problems.extend(f"case {task.case_id}: {problem}" for problem in _check_grids(prediction, label))
     problems.extend(

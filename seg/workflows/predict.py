@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seg.cli import PredictArguments
-from seg.data.nifti import is_whole
+from seg.data.volumes import is_whole
 from seg.errors import DataError, RunError
 from seg.files import file_problems, quoted
 from seg.inference.cases import DONE, FAILED, SKIPPED, Record, Source, find_sources

@@ -63,7 +63,7 @@ def test_all_problems_come_together_in_the_order_of_the_cases(
     expected = (
         Problem(
             "a",
-            f"case a: image {msd}/imagesTr/a.nii.gz: file must exist, got none; restore it or remove the case.",
+            f"case a: image {msd}/imagesTr/a.nii.gz must exist, got none; restore it or remove the case.",
         ),
         Problem("b", "case b: label b.nii.gz holds no foreground; check that this is meant.", "warning"),
         Problem(
@@ -211,7 +211,7 @@ def test_a_truncated_label_keeps_its_path(case: Case) -> None:
     content = case.label.read_bytes()
     case.label.write_bytes(content[: len(content) - 9])
     (problem,) = errors_of(case)
-    assert problem.startswith("case a: label labelsTr/a.nii.gz: file is truncated or damaged (")
+    assert problem.startswith("case a: label labelsTr/a.nii.gz is truncated or damaged (")
 
 
 def test_one_volume_is_in_memory_at_a_time(tmp_path: Path, write_nifti: Writer) -> None:

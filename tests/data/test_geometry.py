@@ -7,9 +7,8 @@ import pytest
 from seg.config import DataConfig
 from seg.data.geometry import doubts_of_nifti, geometry_of_affine, geometry_of_nifti
 from seg.data.images import read_image
-from seg.data.nifti import read_header, read_volume
 from seg.data.transforms import preparation
-from seg.data.writing import write_labels, write_maps
+from seg.data.volumes import read_header, read_volume, write_labels, write_maps
 
 sitk = pytest.importorskip("SimpleITK", reason="compares with SimpleITK; pip install SimpleITK")
 
@@ -178,8 +177,8 @@ def test_every_reader_here_takes_the_form_that_counts(tmp_path, name):
     canonical = nib.as_closest_canonical(nib.load(path)).affine
     prepared = preparation(DataConfig(normalization=("none",)), with_label=True)({"image": [str(path)], "label": path})
     for affine in (
-        read_header(path).affine,
-        read_volume(path).affine,
+        read_header(path).oriented().affine,
+        read_volume(path).oriented().affine,
         read_image([path], ("CT",)).affine,
         np.asarray(prepared["image"].affine),
         np.asarray(prepared["label"].affine),

@@ -71,8 +71,8 @@ def test_a_case_that_cannot_be_read_costs_itself_alone(make_run, scans, tmp_path
     assert names(out) == ["predictions.json", "scan_0.nii.gz", "scan_2.nii.gz"]
     bad = manifest(out)["cases"][1]
     assert (bad["output"], bad["status"], bad["volumes_ml"]) == ("scan_1.nii.gz", "failed", {})
-    assert bad["problems"][0].startswith(f"{scans / 'scan_1.nii.gz'}: file is truncated or damaged")
-    assert f"case scan_1: {scans / 'scan_1.nii.gz'}: file is truncated" in caplog.text
+    assert bad["problems"][0].startswith(f"{scans / 'scan_1.nii.gz'} is truncated or damaged")
+    assert f"case scan_1: {scans / 'scan_1.nii.gz'} is truncated" in caplog.text
     assert predict(arguments(make_run("b"), scans / "scan_1.nii.gz", tmp_path / "x.nii.gz")) == 2
     assert not (tmp_path / "x.nii.gz").exists()
 

@@ -53,5 +53,5 @@ def test_values_that_are_no_class_are_named(tmp_path, labels, value, said):
 
 def test_channels_are_no_label_map(tmp_path):
     path = write(tmp_path / "a.nii", np.zeros((3, 4, 5, 2), np.uint8))
-    with pytest.raises(DataError, match=r"a label map must have 3 axes, got shape \(3, 4, 5, 2\); move it elsewhere"):
+    with pytest.raises(DataError, match=r"got shape \(3, 4, 5, 2\)"):
         file_volumes(path, NAMES)

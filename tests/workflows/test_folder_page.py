@@ -51,7 +51,7 @@ def test_two_folders_and_their_images_become_a_page(pair: FolderPair, capsys: py
 @pytest.mark.filterwarnings("ignore")
 def test_images_may_be_of_any_format_that_is_predicted(pair: FolderPair, caplog: pytest.LogCaptureFixture) -> None:
     sitk = pytest.importorskip("SimpleITK", reason="writes files with SimpleITK; pip install SimpleITK")
-    for package in ("itk", "pydicom"):
+    for package in ("SimpleITK", "pydicom"):
         pytest.importorskip(package, reason="reads what is no NIfTI; pip install '.[formats]'")
     assert pair.images is not None
     for name, ending in (("a.nii.gz", "a.mha"), ("b_0000.nii.gz", "b_0000.NRRD")):

@@ -1,24 +1,113 @@
-"""Comparison of every variant with the baseline: effects, and whether it is not inferior in any class."""
+"""Comparison of every variant with the baseline: effects by score and class, and whether it is not inferior."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from statsmodels.stats.multitest import multipletests
 
-from seg.ablation.statistics.differences import ClassComparison, Comparison, MetricEffect
-from seg.ablation.statistics.effects import TAIL, estimate_effect
+from seg.ablation.statistics.effects import TAIL, Effect, estimate_effect
 from seg.ablation.statistics.tables import SHARES, Pair, RunScores, Tables, check_runs, difference_tables, read_scores
 from seg.errors import RunError
-from seg.evaluation.scores import CaseScore
+from seg.evaluation.scores import CaseScore, Interval
+from seg.words import NOT_MEASURED
 
 MIN_RUNS = 3
 """Fewest pairs of training runs on which a variant can be called not inferior: two cannot say how much runs differ."""
 
 Trials = Mapping[str, Mapping[Pair, Sequence[CaseScore]]]
 """Scores of finished trials by variant, then by fold and seed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricEffect:
+    """Difference of one score, with what could not be compared.
+
+    Attributes:
+        effect: Variant less baseline; None where no case has a finite score in every run.
+        left_out: Cases without one, counted once per fold: both masks empty, or an infinite HD95.
+        infinite_baseline: Infinite scores of the baseline, over cases and runs: one of two masks empty.
+        infinite_variant: Infinite scores of the variant.
+    """
+
+    effect: Effect | None
+    left_out: int
+    infinite_baseline: int
+    infinite_variant: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassComparison:
+    """Differences in one class.
+
+    Attributes:
+        index: The class, 1 or more.
+        name: Its name.
+        dice: Difference in Dice, tested at the margin.
+        hd95_mm: Difference in HD95, in mm; larger is worse.
+        nsd: Difference in NSD.
+    """
+
+    index: int
+    name: str
+    dice: MetricEffect
+    hd95_mm: MetricEffect
+    nsd: MetricEffect
+
+    @property
+    def p_noninferior(self) -> float | None:
+        """The p-value of the one-sided test in this class; None where it could not be tested."""
+        return self.dice.effect.p_noninferior if self.dice.effect else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A variant against the baseline.
+
+    Attributes:
+        variant: The variant.
+        margin: Margin of non-inferiority.
+        p_noninferior: Largest p-value over the classes, since every class must pass; None where one was not tested.
+        p_holm: The same, adjusted by Holm's procedure over the variants that were tested.
+        non_inferior: Whether it is shown, at one-sided 97.5 %, that no class loses the margin or more; never so on
+            fewer than `MIN_RUNS` training runs.
+        dice: Difference in Dice, mean over classes; tested at the margin, for information.
+        hd95_mm: Difference in HD95, mean over classes, in mm; larger is worse.
+        nsd: Difference in NSD, mean over classes.
+        by_class: The differences in each class.
+        by_seed: Mean difference in Dice for each seed, each patient counting the same.
+        num_patients: Patients behind the mean difference in Dice.
+        num_folds: Folds that variant and baseline have in common.
+        missing: Pairs of fold and seed that some variant finished, and this one or the baseline did not.
+        notes: Sentences on what limits the comparison.
+    """
+
+    variant: str
+    margin: float
+    p_noninferior: float | None
+    p_holm: float | None
+    non_inferior: bool
+    dice: MetricEffect
+    hd95_mm: MetricEffect
+    nsd: MetricEffect
+    by_class: tuple[ClassComparison, ...]
+    by_seed: Mapping[int, float]
+    num_patients: int
+    num_folds: int
+    missing: tuple[Pair, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def difference(self) -> float | None:
+        """Mean difference in Dice over classes, positive where the variant is better; None where none was scored."""
+        return self.dice.effect.difference if self.dice.effect else None
+
+    @property
+    def ci95(self) -> Interval | None:
+        """95 % interval of the mean difference in Dice; None below two patients."""
+        return self.dice.effect.ci95 if self.dice.effect else None
 
 
 def paired(trials: Trials, baseline: str, *, margin: float) -> tuple[Comparison, ...]:
@@ -163,3 +252,30 @@ def _adjust(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
         )
         for one in comparisons
     )
+
+
+def format_comparison(comparison: Comparison) -> str:
+    """Formats a comparison as lines: Dice, each class, each seed, the verdict, and what limits it.
+
+    Args:
+        comparison: The comparison.
+
+    Returns:
+        The lines, positive differences in favour of the variant.
+    """
+    rows = [("mean Dice", comparison.dice), *((one.name, one.dice) for one in comparison.by_class)]
+    lines = [f"{name} {_effect(dice)}" for name, dice in rows]
+    seeds = ", ".join(f"{value:+.4f}" for value in comparison.by_seed.values())
+    lines.append(f"by seed: {seeds or 'none'}; {comparison.num_patients} patients, {comparison.num_folds} folds")
+    verdict = "shown" if comparison.non_inferior else "not shown"
+    p = "" if comparison.p_holm is None else f"; p = {comparison.p_holm:.2g}"
+    lines.append(f"not inferior in every class (margin {comparison.margin:g}, one-sided 97.5 %): {verdict}{p}")
+    return "\n".join([*lines, *comparison.notes])
+
+
+def _effect(found: MetricEffect) -> str:
+    if found.effect is None:
+        return NOT_MEASURED
+    interval = found.effect.ci95
+    text = f"{found.effect.difference:+.4f}"
+    return text if interval is None else f"{text} (95 % CI {interval[0]:+.4f} to {interval[1]:+.4f})"

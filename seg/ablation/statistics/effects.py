@@ -52,6 +52,8 @@ class Effect:
         num_runs: Pairs of runs behind it.
         num_folds: Folds behind it.
         components: What the differences vary by; None below two patients.
+        test_error: Standard error behind the test; None below two patients.
+        test_freedom: Its degrees of freedom; None below two patients.
     """
 
     difference: float
@@ -64,6 +66,17 @@ class Effect:
     num_runs: int
     num_folds: int
     components: Components | None
+    test_error: float | None = None
+    test_freedom: float | None = None
+
+    def lower_bound(self, level: float) -> float | None:
+        """Return the lower end of the one-sided interval of the test, whose error probability is `level`.
+
+        The test at that level passes exactly where the bound lies above minus the margin. None below two patients.
+        """
+        if self.test_error is None or self.test_freedom is None:
+            return None
+        return self.difference - float(stats.t.isf(level, self.test_freedom)) * self.test_error
 
 
 def estimate_effect(tables: Sequence[FloatArray], *, margin: float | None = None, strict: bool = False) -> Effect:
@@ -126,13 +139,16 @@ def estimate_effect(tables: Sequence[FloatArray], *, margin: float | None = None
     components, variance, freedom = _uncertainty(tables, weights, means, strict=strict)
     error = math.sqrt(variance)
     half = float(stats.t.isf(TAIL, freedom)) * error
+    test_error, test_freedom = _tested(tables, weights, means)
     return Effect(
         ci95=(mean - half, mean + half),
         standard_error=error,
         degrees_of_freedom=freedom,
-        p_noninferior=None if margin is None else _p_above(mean + margin, *_tested(tables, weights, means)),
+        p_noninferior=None if margin is None else _p_above(mean + margin, test_error, test_freedom),
         over_runs=several_runs or len(tables) > 1,
         components=components,
+        test_error=test_error,
+        test_freedom=test_freedom,
         **common,  # type: ignore[arg-type]
     )
 

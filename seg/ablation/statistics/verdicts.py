@@ -1,153 +1,247 @@
-"""Validation of the test for many variants at once: how often a study passes any variant that it should not."""
+"""Verdicts of a study: a word for each variant with the bound that decides, and what the study recommends."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
-from scipy import stats
 
-from seg.ablation.statistics.comparison import paired
-from seg.ablation.statistics.effects import TAIL
-from seg.ablation.statistics.errors import TESTS, moderated_runs
-from seg.ablation.statistics.families import Family, draw_family
-from seg.ablation.statistics.validation import MARGIN, percent
-from seg.evaluation.metrics import METRICS, ClassScores
-from seg.evaluation.scores import CaseScore
+from seg.ablation.statistics.comparison import MIN_RUNS, Comparison, MetricEffect, Trials
+from seg.ablation.statistics.effects import TAIL, estimate_effect
+from seg.ablation.statistics.tables import Pair, RunScores, difference_tables, read_scores
 
-FloatArray = npt.NDArray[np.float64]
+Word = Literal["unstable", "safe", "costs", "undecided"]
+
+COLLAPSE = 0.05
+"""Mean Dice by which a run must lie below the median of the variant's other runs to count as failed."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class FamilyOutcome:
-    """How a test did on repeats of a family.
+class Verdict:
+    """What a study shows of a variant. The words are asked in this order, and the first that holds is the verdict.
+
+    - ``unstable``: a run failed, or leaving one run out changes the word that the runs together give.
+    - ``safe``: in every class the lower bound of the test lies above minus the margin.
+    - ``costs``: the whole 95 % interval lies below zero, of the mean Dice or of a class.
+    - ``undecided``: none of these.
 
     Attributes:
-        family: The family.
-        test: Name of the test.
-        repeats: Simulated studies.
-        error: Share of studies in which any inferior variant passes; 0.025 is allowed.
-        power: Mean share of variants that pass where none loses anything.
+        variant: Name of the variant.
+        word: The verdict.
+        together: The word that all runs together give, which `bound` decides: never ``unstable``.
+        bound: The deciding bound, a difference in Dice: for ``costs`` the upper end of an interval, else the lowest
+            lower bound of the test over classes. None where a class could not be tested.
+        class_name: Class that the bound comes from; empty for the mean over classes.
+        level: One-sided error probability of the bound: that of Holm's procedure, or 0.025 of an interval.
+        failed: Fold and seed of runs that ended without a result, or far below the variant's other runs.
+        changing: Fold and seed of each run whose leaving out changes the word.
     """
 
-    family: Family
-    test: str
-    repeats: int
-    error: float
-    power: float
+    variant: str
+    word: Word
+    together: Word
+    bound: float | None
+    class_name: str
+    level: float
+    failed: tuple[Pair, ...]
+    changing: tuple[Pair, ...]
 
 
-def validate_family(family: Family, *, repeats: int, seed: int = 0) -> list[FamilyOutcome]:
-    """Repeats a study, and counts what each test passes after Holm's procedure.
+def judge(
+    trials: Trials,
+    baseline: str,
+    comparisons: Sequence[Comparison],
+    *,
+    without_result: Mapping[str, Collection[Pair]] | None = None,
+) -> tuple[Verdict, ...]:
+    """Give each variant its verdict.
+
+    Leaving a run out moves the mean difference. The error of all runs is kept, since an error of fewer runs would be
+    larger for want of runs, and three seeds would never be stable.
 
     Args:
-        family: The study.
-        repeats: Simulated studies, 1 or more.
-        seed: Seed of the simulation.
+        trials: Scores of finished trials by variant, then by fold and seed.
+        baseline: Name of the baseline.
+        comparisons: What `paired` made of these trials.
+        without_result: Runs by variant that ended without a result, as trials that were given up.
 
     Returns:
-        An outcome for each test that there is for so many folds.
+        A verdict for each comparison, in their order.
     """
-    rng = np.random.default_rng(seed)
-    tests = {name: errors for name, errors in TESTS.items() if family.folds == 1 or errors is not moderated_runs}
-    wrong: dict[str, list[float]] = {name: [] for name in tests}
-    right: dict[str, list[float]] = {name: [] for name in tests}
-    for _ in range(repeats):
-        equal = [drawn[:, 1:] - drawn[:, :1] for drawn in draw_family(family, rng)]
-        means = np.mean([differences.mean(axis=(2, 3)) for differences in equal], axis=0)
-        lost = means.copy()
-        lost[0, : family.num_inferior] -= MARGIN
-        for test, errors in tests.items():
-            error, freedom = np.stack([errors(folds) for folds in zip(*equal, strict=True)], axis=1)
-            wrong[test].append(float(_passes(lost, error, freedom)[: family.num_inferior].any()))
-            right[test].append(float(_passes(means, error, freedom).mean()))
-    return [
-        FamilyOutcome(
-            family=family,
-            test=test,
-            repeats=repeats,
-            error=float(np.mean(wrong[test])),
-            power=float(np.mean(right[test])),
+    runs = {
+        name: {pair: read_scores(scores, f"{name}.fold_{pair[0]}.seed_{pair[1]}") for pair, scores in by_pair.items()}
+        for name, by_pair in trials.items()
+    }
+    levels = holm_levels({one.variant: one.p_noninferior for one in comparisons})
+    found = []
+    for one in comparisons:
+        before, after = runs[baseline], runs[one.variant]
+        level = levels.get(one.variant, TAIL)
+        together, bound, class_name = _settle(one, level)
+        changing = tuple(
+            pair
+            for pair in sorted(before.keys() & after.keys())
+            if _settle(_without(one, before, after, pair), level)[0] != together
         )
-        for test in tests
-    ]
-
-
-def family_error(family: Family, *, repeats: int, seed: int = 0) -> float:
-    """Gives how often any inferior variant passes the whole way from scores of cases to verdicts.
-
-    Args:
-        family: The study.
-        repeats: Simulated studies, 1 or more.
-        seed: Seed of the simulation.
-
-    Returns:
-        The share of studies with a false verdict.
-    """
-    rng, wrong = np.random.default_rng(seed), 0
-    for _ in range(repeats):
-        folds = [0.8 + drawn for drawn in draw_family(family, rng)]
-        for dice in folds:
-            dice[0, family.lost] -= MARGIN
-        trials = {
-            f"v{number}": {
-                (fold, run): _records(dice[:, number, run], fold)
-                for fold, dice in enumerate(folds)
-                for run in range(family.seeds)
-            }
-            for number in range(1 + family.variants)
-        }
-        verdicts = {one.variant: one.non_inferior for one in paired(trials, "v0", margin=MARGIN)}
-        wrong += any(verdicts[f"v{number}"] for number in range(1, 1 + family.num_inferior))
-    return wrong / repeats
-
-
-def _passes(means: FloatArray, error: FloatArray, freedom: FloatArray) -> npt.NDArray[np.bool_]:
-    """Tells which variants pass in every class after correction; all of shape (classes, variants)."""
-    return holm(stats.t.sf((means + MARGIN) / error, freedom).max(axis=0))
-
-
-def holm(p_values: FloatArray) -> npt.NDArray[np.bool_]:
-    """Tells what Holm's procedure passes at `TAIL`; that of statsmodels collects garbage, 60 ms a call."""
-    order = np.argsort(p_values)
-    passed = np.zeros(len(p_values), bool)
-    passed[order] = np.cumprod(p_values[order] * np.arange(len(p_values), 0, -1) <= TAIL).astype(bool)
-    return passed
-
-
-def _records(dice: FloatArray, fold: int) -> list[CaseScore]:
-    """Gives the records of one run of a fold from its Dice of shape (classes, patients)."""
-    blank = ClassScores.from_names(dict.fromkeys(METRICS, 0.5))
-    return [
-        CaseScore(
-            case_id=f"{fold}_{case}",
-            patient=f"{fold}_{case}",
-            fold=fold,
-            class_index=index,
-            class_name=str(index),
-            scores=replace(blank, dice=float(value)),
+        failed = tuple(sorted({*(without_result or {}).get(one.variant, ()), *collapsed(before, after)}))
+        found.append(
+            Verdict(
+                variant=one.variant,
+                word="unstable" if failed or changing else together,
+                together=together,
+                bound=bound,
+                class_name=class_name,
+                level=TAIL if together == "costs" else level,
+                failed=failed,
+                changing=changing,
+            )
         )
-        for index, values in enumerate(dice, start=1)
-        for case, value in enumerate(values)
-    ]
+    return tuple(found)
 
 
-def format_families(outcomes: Sequence[FamilyOutcome]) -> str:
-    """Formats outcomes as a Markdown table: family error, and share of equal variants that pass, by test, in percent.
+def holm_levels(p_values: Mapping[str, float | None]) -> dict[str, float]:
+    """Give the level at which Holm's procedure tests each variant.
+
+    The smallest of m p-values is tested at `TAIL` / m, the next at `TAIL` / (m - 1), and so on until the first that
+    does not pass; all from there on are tested at its level. A variant passes where its p-value is at most its level,
+    which are the passes of the adjusted p-values.
 
     Args:
-        outcomes: What `validate_family` gave, of any families.
+        p_values: P-value by variant; None where a variant could not be tested.
 
     Returns:
-        The table, a row for each family.
+        Levels of the variants with a p-value.
     """
-    columns = [f"{what}, {test}" for what in ("passes an inferior one", "equal ones pass") for test in TESTS]
-    rows = [f"| study | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
-    for family in dict.fromkeys(one.family for one in outcomes):
-        found = {one.test: one for one in outcomes if one.family == family}
-        errors = [percent(found[test].error, found[test].repeats) if test in found else "-" for test in TESTS]
-        powers = [f"{100 * found[test].power:.0f}" if test in found else "-" for test in TESTS]
-        rows.append(f"| {family.name} | {' | '.join(errors + powers)} |")
-    return "\n".join(rows)
+    tested = sorted((p, name) for name, p in p_values.items() if p is not None)
+    levels: dict[str, float] = {}
+    left, failing = len(tested), False
+    for p, name in tested:
+        levels[name] = TAIL / left
+        failing = failing or p > levels[name]
+        left -= not failing
+    return levels
+
+
+def collapsed(before: Mapping[Pair, RunScores], after: Mapping[Pair, RunScores]) -> list[Pair]:
+    """Name the runs of a variant that ended more than `COLLAPSE` in mean Dice below the median of its other runs.
+
+    The same must hold less the baseline of the same fold and seed, so that a hard fold is no failure.
+    """
+    own = {pair: _mean_dice(run) for pair, run in after.items()}
+    less = {pair: value - _mean_dice(before[pair]) for pair, value in own.items() if pair in before}
+    return [pair for pair in less if _far_below(pair, own) and _far_below(pair, less)]
+
+
+def _mean_dice(run: RunScores) -> float:
+    """Average the Dice of a run over classes and cases; 0 where no case has any."""
+    values = run.values["dice"]
+    return float(values[np.isfinite(values)].mean()) if np.isfinite(values).any() else 0.0
+
+
+def _far_below(pair: Pair, values: Mapping[Pair, float]) -> bool:
+    others = [value for other, value in values.items() if other != pair]
+    return bool(others) and float(np.median(others)) - values[pair] > COLLAPSE
+
+
+def _settle(one: Comparison, level: float) -> tuple[Word, float | None, str]:
+    """Return the word that runs together give a variant, the bound that decides, and the class of the bound."""
+    classes = {each.name: each.dice.effect for each in one.by_class}
+    tested = {name: effect for name, effect in classes.items() if effect is not None and effect.ci95 is not None}
+    lower = [(bound, name) for name, effect in tested.items() if (bound := effect.lower_bound(level)) is not None]
+    bound, class_name = min(lower) if len(lower) == len(classes) else (None, "")
+    if bound is not None and bound > -one.margin and all(each.num_runs >= MIN_RUNS for each in tested.values()):
+        return "safe", bound, class_name
+    upper = [
+        (effect.ci95[1], name)
+        for name, effect in {"": one.dice.effect, **tested}.items()
+        if effect is not None and effect.ci95 is not None and effect.num_runs >= MIN_RUNS
+    ]
+    if upper and min(upper)[0] < 0:
+        return "costs", *min(upper)
+    return "undecided", None if bound is None else max(-1.0, bound), class_name
+
+
+def _without(
+    one: Comparison, before: Mapping[Pair, RunScores], after: Mapping[Pair, RunScores], pair: Pair
+) -> Comparison:
+    """Move the differences of a comparison to those without one run, with the errors of all runs."""
+    sides = [{other: run for other, run in side.items() if other != pair} for side in (before, after)]
+
+    def moved(known: MetricEffect, row: int | None) -> MetricEffect:
+        tables = difference_tables(*sides, metric="dice", class_row=row).tables
+        effect = known.effect
+        if effect is None or effect.ci95 is None or not tables:
+            return known
+        difference = estimate_effect(tables).difference
+        low, high = (end + difference - effect.difference for end in effect.ci95)
+        return replace(known, effect=replace(effect, difference=difference, ci95=(low, high)))
+
+    by_class = tuple(replace(each, dice=moved(each.dice, row)) for row, each in enumerate(one.by_class))
+    return replace(one, dice=moved(one.dice, None), by_class=by_class)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recommendation:
+    """What the study recommends, as parts of the sentence that a report makes of it.
+
+    Attributes:
+        fastest: Variant of lowest batch-1 latency among `candidates`; None where none of them has a latency.
+        narrowest: Variant of fewest multiply-accumulates among `candidates`; None where none has a count.
+        latency_ms: Latency of the fastest; None where there is none.
+        speedup: Latency of the baseline over that of the fastest: above 1 it is faster than the baseline. None where
+            either was not measured.
+        macs_ratio: Multiply-accumulates of the narrowest over those of the baseline; None where either is unknown.
+        candidates: Variants that are not inferior in any class, in the order of the study.
+        unmeasured: Candidates without a latency, which could not compete.
+        baseline: The baseline.
+        margin: Margin of non-inferiority.
+    """
+
+    fastest: str | None
+    narrowest: str | None
+    latency_ms: float | None
+    speedup: float | None
+    macs_ratio: float | None
+    candidates: tuple[str, ...]
+    unmeasured: tuple[str, ...]
+    baseline: str
+    margin: float
+
+
+def recommend(
+    comparisons: Sequence[Comparison],
+    latency_ms: Mapping[str, float],
+    *,
+    baseline: str,
+    macs: Mapping[str, int],
+) -> Recommendation:
+    """Applies the rule of the study.
+
+    "Narrowest" is read as the fewest multiply-accumulates of one image: they fall with every width, wherever in the
+    network it is, while parameters hardly notice the full-resolution stages. Equal values go to the first name.
+
+    Args:
+        comparisons: What `paired` gave, not empty.
+        latency_ms: Batch-1 latency by variant, of one device; variants that were not measured are absent.
+        baseline: Name of the baseline.
+        macs: Multiply-accumulates by variant.
+
+    Returns:
+        The recommendation.
+    """
+    candidates = tuple(one.variant for one in comparisons if one.non_inferior)
+    fastest = min((name for name in candidates if name in latency_ms), key=lambda x: (latency_ms[x], x), default=None)
+    narrowest = min((name for name in candidates if name in macs), key=lambda x: (macs[x], x), default=None)
+    return Recommendation(
+        fastest=fastest,
+        narrowest=narrowest,
+        latency_ms=latency_ms[fastest] if fastest else None,
+        speedup=latency_ms[baseline] / latency_ms[fastest] if fastest and baseline in latency_ms else None,
+        macs_ratio=macs[narrowest] / macs[baseline] if narrowest and baseline in macs else None,
+        candidates=candidates,
+        unmeasured=tuple(name for name in candidates if name not in latency_ms),
+        baseline=baseline,
+        margin=comparisons[0].margin,
+    )

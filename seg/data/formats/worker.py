@@ -1,0 +1,274 @@
+"""A process of its own for readers in C++, which damaged files can kill, hang or make fill the memory.
+
+It is started where a foreign format is first read, kept, and replaced where it ends. Requests and replies are JSON
+behind their length; voxels follow as they are. They go through pipes: shared memory is 64 MiB in most containers.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import resource
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any, cast
+
+import numpy as np
+
+from seg.data.formats.base import SLAB_BYTES, Block, Format, Header, OpenVolume, fault, header_of_affine
+from seg.data.memory import available_bytes
+from seg.errors import DataError, Problem
+
+SECONDS = 60.0
+"""How long the process may be silent, beside the time that reading the file's bytes may take."""
+START_SECONDS = 120.0
+"""How long the process may take to start, on a machine that is busy."""
+BYTES_PER_SECOND = 4 << 20
+"""How fast even a slow disk is read."""
+LENGTH_BYTES = 4
+READY = b"ready"
+OPENED = 16
+"""Files whose headers are kept until their voxels are asked for: more than the channels of a case."""
+START = "import sys; sys.path[:] = sys.argv[1:]; from seg.data.formats.worker import serve; serve()"
+
+
+class _SilentError(Exception):
+    """The process has not answered in time."""
+
+
+class _RefusedError(Exception):
+    """The process has refused a file."""
+
+
+@contextmanager
+def open_foreign(path: Path, kind: Format) -> Iterator[OpenVolume]:
+    """Opens a file by the process.
+
+    Raises:
+        DataError: The reader refuses the file, or the file made the process end or hang.
+    """
+    (header,) = (part for part in _WORKER.ask(path, kind, voxels=False) if isinstance(part, Header))
+
+    def blocks() -> Iterator[Block]:
+        for part in _WORKER.ask(path, kind, voxels=True):
+            if isinstance(part, Block):
+                yield part
+            elif (part.shape, part.channels, part.dtype) != (header.shape, header.channels, header.dtype):
+                raise fault(path, "changed", "must stay as it is while it is read", "another header")
+
+    yield OpenVolume(path=path, header=header, blocks=blocks, reader_bytes=header.voxels_bytes)
+
+
+class _Worker:
+    """The side of the process that asks."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def ask(self, path: Path, kind: Format, *, voxels: bool) -> Iterator[Header | Block]:
+        """Asks for a file.
+
+        Yields:
+            Its header, then the parts of its voxels where they are wanted.
+
+        Raises:
+            DataError: As for :func:`open_foreign`.
+        """
+        seconds = SECONDS + _size(path, kind) / BYTES_PER_SECOND
+        request = {
+            "path": str(path.absolute()),
+            "format": kind.name,
+            "voxels": voxels,
+            "bytes": available_bytes(),
+            "seconds": seconds,
+        }
+        with self._lock:
+            whole = False
+            try:
+                process = self._running()
+                _send(cast(IO[bytes], process.stdin), request)
+                yield from _answers(path, cast(IO[bytes], process.stdout), seconds)
+                whole = True
+            except _RefusedError as refusal:
+                whole = True
+                raise DataError([Problem(**problem) for problem in refusal.args[0]]) from None
+            except (_SilentError, EOFError, OSError) as error:
+                raise fault(
+                    path, "damaged", f"must be a readable {kind.name} image", self._end(error), "export it again"
+                ) from error
+            finally:
+                if not whole:  # what it would still send is not for the next request
+                    self.stop()
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None or self._process.poll() is not None:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", START, *sys.path],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                bufsize=0,
+                start_new_session=True,  # Ctrl-C is for the process that asks
+            )
+            _received(cast(IO[bytes], self._process.stdout), len(READY), START_SECONDS)
+        return self._process
+
+    def _end(self, error: Exception) -> str:
+        """Says how the process ended."""
+        process = self._process
+        if process is None or isinstance(error, _SilentError):
+            return "a reader that does not come to an end"
+        self.stop()
+        code = process.returncode
+        return f"a reader that ended by {signal.Signals(-code).name}" if code < 0 else "a reader that ended"
+
+    def stop(self) -> None:
+        """Ends the process."""
+        process, self._process = self._process, None
+        if process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0.1)  # it may be ending, by a signal that is worth knowing
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                cast(IO[bytes], pipe).close()
+
+    def forget(self) -> None:
+        """Leaves the process to the process that this one is a fork of."""
+        self.__init__()  # type: ignore[misc]
+
+
+_WORKER = _Worker()
+atexit.register(_WORKER.stop)
+os.register_at_fork(after_in_child=_WORKER.forget)
+
+
+def _size(path: Path, kind: Format) -> int:
+    """Returns the bytes of a file with its companions, or of a folder."""
+    files = path.iterdir() if path.is_dir() else (path, *kind.companions(path))
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def _send(pipe: IO[bytes], message: dict[str, Any]) -> None:
+    content = json.dumps(message).encode()
+    pipe.write(len(content).to_bytes(LENGTH_BYTES, "little") + content)
+    pipe.flush()
+
+
+def _answers(path: Path, pipe: IO[bytes], seconds: float) -> Iterator[Header | Block]:
+    """Receives what the process says of a file."""
+    header: Header | None = None
+    while True:
+        answer = json.loads(_received(pipe, int.from_bytes(_received(pipe, LENGTH_BYTES, seconds), "little"), seconds))
+        if "problems" in answer:
+            raise _RefusedError(answer["problems"])
+        if "end" in answer:
+            return
+        if header is None:
+            header = header_of_affine(
+                path,
+                answer["shape"],
+                answer["channels"],
+                np.dtype(answer["dtype"]),
+                np.array(answer["affine"], dtype=np.float64),
+                answer["warnings"],
+            )
+            yield header
+            continue
+        x, y, _ = header.shape
+        channels, z = answer["count"]
+        content = _received(pipe, channels * x * y * z * header.dtype.itemsize, seconds)
+        array = np.frombuffer(content, header.dtype).reshape(channels, z, y, x).transpose(0, 3, 2, 1)
+        yield Block(channel=answer["channel"], z=answer["z"], array=array)
+
+
+def _received(pipe: IO[bytes], count: int, seconds: float) -> bytearray:
+    content = bytearray(count)
+    view = memoryview(content)
+    while view:
+        if not select.select([pipe], [], [], seconds)[0]:
+            raise _SilentError
+        if not (got := pipe.readinto(view)):  # type: ignore[attr-defined]  # a pipe without a buffer
+            raise EOFError
+        view = view[got:]
+    return content
+
+
+def serve() -> None:
+    """Answers requests until there are no more; what libraries print is dropped."""
+    from seg.data.formats import FORMATS
+
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    warnings.simplefilter("ignore")
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    kinds = {kind.name: kind for kind in FORMATS}
+    answers.write(READY)
+    answers.flush()
+    opened: dict[Path, OpenVolume] = {}  # those whose voxels are likely to be asked for next
+    while length := requests.read(LENGTH_BYTES):
+        request = json.loads(requests.read(int.from_bytes(length, "little")))
+        path, kind = Path(request["path"]), kinds[request["format"]]
+        _limit(request["bytes"], request["seconds"])
+        try:
+            volume = opened.pop(path, None)
+            if volume is None or not request["voxels"]:
+                with kind.open(path) as volume:  # readers of foreign formats keep no file open
+                    pass
+            _send(answers, _described(volume.header))
+            for block in volume.blocks() if request["voxels"] else ():
+                _send_block(answers, block)
+            _send(answers, {"end": True})
+            if not request["voxels"]:
+                opened = {path: volume, **dict(list(opened.items())[: OPENED - 1])}
+        except DataError as error:
+            _send(answers, {"problems": [asdict(problem) for problem in error.problems]})
+        except Exception as error:  # whatever a library says of a file
+            # ITK says where in its source it was before it says why.
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            reason = f"'{type(error).__name__}: {lines[-1] if lines else ''}".strip(": ") + "'"
+            problem = fault(path, "damaged", f"must be a readable {kind.name} image", reason).problems[0]
+            _send(answers, {"problems": [asdict(problem)]})
+
+
+def _limit(memory: int | None, seconds: float) -> None:
+    """Bounds the address space and the time on a processor of what follows."""
+    if memory is not None:
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + memory, resource.RLIM_INFINITY))
+    busy = time.process_time() + seconds
+    resource.setrlimit(resource.RLIMIT_CPU, (int(busy) + 1, resource.RLIM_INFINITY))
+
+
+def _described(header: Header) -> dict[str, Any]:
+    return {
+        "shape": header.shape,
+        "channels": header.channels,
+        "affine": header.affine.tolist(),
+        "dtype": header.dtype.str,
+        "warnings": header.warnings,
+    }
+
+
+def _send_block(pipe: IO[bytes], block: Block) -> None:
+    channels, x, y, z = block.array.shape
+    step = max(1, SLAB_BYTES // max(1, channels * x * y * block.array.itemsize))
+    for first in range(0, z, step):
+        slab = np.ascontiguousarray(block.array[..., first : first + step].transpose(0, 3, 2, 1))
+        _send(pipe, {"channel": block.channel, "z": block.z + first, "count": [channels, slab.shape[1]]})
+        pipe.write(slab.data)
+    pipe.flush()

@@ -1,0 +1,307 @@
+"""DICOM series: read as SimpleITK reads them whatever their numbers say, or refused by name where slices do not fit.
+
+The odd series are built after public reports of what readers get wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from seg.data import memory
+from seg.data.images import read_image
+from seg.data.volumes import Volume, format_of, is_series, read_volume
+from seg.errors import DataError, Problem
+
+pydicom: Any = pytest.importorskip("pydicom", reason="builds series; pip install pydicom")
+sitk: Any = pytest.importorskip("SimpleITK", reason="reads series; pip install SimpleITK")
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+COLUMNS, ROWS, SLICES = 9, 7, 5
+NAMES = tuple(f"slice_{(z * 3) % 5}.dcm" for z in range(SLICES))
+"""Files by position: the slices lie at 30, 33, ... 42 mm."""
+STORED = np.random.default_rng(0).integers(0, 500, (SLICES, ROWS, COLUMNS)).astype("<i2")
+ROW, COLUMN = np.array([0.0, 1, 0]), np.array([-1.0, 0, 0])
+"""Directions of rows and columns, in LPS; their normal points up."""
+SPACING = (1.5, 0.5)
+"""Distance of rows, and of columns."""
+EXPLICIT, LOSSLESS, RLE = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.5"
+
+
+def write_slice(path: Path, pixels: np.ndarray, position: tuple[float, ...], number: int, **fields: Any) -> Path:
+    """Writes a slice with pydicom alone; fields that are None are left out."""
+    data = pydicom.Dataset()
+    data.file_meta = pydicom.dataset.FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = EXPLICIT
+    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = "1.2.840.10008.5.1.4.1.1.4"
+    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = f"1.2.3.4.{number + 1}"
+    data.SeriesInstanceUID, data.StudyInstanceUID, data.Modality = "1.2.3.4", "1.2.3", "MR"
+    data.Rows, data.Columns = pixels.shape
+    data.BitsAllocated = data.BitsStored = 8 * pixels.itemsize
+    data.HighBit = data.BitsStored - 1
+    data.PixelRepresentation = int(pixels.dtype.kind == "i")
+    data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
+    data.ImagePositionPatient, data.ImageOrientationPatient = list(position), [*ROW, *COLUMN]
+    data.PixelSpacing, data.SliceThickness, data.InstanceNumber = list(SPACING), 3.0, number
+    data.PixelData = pixels.tobytes() + bytes(pixels.nbytes % 2)
+    for name, value in fields.items():
+        setattr(data, name, value)
+        if value is None:
+            delattr(data, name)
+    data.save_as(path, enforce_file_format=True)
+    return path
+
+
+def place(z: float) -> tuple[float, float, float]:
+    return (10.0, -20.0, 30.0 + 3 * z)
+
+
+@pytest.fixture
+def series(tmp_path: Path) -> Path:
+    folder = tmp_path / "series"
+    folder.mkdir()
+    for z, name in enumerate(NAMES):
+        write_slice(folder / name, STORED[z], place(z), z)
+    return folder
+
+
+def edit(path: Path, change: Callable[[Any], None] | None = None, **fields: Any) -> None:
+    data = pydicom.dcmread(path)
+    for name, value in fields.items():
+        setattr(data, name, value)
+    if change:
+        change(data)
+    data.save_as(path)
+
+
+def edit_all(folder: Path, **fields: Any) -> None:
+    for name in NAMES:
+        edit(folder / name, **fields)
+
+
+def problem(folder: Path) -> Problem:
+    with pytest.raises(DataError) as caught:
+        read_image([folder], ("CT",))
+    (found,) = caught.value.problems
+    return found
+
+
+def agrees(folder: Path, values: np.ndarray = STORED) -> Volume:
+    """Voxels and their places are those that the series was built of, to the bit and to a micron."""
+    read = read_volume(folder)
+    np.testing.assert_array_equal(read.array[0], values.transpose(2, 1, 0).astype(np.float32))
+    affine = np.eye(4)
+    affine[:3, :3] = np.column_stack([SPACING[1] * ROW, SPACING[0] * COLUMN, [0, 0, 3]])
+    affine[:3, 3] = place(0)
+    np.testing.assert_allclose(read.affine, np.diag([-1, -1, 1, 1]) @ affine, atol=1e-3)
+    return read
+
+
+def test_a_series_is_read_as_simpleitk_reads_it(series: Path) -> None:
+    assert is_series(series)
+    assert format_of(series).name == "DICOM"  # type: ignore[union-attr]
+    expected = sitk.ReadImage(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(series)))
+    read = agrees(series)
+    for index in np.ndindex(read.array.shape[1:]):
+        there = read.affine @ [*index, 1]
+        voxel = expected.TransformPhysicalPointToIndex((-there[0], -there[1], there[2]))
+        assert expected[voxel] == read.array[0][index]
+    np.testing.assert_allclose(read.spacing_mm, expected.GetSpacing())
+    assert (np.diag(read_image([series], ("CT",)).affine)[:3] > 0).all()  # axes are RAS
+
+
+@pytest.mark.parametrize("numbers", [(4, 3, 2, 1, 0), (2, 0, 4, 1, 3), (7, 7, 7, 7, 7), None])
+def test_slices_are_ordered_by_where_they_lie(series: Path, numbers: tuple[int, ...] | None) -> None:
+    for index, name in enumerate(NAMES):
+        edit(series / name, InstanceNumber=None if numbers is None else numbers[index])
+    agrees(series)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"SpacingBetweenSlices": -3.0},  # ITK takes it at its word
+        {"SpacingBetweenSlices": 17.0},
+        {"SliceThickness": 1.0},
+        {"SliceThickness": 5.0},
+        {"SliceLocation": 0.0},
+        {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"},  # of secondary captures ITK drops the geometry
+        {"ImageType": ["DERIVED", "SECONDARY"]},
+    ],
+    ids=str,
+)
+def test_what_else_is_said_of_distances_does_not_count(series: Path, fields: dict[str, Any]) -> None:
+    edit_all(series, **fields)
+    agrees(series)
+
+
+def test_a_missing_slice_is_named_by_its_neighbours(series: Path) -> None:
+    (series / NAMES[3]).unlink()
+    found = problem(series)
+    assert (found.path, found.kind) == (str(series / NAMES[4]), "uneven")
+    assert NAMES[2] in found.value
+
+
+def test_positions_may_be_rounded_to_a_tenth(series: Path) -> None:
+    for index, name in enumerate(NAMES):
+        edit(series / name, ImagePositionPatient=list(place(index + (0.05 / 3 if index % 2 else 0))))
+    read = read_volume(series)
+    np.testing.assert_array_equal(read.array[0], STORED.transpose(2, 1, 0))
+    assert read.spacing_mm[2] == pytest.approx(3)
+    edit(series / NAMES[2], ImagePositionPatient=[10, -20, 36.1])
+    assert problem(series).kind == "uneven"
+
+
+def test_steps_that_grow_by_little_leave_the_line(series: Path) -> None:
+    for name, z in zip(NAMES, np.cumsum([30.0, 2.85, 2.95, 3.05, 3.15]), strict=True):
+        edit(series / name, ImagePositionPatient=[10, -20, float(z)])
+    assert problem(series).kind == "uneven"
+
+
+@pytest.mark.parametrize("fields", [{}, {"EchoNumbers": 2, "EchoTime": 80.0}])
+def test_a_second_phase_or_echo_is_named(series: Path, fields: dict[str, Any]) -> None:
+    write_slice(series / "second.dcm", STORED[2], place(2), 98, **fields)
+    assert problem(series).kind == "doubled"
+
+
+def test_a_tilted_gantry_is_refused(series: Path) -> None:
+    for index, name in enumerate(NAMES):
+        edit(series / name, ImagePositionPatient=[10, -20 + 0.5 * index, 30 + 3 * index])
+    assert (problem(series).path, problem(series).kind) == (str(series / NAMES[1]), "tilted")
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind"),
+    [
+        ({"PixelSpacing": [0.5, 0.5]}, "grid"),
+        ({"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}, "grid"),
+        ({"Rows": 6, "PixelData": bytes(6 * 9 * 2)}, "grid"),
+        ({"SeriesInstanceUID": "1.2.3.5"}, "series"),
+        ({"ImagePositionPatient": None}, "place"),
+        ({"ImagePositionPatient": [1, 2]}, "place"),
+        ({"PixelSpacing": ["nan", 1]}, "place"),
+        ({"NumberOfFrames": 2, "PixelData": bytes(2 * 126)}, "frames"),
+        ({"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}, "colours"),
+        ({"RescaleSlope": "nan"}, "number"),
+    ],
+    ids=str,
+)
+def test_slices_that_are_not_alike_are_refused(series: Path, fields: dict[str, Any], kind: str) -> None:
+    write_slice(series / "slice_4.dcm", STORED[3], place(3), 3, **fields)
+    found = problem(series)
+    assert found.kind == kind
+    assert found.path == str(series if kind == "series" else series / "slice_4.dcm")
+
+
+def test_a_grid_that_cannot_be_is_named(series: Path) -> None:
+    edit_all(series, PixelSpacing=[0, 1])
+    assert (problem(series).path, problem(series).kind) == (str(series), "affine")
+
+
+@pytest.mark.parametrize("more", [-2, 2, 126])
+def test_pixels_of_another_size_than_the_header_says_are_refused(series: Path, more: int) -> None:
+    path = series / NAMES[1]
+    edit(path, lambda data: setattr(data, "PixelData", (data.PixelData + bytes(126))[: 126 + more]))
+    assert (problem(path).path, problem(path).kind) == (str(path), "size")
+    assert problem(series).path == str(path)
+    edit(path, lambda data: delattr(data, "PixelData"))
+    assert problem(series).kind == "pixels"
+
+
+def test_a_file_that_is_cut_short_is_named(series: Path) -> None:
+    path = series / NAMES[1]
+    path.write_bytes(path.read_bytes()[:-9])
+    assert problem(series).path == str(path)
+
+
+@pytest.mark.parametrize(
+    ("slope", "intercept", "factor"),
+    [(0.1, -3.7, 0.1), (2, -1024, 2), (1e-4, 1e4, 1e-4), (None, None, 1), (None, -5, 1), (0, 7, 1)],
+)
+@pytest.mark.parametrize("interpretation", ["MONOCHROME2", "MONOCHROME1"])
+@pytest.mark.parametrize("modality", ["1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.2"])  # MR and CT
+def test_values_are_rescaled_exactly(
+    series: Path, slope: float | None, intercept: float | None, factor: float, interpretation: str, modality: str
+) -> None:
+    """In double precision, whatever the modality; absent, empty and zero slopes are 1; nothing is inverted."""
+    edit_all(
+        series,
+        RescaleSlope=slope,
+        RescaleIntercept=intercept,
+        PhotometricInterpretation=interpretation,
+        SOPClassUID=modality,
+    )
+    read = agrees(series, STORED * float(factor) + float(intercept or 0))
+    assert len(read.warnings) == (interpretation == "MONOCHROME1") + (slope == 0)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i1", "<u2", "<i2"])
+def test_numbers_of_any_kind(tmp_path: Path, dtype: str) -> None:
+    (tmp_path / "series").mkdir()
+    info = np.iinfo(dtype)
+    values = np.random.default_rng(0).integers(info.min, info.max, STORED.shape, endpoint=True).astype(dtype)
+    for z in range(SLICES):
+        write_slice(tmp_path / "series" / str(z), values[z], place(z), z)
+    agrees(tmp_path / "series", values)
+
+
+@pytest.mark.parametrize("syntax", [LOSSLESS, RLE])
+def test_packed_pixels(series: Path, syntax: str) -> None:
+    for name in NAMES:
+        if syntax == RLE:
+            edit(series / name, lambda data: data.compress(syntax, encoding_plugin="pydicom"))
+            continue
+        # JPEG lossless, by GDCM's own encoder; the geometry is written anew.
+        image = sitk.ReadImage(str(series / name))
+        writer = sitk.ImageFileWriter()
+        writer.SetImageIO("GDCMImageIO")
+        writer.UseCompressionOn()
+        writer.SetCompressor("JPEG")
+        packed = series.parent / "packed.dcm"
+        writer.SetFileName(str(packed))
+        writer.Execute(image)
+        coded, whole = pydicom.dcmread(packed), pydicom.dcmread(series / name)
+        assert coded.file_meta.TransferSyntaxUID == LOSSLESS
+        whole.file_meta.TransferSyntaxUID = LOSSLESS
+        for field in ("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"):
+            setattr(whole, field, coded[field].value)
+        whole["PixelData"] = coded["PixelData"]
+        whole.save_as(series / name)
+    agrees(series)
+
+
+def test_a_single_slice_is_a_volume(series: Path) -> None:
+    for path in (series / NAMES[0], series):
+        read = read_volume(path)
+        np.testing.assert_array_equal(read.array[0, :, :, 0], STORED[0].T)
+        assert read.spacing_mm == (0.5, 1.5, 3.0)
+        for name in NAMES[1:]:
+            (series / name).unlink(missing_ok=True)
+    edit(series / NAMES[0], SliceThickness=None)
+    read = read_volume(series)
+    assert (read.spacing_mm[2], len(read.warnings)) == (1.0, 1)
+
+
+def test_slices_count_together_in_memory(series: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available_bytes", lambda: 9 * COLUMNS * ROWS)
+    with pytest.raises(DataError, match="must fit in memory"):
+        read_volume(series)
+
+
+def test_a_list_of_files_and_hidden_files_do_not_count(series: Path) -> None:
+    data = pydicom.dcmread(series / NAMES[0])
+    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = "1.2.840.10008.1.3.10"
+    for name in data.dir("Image", "Pixel", "Series", "Instance"):
+        delattr(data, name)
+    data.save_as(series / "DICOMDIR")
+    (series / "README.txt").write_text("no slice")
+    (series / "._slice_0.dcm").write_bytes((series / NAMES[0]).read_bytes())
+    agrees(series)
+    alone = series.parent / "alone"
+    alone.mkdir()
+    (series / "DICOMDIR").rename(alone / "DICOMDIR")
+    assert not is_series(alone)
