@@ -30,7 +30,7 @@ from seg.data.formats.base import SLAB_BYTES, Block, Format, Header, OpenVolume,
 from seg.data.memory import available_bytes
 from seg.errors import DataError, Problem
 
-SECONDS = 60.0
+SECONDS = 30.0
 """How long the process may be silent, beside the time that reading the file's bytes may take."""
 START_SECONDS = 120.0
 """How long the process may take to start, on a machine that is busy."""
@@ -104,7 +104,7 @@ class _Worker:
             except _RefusedError as refusal:
                 whole = True
                 raise DataError([Problem(**problem) for problem in refusal.args[0]]) from None
-            except (_SilentError, EOFError, OSError) as error:
+            except (_SilentError, EOFError, OSError, ValueError, KeyError, TypeError) as error:
                 raise fault(
                     path, "damaged", f"must be a readable {kind.name} image", self._end(error), "export it again"
                 ) from error
