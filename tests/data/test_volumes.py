@@ -140,7 +140,7 @@ def test_files_that_are_none_are_named(tmp_path: Path) -> None:
     assert problem_of(tmp_path / "a.xyz").kind == "format"
     (tmp_path / "b.nii").mkdir()
     assert problem_of(tmp_path / "b.nii").kind == "format"
-    assert problem_of(tmp_path / ("c" * 300 + ".nii")).kind == "unreadable"
+    assert problem_of(tmp_path / ("c" * 300 + ".nii")).kind == "name"
     assert problem_of(Path("a\0.nii")).kind == "name"
     os.mkfifo(tmp_path / "pipe.nii")
     assert problem_of(tmp_path / "pipe.nii").kind == "file"

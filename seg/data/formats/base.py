@@ -199,7 +199,7 @@ def named_faults(path: Path) -> Iterator[None]:
     """Turns what goes wrong in reading a file within the block into an error that names the file.
 
     Raises:
-        DataError: The file is absent, cannot be read, is truncated, or fails the check of its sum.
+        DataError: The file is absent, cannot be read, is truncated, or its checksum is wrong.
     """
     remedy = "copy or export it again"
     try:
@@ -211,5 +211,6 @@ def named_faults(path: Path) -> Iterator[None]:
     except (EOFError, zlib.error) as error:
         raise fault(path, "truncated", f"is truncated or damaged ('{error}')", remedy=remedy) from error
     except OSError as error:
-        reason = error.strerror or (str(error).splitlines() or [type(error).__name__])[0]
-        raise fault(path, "unreadable", "must be readable", f"'{reason}'", remedy) from error
+        from seg.files import file_error  # which the process of foreign readers has no use for
+
+        raise DataError(file_error(path, error).problems) from error

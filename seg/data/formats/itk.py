@@ -33,6 +33,7 @@ DTYPES = {
     "Float32": "f4",
     "Float64": "f8",
 }
+GZIP = ("gzip", "gz")
 UNSURE = ("MET_LONG", "MET_ULONG")
 """Types of 4 bytes a voxel for ITK, and of 8 for programs that take them for the machine's."""
 
@@ -43,10 +44,11 @@ class TextHeader:
 
     Attributes:
         path: The file.
-        fields: Values by name in small letters; of a name that comes again, the values in their order.
-        begin: Where voxels begin in the file, where they are in it.
+        fields: Values by name, of NRRD in small letters; of a name that comes again, the values in their order.
+        begin: Where voxels begin in the file that holds them; 0 in a file of their own.
         files: Files that hold the voxels; empty where the header's own does.
         is_pattern: Whether the name of the files has a number for a placeholder.
+        is_plain: Whether the lines have no control characters.
     """
 
     path: Path
@@ -54,11 +56,22 @@ class TextHeader:
     begin: int
     files: tuple[Path, ...] = ()
     is_pattern: bool = False
+    is_plain: bool = True
 
     @property
     def is_nrrd(self) -> bool:
         """Whether the header is of NRRD; else it is of MetaImage."""
         return self.path.name.lower().endswith(NRRD.endings)
+
+    @property
+    def voxels_file(self) -> Path:
+        """The file that holds the voxels, or the first of several."""
+        return self.files[0] if self.files else self.path
+
+    @property
+    def skips(self) -> bool:
+        """Whether the voxels of an NRRD file begin behind something else."""
+        return any(name.replace(" ", "") in ("lineskip", "byteskip") for name in self.fields)
 
     def get(self, name: str) -> str:
         """Returns the last value of a field; empty where there is none."""
@@ -72,21 +85,22 @@ def read_text_header(path: Path) -> TextHeader:
     is_nrrd = path.name.lower().endswith(NRRD.endings)
     fields: dict[str, list[str]] = {}
     names: list[str] = []
-    begin = 0
+    begin, is_plain = 0, True
     for raw in content.splitlines(keepends=True):
         begin += len(raw)
         line = raw.decode("latin-1").strip()
+        is_plain &= not any(character < " " and character != "\t" for character in line)
         if is_nrrd and not line:
             break
         name, *rest = re.split(r":" if is_nrrd else r"[=:]", line, maxsplit=1)
-        name = name.strip().lower().replace("datafile", "data file" if is_nrrd else "datafile")
+        name = name.strip().lower().replace("datafile", "data file") if is_nrrd else name.strip()
         if rest and not line.startswith("#"):
             fields.setdefault(name, []).append(rest[0].strip())
         elif not rest and fields:
             names.append(line)  # behind LIST
-        if not is_nrrd and name == "elementdatafile" and rest[0].strip().upper() != "LIST":
+        if not is_nrrd and rest and name == "ElementDataFile" and rest[0].strip().upper() != "LIST":
             break
-    values = [*fields.get("data file", []), *fields.get("elementdatafile", [])]
+    values = [*fields.get("data file", []), *fields.get("ElementDataFile", [])]
     values = [value for value in values if value and value.upper() != "LOCAL"]
     listed = any(value.split()[0].upper() == "LIST" for value in values)
     is_pattern = any("%" in value for value in values)
@@ -94,9 +108,10 @@ def read_text_header(path: Path) -> TextHeader:
     return TextHeader(
         path=path,
         fields=fields,
-        begin=begin,
+        begin=0 if files else begin,
         files=tuple(path.parent / name for name in files),
         is_pattern=is_pattern,
+        is_plain=is_plain,
     )
 
 
@@ -142,8 +157,7 @@ def open_itk(path: Path) -> Iterator[OpenVolume]:
     _check_size(text, header)
 
     def blocks() -> Iterator[Block]:
-        if _is_packed(text):
-            _check_packed(text, header)
+        _check_packed(text, header)
         image = reader.Execute()
         # Axes of numpy are those of ITK in reverse: channels of a vector come last, further volumes first.
         array = sitk.GetArrayViewFromImage(image)
@@ -181,7 +195,12 @@ def _space_of_nrrd(text: TextHeader) -> Iterator[str]:
 
 
 def _check_fields(text: TextHeader) -> None:
-    """Refuses fields of a MetaImage that are given twice: ITK takes the size of one and the voxels of another."""
+    """Refuses fields of a MetaImage that are given twice, and characters that end a word for ITK alone.
+
+    Of two sizes ITK takes one for its memory and another for the voxels.
+    """
+    if not text.is_plain:
+        raise fault(text.path, "damaged", "must be a header of text", "control characters", "copy or export it again")
     for name, values in text.fields.items():
         if not text.is_nrrd and len(values) > 1:
             raise fault(text.path, "field", f"must give {name} once", f"{len(values)} of them")
@@ -207,42 +226,53 @@ def _check_folder(text: TextHeader) -> None:
 
 def _is_packed(text: TextHeader) -> bool:
     """Says whether the voxels of a MetaImage are packed, in the words that ITK takes for yes."""
-    return not text.is_nrrd and text.get("compresseddata")[:1] in ("T", "t", "1")
+    return not text.is_nrrd and text.get("CompressedData")[:1] in ("T", "t", "1")
 
 
 def _check_size(text: TextHeader, header: Header) -> None:
     """Compares the size of the one file that holds the voxels with what the header announces."""
     if len(text.files) > 1 or text.is_pattern:
+        if _is_packed(text):
+            raise fault(text.path, "packed", "must have its packed voxels in one file", "several", "write it unpacked")
         return
-    file, begin = (text.files[0], 0) if text.files else (text.path, text.begin)
     if text.is_nrrd:
         needed = header.voxels_bytes if text.get("encoding").lower() == "raw" else 0
-    elif text.get("binarydata")[:1] in ("F", "f", "0"):
+    elif text.get("BinaryData")[:1] in ("F", "f", "0"):
         needed = 0
     elif _is_packed(text):
-        if not text.get("compresseddatasize").isdecimal():
+        if not text.get("CompressedDataSize").isdecimal():
             raise fault(text.path, "field", "must give CompressedDataSize", "none")
-        needed = int(text.get("compresseddatasize"))
+        needed = int(text.get("CompressedDataSize"))
     else:
         needed = header.voxels_bytes
-    got = max(0, file.stat().st_size - begin)
+    got = max(0, text.voxels_file.stat().st_size - text.begin)
     shape = " x ".join(map(str, header.shape))
     if needed > got:
         rule, value = f"must hold the {needed} bytes of {shape} voxels", f"a truncated file with {got} of them"
-        raise fault(file, "truncated", rule, value, "copy or export it again")
-    if text.get("elementtype") in UNSURE and not _is_packed(text) and got != needed:
+        raise fault(text.voxels_file, "truncated", rule, value, "copy or export it again")
+    if text.get("ElementType") in UNSURE and not _is_packed(text) and got != needed:
         rule = f"must hold the {needed} bytes of {shape} voxels of {text.get('elementtype')}, 4 bytes each"
-        raise fault(file, "size", rule, str(got), "export it as MET_INT, MET_LONG_LONG or their unsigned kind")
+        remedy = "export it as MET_INT, MET_LONG_LONG or their unsigned kind"
+        raise fault(text.voxels_file, "size", rule, str(got), remedy)
 
 
 def _check_packed(text: TextHeader, header: Header) -> None:
-    """Unpacks the voxels of a MetaImage once: where that fails, ITK goes on with whatever is in memory."""
-    file, begin = (text.files[0], 0) if text.files else (text.path, text.begin)
+    """Unpacks packed voxels once: where that fails, ITK goes on with whatever is in memory.
+
+    Of NRRD, fields that skip a part of the file leave the check to ITK, which counts the bytes.
+    """
+    if _is_packed(text):
+        left = int(text.get("CompressedDataSize"))
+    elif text.is_nrrd and text.get("encoding").lower() in GZIP and len(text.files) < 2 and not text.skips:
+        left = text.voxels_file.stat().st_size - text.begin
+    else:
+        return
     unpacker, count = zlib.decompressobj(wbits=AUTOMATIC), 0
     try:
-        with file.open("rb") as stream:
-            stream.seek(begin)
-            while not unpacker.eof and (packed := stream.read(CHUNK_BYTES)):
+        with text.voxels_file.open("rb") as stream:
+            stream.seek(text.begin)
+            while not unpacker.eof and (packed := stream.read(min(left, CHUNK_BYTES))):
+                left -= len(packed)
                 while packed and not unpacker.eof:
                     count += len(unpacker.decompress(packed, CHUNK_BYTES))
                     packed = unpacker.unconsumed_tail
@@ -250,7 +280,7 @@ def _check_packed(text: TextHeader, header: Header) -> None:
             raise zlib.error(f"{count} bytes of {header.voxels_bytes}")
     except zlib.error as error:
         rule = f"is truncated or damaged ('{error}')"
-        raise fault(file, "truncated", rule, remedy="copy or export it again") from error
+        raise fault(text.voxels_file, "truncated", rule, remedy="copy or export it again") from error
 
 
 PACKAGES = ("SimpleITK",)

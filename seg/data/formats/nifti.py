@@ -128,9 +128,10 @@ def _blocks(path: Path, image: Any, header: Header, stream: IO[bytes]) -> Iterat
     for channel in range(header.channels):
         for first in range(0, z, step):
             count = min(step, z - first)
-            slab = np.frombuffer(stream.read(x * y * count * proxy.dtype.itemsize), proxy.dtype)
-            if slab.size < x * y * count:
+            content = stream.read(x * y * count * proxy.dtype.itemsize)
+            if len(content) < x * y * count * proxy.dtype.itemsize:
                 raise EOFError("voxels are missing at the end")
+            slab = np.frombuffer(content, proxy.dtype)
             scaled = nib.volumeutils.apply_read_scaling(slab, proxy.slope, proxy.inter)
             yield Block(channel=channel, z=first, array=scaled.reshape((1, x, y, count), order="F"))
     _finish(path, stream)

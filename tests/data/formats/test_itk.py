@@ -231,7 +231,7 @@ def test_a_header_that_promises_more_than_there_is_memory_is_refused(
     with pytest.raises(DataError, match=r"6\.52e\+03 GiB"):  # 5 bytes for each voxel, and 2 of the reader
         read_image([path], ("CT",))
     path.write_text(HUGE[ending].format(10))  # what is missing of a volume that fits is found in reading
-    assert problem(path).kind == "damaged"
+    assert problem(path).kind in ("damaged", "truncated")
 
 
 def test_content_and_names(tmp_path: Path) -> None:
