@@ -1,19 +1,11 @@
-"""Measure speed, memory and size of networks side by side; a table, and benchmark.json."""
+"""Measure speed, memory and size of networks side by side in one process; the first is the baseline.
 
-from __future__ import annotations
+The same as `seg benchmark`.
+"""
 
-from seg.cli import run
-from seg.cli.benchmark_arguments import parse_benchmark
+import sys
 
-
-def main() -> None:
-    """Runs the command line."""
-    arguments = parse_benchmark()
-    # Imported only now: --help and wrong use need no torch.
-    from seg.benchmark import benchmark
-
-    benchmark(arguments)
-
+from seg.cli import main
 
 if __name__ == "__main__":
-    run(main)
+    main(["benchmark", *sys.argv[1:]])

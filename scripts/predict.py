@@ -1,18 +1,11 @@
-"""Segment scans: a file, a folder or a list in, label maps on the scans' own grids out."""
+"""Segment scans: label maps on the scans' own grids, and predictions.json beside them; not for clinical use.
 
-from __future__ import annotations
+The same as `seg predict`.
+"""
 
-from seg.cli import parse_predict, run
+import sys
 
-
-def main() -> int:
-    """Runs the command line."""
-    arguments = parse_predict()
-    # Imported only now: --help and wrong use need no torch.
-    from seg.workflows.predict import predict
-
-    return predict(arguments)
-
+from seg.cli import main
 
 if __name__ == "__main__":
-    run(main)
+    main(["predict", *sys.argv[1:]])

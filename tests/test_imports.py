@@ -19,7 +19,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     for names in (
         "errors",
         "config files peak_memory words",
-        "cli networks data evaluation hardware locks",
+        "networks data evaluation hardware locks",
         "runs",
         "planning inference",
         "training",
@@ -27,6 +27,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "figures",
         "workflows",
         "ablation",
+        "cli",
         "scripts",
     )
 )
@@ -39,7 +40,7 @@ ALLOWED = {
     "files": frozenset({"pydantic"}),
     "words": frozenset[str](),
     "networks": frozenset({"torch"}),
-    "cli": frozenset[str](),
+    "cli": frozenset({"pydantic"}),
     "scripts": frozenset[str](),
 }
 

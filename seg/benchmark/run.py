@@ -11,9 +11,8 @@ from seg.benchmark.measure import Settings, measure_device, present_devices
 from seg.benchmark.prediction import held_out_images
 from seg.benchmark.subjects import Subject, with_peers
 from seg.benchmark.table import device_tables
-from seg.benchmark.targets import read_subjects
+from seg.benchmark.targets import BenchmarkArguments, read_subjects
 from seg.benchmark.volume import measure_volume, volume_text
-from seg.cli.benchmark_arguments import BenchmarkArguments
 from seg.errors import ConfigError, SegError
 from seg.files import write_json
 

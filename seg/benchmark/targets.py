@@ -4,17 +4,64 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from seg.benchmark.subjects import Subject
-from seg.cli.benchmark_arguments import BenchmarkArguments, Target
 from seg.config import PostprocessingConfig, load_config
 from seg.data.readers import read_configured
 from seg.errors import ConfigError, RunError, SegError
 from seg.runs import read_runs
 
 LOG = logging.getLogger(__name__)
+Kind = Literal["run_dir", "config"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A network to measure.
+
+    Attributes:
+        kind: Whether the path is a run directory or the YAML file of an experiment.
+        path: The path.
+    """
+
+    kind: Kind
+    path: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkArguments:
+    """What is measured, and how.
+
+    Attributes:
+        targets: What is measured, the baseline first.
+        peers: Whether networks of MONAI are measured beside it.
+        rounds: Timed rounds, in each of which each network is measured once, >= 3.
+        warmup: Untimed rounds before, >= 1.
+        cases: Cases of the end-to-end measurement, >= 0.
+        device: Where to measure.
+        data_root: Folder of the data set; None is that of the experiment.
+        num_channels: Channels of an image, where no data set is read.
+        num_classes: Classes, background included, where no data set is read; None reads it.
+        volume_shape: Shape of a volume whose prediction is measured in place of speed; None measures speed.
+        volume_spacing: Its voxel size in mm, each > 0; None is that of the network.
+        output: JSON file of the results; None is the default one.
+    """
+
+    targets: tuple[Target, ...]
+    peers: bool = False
+    rounds: int = 15
+    warmup: int = 3
+    cases: int = 8
+    device: Literal["all", "cpu", "cuda"] = "all"
+    data_root: Path | None = None
+    num_channels: int = 1
+    num_classes: int | None = None
+    volume_shape: tuple[int, int, int] | None = None
+    volume_spacing: tuple[float, float, float] | None = None
+    output: Path | None = None
 
 
 def read_subjects(arguments: BenchmarkArguments) -> tuple[Subject, ...]:

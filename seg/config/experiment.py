@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr
 from pydantic.dataclasses import dataclass
 
-from seg.config.fields import STRICT, AtLeastOne, Axis, NotNegative, Positive, Probability
+from seg.config.fields import STRICT, AtLeastOne, Axis, NotNegative, PathText, Positive, Probability
 from seg.config.network import NetworkConfig
 
 SCHEMA_VERSION = 1
@@ -39,17 +39,17 @@ class CtConfig:
 class DataConfig:
     """Where cases come from and how a volume becomes the network's input."""
 
-    root: StrictStr = Field(default="data/phantom", description="Folder of the data set.")
+    root: PathText = Field(default="data/phantom", description="Folder of the data set.")
     layout: Literal["auto", "msd", "nnunet", "manifest"] = Field(
         default="auto",
         description="Layout of the folder: MSD, nnU-Net v2 raw, a manifest, or found out from its files.",
     )
-    splits: StrictStr | None = Field(
+    splits: PathText | None = Field(
         default=None,
         description="JSON file of folds; null takes splits_final.json in the root where present, else folds are made.",
     )
     folds: StrictInt = Field(
-        default=5, ge=2, description="StrictFloat of folds made where no splits file and no fold column exist."
+        default=5, ge=2, description="Number of folds made where no splits file and no fold column exist."
     )
     split_seed: StrictInt = Field(
         default=0, ge=0, description="Seed of the folds made; beside it, seeds vary training alone."
@@ -81,7 +81,7 @@ class DataConfig:
         default="auto",
         description="Where prepared volumes are kept; auto chooses by size and announces its choice.",
     )
-    cache_dir: StrictStr | None = Field(
+    cache_dir: PathText | None = Field(
         default=None,
         description="Folder of the disk cache; null is cache/ in the run directory, or beside fold_0, fold_1, ..., "
         "which share it.",
@@ -246,7 +246,7 @@ class TrainingConfig:
         description="Validations without a better Dice after which training stops; null never stops early. The cases "
         "that are scored then choose the step too, which is announced and recorded.",
     )
-    init_from: StrictStr | None = Field(
+    init_from: PathText | None = Field(
         default=None,
         description="Run directory whose final weights are the initial ones where name and shape agree; null draws "
         "them from the seed.",

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union
 
-from pydantic import ConfigDict, Field, StrictFloat, StrictInt
+from pydantic import BeforeValidator, ConfigDict, Field, StrictFloat, StrictInt, StrictStr
 from pydantic.fields import FieldInfo
 
 from seg.errors import Problem
@@ -23,6 +24,21 @@ Probability = Annotated[StrictFloat, Field(ge=0, le=1)]
 Positive = Annotated[StrictFloat, Field(gt=0)]
 NotNegative = Annotated[StrictFloat, Field(ge=0)]
 AtLeastOne = Annotated[StrictInt, Field(ge=1)]
+MOST_NAME_BYTES = 255  # of one file or folder, on the file systems in use
+
+
+def _checked_name(value: Any) -> Any:
+    """Refuses a text that cannot name a file or folder."""
+    if isinstance(value, str | Path):
+        longest = max((len(os.fsencode(part)) for part in Path(value).parts), default=0)
+        if "\0" in str(value) or longest > MOST_NAME_BYTES:
+            raise ValueError(f"must be a path without NUL, of names of at most {MOST_NAME_BYTES} bytes")
+    return value
+
+
+FilePath = Annotated[Path, BeforeValidator(_checked_name)]
+PathText = Annotated[StrictStr, BeforeValidator(_checked_name)]
+"""A path that a configuration keeps as it was written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,10 +67,11 @@ class ConfigField:
         return self.path.rpartition(".")[2]
 
 
-@cache
 def fields_of(cls: type) -> Mapping[str, ConfigField]:
     """Lists the fields of a section by dotted path, each section before its own fields."""
-    return {field.path: field for field in _fields(cls, "")}
+    if cls not in _KNOWN:
+        _KNOWN[cls] = {field.path: field for field in _fields(cls, "")}
+    return _KNOWN[cls]
 
 
 def _fields(cls: type, above: str) -> Iterator[ConfigField]:
@@ -82,6 +99,9 @@ def direct_fields(cls: type) -> dict[str, FieldInfo]:
     return found
 
 
+_KNOWN: dict[type, Mapping[str, ConfigField]] = {}  # reading the fields of an experiment takes milliseconds
+
+
 def value_at(config: object, path: str) -> Any:
     """Returns the value at a dotted path; None within a section that is null."""
     for name in path.split("."):
@@ -104,6 +124,7 @@ def type_in_words(hint: Any, *, plural: bool = False) -> str:
         float: ("a number", "numbers"),
         bool: ("true or false", "values true or false"),
         str: ("text", "texts"),
+        Path: ("a path", "paths"),
         types.NoneType: ("null", "nulls"),
     }
     members = alternatives(hint)
@@ -122,9 +143,23 @@ def type_in_words(hint: Any, *, plural: bool = False) -> str:
     return f"{'lists' if plural else 'a list'} of {count}{type_in_words(arguments[0], plural=True)}"
 
 
+def item_of(hint: Any) -> tuple[Any, int | None] | None:
+    """Returns the type of a list's items and their number, None where it is free; None where the type is no list."""
+    kind = next((kind for kind in alternatives(hint) if typing.get_origin(kind) is tuple), None)
+    items = typing.get_args(kind)
+    return None if kind is None else (items[0], None if items[-1] is Ellipsis else len(items))
+
+
 def form(hint: Any) -> str:
     """Writes the form of a value for a usage text, as in ``[INT,INT,INT]|null``."""
-    names: dict[Any, str] = {int: "INT", float: "NUMBER", bool: "true|false", str: "TEXT", types.NoneType: "null"}
+    names: dict[Any, str] = {
+        int: "INT",
+        float: "NUMBER",
+        bool: "true|false",
+        str: "TEXT",
+        Path: "PATH",
+        types.NoneType: "null",
+    }
     members = alternatives(hint)
     if len(members) > 1:
         return "|".join(map(form, members))

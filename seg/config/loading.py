@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import logging
+import os
 import textwrap
 import types
 import typing
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from functools import cache
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -22,6 +22,7 @@ from seg.config.fields import (
     alternatives,
     direct_fields,
     fields_of,
+    item_of,
     range_in_words,
     type_in_words,
 )
@@ -38,7 +39,7 @@ COMMENT_WIDTH = 100
 INDENT = "  "
 Config = TypeVar("Config")
 RANGE_ERRORS = ("greater_than_equal", "greater_than", "less_than_equal", "less_than", "finite_number")
-UNKNOWN_ERRORS = ("unexpected_keyword_argument", "invalid_key")
+_ADAPTERS: dict[type, TypeAdapter[Any]] = {}  # making one takes a tenth of a second
 
 
 def load_config(files: Sequence[Path], *overrides: Mapping[str, object]) -> ExperimentConfig:
@@ -145,16 +146,11 @@ def _override(cls: type, merged: dict[str, Any], path: str, value: object, found
     if target is None or (depth < len(parts) and not of_mapping):
         found.append(_unknown(cls, path))
         return
-    if isinstance(value, str):
-        texts = not of_mapping and any(kind is str or _origin(kind) is str for kind in alternatives(target.hint))
-        try:
-            if not texts or (value == "null" and target.optional):
-                value = parse_yaml(value)
-            elif (bad := text_problem(value)) is not None:
-                raise YamlError(f"must be text without {bad}")
-        except YamlError as error:
-            found.append(Problem(path=path, kind="yaml", rule=str(error), value=shown(value)))
-            return
+    try:
+        value = typed_in(value, Any if of_mapping else target.hint)
+    except YamlError as error:
+        found.append(Problem(path=path, kind="yaml", rule=str(error), value=shown(value)))
+        return
     *sections, name = [*parts[:depth], *([".".join(parts[depth:])] if of_mapping else [])]
     for section in sections:
         if merged.get(section) is None:
@@ -167,6 +163,72 @@ def _override(cls: type, merged: dict[str, Any], path: str, value: object, found
     _overlay(merged, {name: value})
 
 
+def typed_in(value: object, hint: Any) -> object:
+    """Reads a text as if typed on a command line: as it is where the type takes texts, else as YAML.
+
+    Raises:
+        YamlError: The text is not valid.
+    """
+    if not isinstance(value, str):
+        return value
+    kinds = alternatives(hint)
+    if (value == "null" and types.NoneType in kinds) or not {str, Path} & {_origin(kind) for kind in kinds}:
+        return parse_yaml(value)
+    if (bad := text_problem(value)) is not None:
+        raise YamlError(f"must be text without {bad}")
+    return value
+
+
+def read_options(
+    cls: type[Config], values: Mapping[str, object], found: list[Problem]
+) -> tuple[Config | None, list[str]]:
+    """Makes a section from texts typed on a command line; a list is given as the list of its items.
+
+    Args:
+        cls: The section.
+        values: Texts by field.
+        found: Takes the problems.
+
+    Returns:
+        The section, None where a field without default is missing, and the fields that could not be read.
+    """
+    merged: dict[str, Any] = {}
+    bad = []
+    for name, value in values.items():
+        hint = fields_of(cls)[name].hint
+        item = item_of(hint)
+        try:
+            many = isinstance(value, list) and item is not None
+            merged[name] = [typed_in(text, item[0]) for text in value] if many else typed_in(value, hint)  # type: ignore[index,attr-defined]
+        except YamlError as error:
+            found.append(Problem(path=name, kind="yaml", rule=str(error), value=shown(value)))
+            bad.append(name)
+    before = len(found)
+    made, unread = _build(cls, merged, found)
+    found[before:] = [problem for problem in found[before:] if problem.path not in bad]  # named already
+    return made, [*bad, *unread]
+
+
+def find_config(given: Path, *, study: bool = False) -> Path:
+    """Returns a file as it is, or the file of that name that comes with the package, as ``phantom``.
+
+    Raises:
+        ConfigError: The name is neither that of a file nor of a configuration of the package.
+    """
+    if given.suffix or len(given.parts) != 1 or os.path.exists(given):
+        return given
+    package = Path(__file__).parents[1]
+    above = package if (package / "configs").is_dir() else package.parent  # installed, or in a checkout
+    folder = above / "configs" / ("ablation" if study else "")
+    known = {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+    if str(given) not in known:
+        close = difflib.get_close_matches(str(given), known, n=1)
+        remedy = f"did you mean {close[0]}?" if close else "give the path of another with its ending"
+        rule = f"is no file and none of {', '.join(known)}"
+        raise ConfigError(Problem(path=f"--config {given}", kind="unknown", rule=rule, remedy=remedy))
+    return known[str(given)]
+
+
 def _build(cls: type[Config], merged: dict[str, Any], found: list[Problem]) -> tuple[Config | None, list[str]]:
     """Makes the configuration; values that cannot be read are reported and left to their defaults.
 
@@ -176,8 +238,8 @@ def _build(cls: type[Config], merged: dict[str, Any], found: list[Problem]) -> t
     unread: list[str] = []
     for _ in range(20):  # a section that goes because of a missing field can uncover a further fault above it
         try:
-            config: Config = _adapter(typing.cast(Hashable, cls)).validate_python(merged)
-            return config, unread
+            made: Config = _adapter(cls).validate_python(merged)
+            return made, unread
         except ValidationError as error:
             errors = error.errors(include_url=False)
         places: dict[str, tuple[_Place, list[Any]]] = {}
@@ -258,6 +320,8 @@ def _problems(cls: type, place: _Place, entries: list[Any], merged: dict[str, An
         for entry in out_of_range:
             indices = "".join(f"[{part}]" for part in entry["loc"][len(place.keys) :] if isinstance(part, int))
             yield Problem(path=place.field + indices, kind="range", rule=rule, value=f"{entry['input']:.15g}")
+    elif (named := next((entry for entry in entries if entry["type"] == "value_error"), None)) is not None:
+        yield Problem(path=place.field, kind="name", rule=str(named["ctx"]["error"]), value=shown(str(named["input"])))
     else:
         null = " or null" if types.NoneType in alternatives(place.hint) else ""
         words = f"a group of fields{null}" if _section_of(place.hint) else type_in_words(place.hint)
@@ -319,9 +383,10 @@ def _value_within(content: Any, keys: Sequence[Any]) -> Any:
     return content
 
 
-@cache
-def _adapter(cls: Hashable) -> TypeAdapter[Any]:
-    return TypeAdapter(typing.cast(type, cls))
+def _adapter(cls: type) -> TypeAdapter[Any]:
+    if cls not in _ADAPTERS:
+        _ADAPTERS[cls] = TypeAdapter(cls)
+    return _ADAPTERS[cls]
 
 
 def _hint(cls: type, name: str) -> Any:
@@ -333,7 +398,7 @@ def _section_of(hint: Any) -> type | None:
 
 
 def _origin(kind: Any) -> Any:
-    origin = typing.get_origin(kind)
+    origin = typing.get_origin(kind) or kind
     return dict if origin in (Mapping, dict) else str if origin is Literal else origin
 
 

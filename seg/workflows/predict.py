@@ -9,9 +9,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from seg.cli import PredictArguments
 from seg.data.volumes import is_whole
 from seg.errors import DataError, RunError
 from seg.files import file_problems, quoted
@@ -26,14 +25,32 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 PARTIAL_SECONDS = 60.0
+Existing = Literal["refuse", "skip", "overwrite"]
 
 
 @file_problems()
-def predict(arguments: PredictArguments) -> int:
+def predict(
+    *,
+    run_dirs: Sequence[Path],
+    input: Path,
+    output: Path,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    tta: bool = False,
+    probabilities: bool = False,
+    existing: Existing = "refuse",
+) -> int:
     """Segments files, prints where the time went, and leaves label maps and a manifest.
 
     Args:
-        arguments: What to segment, with what, and where to.
+        run_dirs: Run directories whose networks are averaged.
+        input: A file, a folder, or a list of files in a text file.
+        output: File or folder of the label maps.
+        device: Where to compute; auto takes a GPU where there is one.
+        precision: Arithmetic of the networks; auto is that of each run's configuration.
+        tta: Whether logits are averaged over mirrored copies.
+        probabilities: Whether probabilities are written too.
+        existing: What is done about label maps that are there already.
 
     Returns:
         0 where all cases were segmented, 1 where some failed, 2 where all failed; each that failed is named.
@@ -42,20 +59,20 @@ def predict(arguments: PredictArguments) -> int:
         SegError: Nothing can be begun with these arguments.
     """
     begun = time.perf_counter() - process_seconds()
-    runs = read_runs(arguments.run_dirs)
-    sources = find_sources(arguments.input, arguments.output, probabilities=arguments.probabilities)
+    runs = read_runs(run_dirs)
+    sources = find_sources(input, output, probabilities=probabilities)
     models = [run.description() for run in runs]
-    ready, skipped = _sorted_out(arguments, sources)
+    ready, skipped = _sorted_out(sources, existing, probabilities=probabilities)
     _check_making(sources, skipped, {"models": [model["weights_sha256"] for model in models]})
     # Torch takes seconds to import; what is wrong with arguments and run directories is said before.
     from seg.inference.predictor import load_predictor
 
     predictor = load_predictor(
         runs,
-        device=arguments.device,
-        tta=arguments.tta,
-        probabilities=arguments.probabilities,
-        precision=arguments.precision,
+        device=device,
+        tta=tta,
+        probabilities=probabilities,
+        precision=precision,
     )
     journal = Journal(begun, sources, describe(predictor, models))
     _check_making(sources, skipped, journal.header.making())
@@ -95,11 +112,13 @@ def process_seconds() -> float:
         return 0.0
 
 
-def _sorted_out(arguments: PredictArguments, sources: Sequence[Source]) -> tuple[list[Source], list[Source]]:
+def _sorted_out(
+    sources: Sequence[Source], existing: Existing, *, probabilities: bool
+) -> tuple[list[Source], list[Source]]:
     """Divides cases into those to segment and those whose results are there already."""
     there = [source for source in sources if source.output.exists()]
-    written = [path for source in sources for path in _results(source, arguments) if path.exists()]
-    if arguments.existing == "refuse" and written:
+    written = [path for source in sources for path in source.results(probabilities=probabilities) if path.exists()]
+    if existing == "refuse" and written:
         raise RunError(
             f"{written[0]}: must be new, got an existing file, one of {len(written)}; add --skip_existing to go on "
             "with the others, --overwrite to replace it, or choose another --output."
@@ -107,23 +126,19 @@ def _sorted_out(arguments: PredictArguments, sources: Sequence[Source]) -> tuple
     manifest = sources[0].output.parent / MANIFEST_FILE
     Earlier.read(manifest)  # a file that is none is met before any work
     _remove_partial(sources)
-    if arguments.existing == "overwrite":
+    if existing == "overwrite":
         return list(sources), []
-    kept = [source for source in there if not arguments.probabilities or source.probabilities.exists()]
-    skipped = [source for source in kept if _is_whole(source, arguments)]
+    kept = [source for source in there if not probabilities or source.probabilities.exists()]
+    skipped = [source for source in kept if _is_whole(source, probabilities=probabilities)]
     return [source for source in sources if source not in skipped], skipped
 
 
-def _is_whole(source: Source, arguments: PredictArguments) -> bool:
+def _is_whole(source: Source, *, probabilities: bool) -> bool:
     """Says whether the results of a case can be read; announces one that cannot."""
-    damaged = [path for path in _results(source, arguments) if not is_whole(path)]
+    damaged = [path for path in source.results(probabilities=probabilities) if not is_whole(path)]
     if damaged:
         LOG.warning("%s: the file is truncated or damaged; the case is predicted anew", damaged[0])
     return not damaged
-
-
-def _results(source: Source, arguments: PredictArguments) -> list[Path]:
-    return source.results(probabilities=arguments.probabilities)
 
 
 def _check_making(sources: Sequence[Source], skipped: Sequence[Source], making: dict[str, Any]) -> None:

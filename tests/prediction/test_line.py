@@ -37,7 +37,7 @@ def test_large_cases_go_through_one_at_a_time(make_run, scans, tmp_path, monkeyp
 
     monkeypatch.setattr(line, "load_case", load)
     monkeypatch.setattr(line, "write_labels", write)
-    assert predict(arguments(make_run(), scans, tmp_path / "out")) == 0
+    assert predict(**arguments(make_run(), scans, tmp_path / "out")) == 0
     assert most == [1, 1, 1]
 
 
@@ -54,7 +54,7 @@ def test_small_cases_are_segmented_side_by_side_and_reported_in_order(
 ):
     run_dir = make_run()
     monkeypatch.setattr(workers, "SMALL_VOXELS", 0)
-    predict(arguments(run_dir, scans, tmp_path / "alone"))
+    predict(**arguments(run_dir, scans, tmp_path / "alone"))
     monkeypatch.undo()
     (scans / "scan_3.nii.gz").write_bytes((scans / "scan_1.nii.gz").read_bytes())
     both = threading.Barrier(2, timeout=60)  # broken, and cases fail, where one waits for the other to end
@@ -67,7 +67,7 @@ def test_small_cases_are_segmented_side_by_side_and_reported_in_order(
         return real(*args)
 
     monkeypatch.setattr(line, "segment_case", segment)
-    assert predict(arguments(run_dir, scans, tmp_path / "out")) == 0
+    assert predict(**arguments(run_dir, scans, tmp_path / "out")) == 0
     assert threads == [1, 1, 1, 1]
     assert torch.get_num_threads() == 2
     assert [case["output"] for case in manifest(tmp_path / "out")["cases"]] == [f"scan_{n}.nii.gz" for n in range(4)]
@@ -91,7 +91,7 @@ def threads_of(monkeypatch):
 
 def test_a_small_case_alone_has_all_threads(make_run, scans, tmp_path, monkeypatch, two_threads):
     threads = threads_of(monkeypatch)
-    predict(arguments(make_run(), scans / "scan_0.nii.gz", tmp_path / "out"))
+    predict(**arguments(make_run(), scans / "scan_0.nii.gz", tmp_path / "out"))
     assert threads == [2]
 
 
@@ -114,7 +114,7 @@ def test_all_threads_are_shared_by_the_cases_that_fit(threads, cases, available,
 def test_want_of_memory_is_announced(make_run, scans, tmp_path, monkeypatch, two_threads, caplog):
     monkeypatch.setattr(workers, "available_bytes", lambda: 1000)
     threads = threads_of(monkeypatch)
-    assert predict(arguments(make_run(), scans, tmp_path / "out")) == 0
+    assert predict(**arguments(make_run(), scans, tmp_path / "out")) == 0
     assert threads == [2, 2, 2]
     assert "memory suffices for 1 instead of 2 cases at a time: each takes about 0.00" in caplog.text
     assert shares(4, 9, 3 * GIB, 6 * GIB) == [2, 2]
@@ -130,7 +130,7 @@ def test_a_case_that_needs_more_than_its_share_of_memory_has_all_threads(
     threads = threads_of(monkeypatch)
     monkeypatch.setattr(workers, "needed_bytes", lambda models, shape, classes, target: 4 * np.prod(shape))
     monkeypatch.setattr(workers, "available_bytes", lambda: 12_000)
-    assert predict(arguments(make_run(), scans, tmp_path / "out")) == 0
+    assert predict(**arguments(make_run(), scans, tmp_path / "out")) == 0
     assert threads == [1, 1, 1, 2]
 
 
@@ -156,7 +156,7 @@ def test_label_maps_of_large_scans_count_in_what_is_held(make_run, tiny_config, 
     write_scan(tmp_path / "in" / "scan.nii.gz", shape=(24, 20, 18))
     held = []
     monkeypatch.setattr(line.Held, "add", lambda self, amount: held.append(amount))
-    assert predict(arguments(make_run(config=coarse), tmp_path / "in", tmp_path / "out")) == 0
+    assert predict(**arguments(make_run(config=coarse), tmp_path / "in", tmp_path / "out")) == 0
     # Voxels of 1 x 2 x 1.5 mm become fewer of 4 mm for the network; its label map has one byte for each of the scan's.
     assert held[0] - 24 * 20 * 18 == pytest.approx(4 * 24 * 20 * 18 * 3 / 64, rel=0.3)
     assert held == [held[0], -held[0]]
@@ -182,7 +182,7 @@ def test_nothing_of_a_case_is_kept_when_the_next_is_read(make_run, scans, tmp_pa
     monkeypatch.setattr(line, "segment_case", segment)
     gc.disable()  # what is released is so by its last name
     try:
-        assert predict(arguments(make_run(), scans, tmp_path / "out", probabilities=True)) == 0
+        assert predict(**arguments(make_run(), scans, tmp_path / "out", probabilities=True)) == 0
     finally:
         gc.enable()
     assert alive == [[], [], []]
@@ -196,14 +196,14 @@ def test_probabilities_that_do_not_fit_cost_their_case_before_they_are_allocated
     needed = 4 * 3 * 24 * 10 * 9
     monkeypatch.setattr(memory, "available_bytes", lambda: needed - 1)
     out = tmp_path / "out"
-    assert predict(arguments(make_run(), scans, out, probabilities=True)) == 1
+    assert predict(**arguments(make_run(), scans, out, probabilities=True)) == 1
     assert [case["status"] for case in manifest(out)["cases"]] == ["done", "failed", "done"]
     assert manifest(out)["cases"][1]["problems"] == [
         "probabilities of 3 classes on the scan's grid of 24 x 10 x 9 voxels must fit in memory, got 2.41e-05 GiB "
         "with 2.41e-05 GiB available; leave --probabilities out, crop the scan or take a machine with more."
     ]
     monkeypatch.setattr(memory, "available_bytes", lambda: needed)
-    assert predict(arguments(tmp_path / "run", scans, out, probabilities=True, existing="overwrite")) == 0
+    assert predict(**arguments(tmp_path / "run", scans, out, probabilities=True, existing="overwrite")) == 0
 
 
 def test_an_interrupt_while_an_interrupt_is_dealt_with_does_not_hang(make_run, scans, tmp_path, monkeypatch):
@@ -218,7 +218,7 @@ def test_an_interrupt_while_an_interrupt_is_dealt_with_does_not_hang(make_run, s
 
     def run():
         try:
-            predict(arguments(make_run(), scans, tmp_path / "out"))
+            predict(**arguments(make_run(), scans, tmp_path / "out"))
         except KeyboardInterrupt:
             ended.append("interrupted")
 

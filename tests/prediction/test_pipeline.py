@@ -9,7 +9,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from seg.cli import PredictArguments
 from seg.config import PostprocessingConfig
 from seg.errors import RunError
 from seg.inference import pipeline as line
@@ -20,7 +19,7 @@ from seg.workflows.predict import predict
 
 def arguments(run_dirs, input_path, output, **values):
     run_dirs = run_dirs if isinstance(run_dirs, tuple) else (run_dirs,)
-    return PredictArguments(run_dirs=run_dirs, input=input_path, output=output, device="cpu", **values)
+    return {"run_dirs": run_dirs, "input": input_path, "output": output, "device": "cpu", **values}
 
 
 def manifest(folder):
@@ -37,7 +36,7 @@ def voxels(path):
 
 def test_a_folder_gives_a_folder_and_a_manifest(make_run, scans, tmp_path, capsys):
     run_dir, out = make_run(), tmp_path / "out"
-    assert predict(arguments(run_dir, scans, out)) == 0
+    assert predict(**arguments(run_dir, scans, out)) == 0
     assert names(out) == ["predictions.json", "scan_0.nii.gz", "scan_1.nii.gz", "scan_2.nii.gz"]
     content = manifest(out)
     assert content["schema_version"] == 1
@@ -67,13 +66,13 @@ def test_a_folder_gives_a_folder_and_a_manifest(make_run, scans, tmp_path, capsy
 def test_a_case_that_cannot_be_read_costs_itself_alone(make_run, scans, tmp_path, caplog):
     (scans / "scan_1.nii.gz").write_bytes((scans / "scan_1.nii.gz").read_bytes()[:300])
     out = tmp_path / "out"
-    assert predict(arguments(make_run(), scans, out)) == 1
+    assert predict(**arguments(make_run(), scans, out)) == 1
     assert names(out) == ["predictions.json", "scan_0.nii.gz", "scan_2.nii.gz"]
     bad = manifest(out)["cases"][1]
     assert (bad["output"], bad["status"], bad["volumes_ml"]) == ("scan_1.nii.gz", "failed", {})
     assert bad["problems"][0].startswith(f"{scans / 'scan_1.nii.gz'} is truncated or damaged")
     assert f"case scan_1: {scans / 'scan_1.nii.gz'} is truncated" in caplog.text
-    assert predict(arguments(make_run("b"), scans / "scan_1.nii.gz", tmp_path / "x.nii.gz")) == 2
+    assert predict(**arguments(make_run("b"), scans / "scan_1.nii.gz", tmp_path / "x.nii.gz")) == 2
     assert not (tmp_path / "x.nii.gz").exists()
 
 
@@ -88,7 +87,7 @@ def test_any_fault_in_a_step_costs_its_case_alone(make_run, scans, tmp_path, mon
         return real(*args)
 
     monkeypatch.setattr(line, step, fail_second)
-    assert predict(arguments(make_run(), scans, tmp_path / "out")) == 1
+    assert predict(**arguments(make_run(), scans, tmp_path / "out")) == 1
     assert names(tmp_path / "out") == ["predictions.json", "scan_0.nii.gz", "scan_2.nii.gz"]
     assert (
         f"{scans / 'scan_1.nii.gz'}: must be an image that can be segmented, got 'RuntimeError: out of'" in caplog.text
@@ -100,39 +99,39 @@ def test_what_is_there_is_kept_unless_told_otherwise(make_run, scans, tmp_path, 
     mine = write_scan(out / "scan_1.nii.gz", seed=9)
     before = mine.read_bytes()
     with pytest.raises(RunError) as caught:
-        predict(arguments(run_dir, scans, out))
+        predict(**arguments(run_dir, scans, out))
     assert str(caught.value) == (
         f"{out / 'scan_1.nii.gz'}: must be new, got an existing file, one of 1; add --skip_existing to go on with the "
         "others, --overwrite to replace it, or choose another --output."
     )
     assert names(out) == ["scan_1.nii.gz"]
-    assert predict(arguments(run_dir, scans, out, existing="skip")) == 0
+    assert predict(**arguments(run_dir, scans, out, existing="skip")) == 0
     assert mine.read_bytes() == before
     assert [case["status"] for case in manifest(out)["cases"]] == ["done", "skipped", "done"]
-    assert predict(arguments(run_dir, scans, out, existing="overwrite")) == 0
+    assert predict(**arguments(run_dir, scans, out, existing="overwrite")) == 0
     assert voxels(out / "scan_1.nii.gz").shape == (12, 10, 9)
     write_scan(scans / "scan_9.nii.gz")
     before = manifest(out)["cases"]
-    assert predict(arguments(run_dir, scans, out, existing="skip")) == 0
+    assert predict(**arguments(run_dir, scans, out, existing="skip")) == 0
     assert [case for case in manifest(out)["cases"] if case["output"] != "scan_9.nii.gz"] == before
-    assert predict(arguments(run_dir, scans, out, existing="skip")) == 0
+    assert predict(**arguments(run_dir, scans, out, existing="skip")) == 0
 
 
 @pytest.mark.parametrize("damage", [lambda whole: whole[:60], lambda whole: whole[:-9], lambda whole: b""])
 def test_a_result_that_is_not_whole_is_not_skipped(make_run, scans, tmp_path, caplog, damage):
     run_dir, out = make_run(), tmp_path / "out"
     values = {"probabilities": True, "existing": "skip"}
-    predict(arguments(run_dir, scans, out, **values))
+    predict(**arguments(run_dir, scans, out, **values))
     files = [out / "scan_1.nii.gz", out / "probabilities" / "scan_2.nii.gz"]
     whole = [path.read_bytes() for path in files]
     for path, content in zip(files, whole, strict=True):
         path.write_bytes(damage(content))
-    assert predict(arguments(run_dir, scans, out, **values)) == 0
+    assert predict(**arguments(run_dir, scans, out, **values)) == 0
     assert [path.read_bytes() for path in files] == whole
     announced = [text for text in caplog.messages if "predicted anew" in text]
     assert announced == [f"{path}: the file is truncated or damaged; the case is predicted anew" for path in files]
     caplog.clear()
-    assert predict(arguments(run_dir, scans, out, **values)) == 0
+    assert predict(**arguments(run_dir, scans, out, **values)) == 0
     assert "predicted anew" not in caplog.text
 
 
@@ -141,21 +140,21 @@ def test_probabilities_that_are_there_are_kept_too(make_run, scans, tmp_path):
     mine.parent.mkdir(parents=True)
     mine.write_text("mine")
     with pytest.raises(RunError, match=r"scan_2\.nii\.gz: must be new, got an existing file, one of 1; add"):
-        predict(arguments(make_run(), scans, tmp_path / "out", probabilities=True))
+        predict(**arguments(make_run(), scans, tmp_path / "out", probabilities=True))
     assert mine.read_text() == "mine"
 
 
 def test_models_are_not_mixed_in_a_folder_unknowingly(make_run, scans, tmp_path, write_scan):
     out = tmp_path / "out"
-    predict(arguments(make_run(), scans, out))
+    predict(**arguments(make_run(), scans, out))
     write_scan(scans / "scan_9.nii.gz")
     with pytest.raises(RunError) as caught:
-        predict(arguments(make_run("other", seed=1), scans, out, existing="skip"))
+        predict(**arguments(make_run("other", seed=1), scans, out, existing="skip"))
     assert str(caught.value) == (
         f"{out}: label maps of one folder must come from one model, got 3 by another, scan_0.nii.gz first; choose "
         "another --output, or replace them with --overwrite."
     )
-    predict(arguments(tmp_path / "other", scans / "scan_9.nii.gz", out / "scan_9.nii.gz"))
+    predict(**arguments(tmp_path / "other", scans / "scan_9.nii.gz", out / "scan_9.nii.gz"))
     content = manifest(out)
     assert [model["run"] for model in content["models"]] == ["run", "other"]
     digests = [model["weights_sha256"] for model in content["models"]]
@@ -164,7 +163,7 @@ def test_models_are_not_mixed_in_a_folder_unknowingly(make_run, scans, tmp_path,
 
 def test_probabilities_choose_the_labels(make_run, scans, tmp_path):
     out = tmp_path / "out"
-    predict(arguments((make_run("a"), make_run("b", seed=1)), scans, out, probabilities=True))
+    predict(**arguments((make_run("a"), make_run("b", seed=1)), scans, out, probabilities=True))
     for number in range(3):
         maps = nib.load(out / "probabilities" / f"scan_{number}.nii.gz")
         values = maps.get_fdata()
@@ -175,7 +174,7 @@ def test_probabilities_choose_the_labels(make_run, scans, tmp_path):
     # Of an ensemble they are the mean of those of its members.
     single = []
     for name in ("a", "b"):
-        predict(arguments(tmp_path / name, scans, tmp_path / f"out_{name}", probabilities=True))
+        predict(**arguments(tmp_path / name, scans, tmp_path / f"out_{name}", probabilities=True))
         single.append(nib.load(tmp_path / f"out_{name}" / "probabilities" / "scan_0.nii.gz").get_fdata())
     mean = nib.load(out / "probabilities" / "scan_0.nii.gz").get_fdata()
     np.testing.assert_allclose(mean, (single[0] + single[1]) / 2, atol=1e-5)
@@ -183,7 +182,7 @@ def test_probabilities_choose_the_labels(make_run, scans, tmp_path):
 
 def test_clean_up_is_that_of_the_configuration(make_run, tiny_config, scans, tmp_path):
     config = replace(tiny_config, postprocessing=PostprocessingConfig(min_volume_ml=(1000.0,)))
-    assert predict(arguments(make_run(config=config), scans, tmp_path / "out")) == 0
+    assert predict(**arguments(make_run(config=config), scans, tmp_path / "out")) == 0
     case = manifest(tmp_path / "out")["cases"][0]
     assert case["volumes_ml"] == {"left": 0, "right": 0}
     assert any(text.startswith("clean-up removed ") for text in case["warnings"])
@@ -195,5 +194,5 @@ def test_another_file_of_the_manifests_name_is_left_alone(make_run, scans, tmp_p
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "predictions.json").write_text(content)
     with pytest.raises(RunError, match=r"must be a manifest of predictions, got .*; remove or rename it"):
-        predict(arguments(make_run(), scans, tmp_path / "out", existing="skip"))
+        predict(**arguments(make_run(), scans, tmp_path / "out", existing="skip"))
     assert (tmp_path / "out" / "predictions.json").read_text() == content
