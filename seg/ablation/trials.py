@@ -54,7 +54,7 @@ TRAINING_VERSION = 1
 Raise it with any change that alters weights, label maps or scores, as ``.ci/golden`` shows by comparing two commits.
 Finished trials of another version no longer count, and are trained anew.
 """
-RESAMPLING_VERSION = 1
+RESAMPLING_VERSION = 2
 """Version of the code that resamples images to ``data.spacing_mm``; raise it with changes that touch nothing else.
 
 Only trials that resample are trained anew.
@@ -208,7 +208,7 @@ def _weights(run_dir: str | None) -> str | None:
 
 @lru_cache(maxsize=64)
 def _files(root: str, layout: Any, patient_pattern: str | None) -> dict[str, Any]:
-    from seg.data.prepared import case_digest
+    from seg.data.cache import case_digest
     from seg.data.readers import read_dataset
 
     dataset = read_dataset(Path(root), layout=layout, patient_pattern=patient_pattern)

@@ -12,7 +12,7 @@ from seg.benchmark.step import Place
 from seg.benchmark.subjects import Subject
 from seg.config import ExperimentConfig
 from seg.data.cases import Case
-from seg.data.images import read_image
+from seg.data.prepare import read_image
 from seg.data.readers import read_folds
 from seg.data.splits import spread_over
 from seg.errors import RunError, SegError

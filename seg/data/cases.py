@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from seg.errors import Problem
 
 MAX_LABEL = 255
 
@@ -60,3 +63,17 @@ class Dataset:
     ignore_label: int | None
     licence: str
     attribution: str = "not stated"
+
+
+def of_case(case: Case, problems: Iterable[Problem], role: str = "") -> list[Problem]:
+    """Names the case first in problems of its files.
+
+    Args:
+        case: The case.
+        problems: Problems whose path is a file.
+        role: What the file is, such as ``label``.
+    """
+    return [
+        replace(each, path=f"case {case.id}", rule=" ".join(part for part in (role, each.path, each.rule) if part))
+        for each in problems
+    ]

@@ -11,9 +11,9 @@ from torch.utils.data import DataLoader
 
 from seg.config import ExperimentConfig
 from seg.data.augmentation import Frame, augment, margins
+from seg.data.cache import PreparedDataset
 from seg.data.cases import Dataset
 from seg.data.patches import PositionSampler, TrainingPatches
-from seg.data.prepared import PreparedDataset
 from seg.data.splits import Split
 from seg.data.streams import Stream, torch_generator
 

@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from seg.data.cases import Case, Dataset
+from seg.data.cases import Case, Dataset, of_case
 from seg.data.intensity import ChannelIntensity, IntensitySample, pool_intensities, sample_intensities
-from seg.data.volumes import read_label, read_volume
-from seg.errors import DataError
+from seg.data.prepare import grid_of, read_channels, read_label
+from seg.data.volumes import read_header
+from seg.errors import DataError, Problem
 from seg.files import file_digest
 
 Triple = tuple[float, float, float]
@@ -81,14 +82,14 @@ def fingerprint_dataset(dataset: Dataset, *, cases: Sequence[Case] | None = None
     if not chosen:
         raise DataError("data set has no case with a label; planning needs at least one.")
     hasher = hashlib.sha256()
-    problems: list[str] = []
+    problems: list[Problem] = []
     summaries: list[_CaseSummary] = []
     for case in tqdm(chosen, desc="fingerprint", unit="case", disable=None):
         try:
             summaries.append(_summarise(case, len(dataset.class_names), len(dataset.channel_names)))
             _hash_case(hasher, case)
         except DataError as error:
-            problems.extend(error.sentences)
+            problems += of_case(case, error.problems)
     if problems:
         raise DataError(problems)
     return Fingerprint(
@@ -108,30 +109,19 @@ def fingerprint_dataset(dataset: Dataset, *, cases: Sequence[Case] | None = None
 
 
 def _summarise(case: Case, num_classes: int, num_channels: int) -> _CaseSummary:
-    if case.label is None:
-        raise DataError(f"case {case.id}: has no label; planning needs one.")
-    label = read_label(case.label)
-    classes = np.rint(label.array).astype(np.int64)
-    foreground = (classes > 0) & (classes < num_classes)
-    counts = np.bincount(classes[foreground], minlength=num_classes)[1:num_classes]
-    channels = []
-    for path in case.images:
-        image = read_volume(path).oriented()
-        if image.header.shape != label.array.shape:
-            raise DataError(
-                f"case {case.id}: label shape {label.array.shape} differs from image shape {image.header.shape}; "
-                "export the label on the image's grid."
-            )
-        channels += [sample_intensities(channel[foreground]) for channel in image.array]
+    assert case.label is not None  # only labelled cases are chosen
+    grid = grid_of(read_header(case.images[0]))
+    label = read_label(case.label, grid)
+    foreground = (label > 0) & (label < num_classes)
+    counts = np.bincount(label[foreground], minlength=num_classes)[1:num_classes]
+    channels = [sample_intensities(channel[foreground]) for _, channel in read_channels(case.images)]
     if len(channels) != num_channels:
-        raise DataError(
-            f"case {case.id}: image must have the data set's {num_channels} channels, got {len(channels)}; "
-            "export all channels."
-        )
-    x, y, z = label.array.shape
+        rule, remedy = f"must have the data set's {num_channels} channels", "export all channels"
+        problem = Problem(path="image", kind="channels", rule=rule, value=str(len(channels)), remedy=remedy)
+        raise DataError(problem)
     return _CaseSummary(
-        shape=(x, y, z),
-        spacing_mm=label.spacing_mm,
+        shape=grid.shape,
+        spacing_mm=grid.spacing_mm,
         extent=_extent(foreground),
         class_voxels=tuple(int(count) for count in counts),
         channels=tuple(channels),

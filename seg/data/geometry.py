@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import nibabel
 import numpy as np
@@ -29,6 +29,13 @@ NIFTI1_MAX_EDGE = 32767
 SINGULAR = 1e-6  # volume of the unit cell over the product of its edges
 SIZE_TOLERANCE = 0.01
 """How far voxel sizes of sform and header may differ, as a fraction: programs round those of the header."""
+DIRECTION_DIGITS = 6
+"""Decimals of a direction's entries that decide how a volume is oriented; files of one scan differ behind them."""
+GRID_TOLERANCE = 0.01
+"""How far two grids of one case may lie apart at a corner of the volume, in voxels of the smallest edge.
+
+Files of one grid differ by rounding: headers hold single precision, and a rotation is kept as a quaternion.
+"""
 FORM_TOLERANCE = 1.0
 """How far sform and qform may put a corner of the volume apart, in voxels of the smallest edge."""
 
@@ -108,6 +115,48 @@ def is_invertible(affine: Affine) -> bool:
     if not np.isfinite(affine).all() or not lengths.all():
         return False
     return bool(abs(np.linalg.det(affine[:3, :3] / lengths)) >= SINGULAR)
+
+
+def orientation_of(affine: Affine) -> npt.NDArray[np.float64]:
+    """Finds which axes of an array run left to right, back to front and feet to head.
+
+    The answer is that of `nibabel.io_orientation`, but for volumes turned by exactly 45 degrees: rounding and the order
+    in which a file stores its axes do not change it.
+
+    Args:
+        affine: Invertible affine (4, 4).
+
+    Returns:
+        For each axis of the array, its axis in RAS and 1, or -1 where it runs the other way; of shape (3, 2).
+    """
+    linear = affine[:3, :3]
+    columns = np.round(linear / np.linalg.norm(linear, axis=0), DIRECTION_DIGITS)
+    signs = np.array([np.sign(column[np.flatnonzero(column)[0]]) for column in columns.T])
+    order = np.lexsort(columns * signs)
+    turned = nib.affines.from_matvec((columns * signs)[:, order])
+    orientation = np.empty((3, 2))
+    orientation[order] = nib.io_orientation(turned)
+    orientation[:, 1] *= signs
+    return orientation
+
+
+def oriented_grid(
+    shape: Sequence[int], affine: Affine, onto: Affine | None = None
+) -> tuple[npt.NDArray[np.float64], tuple[int, int, int], Affine]:
+    """Brings the axes of a grid to RAS, or to the axes of another grid.
+
+    Args:
+        shape: Voxels per axis.
+        affine: Affine (4, 4), in mm.
+        onto: Affine of the other grid; None stands for RAS.
+
+    Returns:
+        The orientation as of :func:`orientation_of`, and shape and affine in the new order of axes.
+    """
+    orientation = orientation_of(affine if onto is None else np.linalg.solve(onto, affine).astype(np.float64))
+    ordered = tuple(int(shape[axis]) for axis in np.argsort(orientation[:, 0]))
+    oriented = affine @ nib.orientations.inv_ornt_aff(orientation, shape)
+    return orientation, cast(tuple[int, int, int], ordered), oriented
 
 
 def doubts_of_nifti(image: Any) -> tuple[str, ...]:

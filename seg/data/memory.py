@@ -8,6 +8,7 @@ from pathlib import Path
 from seg.errors import DataError
 
 GIB = 1 << 30
+LARGEST = 10**300  # a floating-point number holds no more
 MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup")
 OWN_GROUPS = Path("/proc/self/cgroup")
@@ -64,6 +65,11 @@ def _left(folder: Path, names: tuple[str, str, str]) -> int | None:
         return None
 
 
+def gib(count: int) -> str:
+    """Words a number of bytes in GiB."""
+    return f"{min(count, LARGEST) / GIB:.3g} GiB"
+
+
 def check_memory(what: str, needed: int, *, remedy: str = "crop the volume or take a machine with more") -> None:
     """Refuses what would not fit, before it is allocated.
 
@@ -77,6 +83,4 @@ def check_memory(what: str, needed: int, *, remedy: str = "crop the volume or ta
     """
     available = available_bytes()
     if available is not None and needed > available:
-        raise DataError(
-            f"{what} must fit in memory, got {needed / GIB:.3g} GiB with {available / GIB:.3g} GiB available; {remedy}."
-        )
+        raise DataError(f"{what} must fit in memory, got {gib(needed)} with {gib(available)} available; {remedy}.")

@@ -18,7 +18,7 @@ from seg.data.formats import FORMATS, NIFTI
 from seg.data.formats.base import Array, Format, Header, OpenVolume, fault, named_faults
 from seg.data.formats.nifti import is_gzip, is_whole
 from seg.data.formats.worker import open_foreign
-from seg.data.geometry import Affine, Geometry
+from seg.data.geometry import Affine, Geometry, orientation_of
 from seg.errors import DataError, RunError
 from seg.files import written_aside
 
@@ -82,7 +82,7 @@ class Volume:
 
     def oriented(self) -> Volume:
         """Returns a view of the volume with its axes turned to RAS."""
-        orientation = nib.io_orientation(self.affine)
+        orientation = orientation_of(self.affine)
         turned = nib.apply_orientation(np.moveaxis(self.array, 0, 3), orientation)
         return Volume(array=np.moveaxis(turned, 3, 0), header=self.header.oriented())
 

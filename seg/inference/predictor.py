@@ -16,15 +16,14 @@ from torch import nn
 
 from seg.config import DataConfig
 from seg.data.geometry import Geometry
-from seg.data.images import read_image
 from seg.data.memory import check_memory
+from seg.data.prepare import prepare, read_image
 from seg.errors import ConfigError, RunError
 from seg.hardware import choose_device, choose_precision, computes_bf16
 from seg.inference.cleaning import CleaningRule, class_volumes, clean_labels, cleaning_rules
-from seg.inference.grid import Options, Prepared
+from seg.inference.grid import Grid, Options, Prepared
 from seg.inference.memory import Learnt, place
 from seg.inference.model import Model, model_from_config
-from seg.inference.preparing import prepare
 from seg.inference.sweep import segment
 from seg.runs import TrainedRun, check_task, trained_network
 
@@ -126,7 +125,9 @@ def load_case(predictor: Predictor, paths: Sequence[Path]) -> LoadedCase:
     for name, values in zip(predictor.channel_names, image.array, strict=True):
         if values.min() == values.max():
             warnings.append(f"channel {name} must vary, got {values.flat[0]:g} in every voxel; check the file.")
-    prepared = prepare(image, predictor.data)
+    sampled = prepare(image, predictor.data)
+    target = Grid(image.geometry.shape, image.geometry.affine)
+    prepared = Prepared(torch.from_numpy(sampled.array), sampled.affine, target)
     seconds = {"read": middle - start, "prepare": time.perf_counter() - middle}
     return LoadedCase(prepared=prepared, geometry=image.geometry, seconds=seconds, warnings=tuple(warnings))
 

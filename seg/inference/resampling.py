@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from seg.inference.windows import Cuts, Triple
 
-SAME_MM = 1e-3
-"""Grids of equal shape whose affines differ by less are one grid."""
+SAME_VOXELS = 1e-3
+"""Grids of equal shape are one grid where no voxel lies further from its place in the other, in voxels."""
 STRAIGHT_VOXELS = 1e-4
 """Axes of two grids are parallel where they part by less than this over the whole volume."""
 BLOCK_BYTES = 1 << 26
@@ -54,13 +54,16 @@ class Resampling:
         target_affine: npt.NDArray[Any],
     ) -> None:
         self.source_shape, self.target_shape = source_shape, target_shape
-        self.matrix = np.linalg.solve(np.asarray(source_affine, np.float64), np.asarray(target_affine, np.float64))
+        source, target = (np.asarray(affine, np.float64) for affine in (source_affine, target_affine))
+        # From one first voxel to the other: how far both lie from the origin of the scanner plays no part.
+        self.matrix = np.eye(4)
+        self.matrix[:3, :3] = np.linalg.solve(source[:3, :3], target[:3, :3])
+        self.matrix[:3, 3] = np.linalg.solve(source[:3, :3], target[:3, 3] - source[:3, 3])
         linear = self.matrix[:3, :3]
         crooked = np.abs(linear - np.diag(np.diag(linear))) @ np.asarray(target_shape)
         self.straight = bool((crooked < STRAIGHT_VOXELS).all() and (np.diag(linear) > 0).all())
-        self.same = source_shape == target_shape and (
-            np.allclose(source_affine, target_affine, atol=SAME_MM) or np.allclose(self.matrix, np.eye(4), atol=SAME_MM)
-        )
+        moved = np.abs(self.matrix - np.eye(4))[:3] @ [*target_shape, 1]
+        self.same = source_shape == target_shape and bool((moved < SAME_VOXELS).all())
 
     def tiles(self, cuts: Cuts) -> list[Tile]:
         """Divides the target so that a tile needs few cells of the source.

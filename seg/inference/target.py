@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from seg.data.geometry import oriented_grid
 from seg.inference.grid import Grid
 from seg.inference.windows import Triple
 
@@ -31,7 +32,7 @@ class LabelMap:
     """
 
     def __init__(self, grid: Grid, num_classes: int, *, probabilities: bool, logits: bool) -> None:
-        orientation = nib.orientations.io_orientation(grid.affine)
+        orientation, self.shape, self.affine = oriented_grid(grid.shape, grid.affine)
         dtype = f"u{label_bytes(num_classes)}"
         self.labels: npt.NDArray[Any] = np.zeros(grid.shape, dtype=dtype, order="F")
         self._labels = nib.orientations.apply_orientation(self.labels, orientation)
@@ -44,7 +45,6 @@ class LabelMap:
                 nib.orientations.apply_orientation(single, orientation) for single in self.probabilities
             ]
         self._logits = logits
-        self.shape, self.affine = ras_grid(grid)
 
     def write(self, origin: Triple, scores: Tensor) -> None:
         """Takes the most likely class of a block of voxels.
@@ -64,13 +64,6 @@ class LabelMap:
 def label_bytes(num_classes: int) -> int:
     """Returns the bytes of a voxel of a label map."""
     return 1 if num_classes <= 256 else 2
-
-
-def ras_grid(grid: Grid) -> tuple[Triple, npt.NDArray[Any]]:
-    """Returns the shape and the affine of a grid once oriented to RAS."""
-    orientation = nib.orientations.io_orientation(grid.affine)
-    shape = tuple(int(grid.shape[int(axis)]) for axis in np.argsort(orientation[:, 0]))
-    return cast(Triple, shape), grid.affine @ nib.orientations.inv_ornt_aff(orientation, grid.shape)
 
 
 def most_likely(scores: Tensor) -> Tensor:

@@ -54,11 +54,10 @@ def plan_dataset(
     if pattern is None and all(case.patient is None for case in dataset.cases):
         pattern = detect_patient_pattern([case.id for case in dataset.cases])
         dataset = dataset if pattern is None else with_patients(dataset, pattern)
-    problems = check_dataset(dataset)
-    for problem in problems:
-        if problem.severity == "warning":
-            LOG.warning("%s", problem.message)
-    if errors := [problem.message for problem in problems if problem.severity == "error"]:
+    reports = check_dataset(dataset)
+    for warning in (warning for report in reports for warning in report.warnings):
+        LOG.warning("%s", warning)
+    if errors := [error for report in reports for error in report.errors]:
         raise DataError(errors)
     patients = {case.patient or case.id for case in dataset.cases}
     folds = max(MIN_FOLDS, min(DataConfig().folds, len(patients)))

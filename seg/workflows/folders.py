@@ -18,8 +18,7 @@ from tqdm import tqdm
 
 from seg.config.patients import find_patients
 from seg.data.cases import LABEL_TOLERANCE
-from seg.data.checks import GRID_TOLERANCE
-from seg.data.geometry import corner_distance
+from seg.data.geometry import GRID_TOLERANCE, corner_distance
 from seg.data.volumes import ENDINGS, NIFTI_ENDINGS, Volume, in_small_letters, read_label, split_ending
 from seg.errors import DataError, RunError
 from seg.evaluation.metrics import EMPTY_SCORES, ClassScores, score_case

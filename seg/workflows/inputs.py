@@ -8,10 +8,10 @@ from dataclasses import replace
 
 from seg.config import DataConfig, ExperimentConfig
 from seg.data.cases import Dataset
-from seg.data.checks import Problem, check_dataset
+from seg.data.checks import check_dataset
 from seg.data.readers import read_configured, read_folds
 from seg.data.splits import Split, limit_training
-from seg.errors import DataError
+from seg.errors import DataError, Problem
 
 LOG = logging.getLogger(__name__)
 
@@ -30,25 +30,21 @@ def read_checked(config: DataConfig, *, progress: bool = True) -> tuple[Dataset,
         DataError: Cases are faulty and ``on_error`` is ``stop``; all problems are named together.
     """
     dataset = read_configured(config)
-    problems = check_dataset(dataset, workers=config.workers, progress=progress)
-    errors = [problem for problem in problems if problem.severity == "error"]
+    reports = check_dataset(dataset, workers=config.workers, progress=progress)
     stops = config.on_error == "stop"
-    for problem in problems:
-        if problem.severity == "warning":
-            LOG.warning("%s", problem.message)
-        elif not stops:
-            LOG.warning("left out: %s", problem.message)
+    for problem in (problem for report in reports for problem in report.warnings):
+        LOG.warning("%s", problem)
+    errors = [problem for report in reports for problem in report.errors]
     if errors and stops:
-        raise DataError([problem.message for problem in errors])
-    bad = _case_ids(errors)
+        raise DataError(errors)
+    for problem in errors:
+        LOG.warning("left out: %s", problem)
+    bad = sorted(report.case_id for report in reports if report.errors)
     kept = tuple(case for case in dataset.cases if case.id not in bad)
     if not kept:
-        raise DataError(f"{config.root}: at least one case must be usable, got none; see the problems above.")
+        rule, remedy = "must hold at least one case that can be used", "see the problems above"
+        raise DataError(Problem(path=config.root, kind="empty", rule=rule, value="none", remedy=remedy))
     return replace(dataset, cases=kept), bad
-
-
-def _case_ids(problems: list[Problem]) -> list[str]:
-    return sorted({problem.case_id for problem in problems})
 
 
 def read_splits(config: ExperimentConfig, left_out: Sequence[str]) -> tuple[Split, ...]:

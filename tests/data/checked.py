@@ -6,9 +6,10 @@ from pathlib import Path
 
 from seg.data.cases import Case, Dataset
 from seg.data.checks import check_dataset
+from seg.errors import Problem
 
 
-def errors_of(case: Case, *, channels: int = 1, classes: int = 3, ignore_label: int | None = None) -> list[str]:
+def errors_of(case: Case, *, channels: int = 1, classes: int = 3, ignore_label: int | None = None) -> list[Problem]:
     dataset = Dataset(
         name="tiny",
         root=Path(),
@@ -19,4 +20,4 @@ def errors_of(case: Case, *, channels: int = 1, classes: int = 3, ignore_label: 
         ignore_label=ignore_label,
         licence="CC0",
     )
-    return [problem.message for problem in check_dataset(dataset, progress=False) if problem.severity == "error"]
+    return [problem for report in check_dataset(dataset, progress=False) for problem in report.errors]

@@ -4,10 +4,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from seg.config import DataConfig
 from seg.data.geometry import doubts_of_nifti, geometry_of_affine, geometry_of_nifti
-from seg.data.images import read_image
-from seg.data.transforms import preparation
+from seg.data.prepare import read_image
 from seg.data.volumes import read_header, read_volume, write_labels, write_maps
 
 sitk = pytest.importorskip("SimpleITK", reason="compares with SimpleITK; pip install SimpleITK")
@@ -124,8 +122,7 @@ def test_lengths_are_mm_whatever_the_unit(tmp_path, unit, per_mm, codes):
     write_like(path, tmp_path / "labels.nii")
     same_header(path, tmp_path / "labels.nii")
     np.testing.assert_allclose(itk_affine(tmp_path / "labels.nii"), itk_affine(path))
-    prepared = preparation(DataConfig(normalization=("none",)), with_label=False)({"image": [str(path)]})
-    np.testing.assert_allclose(np.asarray(prepared["image"].affine), read_image([path], ("CT",)).affine, atol=1e-6)
+    np.testing.assert_allclose(read_image([path], ("CT",)).grid.affine, read_header(path).oriented().affine, atol=1e-6)
 
 
 def write_forms(path, sform, qform, *, codes, zooms=None, shape=SHAPE):
@@ -175,13 +172,10 @@ def test_every_reader_here_takes_the_form_that_counts(tmp_path, name):
     if itk_agrees:
         np.testing.assert_allclose(itk_affine(path), expected, atol=1e-3)
     canonical = nib.as_closest_canonical(nib.load(path)).affine
-    prepared = preparation(DataConfig(normalization=("none",)), with_label=True)({"image": [str(path)], "label": path})
     for affine in (
         read_header(path).oriented().affine,
         read_volume(path).oriented().affine,
-        read_image([path], ("CT",)).affine,
-        np.asarray(prepared["image"].affine),
-        np.asarray(prepared["label"].affine),
+        read_image([path], ("CT",)).grid.affine,
     ):
         np.testing.assert_allclose(affine, canonical, atol=1e-6)
 

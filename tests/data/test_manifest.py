@@ -108,10 +108,10 @@ def test_a_missing_first_image_hides_no_other_problem(
     (tmp_path / "manifest.csv").write_text("\n".join(rows))
     found = read_dataset(tmp_path)
     assert len(found.channel_names) == 2
-    assert [problem.case_id for problem in check_dataset(found)] == ["a", "c"]
+    assert [report.case_id for report in check_dataset(found)] == ["a", "c"]
     for name in "bc":
         (tmp_path / f"{name}.nii.gz").unlink()
-    assert [problem.case_id for problem in check_dataset(read_dataset(tmp_path))] == ["a", "b", "c", "c"]
+    assert [report.case_id for report in check_dataset(read_dataset(tmp_path))] == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from seg.data import memory
 from seg.data.formats import FORMATS
 from seg.data.geometry import geometry_of_affine
-from seg.data.images import read_image
+from seg.data.prepare import read_image
 from seg.data.volumes import (
     in_small_letters,
     is_whole,

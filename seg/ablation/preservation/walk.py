@@ -14,8 +14,7 @@ from seg.ablation.preservation.places import Places, known, places
 from seg.ablation.preservation.taps import Tap, find_taps, tapped
 from seg.config import DataConfig
 from seg.data.cases import Case
-from seg.data.transforms import preparation
-from seg.errors import DataError
+from seg.data.prepare import prepare_case
 from seg.inference.model import Model
 from seg.networks import UNet
 
@@ -70,12 +69,8 @@ class Walker:
                 self.network(windows.crop(image, start)[None].to(self.model.device))
 
     def _prepared(self, case: Case) -> tuple[Tensor, Tensor]:
-        if case.label is None:
-            raise DataError(f"case {case.id}: a measured case must have a label, got none; add one to the data set.")
-        transform = preparation(self.data, with_label=True)
-        item = transform({"image": [str(path) for path in case.images], "label": str(case.label)})
-        label: Tensor = item["label"].as_tensor()[0].long()
-        return item["image"].as_tensor(), label.to(self.model.device)
+        array, label = prepare_case(case, self.data)
+        return torch.from_numpy(array), torch.from_numpy(label).long().to(self.model.device)
 
     def _hand_on(self, tap: Tap, here: Places, tensors: tuple[Tensor, Tensor | None, Tensor], receive: Rows) -> None:
         wide, narrow, labels = tensors

@@ -14,7 +14,7 @@ import nibabel
 import numpy as np
 import numpy.typing as npt
 
-from seg.data.geometry import Affine, Geometry, geometry_of_affine, is_invertible
+from seg.data.geometry import Affine, Geometry, geometry_of_affine, is_invertible, oriented_grid
 from seg.data.memory import check_memory
 from seg.errors import DataError, Problem
 
@@ -66,10 +66,8 @@ class Header:
 
     def oriented(self) -> Header:
         """Returns the header with its axes turned to RAS."""
-        orientation = nib.io_orientation(self.affine)
-        x, y, z = (self.shape[axis] for axis in np.argsort(orientation[:, 0]))
-        affine = self.affine @ nib.orientations.inv_ornt_aff(orientation, self.shape)
-        return replace(self, shape=(x, y, z), affine=affine)
+        _, shape, affine = oriented_grid(self.shape, self.affine)
+        return replace(self, shape=shape, affine=affine)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

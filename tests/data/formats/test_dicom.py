@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from seg.data import memory
-from seg.data.images import read_image
+from seg.data.prepare import read_image
 from seg.data.volumes import Volume, format_of, is_series, read_volume
 from seg.errors import DataError, Problem
 
@@ -111,7 +111,7 @@ def test_a_series_is_read_as_simpleitk_reads_it(series: Path) -> None:
         voxel = expected.TransformPhysicalPointToIndex((-there[0], -there[1], there[2]))
         assert expected[voxel] == read.array[0][index]
     np.testing.assert_allclose(read.spacing_mm, expected.GetSpacing())
-    assert (np.diag(read_image([series], ("CT",)).affine)[:3] > 0).all()  # axes are RAS
+    assert (np.diag(read_image([series], ("CT",)).grid.affine)[:3] > 0).all()  # axes are RAS
 
 
 @pytest.mark.parametrize("numbers", [(4, 3, 2, 1, 0), (2, 0, 4, 1, 3), (7, 7, 7, 7, 7), None])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from seg.data import memory
-from seg.data.images import read_image
+from seg.data.prepare import read_image
 from seg.data.volumes import companion_files, format_of, read_header, read_volume
 from seg.errors import DataError, Problem
 

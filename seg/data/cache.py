@@ -4,64 +4,61 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import monai
 import torch
 from monai.data import CacheDataset, PersistentDataset
 from monai.data import Dataset as LazyDataset
-from monai.transforms import Compose, Transform
+from monai.transforms import Compose
 
 from seg.config import DataConfig
 from seg.data.cases import Case, Dataset
-from seg.data.memory import GIB, available_bytes
+from seg.data.memory import GIB, available_bytes, gib
 from seg.data.patches import foreground_voxels
-from seg.data.transforms import preparation
+from seg.data.prepare import BYTES_PER_IMAGE_VOXEL, BYTES_PER_LABEL_VOXEL, grid_of, prepare_case, sampled_grid
 from seg.data.volumes import read_header
-from seg.errors import RunError
+from seg.errors import Problem, RunError, SegError
 from seg.files import file_digest
 
 LOG = logging.getLogger(__name__)
 MEMORY_SHARE = 0.25
-BYTES_PER_IMAGE_VOXEL = 4
-BYTES_PER_LABEL_VOXEL = 1
-
-
-class Plain(Transform):
-    """Drops MONAI's meta tensors, which slow indexing, but keeps the affine of the prepared grid."""
-
-    def __call__(self, data: dict[str, Any]) -> dict[str, torch.Tensor]:
-        """Returns the image, the label and the affine as tensors."""
-        return {
-            "image": data["image"].as_tensor().contiguous(),
-            "label": data["label"].as_tensor().contiguous(),
-            "affine": data["image"].affine.clone(),
-        }
+CACHE_VERSION = 5
+"""Raised whenever the same files and settings come to give other voxels: files of older versions are left unread."""
 
 
 class Preparation(Compose):
-    """Transforms in a row, whose want of memory and refusals name the case."""
+    """The preparation of a case as MONAI's data sets call it; what goes wrong names the case.
+
+    Args:
+        config: Spacing and normalisation.
+        channel_names: Channels that every image must have.
+    """
+
+    def __init__(self, config: DataConfig, channel_names: Sequence[str]) -> None:
+        super().__init__([])
+        self._config, self._channel_names = config, tuple(channel_names)
 
     def __call__(self, input_: Any, *arguments: Any, **options: Any) -> Any:  # type: ignore[override]  # as Compose has it
-        """Returns what the transforms make of an item of a case."""
+        """Returns the image f32 (C, X, Y, Z) and the label u8 (1, X, Y, Z) of an item with a case."""
+        case = input_["case"]
         try:
-            return super().__call__(input_, *arguments, **options)
-        except (RuntimeError, MemoryError) as error:
-            cause: BaseException = error
-            while cause.__cause__ is not None:  # MONAI wraps whatever a transform raises
-                cause = cause.__cause__
-            if not isinstance(cause, RuntimeError | MemoryError):
-                raise
-            reason = (str(cause).strip() or "no memory left").splitlines()[0]
+            array, label = prepare_case(case, self._config, self._channel_names)
+        except (SegError, RuntimeError, MemoryError) as error:
             raise RunError(
-                f"case {input_['case_id']}: must be prepared with data.spacing_mm and data.normalization as given, got "
-                f"'{reason}'; correct these or the files of the case."
+                Problem(
+                    path=f"case {case.id}",
+                    kind="preparation",
+                    rule="must be prepared with data.spacing_mm and data.normalization as given",
+                    value=f"'{(str(error).strip() or 'no memory left').splitlines()[0]}'",
+                    remedy="correct these or the files of the case",
+                )
             ) from error
+        return {"image": torch.from_numpy(array), "label": torch.from_numpy(label)[None]}
 
 
 class DiskCache(PersistentDataset):
@@ -99,12 +96,8 @@ class PreparedDataset:
         self.num_classes = len(dataset.class_names)
         self._foreground: dict[int, dict[int, torch.Tensor]] = {}
         _check_fit(self.cases, config)
-        items = [
-            {"image": [str(p) for p in case.images], "label": str(case.label), "case_id": case.id}
-            for case in self.cases
-        ]
-        # Flat: MONAI's caches stop at the first step that may be random, and take any nested Compose for one.
-        transform = Preparation([*preparation(config, with_label=True).transforms, Plain()])
+        items: list[dict[str, Any]] = [{"case": case} for case in self.cases]
+        transform = Preparation(config, dataset.channel_names)
         kind = choose_cache(self.cases, config)
         self._items: LazyDataset
         if kind == "memory":
@@ -144,8 +137,13 @@ def check_cache_dir(config: DataConfig) -> None:
             pass
     except OSError as error:
         raise RunError(
-            f"data.cache_dir must be a folder that can be written, got {config.cache_dir!r} ({error.strerror}); choose "
-            "another or null."
+            Problem(
+                path="data.cache_dir",
+                kind="writable",
+                rule="must be a folder that can be written",
+                value=f"{config.cache_dir!r} ({error.strerror})",
+                remedy="choose another or null",
+            )
         ) from error
 
 
@@ -180,32 +178,36 @@ def case_digest(case: Case, recipe: str = "") -> str:
 
 def _check_fit(cases: Sequence[Case], config: DataConfig) -> None:
     free = available_bytes()
-    sizes = {case.id: _prepared_bytes(case, config) for case in cases} if free is not None else {}
+    if free is None:
+        return
     spacing = "its own voxel size" if config.spacing_mm is None else f"data.spacing_mm {list(config.spacing_mm)}"
+    sizes = {case.id: _prepared_bytes(case, config) for case in cases}
     problems = [
-        f"case {case_id}: prepared at {spacing} it must fit in memory, got {size / GIB:.3g} GiB with "
-        f"{(free or 0) / GIB:.3g} GiB available; choose larger voxels, crop it or take a machine with more."
+        Problem(
+            path=f"case {case_id}",
+            kind="memory",
+            rule=f"must fit in memory at {spacing}",
+            value=f"{gib(size)} with {gib(free)} available",
+            remedy="choose larger voxels, crop it or take a machine with more",
+        )
         for case_id, size in sizes.items()
-        if size > (free or 0)
+        if size > free
     ]
     if problems:
         raise RunError(problems)
 
 
 def _recipe(config: DataConfig) -> str:
-    fields = {key: asdict(config)[key] for key in ("spacing_mm", "normalization", "ct")}
-    return f"4 monai {monai.__version__} {sorted(fields.items())}"
+    fields = {name: getattr(config, name) for name in ("spacing_mm", "normalization", "ct")}
+    return f"{CACHE_VERSION} {sorted(fields.items())}"
 
 
 def _item_digest(item: dict[str, Any]) -> bytes:
     return str(item["digest"]).encode()
 
 
-def _prepared_bytes(case: Case, config: DataConfig) -> float:
-    voxels = 1.0
-    header = read_header(case.images[0]).oriented()
-    for axis in range(3):
-        zoom = 1.0 if config.spacing_mm is None else header.spacing_mm[axis] / config.spacing_mm[axis]
-        voxels *= header.shape[axis] * zoom
-    channels = len(case.images) if header.channels == 1 else header.channels
-    return voxels * (channels * BYTES_PER_IMAGE_VOXEL + BYTES_PER_LABEL_VOXEL)
+def _prepared_bytes(case: Case, config: DataConfig) -> int:
+    header = read_header(case.images[0])
+    _, shape = sampled_grid(grid_of(header), config.spacing_mm)
+    channels = header.channels if len(case.images) == 1 else len(case.images)
+    return math.prod(shape) * (channels * BYTES_PER_IMAGE_VOXEL + BYTES_PER_LABEL_VOXEL)

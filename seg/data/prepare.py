@@ -1,0 +1,434 @@
+"""The one way from the files of a case to the arrays that a network sees: read, orient, sample, normalise.
+
+Training, prediction, planning and checks all come here, so that a case lies at one place:
+
+- The first file of the image makes the grid of the case: its voxels, with their axes brought to RAS by its affine.
+- Every other file, further channels and the label, is brought to the axes of that grid by its own affine. Files whose
+  grids agree to a hundredth of a voxel at every corner are taken voxel by voxel, without interpolation; others are
+  refused.
+- With ``data.spacing_mm`` the case is sampled on a grid that begins at the same first voxel and has the same
+  directions. Places are computed in voxels of the first file and never in mm, so the origin of the scan plays no part.
+  How many of the scan's voxels a new voxel spans is the simplest fraction that is off by less than a thousandth of a
+  voxel over the whole axis: rounding in headers does not change a voxel, and what falls halfway does so exactly.
+- Images are interpolated linearly; beyond the outermost voxel its value continues. Labels take the nearest voxel.
+  What lies halfway between two voxels takes the lower one, and half a voxel at the end of an axis is left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from seg.config import CtConfig, DataConfig
+from seg.data.cases import MAX_LABEL, Case
+from seg.data.geometry import GRID_TOLERANCE, Affine, Geometry, corner_distance, oriented_grid
+from seg.data.memory import check_memory
+from seg.data.volumes import Header, OpenVolume, open_volume
+from seg.errors import DataError, Problem
+
+Array = npt.NDArray[Any]
+Triple = tuple[int, int, int]
+Step = tuple[Fraction, Fraction, Fraction]
+"""Voxels of the scan that a voxel of the sampled grid spans, along X, Y and Z."""
+UNCHANGED = (Fraction(1), Fraction(1), Fraction(1))
+STEP_TOLERANCE = Fraction(1, 1000)
+"""How far a simple fraction in place of a step may move the last voxel of an axis, in voxels of either grid."""
+SLAB_BYTES = 1 << 24
+"""Volumes are sampled in slabs of about this size."""
+BYTES_PER_IMAGE_VOXEL = 4
+BYTES_PER_LABEL_VOXEL = 1
+
+
+@dataclass(frozen=True, eq=False)
+class CaseGrid:
+    """The grid of a case: that of the first file of its image, with its axes brought to RAS.
+
+    Attributes:
+        shape: Voxels along X, Y and Z.
+        affine: Affine (4, 4) from voxel indices to mm.
+    """
+
+    shape: Triple
+    affine: Affine
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Voxel size along X, Y and Z, in mm."""
+        x, y, z = (float(length) for length in np.linalg.norm(self.affine[:3, :3], axis=0))
+        return x, y, z
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Image:
+    """The image of a case on its own grid.
+
+    Attributes:
+        array: Voxels f32 (C, X, Y, Z) on the case's grid.
+        grid: The case's grid.
+        geometry: The grid of the first file, in the file's own order of axes.
+    """
+
+    array: npt.NDArray[np.float32]
+    grid: CaseGrid
+    geometry: Geometry
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sampled:
+    """The image of a case as the network takes it.
+
+    Attributes:
+        array: Normalised voxels f32 (C, X, Y, Z), oriented to RAS, at the network's spacing.
+        affine: Affine (4, 4) of that array, in mm.
+        step: Voxels of the scan that a voxel of the array spans, along X, Y and Z.
+    """
+
+    array: npt.NDArray[np.float32]
+    affine: Affine
+    step: Step
+
+
+def grid_of(header: Header) -> CaseGrid:
+    """Returns the grid of a file, with its axes brought to RAS."""
+    return CaseGrid(*oriented_grid(header.shape, header.affine)[1:])
+
+
+def read_voxels(file: OpenVolume, grid: CaseGrid, dtype: npt.DTypeLike | None = None) -> Array:
+    """Reads all voxels of a file with the axes of a grid that the file lies on.
+
+    Args:
+        file: The file.
+        grid: The grid.
+        dtype: Type of the result; None takes that of the file.
+
+    Returns:
+        Voxels (C, X, Y, Z).
+
+    Raises:
+        DataError: The file is damaged, or its voxels do not fit in memory.
+    """
+    kept = np.dtype(file.header.dtype if dtype is None else dtype)
+    file.check_memory(kept.itemsize * math.prod((file.header.channels, *grid.shape)))
+    array = np.empty((file.header.channels, *grid.shape), kept)
+    _read_onto(file, grid, array)
+    return array
+
+
+def _read_onto(file: OpenVolume, grid: CaseGrid, channels: Array) -> None:
+    """Reads all voxels of a file into an array (C, X, Y, Z) with the axes of a grid that the file lies on."""
+    orientation, _, _ = oriented_grid(file.header.shape, file.header.affine, grid.affine)
+    order = [int(axis) for axis in orientation[:, 0]]
+    # The array in the file's own order of axes: what is written through the view is oriented by that.
+    flips = tuple(slice(None, None, int(sign)) for sign in orientation[:, 1])
+    # What the type does not hold becomes infinite, and is refused by whoever looks at the values.
+    with np.errstate(over="ignore", invalid="ignore"):
+        file.read_into([single.transpose(order)[flips] for single in channels])
+
+
+def read_image(paths: Sequence[Path], channel_names: Sequence[str] | None = None) -> Image:
+    """Reads the image of a case.
+
+    Args:
+        paths: One file per channel, one 4-D file, or the folder of a DICOM series.
+        channel_names: Channels that the image must have; None takes any.
+
+    Returns:
+        The image.
+
+    Raises:
+        DataError: A file cannot be read, has another number of channels, lies on another grid than the first, holds
+            values that are not finite, or does not fit in memory.
+    """
+    with ExitStack() as stack:
+        files = [stack.enter_context(open_volume(path)) for path in paths]
+        grid = grid_of(files[0].header)
+        problems = list(channel_problems([file.header.channels for file in files], channel_names, str(paths[0])))
+        for file in files[1:]:
+            problems += grid_problems(file, "channel", grid)
+        if problems:
+            raise DataError(problems)
+        channels = sum(file.header.channels for file in files)
+        size = math.prod((channels, *grid.shape)) * (BYTES_PER_IMAGE_VOXEL + BYTES_PER_LABEL_VOXEL)
+        files[0].check_memory(size + sum(file.reader_bytes for file in files[1:]))
+        array = np.empty((channels, *grid.shape), dtype=np.float32)
+        done = 0
+        for file in files:
+            _read_onto(file, grid, array[done : done + file.header.channels])
+            done += file.header.channels
+    for channel, values in enumerate(array):
+        # NaN and infinity always reach the minimum or the maximum.
+        if not np.isfinite(values.min()) or not np.isfinite(values.max()):
+            count = int(np.count_nonzero(~np.isfinite(values)))
+            raise DataError(
+                Problem(
+                    path=str(paths[channel if len(paths) > 1 else 0]),
+                    kind="finite",
+                    rule="must hold finite voxels",
+                    value=f"{count} NaN or infinite ones",
+                    remedy="mend the image",
+                )
+            )
+    return Image(array=array, grid=grid, geometry=files[0].header.geometry)
+
+
+def read_channels(paths: Sequence[Path]) -> Iterator[tuple[CaseGrid, Array]]:
+    """Reads the channels of an image one after the other, whether in files of their own or in one 4-D file.
+
+    Yields:
+        The grid of the case, and voxels (X, Y, Z) on it in the type of the file.
+
+    Raises:
+        DataError: A file cannot be read, does not fit in memory, or lies on another grid than the first.
+    """
+    grid: CaseGrid | None = None
+    for path in paths:
+        with open_volume(path) as file:
+            grid = grid or grid_of(file.header)
+            if problems := grid_problems(file, "channel", grid):
+                raise DataError(problems)
+            array = read_voxels(file, grid)
+        for channel in array:
+            yield grid, channel
+        del array, channel
+
+
+def read_label(path: Path, grid: CaseGrid) -> npt.NDArray[np.uint8]:
+    """Reads the label map of a case on the grid of its image.
+
+    Args:
+        path: Label map of integers from 0 to 255, of whatever type.
+        grid: The grid of the case.
+
+    Returns:
+        Class indices (X, Y, Z).
+
+    Raises:
+        DataError: The file cannot be read, lies on another grid, or holds other values.
+    """
+    with open_volume(path) as file:
+        problems = grid_problems(file, "label", grid)
+        if file.header.channels > 1:
+            value, remedy = f"{file.header.channels} channels", "merge its parts into one label map"
+            problems = [Problem(path=str(path), kind="channels", rule="must have 3 axes", value=value, remedy=remedy)]
+        if problems:
+            raise DataError(problems)
+        (array,) = read_voxels(file, grid, np.float32)
+    np.rint(array, out=array)
+    lowest, highest = float(array.min()), float(array.max())
+    if not 0 <= lowest <= highest <= MAX_LABEL:
+        value, remedy = f"{lowest:g} to {highest:g}", "correct the label"
+        rule = f"must hold integers from 0 to {MAX_LABEL}"
+        raise DataError(Problem(path=str(path), kind="values", rule=rule, value=value, remedy=remedy))
+    return cast(npt.NDArray[np.uint8], array.astype(np.uint8))
+
+
+def prepare_case(
+    case: Case, config: DataConfig, channel_names: Sequence[str] | None = None
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
+    """Prepares the image and the label of a case.
+
+    Args:
+        case: The case.
+        config: Spacing and normalisation.
+        channel_names: Channels that the image must have; None takes any.
+
+    Returns:
+        The image as of :func:`prepare`, and class indices (X, Y, Z) on its grid.
+
+    Raises:
+        DataError: The case has no label, or as for :func:`read_image`, :func:`read_label` and :func:`prepare`.
+    """
+    if case.label is None:
+        raise DataError(Problem(path=f"case {case.id}", kind="missing", rule="must have a label", remedy="add a label"))
+    image = read_image(case.images, channel_names)
+    label = read_label(case.label, image.grid)
+    sampled = prepare(image, config)
+    return sampled.array, nearest_label(label, sampled.step, cast(Triple, sampled.array.shape[1:]))
+
+
+def prepare(image: Image, config: DataConfig) -> Sampled:
+    """Samples an image at the network's spacing and normalises it.
+
+    Args:
+        image: The image, whose voxels are changed or handed on: it is of no further use.
+        config: Spacing and normalisation.
+
+    Raises:
+        DataError: The sampled image does not fit in memory.
+    """
+    array, grid = image.array, image.grid
+    step, target = sampled_grid(grid, config.spacing_mm)
+    if target != grid.shape or step != UNCHANGED:
+        spacing = " x ".join(f"{size:g}" for size in config.spacing_mm or ())
+        check_memory(f"image of shape {target} at the network's {spacing} mm", 4 * math.prod((len(array), *target)))
+        array = np.empty((len(array), *target), dtype=np.float32)
+        for source, sampled in zip(image.array, array, strict=True):
+            _interpolate(source, step, sampled)
+    normalize(array, config.normalization, config.ct)
+    affine = grid.affine @ np.diag([*map(float, step), 1.0])
+    return Sampled(array=array, affine=affine, step=step)
+
+
+def nearest_label(label: npt.NDArray[np.uint8], step: Step, shape: Triple) -> npt.NDArray[np.uint8]:
+    """Samples a label map (X, Y, Z): voxels take the class of the nearest voxel, of two equally near the lower one."""
+    if shape == label.shape and step == UNCHANGED:
+        return label
+    indices = []
+    for axis in range(3):
+        low, high, rest = neighbours(step[axis], shape[axis], label.shape[axis])
+        indices.append(np.where(2 * rest > 1, high, low))
+    return label[np.ix_(*indices)]
+
+
+def sampled_grid(grid: CaseGrid, spacing_mm: Sequence[float] | None) -> tuple[Step, Triple]:
+    """Lays a grid of another spacing over a case: it begins at the same voxel and runs in the same directions.
+
+    Args:
+        grid: The grid of the case.
+        spacing_mm: Voxel sizes wanted; None keeps those of the case.
+
+    Returns:
+        Voxels of the case that a new voxel spans, and the shape of the new grid. The last new voxel is the one whose
+        centre is nearest to that of the last voxel of the case, the lower one of two equally near.
+    """
+    if spacing_mm is None:
+        return UNCHANGED, grid.shape
+    steps = [
+        _step(Fraction(wanted) / Fraction(own), size)
+        for wanted, own, size in zip(spacing_mm, grid.spacing_mm, grid.shape, strict=True)
+    ]
+    x, y, z = (1 + math.ceil((size - 1) / step - Fraction(1, 2)) for size, step in zip(grid.shape, steps, strict=True))
+    return (steps[0], steps[1], steps[2]), (x, y, z)
+
+
+def _step(ratio: Fraction, size: int) -> Fraction:
+    """Returns the simplest fraction near a ratio of voxel sizes, for an axis of so many voxels."""
+    tolerance = STEP_TOLERANCE / max(size, math.ceil(size / ratio))
+    return _simplest(ratio * (1 - tolerance), ratio * (1 + tolerance))
+
+
+def _simplest(low: Fraction, high: Fraction) -> Fraction:
+    """Returns the fraction of the smallest denominator in an interval of positive numbers, by continued fractions."""
+    whole = math.ceil(low)
+    if whole <= high:
+        return Fraction(whole)
+    return whole - 1 + 1 / _simplest(1 / (high - whole + 1), 1 / (low - whole + 1))
+
+
+def neighbours(step: Fraction, count: int, size: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Array]:
+    """Finds the two voxels that each voxel of a sampled axis lies between.
+
+    Args:
+        step: Voxels of the source that a voxel of the sampled axis spans.
+        count: Voxels of the sampled axis.
+        size: Voxels of the source; beyond the last one its value continues.
+
+    Returns:
+        Index of the lower and of the upper voxel, and how far from the lower to the upper one the place is, in [0, 1).
+    """
+    # Python's integers: a product may exceed 64 bits.
+    places = [divmod(index * step.numerator, step.denominator) for index in range(count)]
+    low = np.array([min(whole, size - 1) for whole, _ in places], dtype=np.int64)
+    share = np.array([rest / step.denominator if whole < size - 1 else 0.0 for whole, rest in places])
+    return low, np.minimum(low + 1, size - 1), share
+
+
+def _interpolate(source: npt.NDArray[np.float32], step: Step, sampled: npt.NDArray[np.float32]) -> None:
+    """Interpolates a volume (X, Y, Z) linearly along each axis, slab by slab along X."""
+    axes = [neighbours(step[axis], sampled.shape[axis], source.shape[axis]) for axis in range(3)]
+    low, high, _ = axes[0]
+    rows = max(1, int(SLAB_BYTES // (4 * max(1.0, float(step[0])) * math.prod(source.shape[1:]))))
+    for first in range(0, len(sampled), rows):
+        part = slice(first, first + rows)
+        begin = int(low[part][0])
+        values: Array = source[begin : int(high[part][-1]) + 1]
+        # Axes that lose voxels come first: the others have less to do.
+        for axis in sorted(range(3), key=lambda axis: -step[axis]):
+            lower, upper, share = axes[axis]
+            if axis == 0:
+                lower, upper, share = lower[part] - begin, upper[part] - begin, share[part]
+            if step[axis] == 1 and len(lower) == values.shape[axis]:
+                continue
+            near, far = np.take(values, lower, axis), np.take(values, upper, axis)
+            far -= near
+            far *= share.astype(np.float32).reshape([-1 if own == axis else 1 for own in range(3)])
+            near += far
+            values = near
+        sampled[part] = values
+
+
+def normalize(array: npt.NDArray[np.float32], modes: Sequence[str], ct: CtConfig | None) -> None:
+    """Brings the intensities of each channel to a common scale, in place.
+
+    ``zscore`` subtracts the volume's mean and divides by its standard deviation, so that equal voxels become 0; ``ct``
+    clips to a fixed window and applies the data set's mean and standard deviation; ``none`` leaves values alone.
+
+    Args:
+        array: Volume f32 (C, X, Y, Z).
+        modes: One mode per channel, or one for all.
+        ct: Window of the channels in mode ``ct``.
+    """
+    for channel, values in enumerate(array):
+        mode = modes[channel if len(modes) > 1 else 0]
+        if mode == "zscore":
+            # Sums in the order in which torch adds them up in single precision: networks were trained on these values.
+            import torch
+
+            tensor = torch.from_numpy(values)
+            # A single voxel has no standard deviation.
+            deviation = tensor.std().clamp_min(1e-8) if values.size > 1 else 1.0
+            tensor.sub_(tensor.mean()).div_(deviation)
+        elif mode == "ct" and ct is not None:
+            np.clip(values, ct.lower[channel], ct.upper[channel], out=values)
+            values -= ct.mean[channel]
+            values /= ct.std[channel]
+
+
+def channel_problems(channels: Sequence[int], names: Sequence[str] | None, path: str) -> Iterator[Problem]:
+    """Says why files that hold so many volumes each do not make up an image of the channels wanted."""
+    several = [count for count in channels if count > 1]
+    if several and len(channels) > 1:
+        yield Problem(
+            path=path,
+            kind="channels",
+            rule="must be 3-D where there is one file per channel",
+            value=f"{several[0]} channels in a file",
+            remedy="split it by channel",
+        )
+    elif names is not None and sum(channels) != len(names):
+        yield Problem(
+            path=path,
+            kind="channels",
+            rule=f"must have {len(names)} channel(s), {', '.join(names)}",
+            value=str(sum(channels)),
+            remedy="name files of one case _0000, _0001, ... or stack them in a 4-D file",
+        )
+
+
+def grid_problems(file: OpenVolume, what: str, grid: CaseGrid) -> list[Problem]:
+    """Says how the grid of a file differs from that of the case.
+
+    Args:
+        file: The file.
+        what: What it holds: ``label`` or ``channel``.
+        grid: The grid of the case.
+    """
+    _, shape, affine = oriented_grid(file.header.shape, file.header.affine, grid.affine)
+    apart = math.inf
+    if shape == grid.shape:
+        apart = corner_distance(shape, affine, grid.affine) / min(grid.spacing_mm)
+        rule = f"must lie on the image's grid to {GRID_TOLERANCE:g} voxel"
+        value = f"a corner {apart:.3g} voxels away"
+    else:
+        rule, value = f"must have the image's shape {grid.shape}", str(shape)
+    remedy = f"export the {what} on the image's grid"
+    problem = Problem(path=str(file.path), kind="grid", rule=rule, value=value, remedy=remedy)
+    return [] if apart <= GRID_TOLERANCE else [problem]
