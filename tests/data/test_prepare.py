@@ -94,7 +94,7 @@ def test_oblique_scans_are_sampled_as_scipy_does(tmp_path, seed):
 
 CHANGES = {
     "origin": {"moved": 1234.5},
-    "noise": {"noise": 1e-8},
+    "noise": {"noise": 6e-8},
     "sform": {"form": "sform"},
     "qform": {"form": "qform"},
     "micron": {"unit": "micron"},
