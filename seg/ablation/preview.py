@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
+import logging
+import math
+import os
 import statistics
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from seg.ablation.grid import Study, Trial
-from seg.ablation.launch import threads_per_trial
+from seg.ablation.launch import trial_threads
 from seg.ablation.store import TrialRecord, read_trials
 from seg.ablation.study_file import count_costs, read_study_data
 from seg.ablation.trials import fingerprint, why_unfinished
+from seg.config import ExperimentConfig
 from seg.data.cases import Dataset
+from seg.data.readers import read_folds
+from seg.data.splits import spread_over
 from seg.words import in_time
 
+if TYPE_CHECKING:
+    import torch
+
+LOG = logging.getLogger(__name__)
 COLUMNS = ("trial", "parameters", "GMAC", "time", "from")
 GIGA = 1e9
+TIMED = 5
+"""Steps and passes that are timed, after one that is not."""
+LONGEST_S = 20.0
+"""Time after which no further step of a network is timed."""
+SAMPLED_CASES = 8
+"""Held-out cases whose headers tell how many windows a prediction has."""
+PRESERVATION_PASSES = 3
+"""Predictions of the held-out cases that measuring preservation takes as long as: one and a half passes over them in
+fp32, and about as much again for the statistics of every voxel."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +72,26 @@ class Line:
         return self.fixed + self.per_mac * macs
 
 
+@dataclass(frozen=True, kw_only=True)
+class Timed:
+    """Shortest wall times of a network on this machine, in s.
+
+    Attributes:
+        step: A training step.
+        window: A prediction of one window.
+        device: Where they were computed, with threads and precision.
+    """
+
+    step: float
+    window: float
+    device: str
+
+
 def preview_study(study: Study, study_dir: Path) -> str:
     """Lists the trials of a study in the order in which they run, as a table, with the total below it.
 
     Times come from trials that are finished in the study directory: of the same variant where there are some, else by
-    multiply-accumulates. Where none is finished, a few training steps are timed here.
+    multiply-accumulates. Where none is finished, a few training steps and predictions are timed here.
 
     Args:
         study: The study.
@@ -65,7 +101,7 @@ def preview_study(study: Study, study_dir: Path) -> str:
         Text of several lines.
 
     Raises:
-        SegError: The data set or a record cannot be read, or the device is not there.
+        SegError: The data set or a result cannot be read, or the device is not there.
     """
     dataset = read_study_data(study)
     costs = count_costs(study, dataset)
@@ -78,7 +114,7 @@ def preview_study(study: Study, study_dir: Path) -> str:
             f"the device that they ran on; those of variants without one follow {line.words}."
         )
     else:
-        line, basis = _calibrated(study, dataset, work)
+        line, basis = _measured(study, dataset, work)
     expected = expect(study.trials, records, line, work)
     rows = [
         (
@@ -120,12 +156,12 @@ def expect(
 
     Args:
         trials: The trials.
-        records: Finished trials by id, with their seconds.
+        records: Finished trials by name, with their seconds.
         line: Time of variants that have no finished trial.
         work: Multiply-accumulates by variant.
 
     Returns:
-        The time of each trial by id: its own where it is finished, else the mean of its variant's, else by its work.
+        The time of each trial by name: its own where it is finished, else the mean of its variant's, else by its work.
     """
     of_variant: dict[str, list[float]] = {}
     for record in records.values():
@@ -142,6 +178,115 @@ def expect(
     return expected
 
 
+def trial_seconds(config: ExperimentConfig, timed: Timed, *, windows: float, cases: int) -> float:
+    """Predicts the time of a trial: training, validation, scoring, generalisation and preservation.
+
+    The held-out cases are predicted at each validation and once at the end, as many training cases once, and measuring
+    preservation takes as long as some more predictions.
+
+    Args:
+        config: The experiment.
+        timed: Times of its network.
+        windows: Mean number of windows of a case.
+        cases: Held-out cases.
+    """
+    validations = config.training.steps // config.training.validate_every
+    mirrored = 2 ** len(config.augmentation.spatial.mirror_axes) if config.inference.tta else 1
+    passes = validations + mirrored + 1 + PRESERVATION_PASSES
+    return config.training.steps * timed.step + passes * cases * windows * timed.window
+
+
+def count_windows(config: ExperimentConfig, *, fold: int) -> tuple[float, int]:
+    """Counts the windows of a prediction and the held-out cases of a fold; reads headers alone.
+
+    Returns:
+        Mean number of windows over a sample of the cases, and the number of cases.
+
+    Raises:
+        DataError: The data set or a header cannot be read.
+    """
+    from seg.data.volumes import read_header
+    from seg.inference.windows import window_starts
+
+    dataset, splits = read_folds(config.data)
+    held_out = sorted(splits[fold].validation)
+    images = {case.id: case.images[0] for case in dataset.cases}
+    size, counts = config.inference.window or config.patches.size, []
+    for case_id in spread_over(held_out, SAMPLED_CASES):
+        header = read_header(images[case_id])
+        shape: Sequence[float] = header.shape
+        if config.data.spacing_mm is not None:
+            mm = [math.dist((0, 0, 0), column) for column in header.affine[:3, :3].T]
+            shape = [n * own / new for n, own, new in zip(shape, mm, config.data.spacing_mm, strict=True)]
+        starts = (window_starts(round(n), w, config.inference.overlap) for n, w in zip(shape, size, strict=True))
+        counts.append(math.prod(map(len, starts)))
+    return statistics.fmean(counts), len(held_out)
+
+
+def time_network(config: ExperimentConfig, in_channels: int, num_classes: int, *, threads: int = 0) -> Timed:
+    """Times training steps and predictions of an experiment on this machine.
+
+    A step is augmentation, forward, backward and update. Patches are noise of the training size, so no data are read.
+    The shortest time counts: other work on the machine only ever adds to a time.
+
+    Args:
+        config: The experiment.
+        in_channels: Channels of an image.
+        num_classes: Classes, background included.
+        threads: Threads of the numerical library meanwhile; 0 leaves its own choice.
+
+    Raises:
+        ConfigError: The device that the experiment asks for is not there.
+    """
+    import torch
+
+    from seg.benchmark.step import Place, TrainingStep
+    from seg.hardware import choose_device, choose_precision
+    from seg.inference.model import autocast
+    from seg.networks.build import network_from_config
+    from seg.networks.initialisation import initialise
+
+    device = choose_device(config.training.device)
+    place = Place(device=device, precision=choose_precision(config.training.precision, device))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        network = network_from_config(config.network, in_channels, num_classes)
+        initialise(network, config.seed)
+        network = place.put(network)
+        step = TrainingStep(config, network, channels=in_channels, num_classes=num_classes, place=place, augmented=True)
+        image = place.image(1, in_channels, config.inference.window or config.patches.size)
+
+        def predict() -> None:
+            with torch.inference_mode(), autocast(device, place.precision):
+                network(image)
+
+        seconds = shortest(step, place.wait)
+        network.eval()
+        return Timed(step=seconds, window=shortest(predict, place.wait), device=_name(device, place.precision))
+    finally:
+        torch.set_num_threads(before)
+
+
+def shortest(
+    call: Callable[[], object], wait: Callable[[], object], clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """Returns the shortest wall time of a call, in s, after one call that is not timed unless it took very long.
+
+    Args:
+        call: What to time.
+        wait: Returns once the device has nothing left to do.
+        clock: Time in s.
+    """
+    times: list[float] = []
+    while len(times) <= TIMED and sum(times) < LONGEST_S:
+        start = clock()
+        call()
+        wait()
+        times.append(clock() - start)
+    return min(times[1:] or times)
+
+
 def _finished(study: Study, study_dir: Path) -> dict[str, TrialRecord]:
     """Finds the trials that a run of the study would not repeat."""
     stored = read_trials(study_dir)
@@ -152,26 +297,40 @@ def _finished(study: Study, study_dir: Path) -> dict[str, TrialRecord]:
     }
 
 
-def _calibrated(study: Study, dataset: Dataset, work: Mapping[str, int]) -> tuple[Line, str]:
-    """Times steps of the baseline and of the variant that is farthest from it in work."""
-    from seg.ablation.calibration import time_step
-
-    launch = study.config.launch
-    threads = launch.cpus_per_trial if launch.backend == "process" else threads_per_trial(launch)
-    steps = study.baseline.config.training.steps
+def _measured(study: Study, dataset: Dataset, work: Mapping[str, int]) -> tuple[Line, str]:
+    """Times the baseline and the variant that is farthest from it in work."""
+    windows, cases = count_windows(study.baseline.config, fold=study.config.folds[0])
     farthest = max(study.variants, key=lambda variant: abs(work[variant.name] - work[study.baseline.name]))
-    timed = {
-        variant.name: time_step(variant.config, len(dataset.channel_names), len(dataset.class_names), threads=threads)
-        for variant in (study.baseline, farthest)
-    }
-    line = fit_line([(work[name], one.seconds * steps) for name, one in timed.items()])
-    measured = " and ".join(f"{one.seconds * 1000:.0f} ms for {name}" for name, one in timed.items())
-    first = timed[study.baseline.name]
+    timed = {}
+    for variant in (study.baseline, farthest):
+        LOG.warning("no trial is finished: timing training steps and predictions of %s", variant.name)
+        timed[variant.name] = time_network(
+            variant.config,
+            len(dataset.channel_names),
+            len(dataset.class_names),
+            threads=trial_threads(study.config.launch),
+        )
+    config = study.baseline.config
+    seconds = {name: trial_seconds(config, one, windows=windows, cases=cases) for name, one in timed.items()}
+    line = fit_line([(work[name], value) for name, value in seconds.items()])
+    steps = " and ".join(f"{one.step * 1000:.0f} ms for {name}" for name, one in timed.items())
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    busy = f" The machine was busy meanwhile (load {load:.1f}), so an idle one is faster." if load > cores else ""
     return line, (
-        f"No trial is finished: times are those of {steps} training steps alone, without validation, scoring and what "
-        f"is measured of trained networks. A step takes {measured}, the median of {first.steps} timed now on "
-        f"{first.device}; the other variants follow {line.words}."
+        f"No trial is finished: times are predicted from steps and predictions timed now on "
+        f"{timed[study.baseline.name].device}. A step takes {steps}; to {config.training.steps} steps come the "
+        f"predictions of {cases} held-out cases of {windows:.1f} windows, for validation, scoring and what is measured "
+        f"of trained networks. The other variants follow {line.words}.{busy}"
     )
+
+
+def _name(device: torch.device, precision: str) -> str:
+    import torch
+
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, {precision}"
+    threads = torch.get_num_threads()
+    return f"this processor with {threads} thread{'s' if threads > 1 else ''}, {precision}"
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seg.ablation.launch import Task, build_backend, run_tasks, threads_per_trial
+from seg.ablation.launch import Task, build_backend, run_tasks, trial_threads
 from seg.ablation.launch.table import Result, Table
 from seg.ablation.store import StoredTrial, mean_dice, read_trial, read_trials
 from seg.ablation.study_file import write_study_file
@@ -52,11 +52,10 @@ def run_study(study: Study, study_dir: Path, *, runs_dir: Path | None = None, sp
         SegError: Records or run directories there are those of another configuration or other data, all of them
             named; another process works on the study; the backend is not there; or files cannot be read or written.
     """
-    launch = study.config.launch
     places = Places(
         study_dir=study_dir,
         runs_dir=runs_dir or study_dir / "runs",
-        threads=launch.cpus_per_trial if launch.backend == "process" else threads_per_trial(launch),
+        threads=trial_threads(study.config.launch),
     )
     with locked(study_dir / ".lock", refusal=f"{study_dir}: only one process may run a study; wait for the other one."):
         fingerprints = {trial.id: fingerprint(trial.config) for trial in study.trials}

@@ -5,19 +5,30 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 import yaml
 
-from seg.ablation import calibration, preview
-from seg.ablation.calibration import StepTime, time_step
+from seg.ablation import preview
 from seg.ablation.grid import Study, choose_variants, plan_study
-from seg.ablation.preview import expect, fit_line, preview_study
+from seg.ablation.preview import (
+    Timed,
+    count_windows,
+    expect,
+    fit_line,
+    preview_study,
+    shortest,
+    time_network,
+    trial_seconds,
+)
 from seg.ablation.store import TrialRecord, read_trials
 from seg.ablation.study import trials_left
 from seg.ablation.trials import Fingerprint, Places
 from seg.benchmark import step
 from seg.config import ExperimentConfig
+from seg.data.readers import read_folds
 from seg.networks.build import network_from_config
 
 BASE = """
@@ -132,33 +143,60 @@ def test_a_table_from_finished_trials(study: Study, tmp_path: Path, monkeypatch:
     )
 
 
-def test_without_finished_trials_steps_are_timed_and_that_is_said(
-    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_trial_takes_its_steps_and_its_predictions(study: Study) -> None:
+    """100 steps of 0.5 s; 10 validations, a scoring, a generalisation and preservation of 2 cases of 3 windows."""
+    config = study.baseline.config
+    timed = Timed(step=0.5, window=0.25, device="a test")
+    expected = 50 + (10 + 1 + 1 + preview.PRESERVATION_PASSES) * 2 * 3 * 0.25
+    assert trial_seconds(config, timed, windows=3, cases=2) == pytest.approx(expected)
+
+
+def test_windows_are_counted_from_headers(study: Study, tmp_path: Path) -> None:
+    shapes = [(16, 16, 8), (17, 16, 8), (24, 24, 8), (32, 16, 16)]
+    for index in range(7):
+        image = nib.Nifti1Image(np.zeros(shapes[index % 4], dtype=np.uint8), np.diag((2, 1, 1, 1)))
+        nib.save(image, tmp_path / "data" / f"c{index}.nii")
+    _, splits = read_folds(study.baseline.config.data)
+    # Windows that overlap by half: 2 n / window - 1 of them cover n voxels of an axis, rounded up.
+    windows = {(16, 16, 8): 1, (17, 16, 8): 2, (24, 24, 8): 4, (32, 16, 16): 9}
+    expected = [windows[shapes[int(name[1:]) % 4]] for name in splits[1].validation]
+    assert count_windows(study.baseline.config, fold=1) == (np.mean(expected), len(expected))
+
+
+def test_the_shortest_of_the_timed_calls_counts() -> None:
+    lengths = iter([0.5, 3.0, 2.0, 9.0, 2.5, 4.0])
+    now = [0.0]
+
+    def call() -> None:
+        now[0] += next(lengths)
+
+    assert shortest(call, lambda: None, lambda: now[0]) == 2.0
+    lengths = iter([preview.LONGEST_S + 1])
+    assert shortest(call, lambda: None, lambda: now[0]) == preview.LONGEST_S + 1
+
+
+def test_without_finished_trials_networks_are_timed_and_that_is_said(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     asked = []
 
-    def timed(config: ExperimentConfig, *ends: int, threads: int) -> StepTime:
+    def timed(config: ExperimentConfig, *ends: int, threads: int) -> Timed:
         bottleneck = config.network.skip_bottleneck
         asked.append((bottleneck and bottleneck.ratio, ends, threads))
-        return StepTime(seconds=0.5 if bottleneck is None else 0.49, steps=5, device="a test")
+        return Timed(step=0.5 if bottleneck is None else 0.49, window=0.0, device="a test")
 
-    monkeypatch.setattr(calibration, "time_step", timed)
+    monkeypatch.setattr(preview, "time_network", timed)
+    monkeypatch.setattr(preview, "count_windows", lambda config, fold: (1.0, 2))
     lines = preview_study(study, tmp_path / "absent").splitlines()
     assert asked == [(None, (1, 2), 0), (0.5, (1, 2), 0)]
     times = {line.split()[0]: " ".join(line.split()[3:]) for line in lines[1:7]}
     assert times["baseline.fold_0.seed_0"] == "50 s GMAC"
     assert times["skip_1-2.fold_0.seed_1"] == "49 s GMAC"
-    assert lines[-1].startswith(
-        "No trial is finished: times are those of 100 training steps alone, without validation, scoring and what is "
-        "measured of trained networks. A step takes 500 ms for baseline and 490 ms for skip_1-2, the median of 5 timed "
-        "now on a test; the other variants "
-    )
+    assert [record.args for record in caplog.records] == [("baseline",), ("skip_1-2",)]
     assert not (tmp_path / "absent").exists()
 
 
-def test_steps_are_really_computed(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter(range(1000))
-    monkeypatch.setattr(calibration.time, "perf_counter", lambda: float(next(clock)))
+def test_steps_and_predictions_are_really_computed(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     updates: list[float] = []
     build = step.build_optimizer
 
@@ -169,10 +207,10 @@ def test_steps_are_really_computed(study: Study, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(step, "build_optimizer", watched)
     before = torch.get_num_threads()
-    timed = time_step(study.baseline.config, 1, 2, threads=before)
-    assert timed.seconds == 1.0  # the clock ticks once between the beginning and the end of a step
-    assert timed.steps == 5
-    assert len(set(updates)) == 7
+    timed = time_network(study.baseline.config, 1, 2, threads=before)
+    assert timed.window > 0
+    assert timed.step > 0
+    assert len(set(updates)) == preview.TIMED + 1
     assert timed.device.startswith(f"this processor with {before} thread")
     assert torch.get_num_threads() == before
 
@@ -181,7 +219,9 @@ def test_the_preview_and_the_run_agree_on_what_is_finished(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A trial of another version is trained anew by the run, so the preview does not call it finished."""
-    monkeypatch.setattr(calibration, "time_step", lambda *_, **__: StepTime(seconds=0.5, steps=5, device="a test"))
+    timed = Timed(step=0.5, window=0.1, device="a test")
+    monkeypatch.setattr(preview, "time_network", lambda *_, **__: timed)
+    monkeypatch.setattr(preview, "count_windows", lambda config, fold: (1.0, 2))
     for trial in study.trials:
         finish(tmp_path / "out", trial.id, 600.0)
     for version, finished in ((1, 6), (2, 0)):

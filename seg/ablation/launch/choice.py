@@ -53,6 +53,11 @@ def threads_per_trial(config: BackendConfig) -> int:
     return max(1, available // workers)
 
 
+def trial_threads(config: BackendConfig) -> int:
+    """Returns the threads that a trial sets for itself; 0 leaves them to the numerical library."""
+    return config.cpus_per_trial if config.backend == "process" else threads_per_trial(config)
+
+
 def visible_gpus() -> tuple[str, ...]:
     """Returns the GPUs of this machine that this process sees, as CUDA names them."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
