@@ -47,9 +47,8 @@ def measure_study(study: Study, study_dir: Path, runs_dir: Path) -> None:
         RunError: The file that is there is damaged, weights cannot be used, or a case cannot be predicted.
         DataError: The data set cannot be read.
     """
-    launch = study.config.launch
-    if launch.backend == "process":
-        set_threads(launch.cpus_per_trial)  # else results would depend on whether trials were run just now
+    if study.config.launch.workers == 1:
+        set_threads(study.config.launch.cpus_per_trial)  # else results would depend on whether trials were run just now
     subjects = _subjects(study, runs_dir)
     wanted = {subject.name: subject.fingerprint() for subject in subjects}
     path = study_dir / SPEED_FILE

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seg.ablation.launch import Task, build_backend, run_tasks, trial_threads
-from seg.ablation.launch.table import Result, Table
+from seg.ablation.launch.progress import ProgressTable, Result
 from seg.ablation.store import StoredTrial, mean_dice, read_trial, read_trials
 from seg.ablation.study_file import write_study_file
 from seg.ablation.trials import (
@@ -146,7 +146,7 @@ def _run_trials(
     """Runs trials; returns errors and logs of those that failed, by id."""
     by_id = {trial.id: trial for trial in left}
     backend = build_backend(study.config.launch, places.runs_dir)
-    table = Table({trial.id: trial.variant.name for trial in study.trials}, backend.parallel, sys.stdout)
+    table = ProgressTable({trial.id: trial.variant.name for trial in study.trials}, backend.parallel, sys.stdout)
     dice = mean_dice(places.study_dir)
     done = [trial for trial in study.trials if trial.id not in by_id]
     table.done_before({trial.id: _result(trial, stored[trial.id], dice.get(trial.id)) for trial in done})

@@ -115,6 +115,9 @@ def _read(
             if name in content:
                 LOG.warning("%s: %s is no longer a field and is ignored; remove it", file, name)
                 del content[name]
+        launch = content.get("launch") if cls is StudyConfig else None
+        if isinstance(launch, dict) and launch.get("backend") == "process":  # of older files
+            launch |= {"backend": "workers", "workers": 1, "gpus_per_trial": 0.0}
         _overlay(merged, content)
     if found and cls is StudyConfig:  # without its file a study lacks what must be given
         return None, found

@@ -72,11 +72,15 @@ class SlurmConfig:
 class BackendConfig:
     """Where trials run."""
 
-    backend: Literal["process", "workers", "slurm", "ray"] = Field(
-        default="process",
-        description="In this process one after the other, in local worker processes, on Slurm, or on Ray.",
+    backend: Literal["workers", "slurm", "ray"] = Field(
+        default="workers",
+        description="Where trials run: on this machine, on Slurm, or on Ray.",
     )
-    workers: StrictInt = Field(default=1, ge=1, description="Worker processes of the backend workers.")
+    workers: StrictInt = Field(
+        default=1,
+        ge=1,
+        description="Trials that run at once on this machine; 1 runs them in this process, one after the other.",
+    )
     cpus_per_trial: StrictInt = Field(
         default=0,
         ge=0,

@@ -248,10 +248,13 @@ def test_contrasts_name_two_variants_of_the_study(write: Writer) -> None:
     )
 
 
-def test_a_study_of_older_code_still_loads_with_reuse(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_study_of_older_code_still_loads(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "base.yaml").write_text("seed: 0\n")
     points = [{"name": "narrow", "set": {"network.channels": [4, 8, 16, 32]}}]
     study = {"name": "old", "base": "base.yaml", "reuse": "any_code", "seeds": [0], "points": points}
+    study |= {"launch": {"backend": "process", "workers": 3}}
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
-    assert len(plan_study(tmp_path / "study.yaml").trials) == 2
+    planned = plan_study(tmp_path / "study.yaml")
+    assert len(planned.trials) == 2
+    assert (planned.config.launch.backend, planned.config.launch.workers) == ("workers", 1)
     assert [record.levelname for record in caplog.records] == ["WARNING"]

@@ -174,7 +174,7 @@ def test_another_number_of_threads_is_another_device(
     threads: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", threads.append)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads[-1] if threads else 1)
-    more = replace(study, config=replace(study.config, launch=BackendConfig(backend="process", cpus_per_trial=2)))
+    more = replace(study, config=replace(study.config, launch=BackendConfig(cpus_per_trial=2)))
     found: list[int] = []
     monkeypatch.setattr(
         speed, "measure_device", lambda *_: found.append(threads[-1]) or {"kind": "cpu", "variants": []}

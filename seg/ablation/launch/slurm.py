@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from seg.ablation.launch.protocol import Event, Guarded, Task, ended
+from seg.ablation.launch.tasks import CatchingCall, Event, Task, ended
 from seg.config.study import BackendConfig
 from seg.errors import ConfigError
 
 POLL_S = 10.0
 
 
-class Requeued(Guarded):
+class Requeued(CatchingCall):
     """A call that goes back to the queue where Slurm ends its job for time or for another's sake; trials resume."""
 
     def checkpoint(self) -> Any:
@@ -25,7 +25,7 @@ class Requeued(Guarded):
 
 
 class Slurm:
-    """Runs tasks as jobs; see :class:`seg.ablation.launch.protocol.Backend`.
+    """Runs tasks as jobs; see :class:`seg.ablation.launch.tasks.Backend`.
 
     Jobs outlive this process where it is killed; the next start waits for those that still work on a trial.
 

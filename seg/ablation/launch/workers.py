@@ -1,4 +1,4 @@
-"""Trials in several processes of this machine, each with its share of threads or GPUs.
+"""Trials on this machine: in this process, or in several processes, each with its share of threads or GPUs.
 
 Each process is the only one of an executor of its own: when it dies, of memory or by a signal, only its trial is lost.
 Nothing here imports torch: a process learns its share before it does.
@@ -6,6 +6,7 @@ Nothing here imports torch: a process learns its share before it does.
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import signal
@@ -17,7 +18,9 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
-from seg.ablation.launch.protocol import Event, Guarded, Task, ended
+from seg.ablation.launch.tasks import CatchingCall, Event, Task, ended
+from seg.config.study import BackendConfig
+from seg.errors import ConfigError
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 DIED = "the worker process is gone: it was killed, or memory did not suffice; see the trial's log."
@@ -36,8 +39,31 @@ class Share:
     gpus: tuple[str, ...] = ()
 
 
+class InProcess:
+    """Runs tasks here; see :class:`seg.ablation.launch.tasks.Backend`."""
+
+    def __init__(self) -> None:
+        self.parallel = 1
+        self._waiting: deque[Task] = deque()
+
+    def submit(self, tasks: Sequence[Task]) -> None:
+        """Queues tasks."""
+        self._waiting.extend(tasks)
+
+    def events(self) -> Iterator[Event]:
+        """Runs the tasks in their order; an interrupt passes through."""
+        while self._waiting:
+            task = self._waiting.popleft()
+            yield Event(id=task.id, state="running")
+            yield ended(task.id, CatchingCall(task.call)())
+
+    def stop(self) -> None:
+        """Forgets what has not begun."""
+        self._waiting.clear()
+
+
 class Workers:
-    """Runs tasks in processes; see :class:`seg.ablation.launch.protocol.Backend`.
+    """Runs tasks in processes; see :class:`seg.ablation.launch.tasks.Backend`.
 
     All processes end when this one does, however it does.
 
@@ -94,10 +120,10 @@ class _Worker:
 
     def submit(self, task: Task) -> Future[str | None]:
         try:
-            return self._executor.submit(Guarded(task.call))
+            return self._executor.submit(CatchingCall(task.call))
         except BrokenProcessPool:  # died with its last task, or since
             self.renew()
-            return self._executor.submit(Guarded(task.call))
+            return self._executor.submit(CatchingCall(task.call))
 
     def stop(self) -> None:
         """Ends the process when it is idle, which lets it clean up behind itself."""
@@ -128,3 +154,42 @@ def _end_with(life: Connection) -> None:
         life.recv_bytes()
     except (EOFError, OSError):
         os._exit(1)
+
+
+def visible_gpus() -> tuple[str, ...]:
+    """Returns the GPUs of this machine that this process sees, as CUDA names them."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return tuple(name.strip() for name in named.split(",") if name.strip())
+    import torch
+
+    return tuple(str(index) for index in range(torch.cuda.device_count()))
+
+
+def share_gpus(config: BackendConfig, gpus: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Deals GPUs out to workers, whole ones or several workers to one.
+
+    Args:
+        config: Number of workers, and GPUs of each.
+        gpus: Names of those there are.
+
+    Returns:
+        Names for each worker.
+
+    Raises:
+        ConfigError: There are too few, or a share is neither a whole number nor below 1.
+    """
+    share = config.gpus_per_trial
+    if not share:
+        return [()] * config.workers
+    if share > 1 and share != int(share):
+        raise ConfigError(f"launch.gpus_per_trial must be a whole number or below 1, got {share:g}; round it.")
+    to_one = max(1, int(1 / share + 1e-9))  # workers on one GPU
+    each = max(1, int(share))
+    needed = math.ceil(config.workers / to_one) * each
+    if needed > len(gpus):
+        raise ConfigError(
+            f"launch.workers times launch.gpus_per_trial must be at most the GPUs there are, got {config.workers} "
+            f"workers that need {needed} of {len(gpus)}; lower launch.workers."
+        )
+    return [gpus[index // to_one * each : index // to_one * each + each] for index in range(config.workers)]

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from seg.ablation.launch.choice import build_backend, share_gpus, threads_per_trial, visible_gpus
-from seg.ablation.launch.process import InProcess
+from seg.ablation.launch import build_backend, threads_per_trial, trial_threads
 from seg.ablation.launch.slurm import Slurm, slurm_parameters
-from seg.ablation.launch.workers import Workers
+from seg.ablation.launch.workers import InProcess, Workers, share_gpus, visible_gpus
 from seg.config.study import BackendConfig, SlurmConfig
 from seg.errors import ConfigError
 
@@ -21,7 +20,6 @@ CORES = len(os.sched_getaffinity(0))
     ("config", "threads"),
     [
         (BackendConfig(), CORES),
-        (BackendConfig(workers=CORES), CORES),  # there are no workers in this process
         (BackendConfig(backend="workers", workers=CORES), 1),
         (BackendConfig(backend="workers", workers=10 * CORES), 1),
         (BackendConfig(backend="workers", workers=2, cpus_per_trial=7), 7),
@@ -122,3 +120,9 @@ def test_each_name_gives_its_backend(tmp_path: Path, monkeypatch: pytest.MonkeyP
     workers = build_backend(BackendConfig(backend="workers", workers=2), tmp_path)
     assert isinstance(workers, Workers)
     workers.stop()
+
+
+def test_a_single_worker_leaves_threads_to_the_library_unless_told() -> None:
+    assert trial_threads(BackendConfig()) == 0
+    assert trial_threads(BackendConfig(cpus_per_trial=3)) == 3
+    assert trial_threads(BackendConfig(workers=CORES)) == 1

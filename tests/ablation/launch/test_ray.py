@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 
 from seg.ablation.launch import Event, Task, run_tasks
-from seg.ablation.launch.on_ray import OnRay, check_fit
+from seg.ablation.launch.ray import OnRay, check_fit
 from seg.errors import ConfigError
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TextIO
 
-from seg.ablation.launch.protocol import Event
+from seg.ablation.launch.tasks import Event
 from seg.words import NOT_MEASURED, in_time
 
 SHOWN = 8
@@ -31,7 +31,7 @@ class Result:
     seconds: float | None
 
 
-class Table:
+class ProgressTable:
     """Done, running and failed trials, the best variant so far, and the time left.
 
     Args:

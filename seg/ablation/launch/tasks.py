@@ -1,4 +1,4 @@
-"""What a place that runs trials has to offer, and how failed trials are tried again there."""
+"""Tasks, what becomes of them, and how failed tasks are tried again, for every backend. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def run_tasks(
 
 
 @dataclass(frozen=True)
-class Guarded:
+class CatchingCall:
     """A call that hands back what it fails with, so that a failure is told from the death of its process.
 
     Attributes:

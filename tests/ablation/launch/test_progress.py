@@ -8,8 +8,8 @@ import re
 import pytest
 
 from seg.ablation.launch import Event
-from seg.ablation.launch import table as module
-from seg.ablation.launch.table import Result, Table
+from seg.ablation.launch import progress as module
+from seg.ablation.launch.progress import ProgressTable, Result
 
 TRIALS = {f"{variant}.fold_0.seed_{seed}": variant for seed in (0, 1) for variant in ("baseline", "narrow")}
 
@@ -33,7 +33,7 @@ def result(variant: str, dice: float | None, seconds: float) -> Result:
 
 def test_a_line_per_event_says_how_the_study_stands(clock: list[float]) -> None:
     stream = io.StringIO()
-    table = Table(TRIALS, 1, stream)
+    table = ProgressTable(TRIALS, 1, stream)
     table.done_before({"baseline.fold_0.seed_0": result("baseline", 0.8, 100)})
     table.update(Event(id="narrow.fold_0.seed_0", state="running"))
     clock[0] = 30
@@ -65,21 +65,21 @@ def test_the_best_variant_is_that_of_the_best_mean() -> None:
         "narrow.fold_0.seed_0": result("narrow", 0.83, 1),
         "narrow.fold_0.seed_1": result("narrow", None, 1),
     }
-    Table(TRIALS, 1, stream).done_before(results)
+    ProgressTable(TRIALS, 1, stream).done_before(results)
     assert "best narrow 0.8300  left 0 s" in stream.getvalue()
 
 
 @pytest.mark.parametrize(("parallel", "left"), [(1, "5 min"), (2, "2 min"), (8, "100 s")])
 def test_time_left_is_shared_and_no_less_than_the_longest_trial(parallel: int, left: str) -> None:
     stream = io.StringIO()
-    Table(TRIALS, parallel, stream).done_before({"baseline.fold_0.seed_0": result("baseline", 0.8, 99.6)})
+    ProgressTable(TRIALS, parallel, stream).done_before({"baseline.fold_0.seed_0": result("baseline", 0.8, 99.6)})
     assert stream.getvalue().rstrip().endswith(f"left {left}")
 
 
 def test_a_terminal_is_redrawn_line_for_line(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "60")
     stream = Terminal()
-    table = Table(TRIALS, 2, stream)
+    table = ProgressTable(TRIALS, 2, stream)
     table.update(Event(id="narrow.fold_0.seed_0", state="running"))
     clock[0] = 12
     table.update(Event(id="baseline.fold_0.seed_0", state="failed", error="ValueError: " + "long " * 30))
@@ -93,7 +93,7 @@ def test_a_terminal_is_redrawn_line_for_line(clock: list[float], monkeypatch: py
 
 def test_many_trials_fold_into_one_line() -> None:
     stream = Terminal()
-    table = Table({str(index): "a" for index in range(20)}, 20, stream)
+    table = ProgressTable({str(index): "a" for index in range(20)}, 20, stream)
     for index in range(20):
         table.update(Event(id=str(index), state="running"))
     assert stream.getvalue().splitlines()[-1] == "  and 13 more"

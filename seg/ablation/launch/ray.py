@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from seg.ablation.launch.protocol import Event, Guarded, Task, ended
+from seg.ablation.launch.tasks import CatchingCall, Event, Task, ended
 from seg.errors import ConfigError
 
 
 class OnRay:
-    """Runs tasks on Ray; see :class:`seg.ablation.launch.protocol.Backend`.
+    """Runs tasks on Ray; see :class:`seg.ablation.launch.tasks.Backend`.
 
     Ray does not say which of the tasks it holds have begun. It takes them in their order, so as many of the first ones
     as it has room for count as running.
@@ -54,7 +54,7 @@ class OnRay:
     def submit(self, tasks: Sequence[Task]) -> None:
         """Hands tasks to Ray."""
         for task in tasks:
-            self._tasks[self._call.remote(Guarded(task.call))] = task.id
+            self._tasks[self._call.remote(CatchingCall(task.call))] = task.id
             self._queued.append(task.id)
 
     def events(self) -> Iterator[Event]:
@@ -95,5 +95,5 @@ def check_fit(nodes: Sequence[Mapping[str, Any]], cpus: int, gpus: float) -> Non
         )
 
 
-def _call(guarded: Guarded) -> str | None:
-    return guarded()
+def _call(call: CatchingCall) -> str | None:
+    return call()
