@@ -1,4 +1,4 @@
-"""Numbers as a reader meets them; what was not measured says so."""
+"""Numbers in words for people; a figure that was not measured says so."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ MINUS = "\N{MINUS SIGN}"
 
 
 def fixed(value: float | None, digits: int, *, sign: bool = False, absent: str = NOT_MEASURED) -> str:
-    """Writes a number with fixed decimals; ``absent`` stands for one that does not exist."""
+    """Writes a number with fixed decimals; ``absent`` stands for None and NaN."""
     if value is None or math.isnan(value):
         return absent
     if math.isinf(value):
@@ -20,8 +20,30 @@ def fixed(value: float | None, digits: int, *, sign: bool = False, absent: str =
     return text.replace("-", MINUS)
 
 
+def significant(value: float | None, digits: int = 3, *, absent: str = NOT_MEASURED) -> str:
+    """Writes a number with significant figures and thousands apart; ``absent`` stands for None and NaN."""
+    if value is None or math.isnan(value):
+        return absent
+    if value == 0 or math.isinf(value):
+        return "0" if value == 0 else "∞"
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{decimals}f}".replace(",", "\N{NARROW NO-BREAK SPACE}").replace("-", MINUS)
+
+
+def interval(low: float, high: float, digits: int, *, sign: bool = False) -> str:
+    """Writes an interval.
+
+    With ``sign``, an end that is not 0 but rounds to it keeps its sign, which tells whether the interval holds 0.
+    """
+    ends = []
+    for end in (low, high):
+        text = fixed(end, digits, sign=sign)
+        ends.append(f"{MINUS if end < 0 else '+'}{text}" if sign and end and text[0] == "0" else text)
+    return " to ".join(ends) if sign else "\N{EN DASH}".join(ends)
+
+
 def counted(number: int, noun: str, several: str = "") -> str:
-    """Writes a number with its noun, whose plural has an s unless it is given."""
+    """Writes a number with its noun; ``several`` is a plural that does not end in s."""
     return f"{number} {noun}" if number == 1 else f"{number} {several or f'{noun}s'}"
 
 

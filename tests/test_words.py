@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 
-from seg.words import counted, fixed, in_time
+from seg.words import counted, fixed, in_time, interval, significant
 
 
 def test_durations() -> None:
@@ -22,3 +22,16 @@ def test_numbers() -> None:
     assert [fixed(value, 1, sign=True) for value in (0.04, 0.06, -0.06)] == ["0.0", "+0.1", "\N{MINUS SIGN}0.1"]
     assert (fixed(None, 2), fixed(math.nan, 2, absent="none")) == ("not measured", "none")
     assert [counted(number, "case") for number in (0, 1, 2)] == ["0 cases", "1 case", "2 cases"]
+
+
+def test_significant_figures() -> None:
+    found = [significant(value) for value in (1234.5, 0.012345, 12.345, 0.0, None)]
+    assert found == ["1\N{NARROW NO-BREAK SPACE}234", "0.0123", "12.3", "0", "not measured"]
+
+
+def test_an_end_of_an_interval_that_rounds_to_0_keeps_its_side() -> None:
+    minus = "\N{MINUS SIGN}"
+    assert interval(-0.0029, -0.00001, 4, sign=True) == f"{minus}0.0029 to {minus}0.0000"
+    assert interval(0.00001, 0.003, 4, sign=True) == "+0.0000 to +0.0030"
+    assert interval(0.0, 0.003, 4, sign=True) == "0.0000 to +0.0030"
+    assert interval(0.981, 1.034, 2) == "0.98\N{EN DASH}1.03"

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seg.ablation.report.speeds import SPEED_FILE, read_speed
-from seg.ablation.report.study import read_record_file
+from seg.ablation.store import SPEED_FILE, read_devices
 from seg.ablation.study_file import read_study_data
 from seg.ablation.trials import set_threads
 from seg.benchmark.measure import Settings, measure_device, present_devices
@@ -52,7 +51,7 @@ def measure_study(study: Study, study_dir: Path, runs_dir: Path) -> None:
     subjects = _subjects(study, runs_dir)
     wanted = {subject.name: subject.fingerprint() for subject in subjects}
     path = study_dir / SPEED_FILE
-    recorded = _read(study_dir)
+    recorded = read_devices(study_dir)
     devices = {_key(_described(device)): device for device in present_devices()}
     first = study.config.folds[0]
     images = held_out_images(study.baseline.config, PREDICTED_CASES, fold=first)
@@ -91,14 +90,6 @@ def _finished_run(study: Study, variant: Variant, runs_dir: Path) -> Path | None
             if (run_dir / WEIGHTS_FILE).is_file():
                 return run_dir
     return None
-
-
-def _read(study_dir: Path) -> Sequence[Entry]:
-    if not read_speed(study_dir):  # what is damaged is met here
-        return ()
-    path = study_dir / SPEED_FILE
-    entries: Sequence[Entry] = read_record_file(path, "the speed of a study", "measure speed again")["devices"]
-    return entries
 
 
 def _described(device: torch.device) -> Entry:

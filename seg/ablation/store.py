@@ -284,7 +284,7 @@ def read_results(folder: Path) -> Results:
     study = read_study(folder)
     problems: list[Problem] = []
     trials = _read_trials(folder, study, problems)
-    devices = _read_devices(folder, study, problems)
+    devices = _read_devices(folder, problems)
     planned = {name: trials[name] for name in study.trials if name in trials}
     damaged = {problem.path for problem in problems}
     return Results(
@@ -790,7 +790,20 @@ def _provenance(trials: Mapping[str, _Trial]) -> Provenance:
 # Speed
 
 
-def _read_devices(folder: Path, study: StudyPlan, problems: list[Problem]) -> tuple[Mapping[str, Any], ...]:
+def read_devices(folder: Path) -> tuple[Mapping[str, Any], ...]:
+    """Reads the devices of ``speed.json``, GPUs first; none where speed was not measured.
+
+    Raises:
+        RunError: The file is damaged or of a newer version.
+    """
+    problems: list[Problem] = []
+    devices = _read_devices(folder, problems)
+    if problems:
+        raise RunError(problems)
+    return devices
+
+
+def _read_devices(folder: Path, problems: list[Problem]) -> tuple[Mapping[str, Any], ...]:
     path = folder / SPEED_FILE
     try:
         with _naming(path, "measure speed again"):
@@ -849,7 +862,7 @@ def publish(folder: Path, target: Path | None = None) -> Path:
     study = read_study(folder)
     problems: list[Problem] = []
     trials = _read_trials(folder, study, problems)
-    devices = _read_devices(folder, study, problems)
+    devices = _read_devices(folder, problems)
     if problems:
         raise RunError(problems)
     tables = {

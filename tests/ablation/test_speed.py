@@ -14,8 +14,8 @@ import torch
 
 from seg.ablation import speed
 from seg.ablation.grid import Study, Variant
-from seg.ablation.report.speeds import read_speed
 from seg.ablation.speed import measure_study
+from seg.ablation.store import read_devices
 from seg.benchmark import measure
 from seg.benchmark.measure import Settings
 from seg.benchmark.memory import Peaks
@@ -70,21 +70,24 @@ def content(folder: Path) -> dict[str, Any]:
     return found
 
 
+def variants_of(folder: Path) -> dict[str, Mapping[str, Any]]:
+    (device,) = read_devices(folder)
+    return {variant["name"]: variant for variant in device["variants"]}
+
+
 def test_the_report_reads_what_was_measured(
     study: Study, asked: list[Any], tmp_path: Path, experiment: ExperimentConfig
 ) -> None:
     run_dir = tmp_path / "runs" / "baseline" / "fold_1_seed_2"
     write_weights(experiment, run_dir)
     measure_study(study, tmp_path, tmp_path / "runs")
-    (device,) = read_speed(tmp_path)
-    assert list(device.variants) == ["baseline", "skip_1-2"]
-    for name in device.variants:
-        assert all(device.spread(name, key) is not None for key in (*MEASURES, *RATIOS))
-        assert all(device.value(name, key) is not None for key in NUMBERS if key != "peak_memory_training_mib")
-        assert device.value(name, "peak_memory_training_mib") is None
-    assert device.spread("baseline", "latency_ratio") == (1, 1, 1)
-    assert set(device.latencies("baseline")) == {"baseline", "skip_1-2"}
-    about = device.about
+    (about,), variants = read_devices(tmp_path), variants_of(tmp_path)
+    assert list(variants) == ["baseline", "skip_1-2"]
+    for measured in variants.values():
+        assert all(set(measured[key]) == {"median", "q1", "q3"} for key in (*MEASURES, *RATIOS))
+        assert all(measured[key] is not None for key in NUMBERS if key != "peak_memory_training_mib")
+        assert measured["peak_memory_training_mib"] is None
+    assert variants["baseline"]["latency_ratio"] == {"median": 1, "q1": 1, "q3": 1}
     assert (about["kind"], about["precision"], about["memory_format"]) == ("cpu", "fp32", "channels_last_3d")
     assert (about["rounds"], about["warmup"], about["patch_size"], about["threads"]) == (4, 1, [8, 8, 8], 1)
     assert about["load_1min"] >= 0
@@ -92,7 +95,7 @@ def test_the_report_reads_what_was_measured(
     assert str(tmp_path) not in (tmp_path / "speed.json").read_text()
     ((subjects, settings),) = asked
     assert [subject.run_dir for subject in subjects] == [run_dir, None]
-    assert [device.variants[name]["weights"] for name in device.variants] == ["trained", "initial"]
+    assert [measured["weights"] for measured in variants_of(tmp_path).values()] == ["trained", "initial"]
     assert len(settings.images) == 3  # half of the cases: fold 1 of 2
     assert list(tmp_path.glob(".speed*")) == []
 
@@ -118,8 +121,7 @@ def test_trained_weights_are_measured_where_initial_ones_stood_in(
     measure_study(study, tmp_path, tmp_path / "runs")
     measure_study(study, tmp_path, tmp_path / "nowhere")  # trained ones stay where the run is gone
     assert len(asked) == 2
-    (device,) = read_speed(tmp_path)
-    assert [device.variants[name]["weights"] for name in device.variants] == ["trained", "initial"]
+    assert [measured["weights"] for measured in variants_of(tmp_path).values()] == ["trained", "initial"]
 
 
 def changed(study: Study, kind: str) -> Study:
@@ -143,8 +145,7 @@ def test_what_changed_is_measured_anew_with_all_others(
     measure_study(other, tmp_path, tmp_path / "runs")
     assert len(asked) == 2
     assert [subject.name for subject in asked[1][0]] == [variant.name for variant in other.variants]
-    (device,) = read_speed(tmp_path)
-    assert list(device.variants) == [variant.name for variant in other.variants]
+    assert list(variants_of(tmp_path)) == [variant.name for variant in other.variants]
 
 
 def test_devices_that_are_elsewhere_are_kept_as_far_as_they_still_hold(
@@ -190,8 +191,6 @@ def test_a_damaged_file_is_named(study: Study, asked: list[Any], tmp_path: Path)
     path.write_text('{"schema_version": 1, "devices": [{}]}')
     with pytest.raises(RunError) as caught:
         measure_study(study, tmp_path, tmp_path / "runs")
-    assert caught.value.sentences == (
-        f"{path}: must be the speed of a study, whole, got KeyError ('kind'); restore it, or remove it and run the "
-        "study again.",
-    )
+    (problem,) = caught.value.problems
+    assert (problem.path, problem.kind) == (str(path), "damaged")
     assert asked == []

@@ -1,68 +1,120 @@
-"""All that a report computes from records, before it is put into words and figures."""
+"""All that a report computes from the results of a study."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 import numpy as np
 
-from seg.ablation.report.families import families
-from seg.ablation.report.further import Contrast, Gap, contrast, find_gaps
-from seg.ablation.report.laws import WORST, Law, find_laws
-from seg.ablation.report.preserved import Prediction, find_predictions
-from seg.ablation.report.study import DeviceSpeed, StudyRecord
-from seg.ablation.report.trials import Records
+from seg.ablation.report.labels import Label, label_variants
+from seg.ablation.report.preservation import (
+    Law,
+    Place,
+    Prediction,
+    Run,
+    find_laws,
+    find_predictions,
+    places,
+)
 from seg.ablation.statistics import (
     Comparison,
     Convergence,
+    Curve,
     Effect,
+    Mean,
     RankStability,
     Recommendation,
+    Trials,
+    Verdict,
     convergence,
     estimate_effect,
+    judge,
+    mean_over_runs,
     paired,
     rank_stability,
     recommend,
 )
 from seg.ablation.statistics.tables import patient_means, read_scores
+from seg.ablation.store import Results
 from seg.errors import RunError
+from seg.evaluation.metrics import METRICS, ClassScores
+from seg.evaluation.scores import CaseScore
+
+SCORES = tuple(METRICS)
+
+Spread = tuple[float, float | None, float | None]
+"""A value with its quartiles, or without."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gap:
+    """Training less validation Dice of a variant.
+
+    Attributes:
+        train: Mean Dice on training cases, over runs.
+        validation: Mean Dice on held-out cases.
+        gap: The difference.
+        difference: Gap less the baseline's of the same fold and seed, over the runs that both have.
+    """
+
+    train: float
+    validation: float
+    gap: Mean
+    difference: Mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contrast:
+    """Two variants, compared with each other.
+
+    Attributes:
+        variant: Name of the variant.
+        against: Name of the variant that is subtracted.
+        found: The difference; None where the two have no fold and seed in common.
+    """
+
+    variant: str
+    against: str
+    found: Comparison | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Analysis:
-    """What the records of a study show.
+    """What the results of a study show.
 
     Attributes:
-        records: The records.
-        device: The device that the recommendation is for: the first of speed.json, GPUs before processors; None where
-            speed was not measured.
-        mean_dice: Mean Dice of each variant that has a score, with its interval over runs and patients,
-            cut to 0 to 1.
-        class_dice: The same by class index.
+        results: The results.
+        labels: Labels of the variants by name, in the order of tables and figures.
+        mean_dice: Mean Dice of each variant that has a score, with its interval over runs and patients, within 0 to 1.
+        class_dice: The same by variant and class index.
         comparisons: Each variant against the baseline by name; empty where the baseline has no finished trial.
+        verdicts: What is shown of each variant, by name.
         contrasts: Further comparisons that the study names.
-        against_full_width: Comparisons of narrow decoders with the one of full width that the study does not name.
-        recommendations: The recommendation by device; for the case without any, a single one without latencies.
-        ranks: Order of the variants; None where it could not be taken.
-        convergence: Speed of convergence by variant.
+        recommendations: A recommendation for each device, or a single one without latencies; empty without comparisons.
+        ranks: Order of the variants; None where fewer than two variants have scores.
+        convergence: Speed of convergence by variant; seconds are those of the first device.
         gaps: Gap between training and validation by variant.
-        laws: How each measure of preservation goes with the Dice lost: of worst bottlenecks, paths and stages.
-        predictions: Safe widths predicted from the baseline's spectrum beside those found; empty without a record.
-        unpredicted: Why there are none, where there are none.
+        places: What each bottleneck preserves, means over trials.
+        laws: How each measure of preservation goes with the Dice lost.
+        predictions: Safe widths predicted from the baseline's spectrum, beside those found.
+        unpredicted: Why there is no prediction; empty where there is.
     """
 
-    records: Records
-    device: DeviceSpeed | None
+    results: Results
+    labels: Mapping[str, Label]
     mean_dice: Mapping[str, Effect]
     class_dice: Mapping[str, Mapping[int, Effect]]
     comparisons: Mapping[str, Comparison]
+    verdicts: Mapping[str, Verdict]
     contrasts: tuple[Contrast, ...]
-    against_full_width: tuple[Contrast, ...]
     recommendations: tuple[Recommendation, ...]
     ranks: RankStability | None
     convergence: Mapping[str, Convergence]
     gaps: Mapping[str, Gap]
+    places: tuple[Place, ...]
     laws: tuple[Law, ...]
     predictions: tuple[Prediction, ...]
     unpredicted: str
@@ -70,136 +122,181 @@ class Analysis:
     @property
     def baseline(self) -> str:
         """Name of the baseline."""
-        return self.records.study.baseline
+        return self.results.study.baseline
 
     @property
-    def recommendation(self) -> Recommendation | None:
-        """The recommendation for the named device; None where nothing could be compared."""
-        return self.recommendations[0] if self.recommendations else None
+    def failed(self) -> frozenset[Run]:
+        """Runs that ended without a result, or far below the other runs of their variant."""
+        return frozenset((name, *pair) for name, verdict in self.verdicts.items() for pair in verdict.failed)
 
     @property
     def recommended(self) -> str | None:
-        """The variant that is recommended: the fastest, or the narrowest where speed was not measured."""
-        found = self.recommendation
+        """The recommended variant: the fastest on the first device, or the narrowest where no speed was measured."""
+        found = self.recommendations[0] if self.recommendations else None
         return None if found is None else found.fastest or found.narrowest
 
-    @property
-    def worst_laws(self) -> tuple[Law, ...]:
-        """The laws of the worst bottleneck of each trial."""
-        return tuple(law for law in self.laws if law.where == WORST)
 
-    def contrast_with(self, variant: str, against: str) -> Comparison | None:
-        """Gives the comparison of a variant with another than the baseline; None where there is none."""
-        known = (*self.contrasts, *self.against_full_width)
-        return next((one.found for one in known if (one.variant, one.against) == (variant, against)), None)
-
-    def macs(self, name: str) -> int | None:
-        """Gives the multiply-accumulates of a variant."""
-        return next(variant.macs for variant in self.records.study.variants if variant.name == name)
-
-    def parameters(self, name: str) -> int | None:
-        """Gives the parameters of a variant."""
-        return next(variant.parameters for variant in self.records.study.variants if variant.name == name)
-
-
-def analyse(records: Records) -> Analysis:
+def analyse(results: Results) -> Analysis:
     """Computes everything that a report shows.
 
     Raises:
-        RunError: The runs of a study cannot be paired.
+        RunError: The runs of the study cannot be paired.
     """
-    study = records.study
-    scores = {
-        name: {trial.pair: trial.scores for trial in trials}
-        for name in study.names
-        if (trials := records.finished(name))
-    }
+    study = results.study
+    scores = _scores(results)
     ready = bool(scores.get(study.baseline))
-    compared = (
-        paired({name: scores.get(name, {}) for name in study.names}, study.baseline, margin=study.margin)
-        if ready and len(study.names) > 1
-        else ()
-    )
+    every = {name: scores.get(name, {}) for name in study.names}
+    compared: tuple[Comparison, ...] = ()
+    if ready and len(study.names) > 1:
+        compared = paired(every, study.baseline, margin=study.margin)
+    given_up = results.trials[results.trials.status == "failed"]
+    without_result: dict[str, list[tuple[int, int]]] = {}
+    for row in given_up.itertuples():
+        without_result.setdefault(row.variant, []).append((int(row.fold), int(row.seed)))
+    verdicts = judge(every, study.baseline, compared, without_result=without_result) if compared else ()
+    # What one run more or less would unmake is not recommended.
+    safe = [replace(one, non_inferior=verdict.word == "safe") for one, verdict in zip(compared, verdicts, strict=True)]
     macs = {variant.name: variant.macs for variant in study.variants if variant.macs is not None}
-    latencies = [device.latencies(study.baseline) for device in records.speed] or [{}]
-    device = records.speed[0] if records.speed else None
+    speeds = device_speeds(results) or [{}]
     dice = {name: effects for name, trials in scores.items() if (effects := _dice(trials, name))}
     predictions: tuple[Prediction, ...] = ()
     unpredicted = "no spectrum of a trained baseline was measured"
     try:
-        predictions = find_predictions(records, {one.variant for one in compared if one.non_inferior})
+        predictions = find_predictions(results, {one.variant for one in compared if one.non_inferior})
     except RunError as error:
         unpredicted = " ".join(error.sentences).rstrip(".")
     return Analysis(
-        records=records,
-        device=device,
+        results=results,
+        labels=label_variants({variant.name: variant.changes for variant in study.variants}),
         mean_dice={name: effects[0] for name, effects in dice.items() if 0 in effects},
-        class_dice={
-            name: {index: effect for index, effect in effects.items() if index} for name, effects in dice.items()
-        },
+        class_dice={name: {k: effect for k, effect in effects.items() if k} for name, effects in dice.items()},
         comparisons={one.variant: one for one in compared},
-        contrasts=tuple(contrast(scores, *names, margin=study.margin) for names in study.contrasts),
-        against_full_width=tuple(contrast(scores, *names, margin=study.margin) for names in _against_full_width(study)),
+        verdicts={verdict.variant: verdict for verdict in verdicts},
+        contrasts=tuple(_contrast(scores, pair.variant, pair.against, margin=study.margin) for pair in study.contrasts),
         recommendations=tuple(
-            recommend(compared, latency, baseline=study.baseline, macs=macs) for latency in latencies if compared
+            recommend(safe, _latencies(speed, study.baseline), baseline=study.baseline, macs=macs)
+            for speed in speeds
+            if compared
         ),
         ranks=rank_stability(scores, study.baseline) if ready and len(scores) > 1 else None,
-        convergence=_convergence(records, device),
-        gaps=find_gaps(records),
-        laws=find_laws(records),
+        convergence=_convergence(results, speeds[0]),
+        gaps=_gaps(results),
+        places=places(results),
+        laws=find_laws(results),
         predictions=predictions,
-        unpredicted=unpredicted,
+        unpredicted="" if predictions else unpredicted,
     )
 
 
-def _against_full_width(study: StudyRecord) -> list[tuple[str, str]]:
-    """Gives the pairs of a narrow decoder and that of full width which the study does not name itself."""
-    return [
-        (name, family.control)
-        for family in families(study)
-        if family.sides == ("decoder",) and family.control is not None
-        for name in family.ratios
-        if name != family.control and (name, family.control) not in study.contrasts
-    ]
+def _scores(results: Results) -> dict[str, dict[tuple[int, int], list[CaseScore]]]:
+    """Returns the scores of finished trials by variant, in the order of the study, then by fold and seed."""
+    keys = ["variant", "fold", "seed", "case", "patient", "class_index", "class_name"]
+    found: dict[str, dict[tuple[int, int], list[CaseScore]]] = {}
+    for name in results.study.names:
+        own = results.scores[results.scores.variant == name]
+        values = own.pivot(index=keys, columns="metric", values="value").reindex(columns=list(SCORES))
+        for (_, fold, seed, case, patient, index, class_name), row in zip(values.index, values.to_numpy(), strict=True):
+            scores = ClassScores.from_names(dict(zip(SCORES, map(float, row), strict=True)))
+            found.setdefault(name, {}).setdefault((int(fold), int(seed)), []).append(
+                CaseScore(
+                    case_id=case,
+                    patient=patient,
+                    fold=int(fold),
+                    class_index=int(index),
+                    class_name=class_name,
+                    scores=scores,
+                )
+            )
+    return found
 
 
-def _dice(trials: Mapping[tuple[int, int], tuple[object, ...]], name: str) -> dict[int, Effect]:
-    """Gives the Dice of a variant by class index, and with index 0 the mean over classes."""
+def device_speeds(results: Results) -> list[Mapping[tuple[str, str], Spread]]:
+    """Returns what was measured on each device: median with quartiles, or a single number, by variant and measure."""
+    found: list[dict[tuple[str, str], Spread]] = [{} for _ in results.devices]
+    for row in results.speed.itertuples():
+        low, high = (None, None) if math.isnan(row.q1) else (float(row.q1), float(row.q3))
+        found[row.device_index][row.variant, row.measure] = float(row.value), low, high
+    return list(found)
+
+
+def _latencies(speed: Mapping[tuple[str, str], Spread], baseline: str) -> dict[str, float]:
+    """Returns the latency of each variant that has one, in ms.
+
+    Latency is the baseline's median over the median of the ratios by round: rounds are paired, so what slows a machine
+    for a while puts no variant before another. Without a ratio it is the variant's own median.
+    """
+    own = {name: value[0] for (name, measure), value in speed.items() if measure == "latency_ms"}
+    ratios = {name: value[0] for (name, measure), value in speed.items() if measure == "latency_ratio"}
+    if baseline not in own:
+        return own
+    return {name: own[baseline] / ratios[name] if ratios.get(name) else latency for name, latency in own.items()}
+
+
+def _dice(trials: Mapping[tuple[int, int], Sequence[CaseScore]], name: str) -> dict[int, Effect]:
+    """Returns the Dice of a variant by class index; index 0 is the mean over classes."""
     runs = {
-        pair: read_scores(scores, f"{name}.fold_{pair[0]}.seed_{pair[1]}")  # type: ignore[arg-type]
-        for pair, scores in trials.items()
+        pair: read_scores(scores, f"{name}.fold_{pair[0]}.seed_{pair[1]}") for pair, scores in sorted(trials.items())
     }
     classes = next(iter(runs.values())).classes
+    rows = {0: slice(None)} | {index: slice(row, row + 1) for row, (index, _) in enumerate(classes)}
     found = {}
-    for index, rows in [(0, slice(None)), *((index, slice(row, row + 1)) for row, (index, _) in enumerate(classes))]:
+    for index, of_class in rows.items():
         tables = []
         for fold in sorted({fold for fold, _ in runs}):
-            of_fold = [run for pair, run in sorted(runs.items()) if pair[0] == fold]
-            values = np.stack([run.values["dice"][rows] for run in of_fold])[None]
+            of_fold = [run for pair, run in runs.items() if pair[0] == fold]
+            values = np.stack([run.values["dice"][of_class] for run in of_fold])[None]
             means, scored = patient_means(values, of_fold[0].patients)
             if scored.any():
                 tables.append(means[0])
         if tables:
             effect = estimate_effect(tables)
-            # A t interval over three runs of which one failed reaches where no Dice can be.
-            possible = None if effect.ci95 is None else (max(0.0, effect.ci95[0]), min(1.0, effect.ci95[1]))
-            found[index] = replace(effect, ci95=possible)
+            # A t interval over three runs of which one failed reaches further than Dice can.
+            inside = None if effect.ci95 is None else (max(0.0, effect.ci95[0]), min(1.0, effect.ci95[1]))
+            found[index] = replace(effect, ci95=inside)
     return found
 
 
-def _convergence(records: Records, device: DeviceSpeed | None) -> dict[str, Convergence]:
-    """Measures convergence; the time of a step is the median of the device that the recommendation is for."""
-    curves = {
-        name: by_pair
-        for name in records.study.names
-        if (by_pair := {trial.pair: trial.curve for trial in records.finished(name) if trial.curve is not None})
-    }
-    steps = {name: step_seconds(device, name) for name in curves}
-    known = {name: seconds for name, seconds in steps.items() if seconds is not None}
-    return {one.variant: one for one in convergence(curves, records.study.baseline, step_seconds=known)}
+def _contrast(scores: Trials, variant: str, against: str, *, margin: float) -> Contrast:
+    found = None
+    if scores.get(variant) and scores.get(against):
+        (found,) = paired({against: scores[against], variant: scores[variant]}, against, margin=margin)
+    return Contrast(variant=variant, against=against, found=found)
 
 
-def step_seconds(device: DeviceSpeed | None, name: str) -> float | None:
-    """Gives the measured time of one training step, in s; None where it was not measured."""
-    spread = device.spread(name, "training_step_ms") if device is not None else None
-    return None if spread is None else spread[0] / 1000
+def _convergence(results: Results, speed: Mapping[tuple[str, str], Spread]) -> dict[str, Convergence]:
+    """Measures convergence; a step takes the median time measured on the first device."""
+    curves: dict[str, dict[tuple[int, int], Curve]] = {}
+    logged = results.curves[(results.curves.metric == "val_dice") & np.isfinite(results.curves.value)]
+    finished = results.trials.trial[results.trials.status == "finished"]
+    for (variant, fold, seed), rows in logged[logged.trial.isin(finished)].groupby(["variant", "fold", "seed"]):
+        rows = rows.sort_values("step")
+        curve = Curve(steps=rows.step.astype(float).tolist(), dice=rows.value.tolist())
+        curves.setdefault(variant, {})[int(fold), int(seed)] = curve
+    ordered = {name: curves[name] for name in results.study.names if name in curves}
+    steps = {name: value[0] / 1000 for (name, measure), value in speed.items() if measure == "training_step_ms"}
+    return {one.variant: one for one in convergence(ordered, results.study.baseline, step_seconds=steps)}
+
+
+def _gaps(results: Results) -> dict[str, Gap]:
+    """Compares Dice on training and held-out cases, for each variant that has both."""
+    keys = ["variant", "fold", "seed"]
+    frame = results.generalisation[[*keys, "train_dice", "val_dice"]].astype({"train_dice": float, "val_dice": float})
+    means = frame.groupby(keys, sort=False).mean().dropna()
+    found: dict[str, dict[tuple[int, int], tuple[float, float]]] = {}
+    for (variant, fold, seed), row in means.iterrows():
+        found.setdefault(variant, {})[int(fold), int(seed)] = float(row.train_dice), float(row.val_dice)
+    before = found.get(results.study.baseline, {})
+    gaps = {}
+    for name in filter(found.__contains__, results.study.names):
+        own = {pair: train - held_out for pair, (train, held_out) in found[name].items()}
+        gaps[name] = Gap(
+            train=fmean(train for train, _ in found[name].values()),
+            validation=fmean(held_out for _, held_out in found[name].values()),
+            gap=mean_over_runs(list(own.values()), low=-1.0, high=1.0),
+            difference=mean_over_runs(
+                [gap - (before[pair][0] - before[pair][1]) for pair, gap in own.items() if pair in before],
+                low=-2.0,
+                high=2.0,
+            ),
+        )
+    return gaps

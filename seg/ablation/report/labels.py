@@ -1,191 +1,187 @@
-"""Texts beside the points of a figure, each with a thin line to its own point."""
+"""Names of variants that people understand, made from what a variant changes of the baseline."""
 
 from __future__ import annotations
 
-import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
+SIDES = {"network.skip_bottleneck": "skip", "network.decoder_bottleneck": "decoder"}
+FAMILIES = {
+    "baseline": "Baseline",
+    "skip": "Skips",
+    "decoder": "Decoder",
+    "both": "Skips and decoder",
+    "channels": "Channel plan",
+    "other": "Other",
+}
+"""Families in the order of tables and figures, with their headings."""
+DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "skip": {"activation": "none", "norm": False},
+    "decoder": {"activation": "leaky_relu", "norm": True},
+}
+"""Settings of a bottleneck that a label leaves out."""
+HELP = {
+    "baseline": "The plain U-Net that all variants are compared with.",
+    "skip": "A 1x1 convolution narrows every skip connection before the merge.",
+    "decoder": "1x1 - 3x3 - 1x1 replaces the two 3x3 convolutions of every decoder stage; the 1x1 narrow the channels.",
+    "both": "Bottlenecks in the skip connections and in the decoder.",
+    "channels": "Other numbers of channels per stage, with or without bottlenecks.",
+    "other": "Differs from the baseline in more than the width of bottlenecks or the channels.",
+}
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-Point = tuple[float, float]
-Pixels = npt.NDArray[np.float64]
-Rectangle = tuple[float, float, float, float]
-"""Left, lower, right and upper side, in pixels."""
-
-RADII = (6.0, 10.0, 15.0, 21.0, 28.0, 36.0, 46.0, 58.0, 72.0)
-"""Distances of a text from its point that are tried, in points."""
-ANGLES = tuple(np.deg2rad(np.arange(0, 360, 15)))
-PASSES = 4
-MARK_POINTS, AIR_POINTS = 4.0, 2.0
-"""Half the size of a mark, and air around a text."""
-
-ON_TEXT, ON_MARK, ON_LINE, CROSSING = 1000.0, 200.0, 12.0, 150.0
-"""What it costs, beside a point of distance, that a text or its line lies on something."""
-
-
-def label_points(
-    axis: Axes,
-    texts: Mapping[str, str],
-    points: Mapping[str, Point],
-    *,
-    lines: Sequence[Sequence[Point]] = (),
-    size: float = 8.0,
-) -> dict[str, Rectangle]:
-    """Writes texts beside points where they hide least, within the axis.
-
-    Args:
-        axis: The axis, with all that it shows and its limits; it is laid out first.
-        texts: Text by the name of its point.
-        points: All points that are marked, those without a text too.
-        lines: Lines that a text better does not lie on, as their corners.
-        size: Size of the text, in points.
-
-    Returns:
-        Where each text stands.
-    """
-    from matplotlib.patheffects import withStroke
-
-    figure = axis.figure
-    for _ in range(2):  # what stands around the axis moves in the first pass, the axis in the second
-        figure.draw_without_rendering()  # type: ignore[union-attr]
-    figure.set_layout_engine("none")  # type: ignore[union-attr]
-    frame = axis.get_window_extent()
-    scene = _Scene(
-        room=(frame.x0 + 2, frame.y0 + 2, frame.x1 - 2, frame.y1 - 2),
-        unit=axis.figure.dpi / 72,
-        marks={name: axis.transData.transform(point) for name, point in points.items()},
-        thin=np.concatenate([np.empty((0, 2)), *(_along(axis.transData.transform(line)) for line in lines)]),
-    )
-    drawn = {}
-    for name, text in texts.items():
-        drawn[name] = axis.annotate(
-            text,
-            points[name],
-            (0, 0),
-            textcoords="offset points",
-            ha="center",
-            va="center",
-            fontsize=size,
-            zorder=6,
-            annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": "0.5", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 2.5},
-            path_effects=[withStroke(linewidth=2.2, foreground="white")],
-        )
-        drawn[name].set_in_layout(False)
-    extents = {name: text.get_window_extent() for name, text in drawn.items()}
-    halves = {name: np.array([extent.width, extent.height]) / 2 for name, extent in extents.items()}
-    # A text that came late may find no room until an earlier one has made way.
-    for _ in range(PASSES):
-        for name, half in halves.items():
-            at = scene.put(name, half)
-            drawn[name].set_position(tuple((at - scene.marks[name]) / scene.unit))
-    return scene.taken
+Settings = dict[str, Any]
 
 
-@dataclass(kw_only=True)
-class _Scene:
-    """What stands in a figure, in pixels.
+@dataclass(frozen=True, kw_only=True)
+class Label:
+    """How a variant is shown.
 
     Attributes:
-        room: Where texts may stand.
-        unit: Pixels to a point.
-        marks: Marked points.
-        thin: Points along the lines.
-        taken: Texts that have their place.
-        leaders: Lines of these texts: from the mark to the middle of the text.
+        name: Name of the variant in the study.
+        text: Label for people, such as ``decoder ×1/2``; unique within a study.
+        family: Key of `FAMILIES`.
+        width: Bottleneck ratio where every stage and path has the same; None elsewhere.
+        group: Variants of one group differ in the width alone, so a line may join them.
     """
 
-    room: Rectangle
-    unit: float
-    marks: Mapping[str, Pixels]
-    thin: Pixels
-    taken: dict[str, Rectangle] = field(default_factory=dict)
-    leaders: dict[str, tuple[Pixels, Pixels]] = field(default_factory=dict)
-
-    def put(self, name: str, half: Pixels) -> Pixels:
-        """Chooses the middle of a text, half of whose size is given."""
-        own = self.marks[name]
-        self.taken.pop(name, None)
-        self.leaders.pop(name, None)
-        best, least = own, math.inf
-        for radius in RADII:
-            if radius >= least:  # from here on the distance alone costs more
-                break
-            for angle in ANGLES:
-                at = own + np.array([math.cos(angle), math.sin(angle)]) * (radius * self.unit + half)
-                cost = self._cost(name, at, half, least)
-                if cost < least:
-                    best, least = at, cost
-        self.taken[name] = _box(best, half, 0.0)
-        self.leaders[name] = (own, best)
-        return best
-
-    def _cost(self, name: str, at: Pixels, half: Pixels, least: float) -> float:
-        """Weighs one place for a text, of which less is better; exact where it is below the least so far."""
-        own = self.marks[name]
-        others = np.array([mark for other, mark in self.marks.items() if other != name]).reshape(-1, 2)
-        box, bare = _box(at, half, AIR_POINTS * self.unit), _box(at, half, 0.0)
-        found = float(np.hypot(*np.maximum(np.abs(at - own) - half, 0))) / self.unit
-        if (np.array(bare[:2]) < self.room[:2]).any() or (np.array(bare[2:]) > self.room[2:]).any():
-            found += 2 * ON_TEXT
-        found += ON_TEXT * sum(_meet(box, other) for other in self.taken.values())
-        found += ON_MARK * _count(_box(at, half, MARK_POINTS * self.unit), others)
-        found += ON_LINE * min(3, _count(bare, self.thin))
-        return found if found >= least else found + self._leader_cost(own, at, half, others)
-
-    def _leader_cost(self, own: Pixels, at: Pixels, half: Pixels, others: Pixels) -> float:
-        """Weighs the line from a text to its mark."""
-        along = _along(np.array([own, at]), 4.0)
-        seen = along[(np.abs(along - at) > half).any(axis=1)]
-        found = ON_TEXT * sum(bool(_count(other, seen)) for other in self.taken.values())
-        if len(others) and len(seen):
-            apart = np.hypot(*(seen[:, None] - others[None]).transpose(2, 0, 1)).min(axis=0)
-            found += 0.3 * ON_MARK * int((apart < MARK_POINTS * self.unit).sum())
-        box = _box(at, half, AIR_POINTS * self.unit)
-        for start, end in self.leaders.values():
-            found += ON_TEXT * bool(_count(box, _along(np.array([start, end]), 4.0)))
-            found += CROSSING * _cross(own, at, start, end)
-        return found
+    name: str
+    text: str
+    family: str
+    width: float | None
+    group: str
 
 
-def _box(at: Pixels, half: Pixels, air: float) -> Rectangle:
-    left, lower = at - half - air
-    right, upper = at + half + air
-    return float(left), float(lower), float(right), float(upper)
+def label_variants(variants: Mapping[str, Mapping[str, Any]]) -> dict[str, Label]:
+    """Labels the variants of a study, in the order of tables: by family, channel plan and falling width.
+
+    Args:
+        variants: Values that a variant changes, by dotted path, by name of the variant. The variant without changes is
+            the baseline.
+
+    Returns:
+        Labels by name of the variant.
+    """
+    labels = [_label(name, changes) for name, changes in variants.items()]
+    count = Counter(label.text for label in labels)
+    plans = list(dict.fromkeys(_plan(variants[label.name]) for label in labels))
+
+    def order(label: Label) -> tuple[int, int, float]:
+        width = float("inf") if label.width is None else label.width
+        return list(FAMILIES).index(label.family), plans.index(_plan(variants[label.name])), -width
+
+    return {
+        label.name: label
+        if count[label.text] == 1
+        else Label(**{**vars(label), "text": f"{label.text} ({label.name})"})
+        for label in sorted(labels, key=order)
+    }
 
 
-def _meet(one: Rectangle, other: Rectangle) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+def bottlenecks(changes: Mapping[str, Any]) -> tuple[dict[str, Settings | None], dict[str, Any]]:
+    """Splits the changes of a variant.
+
+    Returns:
+        Settings of the bottleneck by path (``skip``, ``decoder``), None where the variant removes the bottleneck; and
+        all other changes.
+    """
+    found: dict[str, Settings | None] = {}
+    others: dict[str, Any] = {}
+    for path, value in changes.items():
+        parts = path.split(".")
+        side = SIDES.get(".".join(parts[:2]))
+        settings = value if len(parts) == 2 else {".".join(parts[2:]): value}
+        if side is None or not (settings is None or isinstance(settings, Mapping)):
+            others[path] = value
+        elif settings is None:
+            found[side] = None
+        else:
+            found[side] = {**(found.get(side) or {}), **settings}
+    return {side: found[side] for side in SIDES.values() if side in found}, others
 
 
-def _count(box: Rectangle, points: Pixels) -> int:
-    """Counts the points in a box."""
-    if not len(points):
-        return 0
-    x, y = points.T
-    return int(((x > box[0]) & (x < box[2]) & (y > box[1]) & (y < box[3])).sum())
+def write_ratio(ratio: Any) -> str:
+    """Writes a bottleneck ratio as ``×1/4``; of a ratio for each stage, the lowest and the highest."""
+    if isinstance(ratio, int | float) and not isinstance(ratio, bool):
+        plain = Fraction(ratio).limit_denominator(64)
+        return f"×{plain}" if abs(plain - ratio) < 1e-6 else f"×{ratio:.2f}"
+    if isinstance(ratio, Sequence) and not isinstance(ratio, str):
+        numbers = [float(each) for each in ratio if isinstance(each, int | float)]
+        if len(set(numbers)) == 1:
+            return write_ratio(numbers[0])
+        return f"×{min(numbers):.2f}–{max(numbers):.2f} by stage" if numbers else f"×{ratio}"
+    return "" if ratio is None else f"×{ratio}"
 
 
-def _along(corners: Pixels, step: float = 6.0) -> Pixels:
-    """Gives points along a line, so dense that no text fits between them."""
-    parts = []
-    for start, end in pairwise(corners):
-        count = max(2, int(np.hypot(*(end - start)) / step) + 1)
-        parts.append(np.linspace(start, end, count))
-    return np.concatenate(parts) if parts else np.empty((0, 2))
+def _label(name: str, changes: Mapping[str, Any]) -> Label:
+    sides, others = bottlenecks(changes)
+    ratios = {side: settings.get("ratio") for side, settings in sides.items() if settings is not None}
+    extras = {side: _extras(side, settings) for side, settings in sides.items()}
+    parts = [_channels(others["network.channels"])] if "network.channels" in others else []
+    plain = len(ratios) == 2 and not any(extras.values())
+    if plain and ratios["skip"] == ratios["decoder"]:
+        parts.append(f"both {write_ratio(ratios['skip'])}")
+    elif plain and all(isinstance(ratio, list | tuple) for ratio in ratios.values()):
+        several = [each for ratio in ratios.values() for each in (ratio or ())]
+        parts.append(f"both {write_ratio(several)}")
+    else:
+        for side in sides:
+            words = "skips" if side == "skip" else "decoder"
+            text = f"{words} {write_ratio(ratios[side])}" if side in ratios else f"no {side} bottleneck"
+            parts.append(" ".join(filter(None, (text.strip(), extras[side]))))
+    parts += [f"{path} = {value}" for path, value in others.items() if path != "network.channels"]
+    return Label(
+        name=name,
+        text=" + ".join(parts) or "baseline",
+        family=_family(sides, others, changes),
+        width=_single(list(ratios.values())),
+        group=repr((sorted(extras.items()), sorted(others.items(), key=str), sorted(set(sides) - set(ratios)))),
+    )
 
 
-def _cross(a: Pixels, b: Pixels, c: Pixels, d: Pixels) -> bool:
-    """Tells whether two lines cross."""
+def _family(sides: Mapping[str, Settings | None], others: Mapping[str, Any], changes: Mapping[str, Any]) -> str:
+    if set(others) - {"network.channels"} or None in sides.values():
+        return "other"
+    if others:
+        return "channels"
+    if not changes:
+        return "baseline"
+    return "both" if len(sides) == 2 else next(iter(sides))
 
-    def side(p: Pixels, q: Pixels, r: Pixels) -> bool:
-        return bool((q[0] - p[0]) * (r[1] - p[1]) > (q[1] - p[1]) * (r[0] - p[0]))
 
-    return side(a, b, c) != side(a, b, d) and side(c, d, a) != side(c, d, b)
+def _single(ratios: Sequence[Any]) -> float | None:
+    """Returns the only ratio of all bottlenecks at all stages; None where ratios differ."""
+    flat = {each for ratio in ratios for each in (ratio if isinstance(ratio, list | tuple) else (ratio,))}
+    only = flat.pop() if len(flat) == 1 else None
+    return float(only) if isinstance(only, int | float) else None
+
+
+def _extras(side: str, settings: Settings | None) -> str:
+    """Names the settings of a bottleneck that differ from the usual: ``(relu)``."""
+    usual = DEFAULTS[side]
+    found = []
+    for key, value in (settings or {}).items():
+        if key == "ratio" or usual.get(key) == value:
+            continue
+        if key == "activation":
+            found.append("no activation" if value == "none" else str(value).replace("_", " "))
+        elif key == "norm":
+            found.append("normalised" if value else "not normalised")
+        else:
+            found.append(f"{key} {value}")
+    return f"({', '.join(found)})" if found else ""
+
+
+def _channels(channels: Any) -> str:
+    if not isinstance(channels, Sequence) or isinstance(channels, str):
+        return f"channels {channels}"
+    if len(set(channels)) == 1:
+        return f"flat {channels[0]}"
+    return f"channels {'-'.join(map(str, channels))}"
+
+
+def _plan(changes: Mapping[str, Any]) -> str:
+    """Returns all that a variant changes beside bottlenecks, as a key."""
+    return repr(sorted((path, repr(value)) for path, value in changes.items() if "_bottleneck" not in path))

@@ -1,144 +1,97 @@
-"""What figures draw, read from the figures themselves."""
+"""Scales, labels and the SVG of figures."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from pathlib import Path
+import xml.etree.ElementTree as ET
+from itertools import combinations
 
+import numpy as np
 import pytest
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from seg.ablation.report import drawing, plots_cost, plots_dice, plots_pareto, plots_preserved
-from seg.ablation.report.analysis import Analysis, analyse
-from seg.ablation.report.document import Panel
-from seg.ablation.report.failures import failed_runs, split
-from seg.ablation.report.plots_preserved import ratio_words
-from seg.ablation.report.trials import read_records
-from tests.ablation.report.studies import VARIANTS, Made, lower, make_study
+from seg.ablation.report.labels import label_variants
+from seg.ablation.report.plots import clipped, forest, pareto, place_labels, robust_limits
+from seg.ablation.report.svg import drawing, to_picture
 
-Drawn = dict[str, Axes]
-
-
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> Drawn:
-    """The first axis of every panel that is drawn, by file."""
-    found: Drawn = {}
-
-    def keep(figure: Figure, file: str, alt: str) -> Panel:
-        if figure.axes:
-            found[file] = figure.axes[0]
-        return drawing.panel(figure, file, alt)
-
-    for module in (plots_cost, plots_dice, plots_pareto, plots_preserved):
-        monkeypatch.setattr(module, "panel", keep)
-    return found
-
-
-@pytest.fixture(scope="module")
-def analysis(whole: Path) -> Analysis:
-    return analyse(read_records(whole))
-
-
-@pytest.fixture(scope="module")
-def failing(tmp_path_factory: pytest.TempPathFactory) -> Analysis:
-    """A study in which one run of one variant failed to learn, and no variant is recommended."""
-    losses = {"skip_1-4": 0.02, "skip_1-16": 0.02, "decoder_1-2": 0.02}
-    study = make_study(tmp_path_factory.mktemp("failing"), Made(losses=losses))
-    lower(study, "decoder_1-4.fold_0.seed_1", 0.3)
-    return analyse(read_records(study))
-
-
-def test_a_run_far_below_the_others_of_its_variant_failed(failing: Analysis, analysis: Analysis) -> None:
-    assert failed_runs(failing.records) == {("decoder_1-4", 0, 1)}
-    assert failed_runs(analysis.records) == frozenset()
-    sound, failed = split(failing.records)
-    assert list(failed.trials) == ["decoder_1-4.fold_0.seed_1"]
-    assert {*sound.trials, *failed.trials} == set(failing.records.trials)
-    assert not set(sound.trials) & set(failed.trials)
-
-
-def test_the_front_the_baseline_and_the_recommended_variant_have_their_names(analysis: Analysis, drawn: Drawn) -> None:
-    plots_pareto.pareto(analysis)
-    names = [text.get_text() for text in drawn["pareto_latency_cpu2"].texts]
-    # skip_1-16 is slower than decoder_1-2 and has less Dice; what lies off the scale has its value.
-    near, beyond = names[:3], sorted(name.rpartition(" ")[0] for name in names[3:])
-    assert sorted(near) == ["baseline", "decoder_1-2", "skip_1-4"]
-    assert beyond == ["decoder_1-4", "flat_16", "skip_1-4_decoder_1-4"]
-    minus = "\N{MINUS SIGN}"
-    assert all(re.fullmatch(rf"\S+ {minus}0\.0\d\d", name) for name in names[3:])
-
-
-def test_costs_that_differ_much_stand_on_a_logarithmic_axis(analysis: Analysis, drawn: Drawn) -> None:
-    plots_pareto.pareto(analysis)
-    axis = drawn["pareto_latency_cpu2"]
-    assert axis.get_xscale() == "log"  # 60 to 180 ms
-    assert [label.get_text() for label in axis.get_xticklabels()] == ["70", "100", "200"]
-
-
-def test_no_scale_and_no_interval_shows_a_dice_that_cannot_be(tmp_path: Path, drawn: Drawn) -> None:
-    # Two runs that differ by much make intervals of more than the whole range.
-    losses = {row[0]: 0.4 for row in VARIANTS[1:]}
-    wild = analyse(read_records(make_study(tmp_path, Made(losses=losses, noise=0.1, seeds=(0, 1)))))
-    plots_pareto.pareto(wild)
-    plots_dice.forest(wild)
-    base = wild.mean_dice["baseline"].difference
-    assert any(one.ci95 is not None and base + one.ci95[1] > 1 for one in wild.comparisons.values())
-    for file, axis in drawn.items():
-        if file.startswith("pareto"):
-            low, high = axis.get_ylim()
-            assert -base - 1e-9 <= low < high <= 1 - base + 1e-9
-            for ends in (path for bar in axis.collections for path in bar.get_segments()):
-                assert ends[:, 1].min() >= -base - 1e-9
-                assert ends[:, 1].max() <= 1 - base + 1e-9
-        if file == "forest_mean":
-            for ends in (path for bar in axis.collections for path in bar.get_segments()):
-                assert ends[:, 0].max() <= 1 - base + 1e-9
-
-
-@pytest.mark.parametrize(
-    ("draw", "file"),
-    [
-        (plots_dice.forest, "forest_mean"),
-        (lambda analysis: plots_cost.speed(analysis.device, analysis.records.study), "speed_cuda"),
-    ],
-    ids=["forest", "speed"],
+LABELS = label_variants(
+    {
+        "baseline": {},
+        "half": {"network.skip_bottleneck.ratio": 0.5},
+        "quarter": {"network.skip_bottleneck.ratio": 0.25},
+        "failed": {"network.decoder_bottleneck.ratio": 0.125},
+    }
 )
-def test_rows_go_by_family_and_width(
-    analysis: Analysis, drawn: Drawn, draw: Callable[[Analysis], object], file: str
-) -> None:
-    draw(analysis)
-    names = [label.get_text().split()[0] for label in drawn[file].get_yticklabels()]
-    assert names == ["skip_1-4", "skip_1-16", "decoder_1-2", "decoder_1-4", "skip_1-4_decoder_1-4", "flat_16"]
+DIFFERENCES = {"half": (-0.001, -0.002, 0.0), "quarter": (-0.003, -0.004, -0.002), "failed": (-0.3, -0.6, 0.1)}
+SPEEDS = {"half": 1.1, "quarter": 1.2, "failed": 1.5}
 
 
-def test_the_baseline_and_the_recommended_variant_stand_out_among_curves(analysis: Analysis, drawn: Drawn) -> None:
-    plots_cost.curves(analysis)
-    axis = drawn["convergence_steps"]
-    thick = {line.get_color() for line in axis.lines if line.get_linewidth() > 1.5}
-    styles = drawing.looks(analysis.records.study.names)
-    assert thick == {styles[name].colour for name in ("baseline", "decoder_1-2")}
-    ends = {text.get_text(): text.xy for text in axis.texts}
-    assert ends["baseline"] == pytest.approx((1000, axis.lines[0].get_ydata()[-1]))
+def texts(svg: str) -> list[str]:
+    return [element.text or "" for element in ET.fromstring(svg).iter() if element.tag.endswith("text")]
 
 
-def test_ratios_have_powers_of_two_as_ticks(analysis: Analysis, drawn: Drawn) -> None:
-    plots_preserved.preserved(analysis)
-    labels = [label.get_text() for label in drawn["preserved_r2_skip"].get_xticklabels()]
-    assert labels == ["1/16", "1/8", "1/4"]
-    assert [ratio_words(power) for power in (-3, 0, 1)] == ["1/8", "1", "2"]
+def titles(svg: str) -> list[str]:
+    return [element.text or "" for element in ET.fromstring(svg).iter() if element.tag.endswith("title")]
 
 
-def test_a_line_joins_widths_of_one_path_without_failed_runs(failing: Analysis, drawn: Drawn) -> None:
-    figure = plots_preserved.preserved(failing)
-    assert figure is not None
-    assert "Crosses are runs that failed to learn" in figure.caption
-    axis = drawn["preserved_r2_decoder"]
-    joined = [line for line in axis.lines if line.get_linestyle() == "-" and line.get_label() == "stage 0, kept"]
-    assert [list(line.get_xdata()) for line in joined] == [[0.25, 0.5]]
-    # Seeds 0 and 2 alone: the place's R² falls by 0.002 of the ceiling with each seed, so that their mean is seed 1's.
-    (failed,) = (line for line in axis.lines[:4] if line.get_marker() == "x")
-    assert list(failed.get_xdata()) == [0.25]
-    assert joined[0].get_ydata()[0] == pytest.approx(failed.get_ydata()[0])
-    assert not any(line.get_marker() == "x" for line in drawn["preserved_r2_skip"].lines if len(line.get_xdata()))
+def test_limits_hold_0_the_margin_and_all_but_what_lies_far_off() -> None:
+    low, high = robust_limits(list(DIFFERENCES.values()), 0.005)
+    assert low < -0.005 < 0 < high
+    assert low > -0.05
+    low, high = robust_limits([(-0.001, -0.002, 0.0)] * 3 + [(-0.01, -0.012, -0.008)], 0.005)
+    assert low < -0.005
+    assert robust_limits([], 0.005)[0] < -0.005
+
+
+@pytest.mark.parametrize(("value", "drawn"), [(0.2, 0.2), (-9.0, -0.96), (9.0, 0.96)])
+def test_what_leaves_the_scale_is_drawn_just_inside(value: float, drawn: float) -> None:
+    assert clipped(value, (-1.0, 1.0)) == pytest.approx(drawn)
+
+
+def test_a_forest_plot_shows_values_bounds_words_and_speeds() -> None:
+    picture = forest(LABELS, DIFFERENCES, {"half": (-0.0025, "<b>")}, {"half": "safe"}, SPEEDS, 0.005)
+    assert picture is not None
+    shown = texts(picture.file)
+    minus = "\N{MINUS SIGN}"
+    for text in ("skips ×1/2", f"{minus}0.0010 ({minus}0.0020 to 0.0000)", f"{minus}0.0025 <b>", "safe", "1.10×"):
+        assert text in shown
+    assert f"deciding bound {minus}0.0025 in <b>" in titles(picture.file)
+
+
+def test_a_pareto_plot_names_every_variant_and_joins_those_that_differ_in_width() -> None:
+    picture = pareto(LABELS, DIFFERENCES, SPEEDS, "A device", 0.005, "pareto_0")
+    assert picture is not None
+    assert {label.text for label in LABELS.values()} <= set(texts(picture.file))
+    assert len(titles(picture.file)) == 4
+    assert pareto(LABELS, DIFFERENCES, {}, "A device", 0.005, "pareto_0") is None
+
+
+def test_labels_do_not_lie_on_one_another_where_there_is_room() -> None:
+    rng = np.random.default_rng(0)
+    points = {f"point {number}": tuple(rng.uniform(0, 1, 2)) for number in range(15)}
+    points |= {"twin 1": (0.5, 0.5), "twin 2": (0.5, 0.501)}
+    with drawing(9, 5) as figure:
+        axis = figure.subplots()
+        axis.set_xlim(-0.2, 1.2)
+        axis.set_ylim(-0.2, 1.2)
+        place_labels(axis, {key: key for key in points}, points, lambda _: "black")  # type: ignore[arg-type]
+        figure.draw_without_rendering()
+        boxes = [text.get_window_extent() for text in axis.texts]
+    assert len(boxes) == 17
+    assert not [pair for pair in combinations(boxes, 2) if pair[0].overlaps(pair[1])]
+
+
+def test_an_svg_has_titles_and_ids_of_its_own_and_no_style() -> None:
+    with drawing(4, 3) as figure:
+        axis = figure.subplots()
+        axis.plot([0, 1], [0, 1], "o", gid="mark")
+        axis.set_title("$a$ <b> & 'c'")
+        picture = to_picture(figure, "own", "what it shows", {"mark": 'a "title" <x>'})
+    assert titles(picture.file) == ['a "title" <x>']
+    assert "$a$ <b> & 'c'" in texts(picture.file)
+    root = ET.fromstring(picture.inline)
+    ids = {element.get("id") for element in root.iter()} - {None}
+    assert all(str(name).startswith("own-") for name in ids)
+    links = [element.get("{http://www.w3.org/1999/xlink}href", "") for element in root.iter()]
+    assert {link[1:] for link in links if link} <= ids
+    assert not [element for element in root.iter() if "style" in element.attrib or element.tag.endswith("style")]
+    assert 'fill="#1b2026"' in picture.file
+    assert "#1b2026" not in picture.inline

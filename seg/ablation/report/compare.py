@@ -1,0 +1,153 @@
+"""Several studies side by side: what each variant that they share costs on each of their data sets."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from seg.ablation.report.analysis import Analysis, analyse
+from seg.ablation.report.cases import FIGURES
+from seg.ablation.report.labels import Label, label_variants
+from seg.ablation.report.plots import compare_studies
+from seg.ablation.report.templating import markdown_environment
+from seg.ablation.statistics import Comparison, Verdict
+from seg.ablation.store import StudyPlan, escaped, read_results
+from seg.errors import Problem, RunError
+from seg.files import write_text
+
+STUDIES_TABLE = "studies.csv"
+"""Verdicts of several studies, one to a row; a report of one of them reads its evidence there."""
+COLUMNS = ("study", "variant", "changes", "verdict", "bound", "bound_class", "difference", "low", "high", "num_runs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """In how many studies a variant was tried, and in how many of them it was safe."""
+
+    safe: int
+    tried: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What one study says of a variant that several studies share."""
+
+    comparison: Comparison
+    verdict: Verdict
+
+
+def write_comparison(study_dirs: Sequence[Path], output: Path) -> Path:
+    """Writes one table and one figure of several studies as Markdown, and their verdicts as ``studies.csv``.
+
+    Studies are never pooled: each keeps its baseline, margin and correction. A variant is the same in two studies where
+    its changes of the baseline are equal, whatever its name; variants of a single study are left out of the table.
+
+    Args:
+        study_dirs: Study directories, two or more.
+        output: Markdown file, replaced. The figure goes to ``figures/``, the verdicts to ``studies.csv`` beside it.
+
+    Returns:
+        The Markdown file.
+
+    Raises:
+        RunError: A study cannot be read, two studies have one name, studies share no variant, or a file cannot be
+            written.
+    """
+    analyses: dict[str, Analysis] = {}
+    for folder in study_dirs:
+        results = read_results(folder)
+        if results.problems:
+            raise RunError(results.problems)
+        analysis = analyse(results)
+        name = analysis.results.study.name
+        if name in analyses:
+            remedy = "leave one of them out"
+            raise RunError(
+                Problem(path=str(folder), kind="twice", rule="must have a name of its own", value=name, remedy=remedy)
+            )
+        analyses[name] = analysis
+    labels, findings = _shared(analyses)
+    if not labels:
+        rule = "must share a variant besides the baseline"
+        raise RunError(Problem(path=", ".join(analyses), kind="nothing", rule=rule, remedy="compare other studies"))
+    intervals = {
+        study: {
+            name: (effect.difference, *(effect.ci95 or (effect.difference, effect.difference)))
+            for name, by_study in findings.items()
+            if study in by_study and (effect := by_study[study].comparison.dice.effect) is not None
+        }
+        for study in analyses
+    }
+    margins = {study: analysis.results.study.margin for study, analysis in analyses.items()}
+    picture = compare_studies(labels, intervals, margins, output.stem)
+    write_text(output.parent / FIGURES / f"{picture.name}.svg", picture.file)
+    write_text(output.parent / STUDIES_TABLE, _to_csv(analyses))
+    template = markdown_environment().get_template("studies.md.j2")
+    text = template.render(analyses=analyses, labels=labels, findings=findings, picture=picture)
+    write_text(output, text.rstrip() + "\n")
+    return output
+
+
+def read_evidence(path: Path, study: StudyPlan) -> dict[str, Evidence]:
+    """Reads in how many studies each variant of a study was tried and safe.
+
+    Args:
+        path: The table that :func:`write_comparison` wrote; without one there is no evidence.
+        study: The study whose variants are looked up.
+
+    Raises:
+        RunError: The table is damaged.
+    """
+    if not path.is_file() or path.is_symlink():
+        return {}
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    if not {"changes", "verdict"} <= set(table.columns):
+        remedy = "write the table again with --compare"
+        raise RunError(Problem(path=str(path), kind="damaged", rule="must be a table of verdicts", remedy=remedy))
+    found = {}
+    for variant in study.variants:
+        own = table[table["changes"] == _key(variant.changes)]
+        if len(own):
+            found[variant.name] = Evidence(safe=int((own["verdict"] == "safe").sum()), tried=len(own))
+    return found
+
+
+def _key(changes: Mapping[str, object]) -> str:
+    """Returns the changes of a variant as a text that is equal where the changes are."""
+    return json.dumps(changes, sort_keys=True)
+
+
+def _shared(analyses: Mapping[str, Analysis]) -> tuple[dict[str, Label], dict[str, dict[str, Finding]]]:
+    """Returns labels of the variants that two studies or more have, in order, and what each study found."""
+    changes: dict[str, Mapping[str, object]] = {}
+    findings: dict[str, dict[str, Finding]] = {}
+    for study, analysis in analyses.items():
+        for variant in analysis.results.study.variants:
+            if variant.name in analysis.comparisons:
+                key = _key(variant.changes)
+                changes[key] = variant.changes
+                comparison, verdict = analysis.comparisons[variant.name], analysis.verdicts[variant.name]
+                findings.setdefault(key, {})[study] = Finding(comparison=comparison, verdict=verdict)
+    shared = {key: by_study for key, by_study in findings.items() if len(by_study) > 1}
+    return label_variants({key: changes[key] for key in shared}), shared
+
+
+def _to_csv(analyses: Mapping[str, Analysis]) -> str:
+    table = io.StringIO(newline="")
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for study, analysis in analyses.items():
+        changes = {variant.name: variant.changes for variant in analysis.results.study.variants}
+        for name, comparison in analysis.comparisons.items():
+            verdict, effect = analysis.verdicts[name], comparison.dice.effect
+            low, high = (effect.ci95 if effect else None) or (None, None)
+            row = [study, name, _key(changes[name]), verdict.word, verdict.bound, verdict.class_name]
+            row += [effect.difference, low, high, effect.num_runs] if effect else [None] * 4
+            writer.writerow("" if cell is None else escaped(cell) if isinstance(cell, str) else cell for cell in row)
+    return table.getvalue()

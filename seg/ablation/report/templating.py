@@ -1,0 +1,55 @@
+"""The template engine of reports: what is put into a page or into Markdown is escaped."""
+
+from __future__ import annotations
+
+import re
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from seg.ablation.report.labels import HELP
+from seg.ablation.report.metrics import METRICS
+from seg.runs import NOTICE
+from seg.words import NOT_MEASURED, counted, fixed, interval
+
+_SPECIAL = re.compile(r"[&<>\\`*_{}\[\]|#~!$\"']")
+_LINK = re.compile(r"(?i)\b(https?|ftp|javascript|data|mailto|www)(?=[:.])")
+
+
+def environment(*, autoescape: bool) -> Environment:
+    """Returns the template engine.
+
+    Args:
+        autoescape: Whether everything is escaped for HTML; Markdown templates pass texts through the filter ``e``, see
+            :func:`markdown_environment`.
+    """
+    made = Environment(
+        loader=PackageLoader("seg.ablation.report"),
+        autoescape=autoescape,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {"fixed": fixed, "counted": counted}
+    made.globals |= {"interval": interval} | {
+        "HELP": HELP,
+        "METRICS": METRICS,
+        "NOTICE": NOTICE,
+        "NOT_MEASURED": NOT_MEASURED,
+    }
+    return made
+
+
+def markdown_environment() -> Environment:
+    """Returns the template engine for Markdown, whose filter ``e`` escapes a text for all Markdown parsers."""
+    made = environment(autoescape=False)
+    made.filters["e"] = escape_markdown
+    return made
+
+
+def escape_markdown(text: object) -> str:
+    """Writes a text so that no Markdown parser takes a part of it for structure, a link or HTML.
+
+    Character references do that in CommonMark and in Python-Markdown alike, where a backslash before ``<`` does not.
+    """
+    line = _SPECIAL.sub(lambda found: f"&#{ord(found[0])};", " ".join(str(text).split()))
+    return _LINK.sub(r"\1&#8203;", line)

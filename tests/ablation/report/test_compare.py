@@ -1,0 +1,87 @@
+"""Several studies side by side, and the evidence that a report reads from them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from seg.ablation.report import write_comparison, write_report
+from seg.ablation.report.compare import read_evidence
+from seg.ablation.store import read_study
+from seg.errors import RunError
+from seg.words import fixed
+from tests.ablation.report.conftest import value
+from tests.ablation.report.studies import Made, make_study
+
+
+def named(folder: Path, name: str, made: Made) -> Path:
+    path = make_study(folder, made) / "study.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"name": name}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two studies; in the second skip_1-16 was not run and decoder_1-2 loses much."""
+    root = tmp_path_factory.mktemp("studies")
+    absent = tuple(f"skip_1-16.fold_0.seed_{seed}" for seed in range(3))
+    return [
+        named(root / "one", "easy", Made(preserved=False)),
+        named(root / "two", "hard | <b>", Made(losses={"decoder_1-2": 0.1}, absent=absent, preserved=False)),
+    ]
+
+
+def cells(file: Path, head: str) -> list[str]:
+    (line,) = [line for line in file.read_text().splitlines() if line.startswith(f"| {head}")]
+    return [cell.strip() for cell in line.strip("|").split("|")[1:]]
+
+
+def test_each_cell_is_what_the_study_itself_reports(studies: list[Path], tmp_path: Path) -> None:
+    file = write_comparison(studies, tmp_path / "docs" / "all.md")
+    safe, *found = cells(file, "decoder ×1/2")
+    assert safe == "1 of 2"
+    for folder, cell, word in zip(studies, found, ("safe", "costs"), strict=True):
+        write_report(folder)
+        own = float(value(folder, "decoder_1-2", "dice_difference")["value"])
+        assert cell.startswith(fixed(own, 4, sign=True))
+        assert cell.endswith(f"<br>{word}")
+    assert cells(file, "skips ×1/16")[2] == "not measured"
+    assert (tmp_path / "docs" / "figures" / "all.svg").is_file()
+    assert "<b>" not in file.read_text()
+    before = file.read_bytes()
+    write_comparison(studies, file)
+    assert file.read_bytes() == before
+
+
+def test_verdicts_go_to_a_table_that_reports_read_their_evidence_from(studies: list[Path], tmp_path: Path) -> None:
+    write_comparison(studies, tmp_path / "all.md")
+    with (tmp_path / "studies.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 12
+    evidence = read_evidence(tmp_path / "studies.csv", read_study(studies[0]))
+    assert (evidence["decoder_1-2"].safe, evidence["decoder_1-2"].tried) == (1, 2)
+    assert (evidence["skip_1-4"].safe, evidence["skip_1-4"].tried) == (2, 2)
+    assert "baseline" not in evidence
+    (tmp_path / "link.csv").symlink_to(tmp_path / "studies.csv")
+    assert read_evidence(tmp_path / "link.csv", read_study(studies[0])) == {}
+    (tmp_path / "damaged.csv").write_text("a,b\n")
+    with pytest.raises(RunError) as caught:
+        read_evidence(tmp_path / "damaged.csv", read_study(studies[0]))
+    assert caught.value.problems[0].kind == "damaged"
+
+
+def test_studies_of_one_name_or_without_a_common_variant_are_refused(studies: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(RunError) as caught:
+        write_comparison([studies[0], studies[0]], tmp_path / "all.md")
+    assert [problem.kind for problem in caught.value.problems] == ["twice"]
+    other = named(tmp_path / "other", "other", Made(preserved=False))
+    plan = json.loads((other / "study.json").read_text())
+    for number, variant in enumerate(plan["variants"][1:]):
+        variant["changes"] = {"network.channels": [number, 8]}
+    (other / "study.json").write_text(json.dumps(plan))
+    with pytest.raises(RunError) as caught:
+        write_comparison([studies[0], other], tmp_path / "all.md")
+    assert [problem.kind for problem in caught.value.problems] == ["nothing"]

@@ -1,0 +1,298 @@
+"""The page and the Markdown of a report: what they show, and that data in them cannot run."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import markdown
+import pytest
+from markdown_it import MarkdownIt
+
+from seg.ablation.report import write_report
+from seg.errors import RunError
+from tests.ablation.report.conftest import value
+from tests.ablation.report.page import Page
+from tests.ablation.report.studies import CLASSES, VARIANTS, Made, lower, make_study
+
+ROOT = Path(__file__).parents[3]
+HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>[a](javascript:alert(1)) | `*_ &amp; {{7*7}}"
+
+
+def page(folder: Path) -> Page:
+    return Page((folder / "report.html").read_text())
+
+
+def change_plan(folder: Path, **changes: object) -> None:
+    path = folder / "study.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def signed(number: str) -> str:
+    return f"{float(number):+.4f}".replace("-", "\N{MINUS SIGN}")
+
+
+def test_the_card_says_what_to_build_and_on_what_grounds(whole: Path) -> None:
+    text = page(whole).text
+    card = text[text.index("Build: ") : text.index("Variants", text.index("Build: "))]
+    row = value(whole, "decoder_1-2", "dice_difference")
+    assert card.startswith("Build: decoder ×1/2")
+    assert f"{signed(row['value'])} ({signed(row['low'])} to {signed(row['high'])})" in card
+    assert "1.49× network, 1.35× file to file" in card  # 180 / 121 and 230 / 171
+    assert "221 MiB, baseline 280" in card
+    assert "48 %" in card  # 9.1 of 19.1 GMAC
+    assert "this study alone" in card
+    assert "network:\n  decoder_bottleneck: {ratio: 0.5}" in card
+
+
+def test_the_main_table_shows_verdicts_bounds_and_every_device(whole: Path) -> None:
+    shown = page(whole)
+    rows = shown.rows("Verdict")
+    assert next(iter(rows)) == "baseline"
+    assert [name for name in rows if rows[name]["Verdict"] == "safe"] == ["skips ×1/4", "skips ×1/16", "decoder ×1/2"]
+    assert rows["decoder ×1/2"]["Dice difference"].startswith(
+        signed(value(whole, "decoder_1-2", "dice_difference")["value"])
+    )
+    assert rows["flat 16"]["GMAC"] == "3.00"
+    bound = float(rows["decoder ×1/2"]["Deciding bound"].split("|")[0].replace("\N{MINUS SIGN}", "-"))
+    assert -0.005 < bound < float(value(whole, "decoder_1-2", "dice_difference")["value"])
+    winners = [attributes for tag, attributes in shown.elements if tag == "tr" and attributes.get("class") == "winner"]
+    assert len(winners) == 1
+    assert len(shown.all("option")) == 2
+    hidden = [attributes for _, attributes in shown.elements if "hidden" in attributes]
+    assert {attributes["data-device"] for attributes in hidden} == {"1"}
+    sort = [
+        float(attributes["data-sort"])
+        for attributes in shown.all("td")
+        if attributes.get("data-sort") not in (None, "") and re.fullmatch(r"-?[0-9.e-]+", attributes["data-sort"])
+    ]
+    assert len(sort) > 7 * 6
+
+
+def test_evidence_from_several_studies_stands_on_the_card(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "study", Made(preserved=False))
+    changes = json.dumps({"network.decoder_bottleneck.ratio": 0.5})
+    table = io.StringIO()
+    writer = csv.writer(table)
+    writer.writerow(["study", "variant", "changes", "verdict"])
+    writer.writerows([[f"s{number}", "x", changes, word] for number, word in enumerate(["safe", "costs", "undecided"])])
+    (tmp_path / "studies.csv").write_text(table.getvalue())
+    write_report(study)
+    assert "safe in 1 of 3 studies" in page(study).text
+    assert "safe in 1 of 3 studies" in (study / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("made", "answer"),
+    [
+        (Made(losses=dict.fromkeys(("skip_1-4", "skip_1-16", "decoder_1-2"), 0.02)), "No recommendation"),
+        (Made(seeds=(0, 1)), "No recommendation"),
+        (Made(losses={"decoder_1-2": 0.02}, devices=("cpu",)), "Build: skips ×1/16"),
+    ],
+    ids=["all lose", "too few runs", "another is the fastest"],
+)
+def test_the_answer_follows_the_evidence(tmp_path: Path, made: Made, answer: str) -> None:
+    write_report(make_study(tmp_path, made))
+    assert answer in page(tmp_path).text
+
+
+def test_a_safe_variant_slower_than_the_baseline_is_not_sold_as_a_gain(tmp_path: Path) -> None:
+    make_study(tmp_path, Made(losses={"skip_1-4": 0.02, "decoder_1-2": 0.02}, devices=("cpu",)))
+    speed = tmp_path / "speed.json"
+    content = json.loads(speed.read_text())
+    for variant in content["devices"][0]["variants"]:
+        if variant["name"] == "skip_1-16":
+            variant["latency_ratio"] = {"median": 0.9, "q1": 0.8, "q3": 0.95}
+    speed.write_text(json.dumps(content))
+    write_report(tmp_path)
+    assert "Keep the baseline" in page(tmp_path).text
+    assert not [one for tag, one in page(tmp_path).elements if one.get("class") == "winner"]
+
+
+def test_a_run_that_failed_to_train_is_named_and_makes_its_variant_unstable(tmp_path: Path) -> None:
+    lower(make_study(tmp_path, Made(preserved=False)), "decoder_1-2.fold_0.seed_1", 0.4)
+    write_report(tmp_path)
+    shown = page(tmp_path)
+    assert shown.rows("Verdict")["decoder ×1/2"]["Verdict"] == "unstable"
+    assert "decoder ×1/2 is unstable" in shown.text
+    assert "the run of fold 0, seed 1 failed" in shown.text
+    assert "Build: skips ×1/16" in shown.text  # the fastest of those that are safe
+
+
+def test_gaps_are_named(partial: Path) -> None:
+    shown = page(partial)
+    assert "16 of 21 trials are finished" in shown.text
+    assert shown.rows("Verdict")["skips ×1/16"]["Dice difference"] == "not measured"
+    trials = shown.rows("Trial")
+    assert trials["decoder_1-4.fold_0.seed_1"] == {
+        "Trial": "decoder_1-4.fold_0.seed_1",
+        "Status": "failed",
+        "Error": "RuntimeError: out of memory",
+    }
+    assert sum(row["Status"] == "not run" for row in trials.values()) == 4
+
+
+def test_classes_speed_preservation_and_convergence_are_folded(whole: Path) -> None:
+    shown = page(whole)
+    assert len(shown.all("details")) == 7
+    assert {row["Class"] for row in shown.rows("Class").values()} == {CLASSES[2]}  # the last row of each variant
+    assert shown.rows("NSD difference")
+    assert shown.rows("Place")["skips ×1/4"]["R²"]
+    assert shown.rows("Throughput (million voxels/s)")["baseline"]["Network (ms)"].startswith("7.20")  # the GPU's
+    assert shown.rows("Training less held-out Dice")["skips ×1/4"]["The same, less the baseline's"] == "+0.0040"
+
+
+def test_the_page_needs_no_other_file_and_its_policy_allows_its_own_script_alone(whole: Path) -> None:
+    shown = page(whole)
+    (policy,) = [one["content"] for one in shown.all("meta") if one.get("http-equiv") == "Content-Security-Policy"]
+    for kind in ("style", "script"):
+        digest = base64.b64encode(hashlib.sha256(shown.inline[kind].encode()).digest()).decode()
+        assert f"{kind}-src 'sha256-{digest}'" in policy
+        assert len(shown.all(kind)) == 1
+    assert policy.startswith("default-src 'none'")
+    assert "unsafe" not in policy
+    for tag, attributes in shown.elements:
+        assert not [name for name in attributes if name == "style" or name.startswith("on")], tag
+        for name in ("src", "href", "xlink:href"):
+            target = attributes.get(name, "#")
+            assert target.startswith(("#", "data:image/")) or re.fullmatch(r"[a-z]+\.(csv|json|yaml)", target), target
+    assert (whole / "report.html").stat().st_size < 1_000_000
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study whose texts try to run as script wherever the store accepts free text."""
+    folder = make_study(tmp_path_factory.mktemp("hostile"), Made(preserved=False, failed=("flat_16.fold_0.seed_0",)))
+    plan = json.loads((folder / "study.json").read_text())
+    for variant in plan["variants"]:
+        if variant["name"] == "flat_16":
+            variant["changes"] = {HOSTILE: HOSTILE}
+    change_plan(
+        folder,
+        name=HOSTILE,
+        command=HOSTILE,
+        notes=[HOSTILE],
+        variants=plan["variants"],
+        data={**plan["data"], "name": HOSTILE, "licence": HOSTILE, "class_names": ["background", HOSTILE, "posterior"]},
+        training={**plan["training"], "steps": HOSTILE},
+    )
+    speed = json.loads((folder / "speed.json").read_text())
+    speed["devices"][0]["device"] = HOSTILE
+    (folder / "speed.json").write_text(json.dumps(speed))
+    for path in folder.glob("trials/*/cases.csv"):
+        rows = list(csv.DictReader(io.StringIO(path.read_text())))
+        for row in rows:
+            if row["class_index"] == "1":
+                row["class_name"] = HOSTILE
+        table = io.StringIO()
+        writer = csv.DictWriter(table, rows[0].keys(), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        path.write_text(table.getvalue())
+    for path in folder.glob("trials/*/trial.json"):
+        content = json.loads(path.read_text())
+        path.write_text(json.dumps(content | ({"error": HOSTILE} if content["error"] else {})))
+    (folder / "figures").mkdir()
+    write_report(folder)
+    return folder
+
+
+def test_hostile_texts_stand_in_the_page_as_texts(hostile: Path, whole: Path) -> None:
+    shown = page(hostile)
+    assert len(shown.all("script")) == 1
+    assert shown.inline["script"] == page(whole).inline["script"]
+    assert not shown.all("img")
+    assert not [name for _, attributes in shown.elements for name in attributes if name.startswith("on")]
+    assert not [one for one in shown.all("a") if "script" in one["href"]]
+    assert shown.text.count("<script>alert(1)</script>") >= 5
+    assert "49" not in [cell for table in shown.tables for row in table for cell in row]
+
+
+@pytest.mark.parametrize("render", [markdown.markdown, MarkdownIt("commonmark", {"html": True}).enable("table").render])
+def test_hostile_texts_stand_in_the_markdown_as_texts(hostile: Path, render: object) -> None:
+    made = render((hostile / "report.md").read_text())  # type: ignore[operator]
+    assert "<script" not in made
+    assert "<img src=x" not in made
+    assert 'href="javascript:' not in made
+    assert "alert(1)" in made
+
+
+def test_figures_are_xml_with_real_text_and_titles(hostile: Path) -> None:
+    paths = sorted((hostile / "figures").glob("*.svg"))
+    assert {path.stem for path in paths} >= {"forest", "classes", "pareto_0", "pareto_1", "cases", "convergence"}
+    for path in paths:
+        root = ET.parse(path).getroot()
+        tags = {element.tag.rpartition("}")[2] for element in root.iter()}
+        assert not tags & {"script", "style", "foreignObject", "image"}, path
+        assert not [element for element in root.iter() if "style" in element.attrib]
+        assert {"text", "title"} <= tags
+
+
+def test_the_markdown_is_short_and_its_pictures_are_there(whole: Path) -> None:
+    text = (whole / "report.md").read_text()
+    assert len(text.splitlines()) < 200
+    assert "**Build: decoder ×1/2.**" in text
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        assert (whole / target).is_file(), target
+    assert not re.search(r"\n{3,}", text)
+    html = MarkdownIt("commonmark").enable("table").render(text)
+    assert html.count("<table>") == 2
+    assert html.count("<tr>") == 1 + len(VARIANTS) + 1 + 5
+
+
+def test_equal_results_give_equal_bytes_wherever_they_lie(whole: Path, tmp_path: Path) -> None:
+    other = make_study(tmp_path / "elsewhere")
+    write_report(other)
+    names = [path.relative_to(whole) for path in sorted(whole.rglob("*")) if path.is_file()]
+    assert names == [path.relative_to(other) for path in sorted(other.rglob("*")) if path.is_file()]
+    for name in names:
+        assert (whole / name).read_bytes() == (other / name).read_bytes(), name
+    assert str(tmp_path) not in (other / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        Made(absent=tuple(f"{row[0]}.fold_0.seed_{seed}" for row in VARIANTS for seed in range(3)), devices=()),
+        Made(absent=tuple(f"baseline.fold_0.seed_{seed}" for seed in range(3))),
+        Made(seeds=(0,), preserved=False, devices=("cpu",)),
+    ],
+    ids=["nothing run", "no baseline", "one seed, no preservation"],
+)
+def test_a_study_of_which_little_is_known_still_has_a_report(tmp_path: Path, made: Made) -> None:
+    write_report(make_study(tmp_path, made))
+    assert "No recommendation" in page(tmp_path).text
+
+
+def test_damaged_results_are_refused_together(tmp_path: Path) -> None:
+    make_study(tmp_path)
+    (tmp_path / "speed.json").write_text("{")
+    (tmp_path / "trials/baseline.fold_0.seed_0/trial.json").write_text("{")
+    with pytest.raises(RunError) as caught:
+        write_report(tmp_path)
+    assert {Path(problem.path).name for problem in caught.value.problems} == {"speed.json", "trial.json"}
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_the_command_writes_a_report_without_torch(whole: Path, tmp_path: Path) -> None:
+    study = tmp_path / "study"
+    shutil.copytree(whole, study, ignore=shutil.ignore_patterns("figures", "report*", "results*"))
+    program = (
+        "import runpy, sys\n"
+        f"sys.argv = ['report.py', '--ablation_dir', {str(study)!r}]\n"
+        "try:\n    runpy.run_path('scripts/report.py', run_name='__main__')\n"
+        "except SystemExit as end:\n    assert not end.code, end.code\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, f"{study / 'report.html'}\n"), done.stderr
+    assert (study / "report.html").read_bytes() == (whole / "report.html").read_bytes()
