@@ -48,6 +48,8 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/deptry .
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
