@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from seg.data.volumes import ENDINGS, NIFTI_ENDINGS, is_series
 from seg.errors import ConfigError, DataError
-from seg.inference.inputs import Group, in_folder, in_list, with_channels
+from seg.inference.inputs import Group, in_folder, in_list, nifti_files, with_channels
 
 if TYPE_CHECKING:
     pass
@@ -102,7 +102,7 @@ def find_sources(input_path: Path, output: Path, *, probabilities: bool = False)
     """
     if not input_path.exists():
         raise DataError(f"--input must be a file, a folder or a list, got {input_path}, which does not exist.")
-    if input_path.is_dir() and not is_series(input_path):
+    if input_path.is_dir() and (not is_series(input_path) or nifti_files(input_path)):
         groups = in_folder(input_path)
     elif input_path.name.lower().endswith(LIST_ENDING):
         groups = in_list(input_path)

@@ -13,6 +13,7 @@ from seg.errors import DataError
 
 LOG = logging.getLogger(__name__)
 CHANNEL = re.compile(r"(.+)_([0-9]{4})", re.DOTALL)
+SLICE_ENDING = ".dcm"
 NAMED_AT_MOST = 20
 """Files and folders that a warning names; of further ones it gives the number."""
 
@@ -40,6 +41,9 @@ def in_folder(folder: Path) -> list[Group]:
     """
     entries = _entries(folder)
     files = [entry for entry in entries if entry.name.lower().endswith(ENDINGS) and not entry.is_dir()]
+    if is_series(folder) and nifti_files(folder):
+        LOG.warning("%s: holds DICOM slices beside NIfTI files; the NIfTI files are read", folder)
+        files = [file for file in files if not file.name.lower().endswith(SLICE_ENDING)]
     groups: dict[tuple[str, str], list[Path]] = {}
     names = {in_small_letters(file.name, ENDINGS) for file in files}
     for file in files:
@@ -56,6 +60,11 @@ def in_folder(folder: Path) -> list[Group]:
     raise DataError(
         f"{folder}: must hold images ({', '.join(ENDINGS)}) or folders of DICOM slices, got none; check --input."
     )
+
+
+def nifti_files(folder: Path) -> list[Path]:
+    """Returns the NIfTI files of a folder, as dcm2niix leaves them beside the slices that it converted."""
+    return [entry for entry in _entries(folder) if entry.name.lower().endswith(NIFTI_ENDINGS) and entry.is_file()]
 
 
 def series_below(folder: Path) -> tuple[list[Group], list[Path]]:
@@ -137,6 +146,8 @@ def _series(folder: Path, above: tuple[Path, ...], left: list[Path]) -> list[Pat
     folders = [entry for entry in _entries(folder) if entry.is_dir()]
     if is_series(folder):
         left += folders
+        if beside := nifti_files(folder):
+            LOG.warning("%s: holds DICOM slices beside %s; the slices are read", folder, beside[0].name)
         return [folder]
     without: list[Path] = []
     found = [series for entry in folders for series in _series(entry, (*above, real), without)]

@@ -16,6 +16,7 @@ from seg.data import memory
 from seg.data.prepare import read_image
 from seg.data.volumes import Volume, format_of, is_series, read_volume
 from seg.errors import DataError, Problem
+from seg.inference.cases import find_sources
 
 pydicom: Any = pytest.importorskip("pydicom", reason="builds series; pip install pydicom")
 sitk: Any = pytest.importorskip("SimpleITK", reason="reads series; pip install SimpleITK")
@@ -290,6 +291,20 @@ def test_slices_count_together_in_memory(series: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(memory, "available_bytes", lambda: 9 * COLUMNS * ROWS)
     with pytest.raises(DataError, match="must fit in memory"):
         read_volume(series)
+
+
+def test_of_slices_and_the_nifti_file_made_of_them_one_is_used(
+    series: Path, caplog: pytest.LogCaptureFixture, write_nifti: Callable[..., Path]
+) -> None:
+    made = write_nifti(series / "made.nii.gz", STORED)
+    out = series.parent / "out"
+    assert [source.paths for source in find_sources(series, out)] == [(made,)]
+    assert "the NIfTI files are read" in caplog.messages[0]
+    caplog.clear()
+    (series.parent / "disc").mkdir()
+    nested = series.rename(series.parent / "disc" / "series")
+    assert [source.paths for source in find_sources(nested.parent, out)] == [(nested,)]
+    assert "made.nii.gz; the slices are read" in caplog.messages[0]
 
 
 def test_a_list_of_files_and_hidden_files_do_not_count(series: Path) -> None:
