@@ -1,10 +1,11 @@
-"""Device and precision by capability, announced."""
+"""The machine: device and precision by capability, what a run is computed with, and memory in use."""
 
 from __future__ import annotations
 
 import logging
 import os
 import platform
+import re
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -17,6 +18,7 @@ from seg.errors import ConfigError
 LOG = logging.getLogger(__name__)
 REVISION_FILE = Path(__file__).parents[1] / "REVISION"
 """Where an image keeps its revision, as the build was told it: there is neither git nor a checkout inside."""
+MIB, KIB_PER_MIB = 2**20, 1024
 PACKAGES = ("torch", "monai", "pytorch-lightning", "nibabel", "numpy", "scipy")
 
 
@@ -87,3 +89,54 @@ def _revision() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return result.stdout.strip() or None if result.returncode == 0 else None
+
+
+class PeakMemory:
+    """Measures the largest memory in use since the object was made.
+
+    Args:
+        gpu: Whether tensors on the GPU are counted, else resident memory of this process; None counts tensors on the
+            GPU where there is one.
+    """
+
+    def __init__(self, *, gpu: bool | None = None) -> None:
+        self._gpu = torch.cuda.is_available() if gpu is None else gpu
+        if self._gpu:
+            torch.cuda.reset_peak_memory_stats()
+        self._known = self._gpu or _reset_resident()
+
+    def mib(self) -> float | None:
+        """Returns the largest memory so far, in MiB; None where the system does not tell."""
+        if not self._known:
+            return None
+        if self._gpu:
+            return torch.cuda.max_memory_allocated() / MIB
+        return _resident("VmHWM")
+
+
+def held_mib(*, gpu: bool = False) -> float | None:
+    """Returns the memory in use now, in MiB: of tensors on the GPU, or resident memory of this process.
+
+    None where the system does not tell.
+    """
+    if gpu:
+        return torch.cuda.memory_allocated() / MIB
+    return _resident("VmRSS")
+
+
+def _resident(field: str) -> float | None:
+    try:
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    found = re.search(rf"^{field}:\s+(\d+) kB", status, re.MULTILINE)
+    return int(found[1]) / KIB_PER_MIB if found else None
+
+
+def _reset_resident() -> bool:
+    """Makes Linux count the peak from now on."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return False
+    return True

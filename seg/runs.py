@@ -76,7 +76,7 @@ def trained_network(config: NetworkConfig, in_channels: int, out_channels: int, 
     Raises:
         RunError: There are no weights, they cannot be read, or they are those of another network.
     """
-    from seg.networks.build import network_from_config
+    from seg.networks import network_from_config
 
     state = load_weights(run_dir)
     network = network_from_config(config, in_channels, out_channels)

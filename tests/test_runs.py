@@ -15,7 +15,7 @@ import torch
 from seg.config import NetworkConfig
 from seg.errors import RunError
 from seg.files import file_digest
-from seg.networks.build import network_from_config
+from seg.networks import network_from_config
 from seg.runs import (
     METRICS_FILE,
     MODEL_FILE,

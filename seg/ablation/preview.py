@@ -240,11 +240,11 @@ def time_network(config: ExperimentConfig, in_channels: int, num_classes: int, *
     """
     import torch
 
-    from seg.benchmark.step import Place, TrainingStep
+    from seg.benchmark.subjects import Place, TrainingStep
     from seg.hardware import choose_device, choose_precision
     from seg.inference.model import autocast
-    from seg.networks.build import network_from_config
-    from seg.networks.initialisation import initialise
+    from seg.networks import network_from_config
+    from seg.networks.blocks import initialise
 
     device = choose_device(config.training.device)
     place = Place(device=device, precision=choose_precision(config.training.precision, device))

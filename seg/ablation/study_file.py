@@ -54,15 +54,14 @@ def read_study_data(study: Study) -> Dataset:
 
 def count_costs(study: Study, dataset: Dataset) -> Mapping[str, Complexity]:
     """Counts parameters and multiply-accumulates of each variant, for one image of the patch size, by name."""
-    from seg.networks.build import network_arguments
     from seg.networks.complexity import complexity
 
     return {
         variant.name: complexity(
             len(dataset.channel_names),
             len(dataset.class_names),
+            variant.config.network,
             shape=variant.config.patches.size,
-            **network_arguments(variant.config.network),
         )
         for variant in study.variants
     }

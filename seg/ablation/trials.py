@@ -33,7 +33,6 @@ from seg.errors import Problem, RunError
 from seg.evaluation.scores import CASES_FILE, EVALUATION_FILE
 from seg.files import beside, read_versioned, reading, unwritable, write_bytes, write_json, write_text
 from seg.locks import locked
-from seg.peak_memory import PeakMemory
 from seg.runs import (
     CONFIG_FILE,
     ENVIRONMENT_FILE,
@@ -436,6 +435,7 @@ def _train(config: ExperimentConfig, run_dir: Path, progress: Progress) -> Progr
         return _write_progress(run_dir, replace(progress, seconds=before))
     import torch
 
+    from seg.hardware import PeakMemory
     from seg.workflows.train import train
 
     peak, start = PeakMemory(), time.perf_counter()

@@ -4,31 +4,124 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from seg.benchmark.memory import measure_peaks
 from seg.benchmark.prediction import FilePrediction
-from seg.benchmark.rounds import Call, Rounds, Timer, interleave, ratios, spread
-from seg.benchmark.step import Place, TrainingStep
-from seg.benchmark.subjects import Subject
+from seg.benchmark.subjects import Place, Subject, TrainingStep
 from seg.errors import RunError
-from seg.hardware import choose_precision, environment
+from seg.hardware import environment
 from seg.inference.model import Model
 
 LOG = logging.getLogger(__name__)
-PREDICTION_SHARE = 2
-LEAST_ROUNDS = 3
+
+LEAST_SECONDS = 0.02
+"""A shorter call is repeated, so that neither the clock nor a cold cache makes up its time."""
+
+PREDICTION_SHARE, LEAST_ROUNDS = 2, 3
+"""Prediction, which goes over several cases, is timed in this part of the rounds, and in no fewer than these."""
+
 LAYOUTS = {torch.channels_last_3d: "channels_last_3d", torch.contiguous_format: "contiguous"}
-Times = Mapping[str, Sequence[float]]
+
+Call = Callable[[], object]
+Times = dict[str, tuple[float, ...]]
+
+
+def _nothing() -> None:
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timer:
+    """Takes the time of calls.
+
+    Attributes:
+        wait: Returns once the device has nothing left to do.
+        clock: Gives seconds.
+        least_seconds: A call is repeated until so much has passed, and its time is the mean.
+    """
+
+    wait: Call = _nothing
+    clock: Callable[[], float] = time.perf_counter
+    least_seconds: float = LEAST_SECONDS
+
+    def seconds(self, call: Call) -> float:
+        """Returns the seconds that a call takes, until the device is done."""
+        self.wait()
+        start = self.clock()
+        count = 0
+        while True:
+            call()
+            self.wait()
+            count += 1
+            passed = self.clock() - start
+            if passed >= self.least_seconds:
+                return passed / count
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rounds:
+    """How often calls are timed.
+
+    Attributes:
+        timed: Rounds that count, >= 1.
+        warmup: Rounds before, which do not count, >= 0.
+        seed: Seed of the order within each round, >= 0.
+    """
+
+    timed: int
+    warmup: int
+    seed: int = 0
+
+
+def interleave(calls: Mapping[str, Call], rounds: Rounds, timer: Timer, done: Call = _nothing) -> Times:
+    """Times several calls side by side: in every round each of them once, in an order drawn for the round.
+
+    What changes with time, such as the clock of a processor that grows warm, meets all of them alike, and times of one
+    round can be compared with one another.
+
+    Args:
+        calls: The calls by name.
+        rounds: How often.
+        timer: Takes the time.
+        done: Called after each call of each round.
+
+    Returns:
+        Seconds of each call by name, round by round.
+    """
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for index in range(rounds.warmup + rounds.timed):
+        order = list(calls)
+        random.Random(f"{rounds.seed} {index}").shuffle(order)
+        for name in order:
+            seconds = timer.seconds(calls[name])
+            if index >= rounds.warmup:
+                times[name].append(seconds)
+            done()
+    return {name: tuple(values) for name, values in times.items()}
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Returns ``median`` and the quartiles ``q1`` and ``q3`` of values, interpolated linearly between two of them."""
+    q1, median, q3 = np.percentile(np.asarray(values, dtype=np.float64), [25, 50, 75])
+    return {"median": float(median), "q1": float(q1), "q3": float(q3)}
+
+
+def ratios(baseline: Sequence[float], other: Sequence[float]) -> dict[str, float]:
+    """Returns the spread of the baseline's time over the other's in the same round: above 1 the other is faster."""
+    return spread([first / second for first, second in zip(baseline, other, strict=True)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +144,7 @@ class Settings:
 
     @property
     def prediction_rounds(self) -> int:
-        """Timed rounds of prediction: half of them, as each goes over several cases."""
+        """Timed rounds of prediction."""
         return max(LEAST_ROUNDS, self.rounds // PREDICTION_SHARE)
 
 
@@ -72,7 +165,7 @@ def measure_device(subjects: Sequence[Subject], device: torch.device, settings: 
         settings: How to measure.
 
     Returns:
-        What ``speed.json`` and ``benchmark.json`` say of a device.
+        The entry of a device in ``speed.json`` and ``benchmark.json``.
 
     Raises:
         RunError: Memory of the GPU does not suffice, weights cannot be used, or a case cannot be predicted.
@@ -87,24 +180,12 @@ def measure_device(subjects: Sequence[Subject], device: torch.device, settings: 
         ) from error
 
 
-def place_of(subject: Subject, device: torch.device) -> Place:
-    """Says where and how a subject computes: peers in torch's own layout, as MONAI runs them."""
-    layout = torch.channels_last_3d if subject.peer is None else torch.contiguous_format
-    precision = _precision(subject.precision or subject.config.training.precision, device)
-    return Place(device=device, precision=precision, memory_format=layout)
-
-
-@cache
-def _precision(wanted: Literal["auto", "fp32", "bf16"], device: torch.device) -> Literal["fp32", "bf16"]:
-    """Chooses once for a device, and so announces it once."""
-    return choose_precision(wanted, device)
-
-
 class _Measurement:
+    """The networks on their device, and the calls that are timed."""
+
     def __init__(self, subjects: Sequence[Subject], device: torch.device, settings: Settings) -> None:
-        self.subjects, self.settings = subjects, settings
-        self.places = {subject.name: place_of(subject, device) for subject in subjects}
-        self.first = subjects[0]
+        self.subjects, self.settings, self.first = subjects, settings, subjects[0]
+        self.places = {subject.name: subject.place(device) for subject in subjects}
         self.networks: dict[str, nn.Module] = {}
 
     def record(self, load: float) -> dict[str, Any]:
@@ -113,32 +194,37 @@ class _Measurement:
         LOG.info("speed: %d network(s) on %s, %s", len(self.subjects), about["device"], place.precision)
         peaks = {subject.name: measure_peaks(subject, self.places[subject.name]) for subject in self.subjects}
         self.networks = {s.name: self.places[s.name].put(s.network()) for s in self.subjects}
-        latency = self._time("latency", partial(self._forward, 1))
-        batch = self._time("throughput", partial(self._forward, first.config.patches.batch))
-        training = self._time("training step", self._training)
-        prediction = self._time_prediction()
+        rounds = Rounds(timed=settings.rounds, warmup=settings.warmup, seed=settings.seed)
+        times = {
+            "latency": self._time("latency", self._forward_calls(1), rounds),
+            "throughput": self._time("throughput", self._forward_calls(first.config.patches.batch), rounds),
+            "training_step": self._time("training step", self._training_calls(), rounds),
+            "prediction": self._time_prediction() if settings.images else {},
+        }
+        voxels = first.config.patches.batch * prod(first.config.patches.size)
         rows = []
         for subject in self.subjects:
-            peak = peaks[subject.name]
-            own = {
+            network, peak = self.networks[subject.name], peaks[subject.name]
+            seconds = {name: found.get(subject.name) for name, found in times.items()}
+            row = {
                 "name": subject.name,
                 "precision": self.places[subject.name].precision,
                 "memory_format": LAYOUTS[self.places[subject.name].memory_format],
                 "weights": "initial" if subject.run_dir is None else "trained",
                 "configuration": subject.fingerprint(),
-                "latency_ms": _scaled(latency, subject, 1e3),
-                "throughput_voxels_per_s": self._throughput(batch[subject.name]),
-                "training_step_ms": _scaled(training, subject, 1e3),
-                "prediction_s": _scaled(prediction, subject, 1 / max(1, len(settings.images))),
+                "latency_ms": _scaled(seconds["latency"], 1e3),
+                "throughput_voxels_per_s": spread([voxels / value for value in seconds["throughput"] or ()]),
+                "training_step_ms": _scaled(seconds["training_step"], 1e3),
+                "prediction_s": _scaled(seconds["prediction"], 1 / max(1, len(settings.images))),
                 "peak_memory_inference_mib": peak.inference_mib,
                 "peak_memory_training_mib": peak.training_mib,
-                "parameters": sum(parameter.numel() for parameter in self.networks[subject.name].parameters()),
+                "parameters": sum(parameter.numel() for parameter in network.parameters()),
                 "macs": subject.macs(),
-                "checkpoint_mib": subject.checkpoint_mib(self.networks[subject.name]),
+                "checkpoint_mib": subject.checkpoint_mib(network),
             }
-            named = {"latency": latency, "throughput": batch, "training_step": training, "prediction": prediction}
-            own |= {f"{name}_ratio": self._ratio(times, subject) for name, times in named.items()}
-            rows.append(own)
+            for name, own in seconds.items():
+                row[f"{name}_ratio"] = None if own is None else ratios(times[name][first.name], own)
+            rows.append(row)
         return {
             "device": about["device"],
             "kind": place.device.type,
@@ -158,35 +244,39 @@ class _Measurement:
             "variants": rows,
         }
 
-    def _time(self, what: str, make: Callable[[Subject], Call]) -> dict[str, tuple[float, ...]]:
-        calls = {subject.name: make(subject) for subject in self.subjects}
-        rounds = Rounds(timed=self.settings.rounds, warmup=self.settings.warmup, seed=self.settings.seed)
-        return self._run(what, calls, rounds)
-
-    def _run(self, what: str, calls: Mapping[str, Call], rounds: Rounds) -> dict[str, tuple[float, ...]]:
+    def _time(self, name: str, calls: Mapping[str, Call], rounds: Rounds) -> Times:
+        """Times calls side by side; on a terminal a bar shows how far that is."""
         from tqdm import tqdm
 
         timer = self.settings.timer(self.places[self.first.name])
         visits = (rounds.timed + rounds.warmup) * len(calls)
-        with tqdm(total=visits, desc=what, unit="visit", disable=None, leave=False) as bar:
+        with tqdm(total=visits, desc=name, unit="call", disable=None, leave=False) as bar:
             return interleave(calls, rounds, timer, bar.update)
 
-    def _forward(self, batch: int, subject: Subject) -> Call:
-        """Makes the call that a window of prediction is: a forward pass to logits in fp32."""
-        place, size = self.places[subject.name], subject.config.patches.size
-        model = Model(network=self.networks[subject.name], window=size, device=place.device, precision=place.precision)
-        return partial(model.logits, place.image(batch, subject.ends[0], size))
+    def _forward_calls(self, batch: int) -> dict[str, Call]:
+        """Makes the calls that a window of prediction is: forward passes to logits in fp32."""
+        calls: dict[str, Call] = {}
+        for subject in self.subjects:
+            place, size, network = self.places[subject.name], subject.config.patches.size, self.networks[subject.name]
+            model = Model(network=network, window=size, device=place.device, precision=place.precision)
+            calls[subject.name] = partial(model.logits, place.image(batch, subject.ends[0], size))
+        return calls
 
-    def _training(self, subject: Subject) -> Call:
-        channels, classes = subject.ends
-        place = self.places[subject.name]
-        network = place.put(subject.network(trained=False))
-        return TrainingStep(subject.config, network, channels=channels, num_classes=classes, place=place)
+    def _training_calls(self) -> dict[str, Call]:
+        calls: dict[str, Call] = {}
+        for subject in self.subjects:
+            channels, classes = subject.ends
+            place = self.places[subject.name]
+            network = place.put(subject.network(trained=False))
+            calls[subject.name] = TrainingStep(
+                subject.config, network, channels=channels, num_classes=classes, place=place
+            )
+        return calls
 
-    def _time_prediction(self) -> dict[str, tuple[float, ...]]:
+    def _time_prediction(self) -> Times:
+        """Times the project's own networks from file to file."""
+        rounds = Rounds(timed=self.settings.prediction_rounds, warmup=1, seed=self.settings.seed)
         own = [subject for subject in self.subjects if subject.peer is None]
-        if not self.settings.images:
-            return {}
         with tempfile.TemporaryDirectory() as folder:
             calls = {
                 subject.name: FilePrediction(
@@ -198,20 +288,9 @@ class _Measurement:
                 )
                 for index, subject in enumerate(own)
             }
-            rounds = Rounds(timed=self.settings.prediction_rounds, warmup=1, seed=self.settings.seed)
-            return self._run("prediction", calls, rounds)
-
-    def _throughput(self, seconds: Sequence[float]) -> dict[str, float]:
-        patches = self.first.config.patches
-        voxels = patches.batch * prod(patches.size)
-        return spread([voxels / value for value in seconds])
-
-    def _ratio(self, times: Times, subject: Subject) -> dict[str, float] | None:
-        if subject.name not in times:
-            return None
-        return ratios(times[self.first.name], times[subject.name])
+            return self._time("prediction", calls, rounds)
 
 
-def _scaled(times: Times, subject: Subject, factor: float) -> dict[str, float] | None:
+def _scaled(seconds: Sequence[float] | None, factor: float) -> dict[str, float] | None:
     """Returns the spread of times in another unit; None where there are none."""
-    return spread([factor * value for value in times[subject.name]]) if subject.name in times else None
+    return None if seconds is None else spread([factor * value for value in seconds])

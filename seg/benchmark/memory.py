@@ -17,10 +17,9 @@ from statistics import median
 import torch
 
 from seg.benchmark.peers import PEERS_HOME
-from seg.benchmark.step import Place, TrainingStep
-from seg.benchmark.subjects import Subject
+from seg.benchmark.subjects import Place, Subject, TrainingStep
+from seg.hardware import PeakMemory, held_mib
 from seg.inference.model import autocast
-from seg.peak_memory import PeakMemory, held_mib
 
 LOG = logging.getLogger(__name__)
 PASSES = 2

@@ -8,11 +8,10 @@ from pathlib import Path
 import torch
 
 from seg.benchmark.measure import Settings, measure_device, present_devices
-from seg.benchmark.prediction import held_out_images
+from seg.benchmark.prediction import held_out_images, measure_volume, volume_text
 from seg.benchmark.subjects import Subject, with_peers
 from seg.benchmark.table import device_tables
 from seg.benchmark.targets import BenchmarkArguments, read_subjects
-from seg.benchmark.volume import measure_volume, volume_text
 from seg.errors import ConfigError, SegError
 from seg.files import write_json
 

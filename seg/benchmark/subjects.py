@@ -1,22 +1,116 @@
-"""What is measured: a network of an experiment, with or without trained weights, or a peer in its place."""
+"""The networks that are measured, where and how they compute, and one step of their training."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
 
 from seg.benchmark.peers import PEERS, Peer, build_peer, count_macs, peer_problem
 from seg.config import ExperimentConfig
-from seg.networks.build import network_arguments, network_from_config
+from seg.data.augmentation import augment
+from seg.data.streams import Stream, torch_generator
+from seg.hardware import choose_precision
+from seg.inference.model import autocast
+from seg.networks import network_from_config
+from seg.networks.blocks import initialise
 from seg.networks.complexity import complexity
-from seg.networks.initialisation import initialise
 from seg.runs import trained_network, weights_bytes
+from seg.training.losses import build_loss
+from seg.training.optim import build_optimizer
 
-if TYPE_CHECKING:
-    from torch import nn
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where and how a network computes.
+
+    Attributes:
+        device: The device.
+        precision: Arithmetic of the forward pass.
+        memory_format: Layout of weights and images in memory.
+    """
+
+    device: torch.device
+    precision: Literal["fp32", "bf16"]
+    memory_format: torch.memory_format = torch.channels_last_3d
+
+    def put(self, network: nn.Module) -> nn.Module:
+        """Moves a network there."""
+        return network.to(self.device, memory_format=self.memory_format)  # type: ignore[call-overload, no-any-return]
+
+    def image(self, batch: int, channels: int, size: tuple[int, int, int]) -> Tensor:
+        """Makes images (B, C, X, Y, Z) of noise there; always the same ones."""
+        noise = torch.randn((batch, channels, *size), generator=torch.Generator().manual_seed(0))
+        return noise.to(self.device).contiguous(memory_format=self.memory_format)
+
+    def wait(self) -> None:
+        """Returns once the device has nothing left to do."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+class TrainingStep:
+    """A call makes one step of the optimiser: forward passes, loss, backward passes, clipping, update.
+
+    Images are noise of the training size, so no data are read; drawing patches from prepared cases takes next to
+    nothing beside a step.
+
+    Args:
+        config: Batch, loss, optimiser, and augmentation.
+        network: The network, in training mode on the place.
+        num_classes: Classes, background included.
+        channels: Channels of an image.
+        place: Where to compute.
+        augmented: Whether augmentation of the images is part of the step.
+    """
+
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        network: nn.Module,
+        *,
+        channels: int,
+        num_classes: int,
+        place: Place,
+        augmented: bool = False,
+    ) -> None:
+        self.config, self.network, self.place = config, network, place
+        self.augmented = augmented
+        self.loss = build_loss(config.loss, ignore_index=None)
+        self.optimizer = build_optimizer(network, config.optimizer)
+        self.image = place.image(config.patches.batch, channels, config.patches.size)
+        shape = (config.patches.batch, 1, *config.patches.size)
+        noise = torch.Generator().manual_seed(1)
+        self.label = torch.randint(num_classes, shape, generator=noise).to(place.device)
+        self._drawn = 0
+
+    def __call__(self) -> None:
+        """Makes a step."""
+        accumulate = self.config.training.accumulate
+        for _ in range(accumulate):
+            (self._loss() / accumulate).backward()  # type: ignore[no-untyped-call]
+        if self.config.optimizer.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.config.optimizer.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def _loss(self) -> Tensor:
+        image, label = self.image, self.label
+        if self.augmented:
+            stream = torch_generator(self.config.seed, Stream.AUGMENTATION, self._drawn)
+            image, label = augment(image, label, self.config.augmentation, generator=stream)
+            self._drawn += 1
+        with autocast(self.place.device, self.place.precision):
+            output = self.network(image.to(memory_format=self.place.memory_format))
+            loss: Tensor = self.loss(output, label)
+        return loss
+
 
 MIB = 2**20
 
@@ -48,6 +142,12 @@ class Subject:
         """Channels of the image, and classes."""
         return len(self.channel_names), len(self.class_names)
 
+    def place(self, device: torch.device) -> Place:
+        """Returns where and how the network computes: peers in torch's own layout, as MONAI runs them."""
+        layout = torch.channels_last_3d if self.peer is None else torch.contiguous_format
+        precision = _precision(self.precision or self.config.training.precision, device)
+        return Place(device=device, precision=precision, memory_format=layout)
+
     def network(self, *, trained: bool = True) -> nn.Module:
         """Builds the network on the processor.
 
@@ -75,9 +175,7 @@ class Subject:
         """Counts multiply-accumulates of convolutions for one image of the patch size."""
         size = self.config.patches.size
         if self.peer is None:
-            return complexity(*self.ends, shape=size, **network_arguments(self.config.network)).macs
-        import torch
-
+            return complexity(*self.ends, self.config.network, shape=size).macs
         with torch.device("meta"):
             built = build_peer(self.peer, self.config.network, *self.ends)
         return count_macs(built, (1, self.ends[0], *size))
@@ -96,6 +194,12 @@ class Subject:
             **{name: config[name] for name in ("network", "loss", "optimizer", "inference", "postprocessing")},
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+@cache
+def _precision(wanted: Literal["auto", "fp32", "bf16"], device: torch.device) -> Literal["fp32", "bf16"]:
+    """Chooses the precision once for a device, and so logs it once."""
+    return choose_precision(wanted, device)
 
 
 def with_peers(subject: Subject) -> tuple[list[Subject], list[str]]:

@@ -6,8 +6,9 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 
-from seg.config.experiment import ExperimentConfig
+from seg.config.experiment import DataConfig, ExperimentConfig
 from seg.config.fields import Rules, value_at
+from seg.config.network import NetworkConfig
 from seg.config.patients import pattern_problem
 from seg.config.text import shown
 from seg.errors import Problem
@@ -32,6 +33,12 @@ def problems(config: ExperimentConfig, unread: Sequence[str] = ()) -> list[Probl
         unread: Paths of fields whose value could not be read; rules about them are left out.
     """
     return RULES.broken(config, unread)
+
+
+def network_problems(network: NetworkConfig) -> list[Problem]:
+    """Lists every rule between the fields of a network that it breaks."""
+    config = ExperimentConfig(data=DataConfig(root="data"), network=network)
+    return [problem for problem in problems(config) if problem.path.startswith("network.")]
 
 
 @RULES.rule("name")

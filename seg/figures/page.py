@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from seg.evaluation.metrics import METRICS
 from seg.evaluation.scores import CaseScore, Evaluation
 from seg.figures.cases import (
     CaseFiles,
@@ -37,12 +38,8 @@ UNKNOWN = "not stated"
 WORST = 3
 """Number of cases drawn from the lower end of the ranking, beside the median and the best."""
 
-METRICS = (
-    ("hd95_mm", "HD95, mm", 2, False),
-    ("nsd", "NSD", 3, False),
-    ("volume_difference_ml", "Volume diff., ml", 2, True),
-)
-"""Columns beside Dice: the score, its label, its decimals, and whether it has a sign."""
+SHOWN = ("hd95_mm", "nsd", "volume_difference_ml")
+"""Scores that have a column of their own beside Dice."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +117,7 @@ def write_page(
         images=any(view.image is not None for view in views),
         image_problems=any(view.image_problem for view in views),
         key=[(_embed(sample), text) for sample, text in legend(class_names)] if views else [],
-        metrics=METRICS,
+        metrics=[METRICS[name] for name in SHOWN],
         notice=NOTICE,
         ranking=ranking,
         strips=_strips(ranking, by_case, evaluation),
@@ -131,14 +128,15 @@ def write_page(
     write_text(path, page)
 
 
-def format_score(value: float | None, digits: int, *, sign: bool = False) -> str:
+def format_score(value: float | None, metric: str = "dice") -> str:
     """Writes a score; a dash stands for a score that does not exist."""
-    return fixed(value, digits, sign=sign, absent="\N{EN DASH}")
+    shown = METRICS[metric]
+    return fixed(value, shown.digits, sign=shown.better == "zero", absent="\N{EN DASH}")
 
 
 def format_interval(interval: tuple[float, float] | None) -> str:
     """Writes a 95 % interval."""
-    return "no interval" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
+    return "no interval" if interval is None else " to ".join(map(format_score, interval))
 
 
 def _draw(case_id: str, files: CaseFiles | None, ignore_label: int | None) -> dict[str, Any]:
@@ -189,7 +187,7 @@ def _strips(ranking: Ranking, by_case: Mapping[str, Mapping[int, CaseScore]], ev
                 "name": name,
                 "median": place(median(values)) if (values := [value for _, _, value in dots]) else None,
                 "dots": [
-                    {"rank": rank, "x": place(value), "text": f"{case_id}: {value:.3f}"}
+                    {"rank": rank, "x": place(value), "text": f"{case_id}: {format_score(value)}"}
                     for rank, case_id, value in dots
                 ],
             }

@@ -1,20 +1,7 @@
 """Networks: a U-Net with optional 1x1 bottlenecks, and what it costs."""
 
-from seg.networks.bottleneck import Bottleneck
 from seg.networks.complexity import Complexity, StageCost, complexity
 from seg.networks.norm import InstanceNorm3d
-from seg.networks.plan import Options, Plan
-from seg.networks.registry import get_network
-from seg.networks.unet import UNet
+from seg.networks.unet import UNet, network_from_config
 
-__all__ = [
-    "Bottleneck",
-    "Complexity",
-    "InstanceNorm3d",
-    "Options",
-    "Plan",
-    "StageCost",
-    "UNet",
-    "complexity",
-    "get_network",
-]
+__all__ = ["Complexity", "InstanceNorm3d", "StageCost", "UNet", "complexity", "network_from_config"]

@@ -1,14 +1,26 @@
-"""Convolution blocks shared by encoder and decoder."""
+"""Convolution blocks shared by encoder and decoder, and their initial weights."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
+from math import prod
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seg.networks.norm import InstanceNorm3d
-from seg.networks.plan import ONE, Triple
 
+Triple = tuple[int, int, int]
+ONE: Triple = (1, 1, 1)
 SLOPE = 0.01  # of every leaky ReLU, as in nnU-Net
+
+
+def total_stride(strides: Iterable[Triple]) -> Triple:
+    """Return the voxels of the first stage's input per voxel of the last stage, per axis."""
+    x, y, z = (prod(axis) for axis in zip(*strides, strict=True))
+    return x, y, z
 
 
 class ConvNormAct(nn.Module):
@@ -94,3 +106,29 @@ def draw_weights(module: nn.Module) -> None:
         nn.init.kaiming_normal_(module.weight, a=SLOPE)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def initialise(network: nn.Module, seed: int) -> None:
+    """Draw the weights of all convolutions in place; biases and norms keep their constants.
+
+    Every weight has a random stream of its own, named after the seed and the parameter, so variants of a network
+    start from equal weights in all parameters that they have in common.
+
+    Args:
+        network: Network to initialise.
+        seed: Seed of the experiment, >= 0.
+
+    References:
+        He, Zhang, Ren, Sun. Delving deep into rectifiers. ICCV 2015. arXiv:1502.01852. Normal distribution, fan in,
+        gain of a leaky ReLU of slope 0.01.
+    """
+    for name, parameter in network.named_parameters():
+        if parameter.ndim > 1:
+            digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
+            stream = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+            fresh = torch.empty(parameter.shape)
+            nn.init.kaiming_normal_(fresh, a=SLOPE, generator=stream)
+            with torch.no_grad():
+                parameter.copy_(fresh)
+        elif name.endswith("bias"):
+            nn.init.zeros_(parameter)

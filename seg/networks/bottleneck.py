@@ -1,57 +1,18 @@
-"""The 1x1 bottleneck: what it is, where it stands, and the cheaper forms that compute the same function."""
+"""The 1x1 bottleneck: its blocks, and the cheaper forms that compute the same function."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
-from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seg.networks.blocks import SLOPE, ConvNormAct
+from seg.config import BottleneckConfig
+from seg.networks.blocks import ONE, SLOPE, ConvNormAct, Triple
 from seg.networks.norm import InstanceNorm3d
-from seg.networks.plan import ONE, Triple
-
-ACTIVATIONS = ("none", "relu", "leaky_relu", "prelu", "sigmoid")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Bottleneck:
-    """A 1x1 convolution that changes the number of channels at each voxel alone.
-
-    Attributes:
-        ratio: Width over the width of the stage, in (0, 4]; one number, or one per stage above the bottom, from full
-            resolution down.
-        activation: Pointwise function after the 1x1 (and after its norm); `prelu` learns one slope per channel.
-        norm: Whether an instance norm stands behind the 1x1, whose bias it then makes superfluous.
-    """
-
-    ratio: float | tuple[float, ...]
-    activation: Literal["none", "relu", "leaky_relu", "prelu", "sigmoid"] = "none"
-    norm: bool = False
-
-    def __post_init__(self) -> None:
-        ratios = self.ratio if isinstance(self.ratio, tuple) else (self.ratio,)
-        for ratio in ratios:
-            if not 0 < ratio <= 4:
-                raise ValueError(f"ratio of a bottleneck must be in (0, 4], got {ratio}.")
-        if self.activation not in ACTIVATIONS:
-            raise ValueError(f"Unknown activation {self.activation!r}. Available: {', '.join(ACTIVATIONS)}.")
-
-    def ratios(self, levels: int) -> tuple[float, ...]:
-        """Return one ratio for each of the `levels` stages above the bottom.
-
-        Raises:
-            ValueError: If there are several ratios but not one per level.
-        """
-        if not isinstance(self.ratio, tuple):
-            return (self.ratio,) * levels
-        if len(self.ratio) != levels:
-            raise ValueError(
-                f"ratio of a bottleneck must be one number or one for each of the {levels} stages above the bottom, "
-                f"got {len(self.ratio)}: {self.ratio}."
-            )
-        return self.ratio
+def stage_ratios(bottleneck: BottleneckConfig, levels: int) -> tuple[float, ...]:
+    """Return the ratio of each of the `levels` stages above the bottom, from full resolution down."""
+    return bottleneck.ratio if isinstance(bottleneck.ratio, tuple) else (bottleneck.ratio,) * levels
 
 
 def width(channels: int, ratio: float) -> int:
@@ -72,7 +33,7 @@ class Pointwise(nn.Sequential):
         spec: Activation and norm.
     """
 
-    def __init__(self, channels: int, spec: Bottleneck) -> None:
+    def __init__(self, channels: int, spec: BottleneckConfig) -> None:
         super().__init__()
         leaky_norm = spec.norm and spec.activation == "leaky_relu"
         if spec.norm:
@@ -100,7 +61,7 @@ class SkipBottleneck(nn.Module):
         out_channels: Channels handed to the decoder.
     """
 
-    def __init__(self, channels: int, spec: Bottleneck, ratio: float, merge: str) -> None:
+    def __init__(self, channels: int, spec: BottleneckConfig, ratio: float, merge: str) -> None:
         super().__init__()
         inner = width(channels, ratio)
         self.reduce = nn.Conv3d(channels, inner, 1, bias=not spec.norm)
@@ -133,7 +94,9 @@ class DecoderBottleneck(nn.Module):
         of the input, instance norm, leaky ReLU.
     """
 
-    def __init__(self, in_channels: int, channels: int, kernel_size: Triple, spec: Bottleneck, ratio: float) -> None:
+    def __init__(
+        self, in_channels: int, channels: int, kernel_size: Triple, spec: BottleneckConfig, ratio: float
+    ) -> None:
         super().__init__()
         inner = width(channels, ratio)
         self.reduce = nn.Conv3d(in_channels, inner, 1, bias=not spec.norm)

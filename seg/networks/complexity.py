@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from seg.networks.bottleneck import Bottleneck, projects_back, width
-from seg.networks.plan import Options, Plan, Triple
+from seg.config import BottleneckConfig, NetworkConfig
+from seg.networks.blocks import Triple, total_stride
+from seg.networks.bottleneck import projects_back, stage_ratios, width
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,82 +50,70 @@ class Complexity:
         return sum(stage.macs for stage in self.stages)
 
 
-def complexity(
-    in_channels: int,
-    out_channels: int,
-    *,
-    plan: Plan,
-    shape: Triple,
-    skip_bottleneck: Bottleneck | None = None,
-    decoder_bottleneck: Bottleneck | None = None,
-    options: Options = Options(),  # noqa: B008 - frozen
-) -> Complexity:
+def complexity(in_channels: int, out_channels: int, config: NetworkConfig, *, shape: Triple) -> Complexity:
     """Count what `UNet` with the same arguments costs on one image.
 
     Multiply-accumulates are those of the convolutions, as torch's FLOP counter has them (two FLOP each); norms,
-    activations, interpolation and additions move bytes and multiply little.
+    activations, interpolation and additions move bytes and multiply little. The heads of deep supervision below full
+    resolution have parameters but no work in evaluation mode.
 
     Args:
         in_channels: Channels of the image.
         out_channels: Classes, background included.
-        plan: Channels, strides and kernels per stage.
-        shape: Voxels of the image per axis, divisible by the plan's total stride.
-        skip_bottleneck: As in `UNet`.
-        decoder_bottleneck: As in `UNet`.
-        options: As in `UNet`; the heads of deep supervision below full resolution have parameters but no work
-            in evaluation mode.
+        config: The architecture.
+        shape: Voxels of the image per axis, divisible by the network's total stride.
 
     Raises:
         ValueError: If the total stride does not divide the shape.
     """
-    if any(n % s for n, s in zip(shape, plan.total_stride, strict=True)):
-        raise ValueError(
-            f"shape must be divisible by the total stride {plan.total_stride}, got {tuple(shape)}; pad the image."
-        )
-    voxels = _voxels_per_level(plan, shape)
-    levels = len(plan.channels) - 1
-    skip_ratios = skip_bottleneck.ratios(levels) if skip_bottleneck else (None,) * levels
-    decoder_ratios = decoder_bottleneck.ratios(levels) if decoder_bottleneck else (None,) * levels
+    stride = total_stride(config.strides)
+    if any(n % s for n, s in zip(shape, stride, strict=True)):
+        raise ValueError(f"shape must be divisible by the total stride {stride}, got {tuple(shape)}; pad the image.")
+    skip_bottleneck, decoder_bottleneck = config.skip_bottleneck, config.decoder_bottleneck
+    voxels = _voxels_per_level(config, shape)
+    levels = len(config.channels) - 1
+    skip_ratios = stage_ratios(skip_bottleneck, levels) if skip_bottleneck else (None,) * levels
+    decoder_ratios = stage_ratios(decoder_bottleneck, levels) if decoder_bottleneck else (None,) * levels
 
-    stages = _encoder(in_channels, plan, options, voxels)
+    stages = _encoder(in_channels, config, voxels)
     for level in reversed(range(levels)):
-        channels, n = plan.channels[level], voxels[level]
-        skip, skip_channels = _skip(level, channels, n, skip_bottleneck, skip_ratios[level], options)
+        channels, n = config.channels[level], voxels[level]
+        skip, skip_channels = _skip(level, channels, n, skip_bottleneck, skip_ratios[level], config)
         # A strided transposed convolution and a 1x1 before the interpolation both work once per lower voxel.
-        taps = prod(plan.strides[level + 1]) if options.upsample == "transposed" else 1
-        up = _conv(plan.channels[level + 1], channels, taps, voxels[level + 1])
-        merged = (channels, skip_channels) if options.merge == "concat" else (channels,)
-        taps = prod(plan.kernel_sizes[level])
+        taps = prod(config.strides[level + 1]) if config.upsample == "transposed" else 1
+        up = _conv(config.channels[level + 1], channels, taps, voxels[level + 1])
+        merged = (channels, skip_channels) if config.merge == "concat" else (channels,)
+        taps = prod(config.kernel_sizes[level])
         if decoder_bottleneck is None:
             block = _stage(sum(merged), channels, taps, n)
         else:
             # The reduction of concatenated features reads the upsampled ones before their interpolation.
-            early = options.merge == "concat" and options.upsample == "linear"
+            early = config.merge == "concat" and config.upsample == "linear"
             inner = width(channels, decoder_ratios[level] or 0)
             block = _conv(merged[0], inner, 1, voxels[level + 1] if early else n)
             block += _conv(sum(merged[1:]), inner, 1, n) + _behind(inner, decoder_bottleneck)
             block += _normed(inner, inner, taps, n) + _normed(inner, channels, 1, n)
         stages += [skip, _named(f"upsample {level}", up), _named(f"decoder {level}", block)]
-        if level == 0 or options.deep_supervision:
+        if level == 0 or config.deep_supervision:
             head = _conv(channels, out_channels, 1, n if level == 0 else 0, bias=True)
             stages.append(_named(f"head {level}", head))
     return Complexity(stages=tuple(stages))
 
 
-def _voxels_per_level(plan: Plan, shape: Triple) -> list[int]:
+def _voxels_per_level(config: NetworkConfig, shape: Triple) -> list[int]:
     voxels, n = [], prod(shape)
-    for stride in plan.strides:
+    for stride in config.strides:
         n //= prod(stride)
         voxels.append(n)
     return voxels
 
 
-def _encoder(in_channels: int, plan: Plan, options: Options, voxels: list[int]) -> list[StageCost]:
+def _encoder(in_channels: int, config: NetworkConfig, voxels: list[int]) -> list[StageCost]:
     stages = []
-    last = len(plan.channels) - 1
-    for level, channels in enumerate(plan.channels):
-        cost = _stage(in_channels, channels, prod(plan.kernel_sizes[level]), voxels[level])
-        if options.residual and (in_channels != channels or prod(plan.strides[level]) > 1):
+    last = len(config.channels) - 1
+    for level, channels in enumerate(config.channels):
+        cost = _stage(in_channels, channels, prod(config.kernel_sizes[level]), voxels[level])
+        if config.residual and (in_channels != channels or prod(config.strides[level]) > 1):
             cost += _normed(in_channels, channels, 1, voxels[level])
         stages.append(_named("bottom" if level == last else f"encoder {level}", cost))
         in_channels = channels
@@ -132,7 +121,7 @@ def _encoder(in_channels: int, plan: Plan, options: Options, voxels: list[int]) 
 
 
 def _skip(
-    level: int, channels: int, voxels: int, spec: Bottleneck | None, ratio: float | None, options: Options
+    level: int, channels: int, voxels: int, spec: BottleneckConfig | None, ratio: float | None, config: NetworkConfig
 ) -> tuple[StageCost, int]:
     """Return the cost of a skip and its channels at the merge."""
     name = f"skip {level}"
@@ -140,12 +129,12 @@ def _skip(
         return StageCost(name=name), channels
     inner = width(channels, ratio)
     cost = _named(name, _conv(channels, inner, 1, voxels) + _behind(inner, spec))
-    if projects_back(ratio, options.merge):
+    if projects_back(ratio, config.merge):
         return cost + _conv(inner, channels, 1, voxels, bias=True), channels
     return cost, inner
 
 
-def _behind(channels: int, spec: Bottleneck) -> StageCost:
+def _behind(channels: int, spec: BottleneckConfig) -> StageCost:
     """Count the bias or norm of a bottleneck's 1x1 and the slopes of its activation."""
     shift = 2 * channels if spec.norm else channels
     return StageCost(name="", parameters=shift + (channels if spec.activation == "prelu" else 0))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from seg.networks.blocks import ConvStage, ResidualStage, draw_weights
-from seg.networks.bottleneck import Bottleneck, DecoderBottleneck, SkipBottleneck, interpolate
+from seg.config import BottleneckConfig, NetworkConfig
+from seg.config.rules import network_problems
+from seg.errors import ConfigError
+from seg.networks.blocks import ONE, ConvStage, ResidualStage, Triple, draw_weights, total_stride
+from seg.networks.bottleneck import DecoderBottleneck, SkipBottleneck, interpolate, stage_ratios
 from seg.networks.norm import is_exporting
-from seg.networks.plan import ONE, Options, Plan, Triple
 
 
 class DecoderStage(nn.Module):
@@ -48,10 +50,11 @@ class UNet(nn.Module):
     Args:
         in_channels: Channels of the image.
         out_channels: Classes, background included.
-        plan: Channels, strides and kernels per stage.
-        skip_bottleneck: 1x1 in every skip; None hands skips over as they are.
-        decoder_bottleneck: 1x1-3x3-1x1 in every decoder stage; None keeps its full convolutions.
-        options: What stays fixed within a comparison.
+        config: Stages, bottlenecks and options.
+
+    Raises:
+        ConfigError: If the fields of the configuration do not fit one another, such as strides for another number of
+            stages.
 
     References:
         O. Ronneberger, P. Fischer, T. Brox, "U-Net: Convolutional Networks for Biomedical Image Segmentation", 2015,
@@ -60,32 +63,26 @@ class UNet(nn.Module):
         have no bias, transposed convolutions neither, and every decoder stage has a head under deep supervision.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        *,
-        plan: Plan,
-        skip_bottleneck: Bottleneck | None = None,
-        decoder_bottleneck: Bottleneck | None = None,
-        options: Options = Options(),  # noqa: B008 - frozen
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, config: NetworkConfig) -> None:
         super().__init__()
-        self.in_channels, self.out_channels = in_channels, out_channels
-        self.plan, self.options = plan, options
-        stage = ResidualStage if options.residual else ConvStage
-        inputs = (in_channels, *plan.channels[:-1])
+        if problems := network_problems(config):
+            raise ConfigError(problems)
+        self.in_channels, self.out_channels, self.config = in_channels, out_channels, config
+        stage = ResidualStage if config.residual else ConvStage
+        inputs = (in_channels, *config.channels[:-1])
         self.encoder = nn.ModuleList(
             stage(c_in, c, kernel, stride)
-            for c_in, c, kernel, stride in zip(inputs, plan.channels, plan.kernel_sizes, plan.strides, strict=True)
+            for c_in, c, kernel, stride in zip(
+                inputs, config.channels, config.kernel_sizes, config.strides, strict=True
+            )
         )
-        upper = plan.channels[:-1]
-        self.skips = nn.ModuleList(_skips(upper, skip_bottleneck, options.merge))
+        upper = config.channels[:-1]
+        self.skips = nn.ModuleList(_skips(upper, config.skip_bottleneck, config.merge))
         self.decoder = nn.ModuleList(
-            _decoder_stage(plan, level, getattr(skip, "out_channels", upper[level]), decoder_bottleneck, options)
+            _decoder_stage(config, level, getattr(skip, "out_channels", upper[level]))
             for level, skip in enumerate(self.skips)
         )
-        heads = upper if options.deep_supervision else upper[:1]
+        heads = upper if config.deep_supervision else upper[:1]
         self.heads = nn.ModuleList(nn.Conv3d(c, out_channels, 1) for c in heads)
         self.apply(draw_weights)
 
@@ -112,9 +109,9 @@ class UNet(nn.Module):
         outputs: list[Tensor] = []
         for level in reversed(range(len(self.decoder))):
             x = self.decoder[level](x, self.skips[level](features.pop()))
-            if level == 0 or (self.training and self.options.deep_supervision):
+            if level == 0 or (self.training and self.config.deep_supervision):
                 outputs.append(self.heads[level](x))
-        return outputs[::-1] if self.training and self.options.deep_supervision else outputs[-1]
+        return outputs[::-1] if self.training and self.config.deep_supervision else outputs[-1]
 
     def _check(self, x: Tensor) -> None:
         if x.ndim != 5 or x.shape[1] != self.in_channels:
@@ -122,7 +119,7 @@ class UNet(nn.Module):
                 f"image must have shape (B, {self.in_channels}, X, Y, Z), got {tuple(x.shape)}; "
                 f"build the network with the channels of the data."
             )
-        stride = self.plan.total_stride
+        stride = total_stride(self.config.strides)
         shape = tuple(x.shape[2:])
         padding = tuple(-n % s for n, s in zip(shape, stride, strict=True))
         if any(padding):
@@ -140,28 +137,35 @@ def _channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last_3d)
 
 
-def _skips(channels: tuple[int, ...], spec: Bottleneck | None, merge: str) -> list[nn.Module]:
+def _skips(channels: tuple[int, ...], spec: BottleneckConfig | None, merge: str) -> list[nn.Module]:
     if spec is None:
         return [nn.Identity() for _ in channels]
-    return [SkipBottleneck(c, spec, r, merge) for c, r in zip(channels, spec.ratios(len(channels)), strict=True)]
+    return [SkipBottleneck(c, spec, r, merge) for c, r in zip(channels, stage_ratios(spec, len(channels)), strict=True)]
 
 
-def _decoder_stage(
-    plan: Plan, level: int, skip_channels: int, spec: Bottleneck | None, options: Options
-) -> DecoderStage:
-    lower, channels = plan.channels[level + 1], plan.channels[level]
-    stride, kernel = plan.strides[level + 1], plan.kernel_sizes[level]
-    transposed = options.upsample == "transposed"
+def _decoder_stage(config: NetworkConfig, level: int, skip_channels: int) -> DecoderStage:
+    lower, channels = config.channels[level + 1], config.channels[level]
+    stride, kernel = config.strides[level + 1], config.kernel_sizes[level]
+    transposed = config.upsample == "transposed"
     up = (
         nn.ConvTranspose3d(lower, channels, stride, stride, bias=False)
         if transposed
         else nn.Conv3d(lower, channels, 1, bias=False)
     )
-    merged = channels + skip_channels if options.merge == "concat" else channels
+    merged = channels + skip_channels if config.merge == "concat" else channels
     block: ConvStage | DecoderBottleneck
-    if spec is None:
+    if config.decoder_bottleneck is None:
         block = ConvStage(merged, channels, kernel)
     else:
-        ratio = spec.ratios(len(plan.channels) - 1)[level]
-        block = DecoderBottleneck(merged, channels, kernel, spec, ratio)
-    return DecoderStage(up, ONE if transposed else stride, block, options.merge)
+        ratio = stage_ratios(config.decoder_bottleneck, len(config.channels) - 1)[level]
+        block = DecoderBottleneck(merged, channels, kernel, config.decoder_bottleneck, ratio)
+    return DecoderStage(up, ONE if transposed else stride, block, config.merge)
+
+
+def network_from_config(config: NetworkConfig, in_channels: int, out_channels: int) -> nn.Module:
+    """Build the network of a configuration, with weights not yet drawn for an experiment.
+
+    Constructors of layers draw weights of their own; torch's global stream is left where it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        return UNet(in_channels, out_channels, config)

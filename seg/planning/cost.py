@@ -9,7 +9,6 @@ from typing import Literal
 
 from seg.config import BottleneckConfig, NetworkConfig
 from seg.networks.bottleneck import width
-from seg.networks.build import network_arguments
 from seg.networks.complexity import complexity
 from seg.planning.topology import Size
 
@@ -62,7 +61,7 @@ def step_cost(network: NetworkConfig, patch: Size, batch: int, in_channels: int,
     Raises:
         ValueError: The total stride does not divide the patch.
     """
-    cost = complexity(in_channels, num_classes, shape=patch, **network_arguments(network))
+    cost = complexity(in_channels, num_classes, network, shape=patch)
     return Cost(
         parameters=cost.parameters,
         gmac=batch * cost.macs / 1e9,

@@ -25,8 +25,8 @@ from seg.errors import RunError
 from seg.files import needing_room
 from seg.hardware import choose_device, choose_precision
 from seg.inference.windows import predict_logits
-from seg.networks.build import network_from_config
-from seg.networks.initialisation import initialise
+from seg.networks import network_from_config
+from seg.networks.blocks import initialise
 from seg.runs import LAST_CHECKPOINT, copy_weights, save_weights
 from seg.training.callbacks import Checkpoints, MovingAverage, Progress, Records, check_checkpoint, unusable_checkpoint
 from seg.training.losses import build_loss

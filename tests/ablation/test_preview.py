@@ -26,10 +26,10 @@ from seg.ablation.preview import (
 from seg.ablation.store import TrialRecord, read_trials
 from seg.ablation.study import trials_left
 from seg.ablation.trials import Fingerprint, Places
-from seg.benchmark import step
+from seg.benchmark import subjects
 from seg.config import ExperimentConfig
 from seg.data.readers import read_folds
-from seg.networks.build import network_from_config
+from seg.networks import network_from_config
 
 BASE = """
 patches: {size: [16, 16, 8]}
@@ -198,14 +198,14 @@ def test_without_finished_trials_networks_are_timed_and_that_is_said(
 
 def test_steps_and_predictions_are_really_computed(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     updates: list[float] = []
-    build = step.build_optimizer
+    build = subjects.build_optimizer
 
     def watched(network: torch.nn.Module, config: object) -> torch.optim.Optimizer:
         optimizer = build(network, config)  # type: ignore[arg-type]
         optimizer.register_step_post_hook(lambda *_: updates.append(float(next(network.parameters()).detach().sum())))
         return optimizer
 
-    monkeypatch.setattr(step, "build_optimizer", watched)
+    monkeypatch.setattr(subjects, "build_optimizer", watched)
     before = torch.get_num_threads()
     timed = time_network(study.baseline.config, 1, 2, threads=before)
     assert timed.window > 0

@@ -17,9 +17,8 @@ from seg.ablation.grid import Study, Variant
 from seg.ablation.speed import measure_study
 from seg.ablation.store import read_devices
 from seg.benchmark import measure
-from seg.benchmark.measure import Settings
+from seg.benchmark.measure import Settings, Timer
 from seg.benchmark.memory import Peaks
-from seg.benchmark.rounds import Timer
 from seg.benchmark.subjects import Subject
 from seg.config import BottleneckConfig, ExperimentConfig
 from seg.config.study import BackendConfig, SpeedConfig, StudyConfig

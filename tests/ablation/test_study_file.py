@@ -13,7 +13,7 @@ from seg.ablation.grid import Study, choose_variants, plan_study
 from seg.ablation.store import read_study
 from seg.ablation.study_file import read_study_data, write_study_file
 from seg.errors import DataError, RunError
-from seg.networks.build import network_from_config
+from seg.networks import network_from_config
 
 BASE = """
 patches: {size: [16, 16, 8]}

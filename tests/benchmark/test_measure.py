@@ -15,12 +15,10 @@ import torch
 from torch import nn
 
 from seg.benchmark import measure
-from seg.benchmark.measure import Settings, measure_device, present_devices
+from seg.benchmark.measure import Settings, Timer, measure_device, present_devices
 from seg.benchmark.memory import Peaks
 from seg.benchmark.prediction import held_out_images
-from seg.benchmark.rounds import Timer
-from seg.benchmark.step import Place, TrainingStep
-from seg.benchmark.subjects import Subject
+from seg.benchmark.subjects import Place, Subject, TrainingStep
 from seg.errors import RunError
 
 CPU = torch.device("cpu")
@@ -97,11 +95,11 @@ def test_without_cases_prediction_is_not_measured_and_peers_have_none(subject: S
 
 
 def test_a_peer_runs_in_torchs_own_layout(subject: Subject) -> None:
-    place = measure.place_of(replace(subject, peer="dynunet"), CPU)
+    place = replace(subject, peer="dynunet").place(CPU)
     assert (place.memory_format, place.precision) == (torch.contiguous_format, "fp32")
     config = replace(subject.config, training=replace(subject.config.training, precision="bf16"))
-    assert measure.place_of(replace(subject, config=config), CPU).precision == "bf16"
-    assert measure.place_of(replace(subject, config=config, precision="fp32"), CPU).precision == "fp32"
+    assert replace(subject, config=config).place(CPU).precision == "bf16"
+    assert replace(subject, config=config, precision="fp32").place(CPU).precision == "fp32"
 
 
 def test_a_gpu_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

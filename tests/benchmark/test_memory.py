@@ -10,9 +10,8 @@ import torch
 
 from seg.benchmark import memory
 from seg.benchmark.memory import Peaks, measure_peaks, peaks
-from seg.benchmark.step import Place
-from seg.benchmark.subjects import Subject
-from seg.peak_memory import PeakMemory, held_mib
+from seg.benchmark.subjects import Place, Subject
+from seg.hardware import PeakMemory, held_mib
 
 PLACE = Place(device=torch.device("cpu"), precision="fp32")
 

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from seg.benchmark import volume
-from seg.benchmark.prediction import FilePrediction
+from seg.benchmark import prediction
+from seg.benchmark.prediction import FilePrediction, measure_volume, volume_text, write_volume
 from seg.benchmark.subjects import Subject
-from seg.benchmark.volume import measure_volume, volume_text, write_volume
 
 CPU = torch.device("cpu")
 
@@ -40,7 +39,7 @@ def test_the_account_adds_up(subject: Subject, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(FilePrediction, "__call__", with_a_block)
     ticks = iter((3.0, 5.5))
-    monkeypatch.setattr(volume.time, "perf_counter", lambda: next(ticks, 9.0))
+    monkeypatch.setattr(prediction.time, "perf_counter", lambda: next(ticks, 9.0))
     own = replace(subject, channel_names=("T1", "T2"), class_names=tuple(map(str, range(300))))
     found = measure_volume(own, (16, 12, 20), CPU)
     voxels = 16 * 12 * 20
@@ -79,5 +78,5 @@ def test_a_volume_of_other_voxels_is_resampled(subject: Subject, monkeypatch: py
 def test_seconds_are_those_of_the_prediction(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FilePrediction, "__call__", lambda own: None)
     ticks = iter((3.0, 5.5))
-    monkeypatch.setattr(volume.time, "perf_counter", lambda: next(ticks))
+    monkeypatch.setattr(prediction.time, "perf_counter", lambda: next(ticks))
     assert measure_volume(subject, (8, 8, 8), CPU)["seconds"] == 2.5

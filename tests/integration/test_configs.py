@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from seg.config import load_config
-from seg.networks.build import network_from_config
+from seg.networks import network_from_config
 from seg.training.losses import build_loss
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))

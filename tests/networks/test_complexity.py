@@ -1,27 +1,32 @@
 """Counted cost against torch's FLOP counter, the modules' own parameters and the published table."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from seg.networks import Bottleneck, Options, Plan, UNet, complexity
+from seg.config import BottleneckConfig, NetworkConfig
+from seg.networks import UNet, complexity
 
-PLAN = Plan(
+PLAN = NetworkConfig(
     channels=(4, 6, 7, 8),
     strides=((1, 1, 1), (1, 2, 2), (2, 2, 2), (1, 1, 2)),
     kernel_sizes=((1, 3, 3), (3, 3, 3), (3, 3, 5), (3, 3, 3)),
 )
+HIPPOCAMPUS = NetworkConfig(
+    channels=(32, 64, 128, 256), strides=((1,) * 3, *((2,) * 3,) * 3), kernel_sizes=((3,) * 3,) * 4
+)
 SKIPS = [
     None,
-    Bottleneck(ratio=0.3),
-    Bottleneck(ratio=(0.5, 1.0, 2.0), activation="prelu"),
-    Bottleneck(ratio=1.3, norm=True, activation="sigmoid"),
+    BottleneckConfig(ratio=0.3),
+    BottleneckConfig(ratio=(0.5, 1.0, 2.0), activation="prelu"),
+    BottleneckConfig(ratio=1.3, norm=True, activation="sigmoid"),
 ]
-DECODERS = [None, Bottleneck(ratio=0.5), Bottleneck(ratio=(1.0, 0.1, 3.0), activation="prelu", norm=True)]
+DECODERS = [None, BottleneckConfig(ratio=0.5), BottleneckConfig(ratio=(1.0, 0.1, 3.0), activation="prelu", norm=True)]
 OPTIONS = [
-    Options(upsample=u, merge=m, residual=r, deep_supervision=r)
+    {"upsample": u, "merge": m, "residual": r, "deep_supervision": r}
     for u, m, r in itertools.product(("transposed", "linear"), ("concat", "add"), (False, True))
 ]
 
@@ -30,14 +35,14 @@ OPTIONS = [
 @pytest.mark.parametrize("skip", SKIPS)
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_equals_what_torch_counts(options, skip, decoder):
-    arguments = {"plan": PLAN, "skip_bottleneck": skip, "decoder_bottleneck": decoder, "options": options}
+    config = replace(PLAN, skip_bottleneck=skip, decoder_bottleneck=decoder, **options)
     with torch.device("meta"):
-        net = UNet(2, 3, **arguments).eval()
+        net = UNet(2, 3, config).eval()
         image = torch.empty(1, 2, 4, 8, 8)
     counter = FlopCounterMode(display=False)
     with counter:
         net(image)
-    cost = complexity(2, 3, shape=(4, 8, 8), **arguments)
+    cost = complexity(2, 3, config, shape=(4, 8, 8))
     assert cost.parameters == sum(p.numel() for p in net.parameters())
     assert cost.macs * 2 == counter.get_total_flops()
 
@@ -54,23 +59,20 @@ def test_equals_what_torch_counts(options, skip, decoder):
     ],
 )
 def test_reproduces_the_table_of_the_hippocampus(skip, decoder, channels, million, gmac, saved):
-    plan = Plan(channels=channels, strides=((1,) * 3, *((2,) * 3,) * 3), kernel_sizes=((3,) * 3,) * 4)
-    cost = complexity(
-        1,
-        3,
-        plan=plan,
-        shape=(40, 56, 40),
-        skip_bottleneck=Bottleneck(ratio=skip) if skip else None,
-        decoder_bottleneck=Bottleneck(ratio=decoder) if decoder else None,
+    config = replace(
+        HIPPOCAMPUS,
+        channels=channels,
+        skip_bottleneck=BottleneckConfig(ratio=skip) if skip else None,
+        decoder_bottleneck=BottleneckConfig(ratio=decoder) if decoder else None,
     )
+    cost = complexity(1, 3, config, shape=(40, 56, 40))
     assert round(cost.parameters / 1e6, 2) == million
     assert round(cost.macs / 1e9, 1) == gmac
     assert round(100 * (1 - cost.macs / 19.14e9)) == saved
 
 
 def test_baseline_of_the_hippocampus_part_by_part():
-    plan = Plan(channels=(32, 64, 128, 256), strides=((1,) * 3, *((2,) * 3,) * 3), kernel_sizes=((3,) * 3,) * 4)
-    cost = complexity(1, 3, plan=plan, shape=(40, 56, 40))
+    cost = complexity(1, 3, HIPPOCAMPUS, shape=(40, 56, 40))
     assert cost.parameters == 5_600_963
     assert round(cost.macs / 1e9, 2) == 19.14
     parts = {stage.name: stage for stage in cost.stages}
@@ -87,6 +89,5 @@ def test_baseline_of_the_hippocampus_part_by_part():
 
 
 def test_shape_must_be_divisible():
-    with pytest.raises(ValueError, match="divisible") as error:
-        complexity(1, 3, plan=PLAN, shape=(4, 8, 9))
-    assert str(error.value) == "shape must be divisible by the total stride (2, 4, 8), got (4, 8, 9); pad the image."
+    with pytest.raises(ValueError, match=r"\(2, 4, 8\)"):
+        complexity(1, 3, PLAN, shape=(4, 8, 9))

@@ -6,14 +6,19 @@ import pytest
 import torch
 from torch import nn
 
-from seg.networks import Bottleneck, Options, Plan, UNet
-from seg.networks.initialisation import initialise
+from seg.config import BottleneckConfig, NetworkConfig
+from seg.networks import UNet
+from seg.networks.blocks import initialise
 
-PLAN = Plan(channels=(4, 8, 16), strides=((1, 1, 1), (2, 2, 2), (2, 2, 2)), kernel_sizes=((3, 3, 3),) * 3)
+STAGES = {
+    "channels": (4, 8, 16),
+    "strides": ((1, 1, 1), (2, 2, 2), (2, 2, 2)),
+    "kernel_sizes": ((3, 3, 3),) * 3,
+}
 
 
 def network(seed=0, **fields):
-    net = UNet(1, 3, plan=PLAN, **fields)
+    net = UNet(1, 3, NetworkConfig(**STAGES, **fields))
     initialise(net, seed)
     return {name: parameter.detach().clone() for name, parameter in net.named_parameters()}
 
@@ -44,11 +49,11 @@ def test_drawing_leaves_the_global_generator_alone():
 @pytest.mark.parametrize(
     "fields",
     [
-        {"skip_bottleneck": Bottleneck(ratio=0.25)},
-        {"decoder_bottleneck": Bottleneck(ratio=0.5)},
-        {"skip_bottleneck": Bottleneck(ratio=2.0, activation="relu", norm=True)},
-        {"options": Options(deep_supervision=True)},
-        {"options": Options(merge="add", upsample="linear")},
+        {"skip_bottleneck": BottleneckConfig(ratio=0.25)},
+        {"decoder_bottleneck": BottleneckConfig(ratio=0.5)},
+        {"skip_bottleneck": BottleneckConfig(ratio=2.0, activation="relu", norm=True)},
+        {"deep_supervision": True},
+        {"merge": "add", "upsample": "linear"},
     ],
 )
 def test_variants_share_what_agrees_in_name_and_shape(baseline, fields):

@@ -9,9 +9,6 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from seg.config import BottleneckConfig, NetworkConfig
-from seg.networks.bottleneck import Bottleneck
-from seg.networks.plan import Options
-from seg.networks.plan import Plan as Stages
 from seg.networks.unet import UNet
 from seg.planning.cost import step_cost
 
@@ -40,14 +37,7 @@ def test_cost_is_what_torch_counts(plain: bool, upsample: Literal["transposed", 
         decoder_bottleneck=None if plain else BottleneckConfig(ratio=0.5),
         upsample=upsample,
     )
-    network = UNet(
-        2,
-        4,
-        plan=Stages(channels=config.channels, strides=config.strides, kernel_sizes=config.kernel_sizes),
-        skip_bottleneck=None if plain else Bottleneck(ratio=(0.25, 0.5)),
-        decoder_bottleneck=None if plain else Bottleneck(ratio=0.5),
-        options=Options(upsample=upsample),
-    )
+    network = UNet(2, 4, config)
     cost = step_cost(config, (32, 32, 8), 2, 2, 4)
     assert cost.parameters == sum(weight.numel() for weight in network.parameters())
     kept: dict[int, int] = {}

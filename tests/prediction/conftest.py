@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from seg.config import DataConfig, ExperimentConfig, NetworkConfig, PatchConfig, TrainingConfig, dump_config
-from seg.networks.build import network_from_config
-from seg.networks.initialisation import initialise
+from seg.networks import network_from_config
+from seg.networks.blocks import initialise
 from seg.runs import save_weights
 
 CONFIG = ExperimentConfig(

@@ -5,13 +5,14 @@ import torch
 from torch import nn
 
 from seg.ablation.preservation.jacobian import keeps_position
-from seg.networks import Bottleneck, InstanceNorm3d
+from seg.config import BottleneckConfig
+from seg.networks import InstanceNorm3d
 from seg.networks.bottleneck import DecoderBottleneck, SkipBottleneck
 
 
 def skip(activation="none", ratio=0.5, norm=False):
     torch.manual_seed(0)
-    return SkipBottleneck(4, Bottleneck(ratio=ratio, activation=activation, norm=norm), ratio, "concat")
+    return SkipBottleneck(4, BottleneckConfig(ratio=ratio, activation=activation, norm=norm), ratio, "concat")
 
 
 @pytest.mark.parametrize("activation", ["none", "relu", "leaky_relu", "prelu", "sigmoid"])
@@ -50,7 +51,7 @@ def test_a_norm_whose_scale_is_zero_hands_nothing_on():
 
 
 def test_the_reduction_of_a_decoder_keeps_position_and_the_whole_stage_does_not():
-    block = DecoderBottleneck(4, 4, (3, 3, 3), Bottleneck(ratio=0.5), 0.5)
+    block = DecoderBottleneck(4, 4, (3, 3, 3), BottleneckConfig(ratio=0.5), 0.5)
     assert keeps_position(nn.Sequential(block.reduce, block.pointwise), 4) is True
     assert keeps_position(block.conv.conv, 2) is False
 

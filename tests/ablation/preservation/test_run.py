@@ -21,7 +21,7 @@ from seg.config import (
 )
 from seg.data.readers import read_dataset
 from seg.errors import DataError, RunError
-from seg.networks.build import network_from_config
+from seg.networks import network_from_config
 from seg.runs import CONFIG_FILE, save_weights
 
 SHAPE = (12, 14, 10)

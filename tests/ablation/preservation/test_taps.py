@@ -1,20 +1,23 @@
 """What is read at a bottleneck is what enters it and what it hands over."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from seg.ablation.preservation.taps import find_taps, tapped
-from seg.networks import Bottleneck, Options, Plan, UNet
+from seg.config import BottleneckConfig, NetworkConfig
+from seg.networks import UNet
 from seg.networks.bottleneck import DecoderBottleneck
 
-PLAN = Plan(channels=(4, 6, 8), strides=((1,) * 3, (2, 2, 1), (2,) * 3), kernel_sizes=((3,) * 3,) * 3)
-LINEAR = Bottleneck(ratio=0.5, activation="relu")
-NORMED = Bottleneck(ratio=0.5, activation="leaky_relu", norm=True)
+PLAN = NetworkConfig(channels=(4, 6, 8), strides=((1,) * 3, (2, 2, 1), (2,) * 3), kernel_sizes=((3,) * 3,) * 3)
+LINEAR = BottleneckConfig(ratio=0.5, activation="relu")
+NORMED = BottleneckConfig(ratio=0.5, activation="leaky_relu", norm=True)
 
 
 def build(skip=None, decoder=None, **options):
     torch.manual_seed(0)
-    net = UNet(1, 3, plan=PLAN, skip_bottleneck=skip, decoder_bottleneck=decoder, options=Options(**options))
+    net = UNet(1, 3, replace(PLAN, skip_bottleneck=skip, decoder_bottleneck=decoder, **options))
     return net.double().eval().requires_grad_(False)
 
 
@@ -31,7 +34,7 @@ def read(net, x):
 
 @pytest.mark.parametrize("merge", ["concat", "add"])
 @pytest.mark.parametrize("upsample", ["transposed", "linear"])
-@pytest.mark.parametrize("skip", [LINEAR, Bottleneck(ratio=2.0, activation="sigmoid"), None])
+@pytest.mark.parametrize("skip", [LINEAR, BottleneckConfig(ratio=2.0, activation="sigmoid"), None])
 @pytest.mark.parametrize("decoder", [LINEAR, NORMED, None])
 def test_the_block_maps_what_enters_to_what_is_handed_over(merge, upsample, skip, decoder):
     net = build(skip, decoder, merge=merge, upsample=upsample)
@@ -55,16 +58,16 @@ def test_the_block_maps_what_enters_to_what_is_handed_over(merge, upsample, skip
 
 
 def test_widths_of_the_places():
-    taps = {tap.name: tap for tap in find_taps(build(Bottleneck(ratio=0.5), Bottleneck(ratio=(0.25, 1.0))))}
+    taps = {tap.name: tap for tap in find_taps(build(BottleneckConfig(ratio=0.5), BottleneckConfig(ratio=(0.25, 1.0))))}
     assert [(t.channels, t.wide, t.narrow, t.handed) for t in taps.values()] == [
         (4, 4, 2, 2),
         (6, 6, 3, 3),
         (4, 6, 1, 1),
         (6, 9, 6, 6),
     ]
-    wide = find_taps(build(Bottleneck(ratio=2.0)))[0]
+    wide = find_taps(build(BottleneckConfig(ratio=2.0)))[0]
     assert (wide.wide, wide.narrow, wide.handed) == (4, 4, 4)
-    added = find_taps(build(Bottleneck(ratio=0.5), merge="add"))[0]
+    added = find_taps(build(BottleneckConfig(ratio=0.5), merge="add"))[0]
     assert (added.wide, added.narrow, added.handed) == (4, 2, 4)  # projected back, but through two channels
 
 
