@@ -19,7 +19,7 @@ from seg.ablation.study_file import count_costs, read_study_data
 from seg.ablation.trials import fingerprint, why_unfinished
 from seg.config import ExperimentConfig
 from seg.data.cases import Dataset
-from seg.data.readers import read_folds
+from seg.data.datasets import read_folds
 from seg.data.splits import spread_over
 from seg.words import in_time
 

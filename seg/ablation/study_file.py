@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from seg.ablation.grid import Study, Variant, published
 from seg.config import StudyConfig
 from seg.data.cases import Dataset
-from seg.data.readers import read_folds
+from seg.data.datasets import read_folds
 from seg.errors import RunError
 from seg.files import write_json
 

@@ -27,7 +27,7 @@ from seg.ablation.store import FAILURE_FILE, TRIAL_FILE, TRIALS, StoredTrial, Tr
 from seg.config import DataConfig, ExperimentConfig, dump_config, load_config
 from seg.config.loading import comparable, differences
 from seg.data.cases import Dataset
-from seg.data.readers import read_configured
+from seg.data.datasets import read_configured
 from seg.data.splits import Split
 from seg.errors import Problem, RunError
 from seg.evaluation.scores import CASES_FILE, EVALUATION_FILE
@@ -208,7 +208,7 @@ def _weights(run_dir: str | None) -> str | None:
 @lru_cache(maxsize=64)
 def _files(root: str, layout: Any, patient_pattern: str | None) -> dict[str, Any]:
     from seg.data.cache import case_digest
-    from seg.data.readers import read_dataset
+    from seg.data.datasets import read_dataset
 
     dataset = read_dataset(Path(root), layout=layout, patient_pattern=patient_pattern)
     return {

@@ -17,9 +17,9 @@ from torch import nn
 from seg.benchmark.subjects import Place, Subject
 from seg.config import ExperimentConfig
 from seg.data.cases import Case
+from seg.data.datasets import read_folds
 from seg.data.geometry import geometry_of_affine
 from seg.data.prepare import read_image
-from seg.data.readers import read_folds
 from seg.data.splits import spread_over
 from seg.data.volumes import write_maps
 from seg.errors import RunError, SegError

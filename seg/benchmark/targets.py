@@ -10,7 +10,7 @@ from typing import Literal
 
 from seg.benchmark.subjects import Subject
 from seg.config import PostprocessingConfig, load_config
-from seg.data.readers import read_configured
+from seg.data.datasets import read_configured
 from seg.errors import ConfigError, RunError, SegError
 from seg.runs import read_runs
 

@@ -1,5 +1,6 @@
 """Data sets: finding their cases, checking them, and turning them into arrays.
 
-``readers`` finds the cases of a folder, ``splits`` makes the folds, ``checks`` reads everything and names what is
-wrong, ``nifti`` reads and writes single files, ``fetch`` downloads a public data set. None of these imports torch.
+``datasets`` finds the cases of a folder, ``splits`` makes the folds, ``volumes`` reads and writes single files,
+``prepare`` turns the files of a case into arrays, ``checks`` reads everything and names what is wrong, ``fetch``
+downloads a public data set. None of these imports torch before it computes.
 """

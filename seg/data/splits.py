@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, combinations
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from seg.data.cases import Case, Dataset
+from seg.data.schemas import read_json
 from seg.errors import ConfigError, DataError
 
 FILE_NAME = "splits_final.json"
@@ -146,27 +149,17 @@ def check_folds(splits: Sequence[Split], folds: Sequence[int], left_out: Sequenc
         raise DataError(problems)
 
 
+class _Sides(BaseModel):
+    """A fold in a splits file, as nnU-Net writes it."""
+
+    model_config = ConfigDict(strict=True)
+    train: list[str]
+    val: list[str]
+
+
 def _read_splits(path: Path) -> tuple[Split, ...]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise DataError(f"{path}: splits must be readable, got '{error.strerror}'; check data.splits.") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: splits must be JSON text, got '{error}'; correct the file.") from error
-    form = f'{path}: splits must be a list of {{"train": [ids], "val": [ids]}}, got'
-    if not isinstance(content, list) or not content:
-        raise DataError(f"{form} {type(content).__name__} of {len(content) if content else 0}; correct the file.")
-    splits: list[Split] = []
-    problems: list[str] = []
-    for fold, entry in enumerate(content):
-        sides = [entry.get(side) if isinstance(entry, dict) else None for side in ("train", "val")]
-        if not all(isinstance(side, list) and all(isinstance(item, str) for item in side) for side in sides):
-            problems.append(f"{form} something else in fold {fold}; correct the file.")
-        else:
-            splits.append(Split(train=tuple(sides[0] or ()), validation=tuple(sides[1] or ())))
-    if problems:
-        raise DataError(problems)
-    return tuple(splits)
+    folds = read_json(path, TypeAdapter(Annotated[list[_Sides], Field(min_length=1)]))
+    return tuple(Split(train=tuple(fold.train), validation=tuple(fold.val)) for fold in folds)
 
 
 def _stated_splits(cases: Sequence[Case]) -> tuple[Split, ...]:

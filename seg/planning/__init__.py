@@ -11,8 +11,8 @@ from typing import Literal
 
 from seg.config import DataConfig, dump_config
 from seg.data.checks import check_dataset
+from seg.data.datasets import read_dataset, with_patients
 from seg.data.fingerprint import fingerprint_dataset
-from seg.data.readers import read_dataset, with_patients
 from seg.data.splits import make_splits
 from seg.errors import DataError
 from seg.planning.header import describe_plan

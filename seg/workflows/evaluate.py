@@ -12,7 +12,7 @@ from tqdm import tqdm
 from seg.config import ExperimentConfig, load_config
 from seg.data.cache import case_digest
 from seg.data.cases import Case, Dataset
-from seg.data.readers import read_folds
+from seg.data.datasets import read_folds
 from seg.data.splits import Split, check_folds
 from seg.data.volumes import read_label, write_labels
 from seg.errors import DataError, RunError

@@ -9,7 +9,7 @@ from dataclasses import replace
 from seg.config import DataConfig, ExperimentConfig
 from seg.data.cases import Dataset
 from seg.data.checks import check_dataset
-from seg.data.readers import read_configured, read_folds
+from seg.data.datasets import read_configured, read_folds
 from seg.data.splits import Split, limit_training
 from seg.errors import DataError, Problem
 

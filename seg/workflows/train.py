@@ -15,7 +15,7 @@ from seg.config import ExperimentConfig, TrainingConfig
 from seg.data.cache import case_digest, check_cache_dir
 from seg.data.cases import Dataset
 from seg.data.checks import check_channels
-from seg.data.readers import read_folds
+from seg.data.datasets import read_folds
 from seg.data.splits import check_folds
 from seg.errors import RunError
 from seg.evaluation.scores import EVALUATION_FILE

@@ -28,7 +28,7 @@ from seg.ablation.study import trials_left
 from seg.ablation.trials import Fingerprint, Places
 from seg.benchmark import subjects
 from seg.config import ExperimentConfig
-from seg.data.readers import read_folds
+from seg.data.datasets import read_folds
 from seg.networks import network_from_config
 
 BASE = """

@@ -17,7 +17,7 @@ import torch
 from seg.config import CtConfig, DataConfig
 from seg.data import cache
 from seg.data.cache import PreparedDataset, case_digest, check_cache_dir, choose_cache
-from seg.data.readers import read_dataset
+from seg.data.datasets import read_dataset
 from seg.errors import RunError
 
 CT = CtConfig(lower=(80.0,), upper=(120.0,), mean=(100.0,), std=(8.0,))

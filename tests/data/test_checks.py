@@ -16,8 +16,8 @@ import pytest
 from seg.config import CtConfig, DataConfig
 from seg.data.cases import Case, Dataset
 from seg.data.checks import check_channels, check_dataset
+from seg.data.datasets import read_dataset
 from seg.data.geometry import GRID_TOLERANCE
-from seg.data.readers import read_dataset
 from seg.errors import ConfigError
 from tests.data.checked import errors_of
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from seg.config import DataConfig, load_config
+from seg.data.datasets import read_dataset
 from seg.data.fingerprint import fingerprint_dataset
-from seg.data.readers import read_dataset
 from seg.errors import DataError
 from seg.planning import plan_dataset, plan_experiment
 from seg.planning.planner import detect_patient_pattern

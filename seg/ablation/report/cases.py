@@ -205,7 +205,7 @@ def _read_data(run_dir: Path) -> tuple[Dataset, dict[str, Case]]:
             )
         )
     from seg.config import load_config
-    from seg.data.readers import read_configured
+    from seg.data.datasets import read_configured
 
     dataset = read_configured(load_config([run_dir / CONFIG_FILE]).data)
     return dataset, {case.id: case for case in dataset.cases}

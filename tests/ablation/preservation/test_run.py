@@ -19,7 +19,7 @@ from seg.config import (
     TrainingConfig,
     dump_config,
 )
-from seg.data.readers import read_dataset
+from seg.data.datasets import read_dataset
 from seg.errors import DataError, RunError
 from seg.networks import network_from_config
 from seg.runs import CONFIG_FILE, save_weights

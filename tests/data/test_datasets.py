@@ -1,0 +1,344 @@
+"""The three layouts: what each holds, and every fault of a description as a problem."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from seg.data.cases import Case
+from seg.data.checks import check_dataset
+from seg.data.datasets import check_ids, read_dataset
+from seg.data.splits import make_splits
+from seg.errors import ConfigError, DataError, SegError
+
+Writer = Callable[..., Path]
+MUTANTS = 200
+
+
+def problems_of(root: Path, **options: Any) -> list[tuple[str, str]]:
+    """Reads a faulty data set; gives where and which rule each problem is of."""
+    with pytest.raises(DataError) as caught:
+        read_dataset(root, **options)
+    return [
+        (problem.path.replace(f"{root}/", "").replace(str(root), "ROOT"), problem.kind)
+        for problem in caught.value.problems
+    ]
+
+
+def change(path: Path, **values: Any) -> None:
+    """Changes entries of a JSON file; null removes an entry."""
+    content = json.loads(path.read_text()) | values
+    path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+
+
+def test_msd(msd: Path) -> None:
+    found = read_dataset(msd)
+    assert found == read_dataset(msd, layout="msd")
+    assert (found.name, found.layout, found.licence, found.root) == ("Tiny", "msd", "CC0", msd)
+    assert found.class_names == ("background", "organ", "tumour")
+    assert (found.channel_names, found.ignore_label) == (("MRI",), None)
+    assert found.cases == tuple(
+        Case(id=name, images=(msd / f"imagesTr/{name}.nii.gz",), label=msd / f"labelsTr/{name}.nii.gz")
+        for name in "abc"
+    )
+
+
+def test_nnunet(nnunet: Path) -> None:
+    found = read_dataset(nnunet)
+    assert (found.name, found.layout, found.licence) == ("Dataset001_Tiny", "nnunet", "not stated")
+    assert found.class_names == ("background", "organ", "tumour")
+    assert (found.channel_names, found.ignore_label) == (("T1", "T2"), 3)
+    assert found.cases == tuple(
+        Case(
+            id=name,
+            images=tuple(nnunet / f"imagesTr/{name}_{channel:04d}.nii.gz" for channel in range(2)),
+            label=nnunet / f"labelsTr/{name}.nii.gz",
+        )
+        for name in ("a", "b_1")
+    )
+    # What is missing and what is too much is listed, so that checks name it.
+    (nnunet / "imagesTr/a_0001.nii.gz").unlink()
+    (nnunet / "labelsTr/b_1.nii.gz").unlink()
+    (nnunet / "imagesTr/b_1_0002.nii.gz").touch()
+    a, b = read_dataset(nnunet).cases
+    assert [path.name for path in a.images] == ["a_0000.nii.gz", "a_0001.nii.gz"]
+    assert [path.name for path in b.images] == ["b_1_0000.nii.gz", "b_1_0001.nii.gz", "b_1_0002.nii.gz"]
+    assert b.label is None
+
+
+def test_nnunet_with_listed_files(nnunet: Path) -> None:
+    entry = {"images": ["x/1.nii.gz", "x/2.nii.gz"], "label": "y/1.nii.gz"}
+    change(nnunet / "dataset.json", dataset={"p": entry}, numTraining=1)
+    assert read_dataset(nnunet).cases == (
+        Case(id="p", images=(nnunet / "x/1.nii.gz", nnunet / "x/2.nii.gz"), label=nnunet / "y/1.nii.gz"),
+    )
+    change(nnunet / "dataset.json", dataset={"p": {**entry, "label": "../y.nii.gz"}})
+    assert problems_of(nnunet) == [("dataset.json: case p", "path")]
+    change(nnunet / "dataset.json", dataset={"p": entry, "q": 3})
+    assert [where for where, _ in problems_of(nnunet)] == ["dataset.json"]
+
+
+@pytest.mark.parametrize("root", ["file", "folder"])
+def test_a_csv_manifest(tmp_path: Path, write_json: Writer, root: str) -> None:
+    text = "id,image,label,patient,fold\nx,t1/a.nii.gz; t2/a.nii.gz,m/a.nii.gz,p1,0\n,b.nii;c.nii,,,1\n"
+    (tmp_path / "manifest.csv").write_text(text, encoding="utf-8-sig")
+    names = {"labels": {"background": 0, "liver": 1, "ignore": 255}, "channel_names": ["T1", "T2"], "name": "Livers"}
+    write_json(tmp_path / "manifest.json", names)
+    found = read_dataset(tmp_path / "manifest.csv" if root == "file" else tmp_path)
+    assert (found.name, found.layout, found.root) == ("Livers", "manifest", tmp_path)
+    assert (found.class_names, found.channel_names, found.ignore_label) == (("background", "liver"), ("T1", "T2"), 255)
+    images = (tmp_path / "t1/a.nii.gz", tmp_path / "t2/a.nii.gz")
+    assert found.cases == (
+        Case(id="x", images=images, label=tmp_path / "m/a.nii.gz", patient="p1", fold=0),
+        Case(id="b", images=(tmp_path / "b.nii", tmp_path / "c.nii"), fold=1),
+    )
+
+
+def test_a_json_manifest_says_the_same_as_a_csv(tmp_path: Path, write_json: Writer) -> None:
+    names = {"labels": {"background": 0, "liver": 1}, "channel_names": {"0": "T1", "1": "T2"}, "name": "Livers"}
+    entry = {"id": "x", "image": ["a.nii", "b.nii"], "label": "m.nii", "patient": "p", "fold": 2}
+    write_json(tmp_path / "j/manifest.json", {**names, "schema_version": 1, "cases": [entry]})
+    write_json(tmp_path / "c/manifest.json", names)
+    (tmp_path / "c/manifest.csv").write_text("image_1,image_0,id,label,fold,patient\nb.nii,a.nii,x,m.nii,2,p\n")
+    one, other = (read_dataset(tmp_path / name) for name in "jc")
+    images = tuple(tmp_path / "j" / path.name for path in other.cases[0].images)
+    assert one.cases == (replace(other.cases[0], images=images, label=tmp_path / "j/m.nii"),)
+    assert (one.class_names, one.channel_names) == (other.class_names, other.channel_names)
+
+
+def test_classes_and_channels_are_read_from_the_files(
+    tmp_path: Path,
+    write_nifti: Writer,
+    image_array: np.ndarray,
+    label_array: np.ndarray,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    for name in ("m1", "broken", "m2"):
+        write_nifti(tmp_path / f"a_{name}.nii.gz", np.stack([image_array] * 3, axis=-1))
+    write_nifti(tmp_path / "m1.nii.gz", label_array)
+    write_nifti(tmp_path / "m2.nii.gz", np.where(label_array == 2, 3.00002, label_array * 4.0))
+    (tmp_path / "broken.nii.gz").write_bytes(b"")
+    rows = ["image,label,id", *(f"a_{name}.nii.gz,{name}.nii.gz,{name}" for name in ("m1", "broken", "m2"))]
+    (tmp_path / "manifest.csv").write_text("\n".join(rows))
+    found = read_dataset(tmp_path)
+    assert found.class_names == ("background", "class_1", "class_2", "class_3", "class_4")
+    assert found.channel_names == ("channel_0", "channel_1", "channel_2")
+    assert (found.name, found.licence, len(caplog.messages)) == (tmp_path.name, "not stated", 1)
+    label_array[0, 0, 0] = 200
+    write_nifti(tmp_path / "m1.nii.gz", label_array)
+    assert problems_of(tmp_path) == [("ROOT", "labels")]  # a stray value makes no classes
+
+
+def test_a_missing_first_image_hides_no_other_problem(
+    tmp_path: Path, write_nifti: Writer, image_array: np.ndarray, label_array: np.ndarray
+) -> None:
+    for name in "abc":
+        write_nifti(tmp_path / f"{name}.nii.gz", np.stack([image_array] * 2, axis=-1))
+        write_nifti(tmp_path / f"{name}_m.nii.gz", label_array)
+    (tmp_path / "a.nii.gz").unlink()
+    (tmp_path / "c_m.nii.gz").unlink()
+    rows = ["id,image,label", *(f"{name},{name}.nii.gz,{name}_m.nii.gz" for name in "abc")]
+    (tmp_path / "manifest.csv").write_text("\n".join(rows))
+    found = read_dataset(tmp_path)
+    assert len(found.channel_names) == 2
+    assert [report.case_id for report in check_dataset(found)] == ["a", "c"]
+
+
+def test_all_faults_of_a_list_are_named(msd: Path) -> None:
+    training: list[Any] = [
+        {"image": "/etc/a.nii.gz", "label": "labelsTr/../../b.nii.gz"},
+        {"image": "C:\\a.nii.gz"},
+        {"image": "x\\..\\..\\a.nii.gz"},
+        {"image": []},
+        {"image": "imagesTr/a.nii.gz", "label": "labelsTr/a.nii.gz"},
+        {"image": "other/a.nii.gz", "label": "labelsTr/b.nii.gz"},
+        {"image": "b\0.nii.gz"},
+        {"image": " "},
+    ]
+    change(msd / "dataset.json", training=training, modality=None, labels={"0": "background", "2": "organ"})
+    assert problems_of(msd) == [
+        *((f"dataset.json: training[{number}]", "path") for number in (0, 0, 1, 2)),
+        ("dataset.json: training[3]", "missing"),
+        *((f"dataset.json: training[{number}]", "path") for number in (6, 7)),
+        ("dataset.json", "labels"),
+        ("dataset.json", "channels"),
+        ("case a", "unique"),
+    ]
+    change(msd / "dataset.json", training=[{"label": "a.nii"}, 7, {"image": "b.nii", "fold": -1}])
+    with pytest.raises(DataError) as caught:
+        read_dataset(msd)
+    places = [problem.rule.split()[0] for problem in caught.value.problems]
+    assert places == ["training[0].image", "training[1]", "training[2].fold"]
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ({"labels": {"background": 0, "whole": [1, 2], "core": 1}}, "labels"),
+        ({"labels": {"background": 0, "a": 1, "b": 1}}, "labels"),
+        ({"labels": {"background": 0, "a": 2}}, "labels"),
+        ({"labels": {"background": 0, "ignore": 1, "a": 2, "b": 1}}, "labels"),
+        ({"labels": {"background": 0, "a": 10**400}}, "labels"),
+        ({"labels": {"background": 0, "or\ngan": 1}}, "name"),
+        ({"labels": [1]}, "dict_type"),
+        ({"channel_names": {"0": "T1", "1": "M\tR"}}, "name"),
+        ({"channel_names": {"0": "T1", "2": "T2"}}, "channels"),
+        ({"file_ending": ".png"}, "format"),
+        ({"file_ending": 5}, "string_type"),
+        ({"numTraining": 3}, "count"),
+        ({"schema_version": 2}, "less_than_equal"),
+        ({"schema_version": True}, "int_type"),
+    ],
+)
+def test_faults_of_a_description(nnunet: Path, values: dict[str, Any], kind: str) -> None:
+    change(nnunet / "dataset.json", **values)
+    assert ("dataset.json", kind) in problems_of(nnunet)
+
+
+def test_two_msd_classes_of_one_name(msd: Path) -> None:
+    change(msd / "dataset.json", labels={"0": "background", "1": "organ", "2": "organ"})
+    assert problems_of(msd)[0] == ("dataset.json", "labels")
+
+
+def test_nnunet_file_names(nnunet: Path) -> None:
+    (nnunet / "imagesTr/c.nii.gz").touch()
+    assert problems_of(nnunet) == [("imagesTr/c.nii.gz", "name")]
+    (nnunet / "imagesTr/c.nii.gz").rename(nnunet / "imagesTr/c_0000.NII.GZ")
+    assert problems_of(nnunet) == [("imagesTr/c_0000.NII.GZ", "name")]
+    for path in (*nnunet.glob("imagesTr/*"), *nnunet.glob("labelsTr/*")):
+        path.unlink()
+    assert ("imagesTr", "empty") in problems_of(nnunet)
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "kind"),
+    [
+        ("", "", "columns"),
+        ("img,label\n", "", "columns"),
+        ("image,image_0\n", "", "columns"),
+        ("image,label,label\n", "", "columns"),
+        ("image,label\n", "", "empty"),
+        ("image,label\na.nii\n", ": line 2", "columns"),
+        ("image,label\na.nii,b.nii,c\n", ": line 2", "columns"),
+        ("image,fold\na.nii,1.5\n", ": line 2", "fold"),
+        ("image\n;a.nii\n", ": line 2", "path"),
+        ("image\n/a.nii\n", ": line 2", "path"),
+        ('image\n"a', "", "syntax"),
+    ],
+)
+def test_faults_of_a_csv_manifest(tmp_path: Path, text: str, where: str, kind: str) -> None:
+    (tmp_path / "manifest.csv").write_text(text)
+    assert problems_of(tmp_path)[0] == (f"manifest.csv{where}", kind)
+
+
+def test_faults_of_a_json_manifest(tmp_path: Path, write_json: Writer) -> None:
+    write_json(tmp_path / "manifest.json", {"cases": [{"image": "a.nii", "lable": "b.nii"}, "c.nii"]})
+    assert [kind for _, kind in problems_of(tmp_path)] == ["extra_forbidden", "model_type"]
+    write_json(tmp_path / "manifest.json", {"cases": [{"image": "a.nii"}]})
+    (tmp_path / "manifest.csv").write_text("image\na.nii\n")
+    assert problems_of(tmp_path) == [("ROOT", "layout")]
+
+
+def test_layouts_that_cannot_be_told(tmp_path: Path, msd: Path, write_json: Writer) -> None:
+    assert problems_of(tmp_path / "absent") == [("ROOT", "missing")]
+    assert problems_of(tmp_path) == [("ROOT", "layout")]
+    write_json(tmp_path / "x/dataset.json", {"name": "x"})
+    assert problems_of(tmp_path / "x") == [("dataset.json", "layout")]
+    (msd / "manifest.csv").write_text("image,label\n")
+    assert problems_of(msd) == [("ROOT", "layout")]
+    assert len(read_dataset(msd, layout="msd").cases) == 3
+
+
+def test_patients_from_the_ids(nnunet: Path) -> None:
+    assert [case.patient for case in read_dataset(nnunet, patient_pattern="^([ab])").cases] == ["a", "b"]
+    assert problems_of(nnunet, patient_pattern="(b)_") == [("case a", "patient")]
+    with pytest.raises(ConfigError, match=r"^data\.patient_pattern "):
+        read_dataset(nnunet, patient_pattern="a")
+
+
+def case(case_id: str, file: str | None = None) -> Case:
+    return Case(id=case_id, images=(Path(f"{file or case_id}.nii"),))
+
+
+@pytest.mark.parametrize(
+    ("cases", "expected"),
+    [
+        ([case("ok 1-+._"), case("\u00e9")], []),
+        ([case(letter * (200 // size)) for letter, size in (("a", 1), ("\u00e9", 2), ("\u8166", 3))], []),
+        ([case("\u8166" * 67)], ["id"]),
+        ([case("a/b"), case(".hidden"), case("n\n"), case("")], ["id"] * 4),
+        ([case("a", "1"), case("a", "2")], ["unique"]),
+        ([case("Anna"), case("b"), case("anna"), case("B")], ["unique", "unique"]),
+        ([case("a", "1"), case("b", "1")], ["unique"]),
+    ],
+)
+def test_ids_are_names_of_files(cases: list[Case], expected: list[str]) -> None:
+    assert [problem.kind for problem in check_ids(cases, Path("dataset.json"))] == expected
+
+
+VALUES: tuple[Any, ...] = (None, True, -1, 5, 1.5, "", "\ud800", "../x", [], {}, [[]], {"a": {}}, 10**400, "9" * 400)
+
+
+def mutant(content: Any, draw: random.Random) -> Any:
+    """Replaces, adds or removes a part of a JSON value, chosen at random."""
+    if draw.random() < 0.3 or not isinstance(content, dict | list) or not content:
+        return draw.choice(VALUES)
+    keys: list[Any] = list(content) if isinstance(content, dict) else list(range(len(content)))
+    key, changed = draw.choice(keys), content.copy()
+    if draw.random() < 0.15:
+        del changed[key]
+    else:
+        changed[key] = mutant(content[key], draw)
+    return changed
+
+
+def broken(text: str, draw: random.Random) -> str:
+    """Damages the text of a JSON file by its content, by a character, or by nesting."""
+    way = draw.random()
+    if way < 0.8:
+        return json.dumps(mutant(json.loads(text), draw))
+    at = draw.randrange(len(text))
+    return "[" * 100_000 if way < 0.82 else text[:at] + draw.choice('{}[]",0\\\0') + text[at + 1 :]
+
+
+@pytest.mark.parametrize("kind", ["msd", "nnunet", "manifest", "csv", "splits"])
+def test_damaged_descriptions_give_problems_and_no_traceback(
+    kind: str, msd: Path, nnunet: Path, tmp_path: Path, write_json: Writer
+) -> None:
+    root = {"msd": msd, "splits": msd, "nnunet": nnunet}.get(kind, tmp_path / "manifest")
+    if kind in ("manifest", "csv"):
+        names = {"labels": {"background": 0, "liver": 1}, "channel_names": ["T1"]}
+        cases = [{"image": ["a.nii"], "label": "m.nii", "id": "x", "patient": "p", "fold": 0}, {"image": "b.nii"}]
+        write_json(root / "manifest.json", names if kind == "csv" else names | {"cases": cases})
+    files = {"csv": "manifest.csv", "manifest": "manifest.json", "splits": "splits_final.json"}
+    path = root / files.get(kind, "dataset.json")
+    if kind == "csv":
+        path.write_text("id,image,label,patient,fold\nx,a.nii,m.nii,p,0\ny,b.nii,,q,1\n")
+    elif kind == "splits":
+        write_json(path, [{"train": ["a", "b"], "val": ["c"]}, {"train": ["c"], "val": ["a"]}])
+    sound, draw = path.read_text(), random.Random(0)
+    read_dataset(root)
+    refused = 0
+    for _ in range(MUTANTS):
+        if kind == "csv":
+            at = draw.randrange(len(sound))
+            path.write_text(
+                sound[:at] + draw.choice(['"', ",", "\n", "\0", "9" * 400, "é", "..", "/"]) + sound[at + 1 :]
+            )
+        else:
+            path.write_text(broken(sound, draw))
+        with contextlib.suppress(SegError):
+            make_splits(read_dataset(root), folds=2, seed=0)
+            continue
+        refused += 1
+    assert refused > MUTANTS // 4
