@@ -38,36 +38,39 @@ RUN pip --python /opt/venv/bin/python install --quiet --no-compile \
     && find . -path ./torch -prune -o -type d -name tests -prune -exec rm -rf {} + \
     && python -m compileall -q -j 0 -x '^\./torch/' --invalidation-mode unchecked-hash .
 
-FROM ${BASE_IMAGE} AS source
-WORKDIR /seg
-COPY LICENSE constraints.txt ./
+# The package as `pip install .` installs it, apart from its dependencies.
+FROM dependencies AS source
+WORKDIR /build
+COPY LICENSE README.md pyproject.toml setup.py ./
 COPY configs configs
-COPY scripts scripts
 COPY seg seg
 # data/ and runs/ are the mounts, so that the README's relative paths mean the same inside as outside.
-RUN python -m compileall -q --invalidation-mode unchecked-hash seg scripts \
-    && ln -s /in data && ln -s /out runs \
-    && chmod -R a+rX /seg
+RUN pip --python /opt/venv/bin/python install --quiet --no-compile --no-deps --prefix /app . \
+    && mv /app/lib/python3*/site-packages /app/site \
+    && python -m compileall -q --invalidation-mode unchecked-hash /app/site \
+    && mkdir /app/work && ln -s /in /app/work/data && ln -s /out /app/work/runs \
+    && ln -s /app/site/seg/configs /app/work/configs \
+    && chmod -R a+rX /app
 
 FROM ${BASE_IMAGE}
 COPY --from=dependencies /opt/venv /opt/venv
 # HOME and what libraries keep there are in /tmp, the one place that may be written under a read-only root. USER gives a
 # name to a user id that has none in the image.
-ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/seg PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
+ENV PATH=/app/bin:/opt/venv/bin:$PATH PYTHONPATH=/app/site PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
     HOME=/tmp USER=seg MPLCONFIGDIR=/tmp/matplotlib \
     NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 RUN mkdir -p /in /out && chown 1000:1000 /out
-COPY --from=source /seg /seg
-WORKDIR /seg
+COPY --from=source /app /app
+WORKDIR /app/work
 # Ctrl-C and `docker stop` end a job the same way: at once, with whole files only.
 STOPSIGNAL SIGINT
-ENTRYPOINT ["python", "/seg/scripts"]
+ENTRYPOINT ["seg"]
 CMD ["--help"]
 # Last, since it changes with every revision. The file is what a run's environment.json names.
 ARG VERSION=0.1.0
 ARG REVISION=
 ARG SOURCE_URL=unknown
-RUN echo "${REVISION}" > REVISION
+RUN echo "${REVISION}" > /app/site/REVISION
 USER 1000:1000
 LABEL org.opencontainers.image.title="seg" \
       org.opencontainers.image.description="3-D U-Nets for medical image segmentation. Research software. Not a medical device; not for clinical use." \

@@ -25,21 +25,21 @@ help:
 setup: $(INSTALLED)
 
 # The stamp is written last: an interrupted set-up is repeated, a finished one is not.
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("seg needs Python 3.11 or newer, got " + sys.version.split()[0] + "; name one with PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-# Both scripts return at once where their work is done already.
+# Both commands return at once where their work is done already.
 train: $(INSTALLED)
-	$(BIN)/python scripts/fetch.py phantom --root data
-	$(BIN)/python scripts/train.py --config configs/phantom.yaml --run_dir $(RUN_DIR) --resume
+	$(BIN)/seg fetch phantom --root data
+	$(BIN)/seg train --config phantom --run_dir $(RUN_DIR) --resume
 
 # Killed and started again, it goes on where it stopped.
 ablation: $(INSTALLED)
-	$(BIN)/python scripts/fetch.py phantom --root data
-	$(BIN)/python scripts/ablate.py --config configs/ablation/phantom.yaml --ablation_dir $(ABLATION_DIR)
+	$(BIN)/seg fetch phantom --root data
+	$(BIN)/seg ablate --config phantom --ablation_dir $(ABLATION_DIR)
 
 test: lint
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

@@ -1078,3 +1078,7 @@ def _pattern_problems(option: str, pattern: str | None) -> Iterator[Problem]:
     problem = None if pattern is None else pattern_problem(pattern, name=option)
     if problem is not None:
         yield problem
+
+
+if __name__ == "__main__":
+    main()

@@ -1,10 +1,9 @@
-"""The container's files against what they repeat, and the entry that stands before all scripts; no engine needed."""
+"""The container's files against what they repeat; no engine needed."""
 
 from __future__ import annotations
 
 import importlib.util
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -21,8 +20,6 @@ import yaml
 import seg
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py") if path.stem != "__main__")
-ENTRY = ROOT / "scripts" / "__main__.py"
 
 
 def instructions() -> list[tuple[str, str]]:
@@ -50,46 +47,19 @@ def services() -> dict[str, Any]:
     return dict(yaml.safe_load((ROOT / "compose.yaml").read_text())["services"])
 
 
-def call(entry: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(entry), *arguments], capture_output=True, text=True, check=False, cwd=ROOT
-    )
-
-
-def test_the_entry_lists_every_script_with_its_sentence() -> None:
-    done = call(ENTRY.parent)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert [line.split()[0] for line in done.stdout.splitlines()[2:]] == SCRIPTS
-    assert "  train      Train on a data set, then predict, score and draw the held-out cases.\n" in done.stdout
-
-
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_the_entry_reaches_every_script(script: str) -> None:
-    done = call(ENTRY.parent, script, "--help")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith(f"usage: {script}.py ")
-
-
-def test_an_unknown_command_ends_with_code_2_and_names_those_there_are() -> None:
-    done = call(ENTRY.parent, "trian")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"error: Unknown command 'trian'. Available: {', '.join(SCRIPTS)}.\n"
-
-
-def test_a_new_script_is_reached_with_its_arguments_and_its_exit_code(tmp_path: Path) -> None:
-    shutil.copy(ENTRY, tmp_path)
-    (tmp_path / "ablate.py").write_text('"""Sentence."""\nimport sys\nprint(sys.argv[1:])\nsys.exit(7)\n')
-    (tmp_path / "_shared.py").write_text('"""No command."""\n')
-    done = call(tmp_path, "ablate", "--a b", "", "-c")
-    assert (done.returncode, done.stdout) == (7, "['--a b', '', '-c']\n")
-    assert call(tmp_path, "_shared").stderr == "error: Unknown command '_shared'. Available: ablate.\n"
+def test_the_entry_is_the_command_of_the_installed_package() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert words_of("ENTRYPOINT", final_stage()) == ['["seg"]']
+    assert services()["fetch"]["entrypoint"] == ["seg", "fetch"]
+    assert project["scripts"] == {"seg": "seg.cli:main"}
 
 
 def test_versions_in_the_dockerfile_are_those_of_the_project() -> None:
     pins = dict(re.findall(r"^(\S+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert defaults()["TORCH_VERSION"] == pins["torch"]
-    assert defaults()["VERSION"] == seg.__version__ == project["version"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert defaults()["VERSION"] == citation["version"] == seg.__version__
     assert any("--constraint constraints.txt --requirement" in words for words in words_of("RUN"))
     required = {re.split(r"[\[<>=]", line)[0] for line in project["dependencies"]}
     assert required <= pins.keys()
@@ -108,7 +78,7 @@ def test_the_requirements_are_those_of_the_project_and_its_extras() -> None:
 def test_the_base_is_a_patch_release_of_a_slim_python_that_the_build_can_replace() -> None:
     assert re.fullmatch(r"python:3\.11\.\d+-slim-\w+", defaults()["BASE_IMAGE"])
     assert f"`{defaults()['BASE_IMAGE']}`" in (ROOT / "docs" / "container.md").read_text()
-    assert {words.split()[0] for words in words_of("FROM")} == {"${BASE_IMAGE}"}
+    assert {words.split()[0] for words in words_of("FROM")} == {"${BASE_IMAGE}", "dependencies"}
 
 
 def test_the_image_runs_as_nobody_in_particular_and_says_what_it_is() -> None:

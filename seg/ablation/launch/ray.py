@@ -29,7 +29,7 @@ class OnRay:
             import ray
         except ImportError as error:
             raise ConfigError(
-                "launch.backend ray must find ray, got none; install it with pip install 'seg[cluster]'."
+                "launch.backend ray must find ray, got none; install it with pip install 'segnarrow[cluster]'."
             ) from error
         self._ray: Any = ray
         local: dict[str, Any] = {"include_dashboard": False} if address is None else {}

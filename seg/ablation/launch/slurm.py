@@ -46,7 +46,7 @@ class Slurm:
             import submitit
         except ImportError as error:
             raise ConfigError(
-                "launch.backend slurm must find submitit, got none; install it with pip install 'seg[cluster]'."
+                "launch.backend slurm must find submitit, got none; install it with pip install 'segnarrow[cluster]'."
             ) from error
         try:
             self._executor = submitit.AutoExecutor(folder=folder, cluster=cluster)

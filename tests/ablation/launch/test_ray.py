@@ -15,7 +15,7 @@ from seg.ablation.launch.ray import OnRay, check_fit
 from seg.errors import ConfigError
 
 
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs ray: pip install 'seg[cluster]'")
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs ray: pip install 'segnarrow[cluster]'")
 def test_ray_runs_tasks_and_tells_failures(jobs: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     calls = {

@@ -1,0 +1,253 @@
+"""The commands as functions, for scripts and notebooks; what is wrong raises :class:`seg.errors.SegError`."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from seg.config import ExperimentConfig, dump_config, load_config
+from seg.config.loading import find_config
+from seg.errors import RunError
+
+PathLike = str | Path
+Device = Literal["auto", "cpu", "cuda"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedRun:
+    """A trained network and what it was trained on.
+
+    Attributes:
+        network: The network with its final weights, in evaluation mode on the processor. It maps a normalised image,
+            float (B, C, X, Y, Z), to logits, float (B, K, X, Y, Z).
+        config: The experiment.
+        channel_names: Channels of an image.
+        class_names: Classes, the background first.
+    """
+
+    network: nn.Module
+    config: ExperimentConfig
+    channel_names: tuple[str, ...]
+    class_names: tuple[str, ...]
+
+
+def load_run(run_dir: PathLike) -> LoadedRun:
+    """Loads the network of a finished run.
+
+    Args:
+        run_dir: Run directory of one fold.
+
+    Raises:
+        RunError: The directory holds no finished run, several folds, or damaged weights.
+    """
+    from seg.runs import read_runs, trained_network
+
+    runs = read_runs([Path(run_dir)])
+    if len(runs) > 1:
+        raise RunError(f"{run_dir}: must be a single run, got {len(runs)} folds; give one of them.")
+    (run,) = runs
+    network = trained_network(run.config.network, len(run.channel_names), len(run.class_names), run.path)
+    return LoadedRun(
+        network=network.eval(),
+        config=run.config,
+        channel_names=tuple(run.channel_names),
+        class_names=tuple(run.class_names),
+    )
+
+
+def plan(
+    data_root: PathLike,
+    output: PathLike,
+    *,
+    layout: Literal["auto", "msd", "nnunet", "manifest"] = "auto",
+    memory_gib: float = 4.0,
+    patient_pattern: str | None = None,
+) -> ExperimentConfig:
+    """Reads a data set and writes a configuration that trains on it.
+
+    Args:
+        data_root: Folder of the data set.
+        output: YAML file to write; replaced where it exists.
+        layout: Layout of the folder.
+        memory_gib: Memory that training may take, in GiB.
+        patient_pattern: Regular expression whose first group is the patient in a case id; None finds it in the ids.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        SegError: The data set cannot be used, or the file cannot be written.
+    """
+    from seg.files import write_text
+    from seg.planning import plan_dataset
+
+    text = plan_dataset(Path(data_root), layout=layout, memory_gib=memory_gib, patient_pattern=patient_pattern)
+    write_text(Path(output), text)
+    return load_config([Path(output)])
+
+
+def train(
+    config: ExperimentConfig | PathLike,
+    *,
+    run_dir: PathLike | None = None,
+    folds: Sequence[int] | Literal["all"] | None = None,
+    resume: bool = False,
+    **changes: Any,
+) -> Path:
+    """Trains on a data set, then predicts, scores and draws the held-out cases.
+
+    Args:
+        config: A configuration, its YAML file, or the name of a configuration of the package, such as ``phantom``.
+        run_dir: Run directory; None is ``runs/NAME/seed_S/fold_F``.
+        folds: Folds to train; None is the configuration's own.
+        resume: Whether to continue an unfinished run.
+        changes: Other values of fields, two underscores in the place of a dot: ``training__steps=100``.
+
+    Returns:
+        The directory of the run; of all folds where there are several.
+
+    Raises:
+        SegError: The configuration or the data set cannot be used.
+    """
+    from seg.workflows.train import train as train_folds
+
+    values = {name.replace("__", "."): value for name, value in changes.items()}
+    if isinstance(config, ExperimentConfig):
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "config.yaml"
+            file.write_text(dump_config(config), encoding="utf-8")
+            experiment = load_config([file], values)
+    else:
+        experiment = load_config([find_config(Path(config))], values)
+    chosen = None if folds == "all" else (experiment.fold,) if folds is None else tuple(folds)
+    root = Path("runs") / experiment.name / f"seed_{experiment.seed}" if run_dir is None else Path(run_dir)
+    train_folds(experiment, run_dir=None if run_dir is None else root, folds=chosen, resume=resume)
+    single = run_dir is None and chosen is not None and len(chosen) == 1
+    return root / f"fold_{chosen[0]}" if single and chosen else root
+
+
+def predict(
+    run_dirs: PathLike | Sequence[PathLike],
+    input: PathLike,
+    output: PathLike,
+    *,
+    device: Device = "auto",
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    tta: bool = False,
+    probabilities: bool = False,
+    existing: Literal["refuse", "skip", "overwrite"] = "refuse",
+) -> Path:
+    """Segments scans: label maps on the scans' own grids, and predictions.json beside them.
+
+    Args:
+        run_dirs: Run directory, or several whose networks are averaged.
+        input: Scan, folder of scans, or text file that lists scans.
+        output: File of the label map for one scan, else folder of the label maps.
+        device: Where to compute.
+        precision: Arithmetic of the networks; auto is that of each run's configuration.
+        tta: Whether logits are averaged over mirrored copies.
+        probabilities: Whether probabilities are written too.
+        existing: What is done about label maps that are there already.
+
+    Returns:
+        The output.
+
+    Raises:
+        RunError: Scans could not be segmented; the others were, and predictions.json names each.
+        SegError: Nothing can be begun.
+    """
+    from seg.workflows.predict import predict as predict_files
+
+    several = [run_dirs] if isinstance(run_dirs, str | Path) else run_dirs
+    code = predict_files(
+        run_dirs=[Path(run_dir) for run_dir in several],
+        input=Path(input),
+        output=Path(output),
+        device=device,
+        precision=precision,
+        tta=tta,
+        probabilities=probabilities,
+        existing=existing,
+    )
+    if code:
+        raise RunError(f"{output}: all scans must be segmented, got failures; predictions.json names them.")
+    return Path(output)
+
+
+def evaluate(
+    run_dir: PathLike | None = None,
+    *,
+    predictions: PathLike | None = None,
+    labels: PathLike | None = None,
+    output: PathLike | None = None,
+    class_names: Sequence[str] | None = None,
+    nsd_tolerance_mm: float = 1.0,
+) -> dict[str, Any]:
+    """Scores a run's held-out cases, or one folder of label maps against another.
+
+    Args:
+        run_dir: Run directory; in its place predictions and labels.
+        predictions: Folder of predicted label maps.
+        labels: Folder of references with the same case ids.
+        output: Folder of the results; None is the run directory or the folder of predictions.
+        class_names: Names of classes 1, 2, ... of two folders; None takes every value found.
+        nsd_tolerance_mm: Tolerance of the normalised surface Dice of two folders, in mm.
+
+    Returns:
+        The content of evaluation.json.
+
+    Raises:
+        SegError: Cases cannot be scored.
+        TypeError: Neither a run nor two folders are given, or both.
+    """
+    if (run_dir is None) == (predictions is None or labels is None):
+        raise TypeError("evaluate() takes a run directory, or predictions and labels")
+    if run_dir is not None:
+        from seg.workflows.evaluate import evaluate_run
+
+        folder = Path(run_dir if output is None else output)
+        evaluate_run(Path(run_dir), output=None if output is None else folder)
+    else:
+        from seg.workflows.folders import FolderPair, evaluate_pair
+
+        folder = Path(predictions if output is None else output)  # type: ignore[arg-type]
+        pair = FolderPair(predictions=Path(predictions), labels=Path(labels), images=None, output=folder)  # type: ignore[arg-type]
+        names = None if class_names is None else ("background", *class_names)
+        evaluate_pair(pair, nsd_tolerance_mm=nsd_tolerance_mm, class_names=names)
+    content: dict[str, Any] = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+    return content
+
+
+def ablate(
+    config: PathLike, *, ablation_dir: PathLike | None = None, runs_dir: PathLike | None = None, **changes: Any
+) -> Path:
+    """Runs an ablation study, or continues it.
+
+    Args:
+        config: YAML file of the study, or the name of a study of the package, such as ``phantom``.
+        ablation_dir: Study directory; None is ``runs/ablation/NAME``.
+        runs_dir: Folder of the run directories; None is ``runs/`` in the study directory.
+        changes: Other values of the study's fields, two underscores in the place of a dot: ``launch__workers=2``, and
+            of all experiments after ``set__``: ``set__training__steps=700``.
+
+    Returns:
+        The study directory, with report.html.
+
+    Raises:
+        SegError: The study cannot be used, or trials failed.
+    """
+    from seg.ablation.grid import plan_study
+    from seg.ablation.study import run_study
+
+    values = {name.replace("__", "."): value for name, value in changes.items()}
+    study = plan_study(find_config(Path(config), study=True), values)
+    study_dir = Path("runs/ablation") / study.config.name if ablation_dir is None else Path(ablation_dir)
+    if run_study(study, study_dir, runs_dir=None if runs_dir is None else Path(runs_dir)):
+        raise RunError(f"{study_dir}: all trials must finish, got failures; the messages above name them.")
+    return study_dir
