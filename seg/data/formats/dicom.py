@@ -41,6 +41,8 @@ OTHERS = (
     "SeriesInstanceUID",
     "SliceThickness",
 )
+DEFER_BYTES = 1024
+"""Values of more than so many bytes are left in the file."""
 GREY = ("MONOCHROME1", "MONOCHROME2")
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 """The class of images that GDCM takes nothing but pixels from."""
@@ -67,6 +69,7 @@ class Slice:
         series: Unique id of the series.
         thickness: Thickness of the slice in mm; 0 where it is not said.
         warnings: Sentences on what is doubtful about its values.
+        data: The attributes, as pydicom reads them; the pixels are left in the file.
     """
 
     path: Path
@@ -78,6 +81,7 @@ class Slice:
     series: str
     thickness: float
     warnings: tuple[str, ...]
+    data: Any
 
 
 def is_series(folder: Path) -> bool:
@@ -129,11 +133,10 @@ def open_dicom(path: Path) -> Iterator[OpenVolume]:
     header = header_of_affine(path, shape, 1, np.dtype(np.float32), LPS_TO_RAS @ affine, warnings)
 
     def blocks() -> Iterator[Block]:
-        with tempfile.TemporaryDirectory() as folder:
-            for z, one in enumerate(slices):
-                slope, intercept = one.rescale
-                values = _pixels(one, Path(folder) / "slice.dcm").astype(np.float64) * slope + intercept
-                yield Block(channel=0, z=z, array=values.astype(np.float32).T[None, :, :, None])
+        for z, one in enumerate(slices):
+            slope, intercept = one.rescale
+            values = _pixels(one).astype(np.float64) * slope + intercept
+            yield Block(channel=0, z=z, array=values.astype(np.float32).T[None, :, :, None])
 
     yield OpenVolume(path=path, header=header, blocks=blocks)
 
@@ -141,7 +144,8 @@ def open_dicom(path: Path) -> Iterator[OpenVolume]:
 def _read_slice(path: Path) -> Slice:
     import pydicom
 
-    data: Any = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[*PLACE, *PIXELS, *OTHERS])
+    # Pixels are read from the file where they are asked for.
+    data: Any = pydicom.dcmread(path, defer_size=DEFER_BYTES, specific_tags=[*PLACE, *PIXELS, *OTHERS, "PixelData"])
     frames, samples = int(data.get("NumberOfFrames") or 1), int(data.get("SamplesPerPixel") or 1)
     if frames > 1:
         raise fault(
@@ -180,6 +184,7 @@ def _read_slice(path: Path) -> Slice:
         series=str(data.get("SeriesInstanceUID") or ""),
         thickness=_number(path, data, "SliceThickness") or 0.0,
         warnings=tuple(warnings),
+        data=data,
     )
 
 
@@ -193,16 +198,11 @@ def _number(path: Path, data: Any, name: str) -> float | None:
     return float(value)
 
 
-def _pixels(one: Slice, copy: Path) -> npt.NDArray[Any]:
-    """Reads the stored numbers (rows, columns) of a slice.
-
-    Args:
-        one: The slice.
-        copy: Where a copy for GDCM may lie.
-    """
+def _pixels(one: Slice) -> npt.NDArray[Any]:
+    """Reads the stored numbers (rows, columns) of a slice."""
     import pydicom
 
-    data: Any = pydicom.dcmread(one.path, specific_tags=[*PIXELS, "PixelData"])
+    data = one.data
     if "PixelData" not in data:
         raise fault(one.path, "pixels", "must have pixels", "no PixelData", "export the original series")
     data.SamplesPerPixel, data.PhotometricInterpretation = 1, GREY[1]
@@ -210,7 +210,7 @@ def _pixels(one: Slice, copy: Path) -> npt.NDArray[Any]:
     if syntax == pydicom.uid.RLELossless:  # of which GDCM refuses some with an odd number of voxels
         data.decompress(decoding_plugin="pydicom")
     elif syntax.is_compressed and not syntax.is_deflated:
-        return _decoded(one, data, copy)
+        return _decoded(one)
     columns, rows = one.size
     allocated, stored, signed = int(data.BitsAllocated), int(data.BitsStored), bool(data.PixelRepresentation)
     if allocated not in (8, 16, 32) or not 0 < stored <= allocated or int(data.HighBit) != stored - 1:
@@ -226,19 +226,26 @@ def _pixels(one: Slice, copy: Path) -> npt.NDArray[Any]:
     return ((values << unused) >> unused if unused else values).reshape(rows, columns)
 
 
-def _decoded(one: Slice, data: Any, copy: Path) -> npt.NDArray[Any]:
-    """Lets GDCM decode a copy that says how pixels are coded and no more."""
+def _decoded(one: Slice) -> npt.NDArray[Any]:
+    """Lets GDCM decode a copy of a slice that says how pixels are coded and no more."""
+    import pydicom
     import SimpleITK
 
     sitk: Any = SimpleITK
+    data: Any = pydicom.Dataset()
+    data.file_meta = one.data.file_meta
+    for name in (*PIXELS, "SamplesPerPixel", "PhotometricInterpretation", "PixelData"):
+        data[name] = one.data[name]
     data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = SECONDARY_CAPTURE
     data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID
-    data.save_as(copy)
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
-    reader.SetFileName(str(copy))
-    columns, rows = one.size
-    array: npt.NDArray[Any] = sitk.GetArrayFromImage(reader.Execute()).reshape(rows, columns)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "slice.dcm"
+        data.save_as(copy)
+        reader.SetFileName(str(copy))
+        columns, rows = one.size
+        array: npt.NDArray[Any] = sitk.GetArrayFromImage(reader.Execute()).reshape(rows, columns)
     return array
 
 
@@ -264,17 +271,17 @@ def _ordered(path: Path, slices: Sequence[Slice]) -> list[Slice]:
 
 def _check_alike(slices: Sequence[Slice]) -> None:
     """Checks that all slices have the grid of the first."""
-    first = slices[0]
-    for one in slices[1:]:
-        for name, expected, got, tolerance in (
-            ("size", first.size, one.size, 0.0),
-            ("PixelSpacing", first.spacing, one.spacing, SAME_DIRECTION),
-            ("ImageOrientationPatient", first.orientation, one.orientation, SAME_DIRECTION),
-        ):
-            if not np.allclose(expected, got, rtol=0, atol=tolerance):
-                value = f"{_listed(got)} where {first.path.name} has {_listed(expected)}"
-                remedy = "give each stack a folder of its own"
-                raise fault(one.path, "grid", f"must have the {name} of the other slices", value, remedy)
+    for name, values, tolerance in (
+        ("size", [one.size for one in slices], 0.0),
+        ("PixelSpacing", [one.spacing for one in slices], SAME_DIRECTION),
+        ("ImageOrientationPatient", [one.orientation for one in slices], SAME_DIRECTION),
+    ):
+        found = np.array(values, dtype=np.float64)
+        if (apart := np.abs(found - found[0]).max(axis=1) > tolerance).any():
+            worst = int(apart.argmax())
+            value = f"{_listed(found[worst])} where {slices[0].path.name} has {_listed(found[0])}"
+            remedy = "give each stack a folder of its own"
+            raise fault(slices[worst].path, "grid", f"must have the {name} of the other slices", value, remedy)
 
 
 def _check_steps(slices: Sequence[Slice], normal: npt.NDArray[np.float64]) -> None:
