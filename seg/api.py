@@ -85,7 +85,7 @@ def plan(
         SegError: The data set cannot be used, or the file cannot be written.
     """
     from seg.files import write_text
-    from seg.planning import plan_dataset
+    from seg.planning.plan import plan_dataset
 
     text = plan_dataset(Path(data_root), layout=layout, memory_gib=memory_gib, patient_pattern=patient_pattern)
     write_text(Path(output), text)

@@ -166,7 +166,7 @@ class Plan:
     def run(self) -> None:
         """Plans."""
         from seg.files import write_text
-        from seg.planning import plan_dataset
+        from seg.planning.plan import plan_dataset
 
         text = plan_dataset(
             self.data__root,
@@ -666,7 +666,8 @@ class Fetch:
     def run(self) -> None:
         """Fetches."""
         if self.name == "phantom":
-            from seg.data.phantom import PhantomConfig, write_dataset
+            from seg.data.phantom.files import write_dataset
+            from seg.data.phantom.scan import PhantomConfig
 
             folder = write_dataset(self.root / "phantom", PhantomConfig(), seed=0)
         else:

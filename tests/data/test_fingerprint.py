@@ -18,9 +18,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seg.data.datasets import read_dataset
-from seg.data.fingerprint import fingerprint_dataset
-from seg.data.intensity import SAMPLES_PER_CASE, pool_intensities, sample_intensities, weighted_percentiles
 from seg.errors import DataError
+from seg.planning.fingerprint import (
+    SAMPLES_PER_CASE,
+    fingerprint_dataset,
+    pool_intensities,
+    sample_intensities,
+    weighted_percentiles,
+)
 
 LPS = np.diag([-1.5, -2.0, 4.0, 1.0])
 RAS = np.diag([1.5, 2.0, 4.0, 1.0])

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from seg.data.phantom import CLASS_NAMES, PhantomConfig, make_case
-from seg.data.phantom_shapes import DIRECTIONS, WAVELENGTHS_MM, _textured_cells, texture_type
-from seg.data.phantom_space import smooth_field
+from seg.data.phantom.scan import PhantomConfig, make_case
+from seg.data.phantom.shapes import CLASS_NAMES, DIRECTIONS, WAVELENGTHS_MM, _textured_cells, texture_type
+from seg.data.phantom.space import smooth_field
 from seg.errors import ConfigError
 
 TINY = PhantomConfig(cases=5, spacing_mm=(4.0, 4.0, 4.0))

@@ -9,8 +9,10 @@ import nibabel
 import numpy as np
 import pytest
 
-from seg.data import phantom
-from seg.data.phantom import CLASS_NAMES, PhantomConfig, make_case, write_dataset
+from seg.data.phantom import files as phantom
+from seg.data.phantom.files import write_dataset
+from seg.data.phantom.scan import PhantomConfig, make_case
+from seg.data.phantom.shapes import CLASS_NAMES
 from seg.errors import DataError, RunError
 
 TINY = PhantomConfig(cases=5, spacing_mm=(4.0, 4.0, 4.0))

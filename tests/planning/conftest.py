@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from seg.data.fingerprint import Fingerprint
-from seg.data.intensity import ChannelIntensity
+from seg.planning.fingerprint import ChannelIntensity, Fingerprint
 
 
 def _fingerprint(

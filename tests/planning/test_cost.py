@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from seg.config import BottleneckConfig, NetworkConfig
 from seg.networks.unet import UNet
-from seg.planning.cost import step_cost
+from seg.planning.experiment import step_cost
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from seg.data.fingerprint import Fingerprint
-from seg.planning.geometry import plan_geometry
+from seg.planning.experiment import plan_geometry
+from seg.planning.fingerprint import Fingerprint
 
 Maker = Callable[..., Fingerprint]
 

@@ -14,12 +14,10 @@ from hypothesis import strategies as st
 
 from seg.config import DataConfig
 from seg.config.rules import problems
-from seg.data.fingerprint import Fingerprint
-from seg.data.intensity import ChannelIntensity
 from seg.errors import ConfigError, DataError
-from seg.planning import plan_experiment
-from seg.planning.header import describe_plan
-from seg.planning.planner import Plan, detect_patient_pattern, experiment_name, plan_steps
+from seg.planning.experiment import Plan, detect_patient_pattern, experiment_name, plan_experiment, plan_steps
+from seg.planning.fingerprint import ChannelIntensity, Fingerprint
+from seg.planning.plan import describe_plan
 
 Maker = Callable[..., Fingerprint]
 SIZES = st.tuples(*[st.integers(1, 400)] * 3)

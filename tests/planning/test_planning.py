@@ -13,10 +13,10 @@ import pytest
 
 from seg.config import DataConfig, load_config
 from seg.data.datasets import read_dataset
-from seg.data.fingerprint import fingerprint_dataset
 from seg.errors import DataError
-from seg.planning import plan_dataset, plan_experiment
-from seg.planning.planner import detect_patient_pattern
+from seg.planning.experiment import detect_patient_pattern, plan_experiment
+from seg.planning.fingerprint import fingerprint_dataset
+from seg.planning.plan import plan_dataset
 from seg.workflows.inputs import read_checked
 
 

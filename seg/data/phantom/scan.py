@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seg.data.phantom_shapes import CLASS_NAMES, TEXTURES_PER_KIND, draw_anatomy
-from seg.data.phantom_space import HALF_SIZE_MM, anatomical_points, smooth_field
+from seg.data.phantom.shapes import CLASS_NAMES, TEXTURES_PER_KIND, draw_anatomy
+from seg.data.phantom.space import HALF_SIZE_MM, anatomical_points, smooth_field
 from seg.errors import ConfigError
 
 SUPERSAMPLING = 2

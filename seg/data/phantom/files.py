@@ -12,12 +12,10 @@ import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
-from seg.data.phantom_scan import PhantomConfig, make_case
-from seg.data.phantom_shapes import CLASS_NAMES
+from seg.data.phantom.scan import PhantomConfig, make_case
+from seg.data.phantom.shapes import CLASS_NAMES
 from seg.errors import DataError
 from seg.files import write_bytes, write_json, write_text
-
-__all__ = ["CLASS_NAMES", "PhantomConfig", "make_case", "write_dataset"]
 
 GENERATOR_VERSION = 1
 """Raised whenever the same configuration and seed would give other voxels than before."""

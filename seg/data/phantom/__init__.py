@@ -1,0 +1,1 @@
+"""Embedded data set: labelled 3-D phantoms from a seed."""

@@ -1,0 +1,450 @@
+"""From the fingerprint of a data set to the configuration of an experiment on it.
+
+Grid, patch, batch and network follow the rules of nnU-Net within a budget of memory; docs/planning.md names deviations.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from seg.config import (
+    AugmentationConfig,
+    BottleneckConfig,
+    CtConfig,
+    DataConfig,
+    ExperimentConfig,
+    NetworkConfig,
+    OptimizerConfig,
+    PatchConfig,
+    SpatialConfig,
+    TrainingConfig,
+)
+from seg.errors import ConfigError, DataError
+from seg.networks.bottleneck import width
+from seg.networks.complexity import complexity
+from seg.planning.fingerprint import ChannelIntensity, Fingerprint
+from seg.planning.topology import MIN_EDGE, Size, Topology, Triple, plan_topology, round_up
+
+ANISOTROPY = 3.0
+THICK_PERCENTILE = 10.0
+SPACING_TOLERANCE = 1e-3
+START_VOXELS = 256**3
+EXTENT_PERCENTILE = 95.0
+EXTENT_MARGIN = 1.5
+MIN_BATCH = 2
+MIN_PATCH = 16
+MAX_SHARE = 0.05
+STEP_VOXELS_PER_GIB = 2**16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Geometry:
+    """The grid that volumes are brought to.
+
+    Attributes:
+        resampled: Whether volumes are resampled at all; not where all have the same spacing.
+        spacing_mm: Spacing of the grid, in mm.
+        median_shape: Median of the cases' shapes on that grid, in voxels.
+        min_shape: Smallest length per axis among the cases, in voxels.
+        extent: Length per axis that holds the foreground of 95 % of cases, in voxels.
+        thick_axis: The axis along which voxels are more than three times longer and fewer than along both others, or
+            null.
+        total_voxels: Voxels of all cases together on that grid.
+    """
+
+    resampled: bool
+    spacing_mm: Triple
+    median_shape: Size
+    min_shape: Size
+    extent: Size
+    thick_axis: int | None
+    total_voxels: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """Size of training patches and of the network that takes them.
+
+    Attributes:
+        patch: Patch size in voxels, divided by the topology's divisors.
+        batch: Patches per step, >= 2.
+        topology: Strides and kernels.
+    """
+
+    patch: Size
+    batch: int
+    topology: Topology
+
+
+def plan_geometry(fingerprint: Fingerprint) -> Geometry:
+    """Chooses the target spacing: per axis the median, or its 10th percentile along a thick axis.
+
+    Args:
+        fingerprint: The data set's.
+
+    Returns:
+        The grid, and the cases' shapes on it.
+
+    References:
+        Isensee et al. nnU-Net. 2021. doi:10.1038/s41592-020-01008-z. Deviation: where all spacings agree to 0.1 %,
+        nothing is resampled.
+    """
+    spacings = np.array(fingerprint.spacings_mm)
+    shapes = np.array(fingerprint.shapes, dtype=np.float64)
+    target = np.median(spacings, axis=0)
+    thick = _thick_axis(target, np.median(shapes, axis=0))
+    if thick is not None:
+        others = np.delete(target, thick).max()
+        target[thick] = max(float(np.percentile(spacings[:, thick], THICK_PERCENTILE)), others)
+    resampled = not np.allclose(spacings, target, rtol=SPACING_TOLERANCE, atol=0)
+    on_grid = np.maximum(1, np.rint(shapes * spacings / target))
+    extents = np.array(fingerprint.foreground_extents) * spacings / target
+    return Geometry(
+        resampled=resampled,
+        spacing_mm=_triple(target),
+        median_shape=_size(np.median(on_grid, axis=0)),
+        min_shape=_size(on_grid.min(axis=0)),
+        extent=_size(np.maximum(1, np.percentile(extents, EXTENT_PERCENTILE, axis=0))),
+        thick_axis=thick,
+        total_voxels=float(on_grid.prod(axis=1).sum()),
+    )
+
+
+def plan_sampling(
+    geometry: Geometry, memory_gib: float, memory_of: Callable[[Size, int, Topology], float]
+) -> Sampling | None:
+    """Chooses the largest patch of the preferred shape whose step fits the memory, then the batch.
+
+    The preferred patch has the same length in mm along every axis, at most the median shape, and at most one and a
+    half times the foreground's extent. It loses one divisor at a time along the axis that is longest against the
+    median shape, until two patches fit; no edge is cut below 16 voxels. The batch then grows while it fits, sees no
+    more than 5 % of all voxels, and keeps to 65,536 voxels a step for each GiB of the budget.
+
+    Args:
+        geometry: The grid.
+        memory_gib: Budget of the training process, in GiB.
+        memory_of: Estimated memory in GiB for a patch, a batch and a topology.
+
+    Returns:
+        Patch, batch and topology, or null where even the smallest patch does not fit.
+    """
+    for patch, topology in _patches(geometry):
+        if memory_of(patch, MIN_BATCH, topology) <= memory_gib:
+            cap = min(geometry.total_voxels * MAX_SHARE, memory_gib * STEP_VOXELS_PER_GIB) / prod(patch)
+            batch = MIN_BATCH
+            while batch + 1 <= cap and memory_of(patch, batch + 1, topology) <= memory_gib:
+                batch += 1
+            return Sampling(patch=patch, batch=batch, topology=topology)
+    return None
+
+
+def _patches(geometry: Geometry) -> Iterator[tuple[Size, Topology]]:
+    """Yields ever smaller patches, and what the network becomes on each."""
+    wanted = _preferred_patch(geometry)
+    while True:
+        topology = plan_topology(wanted, geometry.spacing_mm, _pooling_limits(geometry))
+        patch = round_up(wanted, topology.divisors)
+        yield patch, topology
+        shrinkable = [axis for axis in range(3) if patch[axis] - topology.divisors[axis] >= MIN_PATCH]
+        if not shrinkable:
+            return
+        widest = max(shrinkable, key=lambda axis: (patch[axis] / geometry.median_shape[axis], patch[axis]))
+        x, y, z = (patch[axis] - topology.divisors[axis] if axis == widest else wanted[axis] for axis in range(3))
+        wanted = (x, y, z)
+
+
+def _preferred_patch(geometry: Geometry) -> Size:
+    inverse = 1 / np.array(geometry.spacing_mm)
+    cube = np.rint(inverse * (START_VOXELS / inverse.prod()) ** (1 / 3))
+    context = np.ceil(np.array(geometry.extent) * EXTENT_MARGIN)
+    preferred = np.maximum(1, np.minimum(np.minimum(cube, geometry.median_shape), context))
+    if preferred.max() < MIN_EDGE:
+        # Halved once, so small a patch would leave a single voxel, which has no variance to normalise by.
+        preferred[int(np.argmax(preferred))] = MIN_EDGE
+    return _size(preferred)
+
+
+def _pooling_limits(geometry: Geometry) -> Size:
+    """The thick axis is pooled only as far as its thinnest volume bears; the others as the patch does."""
+    big = 2**31
+    x, y, z = (geometry.min_shape[axis] if axis == geometry.thick_axis else big for axis in range(3))
+    return x, y, z
+
+
+def _thick_axis(spacing: npt.NDArray[np.float64], shape: npt.NDArray[np.float64]) -> int | None:
+    axis = int(np.argmax(spacing))
+    coarse = spacing[axis] > ANISOTROPY * np.delete(spacing, axis).max()
+    few = shape[axis] * ANISOTROPY < np.delete(shape, axis).min()
+    return axis if coarse and few else None
+
+
+def _size(values: npt.NDArray[np.float64]) -> Size:
+    x, y, z = (int(value) for value in np.ceil(values))
+    return x, y, z
+
+
+def _triple(values: npt.NDArray[np.float64]) -> Triple:
+    x, y, z = (round(float(value), 6) for value in values)
+    return x, y, z
+
+
+GIB = 2**30
+BASE_GIB = 1.0  # interpreter, libraries, loaders and a small cache
+BYTES = {"fp32": 4, "bf16": 2}
+TRANSIENT = 1.5  # gradients and work space beside the activations kept, fitted to measured peaks
+LOSS_BYTES = 40  # per voxel and class: logits, probabilities, one-hot label and their gradients in fp32
+PARAMETER_BYTES = 24  # weight, gradient, two moments, moving average, and a copy while a checkpoint is written
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a training step takes.
+
+    Attributes:
+        parameters: Learned numbers of the network.
+        gmac: Multiply-accumulates of one forward pass over the whole batch, in 10^9; a step takes about three times it.
+        activations: Elements kept for the backward pass, over the whole batch.
+        loss_elements: Voxels times classes, over the whole batch.
+    """
+
+    parameters: int
+    gmac: float
+    activations: int
+    loss_elements: int
+
+    def memory_gib(self, precision: Literal["fp32", "bf16"]) -> float:
+        """Returns the estimated peak memory of the training process, in GiB."""
+        kept = self.activations * BYTES[precision] * TRANSIENT + self.loss_elements * LOSS_BYTES
+        return BASE_GIB + (kept + self.parameters * PARAMETER_BYTES) / GIB
+
+
+def step_cost(network: NetworkConfig, patch: Size, batch: int, in_channels: int, num_classes: int) -> Cost:
+    """Estimates a training step of a U-Net with two convolutions per plain stage.
+
+    What is kept of residual projections, which a plan does not use, and of the heads of deep supervision on lower
+    stages, whose grids are a small part of the work, is left out.
+
+    Args:
+        network: Architecture, merged by concatenation.
+        patch: Patch size in voxels, divided by the total stride.
+        batch: Patches per step.
+        in_channels: Channels of the image.
+        num_classes: Classes, background included.
+
+    Returns:
+        Parameters and multiply-accumulates of the network, and the elements kept for the backward pass.
+
+    Raises:
+        ValueError: The total stride does not divide the patch.
+    """
+    cost = complexity(in_channels, num_classes, network, shape=patch)
+    return Cost(
+        parameters=cost.parameters,
+        gmac=batch * cost.macs / 1e9,
+        activations=batch * sum(_kept(network, patch, num_classes)),
+        loss_elements=batch * prod(patch) * num_classes,
+    )
+
+
+def _kept(network: NetworkConfig, patch: Size, num_classes: int) -> Iterator[int]:
+    """Yields the elements that each part keeps; a convolution with a norm behind it keeps what is before and after."""
+    voxels = prod(patch)
+    yield voxels * num_classes
+    for level, channels in enumerate(network.channels):
+        voxels //= prod(network.strides[level])
+        yield voxels * channels * 4  # encoder
+        if level == len(network.channels) - 1:
+            return
+        if network.skip_bottleneck is not None:
+            yield voxels * _width(network.skip_bottleneck, channels, level)
+        yield voxels * channels  # upsampled
+        if network.decoder_bottleneck is None:
+            yield voxels * channels * 4
+        else:
+            yield voxels * (_width(network.decoder_bottleneck, channels, level) * 3 + channels * 2)
+
+
+def _width(bottleneck: BottleneckConfig, channels: int, level: int) -> int:
+    ratio = bottleneck.ratio[level] if isinstance(bottleneck.ratio, tuple) else bottleneck.ratio
+    return width(channels, ratio)
+
+
+FIRST_CHANNELS = 16
+MAX_CHANNELS = 128
+SKIP_RATIO = 0.25
+DECODER_RATIO = 0.5
+PLANNED_PRECISION: Literal["fp32", "bf16"] = "fp32"  # what every machine has; bf16 takes less
+TRAINING_SHARE = 0.8
+PASSES = 26
+MIN_STEPS, MAX_STEPS = 1_000, 25_000
+VALIDATIONS = 5
+EMA_SHARE = 0.05
+IN_PLANE_ROTATION_DEG = 30.0
+FOREGROUND_FRACTION = 0.5
+REPEAT = re.compile(r"^(.+?)[_-](?:frame|phase|time|timepoint|tp|visit|session|ses|scan)[_-]?\d+$", re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A planned experiment and what it rests on.
+
+    Attributes:
+        config: The experiment, complete.
+        geometry: Grid and shapes of the data set.
+        sampling: Patch, batch and topology.
+        cost: Estimate of a training step.
+    """
+
+    config: ExperimentConfig
+    geometry: Geometry
+    sampling: Sampling
+    cost: Cost
+
+
+def plan_experiment(fingerprint: Fingerprint, data: DataConfig, *, name: str, memory_gib: float) -> Plan:
+    """Plans an experiment on a data set.
+
+    Args:
+        fingerprint: The data set's.
+        data: Where the data set is and how it splits; its spacing and normalisation are replaced.
+        name: Name of the experiment.
+        memory_gib: Memory that the training process may take, in GiB, in fp32.
+
+    Returns:
+        The plan.
+
+    Raises:
+        ConfigError: Not even two patches of the smallest size fit the memory.
+        DataError: A CT channel has one intensity throughout the foreground.
+    """
+    geometry = plan_geometry(fingerprint)
+    classes = len(fingerprint.class_names) + 1
+
+    def cost_of(patch: Size, batch: int, topology: Topology) -> Cost:
+        return step_cost(plan_network(topology), patch, batch, len(fingerprint.channels), classes)
+
+    def memory_of(patch: Size, batch: int, topology: Topology) -> float:
+        return cost_of(patch, batch, topology).memory_gib(PLANNED_PRECISION)
+
+    sampling = plan_sampling(geometry, memory_gib, memory_of)
+    if sampling is None:
+        raise ConfigError(
+            f"memory_gib must hold a training step on {MIN_BATCH} patches of the smallest size, got {memory_gib:g}; "
+            "allow more memory."
+        )
+    steps = plan_steps(len(fingerprint.case_ids), sampling.batch)
+    config = ExperimentConfig(
+        name=name,
+        data=_plan_data(data, fingerprint, geometry),
+        patches=PatchConfig(size=sampling.patch, batch=sampling.batch, foreground_fraction=FOREGROUND_FRACTION),
+        augmentation=AugmentationConfig(spatial=_plan_spatial(geometry)),
+        network=plan_network(sampling.topology),
+        optimizer=OptimizerConfig(
+            name="muon", momentum=0.95, learning_rate=0.004, weight_decay=0.3, warmup_steps=steps // 20
+        ),
+        training=TrainingConfig(
+            steps=steps, validate_every=steps // VALIDATIONS, ema_decay=round(1 - 1 / (EMA_SHARE * steps), 4)
+        ),
+    )
+    cost = cost_of(sampling.patch, sampling.batch, sampling.topology)
+    return Plan(config=config, geometry=geometry, sampling=sampling, cost=cost)
+
+
+def plan_network(topology: Topology) -> NetworkConfig:
+    """Returns the network: 16 channels doubling per stage up to 128, skips at 1/4 and decoder stages at 1/2 width.
+
+    Deep supervision costs little and lets networks of many stages learn from the first steps on.
+    """
+    channels = tuple(min(MAX_CHANNELS, FIRST_CHANNELS * 2**level) for level in range(len(topology.strides)))
+    return NetworkConfig(
+        channels=channels,
+        strides=topology.strides,
+        kernel_sizes=topology.kernel_sizes,
+        skip_bottleneck=BottleneckConfig(ratio=SKIP_RATIO),
+        decoder_bottleneck=BottleneckConfig(ratio=DECODER_RATIO, activation="leaky_relu", norm=True),
+        upsample="linear",
+        deep_supervision=len(channels) > 2,
+    )
+
+
+def plan_steps(cases: int, batch: int) -> int:
+    """Returns the optimiser steps: 26 passes over 4/5 of the cases, 1,000 to 25,000, a multiple of 100."""
+    wanted = PASSES * cases * TRAINING_SHARE / batch
+    return min(MAX_STEPS, max(MIN_STEPS, round(wanted / 100) * 100))
+
+
+def detect_patient_pattern(case_ids: Sequence[str]) -> str | None:
+    """Finds out whether case ids end in a frame, phase, time point, visit, session or scan of a patient.
+
+    Args:
+        case_ids: Ids of all cases.
+
+    Returns:
+        A pattern whose first group is the patient, or null unless every id fits it, some patient has two cases, and
+        there are two patients at least, without whom nothing can be held out.
+    """
+    matches = [REPEAT.match(case_id) for case_id in case_ids]
+    patients = Counter(match.group(1) for match in matches if match)
+    repeated = all(matches) and 2 <= len(patients) < len(case_ids)
+    return f"(?i){REPEAT.pattern}" if repeated else None
+
+
+def experiment_name(root: Path) -> str:
+    """Returns the folder's own name without the numbering of MSD and nnU-Net, in lower case."""
+    bare = re.sub(r"^(?:Task|Dataset)\d+_", "", root.resolve().name)
+    return re.sub(r"[^a-z0-9_-]+", "_", bare.lower()).strip("_") or "experiment"
+
+
+def _plan_data(data: DataConfig, fingerprint: Fingerprint, geometry: Geometry) -> DataConfig:
+    normalization: tuple[Literal["zscore", "ct", "none"], ...] = tuple(
+        _normalization_of(channel) for channel in fingerprint.channels
+    )
+    return replace(
+        data,
+        spacing_mm=geometry.spacing_mm if geometry.resampled else None,
+        normalization=normalization,
+        ct=_plan_ct(fingerprint, normalization) if "ct" in normalization else None,
+    )
+
+
+def _plan_ct(fingerprint: Fingerprint, normalization: Sequence[str]) -> CtConfig:
+    """Takes each CT channel's window from its foreground; channels of another kind get a window that is not used."""
+    unused = ChannelIntensity(p00_5=0.0, median=0.0, p99_5=1.0, mean=0.0, std=1.0)
+    windows = []
+    for name, channel, kind in zip(fingerprint.channels, fingerprint.intensities, normalization, strict=True):
+        if kind == "ct" and not channel.p00_5 < channel.p99_5:
+            raise DataError(
+                f"channel {name}: foreground intensities must differ to give a CT window, got {channel.p00_5:g} "
+                "throughout; look at the images, or name the channel otherwise to standardise it."
+            )
+        windows.append(channel if kind == "ct" else unused)
+    return CtConfig(
+        lower=tuple(window.p00_5 for window in windows),
+        upper=tuple(window.p99_5 for window in windows),
+        mean=tuple(window.mean for window in windows),
+        std=tuple(window.std for window in windows),
+    )
+
+
+def _normalization_of(channel: str) -> Literal["zscore", "ct", "none"]:
+    """Follows nnU-Net's channel names: CT is calibrated, noNorm asks for none, all else is standardised."""
+    known: dict[str, Literal["ct", "none"]] = {"ct": "ct", "nonorm": "none"}
+    return known.get(channel.strip().casefold(), "zscore")
+
+
+def _plan_spatial(geometry: Geometry) -> SpatialConfig:
+    """Turns, zooms and displaces within the slices alone where an axis is thick, never interpolating across them."""
+    if geometry.thick_axis is None:
+        return SpatialConfig()
+    x, y, z = (IN_PLANE_ROTATION_DEG if axis == geometry.thick_axis else 0.0 for axis in range(3))
+    in_plane = tuple(axis for axis in range(3) if axis != geometry.thick_axis)
+    return SpatialConfig(rotation_deg=(x, y, z), scale_axes=in_plane, elastic_axes=in_plane)
