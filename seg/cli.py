@@ -36,7 +36,7 @@ from seg.errors import ConfigError, Problem, SegError
 from seg.files import file_problems
 
 if TYPE_CHECKING:
-    from seg.benchmark.targets import BenchmarkArguments
+    from seg.benchmark.run import BenchmarkArguments
 
 DONE, SOME_FAILED, WRONG_USE, FAULT, INTERRUPTED = 0, 1, 2, 3, 130
 Changes = Mapping[StrictStr, StrictStr]
@@ -620,7 +620,7 @@ class Benchmark:
 
     def arguments(self) -> BenchmarkArguments:
         """Returns what is measured, and how."""
-        from seg.benchmark.targets import BenchmarkArguments, Target
+        from seg.benchmark.run import BenchmarkArguments, Target
 
         left = {"run_dir": list(self.run_dir), "config": [find_config(path) for path in self.config]}
         targets = []

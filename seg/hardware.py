@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 
-from seg.errors import ConfigError
+from seg.errors import ConfigError, Problem
 
 LOG = logging.getLogger(__name__)
 REVISION_FILE = Path(__file__).parents[1] / "REVISION"
@@ -29,7 +29,15 @@ def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
         ConfigError: A GPU is asked for and there is none.
     """
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("training.device must be available, got 'cuda' without a GPU; use auto or cpu.")
+        raise ConfigError(
+            Problem(
+                path="training.device",
+                kind="unavailable",
+                rule="must be available",
+                value="'cuda' without a GPU",
+                remedy="use auto or cpu",
+            )
+        )
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
         LOG.info("device: %s", wanted)
@@ -49,7 +57,7 @@ def choose_precision(wanted: Literal["auto", "fp32", "bf16"], device: torch.devi
 
 
 def computes_bf16(device: torch.device) -> bool:
-    """Says whether the hardware has bf16 arithmetic; where it has none, torch emulates it, slowly."""
+    """Tells whether the hardware has bf16 arithmetic; where it has none, torch emulates it, slowly."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()
@@ -80,7 +88,7 @@ def _processor() -> str:
 
 
 def _revision() -> str | None:
-    """Git revision of the code, with a mark where files differ from it; None outside a checkout and an image."""
+    """Returns the git revision of the code, marked where files differ from it; None outside a checkout and an image."""
     if REVISION_FILE.is_file():
         return REVISION_FILE.read_text(encoding="utf-8").strip() or None
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
@@ -134,7 +142,7 @@ def _resident(field: str) -> float | None:
 
 
 def _reset_resident() -> bool:
-    """Makes Linux count the peak from now on."""
+    """Has Linux count the peak of resident memory from now on; returns whether it does."""
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     except OSError:

@@ -45,7 +45,7 @@ def _nothing() -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Timer:
-    """Takes the time of calls.
+    """Measures how long a call takes.
 
     Attributes:
         wait: Returns once the device has nothing left to do.
@@ -73,7 +73,7 @@ class Timer:
 
 @dataclass(frozen=True, kw_only=True)
 class Rounds:
-    """How often calls are timed.
+    """Numbers of rounds in which calls are timed.
 
     Attributes:
         timed: Rounds that count, >= 1.
@@ -126,7 +126,7 @@ def ratios(baseline: Sequence[float], other: Sequence[float]) -> dict[str, float
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How to measure.
+    """Settings of a measurement.
 
     Attributes:
         rounds: Timed rounds, >= 3, each network once in each.

@@ -30,7 +30,7 @@ PROCESSES = {"cpu": 5, "cuda": 1}
 
 @dataclass(frozen=True, kw_only=True)
 class Peaks:
-    """Memory of a network beyond that of a process that has imported all it needs, weights included.
+    """Memory that a network takes, weights included, beyond the memory of a process with all imports.
 
     Attributes:
         inference_mib: Largest over forward passes of one patch, in MiB; None where it is not known.
@@ -42,9 +42,9 @@ class Peaks:
 
 
 def measure_peaks(subject: Subject, place: Place) -> Peaks:
-    """Measures in fresh processes: resident memory on a processor, memory of tensors on a GPU.
+    """Measures peak memory in fresh processes: resident memory on a processor, memory of tensors on a GPU.
 
-    Where a process dies, such as for lack of memory, or the system does not tell, that is announced.
+    Where a process dies, such as for lack of memory, or the system does not tell, a warning is logged.
 
     Returns:
         The median over `PROCESSES`.
@@ -68,7 +68,7 @@ def _median(values: Sequence[float | None]) -> float | None:
 
 
 def _in_fresh_process(subject: Subject, place: Place) -> Peaks | str:
-    """Measures once; a sentence where that fails."""
+    """Measures in one fresh process; returns why that failed where it did."""
     # Its children start with torch imported, in a tenth of a second, and share nothing else with one another.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
@@ -94,7 +94,7 @@ def _child(sender: Connection, subject: Subject, place: Place, threads: int) -> 
 
 
 def peaks(subject: Subject, place: Place) -> Peaks:
-    """Measures in this process; see :func:`measure_peaks`."""
+    """Measures in this process, which has to be a fresh one."""
     gpu = place.device.type == "cuda"
     if gpu:
         torch.cuda.set_device(place.device)

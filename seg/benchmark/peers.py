@@ -1,4 +1,4 @@
-"""Networks of MONAI of the same plan, as a measure for the project's own."""
+"""Networks of MONAI with the stages of a configuration, to compare the project's own with."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NEGATIVE_SLOPE = 0.01
 
 
 def peer_problem(peer: Peer, config: ExperimentConfig) -> str | None:
-    """Says why a peer cannot be built for an experiment; None where it can."""
+    """Returns why a peer cannot be built for an experiment; None where it can."""
     stages, size = len(config.network.channels), config.patches.size
     if peer == "dynunet" and stages < 3:
         return f"dynunet: the network must have at least 3 stages, got {stages}; it is left out."
@@ -34,13 +34,14 @@ def peer_problem(peer: Peer, config: ExperimentConfig) -> str | None:
 
 
 def build_peer(peer: Peer, network: NetworkConfig, in_channels: int, out_channels: int) -> nn.Module:
-    """Builds a network of MONAI with the stages of a plan and weights as MONAI draws them.
+    """Builds a network of MONAI with the stages of a configuration and weights as MONAI draws them.
 
     Args:
         peer: ``dynunet`` is nnU-Net's network: two 3x3 a stage with instance norm and leaky ReLU, transposed
-            convolutions and whole skips, with the channels, strides and kernels of the plan. ``basicunet`` has five
-            levels, each half as fine as the one before: the channels of the plan, doubled up to 320 where it has fewer.
-        network: The plan.
+            convolutions and whole skips, with the channels, strides and kernels of ``network``. ``basicunet`` has five
+            levels, each half as fine as the one before, with the channels of ``network``, continued by doubling up to
+            320.
+        network: The stages.
         in_channels: Channels of the image.
         out_channels: Classes, background included.
 
@@ -79,7 +80,7 @@ def build_peer(peer: Peer, network: NetworkConfig, in_channels: int, out_channel
 
 
 def basic_channels(channels: tuple[int, ...]) -> tuple[int, ...]:
-    """Returns the channels of five levels, and of the last one on the way up, that continue those of a plan."""
+    """Returns the channels of BasicUNet: five levels that continue the given ones, and the last stage on the way up."""
     levels = list(channels[:BASIC_LEVELS])
     while len(levels) < BASIC_LEVELS:
         levels.append(max(levels[-1], min(2 * levels[-1], MOST_CHANNELS)))

@@ -30,16 +30,20 @@ from seg.inference.model import model_from_config
 from seg.inference.pipeline import Line
 from seg.inference.predictor import Predictor
 from seg.inference.sweep import trim_heap
-from seg.words import NOT_MEASURED
 
 LOG = logging.getLogger(__name__)
+FLOAT_BYTES = 4
+MOST_IN_A_BYTE = 256
+GREY_VALUES = 1000
 
 
 class FilePrediction:
-    """A call segments cases as ``predict.py`` does, from their files to label maps on disk; start-up is not part of it.
+    """Segments cases as ``seg predict`` does, from their files to label maps on disk, each time it is called.
+
+    Loading the network is not part of a call.
 
     Args:
-        subject: What to segment with.
+        subject: The network's experiment.
         network: Its network, in evaluation mode on the place.
         place: Where to compute.
         images: Files of each case.
@@ -63,10 +67,10 @@ class FilePrediction:
         ]
 
     def __call__(self) -> None:
-        """Segments the cases.
+        """Segments all cases once.
 
         Raises:
-            RunError: One of them failed.
+            RunError: A case failed.
         """
         Line(self._predictor, self._sources, _check).run()
 
@@ -113,11 +117,6 @@ def _is_readable(case: Case, channel_names: Sequence[str]) -> bool:
     return True
 
 
-FLOAT_BYTES = 4
-MOST_IN_A_BYTE = 256
-GREY_VALUES = 1000
-
-
 def measure_volume(
     subject: Subject,
     shape: tuple[int, int, int],
@@ -125,7 +124,7 @@ def measure_volume(
     *,
     spacing_mm: tuple[float, float, float] | None = None,
 ) -> dict[str, Any]:
-    """Segments a synthetic volume, and says what that took.
+    """Segments a synthetic volume and returns the time and the memory that the prediction took.
 
     Args:
         subject: The network.
@@ -183,33 +182,8 @@ def measure_volume(
 def write_volume(
     path: Path, shape: tuple[int, int, int], channels: int, *, spacing_mm: tuple[float, float, float]
 ) -> None:
-    """Writes noise as an image, the same in every plane along Z, so that writing needs the memory of one."""
+    """Writes an image of noise, the same in every plane along Z, so that writing needs the memory of one plane."""
     plane = np.random.default_rng(0).integers(0, GREY_VALUES, (channels, *shape[:2], 1)).astype(np.float32)
     affine = np.diag([*spacing_mm, 1.0])
     maps = np.broadcast_to(plane, (channels, *shape))
     write_maps(path, maps, geometry_of_affine(shape, affine))
-
-
-def volume_text(found: dict[str, Any]) -> str:
-    """Words what was measured."""
-    shape = " x ".join(map(str, found["volume_shape"]))
-    sizes = [" x ".join(f"{mm:g}" for mm in found[f"{of}_spacing_mm"]) for of in ("volume", "network")]
-    lines = [
-        f"{found['network']}: {shape} voxels, {found['num_channels']} channel(s), {found['num_classes']} classes, "
-        f"{found['device']}, {found['threads']} thread(s), {found['precision']}",
-        f"voxels of {sizes[0]} mm, network at {sizes[1]} mm",
-        f"{'from file to file':<34}{found['seconds']:>10.1f} s",
-    ]
-    for key, words in (
-        ("start_mib", "resident at the start"),
-        ("peak_beyond_start_mib", "peak beyond the start"),
-        ("image_mib", "image in 32-bit floats"),
-        ("labels_mib", "label map"),
-        ("beyond_image_and_labels_mib", "peak beyond image and labels"),
-        ("peak_memory_gpu_mib", "peak on the GPU"),
-    ):
-        if found[key] is not None:
-            lines.append(f"{words:<34}{found[key]:>10.0f} MiB")
-        elif key != "peak_memory_gpu_mib":
-            lines.append(f"{words:<34}{NOT_MEASURED}")
-    return "\n".join(lines)

@@ -41,11 +41,11 @@ class Place:
     memory_format: torch.memory_format = torch.channels_last_3d
 
     def put(self, network: nn.Module) -> nn.Module:
-        """Moves a network there."""
+        """Moves a network to the device, in this memory format."""
         return network.to(self.device, memory_format=self.memory_format)  # type: ignore[call-overload, no-any-return]
 
     def image(self, batch: int, channels: int, size: tuple[int, int, int]) -> Tensor:
-        """Makes images (B, C, X, Y, Z) of noise there; always the same ones."""
+        """Makes images (B, C, X, Y, Z) of noise on the device; always the same images."""
         noise = torch.randn((batch, channels, *size), generator=torch.Generator().manual_seed(0))
         return noise.to(self.device).contiguous(memory_format=self.memory_format)
 
@@ -56,7 +56,7 @@ class Place:
 
 
 class TrainingStep:
-    """A call makes one step of the optimiser: forward passes, loss, backward passes, clipping, update.
+    """Takes one step of training at each call: forward passes, loss, backward passes, clipping, update.
 
     Images are noise of the training size, so no data are read; drawing patches from prepared cases takes next to
     nothing beside a step.
@@ -91,7 +91,7 @@ class TrainingStep:
         self._drawn = 0
 
     def __call__(self) -> None:
-        """Makes a step."""
+        """Takes one step of training."""
         accumulate = self.config.training.accumulate
         for _ in range(accumulate):
             (self._loss() / accumulate).backward()  # type: ignore[no-untyped-call]
@@ -168,7 +168,7 @@ class Subject:
         return built.requires_grad_(not trained).train(not trained)
 
     def checkpoint_mib(self, network: nn.Module) -> float:
-        """Returns the size of the file of final weights of its network, in MiB."""
+        """Returns the size of the file of the network's weights, in MiB."""
         return len(weights_bytes(network, channel_names=self.channel_names, class_names=self.class_names)) / MIB
 
     def macs(self) -> int:
@@ -181,7 +181,7 @@ class Subject:
         return count_macs(built, (1, self.ends[0], *size))
 
     def fingerprint(self) -> str:
-        """Returns a digest of all that its speed depends on beside machine and code."""
+        """Returns a digest of all that the network's speed depends on, beside machine and code."""
         config = asdict(self.config)
         parts = {
             "ends": self.ends,
@@ -203,7 +203,7 @@ def _precision(wanted: Literal["auto", "fp32", "bf16"], device: torch.device) ->
 
 
 def with_peers(subject: Subject) -> tuple[list[Subject], list[str]]:
-    """Gives the peers of a subject, in its precision and in fp32, and says which are left out and why."""
+    """Returns the peers of a network, in its precision and in fp32, and why others are left out."""
     found: list[Subject] = []
     left_out: list[str] = []
     for peer in PEERS:

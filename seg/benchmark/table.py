@@ -1,4 +1,4 @@
-"""The results of a measurement as text."""
+"""Measurements as text."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ RATIOS = (
 
 
 def device_tables(entry: Mapping[str, Any]) -> str:
-    """Words what was measured on a device: times with their quartiles, sizes, and ratios to the baseline."""
+    """Returns the tables of a device: times with their quartiles, sizes, and ratios to the baseline."""
     rows = entry["variants"]
     patch = " x ".join(map(str, entry["patch_size"]))
     head = (
@@ -66,7 +66,7 @@ def _number(value: float | None, factor: float) -> str:
 
 
 def _digits(value: float) -> str:
-    """Writes three digits, and all of those before the point."""
+    """Writes a number with three significant digits, and never fewer than those before the point."""
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
@@ -75,3 +75,28 @@ def _aligned(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
+
+
+def volume_text(found: dict[str, Any]) -> str:
+    """Returns the measurement of a volume as lines of text."""
+    shape = " x ".join(map(str, found["volume_shape"]))
+    sizes = [" x ".join(f"{mm:g}" for mm in found[f"{of}_spacing_mm"]) for of in ("volume", "network")]
+    lines = [
+        f"{found['network']}: {shape} voxels, {found['num_channels']} channel(s), {found['num_classes']} classes, "
+        f"{found['device']}, {found['threads']} thread(s), {found['precision']}",
+        f"voxels of {sizes[0]} mm, network at {sizes[1]} mm",
+        f"{'from file to file':<34}{found['seconds']:>10.1f} s",
+    ]
+    for key, words in (
+        ("start_mib", "resident at the start"),
+        ("peak_beyond_start_mib", "peak beyond the start"),
+        ("image_mib", "image in 32-bit floats"),
+        ("labels_mib", "label map"),
+        ("beyond_image_and_labels_mib", "peak beyond image and labels"),
+        ("peak_memory_gpu_mib", "peak on the GPU"),
+    ):
+        if found[key] is not None:
+            lines.append(f"{words:<34}{found[key]:>10.0f} MiB")
+        elif key != "peak_memory_gpu_mib":
+            lines.append(f"{words:<34}{NOT_MEASURED}")
+    return "\n".join(lines)

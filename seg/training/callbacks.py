@@ -50,12 +50,12 @@ class MovingAverage(WeightAveraging):
         super().__init__(multi_avg_fn=torch.no_grad()(update))
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Leaves the average in the network, also where a resumed run had no step left to take."""
+        """Puts the averaged weights into the network, also where a resumed run had no step left to take."""
         self._copy_average_to_current(pl_module)
 
 
 class Records(Callback):
-    """One row per validation in ``metrics.csv`` and the logger, carried by the checkpoint so that no resume has a gap.
+    """Writes a row per validation to ``metrics.csv`` and the logger; the rows travel in the checkpoint.
 
     Args:
         run_dir: Run directory.
@@ -74,7 +74,7 @@ class Records(Callback):
         self._losses: list[Tensor] = []
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Starts the clock where the checkpoint stopped it."""
+        """Starts the clock at the seconds of training that the checkpoint records."""
         self.begun = True
         self._before = self.history[-1]["seconds"] if self.history else 0.0
         self._started = time.perf_counter()
@@ -82,11 +82,11 @@ class Records(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Keeps the loss of the batch."""
+        """Adds the loss of the batch to those of the next row."""
         self._losses.append(outputs["loss"].detach())
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Adds a row and writes the file anew."""
+        """Adds the row of this validation and rewrites the file."""
         scores = {k: float(v) for k, v in sorted(trainer.callback_metrics.items()) if k.startswith("val_")}
         row = {
             "step": float(trainer.global_step),
@@ -133,7 +133,7 @@ class Checkpoints(Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Adds the version of the layout."""
+        """Writes the version of the layout into the checkpoint."""
         checkpoint["schema_version"] = CHECKPOINT_VERSION
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -169,7 +169,7 @@ class Checkpoints(Callback):
         os.replace(partial, last)
 
     def _since_best(self) -> int:
-        """Validations behind the best one; a Dice that is not a number is the worst."""
+        """Returns the number of validations since the best Dice; NaN counts as the worst."""
         dice = [-1.0 if math.isnan(row["val_dice"]) else row["val_dice"] for row in self.records.history]
         return len(dice) - 1 - dice.index(max(dice)) if dice else 0
 

@@ -1,4 +1,4 @@
-"""From a configuration to a trained network in a run directory."""
+"""Training of one fold: builds the network, fits it with Lightning and saves its weights."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ LIGHTNING_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """What training leaves in memory.
+    """The result of a training in memory.
 
     Attributes:
         network: The network with its final (averaged) weights.
@@ -61,9 +61,10 @@ def train_fold(
 ) -> Trained:
     """Trains one fold and leaves ``checkpoints/`` and ``metrics.csv`` in the run directory.
 
-    The weights at the end are a function of config, seed and data on one device, with one version of torch and one
-    number of threads; other ones may change their last digits. After a kill at any moment, ``resume`` continues from
-    the last whole checkpoint and ends with the same ones, given as many threads (``torch.get_num_threads()``).
+    The final weights are a function of config, seed and data on one device, with one version of torch and one number
+    of threads; another device, version or number of threads may change their last digits. After a kill at any moment,
+    ``resume`` continues from the last whole checkpoint and ends with the same weights, given as many threads
+    (``torch.get_num_threads()``).
 
     Args:
         config: The experiment.
@@ -148,7 +149,7 @@ def _while_resuming(error: Exception) -> bool:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps back what Lightning says of itself; what a user needs is announced by this package."""
+    """Silences Lightning's own messages and warnings; this package logs what a user needs."""
     logger = logging.getLogger("pytorch_lightning")
     level = logger.level
     logger.setLevel(logging.WARNING)
@@ -162,7 +163,7 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Lets an interrupt through as itself, where Lightning ends the process with code 1 and deaf to further ones."""
+    """Raises KeyboardInterrupt on Ctrl-C, where Lightning would end the process with code 1 and ignore further ones."""
     handler = signal.getsignal(signal.SIGINT)
     try:
         yield
@@ -174,7 +175,7 @@ def _interruptible() -> Iterator[None]:
 
 
 def _check_finite(network: nn.Module, config: ExperimentConfig, step: int) -> None:
-    """Checks that nothing went wrong in the last steps, of which no loss and maybe no prediction tells."""
+    """Checks that the final weights are finite, as no loss was computed after the last step."""
     state = network.state_dict()
     wrong = [name for name, value in state.items() if not torch.isfinite(value).all()]
     if wrong:

@@ -1,4 +1,4 @@
-"""The training steps."""
+"""The steps of training and validation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Predictor = Callable[[nn.Module, Tensor], Tensor]
 
 
 class SegmentationModule(pl.LightningModule):
-    """Steps of training and validation; everything else is passed in.
+    """Computes losses and validation scores; network, loss and prediction are passed in.
 
     Args:
         network: From images (B, C, X, Y, Z) to logits (B, K, X, Y, Z), or in training a list of them.
@@ -69,7 +69,7 @@ class SegmentationModule(pl.LightningModule):
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Adds the Dice of a whole case, per foreground class, to the epoch's.
+        """Computes the Dice of a whole case, per foreground class, and keeps it for the end of the validation.
 
         Raises:
             RunError: The prediction is not finite; the message names the case.
@@ -83,10 +83,10 @@ class SegmentationModule(pl.LightningModule):
         self._dice.append(dice_per_class(logits.argmax(1, keepdim=True), batch["label"], self.num_classes))
 
     def on_validation_epoch_end(self) -> None:
-        """Gives ``val_dice``, the mean over classes of the mean over cases where label or prediction has the class.
+        """Logs ``val_dice``, the mean over classes of the mean over cases where label or prediction has the class.
 
-        It is of plain sliding windows on the prepared grid; the final prediction may mirror (``inference.tta``), take
-        volumes whole (``inference.whole_up_to``) and clean up.
+        Predictions are of plain sliding windows on the prepared grid; the final prediction may mirror
+        (``inference.tta``), take volumes whole (``inference.whole_up_to``) and clean up.
         """
         dice = torch.stack(self._dice).nanmean(0)
         self._dice.clear()
@@ -106,7 +106,7 @@ class SegmentationModule(pl.LightningModule):
 
 
 def remedies(optimizer: OptimizerConfig, *, in_bf16: bool) -> str:
-    """Lists the settings that can keep numbers finite and are not as they should be for that already."""
+    """Names the settings to change where numbers became infinite or NaN, as the end of a sentence."""
     clip = optimizer.clip_norm
     found = [
         f"a smaller optimizer.learning_rate than {optimizer.learning_rate:g}",
@@ -118,7 +118,7 @@ def remedies(optimizer: OptimizerConfig, *, in_bf16: bool) -> str:
 
 
 def dice_per_class(prediction: Tensor, label: Tensor, num_classes: int) -> Tensor:
-    """Dice of each foreground class; NaN where both are empty.
+    """Computes the Dice of each foreground class; NaN where label and prediction are both empty.
 
     Args:
         prediction: Class indices, any shape.

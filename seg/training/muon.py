@@ -1,4 +1,4 @@
-"""The Muon optimiser for convolutions, with AdamW for what is no matrix."""
+"""The Muon optimiser for convolutions, with AdamW for norms, biases and heads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RMS = 0.2  # root mean square of an AdamW update, so that learning rates of Adam
 
 
 class Muon(Optimizer):
-    """Steps of equal length in every direction of a layer's weight matrix.
+    """Optimiser whose steps have equal length in every direction of a layer's weight matrix.
 
     A weight is taken as a matrix that has a row for each entry of its first axis: C_out of a convolution (C_out, C_in,
     ...), C_in of a transposed one (C_in, C_out, ...). The momentum of its gradient is replaced by the nearest matrix
@@ -34,7 +34,9 @@ class Muon(Optimizer):
     References:
         K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024,
         https://kellerjordan.github.io/posts/muon. J. Liu et al., "Muon is Scalable for LLM Training", 2025,
-        arXiv:2502.16982 (the length of the step). Deviation: the iteration runs in float32, whose cost is small for
+        arXiv:2502.16982 (the length of the step). R. Wightman's PyTorch Image Models have a Muon that takes
+        convolutions too, https://github.com/huggingface/pytorch-image-models.
+        Deviation: the iteration runs in float32, whose cost is small for
         the matrices of a small network.
     """
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -131,10 +129,7 @@ def test_too_little_memory_is_said(subject: Subject, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(measure, "measure_peaks", full)
     with pytest.raises(RunError) as caught:
         measure_device([subject], CPU, Settings())
-    assert caught.value.sentences == (
-        "cpu: memory must suffice for the networks side by side, got 'no more'; compare fewer at once, or measure with "
-        "--device cpu.",
-    )
+    assert "'no more'" in str(caught.value)
 
 
 @pytest.mark.parametrize("augmented", [False, True])
@@ -152,37 +147,3 @@ def test_a_step_is_that_of_the_optimiser(subject: Subject, augmented: bool) -> N
     moved = [not torch.equal(one, other) for one, other in zip(*(n.parameters() for n in networks), strict=True)]
     assert all(moved)
     assert all(parameter.grad is None for parameter in networks[0].parameters())
-
-
-def test_held_out_cases_are_those_of_the_fold(subject: Subject, caplog: pytest.LogCaptureFixture) -> None:
-    config = subject.config
-    sides = [{paths[0].name for paths in held_out_images(config, 8, fold=fold)} for fold in (0, 1)]
-    assert [len(side) for side in sides] == [2, 2]
-    assert sides[0].isdisjoint(sides[1])
-    assert {paths[0].name for paths in held_out_images(replace(config, fold=1), 8)} == sides[1]
-    assert len(held_out_images(config, 1)) == 1
-    with pytest.raises(RunError) as caught:
-        held_out_images(config, 8, fold=2)
-    assert caught.value.sentences == (
-        f"fold must be below 2, the number of folds of {config.data.root}, got 2; choose another.",
-    )
-
-
-def test_a_case_that_cannot_be_read_is_left_out_and_named(
-    subject: Subject, tmp_path: Path, caplog: pytest.LogCaptureFixture, copy: Callable[[Path], Path]
-) -> None:
-    root = copy(tmp_path / "broken")
-    config = replace(subject.config, data=replace(subject.config.data, root=str(root)))
-    paths = held_out_images(config, 8)
-    paths[0][0].write_bytes(b"no image")
-    with caplog.at_level(logging.WARNING):
-        assert held_out_images(config, 8) == paths[1:]
-    assert str(paths[0][0]) in caplog.text
-    assert "left out of the measurement" in caplog.text
-
-
-@pytest.fixture
-def copy(scans: Path) -> Callable[[Path], Path]:
-    import shutil
-
-    return lambda target: Path(shutil.copytree(scans, target))

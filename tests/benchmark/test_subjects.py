@@ -53,14 +53,9 @@ def test_peers_come_in_the_precision_of_the_run_and_in_fp32(deep: Subject, subje
         ("basicunet fp32", "basicunet", "fp32", None),
     ]
     assert left_out == []
-    assert with_peers(subject) == (
-        [],
-        [
-            "dynunet: the network must have at least 3 stages, got 2; it is left out.",
-            "basicunet: the patch must have 16 voxels per axis and more along one to be halved 4 times, got (8, 8, 8); "
-            "it is left out.",
-        ],
-    )
+    found, left_out = with_peers(subject)
+    assert found == []
+    assert [sentence.partition(":")[0] for sentence in left_out] == ["dynunet", "basicunet"]
 
 
 def test_what_a_peer_refuses_is_left_out_and_the_rest_runs(deep: Subject) -> None:

@@ -1,7 +1,8 @@
-"""A whole volume goes through, and the account of its memory adds up."""
+"""Prediction from file to file: the cases it is measured on, and one whole volume with the account of its memory."""
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +12,10 @@ import pytest
 import torch
 
 from seg.benchmark import prediction
-from seg.benchmark.prediction import FilePrediction, measure_volume, volume_text, write_volume
+from seg.benchmark.prediction import FilePrediction, held_out_images, measure_volume, write_volume
 from seg.benchmark.subjects import Subject
+from seg.benchmark.table import volume_text
+from seg.errors import RunError
 
 CPU = torch.device("cpu")
 
@@ -80,3 +83,25 @@ def test_seconds_are_those_of_the_prediction(subject: Subject, monkeypatch: pyte
     ticks = iter((3.0, 5.5))
     monkeypatch.setattr(prediction.time, "perf_counter", lambda: next(ticks))
     assert measure_volume(subject, (8, 8, 8), CPU)["seconds"] == 2.5
+
+
+def test_held_out_cases_are_those_of_the_fold(subject: Subject) -> None:
+    config = subject.config
+    sides = [{paths[0].name for paths in held_out_images(config, 8, fold=fold)} for fold in (0, 1)]
+    assert [len(side) for side in sides] == [2, 2]
+    assert sides[0].isdisjoint(sides[1])
+    assert {paths[0].name for paths in held_out_images(replace(config, fold=1), 8)} == sides[1]
+    assert len(held_out_images(config, 1)) == 1
+    with pytest.raises(RunError, match="fold"):
+        held_out_images(config, 8, fold=2)
+
+
+def test_a_case_that_cannot_be_read_is_left_out_and_named(
+    subject: Subject, scans: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = shutil.copytree(scans, tmp_path / "broken")
+    config = replace(subject.config, data=replace(subject.config.data, root=str(root)))
+    paths = held_out_images(config, 8)
+    paths[0][0].write_bytes(b"no image")
+    assert held_out_images(config, 8) == paths[1:]
+    assert str(paths[0][0]) in caplog.text
