@@ -415,7 +415,7 @@ def open_run(config: ExperimentConfig, run_dir: Path, origin: Origin) -> None:
     write_text(run_dir / CONFIG_FILE, dump_config(config))
 
 
-def begun_from(run_dirs: Iterable[Path]) -> str | None:
+def recorded_init_from(run_dirs: Iterable[Path]) -> str | None:
     """Returns whose weights runs that have begun were to start from; None where they have none or have not begun."""
     begun = [run_dir / CONFIG_FILE for run_dir in run_dirs if (run_dir / CONFIG_FILE).is_file()]
     return load_config(begun[:1]).training.init_from if begun else None

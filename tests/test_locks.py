@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from seg.errors import RunError
-from seg.locks import locked
+from seg.files import locked
 
 HOLD = """
 import sys
 from pathlib import Path
-from seg.locks import locked
+from seg.files import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

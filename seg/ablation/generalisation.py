@@ -1,4 +1,4 @@
-"""Dice on cases that a network has learnt from, beside that on cases it has not seen."""
+"""Dice on cases that a network has memory from, beside that on cases it has not seen."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from seg.ablation.trials import (
     why_unfinished,
 )
 from seg.errors import Problem, RunError
-from seg.locks import locked
+from seg.files import locked
 from seg.runs import CONFIG_FILE
 
 if TYPE_CHECKING:

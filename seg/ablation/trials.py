@@ -31,8 +31,7 @@ from seg.data.datasets import read_configured
 from seg.data.splits import Split
 from seg.errors import Problem, RunError
 from seg.evaluation.scores import CASES_FILE, EVALUATION_FILE
-from seg.files import beside, read_versioned, reading, unwritable, write_bytes, write_json, write_text
-from seg.locks import locked
+from seg.files import beside, locked, read_versioned, reading, unwritable, write_bytes, write_json, write_text
 from seg.runs import (
     CONFIG_FILE,
     ENVIRONMENT_FILE,

@@ -27,7 +27,7 @@ from seg.hardware import MIB, PeakMemory, environment, held_mib
 from seg.inference.cases import FAILED, OUTPUT_ENDING, Record, Source
 from seg.inference.cleaning import cleaning_rules
 from seg.inference.model import model_from_config
-from seg.inference.pipeline import Line
+from seg.inference.pipeline import Pipeline
 from seg.inference.predictor import Predictor
 from seg.inference.sweep import trim_heap
 
@@ -72,7 +72,7 @@ class FilePrediction:
         Raises:
             RunError: A case failed.
         """
-        Line(self._predictor, self._sources, _check).run()
+        Pipeline(self._predictor, self._sources, _check).run()
 
 
 def _check(source: Source, record: Record) -> None:

@@ -44,7 +44,7 @@ class Attempt:
     warnings: tuple[str, ...] = ()
 
 
-class Learnt:
+class MemoryHistory:
     """Where the next image begins: with what the last one succeeded with, so that want of memory is met once.
 
     Attributes:

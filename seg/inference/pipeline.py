@@ -1,4 +1,4 @@
-"""Reading, networks and writing of different cases at the same time."""
+"""Prediction of many cases: reading, networks and writing work on different cases at the same time."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import torch
 
 from seg.data.memory import GIB, available_bytes
 from seg.data.volumes import write_labels, write_maps
 from seg.errors import SegError
+from seg.files import quoted
 from seg.inference.cases import DONE, FAILED, Record, Source
 from seg.inference.model import Model
 from seg.inference.predictor import (
@@ -31,24 +32,21 @@ from seg.inference.predictor import (
 from seg.inference.resampling import BLOCK_BYTES
 from seg.inference.target import label_bytes
 
-if TYPE_CHECKING:
-    from seg.inference.predictor import Predictor
-if TYPE_CHECKING:
-    from seg.inference.predictor import Predictor
-
-
 LOG = logging.getLogger(__name__)
-AHEAD = 2
-"""Cases that wait between two threads, at most."""
-HELD_BYTES = 1 << 29
-"""A further case is read while those under way hold less; so large volumes go through one at a time."""
-
-
+QUEUE_LENGTH = 2
+"""Most cases that wait between two threads."""
+MEMORY_BUDGET = 1 << 29
+"""The next case is read while all cases in work hold less, in bytes; so large volumes go through one at a time."""
+SMALL_VOXELS = 1 << 21
+"""Cases of up to so many voxels (128^3) are segmented side by side, each on a share of the processor's threads: their
+tensors are too small to be worth sharing among all threads. Larger cases have all threads, one after the other."""
+T = TypeVar("T")
+U = TypeVar("U")
 Report = Callable[[Source, Record], None]
 
 
-class Held:
-    """Counts the memory of the cases under way."""
+class MemoryBudget:
+    """Counts the memory of the cases in work, and makes the reader wait while they hold too much."""
 
     def __init__(self) -> None:
         self._bytes = 0
@@ -57,26 +55,32 @@ class Held:
     def wait(self) -> None:
         """Returns once there is room for a further case."""
         with self._changed:
-            self._changed.wait_for(lambda: self._bytes < HELD_BYTES)
+            self._changed.wait_for(lambda: self._bytes < MEMORY_BUDGET)
 
     def add(self, amount: int) -> None:
-        """Adds a case's memory, or takes it off again."""
+        """Adds the memory of a case; a negative amount takes the memory off again."""
         with self._changed:
             self._bytes += amount
             self._changed.notify_all()
 
 
 @dataclass(frozen=True, eq=False)
-class _Item:
-    """A case between two threads: what was made of it so far, or its record where it failed."""
+class _Job:
+    """A case on its way through the pipeline.
+
+    Attributes:
+        source: The case.
+        content: What the last step made of the case, or the record of its failure.
+        memory: Memory that the case holds, in bytes.
+    """
 
     source: Source
     content: LoadedCase | PredictedCase | Record
-    held: int = 0
+    memory: int = 0
 
 
-class Line:
-    """One thread reads ahead, the calling thread or several side by side run the networks, one thread writes.
+class Pipeline:
+    """Predicts cases: a thread reads ahead, the calling thread or a pool runs the networks, a thread writes.
 
     Args:
         predictor: What to segment with.
@@ -88,18 +92,18 @@ class Line:
         self._predictor = predictor
         self._sources = sources
         self._report = report
-        self._workers = Workers(predictor.models, len(predictor.class_names), len(sources))
-        self._loaded: queue.Queue[_Item] = queue.Queue(AHEAD)
-        self._predicted: queue.Queue[Future[_Item] | None] = queue.Queue(AHEAD + self._workers.most)
-        self._held = Held()
+        self._pool = NetworkPool(predictor.models, len(predictor.class_names), len(sources))
+        self._loaded: queue.Queue[_Job] = queue.Queue(QUEUE_LENGTH)
+        self._predicted: queue.Queue[Future[_Job] | None] = queue.Queue(QUEUE_LENGTH + self._pool.most)
+        self._budget = MemoryBudget()
         self._stopped = threading.Event()
         self._fault: Exception | None = None
 
     def run(self) -> None:
-        """Deals with all cases; on an interrupt, finishes writing those that are predicted and raises it again.
+        """Predicts all cases. An interrupt is raised again once the cases that are predicted have been written.
 
         Raises:
-            SegError: Reporting failed, such as for a full disk; all cases have been dealt with.
+            SegError: The report of a case failed, such as for a full disk; all cases have been dealt with.
         """
         reader = threading.Thread(target=self._read, name="reader", daemon=True)
         writer = threading.Thread(target=self._write, name="writer")
@@ -108,128 +112,125 @@ class Line:
         try:
             for _ in self._sources:
                 self._predicted.put(self._begin(self._loaded.get()))
-            self._workers.wait()
+            self._pool.wait()
         finally:
             self._stopped.set()
             try:
-                self._workers.close()  # waits for cases in work; a second interrupt may end that
+                self._pool.close()  # waits for the cases in work; a second interrupt may end the wait
             finally:
                 self._predicted.put(None)
                 writer.join()
         if self._fault is not None:
             raise self._fault
 
-    # What a case holds goes with the last name of it: no loop keeps one until the next has come.
+    # A case is freed with the last variable that names it: no loop keeps a case until the next one has come.
 
-    def _begin(self, item: _Item) -> Future[_Item]:
-        """Hands a small case to a thread of its own, and segments a large one with all threads."""
-        if isinstance(item.content, LoadedCase):
-            prepared = item.content.prepared
-            if self._workers.take(prepared.image.shape[1:], prepared.target.shape):
-                return self._workers.submit(self._segment, item)
-            self._workers.wait()
-        future: Future[_Item] = Future()
-        future.set_result(self._segment(item))
+    def _begin(self, job: _Job) -> Future[_Job]:
+        """Hands a small case to the pool, and segments a large case with all threads."""
+        if isinstance(job.content, LoadedCase):
+            prepared = job.content.prepared
+            if self._pool.accepts(prepared.image.shape[1:], prepared.target.shape):
+                return self._pool.submit(self._segment, job)
+            self._pool.wait()
+        future: Future[_Job] = Future()
+        future.set_result(self._segment(job))
         return future
 
     def _read(self) -> None:
         for source in self._sources:
-            self._held.wait()
+            self._budget.wait()
             if self._stopped.is_set():
                 return
             self._loaded.put(self._load(source))
 
-    def _load(self, source: Source) -> _Item:
-        item = _guarded(source, lambda: load_case(self._predictor, source.paths))
-        if not isinstance(item.content, LoadedCase):
-            return item
-        image, target = item.content.prepared.image, item.content.prepared.target
+    def _load(self, source: Source) -> _Job:
+        loaded = _attempt(source, lambda: load_case(self._predictor, source.paths))
+        if isinstance(loaded, Record):
+            return _Job(source, loaded)
+        classes, voxels = len(self._predictor.class_names), math.prod(loaded.prepared.target.shape)
         # The label map has the scan's own grid, which may be many times that of a coarse network.
-        held = image.nbytes + label_bytes(len(self._predictor.class_names)) * math.prod(target.shape)
+        memory = loaded.prepared.image.nbytes + label_bytes(classes) * voxels
         if self._predictor.probabilities:
-            held += PROBABILITY_BYTES * len(self._predictor.class_names) * math.prod(target.shape)
-        self._held.add(held)
-        return _Item(source, item.content, held)
+            memory += PROBABILITY_BYTES * classes * voxels
+        self._budget.add(memory)
+        return _Job(source, loaded, memory)
 
-    def _segment(self, item: _Item) -> _Item:
-        if not isinstance(item.content, LoadedCase):
-            return item
-        loaded = item.content
-        predicted = _guarded(item.source, lambda: segment_case(self._predictor, loaded))
-        return _Item(item.source, predicted.content, item.held)
+    def _segment(self, job: _Job) -> _Job:
+        loaded = job.content
+        if not isinstance(loaded, LoadedCase):
+            return job
+        return replace(job, content=_attempt(job.source, lambda: segment_case(self._predictor, loaded)))
 
     def _write(self) -> None:
         while self._write_next():
             pass
 
     def _write_next(self) -> bool:
-        """Writes the next case; says whether there was one."""
+        """Writes the next case; False where there is none left."""
         future = self._predicted.get()
         if future is None:
             return False
         try:
-            item = future.result()
-        except CancelledError:  # an interrupt came before its turn
+            job = future.result()
+        except CancelledError:  # an interrupt came before the case was begun
             return True
         del future
-        if isinstance(item.content, PredictedCase):
-            item = self._written(item, item.content)
-        self._held.add(-item.held)
-        assert isinstance(item.content, Record)  # a case is written or has failed
+        source, memory = job.source, job.memory
+        record = job.content if isinstance(job.content, Record) else self._written(job)
+        del job
+        self._budget.add(-memory)
         try:
-            self._report(item.source, item.content)
-        except Exception as error:  # this thread goes on: the others wait for it
+            self._report(source, record)
+        except Exception as error:  # the thread goes on: the other threads wait for it
             self._fault = error
         return True
 
-    def _written(self, item: _Item, predicted: PredictedCase) -> _Item:
+    def _written(self, job: _Job) -> Record:
+        """Cleans up and writes a predicted case."""
+
         def write() -> Record:
-            done = finish_case(self._predictor, predicted)
+            assert isinstance(job.content, PredictedCase)  # neither loaded alone nor failed
+            done = finish_case(self._predictor, job.content)
             start = time.perf_counter()
             if done.probabilities is not None:
-                write_maps(item.source.probabilities, done.probabilities, done.geometry)
+                write_maps(job.source.probabilities, done.probabilities, done.geometry)
             # Last: a case whose label map is there is complete.
-            write_labels(item.source.output, done.labels, done.geometry)
+            write_labels(job.source.output, done.labels, done.geometry)
             volumes = done.volumes_ml(self._predictor.class_names)
             return Record(
-                output=item.source.output.name,
+                output=job.source.output.name,
                 status=DONE,
                 volumes_ml=volumes,
                 seconds={**done.seconds, "write": time.perf_counter() - start},
                 warnings=done.warnings,
             )
 
-        return _Item(item.source, _guarded(item.source, write).content, item.held)
+        return _attempt(job.source, write)
 
 
-def _guarded(source: Source, step: Callable[[], LoadedCase | PredictedCase | Record]) -> _Item:
-    """Takes a step of a case; whatever goes wrong costs this case only."""
+def _attempt(source: Source, step: Callable[[], T]) -> T | Record:
+    """Takes a step of a case; a failure becomes the record of the case and costs no other case."""
     try:
-        return _Item(source, step())
+        return step()
     except SegError as error:
         problems = error.sentences
     except Exception as error:
-        LOG.debug("case %s", source.name, exc_info=True)
+        LOG.debug("case %s", quoted(source.name), exc_info=True)
         reason = f"{type(error).__name__}: {error}".strip(": ").splitlines()[0]
         problems = (f"{source.paths[0]}: must be an image that can be segmented, got '{reason}'; see the image.",)
-    return _Item(source, Record(output=source.output.name, status=FAILED, problems=problems))
+    return Record(output=source.output.name, status=FAILED, problems=problems)
 
 
-SMALL_VOXELS = 1 << 21
-"""Cases of up to so many voxels (128^3) are segmented side by side, on a processor thread each where there are enough
-cases: their tensors are too small to be shared by threads that wait for one another after each operation. Larger ones
-have all threads in turn."""
-T = TypeVar("T")
-U = TypeVar("U")
-
-
-class Workers:
-    """Threads that segment a case each. There are none on a GPU.
+class NetworkPool:
+    """Threads that segment small cases side by side, on the processor alone.
 
     Args:
         models: The networks.
         num_classes: Classes, background included.
-        cases: How many cases there are.
+        cases: Number of cases.
+
+    Attributes:
+        most: Largest number of threads; 1 on a GPU.
     """
 
     def __init__(self, models: Sequence[Model], num_classes: int, cases: int) -> None:
@@ -237,15 +238,15 @@ class Workers:
         self.most = torch.get_num_threads() if all(model.device.type == "cpu" for model in models) else 1
         self._threads = torch.get_num_threads()
         self._pool: ThreadPoolExecutor | None = None
-        self._room = math.inf  # bytes for each
+        self._room = math.inf  # bytes for each case
         self._shares: list[int] = []
         self._pending: set[Future[Any]] = set()
 
-    def take(self, shape: Sequence[int], target: Sequence[int]) -> bool:
-        """Says whether an image of the shape (X, Y, Z) goes beside others; the first one decides how many they are.
+    def accepts(self, shape: Sequence[int], target: Sequence[int]) -> bool:
+        """Returns whether a case is small enough for the pool; the first case decides on the number of threads.
 
         Args:
-            shape: Shape of the prepared image.
+            shape: Shape (X, Y, Z) of the prepared image.
             target: Shape of the scan's own grid.
         """
         if self.most == 1 or math.prod(shape) > SMALL_VOXELS:
@@ -258,27 +259,27 @@ class Workers:
         return len(self._shares) > 1 and needed <= self._room
 
     def submit(self, step: Callable[[U], T], argument: U) -> Future[T]:
-        """Takes a step of a case in a thread of its own."""
+        """Runs a step of a case in a thread of the pool."""
         if self._pool is None:
             free: queue.SimpleQueue[int] = queue.SimpleQueue()
             for share in self._shares:
                 free.put(share)
-            # The number of threads is that of the thread which sets it.
+            # torch keeps the number of its threads for each calling thread.
             self._pool = ThreadPoolExecutor(
                 len(self._shares), "network", initializer=lambda: torch.set_num_threads(free.get())
             )
         future = self._pool.submit(step, argument)
         self._pending.add(future)
-        future.add_done_callback(self._pending.discard)  # what is done is kept by the one who waits for it alone
+        future.add_done_callback(self._pending.discard)  # else the pool would keep each case to the end
         return future
 
     def wait(self) -> None:
-        """Waits for all that was submitted, and gives all processor threads to the calling thread."""
+        """Waits for all steps, and gives all processor threads back to the calling thread."""
         wait(self._pending)
         torch.set_num_threads(self._threads)
 
     def close(self) -> None:
-        """Ends the threads; what none has begun yet is cancelled."""
+        """Ends the threads; steps that have not begun are cancelled."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
         torch.set_num_threads(self._threads)
@@ -289,13 +290,13 @@ def shares(threads: int, cases: int, needed: int, available: int | None) -> list
 
     Args:
         threads: Processor threads.
-        cases: Cases there are.
+        cases: Number of cases.
         needed: Memory that a case takes, in bytes.
-        available: Memory there is, in bytes; None where the system does not say.
+        available: Memory that is available, in bytes; None where the system does not say.
 
     Returns:
-        Threads for each of the cases at work, all threads together. There are as many as there are threads, or cases,
-        or as memory suffices for, which is announced.
+        Processor threads of each case in work. As many cases are in work as there are threads, or cases, or as memory
+        suffices for; the last is logged.
     """
     count = min(threads, cases)
     if available is not None and count * needed > available:

@@ -21,10 +21,10 @@ from seg.data.prepare import prepare, read_image
 from seg.errors import ConfigError, RunError
 from seg.hardware import choose_device, choose_precision, computes_bf16
 from seg.inference.cleaning import CleaningRule, class_volumes, clean_labels, cleaning_rules
-from seg.inference.grid import Grid, Options, Prepared
-from seg.inference.memory import Learnt, place
+from seg.inference.memory import MemoryHistory, place
 from seg.inference.model import Model, model_from_config
 from seg.inference.sweep import segment
+from seg.inference.target import Grid, Options, Prepared
 from seg.runs import TrainedRun, check_task, trained_network
 
 LOG = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class Predictor:
         rules: Clean-up by class index.
         probabilities: Whether probabilities are kept.
         warnings: Sentences on what is other than asked for, in all cases.
-        learnt: What cases taught about memory.
+        memory: What cases taught about memory.
     """
 
     models: Sequence[Model]
@@ -55,7 +55,7 @@ class Predictor:
     rules: dict[int, CleaningRule] = field(default_factory=dict)
     probabilities: bool = False
     warnings: tuple[str, ...] = ()
-    learnt: Learnt = field(default_factory=Learnt)
+    memory: MemoryHistory = field(default_factory=MemoryHistory)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -142,7 +142,7 @@ def segment_case(predictor: Predictor, loaded: LoadedCase) -> PredictedCase:
             remedy="leave --probabilities out, crop the scan or take a machine with more",
         )
     start = time.perf_counter()
-    done = segment(predictor.models, loaded.prepared, Options(probabilities=predictor.probabilities), predictor.learnt)
+    done = segment(predictor.models, loaded.prepared, Options(probabilities=predictor.probabilities), predictor.memory)
     network = done.seconds["network"]
     seconds = {**loaded.seconds, "network": network, "resample": time.perf_counter() - start - network}
     return PredictedCase(

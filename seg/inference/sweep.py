@@ -11,19 +11,18 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from seg.errors import RunError
-from seg.inference.grid import Options, Prepared, Segmentation
-from seg.inference.memory import Attempt, Learnt, out_of_memory, smaller
+from seg.inference.memory import Attempt, MemoryHistory, out_of_memory, smaller
 from seg.inference.model import Model
 from seg.inference.resampling import Resampling, Tile
-from seg.inference.target import LabelMap
-from seg.inference.windows import Cuts, Front, Triple, blend_weights, cell_box, cell_cuts, cells_within
+from seg.inference.target import LabelMap, Options, Prepared, Segmentation
+from seg.inference.windows import Cuts, Triple, Windows, blend_weights, cell_box, cell_cuts, cells_within
 
 LOG = logging.getLogger(__name__)
 MIB = 1 << 20
@@ -33,7 +32,7 @@ def segment(
     models: Sequence[Model],
     prepared: Prepared,
     options: Options = Options(),  # noqa: B008
-    learnt: Learnt | None = None,
+    memory: MemoryHistory | None = None,
 ) -> Segmentation:
     """Segments an image with one network, or with the mean probabilities of several.
 
@@ -51,7 +50,7 @@ def segment(
         models: Networks that take images prepared alike and give the same classes; they may lie on one device.
         prepared: The image.
         options: What is wanted.
-        learnt: What earlier images taught about memory; the next one begins with that.
+        memory: What earlier images taught about memory; the next one begins with that.
 
     Returns:
         Labels on the image's own grid.
@@ -60,14 +59,14 @@ def segment(
         RunError: Memory does not suffice for the smallest windows, models give different numbers of classes, or logits
             are not finite.
     """
-    learnt = Learnt() if learnt is None else learnt
-    attempt = learnt.begin(models)
+    memory = MemoryHistory() if memory is None else memory
+    attempt = memory.begin(models)
     warnings = list(attempt.warnings)
     while True:
         sweep = _Sweep(attempt, prepared, options)
         try:
             done = sweep.run()
-            learnt.attempt = attempt
+            memory.attempt = attempt
             return replace(done, warnings=tuple(warnings))
         except RuntimeError as error:  # torch.OutOfMemoryError is one
             if not out_of_memory(error):
@@ -87,7 +86,7 @@ class _Sweep:
         self.models, self.device = attempt.models, attempt.device
         self.prepared, self.options = prepared, options
         self.plans = [model.windows(prepared.image.shape[1:]) for model in self.models]
-        self.clock = Clock(self.models[0].device, ("network", "sums", "labels"))
+        self.clock = StageTimer(self.models[0].device, ("network", "sums", "labels"))
         self.classes = 0
         self.most_bytes = 0
         self.resident = False
@@ -100,7 +99,7 @@ class _Sweep:
             logits = self._forward(model, starts)
             if labels is None:
                 self.classes = logits.shape[1]
-                labels, front, gather = self._begin(self.classes)
+                labels, sums, writer = self._begin(self.classes)
             elif logits.shape[1] != self.classes:
                 raise RunError(
                     f"all models must give as many classes as the first, {self.classes}, got {logits.shape[1]} from "
@@ -108,9 +107,9 @@ class _Sweep:
                 )
             # A single NaN or infinity makes the sum one; it is looked at once, when the GPU has nothing left to do.
             total = logits.sum() if total is None else total + logits.sum()
-            self._merge(front, gather, model, starts, logits)
+            self._merge(sums, writer, model, starts, logits)
             del logits  # before the next ones are made
-            if count % EVERY == 0 and not self.resident:
+            if count % TRIM_EVERY == 0 and not self.resident:
                 trim_heap()
         assert labels is not None  # a volume has a window
         assert total is not None
@@ -136,17 +135,19 @@ class _Sweep:
             crops = [self.plans[model].crop(self.prepared.image, start) for start in starts]
             return self.models[model].logits(torch.stack(crops)).to(self.device)
 
-    def _merge(self, front: Front, gather: Gather, model: int, starts: Sequence[Triple], logits: Tensor) -> None:
+    def _merge(
+        self, sums: OverlapSums, writer: BlockWriter, model: int, starts: Sequence[Triple], logits: Tensor
+    ) -> None:
         with torch.inference_mode():
             for start, window in zip(starts, logits, strict=True):
                 with self.clock.stage("sums"):
-                    finished = front.add(model, start, window)
+                    finished = sums.add(model, start, window)
                 with self.clock.stage("labels"):
                     for cell, scores in finished:
-                        gather.take(cell, scores)
-                self.most_bytes = max(self.most_bytes, front.most_bytes + gather.held_bytes)
+                        writer.take(cell, scores)
+                self.most_bytes = max(self.most_bytes, sums.most_bytes + writer.held_bytes)
 
-    def _begin(self, classes: int) -> tuple[LabelMap, Front, Gather]:
+    def _begin(self, classes: int) -> tuple[LabelMap, OverlapSums, BlockWriter]:
         target, prepared = self.prepared.target, self.prepared
         labels = LabelMap(target, classes, probabilities=self.options.probabilities, logits=len(self.models) == 1)
         x, y, z = prepared.image.shape[1:]
@@ -166,7 +167,7 @@ class _Sweep:
             for plan, model in zip(self.plans, self.models, strict=True)
         ]
         tiles = [] if resampling.same else resampling.tiles(base)
-        return labels, Front(self.plans, weights, cuts), Gather(resampling, cuts, tiles, labels)
+        return labels, OverlapSums(self.plans, weights, cuts), BlockWriter(resampling, cuts, tiles, labels)
 
     def _passes(self) -> Iterator[tuple[int, list[Triple]]]:
         """Yields which windows of which model go through the network together, in the order of the sweep."""
@@ -191,7 +192,7 @@ def thin_cuts(cuts: Cuts, axis: int) -> Cuts:
     return x, y, z
 
 
-class Gather:
+class BlockWriter:
     """Cells that wait until a block of labels can be interpolated from them.
 
     Args:
@@ -261,7 +262,7 @@ class Gather:
         return source
 
 
-class Clock:
+class StageTimer:
     """Adds up the time of stages.
 
     On a GPU, work is handed over and done later: marks in its own queue say when. Between the marks of a stage lies
@@ -304,7 +305,7 @@ class Clock:
         return dict(self._seconds)
 
 
-EVERY = 8
+TRIM_EVERY = 8
 """Passes between two calls: more often costs time, more seldom memory."""
 
 
@@ -325,3 +326,124 @@ def trim_heap() -> None:
     trim = _find()
     if trim is not None:
         trim(0)
+
+
+@dataclass
+class _Sum:
+    """Weighted logits (K, x, y, z) of a cell by one model, and the sum of weights; no weights after one window."""
+
+    logits: Tensor
+    weights: Tensor | None
+
+    def mean(self) -> Tensor:
+        return self.logits if self.weights is None else self.logits.div_(self.weights)
+
+
+@dataclass
+class _Cell:
+    left: int
+    sums: dict[int, _Sum] = field(default_factory=dict)
+
+
+class OverlapSums:
+    """The cells that have met a window and wait for another.
+
+    Args:
+        plans: Windows of each model over the volume.
+        weights: Blending weights of each model's windows, on the device of the sums.
+        cuts: Where cells begin and end: every edge of a window and any further coordinates; or the ends of the volume
+            alone, to hold all of it.
+
+    Attributes:
+        held_bytes: Size of the sums that are held.
+        most_bytes: Largest size so far.
+    """
+
+    def __init__(self, plans: Sequence[Windows], weights: Sequence[Tensor], cuts: Cuts) -> None:
+        self.plans = plans
+        self.weights = weights
+        self.cuts = cuts
+        self.held_bytes = 0
+        self.most_bytes = 0
+        self._cells: dict[Triple, _Cell] = {}
+        self._counts = [
+            [[plan.covering(axis, span) for span in itertools.pairwise(cuts[axis])] for axis in range(3)]
+            for plan in plans
+        ]
+
+    def add(self, model: int, start: Triple, logits: Tensor) -> list[tuple[Triple, Tensor]]:
+        """Adds the logits of a window.
+
+        Args:
+            model: Which model they are of.
+            start: Where the window begins.
+            logits: Logits (K, x, y, z) of the window's size, on the device of the weights.
+
+        Returns:
+            The cells that are finished by this window, each with its scores (K, x, y, z): logits of a single model,
+            probabilities averaged over several.
+        """
+        window, finished = self.plans[model].inside(start), []
+        for key in cells_within(self.cuts, window):
+            cell = self._cells.get(key) or self._cells.setdefault(key, _Cell(self._expected(key)))
+            self._add_to(cell, key, model, start, logits)
+            cell.left -= 1
+            if cell.left == 0:
+                del self._cells[key]
+                finished.append((key, self._finish(cell)))
+        return finished
+
+    def _expected(self, key: Triple) -> int:
+        return sum(self._expected_of(model, key) for model in range(len(self.plans)))
+
+    def _expected_of(self, model: int, key: Triple) -> int:
+        return math.prod(counts[i] for counts, i in zip(self._counts[model], key, strict=True))
+
+    def _add_to(self, cell: _Cell, key: Triple, model: int, start: Triple, logits: Tensor) -> None:
+        box = cell_box(self.cuts, key)
+        # Only where the whole volume is one cell does a window cover a part of it.
+        common = [
+            slice(max(b.start, i.start), min(b.stop, i.stop))
+            for b, i in zip(box, self.plans[model].inside(start), strict=True)
+        ]
+        shape = tuple(b.stop - b.start for b in box)
+        part = logits[(slice(None), *_moved(common, start))]
+        weights = self.weights[model][_moved(common, start)]
+        covers = tuple(part.shape[1:]) == shape
+        known = cell.sums.get(model)
+        if known is None and covers:
+            # Class by class in memory, and no view that would keep the window alive.
+            first = torch.empty(part.shape, dtype=part.dtype, device=part.device)
+            if self._expected_of(model, key) == 1:
+                cell.sums[model] = _Sum(first.copy_(part), None)
+            else:
+                cell.sums[model] = _Sum(torch.mul(part, weights, out=first), weights.clone())
+            self._hold(cell.sums[model], 1)
+            return
+        if known is None:
+            known = cell.sums[model] = _Sum(part.new_zeros((len(part), *shape)), weights.new_zeros(shape))
+            self._hold(known, 1)
+        assert known.weights is not None  # more than one window was counted
+        inside = _moved(common, [b.start for b in box])
+        known.logits[(slice(None), *inside)].addcmul_(part, weights)
+        known.weights[inside] += weights
+
+    def _hold(self, part: _Sum, sign: int) -> None:
+        self.held_bytes += sign * 4 * (part.logits.numel() + (0 if part.weights is None else part.weights.numel()))
+        self.most_bytes = max(self.most_bytes, self.held_bytes)
+
+    def _finish(self, cell: _Cell) -> Tensor:
+        for part in cell.sums.values():
+            self._hold(part, -1)
+        first, *others = cell.sums.values()
+        if not others:
+            return first.mean()
+        # One model after the other, in the order of models whatever the order of windows.
+        total = torch.zeros_like(first.logits)
+        for _, part in sorted(cell.sums.items()):
+            total += part.mean().softmax(0)
+        return total / len(cell.sums)
+
+
+def _moved(box: Sequence[slice], origin: Sequence[int]) -> tuple[slice, ...]:
+    return tuple(slice(part.start - o, part.stop - o) for part, o in zip(box, origin, strict=True))

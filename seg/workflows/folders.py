@@ -26,7 +26,7 @@ from seg.evaluation.scores import CaseScore, Evaluation, case_scores, read_cases
 from seg.evaluation.summary import BOOTSTRAP_SAMPLES, format_evaluation, summarise
 from seg.figures import PAGE_FILE, About, CaseFiles, write_page
 from seg.files import file_problems
-from seg.inference.inputs import series_below
+from seg.inference.cases import series_below
 
 IMAGE_ENDINGS = tuple(f"{number}{ending}" for number in ("", "_0000") for ending in ENDINGS)
 """What follows the case id in the name of its image; nnU-Net numbers the channels."""

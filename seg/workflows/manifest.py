@@ -9,9 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from seg.files import read_json, write_json
+from seg.files import locked, read_json, write_json
 from seg.inference.cases import DONE, FAILED, SKIPPED, Record
-from seg.locks import locked
 from seg.runs import NOTICE
 
 MANIFEST_FILE = "predictions.json"
@@ -36,7 +35,7 @@ class Header:
     environment: dict[str, Any]
     warnings: tuple[str, ...] = ()
 
-    def making(self) -> dict[str, Any]:
+    def made_by(self) -> dict[str, Any]:
         """Returns what made a label map, as its entry says it."""
         return {"models": [model["weights_sha256"] for model in self.models], **self.settings}
 
@@ -60,30 +59,30 @@ def write_manifest(
         RunError: The folder cannot be written.
     """
     with locked(path.with_name(f".{path.name}.lock")):
-        write_json(path, _merged(Earlier.read(path), header, records, seconds, complete=complete))
+        write_json(path, _merged(StoredManifest.read(path), header, records, seconds, complete=complete))
 
 
 def _merged(
-    earlier: Earlier, header: Header, records: Sequence[Record], seconds: dict[str, float], *, complete: bool
+    earlier: StoredManifest, header: Header, records: Sequence[Record], seconds: dict[str, float], *, complete: bool
 ) -> dict[str, Any]:
-    making = header.making()
-    unknown: dict[str, Any] = {**dict.fromkeys(making), "models": []}
+    made_by = header.made_by()
+    unknown: dict[str, Any] = {**dict.fromkeys(made_by), "models": []}
     kept = dict(earlier.entries)
     models = {model["weights_sha256"]: model for model in (*earlier.models, *header.models)}
     for record in records:
         if record.status == SKIPPED:
             if not earlier.describes(record.output):
-                kept[record.output] = {**record.as_json(), **unknown, **earlier.making(record.output)}
+                kept[record.output] = {**record.as_json(), **unknown, **earlier.made_by(record.output)}
         else:
-            kept[record.output] = {**record.as_json(), **(making if record.status == DONE else unknown)}
+            kept[record.output] = {**record.as_json(), **(made_by if record.status == DONE else unknown)}
     cases = sorted(kept.values(), key=lambda entry: str(entry["output"]))
-    used = {digest for entry in cases for digest in entry["models"]} | set(making["models"])
+    used = {digest for entry in cases for digest in entry["models"]} | set(made_by["models"])
     return {
         "schema_version": MANIFEST_VERSION,
         "notice": NOTICE,
         "complete": complete,
         "models": [model for digest, model in models.items() if digest in used],
-        "latest": making,
+        "latest": made_by,
         "environment": header.environment,
         "warnings": list(header.warnings),
         "seconds": _rounded(seconds),
@@ -133,7 +132,7 @@ class _Manifest(BaseModel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Earlier:
+class StoredManifest:
     """What an earlier manifest says.
 
     Attributes:
@@ -147,7 +146,7 @@ class Earlier:
     latest: dict[str, Any]
 
     @classmethod
-    def read(cls, path: Path) -> Earlier:
+    def read(cls, path: Path) -> StoredManifest:
         """Reads a manifest; see :func:`read_manifest`."""
         content = read_manifest(path)
         models = content.get("models", [])
@@ -162,19 +161,19 @@ class Earlier:
         """Says whether there is an entry that describes the label map: not that it failed, and with its volumes."""
         return bool(self.entries.get(output, {}).get("volumes_ml"))
 
-    def making(self, output: str) -> dict[str, Any]:
+    def made_by(self, output: str) -> dict[str, Any]:
         """Returns what made an output: networks and settings, as far as is known."""
         entry = self.entries.get(output, self.latest)
         if entry.get("status") == FAILED:  # the file is older than that attempt
             return {}
         return {name: entry[name] for name in ("models", *SETTINGS) if name in entry}
 
-    def made_otherwise(self, outputs: Sequence[str], making: dict[str, Any]) -> dict[str, list[str]]:
+    def made_differently(self, outputs: Sequence[str], made_by: dict[str, Any]) -> dict[str, list[str]]:
         """Lists the outputs that something else than the given is known to have made, by what differs first."""
         found: dict[str, list[str]] = {}
         for output in outputs:
-            known = self.making(output)
-            for name, value in making.items():
+            known = self.made_by(output)
+            for name, value in made_by.items():
                 theirs = known.get(name)
                 if theirs not in (None, []) and _sorted(theirs) != _sorted(value):
                     found.setdefault(name, []).append(output)

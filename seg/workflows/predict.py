@@ -16,10 +16,8 @@ from seg.errors import DataError, RunError
 from seg.files import file_problems, quoted
 from seg.inference.cases import DONE, FAILED, SKIPPED, Record, Source, find_sources
 from seg.runs import read_runs
-from seg.workflows.manifest import MANIFEST_FILE, Earlier, Header, write_manifest
+from seg.workflows.manifest import MANIFEST_FILE, Header, StoredManifest, write_manifest
 
-if TYPE_CHECKING:
-    from seg.inference.predictor import Predictor
 if TYPE_CHECKING:
     from seg.inference.predictor import Predictor
 
@@ -63,7 +61,7 @@ def predict(
     sources = find_sources(input, output, probabilities=probabilities)
     models = [run.description() for run in runs]
     ready, skipped = _sorted_out(sources, existing, probabilities=probabilities)
-    _check_making(sources, skipped, {"models": [model["weights_sha256"] for model in models]})
+    _check_made_alike(sources, skipped, {"models": [model["weights_sha256"] for model in models]})
     # Torch takes seconds to import; what is wrong with arguments and run directories is said before.
     from seg.inference.predictor import load_predictor
 
@@ -74,33 +72,33 @@ def predict(
         probabilities=probabilities,
         precision=precision,
     )
-    journal = Journal(begun, sources, describe(predictor, models))
-    _check_making(sources, skipped, journal.header.making())
-    journal.keep(skipped, predictor.class_names)
+    progress = Progress(begun, sources, describe(predictor, models))
+    _check_made_alike(sources, skipped, progress.header.made_by())
+    progress.keep(skipped, predictor.class_names)
     if ready:
-        _segment(predictor, ready, journal)
-    journal.summarise()
-    return journal.exit_code()
+        _segment(predictor, ready, progress)
+    progress.summarise()
+    return progress.exit_code()
 
 
-def _segment(predictor: Predictor, sources: Sequence[Source], journal: Journal) -> None:
+def _segment(predictor: Predictor, sources: Sequence[Source], progress: Progress) -> None:
     from tqdm import tqdm
 
-    from seg.inference.pipeline import Line
+    from seg.inference.pipeline import Pipeline
 
-    journal.save()  # before the first label map: it says whose they are, whatever becomes of this process
+    progress.save()  # before the first label map: it says whose they are, whatever becomes of this process
     with tqdm(total=len(sources), desc="predict", unit="case", disable=None) as bar:
 
         def report(source: Source, record: Record) -> None:
-            journal.report(source, record)
+            progress.report(source, record)
             bar.update()
 
-        line = Line(predictor, sources, report)
-        journal.seconds["start_up"] = time.perf_counter() - journal.begun
+        line = Pipeline(predictor, sources, report)
+        progress.seconds["start_up"] = time.perf_counter() - progress.begun
         try:
             line.run()
         finally:
-            journal.save()
+            progress.save()
 
 
 def process_seconds() -> float:
@@ -124,7 +122,7 @@ def _sorted_out(
             "with the others, --overwrite to replace it, or choose another --output."
         )
     manifest = sources[0].output.parent / MANIFEST_FILE
-    Earlier.read(manifest)  # a file that is none is met before any work
+    StoredManifest.read(manifest)  # a file that is none is met before any work
     _remove_partial(sources)
     if existing == "overwrite":
         return list(sources), []
@@ -141,11 +139,11 @@ def _is_whole(source: Source, *, probabilities: bool) -> bool:
     return not damaged
 
 
-def _check_making(sources: Sequence[Source], skipped: Sequence[Source], making: dict[str, Any]) -> None:
+def _check_made_alike(sources: Sequence[Source], skipped: Sequence[Source], made_by: dict[str, Any]) -> None:
     """Refuses to fill a folder up whose label maps are known to be made otherwise."""
     manifest = sources[0].output.parent / MANIFEST_FILE
-    earlier = Earlier.read(manifest)
-    for name, outputs in earlier.made_otherwise([source.output.name for source in skipped], making).items():
+    earlier = StoredManifest.read(manifest)
+    for name, outputs in earlier.made_differently([source.output.name for source in skipped], made_by).items():
         if name == "models":
             raise RunError(
                 f"{manifest.parent}: label maps of one folder must come from one model, got {len(outputs)} by another, "
@@ -153,8 +151,8 @@ def _check_making(sources: Sequence[Source], skipped: Sequence[Source], making: 
             )
         raise RunError(
             f"{manifest.parent}: label maps of one folder must be made alike, got {name} "
-            f"{json.dumps(earlier.making(outputs[0])[name])} of {len(outputs)}, {outputs[0]} first, and "
-            f"{json.dumps(making[name])} of this command; choose the same, or another --output, or replace them with "
+            f"{json.dumps(earlier.made_by(outputs[0])[name])} of {len(outputs)}, {outputs[0]} first, and "
+            f"{json.dumps(made_by[name])} of this command; choose the same, or another --output, or replace them with "
             "--overwrite."
         )
 
@@ -196,7 +194,7 @@ def describe(predictor: Predictor, models: Sequence[dict[str, Any]]) -> Header:
 
 
 @dataclass(eq=False)
-class Journal:
+class Progress:
     """What has become of the cases so far; written by one thread at a time.
 
     Attributes:
@@ -230,9 +228,9 @@ class Journal:
         Raises:
             RunError: The manifest cannot be written.
         """
-        earlier = Earlier.read(self.manifest)
+        earlier = StoredManifest.read(self.manifest)
         new = [source for source in skipped if not earlier.describes(source.output.name)]
-        if unknown := [source for source in new if not earlier.making(source.output.name).get("models")]:
+        if unknown := [source for source in new if not earlier.made_by(source.output.name).get("models")]:
             LOG.warning(
                 "%d label map(s) were there before and no manifest says what made them, %s first; their volumes are "
                 "those of the files",

@@ -26,12 +26,12 @@ from seg.runs import (
     LAST_CHECKPOINT,
     MODEL_FILE,
     Origin,
-    begun_from,
     check_free,
     check_root,
     check_run,
     open_run,
     read_origin,
+    recorded_init_from,
     weights_digest,
 )
 from seg.training.fit import train_fold
@@ -97,7 +97,7 @@ def train(
         open_run(replace(config, fold=fold), directory, origins[fold])
     for fold, directory in directories.items():
         finished = (directory / EVALUATION_FILE).exists()
-        with nullcontext() if finished else as_begun(directory, origin.computed_with):
+        with nullcontext() if finished else recorded_threads(directory, origin.computed_with):
             if not finished:
                 if _starts_anew(directory):  # The weights may have changed while other folds were trained.
                     begun = replace(origins[fold], initial_weights=_initial_weights(config))
@@ -117,7 +117,7 @@ def _begin(
 ) -> tuple[ExperimentConfig, TrainingConfig, Origin]:
     """Returns the configuration with the weights it began with, its training on this machine, and its origin."""
     training = config.training
-    if resume and training.init_from is None and (source := begun_from(directories)) is not None:
+    if resume and training.init_from is None and (source := recorded_init_from(directories)) is not None:
         LOG.info("initial weights: those of %s, as the run began", source)
         training = replace(training, init_from=source)
     device = choose_device(training.device)
@@ -141,7 +141,7 @@ def _initial_weights(config: ExperimentConfig) -> str | None:
 
 
 @contextmanager
-def as_begun(run_dir: Path, computed_with: Mapping[str, Any]) -> Iterator[None]:
+def recorded_threads(run_dir: Path, computed_with: Mapping[str, Any]) -> Iterator[None]:
     """Computes with as many threads as a run began with, and warns where device or torch are others.
 
     Sums are taken in parts, one for each thread, so their last digits depend on the number of threads.

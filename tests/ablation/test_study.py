@@ -19,7 +19,7 @@ from seg.ablation.trials import Fingerprint, fingerprint, run_trial
 from seg.config import BottleneckConfig, ExperimentConfig
 from seg.config.study import BackendConfig, StudyConfig
 from seg.errors import RunError
-from seg.locks import locked
+from seg.files import locked
 from tests.ablation.trials import FakeStudy, FakeTrial, Variant
 
 CONCLUDE = module._conclude

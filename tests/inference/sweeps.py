@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from seg.inference.grid import Grid, Options, Prepared
+from seg.inference.target import Grid, Options, Prepared
 
 STREAMED = Options(resident_mib=0.0)
 """Holds no more than a front of logits, however small the volume."""

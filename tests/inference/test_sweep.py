@@ -13,9 +13,9 @@ from monai.inferers import sliding_window_inference
 from monai.transforms import SpatialResample
 
 from seg.errors import RunError
-from seg.inference.grid import Grid, Options, Prepared
 from seg.inference.model import Model
 from seg.inference.sweep import segment
+from seg.inference.target import Grid, Options, Prepared
 from tests.inference.sweeps import STREAMED, image, network, on_own_grid
 
 WINDOW = (8, 12, 10)

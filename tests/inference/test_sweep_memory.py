@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from seg.errors import RunError
-from seg.inference.grid import Grid, Prepared
-from seg.inference.memory import Attempt, Learnt, smaller
+from seg.inference.memory import Attempt, MemoryHistory, smaller
 from seg.inference.model import Model
-from seg.inference.sweep import Clock, segment
+from seg.inference.sweep import StageTimer, segment
+from seg.inference.target import Grid, Prepared
 from tests.inference.sweeps import STREAMED, image, network, on_own_grid
 
 
@@ -117,16 +117,16 @@ def test_libraries_say_in_their_own_words_that_memory_is_short(words):
 
 
 def test_what_one_image_taught_is_where_the_next_begins():
-    prepared, learnt = on_own_grid(image(20, 20, 20)), Learnt()
+    prepared, memory = on_own_grid(image(20, 20, 20)), MemoryHistory()
     hungry = Hungry(8 * 8 * 8)
     model = Model(network=hungry, window=(8, 12, 8), multiple=(4, 4, 4), batch=2)
-    first = segment([model], prepared, learnt=learnt)
+    first = segment([model], prepared, memory=memory)
     assert first.warnings == (
         "memory does not suffice for 2 windows per pass; going on with 1.",
         "memory does not suffice for one window; going on with smaller ones, from (8, 12, 8) to (8, 8, 8) voxels.",
     )
     refused = hungry.refused
-    second = segment([model], prepared, learnt=learnt)
+    second = segment([model], prepared, memory=memory)
     assert hungry.refused == refused == 2
     assert second.warnings == first.warnings[1:]  # smaller windows change labels; fewer at a time do not
     np.testing.assert_array_equal(first.labels, second.labels)
@@ -169,7 +169,7 @@ def test_a_gpu_is_asked_once_for_the_time_of_all_stages(monkeypatch):
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
     monkeypatch.setattr(torch.cuda, "synchronize", waits.append)
-    clock = Clock(CUDA, ("network", "sums"))
+    clock = StageTimer(CUDA, ("network", "sums"))
     for _ in range(3):
         with clock.stage("network"):
             pass

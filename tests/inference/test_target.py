@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from seg.inference.grid import Grid
 from seg.inference.sweep import trim_heap
-from seg.inference.target import LabelMap, most_likely
+from seg.inference.target import Grid, LabelMap, most_likely
 
 
 @pytest.mark.parametrize("classes", [1, 2, 7, 300])

@@ -14,7 +14,7 @@ import torch
 from seg.config import ExperimentConfig
 from seg.hardware import environment
 from seg.workflows import train as training
-from seg.workflows.train import as_begun, train
+from seg.workflows.train import recorded_threads, train
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_threads_that_are_equal_or_unknown_are_left(
     begun: Path, threads: object, caplog: pytest.LogCaptureFixture
 ) -> None:
     change(begun, threads=threads)
-    with caplog.at_level(logging.INFO, logger="seg"), as_begun(begun, here()):
+    with caplog.at_level(logging.INFO, logger="seg"), recorded_threads(begun, here()):
         assert torch.get_num_threads() == 1
     assert caplog.messages == []
 
@@ -77,7 +77,7 @@ def test_threads_that_are_equal_or_unknown_are_left(
 def test_another_device_or_torch_is_warned_of(begun: Path, caplog: pytest.LogCaptureFixture) -> None:
     now = here()
     change(begun, device="a faster one", packages=now["packages"] | {"torch": "1.0"})
-    with as_begun(begun, now):
+    with recorded_threads(begun, now):
         pass
     ending = "; its weights may differ in the last digits from those of a run that was not interrupted"
     assert caplog.messages == [
@@ -88,6 +88,6 @@ def test_another_device_or_torch_is_warned_of(begun: Path, caplog: pytest.LogCap
 
 def test_a_run_of_a_release_that_recorded_nothing_goes_on(begun: Path, caplog: pytest.LogCaptureFixture) -> None:
     (begun / "environment.json").unlink()
-    with as_begun(begun, here()):
+    with recorded_threads(begun, here()):
         assert torch.get_num_threads() == 1
     assert caplog.messages == []

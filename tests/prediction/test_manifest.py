@@ -8,7 +8,7 @@ import pytest
 
 from seg.errors import RunError
 from seg.inference.cases import Record
-from seg.workflows.manifest import Earlier, Header, read_manifest, write_manifest
+from seg.workflows.manifest import Header, StoredManifest, read_manifest, write_manifest
 
 A, B = ({"name": name, "run": name, "weights_sha256": name * 64} for name in "ab")
 
@@ -52,8 +52,8 @@ def test_commands_side_by_side_lose_no_entry(tmp_path: Path) -> None:
 
 
 def others(path: Path, outputs: list[str], *models: dict[str, str], **settings: object) -> dict[str, list[str]]:
-    making = {"models": [model["weights_sha256"] for model in models], **settings}
-    return Earlier.read(path).made_otherwise(outputs, making)
+    made_by = {"models": [model["weights_sha256"] for model in models], **settings}
+    return StoredManifest.read(path).made_differently(outputs, made_by)
 
 
 def test_others_are_those_that_are_known_to_be(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_other_settings_are_named_as_far_as_they_are_known(tmp_path: Path) -> No
     assert others(path, ["x", "y"], A, **same) == {}
     for name, value in (("tta", True), ("precision", "fp32"), ("clean_up", {})):
         assert others(path, ["x", "y"], A, **{**same, name: value}) == {name: ["x"]}
-    # Earlier releases wrote neither precision nor clean-up.
+    # StoredManifest releases wrote neither precision nor clean-up.
     content = json.loads(path.read_text())
     del content["cases"][0]["precision"], content["cases"][0]["clean_up"], content["latest"]
     path.write_text(json.dumps(content))
@@ -95,7 +95,7 @@ def test_nothing_made_what_failed_and_nobody_knows_what_made_what_was_there(tmp_
     for entry in json.loads(path.read_text())["cases"]:
         assert (entry["models"], entry["tta"]) == ([], None)
     assert others(path, ["x", "y"], B) == {}
-    earlier = Earlier.read(path)
+    earlier = StoredManifest.read(path)
     assert [earlier.describes(output) for output in "xyz"] == [False, True, False]
 
 

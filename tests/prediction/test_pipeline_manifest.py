@@ -11,13 +11,13 @@ import pytest
 
 from seg.config import AugmentationConfig, PostprocessingConfig, SpatialConfig
 from seg.errors import RunError
-from seg.workflows import predict as journal
+from seg.workflows import predict as command
 from seg.workflows.predict import predict
 from tests.prediction.test_pipeline import arguments, manifest, names
 
 
 def test_a_manifest_that_cannot_be_written_again_does_not_stop_the_cases(make_run, scans, tmp_path, monkeypatch):
-    write, calls = journal.write_manifest, []
+    write, calls = command.write_manifest, []
 
     def fail(*args, **values):
         calls.append(args)
@@ -25,8 +25,8 @@ def test_a_manifest_that_cannot_be_written_again_does_not_stop_the_cases(make_ru
             raise RunError("disk full")
         write(*args, **values)
 
-    monkeypatch.setattr(journal, "write_manifest", fail)
-    monkeypatch.setattr(journal, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(command, "write_manifest", fail)
+    monkeypatch.setattr(command, "SAVE_SECONDS", 0.0)
     with pytest.raises(RunError, match="disk full"):
         predict(**arguments(make_run(), scans, tmp_path / "out"))
     assert names(tmp_path / "out") == ["predictions.json", "scan_0.nii.gz", "scan_1.nii.gz", "scan_2.nii.gz"]
@@ -38,7 +38,7 @@ def test_the_manifest_names_the_networks_before_the_first_label_map(make_run, sc
     def write(path, header, records, seconds, *, complete):
         written.append((names(path.parent) if path.parent.is_dir() else [], len(header.models), complete))
 
-    monkeypatch.setattr(journal, "write_manifest", write)
+    monkeypatch.setattr(command, "write_manifest", write)
     predict(**arguments(make_run(), scans, tmp_path / "out"))
     assert written[0] == ([], 1, False)
 

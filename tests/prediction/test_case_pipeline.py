@@ -12,8 +12,7 @@ import pytest
 import torch
 
 from seg.data import memory
-from seg.inference import pipeline as line
-from seg.inference import pipeline as workers
+from seg.inference import pipeline
 from seg.inference.pipeline import needed_bytes, shares
 from seg.workflows.predict import predict
 from tests.prediction.test_pipeline import arguments, manifest, voxels
@@ -22,9 +21,9 @@ GIB = 1 << 30
 
 
 def test_large_cases_go_through_one_at_a_time(make_run, scans, tmp_path, monkeypatch):
-    monkeypatch.setattr(line, "HELD_BYTES", 1)
+    monkeypatch.setattr(pipeline, "MEMORY_BUDGET", 1)
     under_way, most = [], []
-    real_load, real_write = line.load_case, line.write_labels
+    real_load, real_write = pipeline.load_case, pipeline.write_labels
 
     def load(*args):
         under_way.append(1)
@@ -35,8 +34,8 @@ def test_large_cases_go_through_one_at_a_time(make_run, scans, tmp_path, monkeyp
         real_write(*args)
         under_way.pop()
 
-    monkeypatch.setattr(line, "load_case", load)
-    monkeypatch.setattr(line, "write_labels", write)
+    monkeypatch.setattr(pipeline, "load_case", load)
+    monkeypatch.setattr(pipeline, "write_labels", write)
     assert predict(**arguments(make_run(), scans, tmp_path / "out")) == 0
     assert most == [1, 1, 1]
 
@@ -53,20 +52,20 @@ def test_small_cases_are_segmented_side_by_side_and_reported_in_order(
     make_run, scans, tmp_path, monkeypatch, two_threads
 ):
     run_dir = make_run()
-    monkeypatch.setattr(workers, "SMALL_VOXELS", 0)
+    monkeypatch.setattr(pipeline, "SMALL_VOXELS", 0)
     predict(**arguments(run_dir, scans, tmp_path / "alone"))
     monkeypatch.undo()
     (scans / "scan_3.nii.gz").write_bytes((scans / "scan_1.nii.gz").read_bytes())
     both = threading.Barrier(2, timeout=60)  # broken, and cases fail, where one waits for the other to end
     threads = []
-    real = line.segment_case
+    real = pipeline.segment_case
 
     def segment(*args):
         threads.append(torch.get_num_threads())
         both.wait()
         return real(*args)
 
-    monkeypatch.setattr(line, "segment_case", segment)
+    monkeypatch.setattr(pipeline, "segment_case", segment)
     assert predict(**arguments(run_dir, scans, tmp_path / "out")) == 0
     assert threads == [1, 1, 1, 1]
     assert torch.get_num_threads() == 2
@@ -79,13 +78,13 @@ def test_small_cases_are_segmented_side_by_side_and_reported_in_order(
 def threads_of(monkeypatch):
     """Notes how many processor threads the networks have at each case."""
     threads = []
-    real = line.segment_case
+    real = pipeline.segment_case
 
     def segment(*args):
         threads.append(torch.get_num_threads())
         return real(*args)
 
-    monkeypatch.setattr(line, "segment_case", segment)
+    monkeypatch.setattr(pipeline, "segment_case", segment)
     return threads
 
 
@@ -112,7 +111,7 @@ def test_all_threads_are_shared_by_the_cases_that_fit(threads, cases, available,
 
 
 def test_want_of_memory_is_announced(make_run, scans, tmp_path, monkeypatch, two_threads, caplog):
-    monkeypatch.setattr(workers, "available_bytes", lambda: 1000)
+    monkeypatch.setattr(pipeline, "available_bytes", lambda: 1000)
     threads = threads_of(monkeypatch)
     assert predict(**arguments(make_run(), scans, tmp_path / "out")) == 0
     assert threads == [2, 2, 2]
@@ -128,8 +127,8 @@ def test_a_case_that_needs_more_than_its_share_of_memory_has_all_threads(
 ):
     write_scan(scans / "scan_3.nii.gz", shape=(24, 10, 9))
     threads = threads_of(monkeypatch)
-    monkeypatch.setattr(workers, "needed_bytes", lambda models, shape, classes, target: 4 * np.prod(shape))
-    monkeypatch.setattr(workers, "available_bytes", lambda: 12_000)
+    monkeypatch.setattr(pipeline, "needed_bytes", lambda models, shape, classes, target: 4 * np.prod(shape))
+    monkeypatch.setattr(pipeline, "available_bytes", lambda: 12_000)
     assert predict(**arguments(make_run(), scans, tmp_path / "out")) == 0
     assert threads == [1, 1, 1, 2]
 
@@ -155,7 +154,7 @@ def test_label_maps_of_large_scans_count_in_what_is_held(make_run, tiny_config, 
     coarse = replace(tiny_config, data=replace(tiny_config.data, spacing_mm=(4.0, 4.0, 4.0)))
     write_scan(tmp_path / "in" / "scan.nii.gz", shape=(24, 20, 18))
     held = []
-    monkeypatch.setattr(line.Held, "add", lambda self, amount: held.append(amount))
+    monkeypatch.setattr(pipeline.Held, "add", lambda self, amount: held.append(amount))
     assert predict(**arguments(make_run(config=coarse), tmp_path / "in", tmp_path / "out")) == 0
     # Voxels of 1 x 2 x 1.5 mm become fewer of 4 mm for the network; its label map has one byte for each of the scan's.
     assert held[0] - 24 * 20 * 18 == pytest.approx(4 * 24 * 20 * 18 * 3 / 64, rel=0.3)
@@ -163,9 +162,9 @@ def test_label_maps_of_large_scans_count_in_what_is_held(make_run, tiny_config, 
 
 
 def test_nothing_of_a_case_is_kept_when_the_next_is_read(make_run, scans, tmp_path, monkeypatch):
-    monkeypatch.setattr(line, "HELD_BYTES", 1)  # the next is read when the one before is written
+    monkeypatch.setattr(pipeline, "MEMORY_BUDGET", 1)  # the next is read when the one before is written
     kept, alive = [], []
-    real_load, real_segment = line.load_case, line.segment_case
+    real_load, real_segment = pipeline.load_case, pipeline.segment_case
 
     def load(*args):
         alive.append([name for name, reference in kept if reference() is not None])
@@ -178,8 +177,8 @@ def test_nothing_of_a_case_is_kept_when_the_next_is_read(make_run, scans, tmp_pa
         kept.extend([("labels", weakref.ref(predicted.labels)), ("maps", weakref.ref(predicted.probabilities))])
         return predicted
 
-    monkeypatch.setattr(line, "load_case", load)
-    monkeypatch.setattr(line, "segment_case", segment)
+    monkeypatch.setattr(pipeline, "load_case", load)
+    monkeypatch.setattr(pipeline, "segment_case", segment)
     gc.disable()  # what is released is so by its last name
     try:
         assert predict(**arguments(make_run(), scans, tmp_path / "out", probabilities=True)) == 0
@@ -207,13 +206,13 @@ def test_probabilities_that_do_not_fit_cost_their_case_before_they_are_allocated
 
 
 def test_an_interrupt_while_an_interrupt_is_dealt_with_does_not_hang(make_run, scans, tmp_path, monkeypatch):
-    real = workers.Workers.close
+    real = pipeline.NetworkPool.close
 
     def close(self):
         real(self)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(workers.Workers, "close", close)
+    monkeypatch.setattr(pipeline.NetworkPool, "close", close)
     ended = []
 
     def run():
