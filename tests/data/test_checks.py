@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import sys
 import tracemalloc
@@ -14,11 +15,13 @@ import numpy as np
 import pytest
 
 from seg.config import CtConfig, DataConfig
+from seg.data import memory
 from seg.data.cases import Case, Dataset
 from seg.data.checks import check_channels, check_dataset
 from seg.data.datasets import read_dataset
 from seg.data.geometry import GRID_TOLERANCE
 from seg.errors import ConfigError
+from seg.workflows.inputs import read_checked
 from tests.data.checked import errors_of
 
 Writer = Callable[..., Path]
@@ -227,3 +230,36 @@ def test_normalisation_fits_the_channels(config: DataConfig, channels: int, path
     with pytest.raises(ConfigError) as caught:
         check_channels(config, channels)
     assert [problem.path for problem in caught.value.problems] == paths
+
+
+def damaged(content: bytes, way: str) -> bytes:
+    """Damages the header of a NIfTI-1 file of 348 bytes."""
+    raw = bytearray(content)
+    if way == "nifti2":
+        return b"\x1c\x02\0\0n+2\0\r\n\x1a\n" + bytes(400)
+    place = {"units": 123, "vox_offset": 108, "dim": 40}[way]
+    value = {"units": b"\x39", "dim": b"\x03\0\xff\x7f\xff\x7f\xff\x7f"}.get(way, np.float32(np.inf).tobytes())
+    raw[place : place + len(value)] = value
+    return bytes(raw)
+
+
+@pytest.mark.parametrize("role", ["image", "label"])
+@pytest.mark.parametrize("way", ["nifti2", "units", "vox_offset", "dim"])
+def test_a_damaged_header_costs_its_case_alone(msd: Path, way: str, role: str) -> None:
+    path = msd / f"{role}sTr/b.nii.gz"
+    path.write_bytes(gzip.compress(damaged(gzip.decompress(path.read_bytes()), way)))
+    (report,) = check_dataset(read_dataset(msd))
+    assert report.case_id == "b"
+    assert str(path) in report.errors[0].rule
+    config = DataConfig(root=str(msd), on_error="skip")
+    kept, left_out = read_checked(config, progress=False)
+    assert ([case.id for case in kept.cases], left_out) == (["a", "c"], ["b"])
+
+
+def test_a_volume_larger_than_memory_costs_its_case_alone(
+    msd: Path, write_nifti: Writer, image_array: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_nifti(msd / "imagesTr/b.nii.gz", np.kron(image_array, np.ones((8, 8, 8))))
+    monkeypatch.setattr(memory, "available_bytes", lambda: 100_000)
+    b = next(report for report in check_dataset(read_dataset(msd)) if report.case_id == "b")
+    assert "GiB" in str(b.errors[0])
