@@ -49,6 +49,11 @@ class MovingAverage(WeightAveraging):
 
         super().__init__(multi_avg_fn=torch.no_grad()(update))
 
+    @property
+    def state_key(self) -> str:
+        """Return the name of the state in a checkpoint, which no renaming of the class may change."""
+        return "MovingAverage"
+
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Puts the averaged weights into the network, also where a resumed run had no step left to take."""
         self._copy_average_to_current(pl_module)
@@ -72,6 +77,11 @@ class Records(Callback):
         self._started = 0.0
         self._before = 0.0
         self._losses: list[Tensor] = []
+
+    @property
+    def state_key(self) -> str:
+        """Return the name of the state in a checkpoint, which no renaming of the class may change."""
+        return "Records"
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Starts the clock at the seconds of training that the checkpoint records."""

@@ -1,0 +1,141 @@
+"""Files that an earlier version wrote are read by today's commands; see README.md beside this file."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+
+from seg.config import load_config, load_study
+
+STORED = Path(__file__).parent
+ROOT = STORED.parents[1]
+CONFIGS = sorted((STORED / "configs").glob("*.yaml"))
+STUDIES = sorted((STORED / "configs" / "ablation").glob("*.yaml"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Copy the stored files, so that commands can write beside them."""
+    shutil.copytree(STORED, tmp_path / "stored")
+    return tmp_path / "stored"
+
+
+def call(folder: Path, script: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / f"{script}.py", *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return dict(torch.load(run / "checkpoints" / "weights.pt", map_location="cpu", weights_only=True)["network"])
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("path", [*CONFIGS, STORED / "experiment.yaml"], ids=lambda path: path.stem)
+def test_an_experiment_is_read(path: Path) -> None:
+    overlays = [CONFIGS[0].parent / "phantom.yaml"] if path.stem in ("cpu", "gpu") else []
+    assert load_config([*overlays, path]).training.steps > 0
+
+
+@pytest.mark.parametrize("path", [*STUDIES, STORED / "study.yaml"], ids=lambda path: path.stem)
+def test_a_study_is_read(path: Path) -> None:
+    study, problems = load_study(path, {})
+    assert problems == []
+    assert study is not None
+    assert study.seeds
+
+
+def test_a_killed_run_is_resumed_with_its_history_its_average_and_its_optimiser(folder: Path) -> None:
+    before = rows(folder / "killed" / "metrics.csv")
+    assert [row["step"] for row in before] == ["2.0", "4.0"]
+    call(folder, "train", "--run_dir", "killed", "--resume")
+    after, whole = rows(folder / "killed" / "metrics.csv"), rows(folder / "finished" / "metrics.csv")
+    assert [float(row["step"]) for row in after] == [2, 4, 6]
+    for old, new in zip(before, after, strict=False):
+        assert {name: float(value) for name, value in old.items()} == {name: float(new[name]) for name in old}
+    for name in ("train_loss", "val_dice", "learning_rate"):
+        assert float(after[-1][name]) == pytest.approx(float(whole[-1][name]), abs=2e-3)
+    # To the last bit on the machine that made the files; on another one two steps differ by rounding alone. Without the
+    # optimiser's state the largest weight is off by 0.02, without the average by 0.01.
+    resumed, uninterrupted = weights(folder / "killed"), weights(folder / "finished")
+    assert resumed.keys() == uninterrupted.keys()
+    for name, value in resumed.items():
+        torch.testing.assert_close(value, uninterrupted[name], rtol=0, atol=1e-3, msg=name)
+
+
+def test_a_finished_run_without_a_digest_predicts_the_same_and_its_manifest_is_read(folder: Path) -> None:
+    call(folder, "predict", "--run_dir", "finished", "--input", "data/imagesTr", "--output", "new", "--device", "cpu")
+    for path in sorted((folder / "predicted").glob("*.nii.gz")):
+        old, new = (nibabel.load(place / path.name) for place in (folder / "predicted", folder / "new"))
+        assert np.array_equal(old.affine, new.affine)
+        assert np.count_nonzero(old.get_fdata()) > 100
+        assert np.mean(old.get_fdata() != new.get_fdata()) < 0.002
+    # A folder that was begun earlier is gone on with.
+    (folder / "predicted" / "ball_3.nii.gz").unlink()
+    kept = files(folder / "predicted")
+    call(
+        folder, "predict", "--run_dir", "finished", "--input", "data/imagesTr", "--output", "predicted",
+        "--device", "cpu", "--skip_existing",
+    )  # fmt: skip
+    now = files(folder / "predicted")
+    assert "ball_3.nii.gz" in now
+    assert all(now[name] == content for name, content in kept.items() if name.endswith(".nii.gz"))
+
+
+def test_a_finished_run_is_scored_the_same(folder: Path) -> None:
+    old = rows(folder / "finished" / "cases.csv")
+    call(folder, "evaluate", "--run_dir", "finished")
+    new = {(row["case_id"], row["class_index"]): row for row in rows(folder / "finished" / "cases.csv")}
+    assert old
+    for row in old:
+        for name in ("dice", "iou", "hd95_mm", "nsd", "volume_difference_ml", "reference_ml"):
+            found = float(new[row["case_id"], row["class_index"]][name])
+            assert found == pytest.approx(float(row[name]), rel=1e-6), (row["case_id"], name)
+
+
+def test_a_finished_study_is_reported_with_the_same_figures(folder: Path) -> None:
+    def figures() -> dict[tuple[str, ...], str]:
+        identity = ("variant", "metric", "class_index", "place", "device")
+        return {tuple(row[name] for name in identity): row["value"] for row in rows(folder / "study" / "results.csv")}
+
+    old = figures()
+    (folder / "study" / "results.csv").unlink()
+    call(folder, "report", "--ablation_dir", "study")
+    new = figures()
+    common = [key for key in old if key in new and old[key] not in ("", "not measured")]
+    assert {key[1] for key in common} >= {"dice", "parameters", "macs", "latency_ms"}
+    for key in common:
+        assert float(new[key]) == pytest.approx(float(old[key]), rel=1e-5, abs=1e-6), key
+
+
+def test_every_trial_of_a_finished_study_counts_as_finished(folder: Path) -> None:
+    old = files(folder / "study")
+    table = call(folder, "ablate", "--config", "study.yaml", "--ablation_dir", "study", "--dry_run").splitlines()
+    trials = [line for line in table if ".fold_0.seed_0" in line]
+    assert len(trials) == 3
+    assert all(line.split()[-1] == "finished" for line in trials)
+    assert files(folder / "study") == old
