@@ -692,7 +692,7 @@ class Widths:
 
     def run(self) -> None:
         """Writes the point."""
-        from seg.ablation.preservation.width import write_point
+        from seg.ablation.preservation.widths import write_point
 
         safe = write_point(self.record, self.output, self.threshold)
         print(f"channels {list(safe.channels)}: skip {list(safe.skip)}, decoder {list(safe.decoder)}")

@@ -8,8 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from seg.ablation.preservation.law import MEASURES, LawRow, columns, law_rows, of_trial
-from seg.ablation.preservation.records import read_preservation
-from seg.ablation.preservation.width import SafeWidths, predict_safe_widths, spectrum_point, write_point
+from seg.ablation.preservation.widths import (
+    SafeWidths,
+    predict_safe_widths,
+    read_preservation,
+    spectrum_point,
+    write_point,
+)
 
 if TYPE_CHECKING:
     from seg.ablation.preservation.run import measure_preservation

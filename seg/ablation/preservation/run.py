@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from seg.ablation.preservation.gather import Gathered
-from seg.ablation.preservation.records import PRESERVATION_VERSION
-from seg.ablation.preservation.walk import Walker
+import numpy as np
+from torch import Tensor
+
+from seg.ablation.preservation import measures
+from seg.ablation.preservation.features import Tap, Walker, keeps_position
+from seg.ablation.preservation.measures import unbiased_cka
+from seg.ablation.preservation.moments import Array, Layout, Moments, Summary
+from seg.ablation.preservation.probe import DiceCount, Probe, fit_probe, mean_dice
+from seg.ablation.preservation.widths import PRESERVATION_VERSION
 from seg.config import load_config
 from seg.data.cases import Case, Dataset
 from seg.errors import DataError, RunError
@@ -18,6 +25,121 @@ from seg.hardware import choose_device, choose_precision
 from seg.inference.predictor import load_model
 from seg.networks import UNet
 from seg.runs import CONFIG_FILE, PRESERVATION_FILE, TrainedRun
+
+SIDES = ("wide", "narrow")
+Key = tuple[str, str]  # of a tap, and of a side
+
+
+class Gathered:
+    """Moments and probe scores of a network on two halves of its cases.
+
+    The halves go through the network one after the other: while the second adds to its moments it is scored by the
+    probes of the first; then the first goes through once more, to be scored by those of the second.
+
+    Args:
+        walker: The network and its preparation.
+        classes: Classes, background included.
+        halves: Cases of different patients on the two sides; where the second is empty nothing is probed.
+    """
+
+    def __init__(self, walker: Walker, classes: int, halves: tuple[Sequence[Case], Sequence[Case]]) -> None:
+        self.walker, self.classes = walker, classes
+        self.taps = walker.taps
+        self.voxels = 0
+        self._device = walker.model.device
+        self._layouts = {tap.name: Layout(wide=tap.wide, narrow=tap.handed, classes=classes) for tap in self.taps}
+        self._moments = tuple(
+            {name: Moments(layout.size, self._device) for name, layout in self._layouts.items()} for _ in halves
+        )
+        self._scores: dict[Key, list[DiceCount]] = {key: [] for key in self._keys()}
+        self._visit(halves[0], self._moments[0], {})
+        if halves[1]:
+            self._visit(halves[1], self._moments[1], self._probes(self._moments[0]))
+            self._visit(halves[0], None, self._probes(self._moments[1]))
+
+    def entry(self, tap: Tap) -> dict[str, Any]:
+        """Returns the record of one place; what does not exist is None."""
+        layout = self._layouts[tap.name]
+        summary = Summary.of(layout, *(moments[tap.name] for moments in self._moments))
+        wide = summary.covariance_of("wide", "wide")
+        spectrum = measures.spectrum(wide)
+        by_width = measures.r2_by_width(spectrum)
+        record: dict[str, Any] = {
+            "name": tap.name,
+            "path": tap.path,
+            "stage": tap.stage,
+            "channels": tap.channels,
+            "voxels": summary.count,
+            "wide": tap.wide,
+            "narrow": None,
+            "r2": None,
+            "r2_pca": None,
+            "effective_rank": _number(measures.effective_rank(spectrum)),
+            "participation_ratio": _number(measures.participation_ratio(spectrum)),
+            "spectrum": [float(value) for value in spectrum],
+            "r2_by_width": [_number(share) for share in by_width],
+            "cka": None,
+            "probe_dice_wide": self._probe_dice(tap.name, "wide"),
+            "probe_dice_narrow": None,
+            "amplified": None,
+            "suppressed": None,
+            "position_preserved": None,
+        }
+        return record | (self._narrow_part(tap, summary, by_width) if tap.block is not None else {})
+
+    def _narrow_part(self, tap: Tap, summary: Summary, by_width: Array) -> dict[str, Any]:
+        assert tap.block is not None
+        assert tap.reduce is not None
+        wide, narrow = (summary.covariance_of(side, side) for side in SIDES)
+        weight = tap.reduce.weight.detach().double().cpu().numpy()[:, :, 0, 0, 0]
+        amplified, suppressed = measures.amplified_and_suppressed(weight, wide)
+        return {
+            "narrow": tap.narrow,
+            "r2": _number(measures.reconstruction_r2(wide, summary.covariance_of("wide", "narrow"), narrow)),
+            "r2_pca": _number(by_width[tap.narrow - 1]),
+            "cka": _number(unbiased_cka(summary)),
+            "probe_dice_narrow": self._probe_dice(tap.name, "narrow"),
+            "amplified": _number(amplified),
+            "suppressed": _number(suppressed),
+            "position_preserved": keeps_position(tap.block, tap.wide),
+        }
+
+    def _keys(self) -> list[Key]:
+        return [(tap.name, side) for tap in self.taps for side in (SIDES if tap.block is not None else SIDES[:1])]
+
+    def _probes(self, moments: dict[str, Moments]) -> dict[Key, Probe]:
+        summaries = {name: Summary.of(self._layouts[name], part) for name, part in moments.items()}
+        return {(name, side): fit_probe(summaries[name], side, self._device) for name, side in self._keys()}
+
+    def _visit(self, cases: Sequence[Case], moments: dict[str, Moments] | None, probes: dict[Key, Probe]) -> None:
+        for case in cases:
+            counts = {key: DiceCount(self.classes, self._device) for key in probes}
+
+            def take(
+                tap: Tap,
+                wide: Tensor,
+                narrow: Tensor | None,
+                labels: Tensor,
+                counts: dict[Key, DiceCount] = counts,
+            ) -> None:
+                if moments is not None:
+                    moments[tap.name].add(self._layouts[tap.name].rows(wide, narrow, labels))
+                for side, features in zip(SIDES, (wide, narrow), strict=True):
+                    if features is not None and (tap.name, side) in probes:
+                        counts[tap.name, side].add(probes[tap.name, side].predict(features), labels)
+
+            self.walker.visit(case, take)
+            for key, count in counts.items():
+                self._scores[key].append(count)
+
+    def _probe_dice(self, name: str, side: str) -> list[float | None] | None:
+        counts = self._scores[name, side]
+        return mean_dice(counts) if counts else None
+
+
+def _number(value: float | np.floating[Any]) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
 
 LOG = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from seg.ablation.preservation.cka import unbiased_cka
+from seg.ablation.preservation.measures import unbiased_cka
 
 
 def hsic_of_pairs(x, y):

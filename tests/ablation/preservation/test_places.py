@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from seg.ablation.preservation.places import known, places
+from seg.ablation.preservation.features import known, places
 from seg.inference.windows import Windows
 
 

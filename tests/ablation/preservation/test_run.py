@@ -207,6 +207,4 @@ def test_what_cannot_be_measured_is_named(make_run, root, tmp_path):
     unlabelled = replace(dataset, cases=tuple(replace(case, label=None) for case in dataset.cases))
     with pytest.raises(DataError) as label:
         measure_preservation(run_dir, unlabelled, names)
-    assert str(label.value) == (
-        f"case {names[0]}: a measured case must have a label, got none; add one to the data set."
-    )
+    assert label.value.problems[0].path == f"case {names[0]}"

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from seg.ablation.preservation.taps import find_taps, tapped
+from seg.ablation.preservation.features import find_taps, tapped
 from seg.config import BottleneckConfig, NetworkConfig
 from seg.networks import UNet
 from seg.networks.bottleneck import DecoderBottleneck

@@ -1,4 +1,4 @@
-"""Widths that the spectrum of a trained baseline predicts to be safe, as a point of a study."""
+"""The file of what a run preserves, and the widths that it predicts to be safe, as a point of a study."""
 
 from __future__ import annotations
 
@@ -9,9 +9,22 @@ from typing import Any
 
 import yaml
 
-from seg.ablation.preservation.records import read_preservation
 from seg.errors import ConfigError, RunError
-from seg.files import write_text
+from seg.files import read_versioned, reading, write_text
+
+PRESERVATION_VERSION = 1
+
+
+def read_preservation(path: Path) -> dict[str, Any]:
+    """Reads a ``preservation.json``.
+
+    Raises:
+        RunError: It is absent, no such record, or of a newer version.
+    """
+    with reading(path, what="a whole preservation record", remedy="measure the run again"):
+        content = read_versioned(path, PRESERVATION_VERSION)
+        return content | {"bottlenecks": content["bottlenecks"]}
+
 
 THRESHOLD = 0.95
 """Share of the features' variance that a safe width must be able to keep.
