@@ -17,6 +17,7 @@ import json
 import math
 import re
 import shutil
+import sys
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -873,11 +874,14 @@ def publish(folder: Path, target: Path | None = None) -> Path:
     provenance, table = _packed(trials)
     write_text(target / STUDY_FILE, plan_text(study))
     for name, rows in tables.items():
-        write_text(target / name, _csv(rows))
-    write_json(target / PROVENANCE_FILE, provenance)
+        if rows:
+            write_text(target / name, _csv(rows))
+    if trials:
+        write_json(target / PROVENANCE_FILE, provenance)
     if devices:
         write_json(target / SPEED_FILE, {"schema_version": VERSION, "devices": _rounded(list(devices))})
-    write_text(target / TRIALS_TABLE, _csv(table))  # the last file: it names the trials that the others must hold
+    if trials:
+        write_text(target / TRIALS_TABLE, _csv(table))  # the last file: it names the trials that the others must hold
     if target == folder:
         for name in trials:
             shutil.rmtree(folder / TRIALS / name, ignore_errors=True)
@@ -973,3 +977,20 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_rounded(item) for item in value]
     return value
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Publishes a study from the command line: ``python -m seg.ablation.store STUDY_DIR [TARGET]``."""
+    if len(arguments) not in (1, 2):
+        print("usage: python -m seg.ablation.store STUDY_DIR [TARGET]", file=sys.stderr)
+        return 2
+    try:
+        print(f"published: {publish(*map(Path, arguments))}")
+    except RunError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""``study.json``: what a study is, for its report and for whoever repeats it."""
+"""``study.yaml``: what a study is, for its report and for whoever repeats it."""
 
 from __future__ import annotations
 
@@ -8,21 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seg.ablation.grid import Study, Variant, published
+from seg.ablation.store import OLD_STUDY_FILE, STUDY_FILE, StudyPlan, plan_text
 from seg.config import StudyConfig
 from seg.data.cases import Dataset
 from seg.data.datasets import read_folds
 from seg.errors import RunError
-from seg.files import write_json
+from seg.files import write_text
 
 if TYPE_CHECKING:
     from seg.networks.complexity import Complexity
 
-STUDY_FILE = "study.json"
-STUDY_FILE_VERSION = 1
-
 
 def write_study_file(study: Study, study_dir: Path) -> Path:
-    """Writes ``study.json``: variants with their size and work, and all trials of the grid, also those left out now.
+    """Writes ``study.yaml``: variants with their size and work, and all trials of the grid, also those left out now.
 
     Args:
         study: The study.
@@ -33,7 +31,8 @@ def write_study_file(study: Study, study_dir: Path) -> Path:
         RunError: The file cannot be written.
     """
     path = study_dir / STUDY_FILE
-    write_json(path, describe_study(study, read_study_data(study)))
+    write_text(path, plan_text(describe_study(study, read_study_data(study))))
+    (study_dir / OLD_STUDY_FILE).unlink(missing_ok=True)
     return path
 
 
@@ -67,12 +66,11 @@ def count_costs(study: Study, dataset: Dataset) -> Mapping[str, Complexity]:
     }
 
 
-def describe_study(study: Study, dataset: Dataset) -> dict[str, Any]:
-    """Returns the content of ``study.json``."""
+def describe_study(study: Study, dataset: Dataset) -> StudyPlan:
+    """Returns the content of ``study.yaml``."""
     shared = study.baseline.config
     costs = count_costs(study, dataset)
-    return {
-        "schema_version": STUDY_FILE_VERSION,
+    content = {
         "name": study.config.name,
         "command": study.command,
         "base": study.config.base,
@@ -103,6 +101,7 @@ def describe_study(study: Study, dataset: Dataset) -> dict[str, Any]:
             "nsd_tolerance_mm": shared.evaluation.nsd_tolerance_mm,
         },
     }
+    return StudyPlan.model_validate(content)
 
 
 def said_by_hand(config: StudyConfig) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""study.json: what the report finds in it, against networks that are built."""
+"""study.yaml: what the report finds in it, against networks that are built."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ def test_folders_of_a_machine_are_left_out(study: Study, tmp_path: Path) -> None
     paths = {"data.splits": "/home/me/splits.json", "training.init_from": "/home/me/run"}
     config = replace(study.config, set=paths, baseline=replace(study.config.baseline, set=paths))
     write_study_file(replace(study, config=config), tmp_path / "out")
-    text = (tmp_path / "out" / "study.json").read_text()
+    text = (tmp_path / "out" / "study.yaml").read_text()
     assert text.count("splits.json") == 2
     assert "/home/me" not in text
 
 
 def test_the_report_reads_what_was_planned(study: Study, tmp_path: Path) -> None:
     path = write_study_file(choose_variants(study, ["skip_2"]), tmp_path / "out")
-    assert path == tmp_path / "out" / "study.json"
+    assert path == tmp_path / "out" / "study.yaml"
     record = read_study(tmp_path / "out")
     assert (record.name, record.base, record.baseline) == ("widths", "base.yaml", "baseline")
     assert (record.margin, record.folds, record.seeds) == (0.005, (0,), (0, 1))
@@ -96,20 +96,19 @@ def test_what_a_study_says_by_hand_reaches_the_report(study: Study, tmp_path: Pa
 
 def test_the_committed_plans_say_what_the_studies_files_say() -> None:
     root = Path(__file__).parents[2]
-    plans = sorted((root / "docs" / "results").glob("*/study.json"))
+    plans = sorted((root / "docs" / "results").glob("*/study.yaml"))
     assert plans
     for plan in plans:
-        content = json.loads(plan.read_text())
-        file = yaml.safe_load((root / content["command"].split("--config ")[1].split()[0]).read_text())
-        assert content["notes"] == file.get("notes", [])
-        assert content["nominal_spacing"] == file.get("nominal_spacing", False)
-        assert content["pictures"] == file.get("pictures", True)
-        kept = plan.parent / "figures" / "worst.json"
-        assert content["pictures"] or not kept.exists()
+        study = read_study(plan.parent)
+        file = yaml.safe_load((root / study.command.split("--config ")[1].split()[0]).read_text())
+        assert list(study.notes) == file.get("notes", [])
+        assert study.nominal_spacing == file.get("nominal_spacing", False)
+        assert study.pictures == file.get("pictures", True)
+        assert study.pictures or not (plan.parent / "figures" / "worst.json").exists()
 
 
 def test_sizes_are_those_of_the_networks(study: Study, tmp_path: Path) -> None:
-    content = json.loads(write_study_file(study, tmp_path / "out").read_text())
+    content = yaml.safe_load(write_study_file(study, tmp_path / "out").read_text())
     for entry, variant in zip(content["variants"], study.variants, strict=True):
         network = network_from_config(variant.config.network, 2, 3)
         assert entry["parameters"] == sum(parameter.numel() for parameter in network.parameters())
@@ -123,7 +122,7 @@ def test_sizes_are_those_of_the_networks(study: Study, tmp_path: Path) -> None:
 def test_no_folder_of_this_machine_is_in_the_file(study: Study, tmp_path: Path) -> None:
     text = write_study_file(study, tmp_path / "out").read_text()
     assert str(tmp_path) not in text
-    assert json.loads(text)["set"] == {"data.root": "data"}
+    assert yaml.safe_load(text)["set"] == {"data.root": "data"}
 
 
 def test_a_data_set_that_is_absent(study: Study, tmp_path: Path) -> None:
