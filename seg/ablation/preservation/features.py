@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,9 +21,8 @@ from seg.data.prepare import prepare_case
 from seg.inference.model import Model
 from seg.inference.windows import Windows
 from seg.networks import InstanceNorm3d, UNet
-from seg.networks.blocks import ConvNormAct
+from seg.networks.blocks import ConvNormAct, Triple, total_stride
 from seg.networks.bottleneck import DecoderBottleneck, SkipBottleneck, interpolate
-from seg.networks.plan import Triple
 from seg.networks.unet import DecoderStage
 
 Receiver = Callable[["Tap", Tensor, Tensor | None], None]
@@ -64,19 +62,14 @@ class Tap:
 
 def find_taps(network: UNet) -> tuple[Tap, ...]:
     """Lists the places of a network: the skips, then the decoder stages, each from full resolution down."""
-    plan = network.plan
-    strides = [_total(plan.strides[: level + 1]) for level in range(len(plan.channels) - 1)]
+    config = network.config
+    strides = [total_stride(config.strides[: level + 1]) for level in range(len(config.channels) - 1)]
     return (*_skip_taps(network, strides), *_decoder_taps(network, strides))
-
-
-def _total(strides: Sequence[Triple]) -> Triple:
-    x, y, z = (math.prod(axis) for axis in zip(*strides, strict=True))
-    return x, y, z
 
 
 def _skip_taps(network: UNet, strides: list[Triple]) -> Iterator[Tap]:
     for stage, (module, stride) in enumerate(zip(network.skips, strides, strict=True)):
-        channels = network.plan.channels[stage]
+        channels = network.config.channels[stage]
         if not isinstance(module, SkipBottleneck):
             yield Tap(path="skip", stage=stage, stride=stride, channels=channels, wide=channels)
             continue
@@ -96,7 +89,7 @@ def _skip_taps(network: UNet, strides: list[Triple]) -> Iterator[Tap]:
 def _decoder_taps(network: UNet, strides: list[Triple]) -> Iterator[Tap]:
     for stage, (module, stride) in enumerate(zip(network.decoder, strides, strict=True)):
         assert isinstance(module, DecoderStage)
-        channels = network.plan.channels[stage]
+        channels = network.config.channels[stage]
         block = module.block
         if not isinstance(block, DecoderBottleneck):
             first = block[0]

@@ -4,14 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-<<<<<<< HEAD
-from seg.ablation.preservation.jacobian import keeps_position
+from seg.ablation.preservation.features import keeps_position
 from seg.config import BottleneckConfig
 from seg.networks import InstanceNorm3d
-=======
-from seg.ablation.preservation.features import keeps_position
-from seg.networks import Bottleneck, InstanceNorm3d
->>>>>>> 353311a (Preservation is seven modules, of which each is a concept: moments, measures, probes, features, run, law, widths)
 from seg.networks.bottleneck import DecoderBottleneck, SkipBottleneck
 
 
