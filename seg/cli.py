@@ -432,7 +432,7 @@ class Ablate:
 class Report:
     """Write the report of an ablation study from its records, or put several studies side by side.
 
-    The report is report.html, report.md with figures/, results.csv and results.json, beside the records. Nothing is
+    The report is report.html, report.md with figures/ and results.csv, beside the results. Nothing is
     trained or measured.
     """
 

@@ -25,9 +25,10 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 """Settings of a bottleneck that a label leaves out."""
 HELP = {
     "baseline": "The plain U-Net that all variants are compared with.",
-    "skip": "A 1x1 convolution narrows every skip connection before the merge.",
-    "decoder": "1x1 - 3x3 - 1x1 replaces the two 3x3 convolutions of every decoder stage; the 1x1 narrow the channels.",
-    "both": "Bottlenecks in the skip connections and in the decoder.",
+    "skip": "A 1x1 convolution on every skip connection keeps the given share of the channels.",
+    "decoder": "1x1 - 3x3 - 1x1 replaces the two 3x3 convolutions of every decoder stage; the 3x3 has the given share "
+    "of the stage's channels.",
+    "both": "Bottlenecks on the skip connections and in the decoder, at the given share of the channels.",
     "channels": "Other numbers of channels per stage, with or without bottlenecks.",
     "other": "Differs from the baseline in more than the width of bottlenecks or the channels.",
 }
