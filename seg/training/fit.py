@@ -21,7 +21,7 @@ from seg.config import ExperimentConfig
 from seg.data.cases import Dataset
 from seg.data.datamodule import SegmentationData
 from seg.data.splits import Split
-from seg.errors import RunError
+from seg.errors import Problem, RunError
 from seg.files import needing_room
 from seg.hardware import choose_device, choose_precision
 from seg.inference.windows import predict_logits
@@ -181,8 +181,13 @@ def _check_finite(network: nn.Module, config: ExperimentConfig, step: int) -> No
     if wrong:
         in_bf16 = choose_precision(config.training.precision, choose_device(config.training.device)) == "bf16"
         raise RunError(
-            f"step {step}: final weights must be finite, got NaN or infinity in {len(wrong)} of {len(state)} tensors, "
-            f"{wrong[0]} first; begin anew with {remedies(config.optimizer, in_bf16=in_bf16)}."
+            Problem(
+                path=f"step {step}: final weights",
+                kind="not_finite",
+                rule="must be finite",
+                value=f"NaN or infinity in {len(wrong)} of {len(state)} tensors, {wrong[0]} first",
+                remedy=f"begin anew with {remedies(config.optimizer, in_bf16=in_bf16)}",
+            )
         )
 
 

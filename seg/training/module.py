@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from seg.config import OptimizerConfig
-from seg.errors import RunError
+from seg.errors import Problem, RunError
 from seg.training.optim import build_optimizer, build_schedule
 
 Batch = dict[str, Any]
@@ -63,8 +63,13 @@ class SegmentationModule(pl.LightningModule):
         if not torch.isfinite(loss):
             cases = ", ".join(sorted(set(batch["case_id"])))
             raise RunError(
-                f"step {self.global_step}: the loss must be finite, got {loss.item()} on cases {cases}; look at these "
-                f"images, or begin anew with {self._remedies()}."
+                Problem(
+                    path=f"step {self.global_step}: the loss",
+                    kind="not_finite",
+                    rule="must be finite",
+                    value=f"{loss.item()} on cases {cases}",
+                    remedy=f"look at these images, or begin anew with {self._remedies()}",
+                )
             )
         return loss
 
@@ -77,8 +82,13 @@ class SegmentationModule(pl.LightningModule):
         logits = self.predictor(self, batch["image"])
         if not torch.isfinite(logits).all():
             raise RunError(
-                f"step {self.global_step}: predictions must be finite, got NaN or infinity on held-out case "
-                f"{batch['case_id']}; look at this image, or begin anew with {self._remedies()}."
+                Problem(
+                    path=f"step {self.global_step}: predictions",
+                    kind="not_finite",
+                    rule="must be finite",
+                    value=f"NaN or infinity on held-out case {batch['case_id']}",
+                    remedy=f"look at this image, or begin anew with {self._remedies()}",
+                )
             )
         self._dice.append(dice_per_class(logits.argmax(1, keepdim=True), batch["label"], self.num_classes))
 

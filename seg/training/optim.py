@@ -28,30 +28,26 @@ def build_optimizer(network: nn.Module, config: OptimizerConfig) -> Optimizer:
         AdamW, SGD with Nesterov momentum, or Muon. Under Muon the heads, which only weigh features, take AdamW's
         steps, as norms and biases do.
     """
-    if config.name == "muon":
-        return _muon(network, config)
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    if config.name == "adamw":
-        return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.momentum, 0.999), foreach=True)
-    return torch.optim.SGD(
-        groups, lr=config.learning_rate, momentum=config.momentum, nesterov=config.momentum > 0, foreach=True
-    )
-
-
-def _muon(network: nn.Module, config: OptimizerConfig) -> Muon:
     named = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
-    matrices = [p for name, p in named if p.ndim > 1 and not name.startswith("heads.")]
-    heads = [p for name, p in named if p.ndim > 1 and name.startswith("heads.")]
-    groups: list[dict[str, Any]] = [
-        {"params": matrices, "weight_decay": config.weight_decay, "matrix": True},
-        {"params": heads, "weight_decay": config.weight_decay, "matrix": False},
-        {"params": [p for _, p in named if p.ndim <= 1], "weight_decay": 0.0, "matrix": False},
-    ]
-    return Muon([group for group in groups if group["params"]], config.learning_rate, momentum=config.momentum)
+    weights = [p for _, p in named if p.ndim > 1]
+    plain = {"params": [p for _, p in named if p.ndim <= 1], "weight_decay": 0.0}
+    groups: list[dict[str, Any]] = [{"params": weights, "weight_decay": config.weight_decay}, plain]
+    match config.name:
+        case "adamw":
+            return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.momentum, 0.999), foreach=True)
+        case "sgd":
+            return torch.optim.SGD(
+                groups, lr=config.learning_rate, momentum=config.momentum, nesterov=config.momentum > 0, foreach=True
+            )
+        case "muon":
+            heads = [p for name, p in named if p.ndim > 1 and name.startswith("heads.")]
+            matrices = [p for name, p in named if p.ndim > 1 and not name.startswith("heads.")]
+            groups = [
+                {"params": matrices, "weight_decay": config.weight_decay, "matrix": True},
+                {"params": heads, "weight_decay": config.weight_decay, "matrix": False},
+                {**plain, "matrix": False},
+            ]
+            return Muon([group for group in groups if group["params"]], config.learning_rate, momentum=config.momentum)
 
 
 def build_schedule(optimizer: Optimizer, config: OptimizerConfig, total_steps: int) -> LambdaLR:

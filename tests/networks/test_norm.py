@@ -116,9 +116,5 @@ def test_is_torchs_own_when_traced():
 
 
 def test_single_voxel_is_refused():
-    with pytest.raises(ValueError, match="voxel") as error:
+    with pytest.raises(ValueError, match="voxel"):
         InstanceNorm3d(3)(torch.zeros(1, 3, 1, 1, 1))
-    assert str(error.value) == (
-        "instance norm needs more than one voxel per sample, got shape (1, 3, 1, 1, 1); "
-        "enlarge the patch or take fewer stages."
-    )

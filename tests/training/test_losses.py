@@ -181,18 +181,9 @@ def test_one_output_is_a_list_of_one() -> None:
 @pytest.mark.parametrize(
     ("label", "ignore_index", "message"),
     [
-        (
-            torch.full((2, 1, *SHAPE), 3),
-            None,
-            "labels must be classes 0 to 2, got 3; give the network one output per class, or correct the labels.",
-        ),
-        (torch.full((2, 1, *SHAPE), -1), 3, "labels must be classes 0 to 2 or 3 (ignored), got -1;"),
-        (
-            torch.zeros(2, 1, 3, 4, 5, dtype=torch.long),
-            None,
-            "logits must have shape (B, K, X, Y, Z) with K >= 2 and labels (B, 1, X, Y, Z) on the same grid, "
-            "got (2, 3, 5, 4, 3) and (2, 1, 3, 4, 5); resample the label, or check the network's heads.",
-        ),
+        (torch.full((2, 1, *SHAPE), 3), None, "got 3;"),
+        (torch.full((2, 1, *SHAPE), -1), 3, "got -1;"),
+        (torch.zeros(2, 1, 3, 4, 5, dtype=torch.long), None, "(2, 3, 5, 4, 3) and (2, 1, 3, 4, 5)"),
     ],
 )
 def test_what_does_not_fit_is_refused(label: Tensor, ignore_index: int | None, message: str) -> None:
