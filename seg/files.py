@@ -12,7 +12,7 @@ import logging
 import os
 import re
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -113,6 +113,15 @@ def file_error(path: Path, error: OSError) -> RunError:
 def quoted(name: str) -> str:
     """Returns a name as a log line may hold it: in quotes and escaped where it would break or colour the line."""
     return name if name.isprintable() else repr(name)
+
+
+def unencodable(names: Iterable[str]) -> list[Problem]:
+    """Returns a problem for each name that no file in UTF-8 can hold, such as a file name in another encoding."""
+    return [
+        Problem(path=repr(name), kind="encoding", rule="must be a name in UTF-8", remedy="rename it")
+        for name in names
+        if any("\ud800" <= letter <= "\udfff" for letter in name)
+    ]
 
 
 def unwritable(path: Path, error: OSError) -> RunError:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from seg.data.volumes import ENDINGS, NIFTI_ENDINGS, companion_files, in_small_letters, is_series, split_ending
-from seg.errors import ConfigError, DataError
+from seg.errors import ConfigError, DataError, Problem
+from seg.files import unencodable
 
 LIST_ENDING = ".txt"
 
@@ -150,7 +151,7 @@ def _single(group: Group, output: Path) -> Source:
 def _check_results(sources: Sequence[Source], *, probabilities: bool) -> None:
     """Refuses results that would replace an input of any case, or one another."""
     inputs = {path.resolve(): path for source in sources for path in source.paths}
-    problems = []
+    problems: list[str | Problem] = [*unencodable(source.name for source in sources)]
     for source in sources:
         for result in source.results(probabilities=probabilities):
             # Renamed to its place, a file replaces a link; what the link leads to is kept, but is nobody's to guess.

@@ -148,37 +148,24 @@ def _components(slabs: Iterable[_Slab]) -> tuple[npt.NDArray[np.intp], npt.NDArr
         The component of each number, slab after slab, and the size of each component in voxels. Components are in the
         order of their first voxels, along Z first and along X last.
     """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     sizes: list[npt.NDArray[np.int64]] = []
-    joined: list[npt.NDArray[np.int64]] = []
-    before, last, shared = 0, 0, None
+    pairs = [np.empty((2, 0), np.int64)]
+    total, previous, shared = 0, 0, None  # numbers so far, numbers before the last slab, the last slab's last plane
     for slab in slabs:
         sizes.append(slab.sizes()[1:])
         if shared is not None:
             met = shared > 0
-            pairs = np.stack(
-                [shared[met].astype(np.int64) + last - 1, slab.numbers[0][met].astype(np.int64) + before - 1]
-            )
-            joined.append(np.unique(pairs, axis=1))
+            ends = (shared[met].astype(np.int64) + previous - 1, slab.numbers[0][met].astype(np.int64) + total - 1)
+            pairs.append(np.unique(np.stack(ends), axis=1))
         shared = slab.numbers[-1].copy()
-        last, before = before, before + slab.count
-    parent = _roots(before, np.concatenate([np.empty((2, 0), np.int64), *joined], axis=1))
-    roots, component = np.unique(parent, return_inverse=True)
-    return component, np.bincount(component, np.concatenate(sizes), len(roots)).astype(np.int64)
-
-
-def _roots(count: int, joined: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Returns the smallest number of those that each number is joined with, itself included."""
-    parent = list(range(count))
-
-    def root(number: int) -> int:
-        while parent[number] != number:
-            parent[number] = number = parent[parent[number]]
-        return number
-
-    for one, other in joined.T.tolist():
-        low, high = sorted((root(one), root(other)))
-        parent[high] = low
-    return np.array([root(number) for number in range(count)], np.int64)
+        previous, total = total, total + slab.count
+    first, second = np.concatenate(pairs, axis=1)
+    joined = coo_array((np.ones(len(first), bool), (first, second)), shape=(total, total))
+    count, component = connected_components(joined, directed=False)  # numbered by their first member
+    return component, np.bincount(component, np.concatenate(sizes), count).astype(np.int64)
 
 
 COUNTED_VOXELS = 1 << 22

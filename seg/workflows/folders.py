@@ -20,12 +20,12 @@ from seg.config.patients import find_patients
 from seg.data.cases import LABEL_TOLERANCE
 from seg.data.geometry import GRID_TOLERANCE, corner_distance
 from seg.data.volumes import ENDINGS, NIFTI_ENDINGS, Volume, in_small_letters, read_label, split_ending
-from seg.errors import DataError, RunError
+from seg.errors import DataError, Problem, RunError
 from seg.evaluation.metrics import EMPTY_SCORES, ClassScores, score_case
 from seg.evaluation.scores import CaseScore, Evaluation, case_scores, read_cases, write_evaluation
 from seg.evaluation.summary import BOOTSTRAP_SAMPLES, format_evaluation, summarise
 from seg.figures import PAGE_FILE, About, CaseFiles, write_page
-from seg.files import file_problems
+from seg.files import file_problems, unencodable
 from seg.inference.cases import series_below
 
 IMAGE_ENDINGS = tuple(f"{number}{ending}" for number in ("", "_0000") for ending in ENDINGS)
@@ -173,6 +173,8 @@ def evaluate_folders(
             then.
         RunError: The output cannot be written, or a process that scores was ended, as for want of memory.
     """
+    if unwritable := unencodable(class_names or ()):
+        raise DataError(unwritable)
     pairs, problems = match_files(predictions, labels)
     patients = {case_id: case_id for case_id in pairs}
     if patient_pattern is not None:
@@ -328,7 +330,7 @@ def _list_cases(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; give the folder that holds the label maps.")
     files: dict[str, Path] = {}
-    problems = []
+    problems: list[str | Problem] = []
     for path in sorted(folder.iterdir()):
         case_id, ending = split_ending(path.name)
         # Archives made on a Mac carry a hidden "._CASE.nii.gz" beside every file.
@@ -341,6 +343,7 @@ def _list_cases(folder: Path) -> dict[str, Path]:
         problems.append(
             f"{folder} holds no {' or '.join(NIFTI_ENDINGS)} file; give the folder that holds the label maps."
         )
+    problems += unencodable(files)
     if problems:
         raise DataError(problems)
     return files

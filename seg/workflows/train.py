@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -109,6 +110,8 @@ def train(
             score_run(directory, replace(config, fold=fold), dataset, splits[fold], reuse=True)
     if several:
         summarise_folds(config, dataset, root, directories)
+    trained = root if several else next(iter(directories.values()))
+    print(f"next: seg predict --run_dir {shlex.quote(str(trained))} --input SCANS --output LABEL_MAPS")
     return 1 if left_out else 0
 
 

@@ -11,8 +11,10 @@ import pytest
 
 from seg.config import DataConfig, ExperimentConfig
 from seg.errors import SegError
+from seg.inference.cases import find_sources
 from seg.workflows.evaluate import evaluate_run
-from seg.workflows.folders import FolderPair, evaluate_pair
+from seg.workflows.folders import FolderPair, evaluate_folders, evaluate_pair
+from seg.workflows.predict import predict
 from seg.workflows.train import train
 
 CONFIG = ExperimentConfig(data=DataConfig(root="data"))
@@ -30,12 +32,16 @@ def score_folders(path: Path) -> None:
     evaluate_pair(FolderPair(predictions=path, labels=path, output=path), nsd_tolerance_mm=1.0)
 
 
-COMMANDS = (train_on, train_into, evaluate_run, score_folders)
+def predict_on(path: Path) -> None:
+    predict(run_dirs=[path], input=path, output=path)
+
+
+COMMANDS = (train_on, train_into, evaluate_run, score_folders, predict_on)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_name_that_is_too_long(command: Callable[[Path], object], tmp_path: Path) -> None:
-    path = tmp_path / ("n" * 300)
+def test_a_path_that_is_too_long(command: Callable[[Path], object], tmp_path: Path) -> None:
+    path = tmp_path.joinpath(*["n" * 200] * 30)
     with pytest.raises(SegError) as caught:
         command(path)
     assert str(path) in str(caught.value)
@@ -57,3 +63,21 @@ def test_a_folder_without_permission(
         command(closed)
     assert str(closed) in str(caught.value)
     assert "Permission denied" in str(caught.value)
+
+
+def test_names_that_no_result_could_hold_are_named_before_any_work(tmp_path: Path) -> None:
+    name = "case_\udcff"  # as Python shows a file name that is not in UTF-8
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / f"{name}.nii.gz").touch()
+    for ask in (
+        lambda: find_sources(folder, tmp_path / "out"),
+        lambda: evaluate_folders(folder, folder, tmp_path / "out", nsd_tolerance_mm=1.0),
+        lambda: evaluate_folders(
+            folder, folder, tmp_path / "out", nsd_tolerance_mm=1.0, class_names=["background", name]
+        ),
+    ):
+        with pytest.raises(SegError) as caught:
+            ask()
+        assert [(problem.path, problem.kind) for problem in caught.value.problems] == [(repr(name), "encoding")]
+    assert not (tmp_path / "out").exists()
