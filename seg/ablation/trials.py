@@ -149,7 +149,9 @@ def config_digest(config: ExperimentConfig) -> str:
     Raises:
         RunError: The initial weights cannot be read.
     """
-    return _digest(asdict(decisive(config)))
+    content = asdict(decisive(config))
+    content["network"]["name"] = "unet"  # a field of older configurations, kept so that older trials still count
+    return _digest(content)
 
 
 def decisive(config: ExperimentConfig) -> ExperimentConfig:

@@ -32,8 +32,9 @@ from seg.config.text import YamlError, as_yaml, parse_yaml, read_yaml, shown, te
 from seg.errors import ConfigError, Problem
 
 LOG = logging.getLogger(__name__)
-REMOVED_FIELDS: Mapping[type, Sequence[str]] = {StudyConfig: ("reuse",)}
-"""Fields of older files that mean nothing any more."""
+REMOVED_FIELDS: Mapping[type, Sequence[str]] = {StudyConfig: ("reuse",), ExperimentConfig: ("network.name",)}
+"""Fields of older files that mean nothing any more, by dotted path."""
+_ANNOUNCED: set[str] = set()  # removed fields that this process has named: a study reads hundreds of older files
 CERTAIN = 0.8  # likeness of two names, of at most 1, from which a name counts as a misspelling of the other
 COMMENT_WIDTH = 100
 INDENT = "  "
@@ -111,10 +112,14 @@ def _read(
             rule, newer = f"must have a schema_version of at most {version}", f"{written}, of a newer version of seg"
             found.append(Problem(path=f"{file}:", kind="version", rule=rule, value=newer, remedy="update seg"))
             continue
-        for name in REMOVED_FIELDS.get(cls, ()):
-            if name in content:
-                LOG.warning("%s: %s is no longer a field and is ignored; remove it", file, name)
-                del content[name]
+        for path in REMOVED_FIELDS.get(cls, ()):
+            *sections, name = path.split(".")
+            around = _value_within(content, sections)
+            if isinstance(around, dict) and name in around:
+                del around[name]
+                if path not in _ANNOUNCED:
+                    LOG.warning("%s: %s is no longer a field and is ignored; it can be removed", file, path)
+                _ANNOUNCED.add(path)
         launch = content.get("launch") if cls is StudyConfig else None
         if isinstance(launch, dict) and launch.get("backend") == "process":  # of older files
             launch |= {"backend": "workers", "workers": 1, "gpus_per_trial": 0.0}
@@ -122,8 +127,8 @@ def _read(
     if found and cls is StudyConfig:  # without its file a study lacks what must be given
         return None, found
     for layer in overrides:
-        for path, value in layer.items():
-            _override(cls, merged, path, value, found)
+        for field, given in layer.items():
+            _override(cls, merged, field, given, found)
     config, unread = _build(cls, merged, found)
     if config is not None:
         found += rules.broken(config, unread)

@@ -34,7 +34,6 @@ class BottleneckConfig:
 class NetworkConfig:
     """A 3-D U-Net."""
 
-    name: Literal["unet"] = Field(default="unet", description="Name of the architecture in the registry.")
     channels: tuple[AtLeastOne, ...] = Field(
         default=(16, 32, 64, 128), description="Channels per stage, from full resolution down to the bottom."
     )

@@ -243,3 +243,14 @@ def test_a_rule_is_not_judged_by_a_value_that_could_not_be_read(write: Write) ->
     assert (bad.path, bad.kind) == ("network.channels", "type")
     (misspelt,) = problems_of(write(f"network: {{chanels: [8, 16, 32], {stages}}}"))
     assert (misspelt.path, misspelt.kind) == ("network.chanels", "unknown")
+
+
+def test_fields_that_older_files_have_are_ignored_with_one_notice(
+    write: Write, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("seg.config.loading._ANNOUNCED", set())
+    old = write("network: {name: unet, merge: add}")
+    for _ in range(2):
+        assert load_config([old]).network == NetworkConfig(merge="add")
+    assert caplog.text.count("network.name") == 1
+    assert places(problems_of(network__name="unet")) == [("network.name", "unknown", "")]

@@ -169,7 +169,7 @@ def measure_preservation(run_dir: Path, dataset: Dataset, case_ids: Sequence[str
     device = choose_device(config.training.device)
     model = load_model(run, device, choose_precision("fp32", device), tta=False)
     if not isinstance(model.network, UNet):
-        raise RunError(f"{run_dir}: preservation must be measured on a unet, got {config.network.name}.")
+        raise RunError(f"{run_dir}: preservation must be measured on a U-Net, got {type(model.network).__name__}.")
     walker = Walker(network=model.network, model=model, data=config.data, ignore_label=dataset.ignore_label)
     halves = _halves(dataset, case_ids)
     gathered = Gathered(walker, len(dataset.class_names), halves)
