@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from seg.errors import DataError
+from seg.errors import DataError, Problem
 
 GIB = 1 << 30
 LARGEST = 10**300  # a floating-point number holds no more
@@ -70,17 +70,25 @@ def gib(count: int) -> str:
     return f"{min(count, LARGEST) / GIB:.3g} GiB"
 
 
-def check_memory(what: str, needed: int, *, remedy: str = "crop the volume or take a machine with more") -> None:
+def check_memory(
+    what: str,
+    needed: int,
+    *,
+    rule: str = "must fit in memory",
+    remedy: str = "crop the volume or take a machine with more",
+) -> None:
     """Refuses what would not fit, before it is allocated.
 
     Args:
-        what: Begins the sentence: the file, and what it holds.
-        needed: Memory it takes, in bytes.
-        remedy: Ends the sentence.
+        what: The file, or what is to be made of it.
+        needed: Memory that it takes, in bytes.
+        rule: What must hold.
+        remedy: What the user can do.
 
     Raises:
         DataError: It is more than what is available.
     """
     available = available_bytes()
     if available is not None and needed > available:
-        raise DataError(f"{what} must fit in memory, got {gib(needed)} with {gib(available)} available; {remedy}.")
+        value = f"{gib(needed)} with {gib(available)} available"
+        raise DataError(Problem(path=what, kind="memory", rule=rule, value=value, remedy=remedy))

@@ -236,8 +236,7 @@ def test_what_does_not_fit_in_memory_is_refused_before_it_is_read(
     path = bomb(tmp_path / "a.nii.gz", 300, bytes(300**3), slope)
     monkeypatch.setattr(memory, "available_bytes", lambda: (25 << 20) if slope == 1 else (200 << 20))
     for read in (read_volume, read_label):
-        with pytest.raises(DataError, match="must fit in memory"):  # 27 MB, or 216 MB of doubles
-            read(path)
+        assert problem_of(path, read).kind == "memory"  # 27 MB, or 216 MB of doubles
     assert read_header(path).voxels_bytes == 300**3 * (1 if slope == 1 else 8)
     monkeypatch.setattr(memory, "available_bytes", lambda: None)
     assert read_volume(path).array.shape == (1, 300, 300, 300)
@@ -363,11 +362,11 @@ def test_a_name_is_split_before_its_ending(name: str, stem: str, ending: str) ->
 
 def test_the_environment_of_tests_has_every_reader_at_its_exact_version() -> None:
     root = Path(__file__).parents[2]
-    extras = tomllib.loads((root / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    extras = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     readers = {line.split(">=")[0] for line in extras["formats"]}
     assert readers == {package for kind in FORMATS for package in kind.packages}
     assert set(extras["formats"]) <= set(extras["dev"])
-    pinned = (root / "constraints.txt").read_text().splitlines()
+    pinned = (root / "constraints.txt").read_text(encoding="utf-8").splitlines()
     assert readers <= {line.split("==")[0] for line in pinned}
 
 

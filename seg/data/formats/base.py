@@ -141,7 +141,8 @@ class OpenVolume:
         Raises:
             DataError: It does.
         """
-        check_memory(f"{self.path}: volume of shape {self.header.shape}", needed + self.reader_bytes)
+        rule = f"must fit in memory with its shape {self.header.shape}"
+        check_memory(str(self.path), needed + self.reader_bytes, rule=rule)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from seg.data.formats.base import Block, Format, OpenVolume, fault, header_of_affine
 from seg.data.formats.itk import LPS_TO_RAS
+from seg.errors import DataError
 
 MARK = b"DICM"
 MARK_OFFSET = 128
@@ -67,7 +68,7 @@ class Slice:
         size: Columns and rows.
         rescale: Slope and intercept from stored numbers to values.
         series: Unique id of the series.
-        thickness: Thickness of the slice in mm; 0 where it is not said.
+        thickness: Thickness of the slice in mm; 0 where the header does not say it.
         warnings: Sentences on what is doubtful about its values.
         data: The attributes, as pydicom reads them; the pixels are left in the file.
     """
@@ -114,7 +115,10 @@ def open_dicom(path: Path) -> Iterator[OpenVolume]:
         DataError: A file holds several frames or colours, or does not say where it lies; or slices are of several
             series, differ in size, spacing or orientation, lie at one place, are unevenly spaced or off their normal.
     """
-    found = [_read_slice(file) for file in (filter(_is_slice, _files(path)) if path.is_dir() else [path])]
+    found = []
+    for file in filter(_is_slice, _files(path)) if path.is_dir() else [path]:
+        with _slice_faults(file):
+            found.append(_read_slice(file))
     slices = _ordered(path, found)
     columns, rows = slices[0].size
     warnings = list(dict.fromkeys(text for one in slices for text in one.warnings))
@@ -135,10 +139,23 @@ def open_dicom(path: Path) -> Iterator[OpenVolume]:
     def blocks() -> Iterator[Block]:
         for z, one in enumerate(slices):
             slope, intercept = one.rescale
-            values = _pixels(one).astype(np.float64) * slope + intercept
+            with _slice_faults(one.path):
+                values = _pixels(one).astype(np.float64) * slope + intercept
             yield Block(channel=0, z=z, array=values.astype(np.float32).T[None, :, :, None])
 
     yield OpenVolume(path=path, header=header, blocks=blocks)
+
+
+@contextmanager
+def _slice_faults(path: Path) -> Iterator[None]:
+    """Names the slice in what pydicom or GDCM say of it within the block."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:  # of many types
+        reason = (str(error).strip().splitlines() or [""])[-1]
+        raise fault(path, "damaged", "must be a readable slice", f"'{type(error).__name__}: {reason}'") from error
 
 
 def _read_slice(path: Path) -> Slice:
@@ -148,13 +165,8 @@ def _read_slice(path: Path) -> Slice:
     data: Any = pydicom.dcmread(path, defer_size=DEFER_BYTES, specific_tags=[*PLACE, *PIXELS, *OTHERS, "PixelData"])
     frames, samples = int(data.get("NumberOfFrames") or 1), int(data.get("SamplesPerPixel") or 1)
     if frames > 1:
-        raise fault(
-            path,
-            "frames",
-            "must hold one slice",
-            f"{frames} frames in one",
-            "export single slices, or convert it to NIfTI",
-        )
+        remedy = "export single slices, or convert it to NIfTI"
+        raise fault(path, "frames", "must hold one slice", f"{frames} frames", remedy)
     interpretation = str(data.get("PhotometricInterpretation") or GREY[1])
     if samples > 1 or interpretation not in GREY:
         value = f"{samples} of {interpretation}"
@@ -182,7 +194,7 @@ def _read_slice(path: Path) -> Slice:
         size=(int(data.get("Columns") or 0), int(data.get("Rows") or 0)),
         rescale=(slope or 1.0, intercept or 0.0),
         series=str(data.get("SeriesInstanceUID") or ""),
-        thickness=_number(path, data, "SliceThickness") or 0.0,
+        thickness=abs(_number(path, data, "SliceThickness") or 0.0),
         warnings=tuple(warnings),
         data=data,
     )
@@ -290,34 +302,22 @@ def _check_steps(slices: Sequence[Slice], normal: npt.NDArray[np.float64]) -> No
     steps = np.diff(positions @ normal)
     usual, doubled = float(np.median(steps)), int(steps.argmin())
     if steps[doubled] <= SAME_MM:
-        raise fault(
-            slices[doubled + 1].path,
-            "doubled",
-            "must lie at a place of its own",
-            f"that of {slices[doubled].path.name} again",
-            "give each phase, echo or reconstruction a folder of its own",
-        )
+        value = f"that of {slices[doubled].path.name} again"
+        remedy = "give each phase, echo or reconstruction a folder of its own"
+        raise fault(slices[doubled + 1].path, "doubled", "must lie at a place of its own", value, remedy)
     apart = np.linalg.norm(positions - np.linspace(positions[0], positions[-1], len(positions)), axis=1)
     if apart.max() > max(UNEVEN * usual, min(ROUNDING_MM, usual / 10)):
         worst = int(np.abs(steps - usual).argmax())
-        raise fault(
-            slices[worst + 1].path,
-            "uneven",
-            "must be spaced evenly with the other slices",
-            f"{steps[worst]:.4g} mm from {slices[worst].path.name} where {usual:.4g} mm is usual, and slices up to "
-            f"{apart.max():.3g} mm from their place",
-            "add the slices that are missing, or resample the series",
-        )
+        value = f"{steps[worst]:.4g} mm from {slices[worst].path.name} where {usual:.4g} mm is usual, and slices up to "
+        value += f"{apart.max():.3g} mm from their place"
+        remedy = "add the slices that are missing, or resample the series"
+        raise fault(slices[worst + 1].path, "uneven", "must be spaced evenly with the other slices", value, remedy)
     mean = (positions[-1] - positions[0]) / (len(positions) - 1)
     shift = float(np.linalg.norm(mean - (mean @ normal) * normal))
     if shift > UNEVEN * usual:
-        raise fault(
-            slices[1].path,
-            "tilted",
-            "must lie along the normal of the slices",
-            f"a shift of {shift:.4g} mm from {slices[0].path.name}, as of a tilted gantry",
-            "resample the series to a straight grid",
-        )
+        rule = "must lie along the normal of the slices"
+        value = f"a shift of {shift:.4g} mm from {slices[0].path.name}, as of a tilted gantry"
+        raise fault(slices[1].path, "tilted", rule, value, "resample the series to a straight grid")
 
 
 def _listed(values: Any) -> str:

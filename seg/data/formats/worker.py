@@ -1,7 +1,7 @@
-"""A process of its own for readers in C++, which damaged files can kill, hang or make fill the memory.
+"""Foreign formats are read in a child process, since damaged files can kill or hang libraries in C++.
 
-It is started where a foreign format is first read, kept, and replaced where it ends. Requests and replies are JSON
-behind their length; voxels follow as they are. They go through pipes: shared memory is 64 MiB in most containers.
+The child starts when a foreign format is first read, is kept, and is replaced when it ends. A request or a reply is its
+length and JSON; voxels follow as they are. Pipes carry them: shared memory is 64 MiB in most containers.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def open_foreign(path: Path, kind: Format) -> Iterator[OpenVolume]:
 
 
 class _Worker:
-    """The side of the process that asks."""
+    """Asks the process, a request at a time, and replaces the process where it ends."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -105,9 +105,7 @@ class _Worker:
                 whole = True
                 raise DataError([Problem(**problem) for problem in refusal.args[0]]) from None
             except (_SilentError, EOFError, OSError, ValueError, KeyError, TypeError) as error:
-                raise fault(
-                    path, "damaged", f"must be a readable {kind.name} image", self._end(error), "export it again"
-                ) from error
+                raise fault(path, "damaged", f"must be a readable {kind.name} image", self._end(error)) from error
             finally:
                 if not whole:  # what it would still send is not for the next request
                     self.stop()
@@ -207,7 +205,7 @@ def _received(pipe: IO[bytes], count: int, seconds: float) -> bytearray:
 
 
 def serve() -> None:
-    """Answers requests until there are no more; what libraries print is dropped."""
+    """Answers the requests that come on stdin until it closes; what libraries print is dropped."""
     from seg.data.formats import FORMATS
 
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
@@ -215,7 +213,7 @@ def serve() -> None:
     os.dup2(null, 0)
     os.dup2(null, 1)
     warnings.simplefilter("ignore")
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _lower(resource.RLIMIT_CORE, 0)
     kinds = {kind.name: kind for kind in FORMATS}
     answers.write(READY)
     answers.flush()
@@ -249,9 +247,14 @@ def _limit(memory: int | None, seconds: float) -> None:
     """Bounds the address space and the time on a processor of what follows."""
     if memory is not None:
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + memory, resource.RLIM_INFINITY))
-    busy = time.process_time() + seconds
-    resource.setrlimit(resource.RLIMIT_CPU, (int(busy) + 1, resource.RLIM_INFINITY))
+        _lower(resource.RLIMIT_AS, used + memory)
+    _lower(resource.RLIMIT_CPU, int(time.process_time() + seconds) + 1)
+
+
+def _lower(limit: int, value: int) -> None:
+    """Sets a limit that a later request may set anew; never above that of the environment."""
+    _, hard = resource.getrlimit(limit)
+    resource.setrlimit(limit, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
 
 
 def _described(header: Header) -> dict[str, Any]:

@@ -215,8 +215,10 @@ def test_pixels_of_another_size_than_the_header_says_are_refused(series: Path, m
 
 def test_a_file_that_is_cut_short_is_named(series: Path) -> None:
     path = series / NAMES[1]
-    path.write_bytes(path.read_bytes()[:-9])
-    assert problem(series).path == str(path)
+    whole = path.read_bytes()
+    for length in (len(whole) - 9, len(whole) - 140, len(whole) // 2, 140):
+        path.write_bytes(whole[:length])
+        assert problem(series).path == str(path)
 
 
 @pytest.mark.parametrize(
@@ -289,8 +291,7 @@ def test_a_single_slice_is_a_volume(series: Path) -> None:
 
 def test_slices_count_together_in_memory(series: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "available_bytes", lambda: 9 * COLUMNS * ROWS)
-    with pytest.raises(DataError, match="must fit in memory"):
-        read_volume(series)
+    assert (problem(series).path, problem(series).kind) == (str(series), "memory")
 
 
 def test_of_slices_and_the_nifti_file_made_of_them_one_is_used(

@@ -150,6 +150,16 @@ def test_memory_is_bounded(tmp_path: Path, whole: Path, monkeypatch: pytest.Monk
     assert is_read(whole)
 
 
+def test_limits_of_the_environment_hold(whole: Path) -> None:
+    """As of a queue that bounds the address space of a job: higher limits may not be set."""
+    code = (
+        "import resource, sys, pathlib; from seg.data.volumes import read_volume;"
+        "[resource.setrlimit(limit, (1 << 40, 1 << 40)) for limit in (resource.RLIMIT_AS, resource.RLIMIT_CPU)];"
+        "assert read_volume(pathlib.Path(sys.argv[1])).array.shape == (1, 9, 7, 5)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(whole)], check=True)
+
+
 @contextmanager
 def answering(monkeypatch: pytest.MonkeyPatch, script: str) -> Iterator[None]:
     worker._WORKER.stop()
