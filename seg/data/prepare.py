@@ -87,12 +87,10 @@ class Sampled:
 
     Attributes:
         array: Normalised voxels f32 (C, X, Y, Z), oriented to RAS, at the network's spacing.
-        affine: Affine (4, 4) of that array, in mm.
         step: Voxels of the scan that a voxel of the array spans, along X, Y and Z.
     """
 
     array: npt.NDArray[np.float32]
-    affine: Affine
     step: Step
 
 
@@ -273,8 +271,7 @@ def prepare(image: Image, config: DataConfig) -> Sampled:
         for source, sampled in zip(image.array, array, strict=True):
             _interpolate(source, step, sampled)
     normalize(array, config.normalization, config.ct)
-    affine = grid.affine @ np.diag([*map(float, step), 1.0])
-    return Sampled(array=array, affine=affine, step=step)
+    return Sampled(array=array, step=step)
 
 
 def nearest_label(label: npt.NDArray[np.uint8], step: Step, shape: Triple) -> npt.NDArray[np.uint8]:

@@ -127,7 +127,7 @@ def load_case(predictor: Predictor, paths: Sequence[Path]) -> LoadedCase:
             warnings.append(f"channel {name} must vary, got {values.flat[0]:g} in every voxel; check the file.")
     sampled = prepare(image, predictor.data)
     target = Grid(image.geometry.shape, image.geometry.affine)
-    prepared = Prepared(torch.from_numpy(sampled.array), sampled.affine, target)
+    prepared = Prepared(torch.from_numpy(sampled.array), sampled.step, target)
     seconds = {"read": middle - start, "prepare": time.perf_counter() - middle}
     return LoadedCase(prepared=prepared, geometry=image.geometry, seconds=seconds, warnings=tuple(warnings))
 

@@ -151,7 +151,7 @@ class _Sweep:
         target, prepared = self.prepared.target, self.prepared
         labels = LabelMap(target, classes, probabilities=self.options.probabilities, logits=len(self.models) == 1)
         x, y, z = prepared.image.shape[1:]
-        resampling = Resampling((x, y, z), prepared.affine, labels.shape, labels.affine)
+        resampling = Resampling((x, y, z), labels.shape, prepared.step)
         cuts: Cuts = ([0, x], [0, y], [0, z])
         base = cuts
         whole = 4 * x * y * z * classes * len(self.models)
@@ -160,7 +160,7 @@ class _Sweep:
             self.most_bytes = whole  # of each model, from its first window on
         else:
             base = cuts = cell_cuts(self.plans)
-            if not resampling.same and resampling.straight:
+            if not resampling.same:
                 cuts = thin_cuts(cuts, self.plans[0].sweep()[0])
         weights = [
             blend_weights(plan.size, model.blend).to(self.device)

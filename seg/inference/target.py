@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from seg.data.geometry import oriented_grid
+from seg.data.prepare import Step
 from seg.inference.windows import Triple
 
 
@@ -28,11 +29,10 @@ class LabelMap:
         labels: Class indices (X, Y, Z) on the grid. Memory is in the order of NIfTI files, X fastest.
         probabilities: Probabilities f32 (K, X, Y, Z), or None.
         shape: Shape of the grid once oriented to RAS.
-        affine: Affine of the grid once oriented to RAS.
     """
 
     def __init__(self, grid: Grid, num_classes: int, *, probabilities: bool, logits: bool) -> None:
-        orientation, self.shape, self.affine = oriented_grid(grid.shape, grid.affine)
+        orientation, self.shape, _ = oriented_grid(grid.shape, grid.affine)
         dtype = f"u{label_bytes(num_classes)}"
         self.labels: npt.NDArray[Any] = np.zeros(grid.shape, dtype=dtype, order="F")
         self._labels = nib.orientations.apply_orientation(self.labels, orientation)
@@ -102,12 +102,12 @@ class Prepared:
 
     Attributes:
         image: Normalised image f32 (C, X, Y, Z), oriented to RAS, at the network's spacing.
-        affine: Affine (4, 4) of that grid, in mm.
+        step: Voxels of the target, oriented to RAS, that a voxel of the image spans along X, Y and Z.
         target: Grid on which labels are wanted.
     """
 
     image: Tensor
-    affine: npt.NDArray[Any]
+    step: Step
     target: Grid
 
 

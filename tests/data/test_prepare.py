@@ -64,7 +64,7 @@ def load(images, label, spacing_mm):
     image = read_image(images, ["a", "b"][: len(images)])
     sampled_label = read_label(label, image.grid)
     sampled = prepare(image, config(spacing_mm))
-    return sampled.array, nearest_label(sampled_label, sampled.step, sampled.array.shape[1:]), sampled.affine
+    return sampled.array, nearest_label(sampled_label, sampled.step, sampled.array.shape[1:]), sampled.step
 
 
 def expected(channels, label, affine, spacing_mm):
@@ -76,7 +76,7 @@ def expected(channels, label, affine, spacing_mm):
     images = [ndimage.map_coordinates(c.astype(float), places, order=1, mode="nearest") for c in channels]
     nearest = np.ceil(np.round(places - 0.5, 4)).astype(int)
     indices = tuple(np.clip(nearest[axis], 0, label.shape[axis] - 1) for axis in range(3))
-    return np.stack(images), label[indices], affine @ np.diag([*steps, 1])
+    return np.stack(images), label[indices], steps
 
 
 @pytest.mark.parametrize("seed", range(25))
@@ -89,7 +89,7 @@ def test_oblique_scans_are_sampled_as_scipy_does(tmp_path, seed):
     # A voxel moves by a thousandth of a voxel at most along each axis.
     np.testing.assert_allclose(found[0], wanted[0], atol=3e-3 * np.ptp(channels))
     np.testing.assert_array_equal(found[1], wanted[1])
-    np.testing.assert_allclose(found[2], wanted[2], atol=1e-3)
+    np.testing.assert_allclose(np.array(found[2], float), wanted[2], rtol=1e-3)
 
 
 CHANGES = {

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from seg.data.prepare import UNCHANGED
 from seg.inference.target import Grid, Options, Prepared
 
 STREAMED = Options(resident_mib=0.0)
@@ -27,4 +28,4 @@ def image(*shape, channels=2):
 
 
 def on_own_grid(volume):
-    return Prepared(volume, np.eye(4), Grid(tuple(volume.shape[1:]), np.eye(4)))
+    return Prepared(volume, UNCHANGED, Grid(tuple(volume.shape[1:]), np.eye(4)))

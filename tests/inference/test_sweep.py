@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from fractions import Fraction
 
 import nibabel as nib
 import numpy as np
@@ -20,7 +21,6 @@ from tests.inference.sweeps import STREAMED, image, network, on_own_grid
 
 WINDOW = (8, 12, 10)
 OBLIQUE = nib.affines.from_matvec(nib.eulerangles.euler2mat(0.2, -0.1, 0.3), [4, -7, 11])
-SHEARED = np.array([[1, 0.2, 0, 5], [0, 1, 0.1, -3], [0, 0, 1, 0], [0, 0, 0, 1.0]])
 
 
 def mirrored(net, axes):
@@ -53,8 +53,9 @@ def oracle(models, prepared):
     ornt = nib.orientations.io_orientation(target.affine)
     shape = nib.orientations.apply_orientation(np.empty(target.shape, bool), ornt).shape
     affine = target.affine @ nib.orientations.inv_ornt_aff(ornt, target.shape)
+    source = affine @ np.diag([*map(float, prepared.step), 1])
     resampled = SpatialResample(mode="bilinear", padding_mode="border")(
-        MetaTensor(mean, affine=torch.as_tensor(prepared.affine)),
+        MetaTensor(mean, affine=torch.as_tensor(source)),
         dst_affine=torch.as_tensor(affine),
         spatial_size=shape,
     ).as_tensor()
@@ -106,41 +107,34 @@ def test_probabilities_of_models_with_windows_of_their_own_are_averaged(resident
 
 
 TARGETS = {
-    "twice as fine": (2 * np.eye(4) @ np.diag([0.25, 0.25, 0.25, 0.5]), (2, 2, 2)),
-    "coarser": (np.diag([1.7, 2.3, 1.4, 1]), (1 / 1.7, 1 / 2.3, 1 / 1.4)),
-    "anisotropic": (np.diag([0.6, 0.9, 3.1, 1]), (1 / 0.6, 1 / 0.9, 1 / 3.1)),
-    "larger than the source": (np.diag([0.8, 0.8, 0.8, 1]) + 3 * np.eye(4, k=3)[[3, 3, 0, 3]], (2, 2, 2)),
+    "twice as fine": (2, 2, 2),
+    "coarser": (Fraction(10, 17), Fraction(10, 23), Fraction(5, 7)),
+    "anisotropic": (Fraction(5, 3), Fraction(10, 9), Fraction(10, 31)),
+    "along one axis": (1, 1, Fraction(4, 3)),
 }
-ORIENTATIONS = {"RAS": np.eye(4), "LPS": np.diag([-1, -1, 1, 1]), "permuted": np.eye(4)[[1, 2, 0, 3]]}
+"""Voxels of the image that a voxel of the network spans."""
+BEYOND = 3
+"""Voxels by which the image is larger than what the network saw."""
 
 
-@pytest.mark.parametrize("orientation", ORIENTATIONS)
+@pytest.mark.parametrize("orientation", ["RAS", "LPS", "ASR"])
 @pytest.mark.parametrize("name", TARGETS)
 @pytest.mark.parametrize("base", [np.eye(4), OBLIQUE], ids=["straight", "oblique"])
 @pytest.mark.parametrize("resident_mib", [0.0, 1000.0])
 def test_labels_are_resampled_to_the_grid_of_the_image(base, name, orientation, resident_mib):
-    affine, factors = TARGETS[name]
+    step = tuple(map(Fraction, TARGETS[name]))
     volume = image(29, 13, 17)
-    size = np.ceil(np.multiply(volume.shape[1:], factors)).astype(int)
-    turn = ORIENTATIONS[orientation]
-    shape = tuple(int(n) for n in np.abs(turn[:3, :3].T @ size))
-    # Mirrored axes begin at their far end.
-    shift = np.eye(4)
-    shift[:3, 3] = [size[axis] - 1 if turn[axis].min() < 0 else 0 for axis in range(3)]
-    prepared = Prepared(volume, base, Grid(shape, base @ affine @ shift @ turn))
-    check([Model(network=network(), window=WINDOW)], prepared, Options(resident_mib=resident_mib))
-
-
-@pytest.mark.parametrize("resident_mib", [0.0, 1000.0])
-@pytest.mark.parametrize("target", [SHEARED @ np.diag([0.8, 1.1, 1.3, 1]), OBLIQUE @ np.diag([0.8, 1.1, -1.3, 1])])
-def test_grids_at_an_angle_are_resampled(target, resident_mib):
-    prepared = Prepared(image(30, 14, 16), np.eye(4), Grid((25, 20, 18), target))
+    shape = tuple(int(np.ceil(n * part)) + BEYOND for n, part in zip(volume.shape[1:], step, strict=True))
+    turn = nib.orientations.axcodes2ornt(orientation)
+    turned = nib.Nifti1Image(np.empty(shape, np.uint8), base).as_reoriented(turn)
+    prepared = Prepared(volume, step, Grid(turned.shape, turned.affine))
     check([Model(network=network(), window=WINDOW)], prepared, Options(resident_mib=resident_mib))
 
 
 def test_a_resampled_ensemble():
     models = [Model(network=network(seed=seed), window=WINDOW, overlap=0.25) for seed in (1, 2)]
-    check(models, Prepared(image(30, 14, 16), np.eye(4), Grid((40, 28, 12), np.diag([0.75, 0.5, 1.4, 1]))))
+    step = (Fraction(4, 3), Fraction(2), Fraction(5, 7))
+    check(models, Prepared(image(30, 14, 16), step, Grid((40, 28, 12), np.eye(4))))
 
 
 def test_models_of_different_tasks_are_refused():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -20,7 +21,11 @@ from tests.inference.sweeps import STREAMED, image, network, on_own_grid
 def held_values(length, target):
     """Values held at most in a sweep over 16 x 16 rows of 5 classes, to a grid of another spacing along the sweep."""
     shape = (math.ceil(length / target), 16, 16)
-    prepared = Prepared(image(length, 16, 16), np.eye(4), Grid(shape, np.diag([target, 1, 1, 1])))
+    prepared = Prepared(
+        image(length, 16, 16),
+        (1 / Fraction(target).limit_denominator(10), Fraction(1), Fraction(1)),
+        Grid(shape, np.eye(4)),
+    )
     return segment([Model(network=network(5), window=(8, 8, 8))], prepared, STREAMED).held_mib * 2**20 / 4
 
 
