@@ -215,7 +215,7 @@ def _read(run_dir: Path) -> tuple[dict[str, Tensor], dict[str, list[str]]]:
 
 
 def check_archive(path: Path, *, remedy: str) -> None:
-    """Checks that a file that torch wrote is whole: each part lies in it as it is and has its checksum.
+    """Checks that a file of torch is whole: no part is compressed, and each part has its checksum.
 
     torch itself reads parts whose checksum is wrong, and unpacks compressed ones into any amount of memory.
 
@@ -246,7 +246,7 @@ def check_archive(path: Path, *, remedy: str) -> None:
 
 
 def _check_digest(run_dir: Path) -> None:
-    """Checks that the weights are those that model.json describes; runs of earlier versions have no digest there."""
+    """Checks the weights by the digest in model.json, where the version that wrote model.json gave a digest."""
     file, path = run_dir / MODEL_FILE, run_dir / WEIGHTS_FILE
     wanted = read_json(file, Description, MODEL_VERSION, remedy=RESTORE).weights_sha256 if file.is_file() else None
     if wanted is not None and (found := file_digest(path).hex()) != wanted:
@@ -272,7 +272,7 @@ def weights_digest(run_dir: Path) -> str:
 
 
 def copy_weights(network: nn.Module, run_dir: Path) -> None:
-    """Copies another run's final weights wherever name, type and shape agree, and announces what stays.
+    """Copies another run's final weights wherever name, type and shape agree, and logs which tensors are left.
 
     Raises:
         RunError: Nothing agrees.
@@ -330,7 +330,7 @@ def check_root(root: Path, *, resume: bool) -> None:
 
 
 def check_free(run_dir: Path, *, resume: bool) -> None:
-    """Checks that a run directory is absent, empty, or holds a run that is to be continued; writes nothing.
+    """Checks that a run directory is absent or empty, or holds a run that ``resume`` may continue; writes nothing.
 
     Raises:
         RunError: It holds a run and ``resume`` is off, or other files.
@@ -393,7 +393,7 @@ def check_run(config: ExperimentConfig, run_dir: Path, origin: Origin, *, resume
 
 
 def open_run(config: ExperimentConfig, run_dir: Path, origin: Origin) -> None:
-    """Writes what a checked run begins with, where it has not begun.
+    """Writes environment.json and config.yaml of a new run; a run that has begun is left as it is.
 
     Raises:
         RunError: The directory cannot be written.
@@ -411,23 +411,23 @@ def open_run(config: ExperimentConfig, run_dir: Path, origin: Origin) -> None:
     if origin.split is not None:
         record["split"] = asdict(origin.split)
     write_json(run_dir / ENVIRONMENT_FILE, record | {"data": dict(origin.data)})
-    # Last: a directory that has it has begun.
+    # Last: a run has begun once its directory holds this file.
     write_text(run_dir / CONFIG_FILE, dump_config(config))
 
 
 def recorded_init_from(run_dirs: Iterable[Path]) -> str | None:
-    """Returns whose weights runs that have begun were to start from; None where they have none or have not begun."""
+    """Returns the run whose weights the given runs began with; None for weights drawn anew, or before they begin."""
     begun = [run_dir / CONFIG_FILE for run_dir in run_dirs if (run_dir / CONFIG_FILE).is_file()]
     return load_config(begun[:1]).training.init_from if begun else None
 
 
 def _foreign(path: Path) -> bool:
-    """Whether a file is none that :func:`open_run` leaves when it is killed."""
+    """Returns whether a file comes from elsewhere than :func:`open_run`, which may have been killed."""
     return path.name != ENVIRONMENT_FILE and not is_partial(path)
 
 
 def read_origin(run_dir: Path) -> Origin | None:
-    """Reads what a run is made from; None where it was not recorded at the beginning, as by earlier versions.
+    """Reads what a run is made from; None where its version wrote no record at the beginning.
 
     Raises:
         RunError: The record is damaged, or of a newer version.
@@ -445,7 +445,7 @@ def read_origin(run_dir: Path) -> Origin | None:
 
 
 class _Environment(BaseModel, extra="allow"):
-    """environment.json: what a run is made from, and as further fields what computed it."""
+    """The content of environment.json; further fields say on what machine the run computes."""
 
     data: dict[str, str]
     initial_weights: str | None = None
@@ -453,12 +453,12 @@ class _Environment(BaseModel, extra="allow"):
 
 
 def _moved(one: Split, other: Split) -> list[str]:
-    """Lists cases that are on a side of one split and not on that of the other."""
+    """Lists the cases that two splits put on different sides."""
     return sorted((set(one.train) ^ set(other.train)) | (set(one.validation) ^ set(other.validation)))
 
 
 def changed_data(origin: Origin, held_out: Mapping[str, str]) -> list[str]:
-    """Lists the held-out cases whose files are others than when the run began.
+    """Lists the held-out cases whose files have changed since the run began.
 
     Args:
         origin: What the run is made from.
@@ -482,7 +482,7 @@ class _Validation(BaseModel, extra="allow"):
 
 
 def read_history(run_dir: Path) -> list[dict[str, float]] | None:
-    """Reads what a run noted after each validation; None where the file is gone.
+    """Reads metrics.csv, a row per validation; None where the file is gone.
 
     Returns:
         Step, seconds and further columns, by row. An empty cell is NaN.
@@ -498,7 +498,7 @@ def read_history(run_dir: Path) -> list[dict[str, float]] | None:
 
 
 def trained_steps(run_dir: Path) -> int | None:
-    """Returns the last step that a run noted; None where its table is gone or empty."""
+    """Returns the last step in metrics.csv; None where the file is gone or empty."""
     return max((int(row["step"]) for row in read_history(run_dir) or []), default=None)
 
 
@@ -547,7 +547,7 @@ class TrainedRun:
 
 
 def read_runs(run_dirs: Sequence[Path]) -> tuple[TrainedRun, ...]:
-    """Reads run directories whose networks are to be averaged; no weights yet, and no torch.
+    """Reads run directories whose networks are averaged; reads no weights and imports no torch.
 
     Args:
         run_dirs: Run directories; one that holds ``fold_0``, ``fold_1``, ... stands for all of these.
@@ -600,7 +600,7 @@ def _disagreements(first: TrainedRun, other: TrainedRun) -> list[str]:
 
 
 def _said(value: Any) -> str:
-    """Writes a value of a configuration for a sentence: as YAML has it, and none for what is empty."""
+    """Writes a value of a configuration for a sentence, as YAML has it; an empty value is "none"."""
     if value is None or value == ():
         return "none"
     if isinstance(value, tuple):

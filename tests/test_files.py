@@ -1,8 +1,13 @@
+"""The file system: whole files, schemas, locks, and paths that cannot be used."""
+
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,20 +16,36 @@ from seg import files
 from seg.errors import RunError
 from seg.files import (
     file_problems,
+    locked,
     needing_room,
     quoted,
     read_bytes,
+    read_json,
+    read_table,
     read_versioned,
     reading,
-    unwritable,
     write_bytes,
     write_json,
     write_text,
 )
 
+HOLD = """
+import sys
+from pathlib import Path
+from seg.files import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+def problem(caught):
+    (found,) = caught.value.problems
+    return found.path, found.kind
 
 
 def test_a_file_is_written_and_replaced(tmp_path):
@@ -49,10 +70,6 @@ def test_text_is_utf8_and_json_is_strict(tmp_path):
     assert (tmp_path / "a.json").read_text() == text
 
 
-def message(target, reason):
-    return f"{target} must be writable, got '{reason}'; free space or choose another folder."
-
-
 @pytest.mark.parametrize("step", ["fsync", "replace"])
 def test_a_failure_at_any_step_leaves_the_old_file_and_no_rest(tmp_path, monkeypatch, step):
     target = tmp_path / "file.txt"
@@ -65,7 +82,7 @@ def test_a_failure_at_any_step_leaves_the_old_file_and_no_rest(tmp_path, monkeyp
     with pytest.raises(RunError) as caught:
         write_text(target, "new")
     monkeypatch.undo()
-    assert caught.value.sentences == (message(target, "No space left on device"),)
+    assert problem(caught) == (str(target), "no_room")
     assert target.read_text() == "old"
     assert names(tmp_path) == ["file.txt"]
 
@@ -88,72 +105,69 @@ def test_a_file_is_on_disk_before_it_takes_its_name(tmp_path, monkeypatch):
     assert events == [("fsync", 7), ("replace", b"content", True)]
 
 
-def test_a_folder_below_a_file_is_named(tmp_path):
+def test_a_file_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("kept")
     with pytest.raises(RunError) as caught:
         write_text(tmp_path / "file" / "below.txt", "x")
-    assert caught.value.sentences[0] in (
-        message(tmp_path / "file/below.txt", "Not a directory"),
-        message(tmp_path / "file/below.txt", "File exists"),
-    )
+    assert problem(caught) == (str(tmp_path / "file/below.txt"), "unwritable")
     assert (tmp_path / "file").read_text() == "kept"
 
-
-def test_an_unwritable_folder_is_named(tmp_path):
-    folder = tmp_path / "closed"
-    folder.mkdir(mode=0o555)
-    if os.access(folder, os.W_OK):
-        pytest.skip("this user may write into every folder")
-    with pytest.raises(RunError) as caught:
-        write_text(folder / "a.txt", "x")
-    assert caught.value.sentences == (message(folder / "a.txt", "Permission denied"),)
-
-
-def test_permission_denied_is_named_for_every_user(tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(files.Path, "open", fail)
-    with pytest.raises(RunError) as caught:
+    with pytest.raises(RunError, match="Permission denied") as caught:
         write_text(tmp_path / "a.txt", "x")
-    assert caught.value.sentences == (message(tmp_path / "a.txt", "Permission denied"),)
+    assert problem(caught) == (str(tmp_path / "a.txt"), "unwritable")
 
 
-def test_the_error_of_an_unwritable_file():
-    error = unwritable(Path("/there/file"), OSError(errno.EROFS, "Read-only file system"))
-    assert str(error) == message("/there/file", "Read-only file system")
-
-
-def test_a_full_disk_has_one_sentence_whoever_writes(tmp_path):
+def test_a_full_disk_is_one_problem_whoever_writes(tmp_path):
     full = (errno.ENOSPC, "No space left on device")
-    for names, named in (((), tmp_path), (("a",), "a"), (("a", None, "b"), "b")):  # copying from a to b, b has no room
+    for named, path in (((), tmp_path), (("a",), "a"), (("a", None, "b"), "b")):  # copying from a to b, b has no room
         with pytest.raises(RunError) as caught, needing_room(tmp_path):
-            raise OSError(*full, *names)
-        assert caught.value.sentences == (message(named, full[1]),)
+            raise OSError(*full, *named)
+        assert problem(caught) == (str(path), "no_room")
     with pytest.raises(FileNotFoundError), needing_room(tmp_path):
         raise FileNotFoundError(errno.ENOENT, "No such file or directory", "scan.nii.gz")
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("content", "kind"),
     [
-        (None, "cannot read FILE: No such file or directory; restore it."),
-        ("{}", "FILE: must be a record, got KeyError ('schema_version'); restore it."),
-        ("[]", "FILE: must be a record, got TypeError ('str' object cannot be interpreted as an integer); restore it."),
-        ('{"schema_version": "1"}', "FILE: must be a record, got TypeError (schema_version '1'); restore it."),
-        (
-            '{"schema_version": 2}',
-            "FILE: schema version must be at most 1, got 2; it was written by a newer release, update seg.",
-        ),
+        (None, "missing"),
+        ("{", "json_invalid"),
+        ("[]", "dict_type"),
+        ("{}", "int_type"),
+        ('{"schema_version": "1", "a": 1}', "int_type"),
+        ('{"schema_version": 2, "a": 1}', "version"),
+        ('{"schema_version": 1, "a": "x"}', "int_parsing"),
+        (f'{{"schema_version": 1, "a": {"[" * 5000}{"]" * 5000}}}', "json_invalid"),
+        (r'{"schema_version": 1, "a": 1, "\ud800": 1}', "json_invalid"),
     ],
 )
-def test_a_record_that_cannot_be_used_is_named(tmp_path, content, message):
+def test_a_record_that_cannot_be_used_is_named(tmp_path, content, kind):
     path = tmp_path / "a.json"
     if content is not None:
         path.write_text(content)
-    with pytest.raises(RunError) as caught, reading(path, what="a record", remedy="restore it"):
-        read_versioned(path, 1)
-    assert str(caught.value) == message.replace("FILE", str(path))
+    with pytest.raises(RunError) as caught:
+        read_json(path, dict[str, int], 1, remedy="restore it")
+    assert problem(caught)[1] == kind
+    assert problem(caught)[0].startswith(str(path))
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", "{}", '{"schema_version": "1"}', "[" * 99999])
+def test_other_readers_name_what_cannot_be_used(tmp_path, content):
+    if content is not None:
+        (tmp_path / "a.json").write_text(content)
+    with pytest.raises(RunError, match=r"a\.json"), reading(tmp_path / "a.json", what="a record", remedy="restore it"):
+        read_versioned(tmp_path / "a.json", 1)
+
+
+def test_a_record_and_a_table_are_read(tmp_path):
+    (tmp_path / "a.json").write_text('{"schema_version": 1, "a": 5, "b": 6}')
+    assert read_json(tmp_path / "a.json", dict[str, int], 2, remedy="") == {"a": 5, "b": 6}
+    (tmp_path / "a.csv").write_text('a,b\n1,"x, y"\n,\n')
+    assert read_table(tmp_path / "a.csv", remedy="") == [{"a": "1", "b": "x, y"}, {"a": "", "b": ""}]
 
 
 def long(folder):
@@ -170,46 +184,59 @@ def loop(folder):
     return folder / "loop" / "below"
 
 
-@pytest.mark.parametrize(
-    ("make", "kind"), [(long, "name"), (below_a_file, "folder"), (loop, "link"), (lambda folder: folder, "file")]
-)
+@pytest.mark.parametrize(("make", "kind"), [(long, "name"), (below_a_file, "folder"), (loop, "link")])
 def test_paths_that_cannot_be_used_are_named(tmp_path, make, kind):
     path = make(tmp_path)
     for ask in (lambda: path.open(), lambda: path.read_bytes(), lambda: os.listdir(path / "x")):
         with pytest.raises(RunError) as caught, file_problems():
             ask()
-        (problem,) = caught.value.problems
-        assert problem.path.startswith(str(path))
-        assert problem.kind == kind or (kind == "file" and problem.kind == "missing")
+        assert problem(caught)[0].startswith(str(path))
+        assert problem(caught)[1] == kind
     with pytest.raises(RunError) as caught:
         read_bytes(path, remedy="restore it")
-    assert [problem.kind for problem in caught.value.problems] == [kind]
+    assert problem(caught) == (str(path), kind)
 
 
 def test_other_errors_are_not_named_as_those_of_a_file():
-    for error in (
-        OSError(errno.EACCES, "Permission denied"),
-        OSError(errno.EIO, "Input/output error", "a"),
-        KeyError(),
-    ):
+    for error in (OSError(errno.EACCES, "no name"), OSError(errno.EIO, "Input/output error", "a"), KeyError()):
         with pytest.raises(type(error)) as caught, file_problems():
             raise error
         assert caught.value is error
 
 
-def test_a_path_with_a_nul_and_a_pipe_are_refused(tmp_path):
+def test_a_path_with_a_nul_a_folder_and_a_pipe_are_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe")  # reading it would wait for ever
-    for path, kind in ((tmp_path / "a\0b", "name"), (tmp_path / "pipe", "file")):
+    for path, kind in ((tmp_path / "a\0b", "name"), (tmp_path / "pipe", "file"), (tmp_path, "file")):
         with pytest.raises(RunError) as caught:
             read_bytes(path, remedy="restore it")
-        assert [problem.kind for problem in caught.value.problems] == [kind]
+        assert problem(caught)[1] == kind
         assert "\0" not in str(caught.value)
 
 
 def test_names_that_would_break_a_log_line_are_quoted():
-    assert [quoted(name) for name in ("case 1", "a\nERROR all lost", "\x1b[2J", "\ud800")] == [
-        "case 1",
-        r"'a\nERROR all lost'",
-        r"'\x1b[2J'",
-        r"'\ud800'",
-    ]
+    for name, shown in (("case 1", "case 1"), ("a\nERROR all lost", r"'a\nERROR all lost'"), ("\x1b[2J", r"'\x1b[2J'")):
+        assert quoted(name) == shown
+
+
+def test_a_lock_goes_with_the_process_that_held_it(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    command = [sys.executable, "-c", HOLD, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(RunError, match="taken"), locked(path, refusal="taken"):
+            pass
+        other.kill()
+    with locked(path, refusal="taken"):
+        assert path.exists()
+    assert not path.exists()
+
+
+def test_a_file_system_without_locks_is_announced(tmp_path, monkeypatch, caplog):
+    def fail(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    with locked(tmp_path / "lock"):
+        pass
+    assert "No locks available" in caplog.text

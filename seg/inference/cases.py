@@ -125,7 +125,7 @@ def find_sources(input_path: Path, output: Path, *, probabilities: bool = False)
 
 
 def _folders(path: Path) -> set[Path]:
-    """Returns the folders that an input lies in, by its name and where links lead; and itself, which may be one."""
+    """Returns the folders that hold an input, by its name and by where links lead, and the input itself."""
     return {path.resolve(), path.parent.resolve(), path.resolve().parent}
 
 
@@ -149,12 +149,12 @@ def _single(group: Group, output: Path) -> Source:
 
 
 def _check_results(sources: Sequence[Source], *, probabilities: bool) -> None:
-    """Refuses results that would replace an input of any case, or one another."""
+    """Checks that no result replaces an input or another result."""
     inputs = {path.resolve(): path for source in sources for path in source.paths}
     problems: list[str | Problem] = [*unencodable(source.name for source in sources)]
     for source in sources:
         for result in source.results(probabilities=probabilities):
-            # Renamed to its place, a file replaces a link; what the link leads to is kept, but is nobody's to guess.
+            # Writing replaces a link and keeps the file that the link leads to; both are refused all the same.
             places = (result.resolve(), result.parent.resolve() / result.name)
             if path := next((inputs[place] for place in places if place in inputs), None):
                 same = "" if path == result else f", which is the input {path}"
@@ -181,7 +181,7 @@ LOG = logging.getLogger(__name__)
 CHANNEL = re.compile(r"(.+)_([0-9]{4})", re.DOTALL)
 SLICE_ENDING = ".dcm"
 NAMED_AT_MOST = 20
-"""Files and folders that a warning names; of further ones it gives the number."""
+"""Most files and folders that a warning names; of further files it gives the number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,7 +290,7 @@ def with_channels(path: Path) -> Group:
 
 
 def group_of(paths: tuple[Path, ...]) -> Group:
-    """Names a case after its first file; the name is one part of a path, whatever the list says."""
+    """Names a case after its first file; the name is never a path."""
     name = paths[0].name if paths[0].name not in ("", ".", "..") else paths[0].resolve().name
     stem, _ = split_ending(name, ENDINGS)
     match = CHANNEL.fullmatch(stem)
@@ -305,7 +305,7 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _series(folder: Path, above: tuple[Path, ...], left: list[Path]) -> list[Path]:
-    """Finds the folders of slices in a folder, itself included; one without any is left out, as is what lies in one."""
+    """Finds the folders of slices in a folder, itself included; other folders are added to ``left``."""
     real = folder.resolve()
     if real in above:  # a link back to a folder that it lies in
         return []
@@ -330,7 +330,7 @@ def _announce(folder: Path, left: Sequence[Path]) -> None:
 
 
 def _group_key(file: Path, names: set[str]) -> tuple[str, str]:
-    """Files of one key are channels of one case: those numbered from 0000, whose first is there."""
+    """Returns a key that the channels of a case share: files numbered from 0000, whose first exists."""
     stem, ending = split_ending(in_small_letters(file.name, ENDINGS), ENDINGS)
     match = CHANNEL.fullmatch(stem)
     if match and f"{match[1]}_0000{ending}" in names:

@@ -113,7 +113,7 @@ class _Slab:
 
 
 def _slabs(labels: npt.NDArray[Any], index: int) -> Iterator[_Slab]:
-    """Numbers the components of a class slab by slab: of the whole volume at once it takes 5 bytes a voxel and more."""
+    """Numbers the components of a class slab by slab; the whole volume at once would take 5 bytes a voxel or more."""
     from scipy import ndimage
 
     step = max(1, SLAB_VOXELS // (labels.shape[1] * labels.shape[2]))
@@ -132,7 +132,7 @@ def _clean_class(labels: npt.NDArray[Any], index: int, rule: CleaningRule, voxel
     if rule.largest:
         keep &= np.arange(len(sizes)) == sizes.argmax()
     removed = before = 0
-    # What a slab shares with the next is removed by that: until it has numbered its components, they are as before.
+    # The plane shared with the next slab is changed by the next slab, which must number the voxels unchanged first.
     for slab in slabs if isinstance(slabs, list) else _slabs(labels, index):
         gone = np.append(False, ~keep[component[before : before + slab.count]])[slab.numbers[: len(slab.own)]]
         slab.own[gone] = 0

@@ -45,7 +45,7 @@ class Attempt:
 
 
 class MemoryHistory:
-    """Where the next image begins: with what the last one succeeded with, so that want of memory is met once.
+    """Remembers how the last image fitted in memory, so that the next image begins the same way.
 
     Attributes:
         attempt: The last attempt that succeeded; None before any.
@@ -60,7 +60,7 @@ class MemoryHistory:
 
 
 def smaller(attempt: Attempt, *, sums: int, passes: int) -> tuple[Attempt, str]:
-    """Chooses what to try next where memory did not suffice.
+    """Returns a smaller way to segment an image whose memory did not suffice.
 
     Args:
         attempt: What was tried.
@@ -97,7 +97,7 @@ def smaller(attempt: Attempt, *, sums: int, passes: int) -> tuple[Attempt, str]:
 
 
 def _halved(model: Model) -> Triple:
-    """Halves the edge that is longest in units of the network's total stride, down to two of these."""
+    """Halves the longest edge of the window, counted in total strides of the network, down to two strides."""
     counts = [math.ceil(edge / stride) for edge, stride in zip(model.window, model.multiple, strict=True)]
     axis = counts.index(max(counts))
     if counts[axis] <= 2:

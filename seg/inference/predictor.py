@@ -35,7 +35,7 @@ PROBABILITY_BYTES = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Predictor:
-    """Trained networks and all that is needed to apply them to files.
+    """Trained networks, with the settings that apply them to files.
 
     Attributes:
         models: Networks whose probabilities are averaged.
@@ -77,7 +77,7 @@ class LoadedCase:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PredictedCase:
-    """A label map and what was noted on the way to it.
+    """A label map with its volumes, times and warnings.
 
     Attributes:
         labels: Class indices (X, Y, Z) on the image's own grid.
@@ -168,7 +168,7 @@ def finish_case(predictor: Predictor, predicted: PredictedCase) -> PredictedCase
 
 
 def _copies(runs: Sequence[TrainedRun]) -> Iterator[str]:
-    """Names runs whose weights are those of another one."""
+    """Yields a problem for each run with the same weights as another run."""
     first: dict[str, TrainedRun] = {}
     for run in runs if len(runs) > 1 else ():
         other = first.setdefault(run.description()["weights_sha256"], run)
@@ -246,7 +246,7 @@ def load_predictor(
     networks = []
     for run in runs:
         networks.append(_load_network(run))
-    # On a full GPU a choice that was left to us is made anew, unless the processor lacks what is asked for.
+    # Where the GPU is full and --device is auto, the processor computes, if it has the arithmetic asked for.
     bearable = precision != "bf16" or computes_bf16(torch.device("cpu"))
     chosen, note = place(networks, chosen, fall_back=device == "auto" and bearable)
     warnings += (note,) if note else ()

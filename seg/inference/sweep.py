@@ -105,7 +105,7 @@ class _Sweep:
                     f"all models must give as many classes as the first, {self.classes}, got {logits.shape[1]} from "
                     f"model {model + 1}; average models of one task only."
                 )
-            # A single NaN or infinity makes the sum one; it is looked at once, when the GPU has nothing left to do.
+            # A NaN or an infinity stays in the sum, which is read once, at the end: each reading waits for the GPU.
             total = logits.sum() if total is None else total + logits.sum()
             self._merge(sums, writer, model, starts, logits)
             del logits  # before the next ones are made
@@ -222,7 +222,7 @@ class BlockWriter:
         return sum(4 * scores.numel() for scores in self._held.values())
 
     def take(self, cell: Triple, scores: Tensor) -> None:
-        """Takes the scores (K, x, y, z) of a finished cell and writes every block that it completes."""
+        """Takes the scores (K, x, y, z) of a finished cell and writes each block of labels that is now complete."""
         if self._resampling.same:
             x, y, z = (part.start for part in cell_box(self._cuts, cell))
             self._labels.write((x, y, z), scores)
@@ -296,7 +296,7 @@ class StageTimer:
         return mark
 
     def seconds(self) -> dict[str, float]:
-        """Returns the time of each stage, once the GPU has done all that was asked of it."""
+        """Waits for the GPU and returns the seconds of each stage."""
         if self._marks:
             torch.cuda.synchronize(self._device)
         for name, begin, end in self._marks:
@@ -311,7 +311,7 @@ TRIM_EVERY = 8
 
 @functools.cache
 def _find() -> Callable[[int], int] | None:
-    """Returns glibc's malloc_trim; None with another C library, whose heap need not have the fault."""
+    """Returns glibc's malloc_trim; None with another C library."""
     trim: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
     return trim
 
@@ -330,7 +330,7 @@ def trim_heap() -> None:
 
 @dataclass
 class _Sum:
-    """Weighted logits (K, x, y, z) of a cell by one model, and the sum of weights; no weights after one window."""
+    """The sum of weighted logits (K, x, y, z) of a cell by one model, and of weights; None while one window is in."""
 
     logits: Tensor
     weights: Tensor | None
@@ -346,7 +346,7 @@ class _Cell:
 
 
 class OverlapSums:
-    """The cells that have met a window and wait for another.
+    """Sums of logits of the cells that some windows have covered and further windows will cover.
 
     Args:
         plans: Windows of each model over the volume.
@@ -401,7 +401,7 @@ class OverlapSums:
 
     def _add_to(self, cell: _Cell, key: Triple, model: int, start: Triple, logits: Tensor) -> None:
         box = cell_box(self.cuts, key)
-        # Only where the whole volume is one cell does a window cover a part of it.
+        # A window covers a part of a cell only where the whole volume is one cell.
         common = [
             slice(max(b.start, i.start), min(b.stop, i.stop))
             for b, i in zip(box, self.plans[model].inside(start), strict=True)

@@ -1,4 +1,4 @@
-"""What goes into the segmentation of one image and what comes out."""
+"""Input and output of the segmentation of one image: prepared image, grids, label map."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Prepared:
-    """An image as the network takes it.
+    """A normalised image at the spacing of the network, with the grid that labels are wanted on.
 
     Attributes:
         image: Normalised image f32 (C, X, Y, Z), oriented to RAS, at the network's spacing.

@@ -134,7 +134,7 @@ def _score(run_dir: Path, output: Path, config: ExperimentConfig, dataset: Datas
     draw_predictions(output / PICTURE_FILE, cases, output / PREDICTIONS, scores, dataset)
     predictions = {case.id: output / PREDICTIONS / f"{case.id}.nii.gz" for case in cases}
     write_run_page(output, evaluation, scores, predictions, dataset, title=f"{config.name}, fold {config.fold}")
-    # Apart from environment.json, which says what the run was trained with and on.
+    # environment.json says what the run was trained with and on; scoring may happen elsewhere.
     computed_with = environment(predictor.models[0].device, predictor.models[0].precision)
     write_json(output / SCORING_FILE, {"schema_version": 1, **computed_with, "data": digests})
     write_json(output / MODEL_FILE, _describe_model(config, dataset, steps, weights_digest(run_dir)))
@@ -146,7 +146,7 @@ def _score(run_dir: Path, output: Path, config: ExperimentConfig, dataset: Datas
 def _describe_model(
     config: ExperimentConfig, dataset: Dataset, steps: int | None, weights_sha256: str
 ) -> dict[str, object]:
-    """Describes a trained network, of so many steps where that is known, for whoever is handed its run directory."""
+    """Returns the content of model.json, which describes a network to whoever is handed its run directory."""
     return {
         "schema_version": MODEL_VERSION,
         "notice": NOTICE,

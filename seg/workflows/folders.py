@@ -81,7 +81,7 @@ def evaluate_pair(
         RunError: The output cannot be written.
     """
     matched, _ = match_files(pair.predictions, pair.labels)
-    # Before the scoring: hours of it should not end in a wrong folder of images.
+    # Before the scoring, which may take hours: a wrong folder of images is named at once.
     images = {} if pair.images is None else find_images(pair.images, matched)
     evaluation = evaluate_folders(
         pair.predictions,
@@ -111,7 +111,7 @@ def evaluate_pair(
 
 LOG = logging.getLogger(__name__)
 MAX_CLASS = 255
-"""Largest value taken for a class where classes are not named: one above is more likely an intensity."""
+"""Largest value taken for a class where classes are not named; larger values are rather intensities."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +128,7 @@ class _Task:
 
 @dataclass(frozen=True, kw_only=True)
 class _Outcome:
-    """What became of a case: its scores by class index, or its problems; and what is doubtful about its label."""
+    """The result of a case: scores by class index or problems, and warnings about the label."""
 
     scores: dict[int, ClassScores]
     problems: tuple[str, ...]
@@ -237,7 +237,7 @@ def _score_all(tasks: Sequence[_Task], workers: int) -> list[_Outcome]:
 
 
 def _score_files(task: _Task) -> _Outcome:
-    """Reads, checks and scores one case; one that is too large for the memory there is costs itself alone."""
+    """Reads, checks and scores a case; a case that does not fit in memory fails without the others."""
     try:
         return _score(task)
     except MemoryError:
@@ -301,7 +301,7 @@ def _check_grids(prediction: Volume, label: Volume) -> list[str]:
 
 
 def _check_values(array: npt.NDArray[Any], num_classes: int | None, allowed: int | None) -> list[str]:
-    """Says which values of a label map are no class; `allowed` is one more value that may occur."""
+    """Returns a problem where values of a label map are no class; `allowed` is a further value."""
     if not np.issubdtype(array.dtype, np.integer):
         odd = ~np.isfinite(array) | (np.abs(array - np.rint(array)) > LABEL_TOLERANCE)
         if odd.any():

@@ -17,7 +17,7 @@ LOG = logging.getLogger(__name__)
 
 
 def read_checked(config: DataConfig, *, progress: bool = True) -> tuple[Dataset, list[str]]:
-    """Reads a data set and checks every file of it; what deserves a look is logged, whether or not a case is faulty.
+    """Reads a data set and checks every file; warnings are logged also where cases are faulty.
 
     Args:
         config: Where it lies, and whether faulty cases stop the run or are left out.
@@ -74,7 +74,7 @@ def read_splits(config: ExperimentConfig, left_out: Sequence[str]) -> tuple[Spli
 
 
 def check_copies(splits: Sequence[Split], folds: Iterable[int], digests: Mapping[str, str]) -> None:
-    """Checks that no case is held out whose files are those of a training case under another id.
+    """Checks that no held-out case has the same files as a training case.
 
     Args:
         splits: All folds.

@@ -1,4 +1,4 @@
-"""The manifest beside predictions: what made them, how long it took, what was found, what failed."""
+"""The manifest beside label maps: the networks that made them, times, volumes and failures."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ class StoredManifest:
         )
 
     def describes(self, output: str) -> bool:
-        """Says whether there is an entry that describes the label map: not that it failed, and with its volumes."""
+        """Returns whether an entry gives the volumes of a label map; the entry of a failed case does not."""
         return bool(self.entries.get(output, {}).get("volumes_ml"))
 
     def made_by(self, output: str) -> dict[str, Any]:
@@ -169,7 +169,7 @@ class StoredManifest:
         return {name: entry[name] for name in ("models", *SETTINGS) if name in entry}
 
     def made_differently(self, outputs: Sequence[str], made_by: dict[str, Any]) -> dict[str, list[str]]:
-        """Lists the outputs that something else than the given is known to have made, by what differs first."""
+        """Lists the outputs that are known to be made differently, by the first setting that differs."""
         found: dict[str, list[str]] = {}
         for output in outputs:
             known = self.made_by(output)

@@ -62,7 +62,7 @@ def predict(
     models = [run.description() for run in runs]
     ready, skipped = _sorted_out(sources, existing, probabilities=probabilities)
     _check_made_alike(sources, skipped, {"models": [model["weights_sha256"] for model in models]})
-    # Torch takes seconds to import; what is wrong with arguments and run directories is said before.
+    # Torch takes seconds to import: wrong arguments and run directories are named before that.
     from seg.inference.predictor import load_predictor
 
     predictor = load_predictor(
@@ -113,7 +113,7 @@ def process_seconds() -> float:
 def _sorted_out(
     sources: Sequence[Source], existing: Existing, *, probabilities: bool
 ) -> tuple[list[Source], list[Source]]:
-    """Divides cases into those to segment and those whose results are there already."""
+    """Divides cases into cases to segment and cases whose results exist."""
     there = [source for source in sources if source.output.exists()]
     written = [path for source in sources for path in source.results(probabilities=probabilities) if path.exists()]
     if existing == "refuse" and written:
@@ -132,7 +132,7 @@ def _sorted_out(
 
 
 def _is_whole(source: Source, *, probabilities: bool) -> bool:
-    """Says whether the results of a case can be read; announces one that cannot."""
+    """Returns whether all results of a case can be read; a damaged file is logged."""
     damaged = [path for path in source.results(probabilities=probabilities) if not is_whole(path)]
     if damaged:
         LOG.warning("%s: the file is truncated or damaged; the case is predicted anew", damaged[0])
@@ -140,7 +140,7 @@ def _is_whole(source: Source, *, probabilities: bool) -> bool:
 
 
 def _check_made_alike(sources: Sequence[Source], skipped: Sequence[Source], made_by: dict[str, Any]) -> None:
-    """Refuses to fill a folder up whose label maps are known to be made otherwise."""
+    """Checks that the label maps of a folder were made by the same networks and settings as this command."""
     manifest = sources[0].output.parent / MANIFEST_FILE
     earlier = StoredManifest.read(manifest)
     for name, outputs in earlier.made_differently([source.output.name for source in skipped], made_by).items():
@@ -158,7 +158,7 @@ def _check_made_alike(sources: Sequence[Source], skipped: Sequence[Source], made
 
 
 def _remove_partial(sources: Sequence[Source]) -> None:
-    """Removes what a killed run had begun to write beside its results; a file that still grows is another run's."""
+    """Removes partial files of killed runs; a file that changed within the last minute belongs to a running command."""
     prefixes = {f".{source.output.name}." for source in sources}
     for folder in {path.parent for source in sources for path in (source.output, source.probabilities)}:
         for entry in folder.iterdir() if folder.is_dir() else ():
@@ -169,11 +169,11 @@ def _remove_partial(sources: Sequence[Source]) -> None:
 
 ALL_DONE, SOME_FAILED, ALL_FAILED = 0, 1, 2
 SAVE_SECONDS = 5.0
-"""The manifest is written anew so often, so that a killed run leaves one too."""
+"""Seconds between two writings of the manifest, so that a killed run leaves a manifest too."""
 
 
 def describe(predictor: Predictor, models: Sequence[dict[str, Any]]) -> Header:
-    """Says what computes, and how: as the networks do it, which need not be what was asked for."""
+    """Returns what all label maps have in common: networks, settings as really used, machine."""
     from seg.hardware import environment
 
     precision = "+".join(sorted({model.precision for model in predictor.models}))
@@ -195,7 +195,7 @@ def describe(predictor: Predictor, models: Sequence[dict[str, Any]]) -> Header:
 
 @dataclass(eq=False)
 class Progress:
-    """What has become of the cases so far; written by one thread at a time.
+    """The records of the cases so far, in the manifest and on the screen; used by one thread at a time.
 
     Attributes:
         begun: When the process began, on the clock of ``time.perf_counter``.
@@ -219,7 +219,7 @@ class Progress:
         return self.sources[0].output.parent / MANIFEST_FILE
 
     def keep(self, skipped: Sequence[Source], class_names: Sequence[str]) -> None:
-        """Notes label maps that are there already, with the volumes of those that the manifest does not describe.
+        """Records label maps that exist; volumes that the manifest does not give are measured in the files.
 
         Args:
             skipped: Cases whose label maps are there.
@@ -295,7 +295,7 @@ class Progress:
 
 
 def _counted(source: Source, record: Record, class_names: Sequence[str]) -> Record:
-    """Adds the volumes of a label map that is there already; where it cannot be read, says so."""
+    """Adds the volumes of an existing label map, or a warning where the file cannot be read."""
     from seg.inference.cleaning import file_volumes
 
     try:

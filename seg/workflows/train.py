@@ -50,7 +50,7 @@ def train(
     folds: Sequence[int] | None = None,
     resume: bool = False,
 ) -> int:
-    """Trains and evaluates folds and prints what came out.
+    """Trains folds, scores each on its held-out cases and prints the results.
 
     Args:
         config: The experiment; its fold is replaced by each of those asked for.
@@ -118,7 +118,7 @@ def train(
 def _begin(
     config: ExperimentConfig, dataset: Dataset, directories: Collection[Path], *, resume: bool
 ) -> tuple[ExperimentConfig, TrainingConfig, Origin]:
-    """Returns the configuration with the weights it began with, its training on this machine, and its origin."""
+    """Returns the configuration with its initial weights, its training settings on this machine, and its origin."""
     training = config.training
     if resume and training.init_from is None and (source := recorded_init_from(directories)) is not None:
         LOG.info("initial weights: those of %s, as the run began", source)
