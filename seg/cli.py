@@ -340,10 +340,7 @@ class Evaluate:
         assert self.predictions is not None
         assert self.labels is not None
         pair = FolderPair(
-            predictions=self.predictions,
-            labels=self.labels,
-            output=self.output or self.predictions,
-            images=self.images,
+            predictions=self.predictions, labels=self.labels, output=self.output or self.predictions, images=self.images
         )
         evaluation = evaluate_pair(
             pair,

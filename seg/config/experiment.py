@@ -69,17 +69,14 @@ class DataConfig:
         default="stop", description="Stop on faulty cases, or leave them out and name them."
     )
     spacing_mm: tuple[Positive, Positive, Positive] | None = Field(
-        default=None,
-        description="Voxel size (X, Y, Z) after resampling, in mm; null keeps each volume's own grid.",
+        default=None, description="Voxel size (X, Y, Z) after resampling, in mm; null keeps each volume's own grid."
     )
     normalization: tuple[Literal["zscore", "ct", "none"], ...] = Field(
-        default=("zscore",),
-        description="Per channel (or one for all): zscore over the volume, ct window, or none.",
+        default=("zscore",), description="Per channel (or one for all): zscore over the volume, ct window, or none."
     )
     ct: CtConfig | None = Field(default=None, description="Intensity window for channels normalised as ct.")
     cache: Literal["auto", "memory", "disk", "none"] = Field(
-        default="auto",
-        description="Where prepared volumes are kept; auto chooses by size and announces its choice.",
+        default="auto", description="Where prepared volumes are kept; auto chooses by size and announces its choice."
     )
     cache_dir: PathText | None = Field(
         default=None,
@@ -117,15 +114,13 @@ class SpatialConfig:
         default=0.0, ge=0, lt=1, description="Largest further change of the zoom of one of scale_axes, as a fraction."
     )
     scale_axes: tuple[Axis, ...] = Field(
-        default=(0, 1, 2),
-        description="Array axes (0 is X) that are zoomed; leave out the axis of thick slices.",
+        default=(0, 1, 2), description="Array axes (0 is X) that are zoomed; leave out the axis of thick slices."
     )
     shift: tuple[NotNegative, NotNegative, NotNegative] = Field(
         default=(0.0, 0.0, 0.0), description="Largest translation per axis, in voxels."
     )
     elastic_voxels: NotNegative = Field(
-        default=0.0,
-        description="Standard deviation of the smooth random displacement, in voxels; 0 leaves it out.",
+        default=0.0, description="Standard deviation of the smooth random displacement, in voxels; 0 leaves it out."
     )
     elastic_grid: StrictInt = Field(
         default=12,
@@ -138,8 +133,7 @@ class SpatialConfig:
         description="Array axes (0 is X) along which voxels are displaced; leave out the axis of thick slices.",
     )
     mirror_axes: tuple[Axis, ...] = Field(
-        default=(),
-        description="Array axes (0 is X, left-right) that may be mirrored, each with probability 1/2.",
+        default=(), description="Array axes (0 is X, left-right) that may be mirrored, each with probability 1/2."
     )
 
 
@@ -149,16 +143,14 @@ class IntensityConfig:
 
     noise_probability: Probability = Field(default=0.1, description="Chance of Gaussian noise.")
     noise_std: NotNegative = Field(
-        default=0.3,
-        description="Largest standard deviation of the noise, in units of the normalised image.",
+        default=0.3, description="Largest standard deviation of the noise, in units of the normalised image."
     )
     blur_probability: Probability = Field(default=0.1, description="Chance of a Gaussian blur.")
     blur_sigma: Range = Field(default=(0.5, 1.0), description="Range of the blur's standard deviation, in voxels.")
     brightness_probability: Probability = Field(default=0.15, description="Chance of a multiplicative change.")
     brightness: Range = Field(default=(0.75, 1.25), description="Range of the factor.")
     contrast_probability: Probability = Field(
-        default=0.15,
-        description="Chance of a change of contrast about the mean, kept within the patch's range.",
+        default=0.15, description="Chance of a change of contrast about the mean, kept within the patch's range."
     )
     contrast: Range = Field(default=(0.75, 1.25), description="Range of the factor.")
     gamma_probability: Probability = Field(default=0.3, description="Chance of a gamma curve over the patch's range.")
@@ -184,8 +176,7 @@ class LossConfig:
     dice_weight: NotNegative = Field(default=1.0, description="Weight of the Dice term.")
     ce_weight: NotNegative = Field(default=1.0, description="Weight of the cross-entropy term.")
     batch_dice: StrictBool = Field(
-        default=True,
-        description="Whether Dice is taken over the batch as one volume instead of patch by patch.",
+        default=True, description="Whether Dice is taken over the batch as one volume instead of patch by patch."
     )
     include_background: StrictBool = Field(default=False, description="Whether class 0 counts in the Dice term.")
     smooth: Positive = Field(default=1e-5, description="Added to numerator and denominator of Dice, in voxels.")
@@ -201,15 +192,13 @@ class OptimizerConfig:
     )
     learning_rate: StrictFloat = Field(default=3e-3, gt=0, le=10, description="Peak learning rate.")
     weight_decay: NotNegative = Field(
-        default=0.01,
-        description="Decoupled (adamw, muon) or L2 (sgd) weight decay; norms and biases are exempt.",
+        default=0.01, description="Decoupled (adamw, muon) or L2 (sgd) weight decay; norms and biases are exempt."
     )
     momentum: StrictFloat = Field(
         default=0.9, ge=0, lt=1, description="Momentum of sgd and muon (0.95 suits it), or beta1 of adamw."
     )
     schedule: Literal["cosine", "poly", "linear", "constant"] = Field(
-        default="cosine",
-        description="Shape of the decay to zero after the warm-up; constant does not decay.",
+        default="cosine", description="Shape of the decay to zero after the warm-up; constant does not decay."
     )
     warmup_steps: StrictInt = Field(default=50, ge=0, description="Optimiser steps of linear warm-up.")
     clip_norm: StrictFloat | None = Field(
@@ -223,9 +212,7 @@ class TrainingConfig:
 
     steps: StrictInt = Field(default=2000, ge=1, description="Optimiser steps of the whole run.")
     validate_every: StrictInt = Field(
-        default=200,
-        ge=1,
-        description="Optimiser steps between validations, each of which also writes a checkpoint.",
+        default=200, ge=1, description="Optimiser steps between validations, each of which also writes a checkpoint."
     )
     accumulate: StrictInt = Field(
         default=1, ge=1, description="Batches whose gradients are averaged for one optimiser step."
@@ -252,8 +239,7 @@ class TrainingConfig:
         "them from the seed.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
-        default="auto",
-        description="Where to train; auto takes the GPU where there is one, and announces its choice.",
+        default="auto", description="Where to train; auto takes the GPU where there is one, and announces its choice."
     )
     progress: StrictBool = Field(default=True, description="Whether a progress bar is shown.")
 
@@ -263,15 +249,13 @@ class InferenceConfig:
     """Sliding-window prediction."""
 
     window: tuple[AtLeastOne, AtLeastOne, AtLeastOne] | None = Field(
-        default=None,
-        description="Window size (X, Y, Z) in voxels; null is the size of the training patches.",
+        default=None, description="Window size (X, Y, Z) in voxels; null is the size of the training patches."
     )
     overlap: StrictFloat = Field(
         default=0.5, ge=0, lt=1, description="Share of a window that its neighbour covers again."
     )
     blend: Literal["gaussian", "constant"] = Field(
-        default="gaussian",
-        description="Weight of a window's voxels: a Gaussian about its centre, or all alike.",
+        default="gaussian", description="Weight of a window's voxels: a Gaussian about its centre, or all alike."
     )
     batch: StrictInt = Field(default=1, ge=1, description="Windows per forward pass.")
     tta: StrictBool = Field(
@@ -326,10 +310,7 @@ class ExperimentConfig:
         default="experiment", description="Name of the experiment, part of the default run directory."
     )
     seed: StrictInt = Field(
-        default=0,
-        ge=0,
-        le=LARGEST_SEED,
-        description="Seed of initial weights, data order, sampling and augmentation.",
+        default=0, ge=0, le=LARGEST_SEED, description="Seed of initial weights, data order, sampling and augmentation."
     )
     fold: StrictInt = Field(default=0, ge=0, description="Fold whose validation cases are held out.")
     data: DataConfig = Field(default_factory=DataConfig, description="Cases and their preparation.")

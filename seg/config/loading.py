@@ -87,11 +87,7 @@ def unknown(path: str, what: str, known: Sequence[str]) -> Problem:
 
 
 def _read(
-    cls: type[Config],
-    version: int,
-    files: Sequence[Path],
-    overrides: Sequence[Mapping[str, object]],
-    rules: Rules,
+    cls: type[Config], version: int, files: Sequence[Path], overrides: Sequence[Mapping[str, object]], rules: Rules
 ) -> tuple[Config | None, list[Problem]]:
     found: list[Problem] = []
     merged: dict[str, Any] = {}

@@ -49,8 +49,7 @@ class NetworkConfig:
         default=None, description="1x1 block in every skip; null keeps skips at full width."
     )
     decoder_bottleneck: BottleneckConfig | None = Field(
-        default=None,
-        description="1x1-3x3-1x1 block in every decoder stage; null keeps two 3x3 convolutions.",
+        default=None, description="1x1-3x3-1x1 block in every decoder stage; null keeps two 3x3 convolutions."
     )
     upsample: Literal["transposed", "linear"] = Field(
         default="transposed",

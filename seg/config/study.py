@@ -73,8 +73,7 @@ class BackendConfig:
     """Where trials run."""
 
     backend: Literal["workers", "slurm", "ray"] = Field(
-        default="workers",
-        description="Where trials run: on this machine, on Slurm, or on Ray.",
+        default="workers", description="Where trials run: on this machine, on Slurm, or on Ray."
     )
     workers: StrictInt = Field(
         default=1,
@@ -82,16 +81,13 @@ class BackendConfig:
         description="Trials that run at once on this machine; 1 runs them in this process, one after the other.",
     )
     cpus_per_trial: StrictInt = Field(
-        default=0,
-        ge=0,
-        description="Processor threads of a trial; 0 shares all of them among the workers.",
+        default=0, ge=0, description="Processor threads of a trial; 0 shares all of them among the workers."
     )
     gpus_per_trial: NotNegative = Field(default=0.0, description="GPUs of a trial; below 1 several trials share a GPU.")
     retries: StrictInt = Field(default=1, ge=0, description="Further attempts after a trial failed.")
     slurm: SlurmConfig = Field(default_factory=SlurmConfig, description="Request to Slurm.")
     ray_address: StrictStr | None = Field(
-        default=None,
-        description="Address of a running Ray cluster, or auto; null starts Ray on this machine.",
+        default=None, description="Address of a running Ray cluster, or auto; null starts Ray on this machine."
     )
 
 
@@ -100,9 +96,7 @@ class SpeedConfig:
     """Measurement of speed, all variants interleaved in one process."""
 
     rounds: StrictInt = Field(
-        default=15,
-        ge=3,
-        description="Rounds in which each variant is measured once; a spread needs three.",
+        default=15, ge=3, description="Rounds in which each variant is measured once; a spread needs three."
     )
     warmup: StrictInt = Field(default=3, ge=1, description="Untimed rounds before; the first passes are never typical.")
 
@@ -119,8 +113,7 @@ class StudyConfig:
     )
     base: StrictStr = Field(description="YAML file of the experiment that is varied, relative to the study's file.")
     set: Changes = Field(
-        default_factory=dict,
-        description="Changes of the base that are common to all variants, by dotted path.",
+        default_factory=dict, description="Changes of the base that are common to all variants, by dotted path."
     )
     baseline: PointConfig = Field(
         default_factory=lambda: PointConfig(name="baseline"),
@@ -136,8 +129,7 @@ class StudyConfig:
         default=(), description="Variants beside those of the axes, in their order."
     )
     contrasts: tuple[ContrastConfig, ...] = Field(
-        default=(),
-        description="Comparisons of two variants that tell the effect of one change from that of another.",
+        default=(), description="Comparisons of two variants that tell the effect of one change from that of another."
     )
     folds: tuple[FoldNumber, ...] = Field(default=(0,), description="Folds on which every variant is trained.")
     seeds: tuple[Seed, ...] = Field(

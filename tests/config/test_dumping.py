@@ -35,8 +35,7 @@ DATA = st.builds(
     cache_dir=st.none() | TEXT,
     spacing_mm=st.none() | st.tuples(*[st.floats(1e-3, 1e3)] * 3),
 ) | st.builds(
-    lambda ct: DataConfig(normalization=("ct",), ct=ct),
-    st.builds(window, st.floats(-1e6, 0), st.floats(1e-9, 1e6)),
+    lambda ct: DataConfig(normalization=("ct",), ct=ct), st.builds(window, st.floats(-1e6, 0), st.floats(1e-9, 1e6))
 )
 NETWORK = st.builds(NetworkConfig, skip_bottleneck=st.none() | BOTTLENECK, decoder_bottleneck=st.none() | BOTTLENECK)
 EXPERIMENT = st.builds(ExperimentConfig, seed=st.integers(0, 2**32 - 1), data=DATA, network=NETWORK)
