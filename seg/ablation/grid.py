@@ -201,7 +201,7 @@ def _command(path: Path, overrides: Mapping[str, object]) -> str:
         path = path.resolve().relative_to(Path.cwd())
     except ValueError:
         path = Path(path.name)
-    words = ["python", "scripts/ablate.py", "--config", path.as_posix()]
+    words = ["seg", "ablate", "--config", path.as_posix()]
     for field, value in overrides.items():
         if field.startswith(OF_A_MACHINE):
             continue

@@ -96,7 +96,7 @@ def check_channels(config: DataConfig, channels: int) -> None:
                 kind="channels",
                 rule=f"must have one value for each of the data set's {channels} channels",
                 value=str(len(config.ct.lower)),
-                remedy="scripts/plan.py finds them",
+                remedy="seg plan finds them",
             )
         )
     if problems:

@@ -134,10 +134,10 @@ def test_the_command_repeats_the_study_and_names_no_machine(write: Writer, monke
     path = write(design="sweep", axes=[MERGE])
     overrides = {"seeds": "[0, 1]", "set.data.root": "/home/me", "launch.workers": "2", "set.training.steps": "40"}
     ending = "--seeds '[0, 1]' --set training.steps=40"
-    assert plan_study(path, overrides).command == f"python scripts/ablate.py --config study.yaml {ending}"
+    assert plan_study(path, overrides).command == f"seg ablate --config study.yaml {ending}"
     monkeypatch.chdir(path.parent.parent)
     command = plan_study(path, overrides).command
-    assert command == f"python scripts/ablate.py --config {path.parent.name}/study.yaml {ending}"
+    assert command == f"seg ablate --config {path.parent.name}/study.yaml {ending}"
     assert plan_study(path, overrides).baseline.config.data.root == "/home/me"
     overrides = {"set.training.init_from": "/home/me/runs/first"}
     assert plan_study(path, overrides).command.endswith("--set training.init_from=first")
