@@ -33,6 +33,7 @@ COST_LIMIT = 0.05
 QUIET_LOAD = 0.5
 # Phantoms that are predicted.
 NUM_PHANTOMS = 3
+THREADS = "1"
 # Twenty steps of a small network: the whole way in seconds. In fp32, where a change of the order of sums shows.
 TINY = shlex.split(
     "--config configs/phantom.yaml --fold 0 --network.channels [4,8,16] --network.strides [[1,1,1],[2,2,2],[2,2,2]] "
@@ -86,8 +87,12 @@ class Side:
             done.touch()
 
     def environment(self) -> dict[str, str]:
-        """Make an environment in which the package is that of the checkout."""
-        return os.environ | {"PYTHONPATH": str(self.checkout), "PYTHONDONTWRITEBYTECODE": "1"}
+        """Make an environment in which the package is that of the checkout, and the number of threads is fixed.
+
+        Another number of threads adds in another order, which changes the last digits of weights.
+        """
+        fixed = {"PYTHONPATH": str(self.checkout), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": THREADS}
+        return os.environ | fixed
 
 
 @dataclass(frozen=True)
@@ -362,6 +367,7 @@ def estimates(study: Path) -> dict[str, Any]:
     with (study / "results.csv").open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             key = [row["variant"], row["metric"], row["class_index"], row["place"], row["device"]]
+            key += [row["against"]] if row["metric"].startswith("contrast_") and row.get("against") else []
             place = " ".join(text for text in key if text)
             found |= {f"{place} {name}": number(row[name]) for name in measured if row.get(name)}
     if (study / "results.json").exists():
