@@ -54,12 +54,12 @@ class Mutant:
         return f"{self.where}: {self.old} => {self.new or '(nothing)'}"
 
 
-def of(group: str, *edits: tuple[str, str, str]) -> list[Mutant]:
+def mutants_of(group: str, *edits: tuple[str, str, str]) -> list[Mutant]:
     return [Mutant(group, *edit) for edit in edits]
 
 
 MUTANTS = [
-    *of(
+    *mutants_of(
         "metrics",
         ("score_masks", "2.0 * common / (predicted", "1.0 * common / (predicted"),
         ("score_masks", "(predicted + expected - common)", "(predicted + expected)"),
@@ -77,7 +77,7 @@ MUTANTS = [
         ("measure_surfaces", "sampling=spacing_mm", "sampling=(1.0, 1.0, 1.0)"),
         ("measure_surfaces", "(code != 0) & (code != 255)", "(code != 0)"),
     ),
-    *of(
+    *mutants_of(
         "statistics",
         ("estimate_effect", "patients / patients.sum()", "np.ones(len(patients)) / len(patients)"),
         ("_uncertainty", "free_term = free_run + free_rest", "free_term = free_run"),
@@ -103,7 +103,7 @@ MUTANTS = [
         ("_ranks", "weights @ equal + 1", "weights @ equal + 2"),
         ("recommend", "latency_ms[baseline] / latency_ms[fastest]", "latency_ms[fastest] / latency_ms[baseline]"),
     ),
-    *of(
+    *mutants_of(
         "bottleneck",
         ("width", "round(ratio * channels)", "int(ratio * channels)"),
         ("projects_back", "ratio > 1 or", "ratio >= 1 or"),
@@ -117,7 +117,7 @@ MUTANTS = [
         ("Pointwise", "nn.LeakyReLU(SLOPE)", "nn.LeakyReLU(0.2)"),
         ("Pointwise", "SLOPE if leaky_norm else 1.0", "1.0"),
     ),
-    *of(
+    *mutants_of(
         "grids",
         ("_in_mm", "scaled[:3] *=", "scaled[:2] *="),
         ("is_invertible", ">= SINGULAR", "> -1"),
@@ -128,7 +128,7 @@ MUTANTS = [
         ("_neighbours", "np.minimum(low + 1, last)", "low"),
         ("_along_axes", "places - low", "0 * places"),
     ),
-    *of(
+    *mutants_of(
         "resume",
         ("load_state_dict", 'list(state_dict["history"])', "[]"),
         ("state_dict", '{"history": self.history}', '{"history": []}'),
