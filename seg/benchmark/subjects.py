@@ -191,7 +191,9 @@ class Subject:
             "size": self.config.patches.size,
             "batch": self.config.patches.batch,
             "spacing_mm": self.config.data.spacing_mm,
-            **{name: config[name] for name in ("network", "loss", "optimizer", "inference", "postprocessing")},
+            # Digests of published studies hold the name that networks once had.
+            "network": {"name": "unet", **config["network"]},
+            **{name: config[name] for name in ("loss", "optimizer", "inference", "postprocessing")},
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

@@ -86,6 +86,11 @@ def test_the_size_of_a_checkpoint_is_that_of_its_file(subject: Subject, tmp_path
     assert subject.checkpoint_mib(network) == save_weights(network, tmp_path, **names).stat().st_size / 2**20
 
 
+def test_a_fingerprint_is_the_one_that_published_speeds_were_stored_under(narrow: Subject) -> None:
+    stored = "55c9bf2db04e42a97e900ceec7cf0d7d57f1f72348e9444d4c5d99260fc4925a"
+    assert replace(narrow, name="full").fingerprint() == stored
+
+
 def test_a_fingerprint_changes_with_what_speed_depends_on_alone(subject: Subject, narrow: Subject) -> None:
     config, own = subject.config, subject.fingerprint()
     same = (
