@@ -242,8 +242,8 @@ def ablate(
     Raises:
         SegError: The study cannot be used, or trials failed.
     """
-    from seg.ablation.grid import plan_study
-    from seg.ablation.study import run_study
+    from seg.ablation.run import run_study
+    from seg.ablation.study import plan_study
 
     values = {name.replace("__", "."): value for name, value in changes.items()}
     study = plan_study(find_config(Path(config), study=True), values)

@@ -404,7 +404,7 @@ class Ablate:
 
     def run(self) -> int:
         """Runs the study."""
-        from seg.ablation.grid import choose_variants, plan_study
+        from seg.ablation.study import choose_variants, plan_study
 
         overrides = dict(self.changes)
         if self.data__root is not None:
@@ -420,7 +420,7 @@ class Ablate:
 
             print(preview_study(study, study_dir))
             return DONE
-        from seg.ablation.study import run_study
+        from seg.ablation.run import run_study
 
         return run_study(study, study_dir, runs_dir=self.runs, speed_only=self.speed_only)
 

@@ -6,11 +6,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from seg.ablation.grid import Study, Trial, Variant, choose_variants, plan_study
+    from seg.ablation.plan import write_study_file
     from seg.ablation.preview import preview_study
     from seg.ablation.report import write_report
-    from seg.ablation.study import run_study
-    from seg.ablation.study_file import write_study_file
+    from seg.ablation.run import run_study
+    from seg.ablation.study import Study, Trial, Variant, choose_variants, plan_study
     from seg.ablation.trials import run_trial
 
 __all__ = [
@@ -27,16 +27,16 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Study": "grid",
-    "Trial": "grid",
-    "Variant": "grid",
-    "choose_variants": "grid",
-    "plan_study": "grid",
+    "Study": "study",
+    "Trial": "study",
+    "Variant": "study",
+    "choose_variants": "study",
+    "plan_study": "study",
     "preview_study": "preview",
-    "run_study": "study",
+    "run_study": "run",
     "run_trial": "trials",
     "write_report": "report",
-    "write_study_file": "study_file",
+    "write_study_file": "plan",
 }
 
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seg.ablation.grid import Study, Trial
 from seg.ablation.launch import trial_threads
+from seg.ablation.plan import count_costs, read_study_data
 from seg.ablation.store import TrialRecord, read_trials
-from seg.ablation.study_file import count_costs, read_study_data
+from seg.ablation.study import Study, Trial
 from seg.ablation.trials import fingerprint, why_unfinished
 from seg.config import ExperimentConfig
 from seg.data.cases import Dataset

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from seg.ablation.plan import read_study_data
 from seg.ablation.store import SPEED_FILE, read_devices
-from seg.ablation.study_file import read_study_data
 from seg.ablation.trials import set_threads
 from seg.benchmark.measure import Settings, measure_device, present_devices
 from seg.benchmark.prediction import held_out_images
@@ -21,7 +21,7 @@ from seg.runs import WEIGHTS_FILE
 if TYPE_CHECKING:
     import torch
 
-    from seg.ablation.grid import Study, Variant
+    from seg.ablation.study import Study, Variant
 
 LOG = logging.getLogger(__name__)
 SPEED_VERSION = 1

@@ -11,15 +11,10 @@ is absent from the result, so that results outlive the code that wrote them.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import re
-import shutil
-import sys
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -27,121 +22,64 @@ from typing import Any, Literal
 
 import pandas as pd
 import yaml
-from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
+from pydantic import BaseModel, ConfigDict
 
+from seg.ablation.plan import StudyPlan, read_study
+from seg.ablation.reading import NAME, ContentError, naming_file, read_json, read_table, read_text
 from seg.errors import Problem, RunError
-from seg.files import write_json, write_text
 from seg.runs import CONFIG_FILE, ENVIRONMENT_FILE, GENERALISATION_FILE, METRICS_FILE, PRESERVATION_FILE
 
-STUDY_FILE = "study.yaml"
-OLD_STUDY_FILE = "study.json"
 TRIALS_TABLE = "trials.csv"
-CASES_TABLE = "cases.csv"
-CURVES_TABLE = "curves.csv"
-PRESERVATION_TABLE = "preservation.csv"
-PROVENANCE_FILE = "provenance.json"
-SPEED_FILE = "speed.json"
-TRIALS = "trials"
-TRIAL_FILE = "trial.json"
-FAILURE_FILE = "failure.txt"
-VERSION = 1
-"""Version of every file of a study directory; a newer one is refused."""
-DIGITS = 6
-"""Significant digits of a number in a published table."""
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
-"""What a variant, a trial or a kind of device may be called: these names become parts of paths."""
+
+CASES_TABLE = "cases.csv"
+
+
+CURVES_TABLE = "curves.csv"
+
+
+PRESERVATION_TABLE = "preservation.csv"
+
+
+PROVENANCE_FILE = "provenance.json"
+
+
+SPEED_FILE = "speed.json"
+
+
+TRIALS = "trials"
+
+
+TRIAL_FILE = "trial.json"
+
+
+FAILURE_FILE = "failure.txt"
+
+
 CASE_NAME = re.compile(r"\w[\w.+ -]{0,254}")
+
+
 CASE_KEYS = ("case_id", "patient", "fold", "class_index", "class_name")
+
+
 VECTORS = ("spectrum", "r2_by_width", "probe_dice_wide", "probe_dice_narrow")
 """Columns of ``preservation.csv`` that hold several numbers in a cell, with spaces between."""
+
+
 PLACE_TEXTS = ("trial", "name", "path")
+
+
 TRIAL_TEXTS = ("trial", "variant", "status", "error", "config_digest", "data_digest")
+
+
 PLACE_INTEGERS = ("stage", "channels", "voxels", "wide", "narrow", "cases")
+
+
 KEYS = ("trial", "variant", "fold", "seed")
+
+
 ENVIRONMENT = ("device", "precision", "cores", "python", "platform", "revision")
 """Fields of an environment that become columns of the trials; packages do too, by their names."""
-
-
-class StagePlan(BaseModel):
-    """Size and work of one part of a network, such as ``encoder 0``."""
-
-    model_config = ConfigDict(frozen=True)
-    name: str
-    parameters: int
-    macs: int
-
-
-class VariantPlan(BaseModel):
-    """A variant as its study planned it: changes by dotted path, parameters and multiply-accumulates of an image."""
-
-    model_config = ConfigDict(frozen=True)
-    name: str
-    changes: dict[str, Any] = {}
-    parameters: int | None = None
-    macs: int | None = None
-    stages: tuple[StagePlan, ...] = ()
-
-
-class ContrastPlan(BaseModel):
-    """Two variants that are compared with each other."""
-
-    model_config = ConfigDict(frozen=True)
-    variant: str
-    against: str
-
-
-class StudyPlan(BaseModel):
-    """The content of ``study.yaml``: what was planned, and what a reader must know.
-
-    Attributes:
-        name: Name of the study.
-        command: Command that repeats it.
-        base: Experiment that is varied.
-        set: Changes of the base that all variants share, by dotted path.
-        margin: Loss of Dice that still counts as not inferior.
-        folds: Folds of every variant.
-        seeds: Seeds of every variant.
-        baseline: Name of the variant that the others are compared with.
-        baseline_set: Changes of the base that make the baseline.
-        variants: The variants, baseline first.
-        contrasts: Pairs of variants that are compared with each other.
-        trials: Names of all planned trials.
-        training: Steps, batch, patch_size, validate_every and the like, as far as stated.
-        data: Name, licence, attribution, num_cases, class_names and nsd_tolerance_mm, as far as stated.
-        notes: What a reader must know that no record says.
-        nominal_spacing: Whether spacing is not the true one, so that distances mean nothing.
-        pictures: Whether pictures of cases may be shown.
-    """
-
-    model_config = ConfigDict(frozen=True)
-    name: str
-    command: str
-    base: str = "not stated"
-    set: dict[str, Any] = {}
-    margin: FiniteFloat
-    folds: tuple[int, ...]
-    seeds: tuple[int, ...]
-    baseline: str
-    baseline_set: dict[str, Any] = {}
-    variants: tuple[VariantPlan, ...]
-    contrasts: tuple[ContrastPlan, ...] = ()
-    trials: tuple[str, ...]
-    training: dict[str, Any] = {}
-    data: dict[str, Any]
-    notes: tuple[str, ...] = ()
-    nominal_spacing: bool = False
-    pictures: bool = True
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Names of the classes, background first."""
-        return tuple(map(str, self.data.get("class_names") or ("background",)))
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the variants, baseline first."""
-        return tuple(variant.name for variant in self.variants)
 
 
 class TrialRecord(BaseModel):
@@ -259,7 +197,7 @@ class Results:
 
 
 @dataclass(kw_only=True)
-class _Trial:
+class FullTrial:
     """All results of one trial; numbers of tables are texts, as in their files."""
 
     record: TrialRecord
@@ -284,8 +222,12 @@ def read_results(folder: Path) -> Results:
     """
     study = read_study(folder)
     problems: list[Problem] = []
-    trials = _read_trials(folder, study, problems)
-    devices = _read_devices(folder, problems)
+    trials = read_full_trials(folder, study, problems)
+    try:
+        devices = read_devices(folder)
+    except RunError as error:
+        problems += error.problems
+        devices = ()
     planned = {name: trials[name] for name in study.trials if name in trials}
     damaged = {problem.path for problem in problems}
     return Results(
@@ -303,49 +245,17 @@ def read_results(folder: Path) -> Results:
     )
 
 
-def read_study(folder: Path) -> StudyPlan:
-    """Reads the plan of a study: ``study.yaml``, or the ``study.json`` of older studies.
-
-    Raises:
-        RunError: The plan is absent, damaged or of a newer version.
-    """
-    path = folder / STUDY_FILE
-    if not path.exists() and (folder / OLD_STUDY_FILE).exists():
-        path = folder / OLD_STUDY_FILE
-    remedy = "give the directory of a study that was started, or start the study again"
-    if not path.exists():
-        raise RunError(Problem(path=str(path), kind="missing", rule="must be the plan of a study", remedy=remedy))
-    with _naming(path, remedy):
-        _refuse_link(path, folder)
-        text = path.read_text(encoding="utf-8")
-        content = json.loads(text) if path.suffix == ".json" else yaml.load(text, yaml.CSafeLoader)
-        _check_version(content)
-        study = StudyPlan.model_validate(content)
-    if problems := [Problem(path=str(path), remedy=remedy, **parts) for parts in _plan_problems(study)]:
-        raise RunError(problems)
-    return study
-
-
-def _plan_problems(study: StudyPlan) -> Iterator[dict[str, str]]:
-    for name in (*study.names, *study.trials):
-        if not NAME.fullmatch(name):
-            yield {"kind": "name", "rule": "must hold names of letters, digits and . _ -", "value": repr(name)}
-    named = {study.baseline, *(name for pair in study.contrasts for name in (pair.variant, pair.against))}
-    for name in sorted(named - set(study.names)):
-        yield {"kind": "variant", "rule": "must compare variants of the study", "value": repr(name)}
-
-
 def read_trials(folder: Path) -> dict[str, StoredTrial]:
     """Reads how all trials of a study directory went, by their names.
 
     Raises:
         RunError: A file is damaged, a link, or of a newer version.
     """
-    with _naming(path := folder / PROVENANCE_FILE):
-        provenance = _json(path, folder)
+    with naming_file(path := folder / PROVENANCE_FILE):
+        provenance = read_json(path, folder)
     stored = {}
-    with _naming(path := folder / TRIALS_TABLE):
-        for row in _table(path, folder):
+    with naming_file(path := folder / TRIALS_TABLE):
+        for row in read_table(path, folder):
             trial = _trial_of_row(row, provenance)
             stored[row["trial"]] = StoredTrial(record=trial.record, config=trial.config or {}, path=path)
     for name in _trial_folders(folder):
@@ -401,108 +311,14 @@ def _read_stored(study_dir: Path, name: str) -> StoredTrial:
     if not NAME.fullmatch(name):
         rule = "must be named by letters, digits and . _ -"
         raise RunError(Problem(path=str(folder), kind="name", rule=rule, remedy="rename the trial"))
-    with _naming(path := folder / TRIAL_FILE, f"restore the file, or remove {folder} to run the trial again"):
-        record = TrialRecord.model_validate(_json(path, study_dir))
-    with _naming(path := folder / CONFIG_FILE, f"restore the file, or remove {folder} to run the trial again"):
-        config = yaml.load(_text(path, study_dir), yaml.CSafeLoader)
+    with naming_file(path := folder / TRIAL_FILE, f"restore the file, or remove {folder} to run the trial again"):
+        record = TrialRecord.model_validate(read_json(path, study_dir))
+    with naming_file(path := folder / CONFIG_FILE, f"restore the file, or remove {folder} to run the trial again"):
+        config = yaml.load(read_text(path, study_dir), yaml.CSafeLoader)
     return StoredTrial(record=record, config=config or {}, path=folder)
 
 
-# Reading files, and naming what is wrong with them
-
-
-class _ContentError(ValueError):
-    """A fault of a file that is no fault of its syntax, with the kind of its problem."""
-
-    def __init__(self, kind: str, rule: str, value: str) -> None:
-        super().__init__(value)
-        self.kind, self.rule = kind, rule
-
-
-@contextmanager
-def _naming(path: Path, remedy: str = "restore the file, or remove it and run the study again") -> Iterator[None]:
-    """Turns a fault that is met while a file is read into a RunError with a problem of that file."""
-    try:
-        yield
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise _as_run_error(path, remedy, error) from error
-    except (csv.Error, yaml.YAMLError) as error:
-        raise _as_run_error(path, remedy, error) from error
-
-
-def _as_run_error(path: Path, remedy: str, error: Exception) -> RunError:
-    kind, rule, value = "damaged", "must be a whole file of results", f"{type(error).__name__}: {error}"
-    if isinstance(error, _ContentError):
-        kind, rule, value = error.kind, error.rule, str(error)
-    elif isinstance(error, OSError):
-        kind, rule, value = "unreadable", "must be a file that can be read", str(error.strerror)
-    elif isinstance(error, ValidationError):
-        value = ", ".join(f"{'.'.join(map(str, one['loc']))} ({one['msg']})" for one in error.errors())
-    return RunError(Problem(path=str(path), kind=kind, rule=rule, value=" ".join(value.split()), remedy=remedy))
-
-
-def _refuse_link(path: Path, folder: Path) -> None:
-    """Refuses a file that leads out of the study directory, which may come from anywhere."""
-    parts = [path, *path.parents]
-    for part in parts[: parts.index(folder)]:
-        if part.is_symlink():
-            raise _ContentError("link", "must be a file of the study itself", "a symbolic link")
-
-
-def _check_version(content: Any) -> None:
-    version = content["schema_version"]
-    if not isinstance(version, int):
-        raise TypeError(f"schema_version {version!r}")
-    if version > VERSION:
-        raise _ContentError("version", f"must have a schema_version of at most {VERSION}; update seg", str(version))
-
-
-def _json(path: Path, folder: Path) -> dict[str, Any]:
-    """Reads a JSON file; an absent file is empty."""
-    if not path.exists() and not path.is_symlink():
-        return {}
-    _refuse_link(path, folder)
-    content: dict[str, Any] = json.loads(path.read_bytes())
-    _check_version(content)
-    return content
-
-
-def _text(path: Path, folder: Path) -> str:
-    if not path.exists() and not path.is_symlink():
-        return ""
-    _refuse_link(path, folder)
-    return path.read_text(encoding="utf-8", errors="replace")
-
-
-def _table(path: Path, folder: Path) -> list[dict[str, str]]:
-    """Reads the rows of a CSV file as texts; an absent file has none."""
-    text = _text(path, folder)
-    rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
-    if not rows:
-        return []
-    columns, *rest = rows
-    if len(set(columns)) < len(columns):
-        raise ValueError("two columns of one name")
-    for number, row in enumerate(rest, start=2):
-        if len(row) != len(columns):
-            raise ValueError(f"{len(row)} cells in line {number}, but {len(columns)} columns")
-    return [dict(zip(columns, map(unescaped, row), strict=True)) for row in rest]
-
-
-def escaped(text: str) -> str:
-    """Puts an apostrophe before a text that a spreadsheet would take for a formula; :func:`unescaped` takes it away."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "'", "\t", "\r")) else text
-
-
-def unescaped(text: str) -> str:
-    """Returns the text that :func:`escaped` was given."""
-    return text[1:] if text[:1] == "'" and text[1:2] in tuple("=+-@'\t\r") else text
-
-
-# Trials
-
-
-def _read_trials(folder: Path, study: StudyPlan, problems: list[Problem]) -> dict[str, _Trial]:
+def read_full_trials(folder: Path, study: StudyPlan, problems: list[Problem]) -> dict[str, FullTrial]:
     """Reads the trials of the tables, and over them those that have a folder."""
     try:
         trials = _read_tables(folder)
@@ -531,29 +347,29 @@ def _read_trials(folder: Path, study: StudyPlan, problems: list[Problem]) -> dic
     return trials
 
 
-def _read_trial_folder(study_dir: Path, name: str) -> _Trial:
+def _read_trial_folder(study_dir: Path, name: str) -> FullTrial:
     stored = _read_stored(study_dir, name)
-    trial = _Trial(record=stored.record, config=dict(stored.config))
+    trial = FullTrial(record=stored.record, config=dict(stored.config))
     folder = stored.path
     remedy = f"restore the file, or remove {folder} to run the trial again"
-    with _naming(path := folder / FAILURE_FILE, remedy):
-        trial.failure = _text(path, study_dir)
+    with naming_file(path := folder / FAILURE_FILE, remedy):
+        trial.failure = read_text(path, study_dir)
     if trial.record.status != "finished":
         return trial
-    with _naming(path := folder / CASES_TABLE, remedy):
-        trial.cases = _checked_cases(_table(path, study_dir))
+    with naming_file(path := folder / CASES_TABLE, remedy):
+        trial.cases = _checked_cases(read_table(path, study_dir))
         if not trial.cases:
-            raise _ContentError("missing", "must hold the scores of a finished trial", "none")
-    with _naming(path := folder / METRICS_FILE, remedy):
-        trial.curve = _table(path, study_dir)
-    with _naming(path := folder / GENERALISATION_FILE, remedy):
-        trial.generalisation = _json(path, study_dir)
+            raise ContentError("missing", "must hold the scores of a finished trial", "none")
+    with naming_file(path := folder / METRICS_FILE, remedy):
+        trial.curve = read_table(path, study_dir)
+    with naming_file(path := folder / GENERALISATION_FILE, remedy):
+        trial.generalisation = read_json(path, study_dir)
         trial.generalisation.pop("schema_version", None)
-    with _naming(path := folder / PRESERVATION_FILE, remedy):
-        if content := _json(path, study_dir):
+    with naming_file(path := folder / PRESERVATION_FILE, remedy):
+        if content := read_json(path, study_dir):
             trial.places = [{**place, "cases": content.get("cases")} for place in content["bottlenecks"]]
-    with _naming(path := folder / ENVIRONMENT_FILE, remedy):
-        if content := _json(path, study_dir):
+    with naming_file(path := folder / ENVIRONMENT_FILE, remedy):
+        if content := read_json(path, study_dir):
             trial.data, trial.split = content.pop("data", None), content.pop("split", None)
             trial.environment = {key: value for key, value in content.items() if key != "schema_version"}
     return trial
@@ -562,37 +378,37 @@ def _read_trial_folder(study_dir: Path, name: str) -> _Trial:
 def _checked_cases(rows: list[dict[str, str]]) -> list[dict[str, str]]:
     for row in rows:
         if not CASE_NAME.fullmatch(row["case_id"]):
-            raise _ContentError("name", "must name cases by letters, digits and . + _ - space", repr(row["case_id"]))
+            raise ContentError("name", "must name cases by letters, digits and . + _ - space", repr(row["case_id"]))
         int(row["class_index"])
     return rows
 
 
-def _read_tables(folder: Path) -> dict[str, _Trial]:
+def _read_tables(folder: Path) -> dict[str, FullTrial]:
     """Reads the trials of a published study; none where there are no tables."""
-    with _naming(path := folder / PROVENANCE_FILE):
-        provenance = _json(path, folder)
-    trials: dict[str, _Trial] = {}
-    with _naming(path := folder / TRIALS_TABLE):
-        for row in _table(path, folder):
+    with naming_file(path := folder / PROVENANCE_FILE):
+        provenance = read_json(path, folder)
+    trials: dict[str, FullTrial] = {}
+    with naming_file(path := folder / TRIALS_TABLE):
+        for row in read_table(path, folder):
             trials[row["trial"]] = _trial_of_row(row, provenance)
-    with _naming(path := folder / CASES_TABLE):
-        for row in _checked_cases(_table(path, folder)):
+    with naming_file(path := folder / CASES_TABLE):
+        for row in _checked_cases(read_table(path, folder)):
             trials[row.pop("trial")].cases.append(row)
-    with _naming(path := folder / CURVES_TABLE):
-        for row in _table(path, folder):
+    with naming_file(path := folder / CURVES_TABLE):
+        for row in read_table(path, folder):
             trials[row.pop("trial")].curve.append(row)
-    with _naming(path := folder / PRESERVATION_TABLE):
-        for row in _table(path, folder):
+    with naming_file(path := folder / PRESERVATION_TABLE):
+        for row in read_table(path, folder):
             trials[row.pop("trial")].places.append({key: _place_value(key, text) for key, text in row.items()})
     return trials
 
 
-def _trial_of_row(row: dict[str, str], provenance: Mapping[str, Any]) -> _Trial:
+def _trial_of_row(row: dict[str, str], provenance: Mapping[str, Any]) -> FullTrial:
     if not NAME.fullmatch(row["trial"]):
-        raise _ContentError("name", "must hold names of letters, digits and . _ -", repr(row["trial"]))
+        raise ContentError("name", "must hold names of letters, digits and . _ -", repr(row["trial"]))
     known = {key: text for key, text in row.items() if text and key in TrialRecord.model_fields}
     digests = {key: row[f"{key}_digest"] for key in ("config", "data") if row.get(f"{key}_digest")}
-    trial = _Trial(record=TrialRecord.model_validate({**known, "fingerprint": digests}))
+    trial = FullTrial(record=TrialRecord.model_validate({**known, "fingerprint": digests}))
     for key, plural in (("environment", "environments"), ("data", "data"), ("split", "splits")):
         if row.get(key):
             setattr(trial, key, provenance[plural][int(row[key])])
@@ -637,22 +453,6 @@ def _place_value(key: str, text: str) -> Any:
         return text
 
 
-def _difference(base: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the values of ``other`` by dotted path that ``base`` has not; what only ``base`` has is named apart."""
-    changes: dict[str, Any] = {}
-    removed: list[str] = []
-    for key in base.keys() | other.keys():
-        if key not in other:
-            removed.append(key)
-        elif isinstance(base.get(key), Mapping) and isinstance(other[key], Mapping):
-            inner = _difference(base[key], other[key])
-            changes |= {f"{key}.{path}": value for path, value in inner["changes"].items()}
-            removed += [f"{key}.{path}" for path in inner["removed"]]
-        elif key not in base or base[key] != other[key]:
-            changes[key] = other[key]
-    return {"changes": dict(sorted(changes.items())), "removed": sorted(removed)}
-
-
 def _changed(base: Mapping[str, Any], difference: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the mapping of which :func:`_difference` gave the difference."""
     result: dict[str, Any] = json.loads(json.dumps(base))
@@ -671,15 +471,12 @@ def _changed(base: Mapping[str, Any], difference: Mapping[str, Any]) -> dict[str
     return result
 
 
-# Tables of results
-
-
-def _keys(name: str, trial: _Trial) -> dict[str, Any]:
+def _keys(name: str, trial: FullTrial) -> dict[str, Any]:
     record = trial.record
     return {"trial": name, "variant": record.variant, "fold": record.fold, "seed": record.seed}
 
 
-def _trial_frame(folder: Path, study: StudyPlan, trials: Mapping[str, _Trial], damaged: set[str]) -> pd.DataFrame:
+def _trial_frame(folder: Path, study: StudyPlan, trials: Mapping[str, FullTrial], damaged: set[str]) -> pd.DataFrame:
     rows = []
     for name in study.trials:
         trial = trials.get(name)
@@ -713,7 +510,7 @@ def _planned(study: StudyPlan, name: str) -> dict[str, Any]:
 
 
 def _long(
-    trials: Mapping[str, _Trial],
+    trials: Mapping[str, FullTrial],
     table: str,
     names: Mapping[str, str],
     keys: Sequence[str],
@@ -747,14 +544,14 @@ def _long(
     return frame
 
 
-def _curve_frame(trials: Mapping[str, _Trial], problems: list[Problem]) -> pd.DataFrame:
+def _curve_frame(trials: Mapping[str, FullTrial], problems: list[Problem]) -> pd.DataFrame:
     """A resumed run may have logged a step twice: the later row is of the weights that went on."""
     frame = _long(trials, "curve", {}, ("step",), problems)
     frame["step"] = frame["step"].astype(float).astype(int)
     return frame.drop_duplicates(["trial", "step", "metric"], keep="last").reset_index(drop=True)
 
 
-def _generalisation_frame(trials: Mapping[str, _Trial]) -> pd.DataFrame:
+def _generalisation_frame(trials: Mapping[str, FullTrial]) -> pd.DataFrame:
     rows = []
     for name, trial in trials.items():
         record = trial.generalisation
@@ -765,7 +562,7 @@ def _generalisation_frame(trials: Mapping[str, _Trial]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*KEYS, "class_index", "train_cases", "train_dice", "val_dice"])
 
 
-def _preservation_frame(trials: Mapping[str, _Trial]) -> pd.DataFrame:
+def _preservation_frame(trials: Mapping[str, FullTrial]) -> pd.DataFrame:
     rows = []
     for name, trial in trials.items():
         for place in trial.places:
@@ -775,7 +572,7 @@ def _preservation_frame(trials: Mapping[str, _Trial]) -> pd.DataFrame:
     return frame.reindex(columns=[*KEYS, "place", *(key for key in frame if key not in (*KEYS, "place"))])
 
 
-def _provenance(trials: Mapping[str, _Trial]) -> Provenance:
+def _provenance(trials: Mapping[str, FullTrial]) -> Provenance:
     def known(key: str) -> dict[str, Any]:
         return {name: value for name, trial in trials.items() if (value := getattr(trial, key))}
 
@@ -788,39 +585,23 @@ def _provenance(trials: Mapping[str, _Trial]) -> Provenance:
     )
 
 
-# Speed
-
-
 def read_devices(folder: Path) -> tuple[Mapping[str, Any], ...]:
     """Reads the devices of ``speed.json``, GPUs first; none where speed was not measured.
 
     Raises:
-        RunError: The file is damaged or of a newer version.
+        RunError: The file is damaged, a link, or of a newer version.
     """
-    problems: list[Problem] = []
-    devices = _read_devices(folder, problems)
-    if problems:
-        raise RunError(problems)
-    return devices
-
-
-def _read_devices(folder: Path, problems: list[Problem]) -> tuple[Mapping[str, Any], ...]:
-    path = folder / SPEED_FILE
-    try:
-        with _naming(path, "measure speed again"):
-            devices = _json(path, folder).get("devices", ())
-            for device in devices:
-                if not NAME.fullmatch(device["kind"]):
-                    raise _ContentError("name", "must have kinds of letters, digits and . _ -", repr(device["kind"]))
-                for variant in device["variants"]:
-                    if not NAME.fullmatch(variant["name"]):
-                        raise _ContentError("name", "must name variants of the study", repr(variant["name"]))
-                    for value in variant.values():
-                        if isinstance(value, Mapping):
-                            [float(value[key]) for key in ("median", "q1", "q3")]
-    except RunError as error:
-        problems += error.problems
-        return ()
+    with naming_file(path := folder / SPEED_FILE, "measure speed again"):
+        devices = read_json(path, folder).get("devices", ())
+        for device in devices:
+            if not NAME.fullmatch(device["kind"]):
+                raise ContentError("name", "must have kinds of letters, digits and . _ -", repr(device["kind"]))
+            for variant in device["variants"]:
+                if not NAME.fullmatch(variant["name"]):
+                    raise ContentError("name", "must name variants of the study", repr(variant["name"]))
+                for value in variant.values():
+                    if isinstance(value, Mapping):
+                        [float(value[key]) for key in ("median", "q1", "q3")]
     return tuple(sorted(devices, key=lambda device: bool(device["kind"] != "cuda")))
 
 
@@ -839,158 +620,3 @@ def _speed_frame(devices: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
                     continue
                 rows.append(own | {"measure": measure} | numbers)
     return pd.DataFrame(rows, columns=["device_index", *about, "variant", "measure", "value", "q1", "q3"])
-
-
-# Publishing
-
-
-def publish(folder: Path, target: Path | None = None) -> Path:
-    """Writes the results of a study into a few tables, and removes the folders of trials that went into them.
-
-    Numbers keep six significant digits. A published study can be continued and published again.
-
-    Args:
-        folder: The study directory.
-        target: Directory for the published study; None publishes the study where it is.
-
-    Returns:
-        The directory of the published study.
-
-    Raises:
-        RunError: Results cannot be read, the target holds another study, or files cannot be written.
-    """
-    target = target or folder
-    study = read_study(folder)
-    problems: list[Problem] = []
-    trials = _read_trials(folder, study, problems)
-    devices = _read_devices(folder, problems)
-    if problems:
-        raise RunError(problems)
-    tables = {
-        CASES_TABLE: [{"trial": name, **row} for name, trial in trials.items() for row in trial.cases],
-        CURVES_TABLE: [{"trial": name, **row} for name, trial in trials.items() for row in trial.curve],
-        PRESERVATION_TABLE: [{"trial": name, **row} for name, trial in trials.items() for row in trial.places],
-    }
-    provenance, table = _packed(trials)
-    write_text(target / STUDY_FILE, plan_text(study))
-    for name, rows in tables.items():
-        if rows:
-            write_text(target / name, _csv(rows))
-    if trials:
-        write_json(target / PROVENANCE_FILE, provenance)
-    if devices:
-        write_json(target / SPEED_FILE, {"schema_version": VERSION, "devices": _rounded(list(devices))})
-    if trials:
-        write_text(target / TRIALS_TABLE, _csv(table))  # the last file: it names the trials that the others must hold
-    if target == folder:
-        for name in trials:
-            shutil.rmtree(folder / TRIALS / name, ignore_errors=True)
-        (folder / OLD_STUDY_FILE).unlink(missing_ok=True)
-        if (folder / TRIALS).is_dir() and not any((folder / TRIALS).iterdir()):
-            (folder / TRIALS).rmdir()
-    return target
-
-
-def plan_text(study: StudyPlan) -> str:
-    """Returns the content of ``study.yaml``."""
-    content = {"schema_version": VERSION, **study.model_dump(mode="json")}
-    text: str = yaml.dump(content, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True, width=100)
-    return text
-
-
-def _packed(trials: Mapping[str, _Trial]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Returns ``provenance.json``, where what trials share stands once, and the rows of ``trials.csv``."""
-    shared: dict[str, list[Any]] = {"environments": [], "data": [], "splits": []}
-    rows = []
-    for name, trial in trials.items():
-        row = _keys(name, trial) | trial.record.model_dump(exclude={"fingerprint", *KEYS})
-        row |= {f"{key}_digest": trial.record.fingerprint.get(key) for key in ("config", "data")}
-        for key, plural in (("environment", "environments"), ("data", "data"), ("split", "splits")):
-            value = getattr(trial, key)
-            if value is not None and value not in shared[plural]:
-                shared[plural].append(value)
-            row[key] = None if value is None else shared[plural].index(value)
-        record = trial.generalisation
-        row["train_cases"] = record.get("train_cases")
-        for side in ("train", "val"):
-            values = record.get(f"{side}_dice", ())
-            row |= {f"{side}_dice_{index}": _nan(value) for index, value in enumerate(values, start=1)}
-        rows.append(row)
-    configs = {name: trial.config for name, trial in trials.items() if trial.config}
-    base = next(iter(configs.values()), {})
-    content = {
-        "schema_version": VERSION,
-        **shared,
-        "configs": {"base": base, "trials": {name: _difference(base, config) for name, config in configs.items()}},
-        "failures": {name: trial.failure for name, trial in trials.items() if trial.failure},
-    }
-    return content, rows
-
-
-def _nan(value: float | None) -> float:
-    """A class that no case shows has no Dice; an empty cell is a class that the study has not."""
-    return math.nan if value is None else value
-
-
-def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Returns a CSV table with all columns that a row has."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    table = io.StringIO(newline="")
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(columns)
-    for row in rows:
-        writer.writerow(_cell(key, row.get(key)) for key in columns)
-    return table.getvalue()
-
-
-_TEXT_COLUMNS = frozenset({*TRIAL_TEXTS, *PLACE_TEXTS, *CASE_KEYS})
-
-
-def _cell(column: Hashable, value: Any) -> str:
-    """Returns a cell: numbers with six significant digits, integers whole."""
-    if value is None:
-        return ""
-    if isinstance(value, list | tuple):
-        return " ".join("-" if part is None else _cell(None, part) for part in value)
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float):
-        return _short(value)
-    text = str(value)
-    if isinstance(value, str) and column not in _TEXT_COLUMNS:
-        return _short(float(text)) if text else ""
-    return escaped(text) if isinstance(value, str) else text
-
-
-def _short(value: float) -> str:
-    if math.isfinite(value) and value == int(value):
-        return str(int(value))
-    return f"{value:.{DIGITS}g}"
-
-
-def _rounded(value: Any) -> Any:
-    """Rounds all numbers with a fraction in a JSON value."""
-    if isinstance(value, float):
-        return float(f"{value:.{DIGITS}g}")
-    if isinstance(value, Mapping):
-        return {key: _rounded(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_rounded(item) for item in value]
-    return value
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Publishes a study from the command line: ``python -m seg.ablation.store STUDY_DIR [TARGET]``."""
-    if len(arguments) not in (1, 2):
-        print("usage: python -m seg.ablation.store STUDY_DIR [TARGET]", file=sys.stderr)
-        return 2
-    try:
-        print(f"published: {publish(*map(Path, arguments))}")
-    except RunError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -1,171 +1,362 @@
-"""A whole study: its trials, then their speed, then the report; what is done is not done again."""
+"""A study from its file to its variants and trials."""
 
 from __future__ import annotations
 
-import logging
-import sys
-from collections.abc import Mapping, Sequence
-from functools import partial
+import difflib
+import itertools
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from seg.ablation.launch import Task, build_backend, run_tasks, trial_threads
-from seg.ablation.launch.progress import ProgressTable, Result
-from seg.ablation.store import StoredTrial, mean_dice, read_trial, read_trials
-from seg.ablation.study_file import write_study_file
-from seg.ablation.trials import (
-    REMEDY,
-    Fingerprint,
-    Places,
-    check_run_dir,
-    fingerprint,
-    run_trial,
-    store_failure,
-    why_unfinished,
-)
-from seg.errors import Problem, RunError
-from seg.files import locked
-from seg.runs import CONFIG_FILE
-
-if TYPE_CHECKING:
-    from seg.ablation.grid import Study, Trial
-
-LOG = logging.getLogger(__name__)
+from seg.config import AxisConfig, ExperimentConfig, StudyConfig, load_config, load_study
+from seg.config.fields import fields_of, value_at
+from seg.config.text import shown
+from seg.errors import ConfigError
 
 
-def run_study(study: Study, study_dir: Path, *, runs_dir: Path | None = None, speed_only: bool = False) -> int:
-    """Runs what is left of a study and writes its report.
+def point_names(axis: AxisConfig) -> tuple[str, ...]:
+    """Names the values of an axis: its label, ``_`` and the value, as in ``skip_1-4`` for 0.25.
 
-    The study may be killed at any moment and started again: finished trials are kept, those in flight go on from their
-    checkpoints, failed ones are tried again.
+    1/n reads ``1-n``, null ``none``, a list has ``x`` between its items. Of groups of fields, only those are named
+    that differ along the axis.
+    """
+    return tuple(f"{axis.label}_{_text(_telling(value, axis.values))}" for value in axis.values)
+
+
+def _telling(value: Any, values: Sequence[Any]) -> Any:
+    """What tells a value from the others."""
+    if not isinstance(value, Mapping):
+        return value
+    groups = [other for other in values if isinstance(other, Mapping)]
+    differing = [key for key in value if any(group.get(key) != value[key] for group in groups)]
+    return [value[key] for key in differing or value]
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, list | tuple):
+        return "x".join(map(_text, value))
+    if isinstance(value, Mapping):
+        return "x".join(map(_text, value.values()))
+    if isinstance(value, float):
+        parts = 1 / value if value else 0.0
+        if parts > 1.5 and abs(parts - round(parts)) < 1e-9:
+            return f"1-{round(parts)}"
+        value = f"{value:g}"
+    return re.sub(r"[^a-z0-9_.-]", "-", str(value).lower())
+
+
+FREE = ("network.", "loss.", "optimizer.", "inference.", "postprocessing.")
+"""Sections that variants may change: none of them moves cases, folds, order, augmentation, steps or scores."""
+ALSO_FREE = ("training.precision", "training.ema_decay")
+
+
+def pairing_problems(where: str, config: ExperimentConfig, baseline: ExperimentConfig) -> list[str]:
+    """Lists the fields in which a variant must be as the baseline and is not.
+
+    Args:
+        where: What is said before each problem.
+        config: The variant's experiment.
+        baseline: The baseline's.
+    """
+    return [
+        f"{where}: must share {path} with the baseline, or the comparison is not paired, got "
+        f"{shown(value_at(config, path))} beside {shown(value_at(baseline, path))}; change it for all under set."
+        for path, field in fields_of(ExperimentConfig).items()
+        if field.section is None
+        and not path.startswith(FREE)
+        and path not in ALSO_FREE
+        and value_at(config, path) != value_at(baseline, path)
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One point of a design, its experiment not yet built.
+
+    Attributes:
+        name: Name of the variant.
+        changes: Values by dotted path, on top of the baseline.
+        where: Where the study's file says so, for messages.
+        generated: Whether axes made it, or the file lists it.
+    """
+
+    name: str
+    changes: Mapping[str, Any]
+    where: str
+    generated: bool
+
+
+@dataclass(kw_only=True)
+class Builder:
+    """Builds experiments on one base by the rules that hold for any experiment's file.
+
+    Attributes:
+        base: YAML file of the experiment.
+        name: Name that the experiments get.
+        common: Changes of all of them, by dotted path.
+        problems: What was found so far; each problem is added once, where it shows first.
+    """
+
+    base: Path
+    name: str
+    common: Mapping[str, Any]
+    problems: list[str]
+    _seen: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._load("base")
+        self._load("set", self.common)
+
+    def build(self, where: str, *changes: Mapping[str, Any]) -> ExperimentConfig | None:
+        """Builds one experiment; None where it breaks a rule.
+
+        Args:
+            where: What is said before its problems.
+            changes: Values by dotted path, applied one mapping after the other.
+        """
+        config = self._load(where, self.common, *changes)
+        return None if config is None else replace(config, name=self.name)
+
+    def _load(self, where: str, *changes: Mapping[str, Any]) -> ExperimentConfig | None:
+        try:
+            return load_config([self.base], *changes)
+        except ConfigError as error:
+            new = [problem for problem in error.sentences if problem not in self._seen]
+            self._seen.update(new)
+            self.problems += [f"{where}: {problem}" for problem in new]
+            return None
+
+
+def designed(study: StudyConfig, builder: Builder) -> list[Point]:
+    """Lists the points of a study: those of its axes, then those it names.
+
+    Each value of an axis is built alone first, so that a bad one is reported where it stands.
+    """
+    for index, axis in enumerate(study.axes):
+        for value in axis.values:
+            builder.build(f"axes[{index}]", study.baseline.set, {axis.path: value})
+    named = [
+        Point(name=point.name, changes=point.set, where=f"points[{index}] ({point.name})", generated=False)
+        for index, point in enumerate(study.points)
+    ]
+    return [*_of_axes(study), *named]
+
+
+def _of_axes(study: StudyConfig) -> Iterator[Point]:
+    named = [list(zip(point_names(axis), axis.values, strict=True)) for axis in study.axes]
+    if study.design == "product":
+        for chosen in itertools.product(*named):
+            changes = {axis.path: value for axis, (_, value) in zip(study.axes, chosen, strict=True)}
+            yield _generated("_".join(name for name, _ in chosen), changes)
+    elif study.design == "sweep":
+        for axis, chosen_values in zip(study.axes, named, strict=True):
+            for name, value in chosen_values:
+                yield _generated(name, {axis.path: value})
+
+
+def _generated(name: str, changes: Mapping[str, Any]) -> Point:
+    return Point(name=name, changes=changes, where=f"variant {name}", generated=True)
+
+
+NO_OVERRIDES: Mapping[str, object] = {}
+OF_A_MACHINE = ("launch.", "set.data.root", "set.data.cache_dir", "set.data.workers")
+"""Overrides that say where and how a study runs, not what it is."""
+PATHS = ("data.root", "data.cache_dir", "data.splits", "training.init_from")
+"""Fields that name files and folders of one machine."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One point of the grid.
+
+    Attributes:
+        name: Its name.
+        changes: Values by dotted path that were set on top of the baseline; none for the baseline itself.
+        config: Its experiment, of the study's name; fold and seed have no meaning.
+    """
+
+    name: str
+    changes: Mapping[str, Any]
+    config: ExperimentConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One training: a variant on a fold with a seed.
+
+    Attributes:
+        variant: The variant.
+        fold: Fold that is held out.
+        seed: Seed of weights, data order and augmentation.
+    """
+
+    variant: Variant
+    fold: int
+    seed: int
+
+    @property
+    def id(self) -> str:
+        """Name of the trial, unique in its study."""
+        return f"{self.variant.name}.fold_{self.fold}.seed_{self.seed}"
+
+    @property
+    def config(self) -> ExperimentConfig:
+        """The experiment of this trial; without a progress bar, which would tear the study's own table."""
+        config = self.variant.config
+        return replace(config, fold=self.fold, seed=self.seed, training=replace(config.training, progress=False))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A study, ready to run.
+
+    Attributes:
+        config: What its file says, with overrides.
+        command: Command that repeats it, without what is of one machine.
+        variants: All variants, the baseline first, then in the order of the file.
+        trials: Trials to run: all variants with the first seed on the first fold, then on the next fold, then with the
+            next seed, so that a study that is cut short is whole for fewer seeds.
+    """
+
+    config: StudyConfig
+    command: str
+    variants: tuple[Variant, ...]
+    trials: tuple[Trial, ...]
+
+    @property
+    def baseline(self) -> Variant:
+        """The variant to which all others are compared."""
+        return self.variants[0]
+
+    @property
+    def planned(self) -> tuple[Trial, ...]:
+        """All trials of the grid, also where :func:`choose_variants` left some out."""
+        return trials_of(self.config, self.variants)
+
+
+def plan_study(path: Path, overrides: Mapping[str, object] = NO_OVERRIDES) -> Study:
+    """Reads a study's file and makes its variants and trials; reads no data.
+
+    Every variant is the base experiment, changed by the study's ``set``, then by the baseline's, then by its own; for
+    each the rules of an experiment hold. All share cases, folds, seeds, order, augmentation and steps.
+
+    Args:
+        path: YAML file of a study.
+        overrides: Values by dotted path of the study's fields, and of the experiment's after ``set.``.
+
+    Raises:
+        ConfigError: The file cannot be read, a field is unknown or breaks a rule, a variant breaks a rule of
+            experiments or of pairing, or two are alike. Holds all problems.
+    """
+    config, found = load_study(path, overrides)
+    problems = [str(problem) for problem in found]
+    if config is None:
+        raise ConfigError(problems)
+    builder = Builder(base=path.parent / config.base, name=config.name, common=config.set, problems=problems)
+    baseline_config = builder.build("baseline", config.baseline.set)
+    variants = [Variant(name=config.baseline.name, changes={}, config=baseline_config)] if baseline_config else []
+    for point in designed(config, builder):
+        experiment = builder.build(point.where, config.baseline.set, point.changes)
+        if experiment is None or baseline_config is None:
+            continue
+        if experiment == baseline_config and point.generated:
+            continue  # a grid that goes through the baseline meets it again
+        problems += pairing_problems(point.where, experiment, baseline_config)
+        problems += _twins(point.where, point.name, experiment, variants)
+        variants.append(Variant(name=point.name, changes=point.changes, config=experiment))
+    problems += _contrast_problems(config, [variant.name for variant in variants])
+    if baseline_config is not None and baseline_config.training.early_stop is not None:
+        problems.append(
+            f"training.early_stop must be null in a study, got {baseline_config.training.early_stop}: variants would "
+            "differ in their steps; set it to null under set."
+        )
+    if problems:
+        raise ConfigError(problems)
+    return Study(
+        config=config,
+        command=_command(path, overrides),
+        variants=tuple(variants),
+        trials=trials_of(config, variants),
+    )
+
+
+def choose_variants(study: Study, names: Sequence[str]) -> Study:
+    """Leaves the trials of some variants alone; the grid stays whole, for the records and the report.
 
     Args:
         study: The study.
-        study_dir: Study directory, made where absent.
-        runs_dir: Folder of the run directories; None is ``runs`` in the study directory.
-        speed_only: Whether no trial is run and speed is measured nevertheless.
-
-    Returns:
-        The exit code: 0, or 1 where trials failed; they are named on stderr.
+        names: Names of the variants to run; empty leaves all.
 
     Raises:
-        SegError: Records or run directories there are those of another configuration or other data, all of them
-            named; another process works on the study; the backend is not there; or files cannot be read or written.
+        ConfigError: The study has no variant of a name.
     """
-    places = Places(
-        study_dir=study_dir,
-        runs_dir=runs_dir or study_dir / "runs",
-        threads=trial_threads(study.config.launch),
+    known = [variant.name for variant in study.variants]
+    if problems := [problem for name in names for problem in _unknown("--only", name, known)]:
+        raise ConfigError(problems)
+    chosen = set(names or known)
+    return replace(study, trials=tuple(trial for trial in study.trials if trial.variant.name in chosen))
+
+
+def trials_of(config: StudyConfig, variants: Sequence[Variant]) -> tuple[Trial, ...]:
+    """Returns every variant on every fold with every seed, seeds outermost."""
+    return tuple(
+        Trial(variant=variant, fold=fold, seed=seed)
+        for seed in config.seeds
+        for fold in config.folds
+        for variant in variants
     )
-    with locked(study_dir / ".lock", refusal=f"{study_dir}: only one process may run a study; wait for the other one."):
-        fingerprints = {trial.id: fingerprint(trial.config) for trial in study.trials}
-        stored = read_trials(study_dir)
-        left = trials_left(study.trials, places, fingerprints, stored)
-        write_study_file(study, study_dir)
-        failed = _run_trials(study, left, places, fingerprints, stored) if left and not speed_only else {}
-        _conclude(study, places, speed_only=speed_only)
-    for trial_id, (error, log) in failed.items():
-        print(f"failed: {trial_id}: {error} (log: {log})", file=sys.stderr)
-    return 1 if failed else 0
 
 
-def _conclude(study: Study, places: Places, *, speed_only: bool) -> None:
-    """Measures speed where it is not yet, and writes the report where trials are finished."""
-    finished = any(trial.record.status == "finished" for trial in read_trials(places.study_dir).values())
-    if finished or speed_only:
-        from seg.ablation.speed import measure_study
-
-        measure_study(study, places.study_dir, places.runs_dir)
-    if not finished:
-        LOG.warning("no trial is finished: there is nothing to report%s", " but speed.json" if speed_only else "")
-        return
-    from seg.ablation.report import write_report
-
-    print(f"report: {write_report(places.study_dir, runs_dir=places.runs_dir)}")
+def _contrast_problems(config: StudyConfig, known: Sequence[str]) -> list[str]:
+    problems = []
+    for index, one in enumerate(config.contrasts):
+        problems += _unknown(f"contrasts[{index}].variant", one.variant, known)
+        problems += _unknown(f"contrasts[{index}].against", one.against, known)
+        if one.variant == one.against:
+            problems.append(f"contrasts[{index}] must compare two variants, got {one.variant} twice; remove it.")
+    return problems
 
 
-def trials_left(
-    trials: Sequence[Trial],
-    places: Places,
-    fingerprints: Mapping[str, Fingerprint],
-    stored: Mapping[str, StoredTrial],
-) -> tuple[Trial, ...]:
-    """Finds the trials that are not finished, and warns of those that are trained anew though they were.
-
-    Args:
-        trials: All trials.
-        places: Where they go.
-        fingerprints: What each would be made from now, by name.
-        stored: What is stored of each trial, by name.
-
-    Raises:
-        RunError: Results or run directories have another configuration or other data; all are named.
-    """
-    left: list[Trial] = []
-    problems: list[Problem] = []
-    older: list[str] = []
-    for trial in trials:
-        known = stored.get(trial.id)
-        reasons = why_unfinished(known, trial.config, fingerprints[trial.id])
-        if reasons:
-            left.append(trial)
-        if known is None or reasons == ["failed"]:
-            problems += _run_problems(trial, places)
-        elif reasons == ["version"]:
-            older.append(trial.id)
-        elif reasons:
-            rule = "must have the configuration and data that its results were made from"
-            value = f"other {', '.join(reasons)}"
-            path = f"{known.path}" if known.path.is_dir() else f"{known.path} ({trial.id})"
-            problems.append(Problem(path=path, kind="config", rule=rule, value=value, remedy=REMEDY))
-    if problems:
-        raise RunError(problems)
-    if older:
-        LOG.warning("made by another version of the training code, trained anew: %s", ", ".join(sorted(older)))
-    return tuple(left)
+def _unknown(field: str, name: str, known: Sequence[str]) -> list[str]:
+    if name in known:
+        return []
+    close = difflib.get_close_matches(name, known, n=1)
+    remedy = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}."
+    return [f"{field} must name a variant of the study, got {name}; {remedy}"]
 
 
-def _run_problems(trial: Trial, places: Places) -> Sequence[Problem]:
-    run_dir = places.run_dir(trial)
-    if not (run_dir / CONFIG_FILE).is_file():
-        return ()
+def _twins(where: str, name: str, config: ExperimentConfig, variants: Sequence[Variant]) -> list[str]:
+    problems = []
+    for variant in variants:
+        if variant.config == config:
+            problems.append(f"{where}: must differ from {variant.name}, got an equal configuration; remove one.")
+        elif variant.name == name:
+            problems.append(f"{where}: must have a name of its own, got {name!r} again; rename one of the two.")
+    return problems
+
+
+def published(path: str, value: Any) -> Any:
+    """Leaves folders of this machine out of what may be shown to others; the last name stays."""
+    return Path(value).name if path in PATHS and value else value
+
+
+def _command(path: Path, overrides: Mapping[str, object]) -> str:
     try:
-        check_run_dir(trial.config, run_dir)
-    except RunError as error:
-        return error.problems
-    return ()
-
-
-def _run_trials(
-    study: Study,
-    left: Sequence[Trial],
-    places: Places,
-    fingerprints: Mapping[str, Fingerprint],
-    stored: Mapping[str, StoredTrial],
-) -> dict[str, tuple[str, Path]]:
-    """Runs trials; returns errors and logs of those that failed, by id."""
-    by_id = {trial.id: trial for trial in left}
-    backend = build_backend(study.config.launch, places.runs_dir)
-    table = ProgressTable({trial.id: trial.variant.name for trial in study.trials}, backend.parallel, sys.stdout)
-    dice = mean_dice(places.study_dir)
-    done = [trial for trial in study.trials if trial.id not in by_id]
-    table.done_before({trial.id: _result(trial, stored[trial.id], dice.get(trial.id)) for trial in done})
-
-    def make(trial_id: str, attempt: int) -> Task:
-        return Task(id=trial_id, call=partial(run_trial, by_id[trial_id], places, attempt=attempt))
-
-    failed = {}
-    for event in run_tasks(backend, list(by_id), make, retries=study.config.launch.retries):
-        trial = by_id[event.id]
-        if event.state == "failed":
-            own = fingerprints[event.id]
-            error = store_failure(trial, places, own, attempts=event.attempt, traceback=event.error or "")
-            failed[event.id] = error, places.log(trial)
-        known = read_trial(places.study_dir, event.id) if event.state == "finished" else None
-        dice = mean_dice(places.study_dir, event.id) if known else {}
-        table.update(event, _result(trial, known, dice.get(event.id)) if known else None)
-    return failed
-
-
-def _result(trial: Trial, stored: StoredTrial, dice: float | None) -> Result:
-    return Result(variant=trial.variant.name, mean_dice=dice, seconds=stored.record.total_seconds)
+        path = path.resolve().relative_to(Path.cwd())
+    except ValueError:
+        path = Path(path.name)
+    words = ["seg", "ablate", "--config", path.as_posix()]
+    for name, value in overrides.items():
+        if name.startswith(OF_A_MACHINE):
+            continue
+        if name.startswith("set."):
+            own = name.removeprefix("set.")
+            words += ["--set", f"{own}={published(own, value)}"]
+        else:
+            words += [f"--{name}", str(value)]
+    return shlex.join(words)

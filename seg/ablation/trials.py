@@ -42,7 +42,7 @@ from seg.runs import (
 )
 
 if TYPE_CHECKING:
-    from seg.ablation.grid import Trial
+    from seg.ablation.study import Trial
 
 LOG = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seg.ablation.naming import point_names
+from seg.ablation.study import point_names
 from seg.config import AxisConfig
 from seg.config.study import NAME
 

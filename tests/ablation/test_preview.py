@@ -12,7 +12,6 @@ import torch
 import yaml
 
 from seg.ablation import preview
-from seg.ablation.grid import Study, choose_variants, plan_study
 from seg.ablation.preview import (
     Timed,
     count_windows,
@@ -23,8 +22,9 @@ from seg.ablation.preview import (
     time_network,
     trial_seconds,
 )
+from seg.ablation.run import trials_left
 from seg.ablation.store import TrialRecord, read_trials
-from seg.ablation.study import trials_left
+from seg.ablation.study import Study, choose_variants, plan_study
 from seg.ablation.trials import Fingerprint, Places
 from seg.benchmark import subjects
 from seg.config import ExperimentConfig

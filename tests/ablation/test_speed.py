@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from seg.ablation import speed
-from seg.ablation.grid import Study, Variant
 from seg.ablation.speed import measure_study
 from seg.ablation.store import read_devices
+from seg.ablation.study import Study, Variant
 from seg.benchmark import measure
 from seg.benchmark.measure import Settings, Timer
 from seg.benchmark.memory import Peaks

@@ -13,7 +13,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from seg.ablation.store import Results, escaped, publish, read_results, read_study, unescaped
+from seg.ablation.plan import read_study
+from seg.ablation.publish import publish
+from seg.ablation.reading import escaped, unescaped
+from seg.ablation.store import Results, read_results
 from seg.errors import RunError
 
 RESULTS = Path(__file__).parents[2] / "docs/results"

@@ -1,200 +1,260 @@
-"""A study runs what is left, goes on after failures, and refuses what is not its own."""
+"""From a study's file to variants and trials: designs, names, rules and pairing."""
 
 from __future__ import annotations
 
-import json
-import shutil
+import dataclasses
+import itertools
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from seg.ablation import speed
-from seg.ablation import study as module
-from seg.ablation.store import publish, read_trial
-from seg.ablation.study import run_study
-from seg.ablation.trials import Fingerprint, fingerprint, run_trial
-from seg.config import BottleneckConfig, ExperimentConfig
-from seg.config.study import BackendConfig, StudyConfig
-from seg.errors import RunError
-from seg.files import locked
-from tests.ablation.trials import FakeStudy, FakeTrial, Variant
+from seg.ablation.study import choose_variants, plan_study
+from seg.config import BottleneckConfig, dump_config, load_config
+from seg.errors import ConfigError
+from seg.runs import Origin, check_run, open_run
 
-CONCLUDE = module._conclude
-IDS = ["baseline.fold_0.seed_0", "skip_1-2.fold_0.seed_0", "baseline.fold_0.seed_1", "skip_1-2.fold_0.seed_1"]
-
-
-@pytest.fixture(autouse=True)
-def concluded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Notes the steps around the trials in place of taking them."""
-    steps: list[str] = []
-    monkeypatch.setattr(module, "write_study_file", lambda study, folder: steps.append("plan"))
-    monkeypatch.setattr(module, "_conclude", lambda study, places, **_: steps.append("report"))
-    return steps
-
-
-@pytest.fixture(scope="module")
-def make_study(experiment: ExperimentConfig) -> Callable[..., Any]:
-    def make(seeds: tuple[int, ...] = (0,), steps: int = 2, **values: Any) -> FakeStudy:
-        base = replace(experiment, training=replace(experiment.training, steps=steps))
-        narrow = replace(base, network=replace(base.network, skip_bottleneck=BottleneckConfig(ratio=0.5)))
-        variants = ((Variant(), base), (Variant(name="skip_1-2"), narrow))
-        trials = [FakeTrial(replace(config, seed=seed), variant) for seed in seeds for variant, config in variants]
-        return FakeStudy(config=StudyConfig(name="boxes", base="boxes.yaml", **values), trials=tuple(trials))
-
-    return make
-
-
-@pytest.fixture(scope="module")
-def finished(make_study: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("study")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "write_study_file", lambda study, folder: None)
-        patch.setattr(module, "_conclude", lambda study, places, **_: None)
-        run_study(make_study(), folder)
-    return folder
+ROOT = Path(__file__).parents[2]
+BASE = """
+seed: 5
+data: {root: data/boxes}
+network:
+  skip_bottleneck: {ratio: 0.25, activation: relu}
+training: {steps: 20, validate_every: 10}
+optimizer: {warmup_steps: 0}
+"""
+NULL = {"name": "full", "set": {"network.skip_bottleneck": None, "network.decoder_bottleneck": None}}
+SKIP = {"path": "network.skip_bottleneck.ratio", "label": "skip", "values": [0.5, 0.25]}
+MERGE = {"path": "network.merge", "label": "merge", "values": ["concat", "add"]}
+Writer = Callable[..., Path]
 
 
 @pytest.fixture
-def done_before(finished: Path, tmp_path: Path) -> Path:
-    """A study directory with two finished trials."""
-    return Path(shutil.copytree(finished, tmp_path / "done_before"))
+def write(tmp_path: Path) -> Writer:
+    """Gives a function that writes a study beside its base and returns its path."""
+
+    def write(base: str = BASE, **fields: Any) -> Path:
+        (tmp_path / "base.yaml").write_text(base)
+        path = tmp_path / "study.yaml"
+        path.write_text(yaml.safe_dump({"name": "widths", "base": "base.yaml", "baseline": NULL, **fields}))
+        return path
+
+    return write
 
 
-def said(capsys: pytest.CaptureFixture[str]) -> list[str]:
-    """What the table says of each event."""
-    return [line[10:].partition("  |  ")[0] for line in capsys.readouterr().out.splitlines() if "  |  " in line]
+def problems_of(path: Path, **overrides: object) -> tuple[str, ...]:
+    with pytest.raises(ConfigError) as caught:
+        plan_study(path, overrides)
+    return caught.value.sentences
 
 
-def test_a_study_runs_its_trials_in_their_order(
-    make_study: Callable[..., Any], tmp_path: Path, concluded: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run_study(make_study(), tmp_path) == 0
-    words = [line.split("  ")[:2] for line in said(capsys)]
-    assert words[1:] == [[trial, state] for trial in IDS[:2] for state in ("running", "finished")]
-    assert sorted(path.name for path in (tmp_path / "trials").iterdir()) == sorted(IDS[:2])
-    assert concluded == ["plan", "report"]
+def names(path: Path) -> list[str]:
+    return [variant.name for variant in plan_study(path).variants]
 
 
-def test_a_study_that_grows_runs_what_is_new(
-    make_study: Callable[..., Any], done_before: Path, concluded: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run_study(make_study(), done_before) == 0
-    assert said(capsys) == []
-    assert concluded == ["plan", "report"]
-    shutil.rmtree(done_before / "runs" / "skip_1-2")  # its records are enough
-    assert run_study(make_study(seeds=(0, 1)), done_before) == 0
-    words = [line.split("  ")[:2] for line in said(capsys)]
-    assert words[0] == ["2 of 4 trials are done already"]
-    assert words[1:] == [[trial, state] for trial in IDS[2:] for state in ("running", "finished")]
-
-
-def test_speed_alone_is_measured_without_a_trial(
-    make_study: Callable[..., Any],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    measured: list[Path] = []
-    monkeypatch.setattr(module, "_conclude", CONCLUDE)
-    monkeypatch.setattr(speed, "measure_study", lambda study, folder, runs: measured.append(folder))
-    assert run_study(make_study(), tmp_path, speed_only=True) == 0
-    assert measured == [tmp_path]
-    assert not (tmp_path / "trials").exists()
-    assert "no trial is finished: there is nothing to report but speed.json" in caplog.text
-
-
-def test_runs_may_lie_elsewhere(make_study: Callable[..., Any], done_before: Path, tmp_path: Path) -> None:
-    heavy = (done_before / "runs").rename(tmp_path / "heavy")
-    shutil.rmtree(done_before / "trials")
-    seconds = (heavy / "baseline/fold_0_seed_0/checkpoints/weights.pt").stat().st_mtime_ns
-    assert run_study(make_study(), done_before, runs_dir=heavy) == 0
-    assert (heavy / "baseline/fold_0_seed_0/checkpoints/weights.pt").stat().st_mtime_ns == seconds
-    assert [path.name for path in done_before.iterdir()] == ["trials"]
-
-
-def test_a_failing_trial_is_tried_again_recorded_and_named(
-    make_study: Callable[..., Any],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    concluded: list[str],
-) -> None:
-    def fail(trial: Any, places: Any, *, attempt: int = 1) -> Path:
-        if trial.variant.name == "baseline":
-            raise RuntimeError(f"attempt {attempt} failed")
-        return run_trial(trial, places, attempt=attempt)
-
-    monkeypatch.setattr(module, "run_trial", fail)
-    study = make_study(launch=BackendConfig(retries=2))
-    assert run_study(study, tmp_path) == 1
-    log = tmp_path / "runs" / "baseline" / "fold_0_seed_0.log"
-    assert capsys.readouterr().err.splitlines()[-1] == (
-        f"failed: {IDS[0]}: RuntimeError: attempt 3 failed (log: {log})"
-    )
-    folder = tmp_path / "trials" / IDS[0]
-    content = json.loads((folder / "trial.json").read_text())
-    assert (content["status"], content["attempts"], content["seconds"]) == ("failed", 3, None)
-    assert content["error"] == "RuntimeError: attempt 3 failed"
-    assert (folder / "failure.txt").read_text().startswith("Traceback (most recent call last):\n")
-    finished = read_trial(tmp_path, IDS[1])
-    assert finished is not None
-    assert finished.record.status == "finished"
-    assert concluded == ["plan", "report"]
-    monkeypatch.setattr(module, "run_trial", run_trial)
-    assert run_study(study, tmp_path) == 0
-    again = read_trial(tmp_path, IDS[0])
-    assert again is not None
-    assert (again.record.status, again.record.attempts, (folder / "failure.txt").exists()) == ("finished", 1, False)
-
-
-def test_another_configuration_is_refused_before_anything_runs(
-    make_study: Callable[..., Any], done_before: Path, concluded: list[str]
-) -> None:
-    shutil.rmtree(done_before / "trials" / IDS[1])  # its run is left
-    with pytest.raises(RunError) as error:
-        run_study(make_study(steps=4), done_before)
-    assert [(problem.path, problem.kind, problem.value) for problem in error.value.problems] == [
-        (f"{done_before}/trials/{IDS[0]}", "config", "other training.steps"),
-        (f"{done_before}/runs/skip_1-2/fold_0_seed_0", "config", "other training.steps"),
+def test_a_product_is_every_combination_and_meets_the_baseline_once(write: Writer) -> None:
+    study = plan_study(write(design="product", axes=[SKIP | {"values": [0.5, 0.25, 2.0]}, MERGE], points=[]))
+    found = {(variant.config.network.skip_bottleneck, variant.config.network.merge) for variant in study.variants[1:]}
+    ratios, merges = (0.5, 0.25, 2.0), ("concat", "add")
+    assert found == {(BottleneckConfig(ratio=ratio), merge) for ratio, merge in itertools.product(ratios, merges)}
+    assert len(study.variants) == 1 + 3 * 2
+    with_null = SKIP | {"path": "network.skip_bottleneck", "values": [None, {"ratio": 0.5}]}
+    assert names(write(design="product", axes=[with_null, MERGE])) == [
+        "full",
+        "skip_none_merge_add",
+        "skip_1-2_merge_concat",
+        "skip_1-2_merge_add",
     ]
-    assert concluded == []
 
 
-def test_trials_of_another_version_are_trained_anew(
-    make_study: Callable[..., Any], done_before: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def newer(config: ExperimentConfig) -> Fingerprint:
-        return replace(fingerprint(config), training_version=2)
-
-    ran: list[str] = []
-    monkeypatch.setattr(module, "run_trial", lambda trial, places, attempt: ran.append(trial.id))
-    run_study(make_study(), done_before)
-    assert ran == []
-    monkeypatch.setattr(module, "fingerprint", newer)
-    run_study(make_study(), done_before)
-    assert ran == IDS[:2]
-
-
-def test_a_published_study_is_continued(
-    make_study: Callable[..., Any], done_before: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    variants = [{"name": "baseline"}, {"name": "skip_1-2"}]
-    plan = {"schema_version": 1, "name": "boxes", "command": "", "baseline": "baseline", "margin": 0.01}
-    plan |= {"folds": [0], "seeds": [0], "variants": variants, "trials": IDS[:2], "data": {}}
-    (done_before / "study.json").write_text(json.dumps(plan))
-    publish(done_before)
-    shutil.rmtree(done_before / "runs")
-    assert run_study(make_study(seeds=(0, 1)), done_before) == 0
-    words = [line.split("  ")[:2] for line in said(capsys)]
-    assert words[0] == ["2 of 4 trials are done already"]
-    assert words[1:] == [[trial, state] for trial in IDS[2:] for state in ("running", "finished")]
+def test_a_sweep_moves_one_axis_at_a_time(write: Writer) -> None:
+    study = plan_study(
+        write(design="sweep", axes=[SKIP, MERGE], points=[{"name": "x", "set": {"network.residual": True}}])
+    )
+    assert [variant.name for variant in study.variants] == ["full", "skip_1-2", "skip_1-4", "merge_add", "x"]
+    for variant in study.variants[1:]:
+        changed = [
+            field.name
+            for field in dataclasses.fields(variant.config.network)
+            if getattr(variant.config.network, field.name) != getattr(study.baseline.config.network, field.name)
+        ]
+        assert len(changed) == 1
+    assert [dict(variant.changes) for variant in study.variants[:2]] == [{}, {"network.skip_bottleneck.ratio": 0.5}]
 
 
-def test_two_processes_never_run_one_study(make_study: Callable[..., Any], tmp_path: Path) -> None:
-    with locked(tmp_path / ".lock"), pytest.raises(RunError) as error:
-        run_study(make_study(), tmp_path)
-    assert str(error.value) == f"{tmp_path}: only one process may run a study; wait for the other one."
-    assert not (tmp_path / ".lock").exists()
+def test_changes_lie_over_each_other_as_files_do(write: Writer) -> None:
+    points = [
+        {"name": "whole", "set": {"network.skip_bottleneck": {"ratio": 0.5}}},
+        {"name": "inside", "set": {"network.skip_bottleneck.norm": True}},
+        {"name": "listed", "set": {"network.skip_bottleneck.ratio": [0.5, 0.25, 0.125]}},
+    ]
+    from_null = plan_study(write(points=points))
+    # The baseline took the block of the base away, and with it the base's activation.
+    assert [variant.config.network.skip_bottleneck for variant in from_null.variants] == [
+        None,
+        BottleneckConfig(ratio=0.5),
+        BottleneckConfig(norm=True),
+        BottleneckConfig(ratio=(0.5, 0.25, 0.125)),
+    ]
+    from_block = plan_study(write(points=points, baseline={"name": "narrow"}, set={"training.steps": 30}))
+    assert from_block.variants[1].config.network.skip_bottleneck == BottleneckConfig(ratio=0.5, activation="relu")
+    assert {variant.config.training.steps for variant in from_block.variants} == {30}
+
+
+def test_trials_are_whole_for_the_first_seed_first(write: Writer) -> None:
+    study = plan_study(write(design="sweep", axes=[MERGE], folds=[0, 3], seeds=[1, 2]))
+    assert [trial.id for trial in study.trials] == [
+        f"{name}.fold_{fold}.seed_{seed}" for seed in (1, 2) for fold in (0, 3) for name in ("full", "merge_add")
+    ]
+    trial = study.trials[-1]
+    config = trial.config
+    assert (config.name, config.fold, config.seed, config.training.progress) == ("widths", 3, 2, False)
+    same = dataclasses.replace(config, fold=0, seed=5, training=dataclasses.replace(config.training, progress=True))
+    assert same == trial.variant.config
+    assert dataclasses.replace(load_config([write().parent / "base.yaml"]), network=same.network, name="widths") == same
+
+
+def test_some_variants_alone(write: Writer) -> None:
+    study = plan_study(write(design="sweep", axes=[SKIP, MERGE], seeds=[0]))
+    chosen = choose_variants(study, ["merge_add", "full"])
+    assert [trial.id for trial in chosen.trials] == ["full.fold_0.seed_0", "merge_add.fold_0.seed_0"]
+    assert chosen.planned == study.trials
+    assert choose_variants(study, []) == study
+    with pytest.raises(ConfigError) as caught:
+        choose_variants(study, ["merge_ad", "zzz"])
+    assert caught.value.sentences == (
+        "--only must name a variant of the study, got merge_ad; did you mean merge_add?",
+        "--only must name a variant of the study, got zzz; there are full, skip_1-2, skip_1-4, merge_add.",
+    )
+
+
+def test_the_command_repeats_the_study_and_names_no_machine(write: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(design="sweep", axes=[MERGE])
+    overrides = {"seeds": "[0, 1]", "set.data.root": "/home/me", "launch.workers": "2", "set.training.steps": "40"}
+    ending = "--seeds '[0, 1]' --set training.steps=40"
+    assert plan_study(path, overrides).command == f"seg ablate --config study.yaml {ending}"
+    monkeypatch.chdir(path.parent.parent)
+    command = plan_study(path, overrides).command
+    assert command == f"seg ablate --config {path.parent.name}/study.yaml {ending}"
+    assert plan_study(path, overrides).baseline.config.data.root == "/home/me"
+    overrides = {"set.training.init_from": "/home/me/runs/first"}
+    assert plan_study(path, overrides).command.endswith("--set training.init_from=first")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "shown"),
+    [
+        ("data.split_seed", 1, "1 beside 0"),
+        ("data.train_cases", 10, "10 beside null"),
+        ("data.root", "elsewhere", "'elsewhere' beside 'data/boxes'"),
+        ("patches.batch", 4, "4 beside 2"),
+        ("augmentation.spatial.probability", 0.5, "0.5 beside 0.8"),
+        ("training.steps", 40, "40 beside 20"),
+        ("training.init_from", "runs/x", "'runs/x' beside null"),
+        ("evaluation.nsd_tolerance_mm", 2.0, "2.0 beside 1.0"),
+    ],
+)
+def test_a_variant_that_breaks_the_pairing_is_refused(write: Writer, path: str, value: object, shown: str) -> None:
+    assert problems_of(write(points=[{"name": "odd", "set": {path: value}}])) == (
+        f"points[0] (odd): must share {path} with the baseline, or the comparison is not paired, got {shown}; "
+        "change it for all under set.",
+    )
+
+
+@pytest.mark.parametrize(
+    "path", ["loss.ce_weight", "optimizer.learning_rate", "training.ema_decay", "inference.overlap"]
+)
+def test_fields_that_leave_the_pairing_alone_may_vary(write: Writer, path: str) -> None:
+    assert names(write(points=[{"name": "other", "set": {path: 0.125}}])) == ["full", "other"]
+
+
+def test_the_rules_of_experiments_hold_for_every_point_and_each_problem_is_said_once(write: Writer) -> None:
+    path = write(
+        set={"training.step": 4},
+        design="product",
+        axes=[SKIP | {"values": [0.5, 0.0]}, {"path": "network.merg", "label": "merge", "values": ["add", "concat"]}],
+        points=[
+            {"name": "a", "set": {"network.channels": [8, 16]}},
+            {"name": "b", "set": {"network.skip_bottleneck": {"ratoi": 1}}},
+        ],
+        seeds=[],
+    )
+    assert problems_of(path) == (
+        "seeds must list at least one number, got none.",
+        "set: training.step is no field; did you mean training.steps?",
+        "axes[0]: network.skip_bottleneck.ratio must be in (0, 4], got 0.",
+        "axes[1]: network.merg is no field; did you mean network.merge?",
+        "points[0] (a): network.strides must have as many entries as network.channels, 2, got 4.",
+        "points[0] (a): network.kernel_sizes must have as many entries as network.channels, 2, got 4.",
+        "points[1] (b): network.skip_bottleneck.ratoi is no field; did you mean network.skip_bottleneck.ratio?",
+    )
+
+
+def test_a_base_that_cannot_be_used_is_said_once(write: Writer) -> None:
+    path = write(base="fold: -1\n", points=[{"name": "a", "set": {"network.merge": "add"}}])
+    assert problems_of(path) == ("base: fold must be >= 0, got -1.",)
+    absent = path.parent / "none.yaml"
+    path.write_text(path.read_text().replace("base.yaml", "none.yaml"))
+    assert problems_of(path) == (f"base: {absent}: must be a readable file, got 'No such file or directory'.",)
+
+
+def test_variants_that_are_alike_are_refused(write: Writer) -> None:
+    points = [
+        {"name": "same", "set": {"network.skip_bottleneck": None}},
+        {"name": "half", "set": {"network.skip_bottleneck.ratio": 0.5}},
+        {"name": "merge_add", "set": {"network.residual": True}},
+    ]
+    assert problems_of(write(design="sweep", axes=[SKIP, MERGE], points=points)) == (
+        "points[0] (same): must differ from full, got an equal configuration; remove one.",
+        "points[1] (half): must differ from skip_1-2, got an equal configuration; remove one.",
+        "points[2] (merge_add): must have a name of its own, got 'merge_add' again; rename one of the two.",
+    )
+
+
+def test_an_early_stop_is_refused(write: Writer) -> None:
+    assert problems_of(write(design="sweep", axes=[MERGE], set={"training.early_stop": 3})) == (
+        "training.early_stop must be null in a study, got 3: variants would differ in their steps; set it to null "
+        "under set.",
+    )
+
+
+def test_a_run_made_by_hand_from_the_same_fields_is_that_of_the_trial(tmp_path: Path) -> None:
+    study = plan_study(ROOT / "configs" / "ablation" / "bottleneck.yaml")
+    by_hand = tmp_path / "both.yaml"
+    by_hand.write_text(
+        "name: bottleneck\nseed: 2\nnetwork: {skip_bottleneck: {ratio: 0.25}, decoder_bottleneck: {ratio: 0.25}}\n"
+        "training: {steps: 700, validate_every: 140}\ndata: {root: elsewhere}\n"
+    )
+    config = load_config([ROOT / "configs" / "hippocampus.yaml", by_hand])
+    origin = Origin(computed_with={}, data={"case": "digest"})
+    open_run(config, tmp_path / "run", origin)
+    (tmp_path / "run" / "config.yaml").write_text(dump_config(config))
+    trial = next(trial for trial in study.trials if trial.id == "both_1-4.fold_0.seed_2")
+    check_run(trial.config, tmp_path / "run", origin, resume=True)
+
+
+def test_contrasts_name_two_variants_of_the_study(write: Writer) -> None:
+    points = [{"name": "half", "set": {"network.skip_bottleneck.ratio": 0.5}}]
+    good = write(points=points, contrasts=[{"variant": "half", "against": "full"}])
+    assert [(one.variant, one.against) for one in plan_study(good).config.contrasts] == [("half", "full")]
+    bad = write(
+        points=points, contrasts=[{"variant": "halb", "against": "full"}, {"variant": "half", "against": "half"}]
+    )
+    assert problems_of(bad) == (
+        "contrasts[0].variant must name a variant of the study, got halb; did you mean half?",
+        "contrasts[1] must compare two variants, got half twice; remove it.",
+    )
+
+
+def test_a_study_of_older_code_still_loads(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "base.yaml").write_text("seed: 0\n")
+    points = [{"name": "narrow", "set": {"network.channels": [4, 8, 16, 32]}}]
+    study = {"name": "old", "base": "base.yaml", "reuse": "any_code", "seeds": [0], "points": points}
+    study |= {"launch": {"backend": "process", "workers": 3}}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
+    planned = plan_study(tmp_path / "study.yaml")
+    assert len(planned.trials) == 2
+    assert (planned.config.launch.backend, planned.config.launch.workers) == ("workers", 1)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from seg.ablation import trials as module
-from seg.ablation.store import TrialRecord, publish, read_results, read_trial
+from seg.ablation.publish import publish
+from seg.ablation.store import TrialRecord, read_results, read_trial
 from seg.ablation.trials import Fingerprint, Places, fingerprint, run_trial, store_failure, why_unfinished
 from seg.config import ExperimentConfig
 from seg.data.splits import spread_over

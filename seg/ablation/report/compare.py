@@ -11,13 +11,15 @@ from pathlib import Path
 
 import pandas as pd
 
+from seg.ablation.plan import StudyPlan
+from seg.ablation.reading import escaped
 from seg.ablation.report.analysis import Analysis, analyse
 from seg.ablation.report.cases import FIGURES
 from seg.ablation.report.labels import Label, label_variants
 from seg.ablation.report.plots import compare_studies
 from seg.ablation.report.templating import markdown_environment
 from seg.ablation.statistics import Comparison, Verdict
-from seg.ablation.store import StudyPlan, escaped, read_results
+from seg.ablation.store import read_results
 from seg.errors import Problem, RunError
 from seg.files import write_text
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pandas as pd
 
+from seg.ablation.reading import escaped
 from seg.ablation.report.analysis import Analysis, device_speeds
 from seg.ablation.report.preservation import AVERAGED
 from seg.ablation.statistics import Comparison, Effect, Mean, MetricEffect
-from seg.ablation.store import escaped
 from seg.words import NOT_MEASURED
 
 LEFT_OUT = "left out"

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from seg.ablation.plan import StudyPlan
 from seg.ablation.report import plots
 from seg.ablation.report.analysis import Analysis
 from seg.ablation.report.cases import CasePicture, case_differences, chosen_cases, embedded, shown_variant
@@ -25,7 +26,7 @@ from seg.ablation.report.svg import Picture
 from seg.ablation.report.templating import environment, markdown_environment
 from seg.ablation.report.views import TableView, intervals, values, view
 from seg.ablation.statistics import Verdict
-from seg.ablation.store import Results, StudyPlan
+from seg.ablation.store import Results
 from seg.words import NOT_MEASURED, fixed, significant
 
 FAR = 3

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from seg.ablation.plan import StudyPlan, VariantPlan
 from seg.ablation.preservation import MEASURES, LawRow, columns, law_rows, of_trial, predict_safe_widths
 from seg.ablation.statistics import Correlation, correlate
-from seg.ablation.store import Results, StudyPlan, VariantPlan
+from seg.ablation.store import Results
 from seg.evaluation.metrics import finite_mean
 
 Run = tuple[str, int, int]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from seg.ablation.plan import read_study
 from seg.ablation.report import write_comparison, write_report
 from seg.ablation.report.compare import read_evidence
-from seg.ablation.store import read_study
 from seg.errors import RunError
 from seg.words import fixed
 from tests.ablation.report.conftest import value

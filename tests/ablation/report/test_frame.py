@@ -13,10 +13,12 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from seg.ablation.plan import VariantPlan
+from seg.ablation.reading import unescaped
 from seg.ablation.report.analysis import analyse
 from seg.ablation.report.frame import COLUMNS, estimates, to_csv
 from seg.ablation.report.preservation import find_controls, find_predictions
-from seg.ablation.store import VariantPlan, read_results, unescaped
+from seg.ablation.store import read_results
 from tests.ablation.report.conftest import dice, value
 from tests.ablation.report.places import CHANNELS
 from tests.ablation.report.studies import CONTRASTS, VARIANTS, Made, make_study

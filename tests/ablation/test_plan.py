@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from seg.ablation.grid import Study, choose_variants, plan_study
-from seg.ablation.store import read_study
-from seg.ablation.study_file import read_study_data, write_study_file
+from seg.ablation.plan import read_study, read_study_data, write_study_file
+from seg.ablation.study import Study, choose_variants, plan_study
 from seg.errors import DataError, RunError
 from seg.networks import network_from_config
 

@@ -1,0 +1,253 @@
+"""The plan of a study: what it compares, on what, and what a reader must know."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, FiniteFloat
+
+from seg.ablation.reading import NAME, VERSION, check_schema_version, naming_file, refuse_link
+from seg.ablation.study import Study, Variant, published
+from seg.config import StudyConfig
+from seg.data.cases import Dataset
+from seg.data.datasets import read_folds
+from seg.errors import Problem, RunError
+from seg.files import write_text
+
+if TYPE_CHECKING:
+    from seg.networks.complexity import Complexity
+
+
+STUDY_FILE = "study.yaml"
+
+
+OLD_STUDY_FILE = "study.json"
+
+
+class StagePlan(BaseModel):
+    """Size and work of one part of a network, such as ``encoder 0``."""
+
+    model_config = ConfigDict(frozen=True)
+    name: str
+    parameters: int
+    macs: int
+
+
+class VariantPlan(BaseModel):
+    """A variant as its study planned it: changes by dotted path, parameters and multiply-accumulates of an image."""
+
+    model_config = ConfigDict(frozen=True)
+    name: str
+    changes: dict[str, Any] = {}
+    parameters: int | None = None
+    macs: int | None = None
+    stages: tuple[StagePlan, ...] = ()
+
+
+class ContrastPlan(BaseModel):
+    """Two variants that are compared with each other."""
+
+    model_config = ConfigDict(frozen=True)
+    variant: str
+    against: str
+
+
+class StudyPlan(BaseModel):
+    """The content of ``study.yaml``: what was planned, and what a reader must know.
+
+    Attributes:
+        name: Name of the study.
+        command: Command that repeats it.
+        base: Experiment that is varied.
+        set: Changes of the base that all variants share, by dotted path.
+        margin: Loss of Dice that still counts as not inferior.
+        folds: Folds of every variant.
+        seeds: Seeds of every variant.
+        baseline: Name of the variant that the others are compared with.
+        baseline_set: Changes of the base that make the baseline.
+        variants: The variants, baseline first.
+        contrasts: Pairs of variants that are compared with each other.
+        trials: Names of all planned trials.
+        training: Steps, batch, patch_size, validate_every and the like, as far as stated.
+        data: Name, licence, attribution, num_cases, class_names and nsd_tolerance_mm, as far as stated.
+        notes: What a reader must know that no record says.
+        nominal_spacing: Whether spacing is not the true one, so that distances mean nothing.
+        pictures: Whether pictures of cases may be shown.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    name: str
+    command: str
+    base: str = "not stated"
+    set: dict[str, Any] = {}
+    margin: FiniteFloat
+    folds: tuple[int, ...]
+    seeds: tuple[int, ...]
+    baseline: str
+    baseline_set: dict[str, Any] = {}
+    variants: tuple[VariantPlan, ...]
+    contrasts: tuple[ContrastPlan, ...] = ()
+    trials: tuple[str, ...]
+    training: dict[str, Any] = {}
+    data: dict[str, Any]
+    notes: tuple[str, ...] = ()
+    nominal_spacing: bool = False
+    pictures: bool = True
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, background first."""
+        return tuple(map(str, self.data.get("class_names") or ("background",)))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the variants, baseline first."""
+        return tuple(variant.name for variant in self.variants)
+
+
+def read_study(folder: Path) -> StudyPlan:
+    """Reads the plan of a study: ``study.yaml``, or the ``study.json`` of older studies.
+
+    Raises:
+        RunError: The plan is absent, damaged or of a newer version.
+    """
+    path = folder / STUDY_FILE
+    if not path.exists() and (folder / OLD_STUDY_FILE).exists():
+        path = folder / OLD_STUDY_FILE
+    remedy = "give the directory of a study that was started, or start the study again"
+    if not path.exists():
+        raise RunError(Problem(path=str(path), kind="missing", rule="must be the plan of a study", remedy=remedy))
+    with naming_file(path, remedy):
+        refuse_link(path, folder)
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text) if path.suffix == ".json" else yaml.load(text, yaml.CSafeLoader)
+        check_schema_version(content)
+        study = StudyPlan.model_validate(content)
+    if problems := [Problem(path=str(path), remedy=remedy, **parts) for parts in _plan_problems(study)]:
+        raise RunError(problems)
+    return study
+
+
+def _plan_problems(study: StudyPlan) -> Iterator[dict[str, str]]:
+    for name in (*study.names, *study.trials):
+        if not NAME.fullmatch(name):
+            yield {"kind": "name", "rule": "must hold names of letters, digits and . _ -", "value": repr(name)}
+    named = {study.baseline, *(name for pair in study.contrasts for name in (pair.variant, pair.against))}
+    for name in sorted(named - set(study.names)):
+        yield {"kind": "variant", "rule": "must compare variants of the study", "value": repr(name)}
+
+
+def plan_text(study: StudyPlan) -> str:
+    """Returns the content of ``study.yaml``."""
+    content = {"schema_version": VERSION, **study.model_dump(mode="json")}
+    text: str = yaml.dump(content, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True, width=100)
+    return text
+
+
+def write_study_file(study: Study, study_dir: Path) -> Path:
+    """Writes ``study.yaml``: variants with their size and work, and all trials of the grid, also those left out now.
+
+    Args:
+        study: The study.
+        study_dir: Study directory, made where absent.
+
+    Raises:
+        DataError: The data set cannot be read: its channels and classes belong to the size of a network.
+        RunError: The file cannot be written.
+    """
+    path = study_dir / STUDY_FILE
+    write_text(path, plan_text(describe_study(study, read_study_data(study))))
+    (study_dir / OLD_STUDY_FILE).unlink(missing_ok=True)
+    return path
+
+
+def read_study_data(study: Study) -> Dataset:
+    """Reads what the data set of a study says of itself; its volumes stay on disk.
+
+    Raises:
+        DataError: It cannot be read, or its splits do not hold.
+        RunError: It has not all folds of the study.
+    """
+    dataset, splits = read_folds(study.baseline.config.data)
+    if unknown := [fold for fold in study.config.folds if fold >= len(splits)]:
+        raise RunError(
+            f"folds must be in 0 ... {len(splits) - 1}, got {', '.join(map(str, unknown))}; choose among these."
+        )
+    return dataset
+
+
+def count_costs(study: Study, dataset: Dataset) -> Mapping[str, Complexity]:
+    """Counts parameters and multiply-accumulates of each variant, for one image of the patch size, by name."""
+    from seg.networks.complexity import complexity
+
+    return {
+        variant.name: complexity(
+            len(dataset.channel_names),
+            len(dataset.class_names),
+            variant.config.network,
+            shape=variant.config.patches.size,
+        )
+        for variant in study.variants
+    }
+
+
+def describe_study(study: Study, dataset: Dataset) -> StudyPlan:
+    """Returns the content of ``study.yaml``."""
+    shared = study.baseline.config
+    costs = count_costs(study, dataset)
+    content = {
+        "name": study.config.name,
+        "command": study.command,
+        "base": study.config.base,
+        "set": _published(study.config.set),
+        "margin": study.config.margin,
+        "folds": list(study.config.folds),
+        "seeds": list(study.config.seeds),
+        "baseline": study.baseline.name,
+        "baseline_set": _published(study.config.baseline.set),
+        "variants": [_variant(variant, costs[variant.name]) for variant in study.variants],
+        "contrasts": [asdict(contrast) for contrast in study.config.contrasts],
+        **said_by_hand(study.config),
+        "trials": [trial.id for trial in study.planned],
+        "training": {
+            "steps": shared.training.steps,
+            "batch": shared.patches.batch,
+            "accumulate": shared.training.accumulate,
+            "patch_size": list(shared.patches.size),
+            "validate_every": shared.training.validate_every,
+            "train_cases": shared.data.train_cases,
+        },
+        "data": {
+            "name": dataset.name,
+            "licence": dataset.licence,
+            "attribution": dataset.attribution,
+            "num_cases": len(dataset.cases),
+            "class_names": list(dataset.class_names),
+            "nsd_tolerance_mm": shared.evaluation.nsd_tolerance_mm,
+        },
+    }
+    return StudyPlan.model_validate(content)
+
+
+def said_by_hand(config: StudyConfig) -> dict[str, Any]:
+    """Returns what a study's file alone knows and its report needs."""
+    return {"notes": list(config.notes), "nominal_spacing": config.nominal_spacing, "pictures": config.pictures}
+
+
+def _published(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {path: published(path, value) for path, value in fields.items()}
+
+
+def _variant(variant: Variant, cost: Complexity) -> dict[str, Any]:
+    return {
+        "name": variant.name,
+        "changes": _published(variant.changes),
+        "parameters": cost.parameters,
+        "macs": cost.macs,
+        "stages": [asdict(stage) for stage in cost.stages],
+    }

@@ -1,0 +1,201 @@
+"""Publishing a study: its results in a few tables with six significant digits.
+
+Run as ``python -m seg.ablation.publish STUDY_DIR [TARGET]``.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import shutil
+import sys
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from seg.ablation.plan import OLD_STUDY_FILE, STUDY_FILE, plan_text, read_study
+from seg.ablation.reading import VERSION, escaped
+from seg.ablation.store import (
+    CASE_KEYS,
+    CASES_TABLE,
+    CURVES_TABLE,
+    KEYS,
+    PLACE_TEXTS,
+    PRESERVATION_TABLE,
+    PROVENANCE_FILE,
+    SPEED_FILE,
+    TRIAL_TEXTS,
+    TRIALS,
+    TRIALS_TABLE,
+    FullTrial,
+    _keys,
+    read_devices,
+    read_full_trials,
+)
+from seg.errors import Problem, RunError
+from seg.files import write_json, write_text
+
+DIGITS = 6
+"""Significant digits of a number in a published table."""
+
+
+def publish(folder: Path, target: Path | None = None) -> Path:
+    """Writes the results of a study into a few tables, and removes the folders of trials that went into them.
+
+    Numbers keep six significant digits. A published study can be continued and published again.
+
+    Args:
+        folder: The study directory.
+        target: Directory for the published study; None publishes the study where it is.
+
+    Returns:
+        The directory of the published study.
+
+    Raises:
+        RunError: Results cannot be read, the target holds another study, or files cannot be written.
+    """
+    target = target or folder
+    study = read_study(folder)
+    problems: list[Problem] = []
+    trials = read_full_trials(folder, study, problems)
+    devices = read_devices(folder)
+    if problems:
+        raise RunError(problems)
+    tables = {
+        CASES_TABLE: [{"trial": name, **row} for name, trial in trials.items() for row in trial.cases],
+        CURVES_TABLE: [{"trial": name, **row} for name, trial in trials.items() for row in trial.curve],
+        PRESERVATION_TABLE: [{"trial": name, **row} for name, trial in trials.items() for row in trial.places],
+    }
+    provenance, table = _packed(trials)
+    write_text(target / STUDY_FILE, plan_text(study))
+    for name, rows in tables.items():
+        if rows:
+            write_text(target / name, _csv(rows))
+    if trials:
+        write_json(target / PROVENANCE_FILE, provenance)
+    if devices:
+        write_json(target / SPEED_FILE, {"schema_version": VERSION, "devices": _rounded(list(devices))})
+    if trials:
+        write_text(target / TRIALS_TABLE, _csv(table))  # the last file: it names the trials that the others must hold
+    if target == folder:
+        for name in trials:
+            shutil.rmtree(folder / TRIALS / name, ignore_errors=True)
+        (folder / OLD_STUDY_FILE).unlink(missing_ok=True)
+        if (folder / TRIALS).is_dir() and not any((folder / TRIALS).iterdir()):
+            (folder / TRIALS).rmdir()
+    return target
+
+
+def _packed(trials: Mapping[str, FullTrial]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Returns ``provenance.json``, where what trials share stands once, and the rows of ``trials.csv``."""
+    shared: dict[str, list[Any]] = {"environments": [], "data": [], "splits": []}
+    rows = []
+    for name, trial in trials.items():
+        row = _keys(name, trial) | trial.record.model_dump(exclude={"fingerprint", *KEYS})
+        row |= {f"{key}_digest": trial.record.fingerprint.get(key) for key in ("config", "data")}
+        for key, plural in (("environment", "environments"), ("data", "data"), ("split", "splits")):
+            value = getattr(trial, key)
+            if value is not None and value not in shared[plural]:
+                shared[plural].append(value)
+            row[key] = None if value is None else shared[plural].index(value)
+        record = trial.generalisation
+        row["train_cases"] = record.get("train_cases")
+        for side in ("train", "val"):
+            values = record.get(f"{side}_dice", ())
+            row |= {f"{side}_dice_{index}": _nan(value) for index, value in enumerate(values, start=1)}
+        rows.append(row)
+    configs = {name: trial.config for name, trial in trials.items() if trial.config}
+    base = next(iter(configs.values()), {})
+    content = {
+        "schema_version": VERSION,
+        **shared,
+        "configs": {"base": base, "trials": {name: _difference(base, config) for name, config in configs.items()}},
+        "failures": {name: trial.failure for name, trial in trials.items() if trial.failure},
+    }
+    return content, rows
+
+
+def _nan(value: float | None) -> float:
+    """A class that no case shows has no Dice; an empty cell is a class that the study has not."""
+    return math.nan if value is None else value
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Returns a CSV table with all columns that a row has."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    table = io.StringIO(newline="")
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow(_cell(key, row.get(key)) for key in columns)
+    return table.getvalue()
+
+
+_TEXT_COLUMNS = frozenset({*TRIAL_TEXTS, *PLACE_TEXTS, *CASE_KEYS})
+
+
+def _cell(column: Hashable, value: Any) -> str:
+    """Returns a cell: numbers with six significant digits, integers whole."""
+    if value is None:
+        return ""
+    if isinstance(value, list | tuple):
+        return " ".join("-" if part is None else _cell(None, part) for part in value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return _short(value)
+    text = str(value)
+    if isinstance(value, str) and column not in _TEXT_COLUMNS:
+        return _short(float(text)) if text else ""
+    return escaped(text) if isinstance(value, str) else text
+
+
+def _short(value: float) -> str:
+    if math.isfinite(value) and value == int(value):
+        return str(int(value))
+    return f"{value:.{DIGITS}g}"
+
+
+def _rounded(value: Any) -> Any:
+    """Rounds all numbers with a fraction in a JSON value."""
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}")
+    if isinstance(value, Mapping):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(item) for item in value]
+    return value
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Publishes a study from the command line: ``python -m seg.ablation.store STUDY_DIR [TARGET]``."""
+    if len(arguments) not in (1, 2):
+        print("usage: python -m seg.ablation.store STUDY_DIR [TARGET]", file=sys.stderr)
+        return 2
+    try:
+        print(f"published: {publish(*map(Path, arguments))}")
+    except RunError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def _difference(base: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the values of ``other`` by dotted path that ``base`` has not; what only ``base`` has is named apart."""
+    changes: dict[str, Any] = {}
+    removed: list[str] = []
+    for key in base.keys() | other.keys():
+        if key not in other:
+            removed.append(key)
+        elif isinstance(base.get(key), Mapping) and isinstance(other[key], Mapping):
+            inner = _difference(base[key], other[key])
+            changes |= {f"{key}.{path}": value for path, value in inner["changes"].items()}
+            removed += [f"{key}.{path}" for path in inner["removed"]]
+        elif key not in base or base[key] != other[key]:
+            changes[key] = other[key]
+    return {"changes": dict(sorted(changes.items())), "removed": sorted(removed)}
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
