@@ -65,12 +65,14 @@ def _header(path: Path, stream: IO[bytes]) -> tuple[Any, Header]:
     else:
         raise fault(path, "format", "must be a NIfTI file", "other content", "convert it")
     try:
-        image = kind.from_stream(stream)
+        with nib.imageglobals.LoggingOutputSuppressor():  # its remarks name no file
+            image = kind.from_stream(stream)
         return image, _checked(path, image)
     except (DataError, OSError, EOFError, zlib.error):
         raise
     except Exception as error:  # what nibabel raises on fields that make no sense is of many types
-        raise fault(path, "header", "must have a valid NIfTI header", f"'{error}'") from error
+        reason = f"'{type(error).__name__}: {error}'"
+        raise fault(path, "header", "must have a valid NIfTI header", reason) from error
 
 
 def _checked(path: Path, image: Any) -> Header:
