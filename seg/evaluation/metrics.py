@@ -18,8 +18,6 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
-from surface_distance import lookup_tables
 
 from seg.errors import DataError, Problem
 
@@ -270,6 +268,8 @@ def measure_surfaces(
         Algorithm Development and Validation Study, 2021, doi:10.2196/26151; code at google-deepmind/surface-distance,
         whose table of areas is used as it is. One deviation: `TOLERANCE_SLACK`.
     """
+    from scipy import ndimage  # takes half a second, which commands that score nothing save
+
     box = _bounding_box(prediction | reference)
     codes = [_neighbour_codes(mask[box]) for mask in (prediction, reference)]
     borders = [(code != 0) & (code != 255) for code in codes]
@@ -313,6 +313,8 @@ def _neighbour_codes(mask: BoolArray) -> npt.NDArray[np.uint8]:
 @lru_cache(maxsize=64)
 def _surface_areas(spacing_mm: tuple[float, ...]) -> FloatArray:
     """Gives the area in mm^2 of the surface element of each of the 256 neighbour codes."""
+    from surface_distance import lookup_tables
+
     return np.asarray(lookup_tables.create_table_neighbour_code_to_surface_area(spacing_mm), dtype=np.float64)
 
 

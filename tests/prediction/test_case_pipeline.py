@@ -154,7 +154,7 @@ def test_label_maps_of_large_scans_count_in_what_is_held(make_run, tiny_config, 
     coarse = replace(tiny_config, data=replace(tiny_config.data, spacing_mm=(4.0, 4.0, 4.0)))
     write_scan(tmp_path / "in" / "scan.nii.gz", shape=(24, 20, 18))
     held = []
-    monkeypatch.setattr(pipeline.Held, "add", lambda self, amount: held.append(amount))
+    monkeypatch.setattr(pipeline.MemoryBudget, "add", lambda self, amount: held.append(amount))
     assert predict(**arguments(make_run(config=coarse), tmp_path / "in", tmp_path / "out")) == 0
     # Voxels of 1 x 2 x 1.5 mm become fewer of 4 mm for the network; its label map has one byte for each of the scan's.
     assert held[0] - 24 * 20 * 18 == pytest.approx(4 * 24 * 20 * 18 * 3 / 64, rel=0.3)

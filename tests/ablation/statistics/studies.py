@@ -9,7 +9,7 @@ import numpy as np
 from seg.evaluation.metrics import ClassScores
 from seg.evaluation.scores import CaseScore
 
-BLANK = dict.fromkeys(ClassScores.__dataclass_fields__, 0.5)
+BLANK = dict.fromkeys(ClassScores().by_name(), 0.5)
 
 
 def run_of(dice: np.ndarray | Sequence[Sequence[float]], fold: int = 0, **metrics: np.ndarray) -> list[CaseScore]:
