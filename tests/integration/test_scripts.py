@@ -56,7 +56,7 @@ def test_faulty_cases_stop_with_2_and_are_left_out_with_1(
     argv = ("--config", tiny_file, "--run_dir", run_dir, "--data.root", root, *SHORT)
     stopped = script("train", *argv)
     assert stopped.code == 2
-    assert [line.split(":")[1].strip() for line in stopped.err.splitlines()] == ["case case_1", "case case_4"]
+    assert [line.split()[1:3] for line in stopped.err.splitlines()] == [["case", "case_1"], ["case", "case_4"]]
     assert not run_dir.exists()
     done = script("train", *argv, "--data.on_error", "skip")
     assert done.code == 1
