@@ -42,7 +42,7 @@ def test_the_command_prints_differences_and_the_verdict(tmp_path: Path) -> None:
     ]
     refused = compare("--baseline", *folders["base"], "--variant", folders["other"][0])
     assert refused.returncode == 2
-    assert "give as many runs of the variant as of the baseline, in the same order of seeds." in refused.stderr
+    assert "--variant must name as many runs as --baseline" in refused.stderr
     for name, seeds in (("base", (3, 4)), ("other", (4, 3))):
         for folder, seed in zip(folders[name], seeds, strict=True):
             (folder / "config.yaml").write_text(f"name: run\ndata: {{root: data/boxes}}\nseed: {seed}\n")
@@ -54,7 +54,7 @@ def test_the_command_prints_differences_and_the_verdict(tmp_path: Path) -> None:
     ) in crossed.stderr
     assert compare("--baseline", *folders["base"], "--variant", *folders["other"][::-1]).returncode == 0
     twice = compare("--baseline", folders["base"][0], "--variant", folders["base"][0])
-    assert f"runs must each be given once, got {folders['base'][0]} again; leave one out." in twice.stderr
+    assert f"{folders['base'][0]} must be given once" in twice.stderr
 
 
 def test_what_could_not_be_compared_reads_not_measured() -> None:
