@@ -55,7 +55,8 @@ Finished trials of another version no longer count, and are trained anew.
 RESAMPLING_VERSION = 2
 """Version of the code that resamples images to ``data.spacing_mm``; raise it with changes that touch nothing else.
 
-Only trials that resample are trained anew.
+Only trials that resample are trained anew. Version 2 lays the label on the image's grid, and training and prediction
+lay a case on the same grid.
 """
 
 SCHEMA_VERSION = 1
