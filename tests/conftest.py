@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,12 @@ def data_root(pytestconfig: pytest.Config) -> Callable[[str], Path]:
         return folder
 
     return find
+
+
+@pytest.fixture(autouse=True)
+def messages_as_they_were() -> Iterator[None]:
+    """Restores the handlers of the package's messages, which a command sends to the stderr of its test."""
+    logger = logging.getLogger("seg")
+    handlers, level = logger.handlers, logger.level
+    yield
+    logger.handlers, logger.level = handlers, level

@@ -189,7 +189,7 @@ def test_changes_are_drawn_apart_from_one_another(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(intensity, name, record(name))
     image[:, 0, 0, 0, 0] = torch.arange(300.0)
     half = {f"{name}_probability": 0.5 for name in drawn}
-    unit = dict.fromkeys(("blur_sigma", "contrast", "gamma", "low_resolution"), (0.0, 1.0))
+    unit = dict.fromkeys(("blur_sigma", "contrast", "gamma", "low_resolution"), (1e-6, 1.0))
     change_intensity(image, replace(NEVER, **half, **unit), generator())
     for one, two in itertools.combinations(drawn, 2):
         both = sorted(drawn[one].keys() & drawn[two].keys())
