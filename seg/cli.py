@@ -696,6 +696,28 @@ class Widths:
         print(f"point: {self.output}")
 
 
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Publish:
+    """Write the results of a study as a few tables with six significant digits, in place of a folder a trial.
+
+    A published study can be reported, continued and published again.
+    """
+
+    examples: ClassVar = ("seg publish --ablation_dir runs/ablation/mine --output docs/results/mine",)
+    ablation_dir: FilePath = Field(description="Study directory.")
+    output: FilePath | None = Field(default=None, description="Directory to write (default: the study directory).")
+
+    def problems(self) -> Iterator[Problem]:
+        """Yields what is wrong with the options together: nothing, since the study says what it holds."""
+        yield from ()
+
+    def run(self) -> None:
+        """Publishes the study."""
+        from seg.ablation.publish import publish
+
+        print(f"published: {publish(self.ablation_dir, self.output)}")
+
+
 COMMANDS: dict[str, type[Any]] = {
     "train": Train,
     "plan": Plan,
@@ -703,6 +725,7 @@ COMMANDS: dict[str, type[Any]] = {
     "evaluate": Evaluate,
     "ablate": Ablate,
     "report": Report,
+    "publish": Publish,
     "compare": Compare,
     "benchmark": Benchmark,
     "widths": Widths,

@@ -1,7 +1,4 @@
-"""Publishing a study: its results in a few tables with six significant digits.
-
-Run as ``python -m seg.ablation.publish STUDY_DIR [TARGET]``.
-"""
+"""Publishing a study: its results in a few tables with six significant digits."""
 
 from __future__ import annotations
 
@@ -9,7 +6,6 @@ import csv
 import io
 import math
 import shutil
-import sys
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -168,19 +164,6 @@ def _rounded(value: Any) -> Any:
     return value
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Publishes a study from the command line: ``python -m seg.ablation.store STUDY_DIR [TARGET]``."""
-    if len(arguments) not in (1, 2):
-        print("usage: python -m seg.ablation.store STUDY_DIR [TARGET]", file=sys.stderr)
-        return 2
-    try:
-        print(f"published: {publish(*map(Path, arguments))}")
-    except RunError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
-
-
 def _difference(base: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the values of ``other`` by dotted path that ``base`` has not; what only ``base`` has is named apart."""
     changes: dict[str, Any] = {}
@@ -195,7 +178,3 @@ def _difference(base: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, 
         elif key not in base or base[key] != other[key]:
             changes[key] = other[key]
     return {"changes": dict(sorted(changes.items())), "removed": sorted(removed)}
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

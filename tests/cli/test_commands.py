@@ -300,6 +300,11 @@ def test_misuse_of_benchmark(tmp_path: Path, config: str) -> None:
     ]
 
 
+def test_publish() -> None:
+    assert read("publish", "--ablation_dir", "a").output is None
+    assert places("publish", "--output", "b") == [("--ablation_dir", "missing")]
+
+
 def test_fetch_and_widths() -> None:
     assert read("fetch", "phantom", "--root", "x").root == Path("x")
     assert places("fetch", "heart", "--rot", "x") == [("--rot", "unknown"), ("NAME", "unknown")]
