@@ -8,7 +8,7 @@ BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 RUN_DIR = runs/phantom
 ABLATION_DIR = runs/ablation/phantom
-PYTEST_ARGS = -n 2 $(if $(DATA_ROOT),--data-root=$(DATA_ROOT))
+PYTEST_ARGS = -n 2 --dist worksteal $(if $(DATA_ROOT),--data-root=$(DATA_ROOT))
 
 .PHONY: help setup train ablation test lint format clean
 .DEFAULT_GOAL = help
