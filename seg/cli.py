@@ -956,7 +956,7 @@ def _parser(command: type[Any], name: str) -> _Parser:
     for option, field in _options(command).items():
         positional = command is Fetch and option == "name"
         flag = field.default is False
-        required = " (to be given)" if field.default is REQUIRED else ""
+        required = " (required)" if field.default is REQUIRED else ""
         default = "" if required or flag or field.default is None or field.default == () else _default(field)
         names: dict[str, Any] = {} if positional else {"dest": option}
         parser.add_argument(

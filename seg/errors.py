@@ -30,8 +30,8 @@ class Problem:
             return self.rule
         got = f", got {self.value}" if self.value else ""
         remedy = f"; {self.remedy}" if self.remedy else ""
-        text = f"{self.path} {self.rule}{got}{remedy}".rstrip(".")
-        return text if text.endswith("?") else f"{text}."
+        text = f"{self.path} {self.rule}{got}{remedy}"
+        return text if text.endswith((".", "?")) else f"{text}."
 
 
 class SegError(Exception):

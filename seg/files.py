@@ -50,10 +50,13 @@ def written_aside(path: Path) -> Iterator[IO[bytes]]:
         The file, to be written in binary.
 
     Raises:
-        RunError: The folder cannot be written or the disk is full.
+        RunError: The folder cannot be written, the disk is full, or the target is there and no regular file.
     """
     partial: Path | None = None
     try:
+        if path.exists() and not path.is_file():
+            rule = "must be a file that can be replaced, not a folder, a pipe or a device"
+            raise RunError(Problem(path=quoted(str(path)), kind="file", rule=rule, remedy="choose another name"))
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = beside(path)
         with partial.open("xb") as file:
@@ -132,7 +135,7 @@ def unwritable(path: Path, error: OSError) -> RunError:
             kind="no_room" if error.errno in NO_ROOM else "unwritable",
             rule="must be writable",
             value=f"'{error.strerror}'",
-            remedy="free space or choose another folder",
+            remedy="free space or choose another folder" if error.errno in NO_ROOM else "choose another folder",
         )
     )
 

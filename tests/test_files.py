@@ -240,3 +240,11 @@ def test_a_file_system_without_locks_is_announced(tmp_path, monkeypatch, caplog)
     with locked(tmp_path / "lock"):
         pass
     assert "No locks available" in caplog.text
+
+
+def test_what_is_no_regular_file_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(RunError) as caught:
+        files.write_text(tmp_path / "pipe", "text")
+    assert [problem.kind for problem in caught.value.problems] == ["file"]
+    assert (tmp_path / "pipe").is_fifo()

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -230,10 +230,14 @@ def read_results(folder: Path) -> Results:
         devices = ()
     planned = {name: trials[name] for name in study.trials if name in trials}
     damaged = {problem.path for problem in problems}
+    frame = _trial_frame(folder, study, planned, damaged)
+    scores = _long(planned, "cases", {"case_id": "case"}, CASE_KEYS, problems)
+    if not problems:  # a damaged file is named already, and is why its trial has no scores
+        problems += _score_problems(frame, scores)
     return Results(
         study=study,
-        trials=_trial_frame(folder, study, planned, damaged),
-        scores=_long(planned, "cases", {"case_id": "case"}, CASE_KEYS, problems),
+        trials=frame,
+        scores=scores,
         curves=_curve_frame(planned, problems),
         generalisation=_generalisation_frame(planned),
         preservation=_preservation_frame(planned),
@@ -549,6 +553,18 @@ def _curve_frame(trials: Mapping[str, FullTrial], problems: list[Problem]) -> pd
     frame = _long(trials, "curve", {}, ("step",), problems)
     frame["step"] = frame["step"].astype(float).astype(int)
     return frame.drop_duplicates(["trial", "step", "metric"], keep="last").reset_index(drop=True)
+
+
+def _score_problems(trials: pd.DataFrame, scores: pd.DataFrame) -> Iterator[Problem]:
+    """Yields the finished trials without a score, and the scores that are there twice."""
+    remedy = "restore the table, or run the trial again"
+    finished = trials.loc[trials["status"] == "finished", "trial"]
+    for name in finished[~finished.isin(scores["trial"])]:
+        yield Problem(path=name, kind="missing", rule="is finished and must have scores of its cases", remedy=remedy)
+    keys = ["trial", "case", "class_index", "metric"]
+    for name, twice in scores[scores.duplicated(keys)].groupby("trial"):
+        rule = f"must have each score once: {len(twice)} are there again, such as those of case {twice['case'].iloc[0]}"
+        yield Problem(path=str(name), kind="repeated", rule=rule, remedy=remedy)
 
 
 def _generalisation_frame(trials: Mapping[str, FullTrial]) -> pd.DataFrame:

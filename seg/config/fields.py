@@ -36,7 +36,14 @@ def _checked_name(value: Any) -> Any:
     return value
 
 
-FilePath = Annotated[Path, BeforeValidator(_checked_name)]
+def _named(value: Any) -> Any:
+    """Refuses an empty text, which would stand for the working directory."""
+    if value == "":
+        raise ValueError("must be a path, not an empty text")
+    return _checked_name(value)
+
+
+FilePath = Annotated[Path, BeforeValidator(_named)]
 PathText = Annotated[StrictStr, BeforeValidator(_checked_name)]
 """A path that a configuration keeps as it was written."""
 

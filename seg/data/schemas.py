@@ -47,6 +47,9 @@ def _schema_problems(path: Path, error: ValidationError) -> Iterator[Problem]:
         place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).lstrip(".")
         if place not in seen:
             seen.add(place)
+            if each["type"] == "missing":
+                yield problem(path, "missing", f"{place} must be given", "none", "add it")
+                continue
             rule = each["msg"].replace("Input should be", "must be").replace("Extra inputs are", "is")
             yield problem(path, each["type"], f"{place} {rule}".strip(), shown(each["input"]), "correct it")
 

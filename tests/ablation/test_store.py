@@ -209,6 +209,22 @@ def test_a_damaged_file_is_named_and_costs_no_other(study: Path, name: str, cont
     assert "baseline.fold_0.seed_1" in set(results.scores["trial"])
 
 
+@pytest.mark.parametrize(("rows", "kind"), [(0, "missing"), (2, "repeated")])
+def test_scores_that_are_absent_or_there_twice_are_named(study: Path, rows: int, kind: str) -> None:
+    head, *body = CASES.splitlines()
+    (study / "trials/baseline.fold_0.seed_0/cases.csv").write_text("\n".join([head, *body * rows]) + "\n")
+    (problem,) = read_results(study).problems
+    assert problem.kind == kind
+    assert "baseline.fold_0.seed_0" in problem.path
+
+
+def test_a_published_study_without_scores_is_not_reported_as_whole(study: Path, tmp_path: Path) -> None:
+    published = publish(study, tmp_path / "published")
+    whole = (published / "cases.csv").read_text().splitlines()
+    (published / "cases.csv").write_text(whole[0] + "\n")
+    assert {problem.kind for problem in read_results(published).problems} == {"missing"}
+
+
 @pytest.mark.parametrize(
     ("changes", "kind"),
     [

@@ -300,6 +300,10 @@ def test_misuse_of_benchmark(tmp_path: Path, config: str) -> None:
     ]
 
 
+def test_an_empty_path_is_refused() -> None:
+    assert places("publish", "--ablation_dir", "") == [("--ablation_dir", "name")]
+
+
 def test_publish() -> None:
     assert read("publish", "--ablation_dir", "a").output is None
     assert places("publish", "--output", "b") == [("--ablation_dir", "missing")]
