@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -25,7 +26,7 @@ import yaml
 
 from seg.ablation.store import FAILURE_FILE, TRIAL_FILE, TRIALS, StoredTrial, TrialRecord, read_trial
 from seg.config import DataConfig, ExperimentConfig, dump_config, load_config
-from seg.config.loading import comparable, differences
+from seg.config.loading import comparable, differences, drop_removed_fields
 from seg.data.cases import Dataset
 from seg.data.datasets import read_configured
 from seg.data.splits import Split
@@ -272,9 +273,11 @@ def same_version(made: TrialRecord | Fingerprint, config: ExperimentConfig, own:
 
 def _changed_fields(recorded: Mapping[str, Any], config: ExperimentConfig) -> list[str]:
     """Compares field by field: fields that a later version added have their defaults in older results."""
+    content = deepcopy(dict(recorded))
+    drop_removed_fields(ExperimentConfig, content)  # in silence: a record has nothing that a user should change
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / CONFIG_FILE
-        write_text(path, yaml.safe_dump(dict(recorded)))
+        write_text(path, yaml.safe_dump(content))
         found = differing_fields(load_config([path]), config)
     return found or ([] if config.training.init_from is None else ["training.init_from"])
 

@@ -108,14 +108,10 @@ def _read(
             rule, newer = f"must have a schema_version of at most {version}", f"{written}, of a newer version of seg"
             found.append(Problem(path=f"{file}:", kind="version", rule=rule, value=newer, remedy="update seg"))
             continue
-        for path in REMOVED_FIELDS.get(cls, ()):
-            *sections, name = path.split(".")
-            around = _value_within(content, sections)
-            if isinstance(around, dict) and name in around:
-                del around[name]
-                if path not in _ANNOUNCED:
-                    LOG.warning("%s: %s is no longer a field and is ignored; it can be removed", file, path)
-                _ANNOUNCED.add(path)
+        for path in drop_removed_fields(cls, content):
+            if path not in _ANNOUNCED:
+                LOG.warning("%s: %s is no longer a field and is ignored; it can be removed", file, path)
+            _ANNOUNCED.add(path)
         launch = content.get("launch") if cls is StudyConfig else None
         if isinstance(launch, dict) and launch.get("backend") == "process":  # of older files
             launch |= {"backend": "workers", "workers": 1, "gpus_per_trial": 0.0}
@@ -129,6 +125,18 @@ def _read(
     if config is not None:
         found += rules.broken(config, unread)
     return config, found
+
+
+def drop_removed_fields(cls: type[Any], content: Mapping[str, Any]) -> list[str]:
+    """Takes the fields of earlier versions out of the content of a file, in place, and returns their dotted paths."""
+    found = []
+    for path in REMOVED_FIELDS.get(cls, ()):
+        *sections, name = path.split(".")
+        around = _value_within(content, sections)
+        if isinstance(around, dict) and name in around:
+            del around[name]
+            found.append(path)
+    return found
 
 
 def _overlay(below: dict[str, Any], above: Mapping[str, Any]) -> None:
