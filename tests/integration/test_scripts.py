@@ -82,7 +82,7 @@ def test_what_cannot_be_begun_ends_with_2_and_a_sentence(script: Script, tiny_fi
     (folder / "thesis" / "chapter.txt").write_text("mine")
     for run_dir, problem in (
         ("old", "must be new, got an existing run; choose another --run_dir or add --resume."),
-        ("file/run", "must be writable, got 'Not a directory'; free space or choose another folder."),
+        ("file/run", "must be writable, got 'Not a directory'; choose another folder."),
         ("thesis", "must be absent or an empty folder, got other files; choose another --run_dir."),
     ):
         ended = script("train", "--config", tiny_file, "--run_dir", folder / run_dir)
