@@ -48,8 +48,8 @@ COPY seg seg
 RUN pip --python /opt/venv/bin/python install --quiet --no-compile --no-deps --prefix /app . \
     && mv /app/lib/python3*/site-packages /app/site \
     && python -m compileall -q --invalidation-mode unchecked-hash /app/site \
-    && mkdir /app/work && ln -s /in /app/work/data && ln -s /out /app/work/runs \
-    && ln -s /app/site/seg/configs /app/work/configs \
+    && mkdir /app/job && ln -s /in /app/job/data && ln -s /out /app/job/runs \
+    && ln -s /app/site/seg/configs /app/job/configs \
     && chmod -R a+rX /app
 
 FROM ${BASE_IMAGE}
@@ -61,7 +61,7 @@ ENV PATH=/app/bin:/opt/venv/bin:$PATH PYTHONPATH=/app/site PYTHONDONTWRITEBYTECO
     NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 RUN mkdir -p /in /out && chown 1000:1000 /out
 COPY --from=source /app /app
-WORKDIR /app/work
+WORKDIR /app/job
 # Ctrl-C and `docker stop` end a job the same way: at once, with whole files only.
 STOPSIGNAL SIGINT
 ENTRYPOINT ["seg"]

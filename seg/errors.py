@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """One thing that is wrong. Code reads its fields; ``str(problem)`` is the sentence that people read.
+    """Describes one thing that is wrong: code reads the fields, people read ``str(problem)``.
 
     Attributes:
         path: What is wrong: a dotted field, an option, a file, or a case as in ``case hippocampus_010``. Without a

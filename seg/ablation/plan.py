@@ -235,7 +235,7 @@ def describe_study(study: Study, dataset: Dataset) -> StudyPlan:
 
 
 def said_by_hand(config: StudyConfig) -> dict[str, Any]:
-    """Returns what a study's file alone knows and its report needs."""
+    """Returns the fields that a report takes from the study's file: notes, nominal spacing and pictures."""
     return {"notes": list(config.notes), "nominal_spacing": config.nominal_spacing, "pictures": config.pictures}
 
 

@@ -497,7 +497,7 @@ def trained_seconds(run_dir: Path) -> float:
 
 @contextmanager
 def redirect_output(path: Path) -> Iterator[None]:
-    """Appends what is printed and logged within a block to a file."""
+    """Sends everything that a block prints or logs to the end of a file."""
     logger = logging.getLogger("seg")
     handlers, level = logger.handlers, logger.level
     path.parent.mkdir(parents=True, exist_ok=True)

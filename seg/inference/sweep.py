@@ -330,7 +330,12 @@ def trim_heap() -> None:
 
 @dataclass
 class _Sum:
-    """The sum of weighted logits (K, x, y, z) of a cell by one model, and of weights; None while one window is in."""
+    """Sums over the windows that cover a cell, for one model.
+
+    Attributes:
+        logits: Sum of weighted logits, shape (K, x, y, z); plain logits while a single window covers the cell.
+        weights: Sum of weights; None while a single window covers the cell.
+    """
 
     logits: Tensor
     weights: Tensor | None

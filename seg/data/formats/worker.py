@@ -48,7 +48,7 @@ class _SilentError(Exception):
 
 
 class _RefusedError(Exception):
-    """The process has refused a file."""
+    """The reading process refused a file; its message says why."""
 
 
 @contextmanager
