@@ -91,7 +91,7 @@ class Train:
         yield from _folder_problems("--init_from", self.init_from)
         if not self.config and not (self.resume and self.run_dir is not None):
             rule, remedy = "must name a YAML file", "an example is --config phantom"
-            yield Problem(path="--config", kind="missing", rule=rule, value="none", remedy=remedy)
+            yield Problem("--config", "missing", rule, "none", remedy)
         try:
             yield from _folder_problems("data.root", self.experiment().data.root, exists=False)
         except ConfigError as error:
@@ -159,9 +159,7 @@ class Plan:
             and not self.overwrite
         ):
             remedy = "choose another, or replace it with --overwrite"
-            yield Problem(
-                path="--output", kind="exists", rule="must be a new file", value=f"{self.output}", remedy=remedy
-            )
+            yield Problem("--output", "exists", "must be a new file", f"{self.output}", remedy)
 
     def run(self) -> None:
         """Plans."""
@@ -298,10 +296,10 @@ class Evaluate:
                     yield _conflict(f"--{name}", "--run_dir", "leave it out; a run says it itself")
         elif self.predictions is None or self.labels is None:
             rule = "or both --predictions and --labels must be given"
-            yield Problem(path="--run_dir", kind="missing", rule=rule, remedy="see --help")
+            yield Problem("--run_dir", "missing", rule, remedy="see --help")
         elif self.data__root is not None:
             rule = "must come with --run_dir, whose data set it is"
-            yield Problem(path="--data.root", kind="conflict", rule=rule, remedy="leave it out")
+            yield Problem("--data.root", "conflict", rule, remedy="leave it out")
         yield from _folder_problems("--data.root", self.data__root, exists=False)
         yield from _pattern_problems("--patient_pattern", self.patient_pattern)
         yield from self._name_problems()
@@ -320,11 +318,11 @@ class Evaluate:
         elif len(set(given)) < len(given):
             rule = "must name each class once"
         if rule:
-            yield Problem(path="--class_names", kind="names", rule=rule, value=shown(self.class_names))
+            yield Problem("--class_names", "names", rule, shown(self.class_names))
         if ignored is not None and 0 <= ignored < len(names):
             remedy = "leave the class out of --class_names or correct the label"
             value = f"{ignored}, which is {names[ignored]}"
-            yield Problem(path="--ignore_label", kind="conflict", rule="must be no class", value=value, remedy=remedy)
+            yield Problem("--ignore_label", "conflict", "must be no class", value, remedy)
 
     def _names(self) -> tuple[str, ...]:
         return ("background", *(name.strip() for name in (self.class_names or "").split(",")))
@@ -399,7 +397,7 @@ class Ablate:
         for text in self.set:
             if not text.partition("=")[0] or "=" not in text:
                 rule = "must have the form PATH=VALUE, as in --set training.steps=700"
-                yield Problem(path="--set", kind="form", rule=rule, value=shown(text))
+                yield Problem("--set", "form", rule, shown(text))
         yield from _folder_problems("--data.root", self.data__root, exists=False)
 
     def run(self) -> int:
@@ -451,21 +449,19 @@ class Report:
         if self.compare:
             if len(self.compare) < 2:
                 remedy = "add another"
-                yield Problem(
-                    path="--compare", kind="length", rule="must name two studies at least", value="one", remedy=remedy
-                )
+                yield Problem("--compare", "length", "must name two studies at least", "one", remedy)
             if self.output is None:
                 rule = "must be given with --compare: a Markdown file"
-                yield Problem(path="--output", kind="missing", rule=rule, value="none")
+                yield Problem("--output", "missing", rule, "none")
             for name in ("ablation_dir", "runs"):
                 if getattr(self, name) is not None:
                     yield _conflict(f"--{name}", "--compare", "leave it out")
         elif self.ablation_dir is None:
             rule = "must be given: the directory of a study"
-            yield Problem(path="--ablation_dir", kind="missing", rule=rule, value="none", remedy="see --help")
+            yield Problem("--ablation_dir", "missing", rule, "none", "see --help")
         elif self.output is not None:
             rule = "must come with --compare, whose file it is"
-            yield Problem(path="--output", kind="conflict", rule=rule, remedy="leave it out")
+            yield Problem("--output", "conflict", rule, remedy="leave it out")
         for name, path in [("runs", self.runs), ("ablation_dir", self.ablation_dir)]:
             yield from _folder_problems(f"--{name}", path)
         for path in self.compare:
@@ -497,7 +493,7 @@ class Compare:
         if len(self.baseline) != len(self.variant):
             rule = "must name as many runs as --baseline, in the same order of seeds"
             value = f"{len(self.variant)} beside {len(self.baseline)}"
-            yield Problem(path="--variant", kind="length", rule=rule, value=value)
+            yield Problem("--variant", "length", rule, value)
             return
         for number, paths in enumerate(zip(self.baseline, self.variant, strict=True), 1):
             files = [path / "config.yaml" for path in paths]
@@ -505,12 +501,10 @@ class Compare:
             if len(set(known)) > 1:
                 value = f"{known[0]} in {paths[0]} and {known[1]} in {paths[1]}"
                 remedy = "give runs in the same order of seeds"
-                yield Problem(
-                    path=f"pair {number}", kind="seeds", rule="must have one seed", value=value, remedy=remedy
-                )
+                yield Problem(f"pair {number}", "seeds", "must have one seed", value, remedy)
         everything = [path.resolve() for path in (*self.baseline, *self.variant)]
         for path in dict.fromkeys(path for path in everything if everything.count(path) > 1):
-            yield Problem(path=f"{path}", kind="repeated", rule="must be given once", remedy="leave one out")
+            yield Problem(f"{path}", "repeated", "must be given once", remedy="leave one out")
 
     def run(self) -> None:
         """Prints the comparison."""
@@ -586,24 +580,24 @@ class Benchmark:
         """Yields what is wrong with the options together."""
         count = len(self.run_dir) + len(self.config)
         if not count:
-            yield Problem(path="--run_dir", kind="missing", rule="or --config must be given", remedy="see --help")
+            yield Problem("--run_dir", "missing", "or --config must be given", remedy="see --help")
         for run_dir in self.run_dir:
             yield from _folder_problems("--run_dir", run_dir)
         everything = [os.path.realpath(path) for path in (*self.run_dir, *self.config)]
         for again in sorted({path for path in everything if everything.count(path) > 1}):
             rule, remedy = "and --run_dir must each name something else", "leave one out"
-            yield Problem(path="--config", kind="repeated", rule=rule, value=f"{again} twice", remedy=remedy)
+            yield Problem("--config", "repeated", rule, f"{again} twice", remedy)
         if self.num_classes is not None and self.run_dir:
             yield _conflict("--num_classes", "--run_dir", "a run knows its classes")
         if self.num_channels is not None and self.num_classes is None:
             rule, remedy = "must come with --num_classes", "add it, or let the data set say both"
-            yield Problem(path="--num_channels", kind="conflict", rule=rule, remedy=remedy)
+            yield Problem("--num_channels", "conflict", rule, remedy=remedy)
         if self.volume_spacing is not None and self.volume_shape is None:
             rule = "must come with --volume_shape"
-            yield Problem(path="--volume_spacing", kind="conflict", rule=rule, remedy="add it")
+            yield Problem("--volume_spacing", "conflict", rule, remedy="add it")
         if self.volume_shape is not None and count > 1:
             rule, remedy = "must come with one network", "measure each alone"
-            yield Problem(path="--volume_shape", kind="conflict", rule=rule, value=str(count), remedy=remedy)
+            yield Problem("--volume_shape", "conflict", rule, str(count), remedy)
         if self.volume_shape is not None and self.peers:
             yield _conflict("--peers", "--volume_shape", "the volume is predicted by the project's networks alone")
         yield from _folder_problems("--data.root", self.data__root)
@@ -656,9 +650,7 @@ class Fetch:
 
         known = [*sorted(ARCHIVES), "phantom"]
         if self.name not in known:
-            yield Problem(
-                path="NAME", kind="unknown", rule=f"must be one of {', '.join(known)}", value=shown(self.name)
-            )
+            yield Problem("NAME", "unknown", f"must be one of {', '.join(known)}", shown(self.name))
 
     def run(self) -> None:
         """Fetches."""
@@ -759,7 +751,7 @@ def read_command(name: str, argv: Sequence[str]) -> Command:
     """
     command = COMMANDS[name]
     found = [
-        Problem(path=shown(text), kind="text", rule="must be text", value=problem)
+        Problem(shown(text), "text", "must be text", problem)
         for text in argv
         if (problem := text_problem(text)) is not None
     ]
@@ -771,7 +763,7 @@ def read_command(name: str, argv: Sequence[str]) -> Command:
     values, changes = _collected(command, given)
     for option, field in _options(command).items():
         if field.default is REQUIRED and field.path not in values:
-            found.append(Problem(path=f"--{option}", kind="missing", rule="must be given", value="none"))
+            found.append(Problem(f"--{option}", "missing", "must be given", "none"))
             values[field.path] = "missing" if item_of(field.hint) is None else []  # for the sake of further problems
     fields = fields_of(command)
     if "changes" in fields:
@@ -1027,7 +1019,7 @@ def _unknown_options(rest: Sequence[str], known: Sequence[str]) -> list[Problem]
             if inside:
                 rule = "is a group, whose fields are set one by one"
                 remedy = f"as in --{inside[0]} VALUE"
-                found.append(Problem(path=option, kind="unknown", rule=rule, remedy=remedy))
+                found.append(Problem(option, "unknown", rule, remedy=remedy))
             else:
                 found.append(unknown(option, "option", [f"--{name}" for name in known]))
             value_follows = "=" not in word
@@ -1035,7 +1027,7 @@ def _unknown_options(rest: Sequence[str], known: Sequence[str]) -> list[Problem]
             value_follows = False
         else:
             rule = "is no option; options have the form --name VALUE"
-            found.append(Problem(path=shown(word), kind="unknown", rule=rule))
+            found.append(Problem(shown(word), "unknown", rule))
     return found
 
 
@@ -1045,7 +1037,7 @@ def _as_option(problem: Problem, fields: Mapping[str, ConfigField]) -> Problem:
     if name not in fields:
         return problem
     path = f"--{problem.path.replace('__', '.')}"
-    return Problem(path=path, kind=problem.kind, rule=problem.rule, value=problem.value, remedy=problem.remedy)
+    return Problem(path, problem.kind, problem.rule, problem.value, problem.remedy)
 
 
 def _overview() -> str:
@@ -1067,7 +1059,7 @@ def _overview() -> str:
 
 
 def _conflict(option: str, other: str, remedy: str) -> Problem:
-    return Problem(path=option, kind="conflict", rule=f"must not come with {other}", remedy=remedy)
+    return Problem(option, "conflict", f"must not come with {other}", remedy=remedy)
 
 
 def _folder_problems(option: str, folder: Path | str | None, *, exists: bool = True) -> Iterator[Problem]:
@@ -1083,16 +1075,16 @@ def _folder_problems(option: str, folder: Path | str | None, *, exists: bool = T
     rule = "must be a folder"
     if os.path.isfile(folder):
         remedy = f"name its folder, {Path(folder).parent}"
-        yield Problem(path=option, kind="folder", rule=rule, value=f"the file {folder}", remedy=remedy)
+        yield Problem(option, "folder", rule, f"the file {folder}", remedy)
     elif exists:
-        yield Problem(path=option, kind="folder", rule=rule, value=f"{folder}", remedy="check the path")
+        yield Problem(option, "folder", rule, f"{folder}", "check the path")
 
 
 def _file_problems(option: str, file: Path | None) -> Iterator[Problem]:
     """Yields a problem where a folder stands in the place of a file."""
     if file is not None and os.path.isdir(file):
         value = f"the folder {file}"
-        yield Problem(path=option, kind="file", rule="must be a file", value=value, remedy="add a file name")
+        yield Problem(option, "file", "must be a file", value, "add a file name")
 
 
 def _pattern_problems(option: str, pattern: str | None) -> Iterator[Problem]:

@@ -6,20 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Problem:
     """Describes one thing that is wrong: code reads the fields, people read ``str(problem)``.
 
     Attributes:
-        path: What is wrong: a dotted field, an option, a file, or a case as in ``case hippocampus_010``. Without a
-            path, the rule is the whole sentence.
+        path: What is wrong: a dotted field, an option, a file, or a case as in ``case hippocampus_010``. Where it is
+            empty, the rule is the whole sentence.
         kind: Which rule is broken, as a short identifier such as ``range``, ``type``, ``unknown`` or ``missing``.
         rule: What must hold, or what is the matter: ``must be in (0, 4]``.
         value: What was found in place of that; empty where the rule says it all.
         remedy: What the user can do; empty where the rule says it all.
     """
 
-    path: str = ""
+    path: str
     kind: str
     rule: str
     value: str = ""
@@ -49,7 +49,7 @@ class SegError(Exception):
     def __init__(self, problems: str | Problem | Sequence[str | Problem]) -> None:
         several = (problems,) if isinstance(problems, str | Problem) else problems
         self.problems: tuple[Problem, ...] = tuple(
-            problem if isinstance(problem, Problem) else Problem(kind="other", rule=problem) for problem in several
+            problem if isinstance(problem, Problem) else Problem("", "other", problem) for problem in several
         )
         super().__init__("\n".join(self.sentences))
 

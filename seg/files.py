@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import errno
 import fcntl
@@ -18,12 +19,16 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json
 
-from seg.errors import Problem, RunError
+from seg.errors import Problem, RunError, SegError
 
 T = TypeVar("T")
+LOG = logging.getLogger(__name__)
 MOST_PROBLEMS = 5
 """Problems of one file that are named; of further ones the number is given."""
+UNION_MEMBERS = ("str", "list[str]", "int")
+"""Members of the unions in the schemas of JSON files, as pydantic names them."""
 REASONS = {
     errno.ENOENT: ("missing", "must exist", "check the path"),
     errno.EACCES: ("permission", "must be open to this user", "change its permissions or those of its folder"),
@@ -35,6 +40,7 @@ REASONS = {
     errno.EEXIST: ("folder", "must be a folder, not a file", "choose another path"),
 }
 """What is wrong with a path, by what the system says: kind, rule and remedy."""
+UNREADABLE = ("unreadable", "must be readable", "check the disk")
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 """Errors that writing alone has: no space, no quota, file too large, read-only disk."""
 
@@ -56,7 +62,7 @@ def written_aside(path: Path) -> Iterator[IO[bytes]]:
     try:
         if path.exists() and not path.is_file():
             rule = "must be a file that can be replaced, not a folder, a pipe or a device"
-            raise RunError(Problem(path=quoted(str(path)), kind="file", rule=rule, remedy="choose another name"))
+            raise RunError(Problem(quoted(str(path)), "file", rule, remedy="choose another name"))
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = beside(path)
         with partial.open("xb") as file:
@@ -109,8 +115,8 @@ def file_error(path: Path, error: OSError) -> RunError:
     """Returns the problem of a path that cannot be used."""
     if error.errno in NO_ROOM:
         return unwritable(path, error)
-    kind, rule, remedy = REASONS.get(error.errno or 0, ("unreadable", "must be readable", "check the disk"))
-    return RunError(Problem(path=quoted(str(path)), kind=kind, rule=rule, value=f"'{error.strerror}'", remedy=remedy))
+    kind, rule, remedy = REASONS.get(error.errno or 0, UNREADABLE)
+    return RunError(Problem(quoted(str(path)), kind, rule, f"'{error.strerror}'", remedy))
 
 
 def quoted(name: str) -> str:
@@ -121,7 +127,7 @@ def quoted(name: str) -> str:
 def unencodable(names: Iterable[str]) -> list[Problem]:
     """Returns a problem for each name that no file in UTF-8 can hold, such as a file name in another encoding."""
     return [
-        Problem(path=repr(name), kind="encoding", rule="must be a name in UTF-8", remedy="rename it")
+        Problem(repr(name), "encoding", "must be a name in UTF-8", remedy="rename it")
         for name in names
         if any("\ud800" <= letter <= "\udfff" for letter in name)
     ]
@@ -131,11 +137,11 @@ def unwritable(path: Path, error: OSError) -> RunError:
     """Returns the error of a file that could not be written."""
     return RunError(
         Problem(
-            path=quoted(str(path)),
-            kind="no_room" if error.errno in NO_ROOM else "unwritable",
-            rule="must be writable",
-            value=f"'{error.strerror}'",
-            remedy="free space or choose another folder" if error.errno in NO_ROOM else "choose another folder",
+            quoted(str(path)),
+            "no_room" if error.errno in NO_ROOM else "unwritable",
+            "must be writable",
+            f"'{error.strerror}'",
+            "free space or choose another folder" if error.errno in NO_ROOM else "choose another folder",
         )
     )
 
@@ -174,70 +180,78 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
-def read_bytes(path: Path, *, remedy: str) -> bytes:
-    """Reads a file whole.
+def read_bytes(path: Path, *, remedy: str, error: type[SegError] = RunError) -> bytes:
+    """Reads a regular file whole.
+
+    Args:
+        path: The file.
+        remedy: What to do where the file cannot be used.
+        error: Class of the error that is raised.
 
     Raises:
-        RunError: The file is absent or cannot be read.
+        SegError: The file is absent or cannot be read.
     """
     try:
         if path.exists() and not path.is_file():
             raise IsADirectoryError(errno.EISDIR, "Not a regular file", str(path))
         return path.read_bytes()
-    except OSError as error:
-        kind, rule, _ = REASONS.get(error.errno or 0, ("unreadable", "must be readable", ""))
-        problem = Problem(path=quoted(str(path)), kind=kind, rule=rule, value=f"'{error.strerror}'", remedy=remedy)
-        raise RunError(problem) from error
-    except ValueError as error:  # a NUL in the path
-        raise RunError(
-            Problem(path=repr(str(path)), kind="name", rule="must be a path", value=f"'{error}'", remedy=remedy)
-        ) from error
+    except OSError as fault:
+        kind, rule, _ = REASONS.get(fault.errno or 0, UNREADABLE)
+        raise error(Problem(quoted(str(path)), kind, rule, f"'{fault.strerror}'", remedy)) from fault
+    except ValueError as fault:  # a NUL in the path
+        raise error(Problem(repr(str(path)), "name", "must be a path", f"'{fault}'", remedy)) from fault
 
 
-def read_json(path: Path, schema: type[T], newest: int, *, remedy: str) -> T:
-    """Reads a JSON file of ours that states its version, and checks its content.
+def read_json(
+    path: Path, schema: type[T], *, newest: int | None = None, remedy: str, error: type[SegError] = RunError
+) -> T:
+    """Reads a JSON file and checks its content.
 
     Args:
-        path: The file.
-        schema: Type of the content without the version, as pydantic understands it; fields that it does not name are
-            left out.
-        newest: Largest version that is known.
+        path: The file, in UTF-8.
+        schema: Type of the content, as pydantic understands it; it says whether further fields are refused.
+        newest: Largest value of ``schema_version`` that is known, for a file of ours; the schema does not name that
+            field. None for a file that states no version.
         remedy: What to do where the file cannot be used.
+        error: Class of the error that is raised.
 
     Raises:
-        RunError: The file is absent, no JSON, of a newer version, or breaks the schema; all problems together.
+        SegError: The file is absent, no JSON, of a newer version, or breaks the schema; all breaks are named together.
     """
-    raw = read_bytes(path, remedy=remedy)
+    raw = read_bytes(path, remedy=remedy, error=error).removeprefix(codecs.BOM_UTF8)
     try:
-        content = TypeAdapter(dict[str, Any]).validate_json(raw)
-        version = TypeAdapter(int).validate_python(content.pop("schema_version", None), strict=True)
-        if version > newest:
-            raise _newer(path, version, newest)
+        content = from_json(raw)
+    except ValueError as fault:
+        raise error(Problem(quoted(str(path)), "json", "must be JSON text in UTF-8", f"'{fault}'", remedy)) from fault
+    try:
+        if newest is not None:
+            content = TypeAdapter(dict[str, Any]).validate_python(content)
+            check_version(path, content.pop("schema_version", None), newest, error=error)
         return TypeAdapter(schema).validate_python(content)
-    except ValidationError as error:
-        raise RunError(_schema_problems(path, error, remedy)) from error
+    except ValidationError as fault:
+        raise error(_schema_problems(path, fault, remedy)) from fault
 
 
 def read_table(path: Path, *, remedy: str) -> list[dict[str, str]]:
     """Reads a CSV file of ours as text by column; :func:`check_rows` gives the cells their types.
 
     Raises:
-        RunError: The file is absent, no text in UTF-8, no CSV, or a row has more or fewer cells than the header.
+        RunError: The file is absent, no text in UTF-8, no CSV, has two columns of one name, or a row with more or fewer
+            cells than the header.
     """
     raw = read_bytes(path, remedy=remedy)
     try:
-        rows = list(csv.DictReader(io.StringIO(raw.decode()), strict=True))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise RunError(
-            Problem(
-                path=quoted(str(path)), kind="csv", rule="must be a table in UTF-8", value=f"'{error}'", remedy=remedy
-            )
-        ) from error
+        header, *rows = list(csv.reader(io.StringIO(raw.decode(), newline=""), strict=True)) or [[]]
+    except (UnicodeDecodeError, csv.Error) as fault:
+        raise RunError(Problem(quoted(str(path)), "csv", "must be a table in UTF-8", f"'{fault}'", remedy)) from fault
+    if twice := [name for name in header if header.count(name) > 1]:
+        rule = "must name each column once"
+        raise RunError(Problem(quoted(str(path)), "csv", rule, shortened(twice[0]), remedy))
     for number, row in enumerate(rows, start=1):
-        if None in row or None in row.values():
-            rule = "must have as many cells as the header"
-            raise RunError(Problem(path=f"{quoted(str(path))}: row {number}", kind="csv", rule=rule, remedy=remedy))
-    return rows
+        if len(row) != len(header):
+            rule, value = f"must have the {len(header)} cells of the header", f"{len(row)}"
+            raise RunError(Problem(f"{quoted(str(path))}: row {number}", "csv", rule, value, remedy))
+    return [dict(zip(header, row, strict=True)) for row in rows]
 
 
 def check_rows(path: Path, rows: Sequence[Mapping[str, object]], schema: type[T], *, remedy: str) -> list[T]:
@@ -248,95 +262,49 @@ def check_rows(path: Path, rows: Sequence[Mapping[str, object]], schema: type[T]
     """
     try:
         return TypeAdapter(list[schema]).validate_python(list(rows))  # type: ignore[valid-type]
-    except ValidationError as error:
-        raise RunError(_schema_problems(path, error, remedy)) from error
+    except ValidationError as fault:
+        raise RunError(_schema_problems(path, fault, remedy)) from fault
 
 
 def _schema_problems(path: Path, error: ValidationError, remedy: str) -> list[Problem]:
-    """Returns a problem for each value that breaks a schema, up to a number."""
-    found = error.errors(include_url=False, include_context=False)
-    problems = [
-        Problem(
-            path=": ".join([quoted(str(path)), *([".".join(map(str, one["loc"]))] if one["loc"] else [])]),
-            kind=one["type"],
-            rule=f"must fit its schema ({one['msg']})",
-            value=_shortened(one["input"]),
-            remedy=remedy,
-        )
-        for one in found[:MOST_PROBLEMS]
-    ]
+    """Returns a problem for each place that breaks a schema, up to a number."""
+    found: dict[str, Problem] = {}
+    for one in error.errors(include_url=False, include_context=False):
+        # For a union, pydantic adds the name of each member behind the place.
+        parts = [part for part in one["loc"] if part not in UNION_MEMBERS]
+        place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).lstrip(".")
+        rule = one["msg"].replace("Input should be", "must be").replace("Extra inputs are", "is")
+        value = "" if one["type"] == "missing" else shortened(one["input"])
+        where = f"{quoted(str(path))}: {place}" if place else quoted(str(path))
+        found.setdefault(place, Problem(where, one["type"], rule, value, remedy))
+    problems = list(found.values())[:MOST_PROBLEMS]
     if len(found) > MOST_PROBLEMS:
         rule = f"breaks its schema at {len(found) - MOST_PROBLEMS} more places"
-        problems.append(Problem(path=quoted(str(path)), kind="schema", rule=rule, remedy=remedy))
+        problems.append(Problem(quoted(str(path)), "schema", rule, remedy=remedy))
     return problems
 
 
-def _shortened(value: object, most: int = 40) -> str:
-    """Writes a value for a sentence, cut short; numbers may have hundreds of digits."""
-    text = repr(value)
+def shortened(value: object, most: int = 80) -> str:
+    """Writes a value for a sentence, cut short."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits, lists in lists in lists
+        return f"a {type(value).__name__} too large to show"
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
-@contextmanager
-def reading(path: Path, *, what: str, remedy: str) -> Iterator[None]:
-    """Gives faults of a file that is read within the block their sentence.
-
-    Args:
-        path: The file.
-        what: What it must be.
-        remedy: What to do where it is not.
+def check_version(path: Path, version: object, newest: int, *, error: type[SegError] = RunError) -> None:
+    """Checks the version that a file states of its schema.
 
     Raises:
-        RunError: It is absent or damaged.
+        SegError: The version is no integer, or newer than what is known.
     """
-    try:
-        yield
-    except OSError as error:
-        raise RunError(f"cannot read {path}: {error.strerror}; {remedy}.") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
-        raise RunError(f"{path}: must be {what}, got {type(error).__name__} ({error}); {remedy}.") from error
-
-
-def read_versioned(path: Path, newest: int) -> dict[str, Any]:
-    """Reads a JSON file that says the version of its schema; other faults are for :func:`reading` to name.
-
-    Returns:
-        The content without the version.
-
-    Raises:
-        RunError: It is of a newer version than what is known.
-    """
-    content: dict[str, Any] = json.loads(path.read_bytes())
-    check_version(path, content.pop("schema_version"), newest)
-    return content
-
-
-def check_version(path: Path, version: object, newest: int) -> None:
-    """Checks the version that a file says of its schema.
-
-    Raises:
-        TypeError: It is no integer.
-        RunError: It is newer than what is known.
-    """
-    if not isinstance(version, int):
-        raise TypeError(f"schema_version {version!r}")
+    where = f"{quoted(str(path))}: schema_version"
+    if type(version) is not int:
+        raise error(Problem(where, "int_type", "must be an integer", shortened(version), "restore the file"))
     if version > newest:
-        raise _newer(path, version, newest)
-
-
-def _newer(path: Path, version: int, newest: int) -> RunError:
-    return RunError(
-        Problem(
-            path=f"{quoted(str(path))}: schema version",
-            kind="version",
-            rule=f"must be at most {newest}",
-            value=_shortened(version),
-            remedy="it was written by a newer release, update seg",
-        )
-    )
-
-
-LOG = logging.getLogger(__name__)
+        remedy = "the file was written by a newer release; update seg"
+        raise error(Problem(where, "version", f"must be at most {newest}", shortened(version), remedy))
 
 
 @contextmanager

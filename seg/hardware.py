@@ -30,13 +30,7 @@ def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
     """
     if wanted == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
-            Problem(
-                path="training.device",
-                kind="unavailable",
-                rule="must be available",
-                value="'cuda' without a GPU",
-                remedy="use auto or cpu",
-            )
+            Problem("training.device", "unavailable", "must be available", "'cuda' without a GPU", "use auto or cpu")
         )
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"

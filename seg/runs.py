@@ -86,11 +86,11 @@ def trained_network(config: NetworkConfig, in_channels: int, out_channels: int, 
         if found != wanted:
             raise RunError(
                 Problem(
-                    path=f"{quoted(str(run_dir / WEIGHTS_FILE))}: {quoted(name)}",
-                    kind="network",
-                    rule=f"must be {wanted} to fit the network of config.yaml and model.json",
-                    value=found,
-                    remedy="the file belongs to another run, restore the run's own",
+                    f"{quoted(str(run_dir / WEIGHTS_FILE))}: {quoted(name)}",
+                    "network",
+                    f"must be {wanted} to fit the network of config.yaml and model.json",
+                    found,
+                    "the file belongs to another run, restore the run's own",
                 )
             )
     network.load_state_dict(state)
@@ -193,21 +193,21 @@ def _read(run_dir: Path) -> tuple[dict[str, Tensor], dict[str, list[str]]]:
             raise ValueError("tensors must be stored element by element")
     except Exception as error:
         problem = Problem(
-            path=shown,
-            kind="weights",
-            rule="must be a weights file of this project, tensors alone",
-            value=f"{type(error).__name__} ({error})".splitlines()[0],
-            remedy=f"nothing in it was run; {RESTORE}",
+            shown,
+            "weights",
+            "must be a weights file of this project, tensors alone",
+            f"{type(error).__name__} ({error})".splitlines()[0],
+            f"nothing in it was run; {RESTORE}",
         )
         raise RunError(problem) from error
     if odd := [name for name, value in state.items() if not bool(torch.isfinite(value).all())]:
         raise RunError(
             Problem(
-                path=shown,
-                kind="finite",
-                rule="must hold finite weights",
-                value=f"NaN or infinity in {len(odd)} of {len(state)} tensors, {quoted(odd[0])} first",
-                remedy="restore the file, or train anew with a lower learning rate",
+                shown,
+                "finite",
+                "must hold finite weights",
+                f"NaN or infinity in {len(odd)} of {len(state)} tensors, {quoted(odd[0])} first",
+                "restore the file, or train anew with a lower learning rate",
             )
         )
     check_version(path, version, WEIGHTS_VERSION)
@@ -235,28 +235,24 @@ def check_archive(path: Path, *, remedy: str) -> None:
         damaged = f"{type(error).__name__} ({error})"
     if damaged is not None:
         raise RunError(
-            Problem(
-                path=quoted(str(path)),
-                kind="damaged",
-                rule="must be whole, as torch wrote it",
-                value=quoted(damaged),
-                remedy=remedy,
-            )
+            Problem(quoted(str(path)), "damaged", "must be whole, as torch wrote it", quoted(damaged), remedy)
         )
 
 
 def _check_digest(run_dir: Path) -> None:
     """Checks the weights by the digest in model.json, where the version that wrote model.json gave a digest."""
     file, path = run_dir / MODEL_FILE, run_dir / WEIGHTS_FILE
-    wanted = read_json(file, Description, MODEL_VERSION, remedy=RESTORE).weights_sha256 if file.is_file() else None
+    wanted = (
+        read_json(file, Description, newest=MODEL_VERSION, remedy=RESTORE).weights_sha256 if file.is_file() else None
+    )
     if wanted is not None and (found := file_digest(path).hex()) != wanted:
         raise RunError(
             Problem(
-                path=f"{quoted(str(path))}: SHA-256",
-                kind="digest",
-                rule=f"must be {wanted[:12]}... as {MODEL_FILE} says",
-                value=f"{found[:12]}...",
-                remedy=RESTORE,
+                f"{quoted(str(path))}: SHA-256",
+                "digest",
+                f"must be {wanted[:12]}... as {MODEL_FILE} says",
+                f"{found[:12]}...",
+                RESTORE,
             )
         )
 
@@ -435,7 +431,7 @@ def read_origin(run_dir: Path) -> Origin | None:
     path = run_dir / ENVIRONMENT_FILE
     if not path.is_file():  # of a version that wrote it at the end
         return None
-    record = read_json(path, _Environment, ENVIRONMENT_VERSION, remedy="restore it or choose another --run_dir")
+    record = read_json(path, _Environment, newest=ENVIRONMENT_VERSION, remedy="restore it or choose another --run_dir")
     return Origin(
         computed_with=record.model_extra or {},
         data=record.data,
@@ -572,7 +568,7 @@ def _read_run(path: Path) -> TrainedRun:
     for name in (CONFIG_FILE, WEIGHTS_FILE, MODEL_FILE):
         if not (path / name).is_file():
             raise RunError(f"{path}: must be the directory of a finished run, got no {name}; check --run_dir.")
-    model = read_json(path / MODEL_FILE, Description, MODEL_VERSION, remedy="restore the file")
+    model = read_json(path / MODEL_FILE, Description, newest=MODEL_VERSION, remedy="restore the file")
     return TrainedRun(
         path=path,
         config=load_config([path / CONFIG_FILE]),

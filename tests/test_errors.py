@@ -6,12 +6,12 @@ from seg.errors import Problem, SegError
 
 
 def test_a_problem_is_said_in_one_sentence() -> None:
-    problem = Problem(path="loss.smooth", kind="range", rule="must be > 0", value="0", remedy="give a number")
+    problem = Problem("loss.smooth", "range", "must be > 0", "0", "give a number")
     assert str(problem) == "loss.smooth must be > 0, got 0; give a number."
 
 
 def test_a_value_that_is_cut_short_stays_so() -> None:
-    assert str(Problem(path="x", kind="type", rule="must be short", value="'aaa...")) == "x must be short, got 'aaa..."
+    assert str(Problem("x", "type", "must be short", "'aaa...")) == "x must be short, got 'aaa..."
 
 
 def test_a_plain_text_is_a_problem_of_its_own() -> None:

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from seg import files
-from seg.errors import RunError
+from seg.errors import DataError, RunError
 from seg.files import (
+    check_rows,
     file_problems,
     locked,
     needing_room,
@@ -22,8 +23,6 @@ from seg.files import (
     read_bytes,
     read_json,
     read_table,
-    read_versioned,
-    reading,
     write_bytes,
     write_json,
     write_text,
@@ -135,14 +134,14 @@ def test_a_full_disk_is_one_problem_whoever_writes(tmp_path):
     ("content", "kind"),
     [
         (None, "missing"),
-        ("{", "json_invalid"),
+        ("{", "json"),
         ("[]", "dict_type"),
         ("{}", "int_type"),
         ('{"schema_version": "1", "a": 1}', "int_type"),
         ('{"schema_version": 2, "a": 1}', "version"),
         ('{"schema_version": 1, "a": "x"}', "int_parsing"),
-        (f'{{"schema_version": 1, "a": {"[" * 5000}{"]" * 5000}}}', "json_invalid"),
-        (r'{"schema_version": 1, "a": 1, "\ud800": 1}', "json_invalid"),
+        (f'{{"schema_version": 1, "a": {"[" * 5000}{"]" * 5000}}}', "json"),
+        (r'{"schema_version": 1, "a": 1, "\ud800": 1}', "json"),
     ],
 )
 def test_a_record_that_cannot_be_used_is_named(tmp_path, content, kind):
@@ -150,22 +149,41 @@ def test_a_record_that_cannot_be_used_is_named(tmp_path, content, kind):
     if content is not None:
         path.write_text(content)
     with pytest.raises(RunError) as caught:
-        read_json(path, dict[str, int], 1, remedy="restore it")
+        read_json(path, dict[str, int], newest=1, remedy="restore it")
     assert problem(caught)[1] == kind
     assert problem(caught)[0].startswith(str(path))
 
 
-@pytest.mark.parametrize("content", [None, "{", "[]", "{}", '{"schema_version": "1"}', "[" * 99999])
-def test_other_readers_name_what_cannot_be_used(tmp_path, content):
-    if content is not None:
-        (tmp_path / "a.json").write_text(content)
-    with pytest.raises(RunError, match=r"a\.json"), reading(tmp_path / "a.json", what="a record", remedy="restore it"):
-        read_versioned(tmp_path / "a.json", 1)
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        ("a,b\n1\n", "csv"),
+        ("a,b\n1,2,3\n", "csv"),
+        ("a,a\n1,2\n", "csv"),
+        ('a,b\n"1,2\n', "csv"),
+        ("a,b\n1,x\n", "int_parsing"),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_named(tmp_path, content, kind):
+    path = tmp_path / "a.csv"
+    path.write_text(content)
+    with pytest.raises(RunError) as caught:
+        check_rows(path, read_table(path, remedy=""), dict[str, int], remedy="restore it")
+    assert problem(caught)[1] == kind
+    assert problem(caught)[0].startswith(str(path))
+
+
+def test_all_breaks_of_a_schema_are_named_together_in_the_class_asked_for(tmp_path):
+    (tmp_path / "a.json").write_text('\ufeff{"a": "x", "b": {"c": []}}')
+    with pytest.raises(DataError) as caught:
+        read_json(tmp_path / "a.json", dict[str, int], remedy="restore it", error=DataError)
+    found = [(one.path, one.kind) for one in caught.value.problems]
+    assert found == [(f"{tmp_path}/a.json: a", "int_parsing"), (f"{tmp_path}/a.json: b", "int_type")]
 
 
 def test_a_record_and_a_table_are_read(tmp_path):
     (tmp_path / "a.json").write_text('{"schema_version": 1, "a": 5, "b": 6}')
-    assert read_json(tmp_path / "a.json", dict[str, int], 2, remedy="") == {"a": 5, "b": 6}
+    assert read_json(tmp_path / "a.json", dict[str, int], newest=2, remedy="") == {"a": 5, "b": 6}
     (tmp_path / "a.csv").write_text('a,b\n1,"x, y"\n,\n')
     assert read_table(tmp_path / "a.csv", remedy="") == [{"a": "1", "b": "x, y"}, {"a": "", "b": ""}]
 

@@ -148,7 +148,7 @@ def test_weights_without_names_of_classes_are_refused(run_dir: Path, names: obje
         ({"class_names": ["background"]}, "class_names"),
         ({"class_names": ["a", "a"]}, "class_names"),
         ({"class_names": "ab"}, "class_names"),
-        ({"class_names": ["a", 5]}, "class_names.1"),
+        ({"class_names": ["a", 5]}, "class_names[1]"),
         ({"weights_sha256": 5}, "weights_sha256"),
     ],
 )

@@ -121,7 +121,7 @@ def read_study(folder: Path) -> StudyPlan:
         path = folder / OLD_STUDY_FILE
     remedy = "give the directory of a study that was started, or start the study again"
     if not path.exists():
-        raise RunError(Problem(path=str(path), kind="missing", rule="must be the plan of a study", remedy=remedy))
+        raise RunError(Problem(str(path), "missing", "must be the plan of a study", remedy=remedy))
     with naming_file(path, remedy):
         refuse_link(path, folder)
         text = path.read_text(encoding="utf-8")

@@ -54,7 +54,7 @@ def _as_run_error(path: Path, remedy: str, error: Exception) -> RunError:
         kind, rule, value = "unreadable", "must be a file that can be read", str(error.strerror)
     elif isinstance(error, ValidationError):
         value = ", ".join(f"{'.'.join(map(str, one['loc']))} ({one['msg']})" for one in error.errors())
-    return RunError(Problem(path=str(path), kind=kind, rule=rule, value=" ".join(value.split()), remedy=remedy))
+    return RunError(Problem(str(path), kind, rule, " ".join(value.split()), remedy))
 
 
 def refuse_link(path: Path, folder: Path) -> None:

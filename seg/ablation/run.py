@@ -117,7 +117,7 @@ def trials_left(
             rule = "must have the configuration and data that its results were made from"
             value = f"other {', '.join(reasons)}"
             path = f"{known.path}" if known.path.is_dir() else f"{known.path} ({trial.id})"
-            problems.append(Problem(path=path, kind="config", rule=rule, value=value, remedy=REMEDY))
+            problems.append(Problem(path, "config", rule, value, REMEDY))
     if problems:
         raise RunError(problems)
     if older:

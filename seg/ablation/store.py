@@ -314,7 +314,7 @@ def _read_stored(study_dir: Path, name: str) -> StoredTrial:
     folder = study_dir / TRIALS / name
     if not NAME.fullmatch(name):
         rule = "must be named by letters, digits and . _ -"
-        raise RunError(Problem(path=str(folder), kind="name", rule=rule, remedy="rename the trial"))
+        raise RunError(Problem(str(folder), "name", rule, remedy="rename the trial"))
     with naming_file(path := folder / TRIAL_FILE, f"restore the file, or remove {folder} to run the trial again"):
         record = TrialRecord.model_validate(read_json(path, study_dir))
     with naming_file(path := folder / CONFIG_FILE, f"restore the file, or remove {folder} to run the trial again"):
@@ -340,11 +340,11 @@ def read_full_trials(folder: Path, study: StudyPlan, problems: list[Problem]) ->
         if record.variant not in study.names and name in study.trials:
             problems.append(
                 Problem(
-                    path=str(folder / TRIALS / name),
-                    kind="variant",
-                    rule="must be of a variant of the study",
-                    value=repr(record.variant),
-                    remedy="remove the trial, or start the study again to write its plan anew",
+                    str(folder / TRIALS / name),
+                    "variant",
+                    "must be of a variant of the study",
+                    repr(record.variant),
+                    "remove the trial, or start the study again to write its plan anew",
                 )
             )
             del trials[name]
@@ -534,11 +534,11 @@ def _long(
                 except ValueError:
                     problems.append(
                         Problem(
-                            path=f"{name}: {metric}",
-                            kind="number",
-                            rule="must be a number",
-                            value=repr(text),
-                            remedy="restore the table, or run the trial again",
+                            f"{name}: {metric}",
+                            "number",
+                            "must be a number",
+                            repr(text),
+                            "restore the table, or run the trial again",
                         )
                     )
     shared_names = [names.get(key, key) for key in keys if key != "fold"]
@@ -560,11 +560,11 @@ def _score_problems(trials: pd.DataFrame, scores: pd.DataFrame) -> Iterator[Prob
     remedy = "restore the table, or run the trial again"
     finished = trials.loc[trials["status"] == "finished", "trial"]
     for name in finished[~finished.isin(scores["trial"])]:
-        yield Problem(path=name, kind="missing", rule="is finished and must have scores of its cases", remedy=remedy)
+        yield Problem(name, "missing", "is finished and must have scores of its cases", remedy=remedy)
     keys = ["trial", "case", "class_index", "metric"]
     for name, twice in scores[scores.duplicated(keys)].groupby("trial"):
         rule = f"must have each score once: {len(twice)} are there again, such as those of case {twice['case'].iloc[0]}"
-        yield Problem(path=str(name), kind="repeated", rule=rule, remedy=remedy)
+        yield Problem(str(name), "repeated", rule, remedy=remedy)
 
 
 def _generalisation_frame(trials: Mapping[str, FullTrial]) -> pd.DataFrame:

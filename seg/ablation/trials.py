@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from pydantic import BaseModel, TypeAdapter
 
 from seg.ablation.store import FAILURE_FILE, TRIAL_FILE, TRIALS, StoredTrial, TrialRecord, read_trial
 from seg.config import DataConfig, ExperimentConfig, dump_config, load_config
@@ -32,7 +33,7 @@ from seg.data.datasets import read_configured
 from seg.data.splits import Split
 from seg.errors import Problem, RunError
 from seg.evaluation.scores import CASES_FILE, EVALUATION_FILE
-from seg.files import beside, locked, read_versioned, reading, unwritable, write_bytes, write_json, write_text
+from seg.files import beside, locked, read_json, unwritable, write_bytes, write_json, write_text
 from seg.runs import (
     CONFIG_FILE,
     ENVIRONMENT_FILE,
@@ -181,11 +182,11 @@ def data_digest(config: ExperimentConfig) -> str:
     if config.fold >= len(splits):
         raise RunError(
             Problem(
-                path=str(data.root),
-                kind="range",
-                rule=f"must have the folds of the study; there are 0 ... {len(splits) - 1}",
-                value=str(config.fold),
-                remedy="choose among these",
+                str(data.root),
+                "range",
+                f"must have the folds of the study; there are 0 ... {len(splits) - 1}",
+                str(config.fold),
+                "choose among these",
             )
         )
     return _digest(_files(data.root, data.layout, data.patient_pattern) | splits[config.fold])
@@ -359,9 +360,9 @@ def _store_finished(study_dir: Path, trial: Trial, record: TrialRecord, run_dir:
     if absent := [name for name in (CONFIG_FILE, *COPIED) if not (run_dir / name).is_file()]:
         raise RunError(
             Problem(
-                path=str(run_dir),
-                kind="missing",
-                rule=f"must be a complete run, but has no {', '.join(absent)}",
+                str(run_dir),
+                "missing",
+                f"must be a complete run, but has no {', '.join(absent)}",
                 remedy="remove it to run the trial again",
             )
         )
@@ -553,12 +554,17 @@ def _read_progress(run_dir: Path, own: Fingerprint) -> Progress:
     if not path.is_file():
         LOG.warning("%s: was made by hand and is used as it is; which code made it is not known", run_dir)
         return Progress(fingerprint=own)
-    with reading(path, what="the whole note of a trial", remedy="remove it to use the run directory as it is"):
-        content = read_versioned(path, SCHEMA_VERSION)
-        # Older notes have a digest of the code instead of versions; all of that code is version 1.
-        noted = {"training_version": 1, "resampling_version": 1, **content["fingerprint"]}
-        noted.pop("code", None)
-        return Progress(**content | {"fingerprint": Fingerprint(**noted)})
+    note = read_json(path, _Note, newest=SCHEMA_VERSION, remedy="remove it to use the run directory as it is")
+    # Older notes have a digest of the code instead of versions; all of that code is version 1.
+    noted = {"training_version": 1, "resampling_version": 1, **note.fingerprint}
+    noted.pop("code", None)
+    return TypeAdapter(Progress).validate_python({**(note.model_extra or {}), "fingerprint": noted})
+
+
+class _Note(BaseModel, extra="allow"):
+    """The content of ``RUN.json`` in all its versions."""
+
+    fingerprint: dict[str, Any]
 
 
 def _write_progress(run_dir: Path, progress: Progress) -> Progress:
@@ -574,15 +580,13 @@ def check_run_dir(config: ExperimentConfig, run_dir: Path) -> None:
     """
     if changed := differing_fields(load_config([run_dir / CONFIG_FILE]), config):
         rule = "must have the configuration that the run began with"
-        raise RunError(
-            Problem(path=str(run_dir), kind="config", rule=rule, value=f"other {', '.join(changed)}", remedy=REMEDY)
-        )
+        raise RunError(Problem(str(run_dir), "config", rule, f"other {', '.join(changed)}", REMEDY))
     current = case_digests(config)
     other = sorted(name for name, digest in recorded_cases(run_dir).items() if current.get(name) != digest)
     if other:
         rule = "must have the data that the run began with"
         value = f"other files of cases {', '.join(other)}"
-        raise RunError(Problem(path=str(run_dir), kind="data", rule=rule, value=value, remedy=REMEDY))
+        raise RunError(Problem(str(run_dir), "data", rule, value, REMEDY))
 
 
 def recorded_cases(run_dir: Path) -> dict[str, str]:
@@ -592,9 +596,14 @@ def recorded_cases(run_dir: Path) -> dict[str, str]:
         RunError: The run does not say.
     """
     path = run_dir / ENVIRONMENT_FILE
-    with reading(path, what="the whole record of a run", remedy=f"remove {run_dir} to run the trial again"):
-        content = read_versioned(path, ENVIRONMENT_VERSION)
-        return {str(name): str(digest) for name, digest in content["data"].items()}
+    remedy = f"remove {run_dir} to run the trial again"
+    return read_json(path, _Digests, newest=ENVIRONMENT_VERSION, remedy=remedy).data
+
+
+class _Digests(BaseModel):
+    """The part of ``environment.json`` that says what a run was made from."""
+
+    data: dict[str, str]
 
 
 def _under_its_name(config: ExperimentConfig, run_dir: Path) -> ExperimentConfig:

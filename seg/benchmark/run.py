@@ -107,11 +107,11 @@ def _read(target: Target, name: str, arguments: BenchmarkArguments) -> Subject:
         if len(runs) > 1:
             raise RunError(
                 Problem(
-                    path=str(target.path),
-                    kind="several",
-                    rule="must be a single run",
-                    value=f"{len(runs)} folds",
-                    remedy=f"give one of them, such as {runs[0].path}",
+                    str(target.path),
+                    "several",
+                    "must be a single run",
+                    f"{len(runs)} folds",
+                    f"give one of them, such as {runs[0].path}",
                 )
             )
         config, channels, classes = runs[0].config, runs[0].channel_names, runs[0].class_names
@@ -144,11 +144,11 @@ def _disagreements(first: Subject, other: Subject) -> list[Problem]:
     )
     return [
         Problem(
-            path=f"{other.name}: {name}",
-            kind="different",
-            rule=f"must be that of {first.name}, {ours}, to compare both",
-            value=str(theirs),
-            remedy="measure each alone",
+            f"{other.name}: {name}",
+            "different",
+            f"must be that of {first.name}, {ours}, to compare both",
+            str(theirs),
+            "measure each alone",
         )
         for name, ours, theirs in pairs
         if ours != theirs
@@ -191,13 +191,7 @@ def _devices(arguments: BenchmarkArguments) -> list[torch.device]:
     devices = [device for device in present_devices() if arguments.device in ("all", device.type)]
     if not devices:
         raise ConfigError(
-            Problem(
-                path="--device",
-                kind="unavailable",
-                rule="must be available",
-                value="'cuda' without a GPU",
-                remedy="use all or cpu",
-            )
+            Problem("--device", "unavailable", "must be available", "'cuda' without a GPU", "use all or cpu")
         )
     return devices
 

@@ -83,7 +83,7 @@ def unknown(path: str, what: str, known: Sequence[str]) -> Problem:
     """Returns the problem of a name that does not exist, with the closest name that does."""
     close = difflib.get_close_matches(path, known, n=1)
     remedy = f"did you mean {close[0]}?" if close else "see --help"
-    return Problem(path=path, kind="unknown", rule=f"is no {what}", remedy=remedy)
+    return Problem(path, "unknown", f"is no {what}", remedy=remedy)
 
 
 def _read(
@@ -95,18 +95,18 @@ def _read(
         try:
             content = read_yaml(file)
         except YamlError as error:
-            found.append(Problem(path=f"{file}:", kind="file", rule=str(error)))
+            found.append(Problem(f"{file}:", "file", str(error)))
             continue
         if content is None and cls is ExperimentConfig:  # a file of comments alone
             continue
         if not isinstance(content, dict):
             rule = "must hold fields and their values"
-            found.append(Problem(path=f"{file}:", kind="file", rule=rule, value=shown(content)))
+            found.append(Problem(f"{file}:", "file", rule, shown(content)))
             continue
         written = content.get("schema_version")
         if isinstance(written, int) and written > version:
             rule, newer = f"must have a schema_version of at most {version}", f"{written}, of a newer version of seg"
-            found.append(Problem(path=f"{file}:", kind="version", rule=rule, value=newer, remedy="update seg"))
+            found.append(Problem(f"{file}:", "version", rule, newer, "update seg"))
             continue
         for path in drop_removed_fields(cls, content):
             if path not in _ANNOUNCED:
@@ -161,7 +161,7 @@ def _override(cls: type, merged: dict[str, Any], path: str, value: object, found
     try:
         value = typed_in(value, Any if of_mapping else target.hint)
     except YamlError as error:
-        found.append(Problem(path=path, kind="yaml", rule=str(error), value=shown(value)))
+        found.append(Problem(path, "yaml", str(error), shown(value)))
         return
     *sections, name = [*parts[:depth], *([".".join(parts[depth:])] if of_mapping else [])]
     for section in sections:
@@ -213,7 +213,7 @@ def read_options(
             many = isinstance(value, list) and item is not None
             merged[name] = [typed_in(text, item[0]) for text in value] if many else typed_in(value, hint)  # type: ignore[index,attr-defined]
         except YamlError as error:
-            found.append(Problem(path=name, kind="yaml", rule=str(error), value=shown(value)))
+            found.append(Problem(name, "yaml", str(error), shown(value)))
             bad.append(name)
     before = len(found)
     made, unread = _build(cls, merged, found)
@@ -237,7 +237,7 @@ def find_config(given: Path, *, study: bool = False) -> Path:
         close = difflib.get_close_matches(str(given), known, n=1)
         remedy = f"did you mean {close[0]}?" if close else "give the path of another with its ending"
         rule = f"is no file and none of {', '.join(known)}"
-        raise ConfigError(Problem(path=f"--config {given}", kind="unknown", rule=rule, remedy=remedy))
+        raise ConfigError(Problem(f"--config {given}", "unknown", rule, remedy=remedy))
     return known[str(given)]
 
 
@@ -326,25 +326,25 @@ def _problems(cls: type, place: _Place, entries: list[Any], merged: dict[str, An
     out_of_range = [entry for entry in entries if entry["type"] in RANGE_ERRORS]
     if kinds == {"missing"} and place.keys not in _keys_within(merged):
         remedy = f"add it or set {place.optional} to null" if place.optional else ""
-        yield Problem(path=place.field, kind="missing", rule="must be given", value="none", remedy=remedy)
+        yield Problem(place.field, "missing", "must be given", "none", remedy)
     elif out_of_range and (several or kinds <= set(RANGE_ERRORS)):
         rule = f"must be {range_in_words(place.hint) or 'finite'}"
         for entry in out_of_range:
             indices = "".join(f"[{part}]" for part in entry["loc"][len(place.keys) :] if isinstance(part, int))
-            yield Problem(path=place.field + indices, kind="range", rule=rule, value=f"{entry['input']:.15g}")
+            yield Problem(place.field + indices, "range", rule, f"{entry['input']:.15g}")
     elif (named := next((entry for entry in entries if entry["type"] == "value_error"), None)) is not None:
-        yield Problem(path=place.field, kind="name", rule=str(named["ctx"]["error"]), value=shown(str(named["input"])))
+        yield Problem(place.field, "name", str(named["ctx"]["error"]), shown(str(named["input"])))
     else:
         null = " or null" if types.NoneType in alternatives(place.hint) else ""
         words = f"a group of fields{null}" if _section_of(place.hint) else type_in_words(place.hint)
         value = shown(_value_within(merged, place.keys))
-        yield Problem(path=place.field, kind="type", rule=f"must be {words}", value=value)
+        yield Problem(place.field, "type", f"must be {words}", value)
 
 
 def _unknown(cls: type, path: str) -> Problem:
     if path in fields_of(cls):  # named in one piece in a file
         rule = "must be nested, one level per line"
-        return Problem(path=path, kind="unknown", rule=rule, value="a name with dots")
+        return Problem(path, "unknown", rule, "a name with dots")
     close = _closest(cls, path)
     above = path.rpartition(".")[0]
     siblings = [field.name for field in fields_of(cls).values() if field.path.rpartition(".")[0] == above]
@@ -353,7 +353,7 @@ def _unknown(cls: type, path: str) -> Problem:
         remedy = f"did you mean {close[0]}?"
     elif above and siblings:
         remedy = f"the fields of {above} are {', '.join(siblings)}"
-    return Problem(path=path, kind="unknown", rule="is no field", remedy=remedy)
+    return Problem(path, "unknown", "is no field", remedy=remedy)
 
 
 def _closest(cls: type, path: str) -> tuple[str, bool] | None:

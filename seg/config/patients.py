@@ -24,20 +24,20 @@ def pattern_problem(pattern: str, *, name: str = FIELD) -> Problem | None:
     """
     if len(pattern) > MOST_CHARACTERS:
         rule = f"must have at most {MOST_CHARACTERS} characters"
-        return Problem(path=name, kind="pattern", rule=rule, value=str(len(pattern)))
+        return Problem(name, "pattern", rule, str(len(pattern)))
     try:
         groups = re.compile(pattern).groups
         repeats = list(_open_repeats(re._parser.parse(pattern), 0))  # type: ignore[attr-defined]
     except (re.error, RecursionError, OverflowError) as error:
         rule, value = "must be a regular expression", f"{pattern!r} ({error})"
-        return Problem(path=name, kind="pattern", rule=rule, value=value, remedy="correct it")
+        return Problem(name, "pattern", rule, value, "correct it")
     if groups == 0:
         rule, remedy = "must have a group (...) around the patient", r"write for example '(patient\d+)_'"
-        return Problem(path=name, kind="pattern", rule=rule, value=repr(pattern), remedy=remedy)
+        return Problem(name, "pattern", rule, repr(pattern), remedy)
     if any(depth > 0 for depth in repeats) or len(repeats) > MOST_REPEATS:
         rule = f"must have no repeat within another and at most {MOST_REPEATS} of * and +"
         remedy = "others can take hours to search"
-        return Problem(path=name, kind="pattern", rule=rule, value=repr(pattern), remedy=remedy)
+        return Problem(name, "pattern", rule, repr(pattern), remedy)
     return None
 
 
@@ -75,7 +75,7 @@ def find_patients(case_ids: Iterable[str], pattern: str, *, name: str = FIELD) -
     found = {case_id: match[1] for case_id, match in matches.items() if match is not None and match[1]}
     rule = f"must have an id that holds a patient as {name} {pattern!r} finds it"
     problems = [
-        Problem(path=f"case {case_id}", kind="patient", rule=rule, remedy="correct the pattern or the id")
+        Problem(f"case {case_id}", "patient", rule, remedy="correct the pattern or the id")
         for case_id in matches
         if case_id not in found
     ]

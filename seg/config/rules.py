@@ -45,10 +45,10 @@ def network_problems(network: NetworkConfig) -> list[Problem]:
 def _name(config: ExperimentConfig) -> Iterator[Problem]:
     if not re.fullmatch(r"\w[\w.-]*", config.name):
         rule = "must be letters, digits, '_', '-' and '.', for it names a folder"
-        yield Problem(path="name", kind="name", rule=rule, value=shown(config.name))
+        yield Problem("name", "name", rule, shown(config.name))
     elif len(config.name.encode()) > 200:
         rule = "must be at most 200 bytes long, for it names a folder"
-        yield Problem(path="name", kind="name", rule=rule, value=f"{len(config.name.encode())} bytes")
+        yield Problem("name", "name", rule, f"{len(config.name.encode())} bytes")
 
 
 @RULES.rule("augmentation")
@@ -57,36 +57,30 @@ def _ranges(config: ExperimentConfig) -> Iterator[Problem]:
         low, high = value_at(config, path)
         if low > high:
             rule = "must be a range from low to high"
-            yield Problem(path=path, kind="order", rule=rule, value=shown((low, high)), remedy="swap the two")
+            yield Problem(path, "order", rule, shown((low, high)), "swap the two")
     for name in ("scale_axes", "elastic_axes", "mirror_axes"):
         path = f"augmentation.spatial.{name}"
         axes = value_at(config, path)
         if len(set(axes)) < len(axes):
-            yield Problem(path=path, kind="repeated", rule="must name each axis once", value=shown(axes))
+            yield Problem(path, "repeated", "must name each axis once", shown(axes))
 
 
 @RULES.rule("loss.dice_weight", "loss.ce_weight")
 def _loss(config: ExperimentConfig) -> Iterator[Problem]:
     if config.loss.dice_weight == config.loss.ce_weight == 0:
         yield Problem(
-            path="loss.dice_weight",
-            kind="conflict",
-            rule="or loss.ce_weight must be > 0",
-            value="0 for both",
-            remedy="without either nothing is learned",
+            "loss.dice_weight",
+            "conflict",
+            "or loss.ce_weight must be > 0",
+            "0 for both",
+            "without either nothing is learned",
         )
 
 
 @RULES.rule("data.root", "data.patient_pattern")
 def _data(config: ExperimentConfig) -> Iterator[Problem]:
     if not config.data.root:
-        yield Problem(
-            path="data.root",
-            kind="empty",
-            rule="must be a folder",
-            value="an empty text",
-            remedy="name the folder of the data set",
-        )
+        yield Problem("data.root", "empty", "must be a folder", "an empty text", "name the folder of the data set")
     if config.data.patient_pattern is not None:
         problem = pattern_problem(config.data.patient_pattern)
         if problem is not None:
@@ -98,7 +92,7 @@ def _cache(config: ExperimentConfig) -> Iterator[Problem]:
     data = config.data
     if data.cache_dir is not None and data.cache in ("memory", "none"):
         rule = f"must be null where data.cache is {data.cache}"
-        yield Problem(path="data.cache_dir", kind="conflict", rule=rule, value=shown(data.cache_dir))
+        yield Problem("data.cache_dir", "conflict", rule, shown(data.cache_dir))
 
 
 @RULES.rule("data.normalization", "data.ct")
@@ -106,17 +100,17 @@ def _ct(config: ExperimentConfig) -> Iterator[Problem]:
     normalization, ct = config.data.normalization, config.data.ct
     if not normalization:
         rule = "must name a mode for all channels or one per channel"
-        yield Problem(path="data.normalization", kind="empty", rule=rule, value="none")
+        yield Problem("data.normalization", "empty", rule, "none")
     if ct is None:
         if "ct" in normalization:
             rule = "must be given where data.normalization names ct"
             remedy = "`seg plan` finds its values"
-            yield Problem(path="data.ct", kind="missing", rule=rule, value="null", remedy=remedy)
+            yield Problem("data.ct", "missing", rule, "null", remedy)
         return
     if "ct" not in normalization:
         rule = "must be null where data.normalization names no ct"
         value = f"a window and {list(normalization)}"
-        yield Problem(path="data.ct", kind="conflict", rule=rule, value=value)
+        yield Problem("data.ct", "conflict", rule, value)
     lengths = [len(values) for values in (ct.lower, ct.upper, ct.mean, ct.std)]
     channels = len(normalization) if len(normalization) > 1 else lengths[0]
     if set(lengths) != {channels} or channels == 0:
@@ -125,12 +119,12 @@ def _ct(config: ExperimentConfig) -> Iterator[Problem]:
             "that names several"
         )
         value = f"{', '.join(map(str, lengths))} values"
-        yield Problem(path="data.ct", kind="length", rule=rule, value=value)
+        yield Problem("data.ct", "length", rule, value)
     for channel, (low, high) in enumerate(zip(ct.lower, ct.upper, strict=False)):
         if low >= high:
             rule = f"must be less than data.ct.upper[{channel}]"
             value = f"{low:g} and {high:g}"
-            yield Problem(path=f"data.ct.lower[{channel}]", kind="order", rule=rule, value=value)
+            yield Problem(f"data.ct.lower[{channel}]", "order", rule, value)
 
 
 @RULES.rule("network.channels", "network.strides", "network.kernel_sizes")
@@ -138,19 +132,19 @@ def _stages(config: ExperimentConfig) -> Iterator[Problem]:
     network = config.network
     stages = len(network.channels)
     if stages < 2:
-        yield Problem(path="network.channels", kind="length", rule="must list at least 2 stages", value=str(stages))
+        yield Problem("network.channels", "length", "must list at least 2 stages", str(stages))
     for name in ("strides", "kernel_sizes"):
         count = len(getattr(network, name))
         if count != stages:
             rule = f"must have as many entries as network.channels, {stages}"
-            yield Problem(path=f"network.{name}", kind="length", rule=rule, value=str(count))
+            yield Problem(f"network.{name}", "length", rule, str(count))
     if network.strides and network.strides[0] != (1, 1, 1):
         rule, value = "must be [1, 1, 1], full resolution", shown(network.strides[0])
-        yield Problem(path="network.strides[0]", kind="range", rule=rule, value=value)
+        yield Problem("network.strides[0]", "range", rule, value)
     for stage, kernel in enumerate(network.kernel_sizes):
         if any(size % 2 == 0 for size in kernel):
             path = f"network.kernel_sizes[{stage}]"
-            yield Problem(path=path, kind="range", rule="must be odd", value=shown(kernel))
+            yield Problem(path, "range", "must be odd", shown(kernel))
 
 
 @RULES.rule("network.channels", "network.skip_bottleneck", "network.decoder_bottleneck")
@@ -160,14 +154,14 @@ def _ratios(config: ExperimentConfig) -> Iterator[Problem]:
         ratio = value_at(config, f"network.{name}.ratio")
         if isinstance(ratio, tuple) and len(ratio) != stages - 1:
             rule = f"must be one number or one for each of the {stages - 1} stages of network.channels above the bottom"
-            yield Problem(path=f"network.{name}.ratio", kind="length", rule=rule, value=str(len(ratio)))
+            yield Problem(f"network.{name}.ratio", "length", rule, str(len(ratio)))
 
 
 @RULES.rule("network.channels", "network.deep_supervision")
 def _deep_supervision(config: ExperimentConfig) -> Iterator[Problem]:
     if config.network.deep_supervision and len(config.network.channels) < 3:
         rule = "must be false where network.channels has fewer than 3 stages"
-        yield Problem(path="network.deep_supervision", kind="conflict", rule=rule, value="true")
+        yield Problem("network.deep_supervision", "conflict", rule, "true")
 
 
 @RULES.rule("patches.size", "network.strides")
@@ -187,19 +181,19 @@ def _divisible(path: str, edges: tuple[int, int, int], config: ExperimentConfig)
         if size % total:
             lower, upper = size // total * total, -(-size // total) * total
             yield Problem(
-                path=f"{path}[{axis}]",
-                kind="divisible",
-                rule=f"must be a multiple of {total}, the product of network.strides along {AXES[axis]}",
-                value=str(size),
-                remedy=f"the nearest valid size is {f'{lower} or ' if lower else ''}{upper}",
+                f"{path}[{axis}]",
+                "divisible",
+                f"must be a multiple of {total}, the product of network.strides along {AXES[axis]}",
+                str(size),
+                f"the nearest valid size is {f'{lower} or ' if lower else ''}{upper}",
             )
     if math.prod(size // total for size, total in zip(edges, totals, strict=True)) == 1:
         yield Problem(
-            path=path,
-            kind="too_small",
-            rule="must leave more than one voxel below all network.strides",
-            value=f"{list(edges)}, which leaves one, without a variance to normalise by",
-            remedy="enlarge it or leave out a stage",
+            path,
+            "too_small",
+            "must leave more than one voxel below all network.strides",
+            f"{list(edges)}, which leaves one, without a variance to normalise by",
+            "enlarge it or leave out a stage",
         )
 
 
@@ -208,7 +202,7 @@ def _warmup(config: ExperimentConfig) -> Iterator[Problem]:
     steps, warmup = config.training.steps, config.optimizer.warmup_steps
     if warmup >= steps:
         rule = f"must be less than training.steps, {steps}"
-        yield Problem(path="optimizer.warmup_steps", kind="order", rule=rule, value=str(warmup))
+        yield Problem("optimizer.warmup_steps", "order", rule, str(warmup))
 
 
 @RULES.rule("training.steps", "training.validate_every")
@@ -217,4 +211,4 @@ def _validations(config: ExperimentConfig) -> Iterator[Problem]:
     if steps % every:
         rule = f"must be a multiple of training.validate_every, {every}"
         remedy = "the run ends with a validation"
-        yield Problem(path="training.steps", kind="divisible", rule=rule, value=str(steps), remedy=remedy)
+        yield Problem("training.steps", "divisible", rule, str(steps), remedy)

@@ -172,7 +172,7 @@ def study_problems(study: StudyConfig, unread: Sequence[str] = ()) -> list[Probl
 def _name_problem(path: str, name: str) -> Iterator[Problem]:
     if not re.fullmatch(NAME, name):
         rule = "must be lower-case letters, digits, '_', '-' and '.', a letter or digit first, for it names a folder"
-        yield Problem(path=path, kind="name", rule=rule, value=shown(name))
+        yield Problem(path, "name", rule, shown(name))
 
 
 @STUDY_RULES.rule("name", "base")
@@ -180,11 +180,11 @@ def _texts(study: StudyConfig) -> Iterator[Problem]:
     yield from _name_problem("name", study.name)
     if not study.base:
         yield Problem(
-            path="base",
-            kind="empty",
-            rule="must be a YAML file of an experiment",
-            value="an empty text",
-            remedy="name it relative to the study's file",
+            "base",
+            "empty",
+            "must be a YAML file of an experiment",
+            "an empty text",
+            "name it relative to the study's file",
         )
 
 
@@ -197,20 +197,16 @@ def _point_names(study: StudyConfig) -> Iterator[Problem]:
         yield from _name_problem(path, point.name)
         if point.name in places:
             yield Problem(
-                path=path,
-                kind="repeated",
-                rule="must be the name of one variant alone",
-                value=f"{point.name!r}, as in {places[point.name]}",
-                remedy="rename one of the two",
+                path,
+                "repeated",
+                "must be the name of one variant alone",
+                f"{point.name!r}, as in {places[point.name]}",
+                "rename one of the two",
             )
         places.setdefault(point.name, f"points[{index}]")
         if not point.set:
             yield Problem(
-                path=f"points[{index}].set",
-                kind="empty",
-                rule="must change something",
-                value="nothing",
-                remedy="the baseline is a variant already",
+                f"points[{index}].set", "empty", "must change something", "nothing", "the baseline is a variant already"
             )
 
 
@@ -218,27 +214,23 @@ def _point_names(study: StudyConfig) -> Iterator[Problem]:
 def _design(study: StudyConfig) -> Iterator[Problem]:
     if study.design == "list" and study.axes:
         yield Problem(
-            path="axes",
-            kind="conflict",
-            rule="must be empty where design is list",
-            value=str(len(study.axes)),
-            remedy="choose design product or sweep",
+            "axes",
+            "conflict",
+            "must be empty where design is list",
+            str(len(study.axes)),
+            "choose design product or sweep",
         )
     if study.design == "list" and not study.points:
         yield Problem(
-            path="points",
-            kind="missing",
-            rule="must be given where design is list",
-            value="none",
-            remedy="without them there is nothing to compare",
+            "points",
+            "missing",
+            "must be given where design is list",
+            "none",
+            "without them there is nothing to compare",
         )
     if study.design != "list" and not study.axes:
         yield Problem(
-            path="axes",
-            kind="missing",
-            rule=f"must be given where design is {study.design}",
-            value="none",
-            remedy="add them or choose design list",
+            "axes", "missing", f"must be given where design is {study.design}", "none", "add them or choose design list"
         )
 
 
@@ -249,22 +241,18 @@ def _axes(study: StudyConfig) -> Iterator[Problem]:
         place = f"axes[{index}]"
         yield from _name_problem(f"{place}.label", axis.label)
         if not axis.values:
-            yield Problem(path=f"{place}.values", kind="empty", rule="must list at least one value", value="none")
+            yield Problem(f"{place}.values", "empty", "must list at least one value", "none")
         for value in [value for at, value in enumerate(axis.values) if value in axis.values[:at]]:
             yield Problem(
-                path=f"{place}.values",
-                kind="repeated",
-                rule="must list each value once",
-                value=f"{shown(value)} again",
-                remedy="remove it",
+                f"{place}.values", "repeated", "must list each value once", f"{shown(value)} again", "remove it"
             )
         if axis.path in paths:
             yield Problem(
-                path=f"{place}.path",
-                kind="repeated",
-                rule="must be the path of one axis alone",
-                value=f"{axis.path}, as in axes[{paths[axis.path]}]",
-                remedy="put all values on one axis",
+                f"{place}.path",
+                "repeated",
+                "must be the path of one axis alone",
+                f"{axis.path}, as in axes[{paths[axis.path]}]",
+                "put all values on one axis",
             )
         paths.setdefault(axis.path, index)
 
@@ -278,9 +266,9 @@ def _changes(study: StudyConfig) -> Iterator[Problem]:
         for path in paths:
             if path in OWN:
                 yield Problem(
-                    path=place,
-                    kind="conflict",
-                    rule=f"must not change {path}, which trials take from the study's own {OWN[path]}",
+                    place,
+                    "conflict",
+                    f"must not change {path}, which trials take from the study's own {OWN[path]}",
                     remedy="remove it",
                 )
 
@@ -289,19 +277,13 @@ def _changes(study: StudyConfig) -> Iterator[Problem]:
 def _numbers(study: StudyConfig) -> Iterator[Problem]:
     for path, numbers in (("folds", study.folds), ("seeds", study.seeds)):
         if not numbers:
-            yield Problem(path=path, kind="empty", rule="must list at least one number", value="none")
+            yield Problem(path, "empty", "must list at least one number", "none")
         if len(set(numbers)) < len(numbers):
-            yield Problem(path=path, kind="repeated", rule="must list each number once", value=shown(numbers))
+            yield Problem(path, "repeated", "must list each number once", shown(numbers))
 
 
 @STUDY_RULES.rule("notes")
 def _notes(study: StudyConfig) -> Iterator[Problem]:
     for index, note in enumerate(study.notes):
         if not note.strip():
-            yield Problem(
-                path=f"notes[{index}]",
-                kind="empty",
-                rule="must say something",
-                value="an empty text",
-                remedy="remove it",
-            )
+            yield Problem(f"notes[{index}]", "empty", "must say something", "an empty text", "remove it")

@@ -51,11 +51,11 @@ class Preparation(Compose):
         except (SegError, RuntimeError, MemoryError) as error:
             raise RunError(
                 Problem(
-                    path=f"case {case.id}",
-                    kind="preparation",
-                    rule="must be prepared with data.spacing_mm and data.normalization as given",
-                    value=f"'{(str(error).strip() or 'no memory left').splitlines()[0]}'",
-                    remedy="correct these or the files of the case",
+                    f"case {case.id}",
+                    "preparation",
+                    "must be prepared with data.spacing_mm and data.normalization as given",
+                    f"'{(str(error).strip() or 'no memory left').splitlines()[0]}'",
+                    "correct these or the files of the case",
                 )
             ) from error
         return {"image": torch.from_numpy(array), "label": torch.from_numpy(label)[None]}
@@ -138,11 +138,11 @@ def check_cache_dir(config: DataConfig) -> None:
     except OSError as error:
         raise RunError(
             Problem(
-                path="data.cache_dir",
-                kind="writable",
-                rule="must be a folder that can be written",
-                value=f"{config.cache_dir!r} ({error.strerror})",
-                remedy="choose another or null",
+                "data.cache_dir",
+                "writable",
+                "must be a folder that can be written",
+                f"{config.cache_dir!r} ({error.strerror})",
+                "choose another or null",
             )
         ) from error
 
@@ -184,11 +184,11 @@ def _check_fit(cases: Sequence[Case], config: DataConfig) -> None:
     sizes = {case.id: _prepared_bytes(case, config) for case in cases}
     problems = [
         Problem(
-            path=f"case {case_id}",
-            kind="memory",
-            rule=f"must fit in memory at {spacing}",
-            value=f"{gib(size)} with {gib(free)} available",
-            remedy="choose larger voxels, crop it or take a machine with more",
+            f"case {case_id}",
+            "memory",
+            f"must fit in memory at {spacing}",
+            f"{gib(size)} with {gib(free)} available",
+            "choose larger voxels, crop it or take a machine with more",
         )
         for case_id, size in sizes.items()
         if size > free

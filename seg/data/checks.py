@@ -82,21 +82,21 @@ def check_channels(config: DataConfig, channels: int) -> None:
     if len(modes) not in (1, channels):
         problems.append(
             Problem(
-                path="data.normalization",
-                kind="channels",
-                rule=f"must name one mode for all channels or one for each of the data set's {channels}",
-                value=f"{len(modes)}: {', '.join(modes)}",
-                remedy="correct it or channel_names of the data set",
+                "data.normalization",
+                "channels",
+                f"must name one mode for all channels or one for each of the data set's {channels}",
+                f"{len(modes)}: {', '.join(modes)}",
+                "correct it or channel_names of the data set",
             )
         )
     if config.ct is not None and len(config.ct.lower) != channels:
         problems.append(
             Problem(
-                path="data.ct",
-                kind="channels",
-                rule=f"must have one value for each of the data set's {channels} channels",
-                value=str(len(config.ct.lower)),
-                remedy="seg plan finds them",
+                "data.ct",
+                "channels",
+                f"must have one value for each of the data set's {channels} channels",
+                str(len(config.ct.lower)),
+                "seg plan finds them",
             )
         )
     if problems:
@@ -125,7 +125,7 @@ def _check_case(
         errors += channel_problems(channels, channel_names, f"case {case.id}")
     if case.label is None:
         rule, remedy = "must have a label, as training and evaluation need it", "add the label or remove the case"
-        errors.append(Problem(path=f"case {case.id}", kind="missing", rule=rule, remedy=remedy))
+        errors.append(Problem(f"case {case.id}", "missing", rule, remedy=remedy))
     else:
         try:
             with open_volume(case.label) as file:
@@ -144,7 +144,7 @@ def _check_case(
 
 def _problem(case: Case, path: Path, kind: str, rule: str, value: str = "", remedy: str = "") -> Problem:
     role = "label" if path == case.label else "image"
-    return Problem(path=f"case {case.id}", kind=kind, rule=f"{role} {path.name} {rule}", value=value, remedy=remedy)
+    return Problem(f"case {case.id}", kind, f"{role} {path.name} {rule}", value, remedy)
 
 
 def _image_problems(case: Case, file: OpenVolume) -> list[Problem]:

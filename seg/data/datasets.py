@@ -38,19 +38,20 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field
 
 from seg.config import DataConfig
 from seg.config.patients import find_patients
 from seg.data.cases import LABEL_TOLERANCE, MAX_LABEL, Case, Dataset
-from seg.data.schemas import problem, read_json, shown
 from seg.data.splits import Split, make_splits
 from seg.data.volumes import NIFTI_ENDINGS, read_header, read_volume, split_ending
 from seg.errors import DataError, Problem
+from seg.files import read_bytes, read_json, shortened
 
 LOG = logging.getLogger(__name__)
 Layout = Literal["auto", "msd", "nnunet", "manifest"]
 DESCRIPTION = "dataset.json"
+REMEDY = "correct the file, or export it again"
 MANIFESTS = ("manifest.csv", "manifest.json")
 SCHEMA_VERSION = 1
 MAX_ID_BYTES = 200  # of the 255 that file systems give a name; endings and names of partial files take the others
@@ -132,7 +133,7 @@ def read_dataset(root: Path, *, layout: Layout = "auto", patient_pattern: str | 
     root = Path(root)
     if not root.exists():
         rule = "must be the folder of a data set as data.root"
-        raise DataError(problem(root, "missing", rule, "no such folder", "check the path"))
+        raise DataError(Problem(str(root), "missing", rule, "no such folder", "check the path"))
     dataset = _READERS[_layout_of(root) if layout == "auto" else layout](root)
     return dataset if patient_pattern is None else with_patients(dataset, patient_pattern)
 
@@ -170,40 +171,40 @@ def _layout_of(root: Path) -> str:
     names = [name for name in (DESCRIPTION, *MANIFESTS) if (root / name).is_file()]
     if not names:
         rule = f"must hold {DESCRIPTION} (MSD or nnU-Net) or {' or '.join(MANIFESTS)}"
-        raise DataError(problem(root, "layout", rule, "none of them", "check the path"))
+        raise DataError(Problem(str(root), "layout", rule, "none of them", "check the path"))
     if DESCRIPTION not in names:
         return "manifest"
     if len(names) > 1:
         remedy = "say which to read by data.layout"
-        raise DataError(problem(root, "layout", "must hold one description", " and ".join(names), remedy))
-    content = read_json(root / DESCRIPTION, TypeAdapter(dict[str, Any]))
+        raise DataError(Problem(str(root), "layout", "must hold one description", " and ".join(names), remedy))
+    content = read_json(root / DESCRIPTION, dict[str, Any], remedy=REMEDY, error=DataError)
     if "file_ending" in content or "training" in content:
         return "nnunet" if "file_ending" in content else "msd"
     rule, remedy = (
         "must hold training (MSD) or file_ending (nnU-Net v2)",
         "convert the data set to one of these layouts",
     )
-    raise DataError(problem(root / DESCRIPTION, "layout", rule, shown(sorted(content)), remedy))
+    raise DataError(Problem(str(root / DESCRIPTION), "layout", rule, shortened(sorted(content)), remedy))
 
 
 def _read_msd(root: Path) -> Dataset:
     path = root / DESCRIPTION
-    content = read_json(path, TypeAdapter(_Msd))
+    content = read_json(path, _Msd, remedy=REMEDY, error=DataError)
     problems: list[Problem] = []
     cases = _cases(root, [(f"{path}: training[{n}]", entry) for n, entry in enumerate(content.training)], problems)
     labels = {str(name): value for value, name in content.labels.items()}
     if len(labels) < len(content.labels):
-        names = shown(sorted(map(str, content.labels.values())))
-        problems.append(problem(path, "labels", "class names must be unique", names, "rename one"))
+        names = shortened(sorted(map(str, content.labels.values())))
+        problems.append(Problem(str(path), "labels", "class names must be unique", names, "rename one"))
     return _dataset(root, "msd", (path, content), cases, (labels, content.channel_names or content.modality), problems)
 
 
 def _read_nnunet(root: Path) -> Dataset:
     path = root / DESCRIPTION
-    content = read_json(path, TypeAdapter(_NnUnet))
+    content = read_json(path, _NnUnet, remedy=REMEDY, error=DataError)
     if content.file_ending.lower() not in NIFTI_ENDINGS:
         rule = "file_ending must be .nii.gz or .nii"
-        raise DataError(problem(path, "format", rule, repr(content.file_ending), "convert the files to NIfTI"))
+        raise DataError(Problem(str(path), "format", rule, repr(content.file_ending), "convert the files to NIfTI"))
     problems: list[Problem] = []
     if content.dataset is not None:
         entries = [
@@ -220,17 +221,17 @@ def _read_manifest(root: Path) -> Dataset:
     path = root if root.is_file() else next((root / name for name in MANIFESTS if (root / name).is_file()), None)
     if path is None:
         rule = f"must hold {' or '.join(MANIFESTS)}"
-        raise DataError(problem(root, "layout", rule, "neither", "check data.root and data.layout"))
+        raise DataError(Problem(str(root), "layout", rule, "neither", "check data.root and data.layout"))
     folder, sidecar = path.parent, path.with_suffix(".json")
-    content = read_json(sidecar, TypeAdapter(_Manifest)) if sidecar.is_file() else _Manifest()
+    content = read_json(sidecar, _Manifest, remedy=REMEDY, error=DataError) if sidecar.is_file() else _Manifest()
     if path.suffix == ".json":
         listed: Sequence[_Entry] = content.cases or []
         entries = [(f"{path}: cases[{number}]", entry) for number, entry in enumerate(listed)]
         if not entries:
-            raise DataError(problem(path, "empty", "cases must list at least one case", "none", "list the cases"))
+            raise DataError(Problem(str(path), "empty", "cases must list at least one case", "none", "list the cases"))
     elif content.cases is not None:
         value, remedy = f"{path.name} and {sidecar.name}", "drop one list"
-        raise DataError(problem(folder, "layout", "must hold one list of cases", value, remedy))
+        raise DataError(Problem(str(folder), "layout", "must hold one list of cases", value, remedy))
     else:
         entries = _csv_entries(path)
     problems: list[Problem] = []
@@ -245,7 +246,7 @@ def _read_manifest(root: Path) -> Dataset:
         if values and len(values) < len(expected):
             rule = "labels must be 0, 1, 2 and on without a gap where the manifest declares none"
             remedy = f"declare labels in {sidecar.name}, or correct the label maps"
-            problems.append(problem(folder, "labels", rule, ", ".join(map(str, sorted(values))), remedy))
+            problems.append(Problem(str(folder), "labels", rule, ", ".join(map(str, sorted(values))), remedy))
         else:
             LOG.info("classes: 0 to %d, found in the label maps; declare labels in %s", expected[-1], sidecar.name)
         labels = {"background": 0} | {f"class_{value}": value for value in expected}
@@ -262,37 +263,40 @@ _READERS: dict[str, Callable[[Path], Dataset]] = {
 
 
 def _csv_entries(path: Path) -> list[tuple[str, _Entry]]:
+    raw = read_bytes(path, remedy=REMEDY, error=DataError)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = raw.decode("utf-8-sig")
         reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         columns = [name.strip() for name in reader.fieldnames or ()]
         reader.fieldnames = columns
         rows = [(reader.line_num, row) for row in reader]
     except OSError as error:
-        raise DataError(problem(path, "unreadable", "must be readable", f"'{error.strerror}'", "check it")) from error
+        raise DataError(
+            Problem(str(path), "unreadable", "must be readable", f"'{error.strerror}'", "check it")
+        ) from error
     except (csv.Error, UnicodeDecodeError) as error:
         rule, remedy = "must be comma-separated text in UTF-8", "export it again"
-        raise DataError(problem(path, "syntax", rule, f"'{error}'", remedy)) from error
+        raise DataError(Problem(str(path), "syntax", rule, f"'{error}'", remedy)) from error
     channels = sorted((name for name in columns if _CHANNEL.fullmatch(name)), key=lambda name: int(name[6:]))
     unknown = set(columns) - set(_ManifestEntry.model_fields) - set(channels)
     if unknown or len(set(columns)) < len(columns) or ("image" in columns) == bool(channels):
         rule = "must have the columns image (or image_0, image_1, ...), label, id, patient, fold, each at most once"
-        raise DataError(problem(path, "columns", rule, ", ".join(columns) or "none", "correct the header"))
+        raise DataError(Problem(str(path), "columns", rule, ", ".join(columns) or "none", "correct the header"))
     if not rows:
-        raise DataError(problem(path, "empty", "must list at least one case", "none", "add a line per case"))
+        raise DataError(Problem(str(path), "empty", "must list at least one case", "none", "add a line per case"))
     entries, problems = [], []
     for line, row in rows:
         where = f"{path}: line {line}"
         if None in row or None in row.values():
             rule = "must have as many fields as the header"
-            problems.append(problem(where, "columns", rule, remedy="correct the line"))
+            problems.append(Problem(where, "columns", rule, remedy="correct the line"))
             continue
         cells = {name: value.strip() or None for name, value in row.items()}
         images = [row[name].strip() for name in channels] if channels else row["image"].split(";")
         fold = _as_integer(cells.get("fold"))
         if cells.get("fold") and fold is None:
             value, remedy = repr(cells["fold"]), "correct it or leave it out"
-            problems.append(problem(where, "fold", "fold must be an integer >= 0", value, remedy))
+            problems.append(Problem(where, "fold", "fold must be an integer >= 0", value, remedy))
         named = {name: cells.get(name) for name in ("label", "id", "patient")}
         entries.append((where, _Entry(image=images, fold=fold, **named)))
     if problems:
@@ -307,7 +311,7 @@ def _cases(root: Path, entries: Sequence[tuple[str, _Entry]], problems: list[Pro
         named = entry.image if isinstance(entry.image, list) else [entry.image]
         if not named:
             rule, remedy = "image must name at least one file", "name one per channel"
-            problems.append(problem(where, "missing", rule, "an empty list", remedy))
+            problems.append(Problem(where, "missing", rule, "an empty list", remedy))
         files = [*named, entry.label] if entry.label else named
         found = [each for name in files for each in _path_problems(where, name)]
         problems += found
@@ -329,10 +333,10 @@ def _path_problems(where: str, name: str) -> Iterator[Problem]:
     """Says why a name is no path inside the folder of a data set."""
     name = name.strip()
     if not name or not name.isprintable():
-        yield problem(where, "path", "must name files by relative paths", repr(name), "write one such as a.nii.gz")
+        yield Problem(where, "path", "must name files by relative paths", repr(name), "write one such as a.nii.gz")
     elif PurePosixPath(name).is_absolute() or bool(PureWindowsPath(name).anchor) or ".." in re.split(r"[/\\]", name):
         remedy = "write it relative to the folder, without '..'"
-        yield problem(where, "path", "must name files inside the data set's folder", repr(name), remedy)
+        yield Problem(where, "path", "must name files inside the data set's folder", repr(name), remedy)
 
 
 def _found_cases(root: Path, ending: str, num_channels: int, problems: list[Problem]) -> list[Case]:
@@ -346,11 +350,11 @@ def _found_cases(root: Path, ending: str, num_channels: int, problems: list[Prob
         match = re.fullmatch(r"(.+)_([0-9]{4})", path.name[: -len(ending)])
         if match is None:
             rule = "image names must end in _0000, _0001, ... for the channel"
-            problems.append(problem(path, "name", rule, remedy="rename the file"))
+            problems.append(Problem(str(path), "name", rule, remedy="rename the file"))
         else:
             channels.setdefault(match[1], set()).add(int(match[2]))
     if not channels:
-        problems.append(problem(images, "empty", f"must hold files CASE_0000{ending}", "none", "check data.root"))
+        problems.append(Problem(str(images), "empty", f"must hold files CASE_0000{ending}", "none", "check data.root"))
     return [
         Case(
             id=case_id,
@@ -369,7 +373,7 @@ def _files(folder: Path, ending: str, problems: list[Problem]) -> list[Path]:
     for path in files:
         if path.name.lower().endswith(ending.lower()) and not path.name.endswith(ending):
             rule, value = f"must be named with {ending}, as file_ending says", path.name[-len(ending) :]
-            problems.append(problem(path, "name", rule, value, "rename the file"))
+            problems.append(Problem(str(path), "name", rule, value, "rename the file"))
     return [path for path in files if path.name.endswith(ending)]
 
 
@@ -388,16 +392,16 @@ def _dataset(
     for name in (*classes, *channels):
         if not name.isprintable():
             rule = "names of classes and channels must be printable on one line"
-            problems.append(problem(path, "name", rule, repr(name), "rename it"))
+            problems.append(Problem(str(path), "name", rule, repr(name), "rename it"))
     if layout != "manifest":
         problems += check_ids(cases, path)
         if content.numTraining is not None and content.numTraining != len(cases) and not problems:
             value, remedy = (
-                f"{shown(content.numTraining)} with {len(cases)} cases",
+                f"{shortened(content.numTraining)} with {len(cases)} cases",
                 "restore the missing files or correct it",
             )
             rule = "numTraining must equal the number of training cases"
-            problems.append(problem(path, "count", rule, value, remedy))
+            problems.append(Problem(str(path), "count", rule, value, remedy))
     if problems:
         raise DataError(problems)
     return Dataset(
@@ -421,21 +425,23 @@ def _classes(labels: Mapping[str, Any], path: Path, problems: list[Problem]) -> 
         number = _as_integer(value)
         if number is None:
             remedy = "regions made of several labels are not supported, declare each label by itself"
-            problems.append(problem(path, "labels", f"label '{name}' must be one integer", shown(value), remedy))
+            problems.append(
+                Problem(str(path), "labels", f"label '{name}' must be one integer", shortened(value), remedy)
+            )
         elif name.lower() == "ignore":
             ignore = number
         elif number in values:
             rule = f"labels '{values[number]}' and '{name}' must have values of their own"
-            problems.append(problem(path, "labels", rule, f"{number} twice", "give each its own"))
+            problems.append(Problem(str(path), "labels", rule, f"{number} twice", "give each its own"))
         else:
             values[number] = name
     if sorted(values) != list(range(len(values))) or len(values) < 2:
         rule = "label values must be 0 (background), 1, 2, ... without a gap and at least two"
-        problems.append(problem(path, "labels", rule, shown(sorted(values)), "renumber the labels"))
+        problems.append(Problem(str(path), "labels", rule, shortened(sorted(values)), "renumber the labels"))
     if max((*values, ignore or 0), default=0) > MAX_LABEL or (ignore is not None and ignore < len(values)):
         rule = f"the ignore label must follow the classes and no label may exceed {MAX_LABEL}"
-        value = f"ignore {shown(ignore)} with {len(values)} classes"
-        problems.append(problem(path, "labels", rule, value, "renumber the labels"))
+        value = f"ignore {shortened(ignore)} with {len(values)} classes"
+        problems.append(Problem(str(path), "labels", rule, value, "renumber the labels"))
     return tuple(values[key] for key in sorted(values)), ignore
 
 
@@ -445,7 +451,7 @@ def _channel_names(channels: object, path: Path, problems: list[Problem]) -> tup
     names = {_as_integer(key): str(name) for key, name in channels.items()} if isinstance(channels, Mapping) else {}
     if not names or set(names) != set(range(len(names))):
         rule, remedy = "channel_names must name channels 0, 1, ... without a gap", 'write for example {"0": "T1"}'
-        problems.append(problem(path, "channels", rule, shown(channels), remedy))
+        problems.append(Problem(str(path), "channels", rule, shortened(channels), remedy))
         return ()
     return tuple(names[index] for index in range(len(names)))
 
@@ -498,24 +504,24 @@ def check_ids(cases: Sequence[Case], path: Path) -> list[Problem]:
         where, size = f"case {case_id!a}" if not case_id.isprintable() else f"case {case_id}", _size(case_id)
         if count > 1:
             value, remedy = f"{count} cases in {path}", "rename files or give each case an id of its own"
-            problems.append(problem(where, "unique", "must have an id of its own", value, remedy))
+            problems.append(Problem(where, "unique", "must have an id of its own", value, remedy))
         if not _ID.fullmatch(case_id):
             rule = "must have an id that begins with a letter or digit and holds only letters, digits, spaces and _.+-"
-            problems.append(problem(where, "id", rule, remedy="files are named after it: rename it"))
+            problems.append(Problem(where, "id", rule, remedy="files are named after it: rename it"))
         if size > MAX_ID_BYTES:
             rule, remedy = f"must have an id of at most {MAX_ID_BYTES} bytes", "files are named after it: shorten it"
-            problems.append(problem(where, "id", rule, str(size), remedy))
+            problems.append(Problem(where, "id", rule, str(size), remedy))
         first = alike.setdefault(case_id.casefold(), case_id)
         if first != case_id:
             rule = "must have an id that differs in more than capitals, which some file systems take for small letters"
-            problems.append(problem(where, "unique", rule, f"case {first} in {path}", "rename one of the two"))
+            problems.append(Problem(where, "unique", rule, f"case {first} in {path}", "rename one of the two"))
     owners: dict[Path, str] = {}
     for case in cases:
         for file in case.files:
             owner = owners.setdefault(file, case.id)
             if owner != case.id:
                 value, remedy = f"{file} of case {owner} too in {path}", "correct one of the two"
-                problems.append(problem(f"case {case.id}", "unique", "must have files of its own", value, remedy))
+                problems.append(Problem(f"case {case.id}", "unique", "must have files of its own", value, remedy))
     return problems
 
 

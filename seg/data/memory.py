@@ -91,4 +91,4 @@ def check_memory(
     available = available_bytes()
     if available is not None and needed > available:
         value = f"{gib(needed)} with {gib(available)} available"
-        raise DataError(Problem(path=what, kind="memory", rule=rule, value=value, remedy=remedy))
+        raise DataError(Problem(what, "memory", rule, value, remedy))

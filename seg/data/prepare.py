@@ -167,11 +167,11 @@ def read_image(paths: Sequence[Path], channel_names: Sequence[str] | None = None
             count = int(np.count_nonzero(~np.isfinite(values)))
             raise DataError(
                 Problem(
-                    path=str(paths[channel if len(paths) > 1 else 0]),
-                    kind="finite",
-                    rule="must hold finite voxels",
-                    value=f"{count} NaN or infinite ones",
-                    remedy="mend the image",
+                    str(paths[channel if len(paths) > 1 else 0]),
+                    "finite",
+                    "must hold finite voxels",
+                    f"{count} NaN or infinite ones",
+                    "mend the image",
                 )
             )
     return Image(array=array, grid=grid, geometry=files[0].header.geometry)
@@ -215,7 +215,7 @@ def read_label(path: Path, grid: CaseGrid) -> npt.NDArray[np.uint8]:
         problems = grid_problems(file, "label", grid)
         if file.header.channels > 1:
             value, remedy = f"{file.header.channels} channels", "merge its parts into one label map"
-            problems = [Problem(path=str(path), kind="channels", rule="must have 3 axes", value=value, remedy=remedy)]
+            problems = [Problem(str(path), "channels", "must have 3 axes", value, remedy)]
         if problems:
             raise DataError(problems)
         (array,) = read_voxels(file, grid, np.float32)
@@ -224,7 +224,7 @@ def read_label(path: Path, grid: CaseGrid) -> npt.NDArray[np.uint8]:
     if not 0 <= lowest <= highest <= MAX_LABEL:
         value, remedy = f"{lowest:g} to {highest:g}", "correct the label"
         rule = f"must hold integers from 0 to {MAX_LABEL}"
-        raise DataError(Problem(path=str(path), kind="values", rule=rule, value=value, remedy=remedy))
+        raise DataError(Problem(str(path), "values", rule, value, remedy))
     return cast(npt.NDArray[np.uint8], array.astype(np.uint8))
 
 
@@ -245,7 +245,7 @@ def prepare_case(
         DataError: The case has no label, or as for :func:`read_image`, :func:`read_label` and :func:`prepare`.
     """
     if case.label is None:
-        raise DataError(Problem(path=f"case {case.id}", kind="missing", rule="must have a label", remedy="add a label"))
+        raise DataError(Problem(f"case {case.id}", "missing", "must have a label", remedy="add a label"))
     image = read_image(case.images, channel_names)
     label = read_label(case.label, image.grid)
     sampled = prepare(image, config)
@@ -394,19 +394,19 @@ def channel_problems(channels: Sequence[int], names: Sequence[str] | None, path:
     several = [count for count in channels if count > 1]
     if several and len(channels) > 1:
         yield Problem(
-            path=path,
-            kind="channels",
-            rule="must be 3-D where there is one file per channel",
-            value=f"{several[0]} channels in a file",
-            remedy="split it by channel",
+            path,
+            "channels",
+            "must be 3-D where there is one file per channel",
+            f"{several[0]} channels in a file",
+            "split it by channel",
         )
     elif names is not None and sum(channels) != len(names):
         yield Problem(
-            path=path,
-            kind="channels",
-            rule=f"must have {len(names)} channel(s), {', '.join(names)}",
-            value=str(sum(channels)),
-            remedy="name files of one case _0000, _0001, ... or stack them in a 4-D file",
+            path,
+            "channels",
+            f"must have {len(names)} channel(s), {', '.join(names)}",
+            str(sum(channels)),
+            "name files of one case _0000, _0001, ... or stack them in a 4-D file",
         )
 
 
@@ -427,5 +427,5 @@ def grid_problems(file: OpenVolume, what: str, grid: CaseGrid) -> list[Problem]:
     else:
         rule, value = f"must have the image's shape {grid.shape}", str(shape)
     remedy = f"export the {what} on the image's grid"
-    problem = Problem(path=str(file.path), kind="grid", rule=rule, value=value, remedy=remedy)
+    problem = Problem(str(file.path), "grid", rule, value, remedy)
     return [] if apart <= GRID_TOLERANCE else [problem]

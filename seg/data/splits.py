@@ -10,11 +10,11 @@ from itertools import accumulate, combinations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field
 
 from seg.data.cases import Case, Dataset
-from seg.data.schemas import read_json
 from seg.errors import ConfigError, DataError
+from seg.files import read_json
 
 FILE_NAME = "splits_final.json"
 
@@ -158,7 +158,8 @@ class _Sides(BaseModel):
 
 
 def _read_splits(path: Path) -> tuple[Split, ...]:
-    folds = read_json(path, TypeAdapter(Annotated[list[_Sides], Field(min_length=1)]))
+    schema = Annotated[list[_Sides], Field(min_length=1)]
+    folds: list[_Sides] = read_json(path, schema, remedy="correct or export the file again", error=DataError)
     return tuple(Split(train=tuple(fold.train), validation=tuple(fold.val)) for fold in folds)
 
 

@@ -190,41 +190,41 @@ def _check_arguments(
     if prediction.shape != reference.shape:
         problems.append(
             Problem(
-                path="prediction",
-                kind="shape",
-                rule=f"must have the reference's shape {reference.shape}",
-                value=f"{prediction.shape}",
-                remedy="resample the prediction to the reference's grid",
+                "prediction",
+                "shape",
+                f"must have the reference's shape {reference.shape}",
+                f"{prediction.shape}",
+                "resample the prediction to the reference's grid",
             )
         )
     elif prediction.ndim != 3:
         problems.append(
             Problem(
-                path="label maps",
-                kind="shape",
-                rule="must have 3 axes to be scored",
-                value=f"shape {prediction.shape}",
-                remedy="score volumes one by one",
+                "label maps",
+                "shape",
+                "must have 3 axes to be scored",
+                f"shape {prediction.shape}",
+                "score volumes one by one",
             )
         )
     if len(spacing_mm) != 3 or not all(math.isfinite(step) and step > 0 for step in spacing_mm):
         problems.append(
             Problem(
-                path="spacing_mm",
-                kind="range",
-                rule="must be three positive lengths in mm",
-                value=f"{tuple(spacing_mm)}",
-                remedy="correct the header",
+                "spacing_mm",
+                "range",
+                "must be three positive lengths in mm",
+                f"{tuple(spacing_mm)}",
+                "correct the header",
             )
         )
     if not (math.isfinite(nsd_tolerance_mm) and nsd_tolerance_mm >= 0):
         problems.append(
             Problem(
-                path="nsd_tolerance_mm",
-                kind="range",
-                rule="must be finite and 0 or more",
-                value=f"{nsd_tolerance_mm}",
-                remedy="give a length in mm",
+                "nsd_tolerance_mm",
+                "range",
+                "must be finite and 0 or more",
+                f"{nsd_tolerance_mm}",
+                "give a length in mm",
             )
         )
     if problems:

@@ -184,7 +184,7 @@ def read_evaluation(path: Path) -> Evaluation:
         RunError: The file is missing, damaged or of a newer version.
     """
     path = path / EVALUATION_FILE if path.is_dir() else path
-    return read_json(path, Evaluation, SCHEMA_VERSION, remedy=REMEDY)
+    return read_json(path, Evaluation, newest=SCHEMA_VERSION, remedy=REMEDY)
 
 
 class _Row(BaseModel):
@@ -213,7 +213,7 @@ def read_cases(path: Path) -> list[CaseScore]:
     path = path / CASES_FILE if path.is_dir() else path
     summary = path.with_name(EVALUATION_FILE)
     if summary.is_file():
-        read_json(summary, dict[str, Any], SCHEMA_VERSION, remedy=REMEDY)
+        read_json(summary, dict[str, Any], newest=SCHEMA_VERSION, remedy=REMEDY)
     table = read_table(path, remedy=REMEDY)
     nested = [
         {name: row[name] for name in CASE_COLUMNS if name in row}

@@ -471,11 +471,7 @@ def draw_predictions(
         if case.label is None:
             raise DataError(
                 Problem(
-                    path=f"case {case_id}",
-                    kind="missing",
-                    rule="must have a label to be drawn",
-                    value="none",
-                    remedy="add one to the data set",
+                    f"case {case_id}", "missing", "must have a label to be drawn", "none", "add one to the data set"
                 )
             )
         files = CaseFiles(prediction=predictions / f"{case_id}.nii.gz", label=case.label, images=case.images)

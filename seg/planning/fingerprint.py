@@ -231,7 +231,7 @@ def _summarise(case: Case, num_classes: int, num_channels: int) -> _CaseSummary:
     channels = [sample_intensities(channel[foreground]) for _, channel in read_channels(case.images)]
     if len(channels) != num_channels:
         rule, remedy = f"must have the data set's {num_channels} channels", "export all channels"
-        problem = Problem(path="image", kind="channels", rule=rule, value=str(len(channels)), remedy=remedy)
+        problem = Problem("image", "channels", rule, str(len(channels)), remedy)
         raise DataError(problem)
     return _CaseSummary(
         shape=grid.shape,

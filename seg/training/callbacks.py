@@ -220,11 +220,11 @@ def unusable_checkpoint(path: Path, error: Exception) -> RunError:
     """Returns the problem of a checkpoint from which nothing can be resumed."""
     return RunError(
         Problem(
-            path=quoted(str(path)),
-            kind="checkpoint",
-            rule="must be a whole checkpoint of this run",
-            value=f"{type(error).__name__} ({error})".splitlines()[0],
-            remedy=BEGIN_ANEW,
+            quoted(str(path)),
+            "checkpoint",
+            "must be a whole checkpoint of this run",
+            f"{type(error).__name__} ({error})".splitlines()[0],
+            BEGIN_ANEW,
         )
     )
 

@@ -182,11 +182,11 @@ def _check_finite(network: nn.Module, config: ExperimentConfig, step: int) -> No
         in_bf16 = choose_precision(config.training.precision, choose_device(config.training.device)) == "bf16"
         raise RunError(
             Problem(
-                path=f"step {step}: final weights",
-                kind="not_finite",
-                rule="must be finite",
-                value=f"NaN or infinity in {len(wrong)} of {len(state)} tensors, {wrong[0]} first",
-                remedy=f"begin anew with {remedies(config.optimizer, in_bf16=in_bf16)}",
+                f"step {step}: final weights",
+                "not_finite",
+                "must be finite",
+                f"NaN or infinity in {len(wrong)} of {len(state)} tensors, {wrong[0]} first",
+                f"begin anew with {remedies(config.optimizer, in_bf16=in_bf16)}",
             )
         )
 

@@ -64,11 +64,11 @@ class SegmentationModule(pl.LightningModule):
             cases = ", ".join(sorted(set(batch["case_id"])))
             raise RunError(
                 Problem(
-                    path=f"step {self.global_step}: the loss",
-                    kind="not_finite",
-                    rule="must be finite",
-                    value=f"{loss.item()} on cases {cases}",
-                    remedy=f"look at these images, or begin anew with {self._remedies()}",
+                    f"step {self.global_step}: the loss",
+                    "not_finite",
+                    "must be finite",
+                    f"{loss.item()} on cases {cases}",
+                    f"look at these images, or begin anew with {self._remedies()}",
                 )
             )
         return loss
@@ -83,11 +83,11 @@ class SegmentationModule(pl.LightningModule):
         if not torch.isfinite(logits).all():
             raise RunError(
                 Problem(
-                    path=f"step {self.global_step}: predictions",
-                    kind="not_finite",
-                    rule="must be finite",
-                    value=f"NaN or infinity on held-out case {batch['case_id']}",
-                    remedy=f"look at this image, or begin anew with {self._remedies()}",
+                    f"step {self.global_step}: predictions",
+                    "not_finite",
+                    "must be finite",
+                    f"NaN or infinity on held-out case {batch['case_id']}",
+                    f"look at this image, or begin anew with {self._remedies()}",
                 )
             )
         self._dice.append(dice_per_class(logits.argmax(1, keepdim=True), batch["label"], self.num_classes))

@@ -43,7 +43,7 @@ def read_checked(config: DataConfig, *, progress: bool = True) -> tuple[Dataset,
     kept = tuple(case for case in dataset.cases if case.id not in bad)
     if not kept:
         rule, remedy = "must hold at least one case that can be used", "see the problems above"
-        raise DataError(Problem(path=config.root, kind="empty", rule=rule, value="none", remedy=remedy))
+        raise DataError(Problem(config.root, "empty", rule, "none", remedy))
     return replace(dataset, cases=kept), bad
 
 

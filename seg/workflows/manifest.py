@@ -98,7 +98,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """
     if not path.exists():
         return {}
-    manifest = read_json(path, _Manifest, MANIFEST_VERSION, remedy="remove or rename it")
+    manifest = read_json(path, _Manifest, newest=MANIFEST_VERSION, remedy="remove or rename it")
     return manifest.model_dump(exclude_unset=True)
 
 

@@ -166,9 +166,9 @@ def test_long_lists_of_names_are_cut(tmp_path: Path, write_json: Writer) -> None
         ('[["c0"]]', "model_type"),
         ('[{"train": ["c0"], "val": [1]}]', "string_type"),
         ('[{"train": ["c0"]}]', "missing"),
-        ("[{", "syntax"),
-        ("[" * 100_000, "syntax"),
-        (None, "unreadable"),
+        ("[{", "json"),
+        ("[" * 100_000, "json"),
+        (None, "missing"),
     ],
 )
 def test_a_splits_file_of_another_form(tmp_path: Path, text: str | None, kind: str) -> None:
@@ -177,7 +177,7 @@ def test_a_splits_file_of_another_form(tmp_path: Path, text: str | None, kind: s
         path.write_text(text)
     with pytest.raises(DataError) as caught:
         make_splits(dataset([None]), folds=5, seed=0, splits_file=path)
-    assert [(problem.path, problem.kind) for problem in caught.value.problems] == [(str(path), kind)]
+    assert [(problem.path.split(":")[0], problem.kind) for problem in caught.value.problems] == [(str(path), kind)]
 
 
 def test_splits_of_real_data(data_root: Callable[[str], Path]) -> None:

@@ -85,7 +85,7 @@ def test_a_newer_summary_and_the_table_beside_it_are_refused(written: tuple[Path
         with pytest.raises(RunError) as caught:
             read(written[0])
         (problem,) = caught.value.problems
-        assert (problem.path, problem.kind, problem.value) == (f"{path}: schema version", "version", "2")
+        assert (problem.path, problem.kind, problem.value) == (f"{path}: schema_version", "version", "2")
 
 
 def test_a_table_without_its_summary_is_read(written: tuple[Path, Evaluation, list[CaseScore]]) -> None:
@@ -139,8 +139,8 @@ DEEP = "[" * 5000 + "]" * 5000
         (DEEP, ""),
         (f'{{"schema_version": 1, "folds": {DEEP}}}', ""),
         (r'{"schema_version": 1, "left_out": ["\ud800"]}', ""),
-        ("{}", ""),
-        ('{"schema_version": "1"}', ""),
+        ("{}", ": schema_version"),
+        ('{"schema_version": "1"}', ": schema_version"),
         ('{"schema_version": 1, "classes": 3}', ": mean_dice"),
         ('{"schema_version": 1, "mean_dice": "high"}', ": mean_dice"),
         (f'{{"schema_version": 1, "num_cases": {"9" * 400}.5}}', ": num_cases"),
@@ -158,13 +158,13 @@ def test_a_damaged_summary_is_refused(tmp_path: Path, content: str, where: str) 
 @pytest.mark.parametrize(
     ("column", "cell", "place"),
     [
-        ("class_index", "one", "0.class_index"),
-        ("class_index", "0", "0.class_index"),
-        ("class_index", "9" * 5000, "0.class_index"),
-        ("fold", "1.5", "0.fold"),
-        ("case_id", "", "0.case_id"),
-        ("dice", "high", "0.scores.dice"),
-        ("dice", "", "0.scores.dice"),
+        ("class_index", "one", "[0].class_index"),
+        ("class_index", "0", "[0].class_index"),
+        ("class_index", "9" * 5000, "[0].class_index"),
+        ("fold", "1.5", "[0].fold"),
+        ("case_id", "", "[0].case_id"),
+        ("dice", "high", "[0].scores.dice"),
+        ("dice", "", "[0].scores.dice"),
     ],
 )
 def test_a_damaged_cell_is_named(

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel
 
 from seg.errors import ConfigError, RunError
-from seg.files import read_versioned, reading, write_text
+from seg.files import read_json, write_text
 
 PRESERVATION_VERSION = 1
 
@@ -21,9 +22,12 @@ def read_preservation(path: Path) -> dict[str, Any]:
     Raises:
         RunError: It is absent, no such record, or of a newer version.
     """
-    with reading(path, what="a whole preservation record", remedy="measure the run again"):
-        content = read_versioned(path, PRESERVATION_VERSION)
-        return content | {"bottlenecks": content["bottlenecks"]}
+    record = read_json(path, _Record, newest=PRESERVATION_VERSION, remedy="measure the run again")
+    return {"bottlenecks": record.bottlenecks, **(record.model_extra or {})}
+
+
+class _Record(BaseModel, extra="allow"):
+    bottlenecks: list[dict[str, Any]]
 
 
 THRESHOLD = 0.95

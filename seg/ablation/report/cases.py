@@ -8,15 +8,15 @@ import logging
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
+from pydantic import BaseModel
 
 from seg.ablation.report.analysis import Analysis
 from seg.errors import Problem, RunError, SegError
-from seg.files import read_versioned, reading, write_bytes, write_json
+from seg.files import read_json, write_bytes, write_json
 from seg.runs import CONFIG_FILE, PREDICTIONS
 from seg.words import fixed
 
@@ -34,8 +34,7 @@ EMBEDDED_WIDTH = 1200
 """Largest width of a picture inside the page, in pixels."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class CasePicture:
+class CasePicture(BaseModel, frozen=True):
     """A picture of a case, as ``figures/worst.json`` keeps it.
 
     Attributes:
@@ -49,6 +48,12 @@ class CasePicture:
     alt: str
     source: str
     case: str = ""
+
+
+class _KeptPictures(BaseModel):
+    """The content of ``figures/worst.json``."""
+
+    pictures: list[CasePicture]
 
 
 def shown_variant(analysis: Analysis) -> str | None:
@@ -110,20 +115,13 @@ def kept_pictures(study_dir: Path) -> tuple[CasePicture, ...]:
     path = folder / KEPT_FILE
     if not path.is_file():
         return ()
-    with reading(path, what="a list of pictures", remedy="remove the list, or draw the pictures again"):
-        pictures = [CasePicture(**entry) for entry in read_versioned(path, 1)["pictures"]]
-        for picture in pictures:
-            file = folder / picture.file
-            if not re.fullmatch(r"worst_[0-9]+\.png", picture.file) or any(map(Path.is_symlink, (folder, path, file))):
-                raise RunError(
-                    Problem(
-                        path=str(path),
-                        kind="name",
-                        rule="must name pictures of the study itself, such as worst_1.png",
-                        value=repr(picture.file),
-                        remedy="remove the list",
-                    )
-                )
+    remedy = "remove the list, or draw the pictures again"
+    pictures = read_json(path, _KeptPictures, newest=1, remedy=remedy).pictures
+    for picture in pictures:
+        file = folder / picture.file
+        if not re.fullmatch(r"worst_[0-9]+\.png", picture.file) or any(map(Path.is_symlink, (folder, path, file))):
+            rule = "must name pictures of the study itself, such as worst_1.png"
+            raise RunError(Problem(str(path), "name", rule, repr(picture.file), remedy))
     return tuple(picture for picture in pictures if (folder / picture.file).is_file())
 
 
@@ -175,7 +173,9 @@ def _draw(analysis: Analysis, variant: str, study_dir: Path, runs_dir: Path) -> 
                 "Pictures are derived from the data (slices of scans, brightness adjusted, label maps added).",
             )
         )
-    write_json(study_dir / FIGURES / KEPT_FILE, {"schema_version": 1, "pictures": list(map(asdict, pictures))})
+    write_json(
+        study_dir / FIGURES / KEPT_FILE, {"schema_version": 1, "pictures": [one.model_dump() for one in pictures]}
+    )
     return tuple(pictures)
 
 
@@ -198,9 +198,9 @@ def _read_data(run_dir: Path) -> tuple[Dataset, dict[str, Case]]:
     if not (run_dir / CONFIG_FILE).is_file():
         raise RunError(
             Problem(
-                path=str(run_dir),
-                kind="missing",
-                rule="must be a run directory, for a picture of a case",
+                str(run_dir),
+                "missing",
+                "must be a run directory, for a picture of a case",
                 remedy="name the folder of the runs with --runs",
             )
         )
@@ -217,9 +217,9 @@ def _read_view(run_dir: Path, dataset: Dataset, cases: Mapping[str, Case], case_
     if case is None or case.label is None or not prediction.is_file():
         raise RunError(
             Problem(
-                path=str(run_dir),
-                kind="missing",
-                rule=f"must hold the prediction of {case_id}, whose label must be in the data",
+                str(run_dir),
+                "missing",
+                f"must hold the prediction of {case_id}, whose label must be in the data",
                 remedy="restore them",
             )
         )

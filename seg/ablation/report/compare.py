@@ -70,14 +70,12 @@ def write_comparison(study_dirs: Sequence[Path], output: Path) -> Path:
         name = analysis.results.study.name
         if name in analyses:
             remedy = "leave one of them out"
-            raise RunError(
-                Problem(path=str(folder), kind="twice", rule="must have a name of its own", value=name, remedy=remedy)
-            )
+            raise RunError(Problem(str(folder), "twice", "must have a name of its own", name, remedy))
         analyses[name] = analysis
     labels, findings = _shared(analyses)
     if not labels:
         rule = "must share a variant besides the baseline"
-        raise RunError(Problem(path=", ".join(analyses), kind="nothing", rule=rule, remedy="compare other studies"))
+        raise RunError(Problem(", ".join(analyses), "nothing", rule, remedy="compare other studies"))
     intervals = {
         study: {
             name: (effect.difference, *(effect.ci95 or (effect.difference, effect.difference)))
@@ -111,7 +109,7 @@ def read_evidence(path: Path, study: StudyPlan) -> dict[str, Evidence]:
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     if not {"changes", "verdict"} <= set(table.columns):
         remedy = "write the table again with --compare"
-        raise RunError(Problem(path=str(path), kind="damaged", rule="must be a table of verdicts", remedy=remedy))
+        raise RunError(Problem(str(path), "damaged", "must be a table of verdicts", remedy=remedy))
     found = {}
     for variant in study.variants:
         own = table[table["changes"] == _key(variant.changes)]

@@ -25,7 +25,7 @@ SLAB_BYTES = 1 << 22
 
 def fault(path: Path, kind: str, rule: str, value: str = "", remedy: str = "export it again") -> DataError:
     """Returns the error of a file that breaks a rule."""
-    return DataError(Problem(path=str(path), kind=kind, rule=rule, value=value, remedy=remedy))
+    return DataError(Problem(str(path), kind, rule, value, remedy))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
