@@ -255,11 +255,7 @@ def _read_manifest(root: Path) -> Dataset:
     return _dataset(folder, "manifest", (sidecar, content), cases, (labels, channels), problems)
 
 
-_READERS: dict[str, Callable[[Path], Dataset]] = {
-    "msd": _read_msd,
-    "nnunet": _read_nnunet,
-    "manifest": _read_manifest,
-}
+_READERS: dict[str, Callable[[Path], Dataset]] = {"msd": _read_msd, "nnunet": _read_nnunet, "manifest": _read_manifest}
 
 
 def _csv_entries(path: Path) -> list[tuple[str, _Entry]]:

@@ -64,12 +64,7 @@ def plan_dataset(
     data = DataConfig(root=str(root), layout=layout, patient_pattern=pattern, folds=folds)
     make_splits(dataset, folds=folds, seed=data.split_seed)  # what training would refuse is not planned
     fingerprint = fingerprint_dataset(dataset)
-    plan = plan_experiment(
-        fingerprint,
-        data,
-        name=experiment_name(root),
-        memory_gib=memory_gib,
-    )
+    plan = plan_experiment(fingerprint, data, name=experiment_name(root), memory_gib=memory_gib)
     return dump_config(plan.config, comments=True, header=describe_plan(plan, fingerprint, memory_gib))
 
 

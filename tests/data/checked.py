@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from seg.data.cases import Case, Dataset
+from seg.data.cases import Dataset
 from seg.data.checks import check_dataset
-from seg.errors import Problem
 
 
-def errors_of(case: Case, *, channels: int = 1, classes: int = 3, ignore_label: int | None = None) -> list[Problem]:
+def errors_of(case, *, channels=1, classes=3, ignore_label=None):
     dataset = Dataset(
         name="tiny",
         root=Path(),

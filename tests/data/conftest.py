@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -18,10 +17,10 @@ Writer = Callable[..., Path]
 
 
 @pytest.fixture
-def write_nifti() -> Writer:
+def write_nifti():
     """Gives a function that writes an array as NIfTI and returns its path."""
 
-    def write(path: Path, array: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
+    def write(path, array, affine=AFFINE):
         path.parent.mkdir(parents=True, exist_ok=True)
         nib.save(nib.Nifti1Image(array, affine), path)
         return path
@@ -30,10 +29,10 @@ def write_nifti() -> Writer:
 
 
 @pytest.fixture
-def write_json() -> Writer:
+def write_json():
     """Gives a function that writes JSON and returns its path."""
 
-    def write(path: Path, content: Any) -> Path:
+    def write(path, content):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content))
         return path
@@ -42,13 +41,13 @@ def write_json() -> Writer:
 
 
 @pytest.fixture
-def image_array() -> np.ndarray:
+def image_array():
     """An image of random numbers."""
     return np.random.default_rng(0).normal(100, 10, SHAPE).astype(np.float32)
 
 
 @pytest.fixture
-def label_array() -> np.ndarray:
+def label_array():
     """A label with a box of class 1 and a voxel of class 2."""
     label = np.zeros(SHAPE, dtype=np.uint8)
     label[1:4, 2:4, 1:3] = 1
@@ -57,9 +56,7 @@ def label_array() -> np.ndarray:
 
 
 @pytest.fixture
-def msd(
-    tmp_path: Path, write_nifti: Writer, write_json: Writer, image_array: np.ndarray, label_array: np.ndarray
-) -> Path:
+def msd(tmp_path, write_nifti, write_json, image_array, label_array):
     """A sound data set of three cases in MSD layout."""
     root = tmp_path / "msd"
     for name in "abc":
@@ -69,7 +66,7 @@ def msd(
     return root
 
 
-def msd_description(names: str) -> dict[str, Any]:
+def msd_description(names):
     return {
         "name": "Tiny",
         "licence": "CC0",
@@ -80,7 +77,7 @@ def msd_description(names: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def nnunet(tmp_path: Path, write_json: Writer) -> Path:
+def nnunet(tmp_path, write_json):
     """A folder of two cases with two channels in nnU-Net's layout; the files are empty."""
     root = tmp_path / "Dataset001_Tiny"
     write_json(

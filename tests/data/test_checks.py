@@ -30,17 +30,17 @@ AFFINE = np.array([[1.5, 0, 0, -20], [0, 2, 0, 7], [0, 0, 4, 1], [0, 0, 0, 1]], 
 
 
 @pytest.fixture
-def case(msd: Path) -> Case:
+def case(msd):
     return read_dataset(msd).cases[0]
 
 
-def put(array: np.ndarray, voxels: list[float], dtype: str) -> np.ndarray:
+def put(array, voxels, dtype):
     changed = array.astype(dtype)
     changed[0, 0, : len(voxels)] = voxels
     return changed
 
 
-def test_where_a_file_lies_is_doubted_once_a_case(msd: Path) -> None:
+def test_where_a_file_lies_is_doubted_once_a_case(msd):
     assert check_dataset(read_dataset(msd)) == ()
     for path in (msd / "imagesTr/a.nii.gz", msd / "labelsTr/a.nii.gz", msd / "labelsTr/c.nii.gz"):
         image = nib.load(path)
@@ -52,9 +52,7 @@ def test_where_a_file_lies_is_doubted_once_a_case(msd: Path) -> None:
     assert [report.warnings[0].path for report in reports] == ["case a", "case c"]
 
 
-def test_all_problems_come_together_in_the_order_of_the_cases(
-    msd: Path, write_nifti: Writer, image_array: np.ndarray, label_array: np.ndarray
-) -> None:
+def test_all_problems_come_together_in_the_order_of_the_cases(msd, write_nifti, image_array, label_array):
     write_nifti(msd / "labelsTr/c.nii.gz", label_array[1:])
     write_nifti(msd / "imagesTr/c.nii.gz", np.where(image_array > 110, np.nan, image_array))
     write_nifti(msd / "labelsTr/b.nii.gz", label_array * 0)
@@ -70,7 +68,7 @@ def test_all_problems_come_together_in_the_order_of_the_cases(
     assert check_dataset(dataset, workers=2) == (a, b, c)
 
 
-def test_a_terminal_sees_how_far_the_check_is(msd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_sees_how_far_the_check_is(msd, monkeypatch):
     dataset = read_dataset(msd)
     for on_terminal, progress, shown in ((True, True, True), (False, True, False), (True, False, False)):
         screen = io.StringIO()
@@ -93,16 +91,14 @@ def test_a_terminal_sees_how_far_the_check_is(msd: Path, monkeypatch: pytest.Mon
         (lambda array: array[..., None], None, None),
     ],
 )
-def test_images(
-    case: Case, write_nifti: Writer, image_array: np.ndarray, change: Change, kind: str | None, value: str | None
-) -> None:
+def test_images(case, write_nifti, image_array, change, kind, value):
     write_nifti(case.images[0], change(image_array))
     found = errors_of(case)
     assert [(problem.path, problem.kind) for problem in found] == ([] if kind is None else [("case a", kind)])
     assert value is None or found[0].value == value
 
 
-def test_channels(case: Case, write_nifti: Writer, image_array: np.ndarray) -> None:
+def test_channels(case, write_nifti, image_array):
     twice = replace(case, images=case.images * 2)
     assert [problem.kind for problem in errors_of(case, channels=2)] == ["channels"]
     assert errors_of(twice, channels=2) == []
@@ -135,15 +131,7 @@ def test_channels(case: Case, write_nifti: Writer, image_array: np.ndarray) -> N
         (lambda array: array[1:], None, "grid", "(5, 5, 4)"),
     ],
 )
-def test_labels(
-    case: Case,
-    write_nifti: Writer,
-    label_array: np.ndarray,
-    change: Change,
-    ignore: int | None,
-    kind: str | None,
-    value: str,
-) -> None:
+def test_labels(case, write_nifti, label_array, change, ignore, kind, value):
     assert case.label is not None
     write_nifti(case.label, change(label_array))
     expected = [] if kind is None else [("case a", kind, value)]
@@ -151,7 +139,7 @@ def test_labels(
     assert [(problem.path, problem.kind, problem.value) for problem in found] == expected
 
 
-def test_labels_that_say_nothing(msd: Path, case: Case, write_nifti: Writer, label_array: np.ndarray) -> None:
+def test_labels_that_say_nothing(msd, case, write_nifti, label_array):
     assert [problem.kind for problem in errors_of(replace(case, label=None))] == ["missing"]
     dataset = replace(read_dataset(msd), ignore_label=9)
     write_nifti(msd / "labelsTr/a.nii.gz", np.where(label_array > 0, 9, 0).astype(np.uint8))
@@ -159,7 +147,7 @@ def test_labels_that_say_nothing(msd: Path, case: Case, write_nifti: Writer, lab
     assert (report.case_id, report.errors, [problem.kind for problem in report.warnings]) == ("a", (), ["empty"])
 
 
-def moved(share: float) -> np.ndarray:
+def moved(share):
     affine = AFFINE.copy()
     affine[1, 3] += share * GRID_TOLERANCE * 1.5  # the smallest edge of a voxel
     return affine
@@ -174,15 +162,13 @@ def moved(share: float) -> np.ndarray:
         (AFFINE * (1 + 3e-8 * np.random.default_rng(0).normal(size=(4, 4))), False),
     ],
 )
-def test_grids_differ_by_rounding_alone(
-    case: Case, write_nifti: Writer, label_array: np.ndarray, affine: np.ndarray, refused: bool
-) -> None:
+def test_grids_differ_by_rounding_alone(case, write_nifti, label_array, affine, refused):
     assert case.label is not None
     write_nifti(case.label, label_array, affine)
     assert [problem.kind for problem in errors_of(case)] == (["grid"] if refused else [])
 
 
-def test_a_truncated_file_is_named_with_its_case(case: Case) -> None:
+def test_a_truncated_file_is_named_with_its_case(case):
     assert case.label is not None
     case.label.write_bytes(case.label.read_bytes()[:-9])
     (problem,) = errors_of(case)
@@ -190,7 +176,7 @@ def test_a_truncated_file_is_named_with_its_case(case: Case) -> None:
     assert str(case.label) in problem.rule
 
 
-def test_one_volume_is_in_memory_at_a_time(tmp_path: Path, write_nifti: Writer) -> None:
+def test_one_volume_is_in_memory_at_a_time(tmp_path, write_nifti):
     noise = np.random.default_rng(0).random((128, 128, 128), dtype=np.float32)
     images = tuple(write_nifti(tmp_path / f"i/{n}.nii", noise + n, AFFINE) for n in range(6))
     label = write_nifti(tmp_path / "l/a.nii", (noise > 0.5).astype(np.float32), AFFINE)
@@ -202,7 +188,7 @@ def test_one_volume_is_in_memory_at_a_time(tmp_path: Path, write_nifti: Writer) 
 
 
 @pytest.mark.parametrize("name", ["Task04_Hippocampus", "Dataset027_ACDC", "Dataset013_BraTS2013"])
-def test_real_data_is_sound(data_root: Callable[[str], Path], name: str) -> None:
+def test_real_data_is_sound(data_root, name):
     dataset: Dataset = read_dataset(data_root(name))
     assert check_dataset(dataset) == ()
 
@@ -223,7 +209,7 @@ TWO = CtConfig(lower=(0.0, 0.0), upper=(1.0, 1.0), mean=(0.0, 0.0), std=(1.0, 1.
         (DataConfig(normalization=("zscore", "none")), 1, ["data.normalization"]),
     ],
 )
-def test_normalisation_fits_the_channels(config: DataConfig, channels: int, paths: list[str]) -> None:
+def test_normalisation_fits_the_channels(config, channels, paths):
     if not paths:
         check_channels(config, channels)
         return
@@ -232,7 +218,7 @@ def test_normalisation_fits_the_channels(config: DataConfig, channels: int, path
     assert [problem.path for problem in caught.value.problems] == paths
 
 
-def damaged(content: bytes, way: str) -> bytes:
+def damaged(content, way):
     """Damages the header of a NIfTI-1 file of 348 bytes."""
     raw = bytearray(content)
     if way == "nifti2":
@@ -245,7 +231,7 @@ def damaged(content: bytes, way: str) -> bytes:
 
 @pytest.mark.parametrize("role", ["image", "label"])
 @pytest.mark.parametrize("way", ["nifti2", "units", "vox_offset", "dim"])
-def test_a_damaged_header_costs_its_case_alone(msd: Path, way: str, role: str) -> None:
+def test_a_damaged_header_costs_its_case_alone(msd, way, role):
     path = msd / f"{role}sTr/b.nii.gz"
     path.write_bytes(gzip.compress(damaged(gzip.decompress(path.read_bytes()), way)))
     (report,) = check_dataset(read_dataset(msd))
@@ -256,9 +242,7 @@ def test_a_damaged_header_costs_its_case_alone(msd: Path, way: str, role: str) -
     assert ([case.id for case in kept.cases], left_out) == (["a", "c"], ["b"])
 
 
-def test_a_volume_larger_than_memory_costs_its_case_alone(
-    msd: Path, write_nifti: Writer, image_array: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_volume_larger_than_memory_costs_its_case_alone(msd, write_nifti, image_array, monkeypatch):
     write_nifti(msd / "imagesTr/b.nii.gz", np.kron(image_array, np.ones((8, 8, 8))))
     monkeypatch.setattr(memory, "available_bytes", lambda: 100_000)
     b = next(report for report in check_dataset(read_dataset(msd)) if report.case_id == "b")

@@ -24,7 +24,7 @@ Writer = Callable[..., Path]
 MUTANTS = 200
 
 
-def problems_of(root: Path, **options: Any) -> list[tuple[str, str]]:
+def problems_of(root, **options):
     """Reads a faulty data set; gives where and which rule each problem is of."""
     with pytest.raises(DataError) as caught:
         read_dataset(root, **options)
@@ -34,13 +34,13 @@ def problems_of(root: Path, **options: Any) -> list[tuple[str, str]]:
     ]
 
 
-def change(path: Path, **values: Any) -> None:
+def change(path, **values):
     """Changes entries of a JSON file; null removes an entry."""
     content = json.loads(path.read_text()) | values
     path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
 
 
-def test_msd(msd: Path) -> None:
+def test_msd(msd):
     found = read_dataset(msd)
     assert found == read_dataset(msd, layout="msd")
     assert (found.name, found.layout, found.licence, found.root) == ("Tiny", "msd", "CC0", msd)
@@ -52,7 +52,7 @@ def test_msd(msd: Path) -> None:
     )
 
 
-def test_nnunet(nnunet: Path) -> None:
+def test_nnunet(nnunet):
     found = read_dataset(nnunet)
     assert (found.name, found.layout, found.licence) == ("Dataset001_Tiny", "nnunet", "not stated")
     assert found.class_names == ("background", "organ", "tumour")
@@ -75,7 +75,7 @@ def test_nnunet(nnunet: Path) -> None:
     assert b.label is None
 
 
-def test_nnunet_with_listed_files(nnunet: Path) -> None:
+def test_nnunet_with_listed_files(nnunet):
     entry = {"images": ["x/1.nii.gz", "x/2.nii.gz"], "label": "y/1.nii.gz"}
     change(nnunet / "dataset.json", dataset={"p": entry}, numTraining=1)
     assert read_dataset(nnunet).cases == (
@@ -88,7 +88,7 @@ def test_nnunet_with_listed_files(nnunet: Path) -> None:
 
 
 @pytest.mark.parametrize("root", ["file", "folder"])
-def test_a_csv_manifest(tmp_path: Path, write_json: Writer, root: str) -> None:
+def test_a_csv_manifest(tmp_path, write_json, root):
     text = "id,image,label,patient,fold\nx,t1/a.nii.gz; t2/a.nii.gz,m/a.nii.gz,p1,0\n,b.nii;c.nii,,,1\n"
     (tmp_path / "manifest.csv").write_text(text, encoding="utf-8-sig")
     names = {"labels": {"background": 0, "liver": 1, "ignore": 255}, "channel_names": ["T1", "T2"], "name": "Livers"}
@@ -103,7 +103,7 @@ def test_a_csv_manifest(tmp_path: Path, write_json: Writer, root: str) -> None:
     )
 
 
-def test_a_json_manifest_says_the_same_as_a_csv(tmp_path: Path, write_json: Writer) -> None:
+def test_a_json_manifest_says_the_same_as_a_csv(tmp_path, write_json):
     names = {"labels": {"background": 0, "liver": 1}, "channel_names": {"0": "T1", "1": "T2"}, "name": "Livers"}
     entry = {"id": "x", "image": ["a.nii", "b.nii"], "label": "m.nii", "patient": "p", "fold": 2}
     write_json(tmp_path / "j/manifest.json", {**names, "schema_version": 1, "cases": [entry]})
@@ -115,13 +115,7 @@ def test_a_json_manifest_says_the_same_as_a_csv(tmp_path: Path, write_json: Writ
     assert (one.class_names, one.channel_names) == (other.class_names, other.channel_names)
 
 
-def test_classes_and_channels_are_read_from_the_files(
-    tmp_path: Path,
-    write_nifti: Writer,
-    image_array: np.ndarray,
-    label_array: np.ndarray,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_classes_and_channels_are_read_from_the_files(tmp_path, write_nifti, image_array, label_array, caplog):
     caplog.set_level(logging.INFO)
     for name in ("m1", "broken", "m2"):
         write_nifti(tmp_path / f"a_{name}.nii.gz", np.stack([image_array] * 3, axis=-1))
@@ -139,9 +133,7 @@ def test_classes_and_channels_are_read_from_the_files(
     assert problems_of(tmp_path) == [("ROOT", "labels")]  # a stray value makes no classes
 
 
-def test_a_missing_first_image_hides_no_other_problem(
-    tmp_path: Path, write_nifti: Writer, image_array: np.ndarray, label_array: np.ndarray
-) -> None:
+def test_a_missing_first_image_hides_no_other_problem(tmp_path, write_nifti, image_array, label_array):
     for name in "abc":
         write_nifti(tmp_path / f"{name}.nii.gz", np.stack([image_array] * 2, axis=-1))
         write_nifti(tmp_path / f"{name}_m.nii.gz", label_array)
@@ -154,7 +146,7 @@ def test_a_missing_first_image_hides_no_other_problem(
     assert [report.case_id for report in check_dataset(found)] == ["a", "c"]
 
 
-def test_all_faults_of_a_list_are_named(msd: Path) -> None:
+def test_all_faults_of_a_list_are_named(msd):
     training: list[Any] = [
         {"image": "/etc/a.nii.gz", "label": "labelsTr/../../b.nii.gz"},
         {"image": "C:\\a.nii.gz"},
@@ -200,17 +192,17 @@ def test_all_faults_of_a_list_are_named(msd: Path) -> None:
         ({"schema_version": True}, "int_type"),
     ],
 )
-def test_faults_of_a_description(nnunet: Path, values: dict[str, Any], kind: str) -> None:
+def test_faults_of_a_description(nnunet, values, kind):
     change(nnunet / "dataset.json", **values)
     assert ("dataset.json", kind) in [(path.split(":")[0], found) for path, found in problems_of(nnunet)]
 
 
-def test_two_msd_classes_of_one_name(msd: Path) -> None:
+def test_two_msd_classes_of_one_name(msd):
     change(msd / "dataset.json", labels={"0": "background", "1": "organ", "2": "organ"})
     assert problems_of(msd)[0] == ("dataset.json", "labels")
 
 
-def test_nnunet_file_names(nnunet: Path) -> None:
+def test_nnunet_file_names(nnunet):
     (nnunet / "imagesTr/c.nii.gz").touch()
     assert problems_of(nnunet) == [("imagesTr/c.nii.gz", "name")]
     (nnunet / "imagesTr/c.nii.gz").rename(nnunet / "imagesTr/c_0000.NII.GZ")
@@ -236,12 +228,12 @@ def test_nnunet_file_names(nnunet: Path) -> None:
         ('image\n"a', "", "syntax"),
     ],
 )
-def test_faults_of_a_csv_manifest(tmp_path: Path, text: str, where: str, kind: str) -> None:
+def test_faults_of_a_csv_manifest(tmp_path, text, where, kind):
     (tmp_path / "manifest.csv").write_text(text)
     assert problems_of(tmp_path)[0] == (f"manifest.csv{where}", kind)
 
 
-def test_faults_of_a_json_manifest(tmp_path: Path, write_json: Writer) -> None:
+def test_faults_of_a_json_manifest(tmp_path, write_json):
     write_json(tmp_path / "manifest.json", {"cases": [{"image": "a.nii", "lable": "b.nii"}, "c.nii"]})
     assert [kind for _, kind in problems_of(tmp_path)] == ["extra_forbidden", "model_type"]
     write_json(tmp_path / "manifest.json", {"cases": [{"image": "a.nii"}]})
@@ -249,7 +241,7 @@ def test_faults_of_a_json_manifest(tmp_path: Path, write_json: Writer) -> None:
     assert problems_of(tmp_path) == [("ROOT", "layout")]
 
 
-def test_layouts_that_cannot_be_told(tmp_path: Path, msd: Path, write_json: Writer) -> None:
+def test_layouts_that_cannot_be_told(tmp_path, msd, write_json):
     assert problems_of(tmp_path / "absent") == [("ROOT", "missing")]
     assert problems_of(tmp_path) == [("ROOT", "layout")]
     write_json(tmp_path / "x/dataset.json", {"name": "x"})
@@ -259,14 +251,14 @@ def test_layouts_that_cannot_be_told(tmp_path: Path, msd: Path, write_json: Writ
     assert len(read_dataset(msd, layout="msd").cases) == 3
 
 
-def test_patients_from_the_ids(nnunet: Path) -> None:
+def test_patients_from_the_ids(nnunet):
     assert [case.patient for case in read_dataset(nnunet, patient_pattern="^([ab])").cases] == ["a", "b"]
     assert problems_of(nnunet, patient_pattern="(b)_") == [("case a", "patient")]
     with pytest.raises(ConfigError, match=r"^data\.patient_pattern "):
         read_dataset(nnunet, patient_pattern="a")
 
 
-def case(case_id: str, file: str | None = None) -> Case:
+def case(case_id, file=None):
     return Case(id=case_id, images=(Path(f"{file or case_id}.nii"),))
 
 
@@ -282,14 +274,14 @@ def case(case_id: str, file: str | None = None) -> Case:
         ([case("a", "1"), case("b", "1")], ["unique"]),
     ],
 )
-def test_ids_are_names_of_files(cases: list[Case], expected: list[str]) -> None:
+def test_ids_are_names_of_files(cases, expected):
     assert [problem.kind for problem in check_ids(cases, Path("dataset.json"))] == expected
 
 
 VALUES: tuple[Any, ...] = (None, True, -1, 5, 1.5, "", "\ud800", "../x", [], {}, [[]], {"a": {}}, 10**400, "9" * 400)
 
 
-def mutant(content: Any, draw: random.Random) -> Any:
+def mutant(content, draw):
     """Replaces, adds or removes a part of a JSON value, chosen at random."""
     if draw.random() < 0.3 or not isinstance(content, dict | list) or not content:
         return draw.choice(VALUES)
@@ -302,7 +294,7 @@ def mutant(content: Any, draw: random.Random) -> Any:
     return changed
 
 
-def broken(text: str, draw: random.Random) -> str:
+def broken(text, draw):
     """Damages the text of a JSON file by its content, by a character, or by nesting."""
     way = draw.random()
     if way < 0.8:
@@ -312,9 +304,7 @@ def broken(text: str, draw: random.Random) -> str:
 
 
 @pytest.mark.parametrize("kind", ["msd", "nnunet", "manifest", "csv", "splits"])
-def test_damaged_descriptions_give_problems_and_no_traceback(
-    kind: str, msd: Path, nnunet: Path, tmp_path: Path, write_json: Writer
-) -> None:
+def test_damaged_descriptions_give_problems_and_no_traceback(kind, msd, nnunet, tmp_path, write_json):
     root = {"msd": msd, "splits": msd, "nnunet": nnunet}.get(kind, tmp_path / "manifest")
     if kind in ("manifest", "csv"):
         names = {"labels": {"background": 0, "liver": 1}, "channel_names": ["T1"]}

@@ -9,7 +9,6 @@ import importlib.metadata
 import os
 import tarfile
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,7 +22,7 @@ PARTIAL = ".Task00_Tiny.tar.part"
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
+def server():
     server = Server(("127.0.0.1", 0), Handler)
     server.content, server.ranges, server.breaks, server.asked = TINY, True, [], []
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
@@ -35,20 +34,20 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture
-def archive(server: Server) -> Archive:
+def archive(server):
     return Archive(
         url=f"http://127.0.0.1:{server.server_port}/tiny.tar", md5=hashlib.md5(TINY).hexdigest(), folder="Task00_Tiny"
     )
 
 
-def assert_complete(root: Path) -> None:
+def assert_complete(root):
     found = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
     assert found == {"Task00_Tiny/dataset.json", "Task00_Tiny/imagesTr/a.nii.gz"}
     assert (root / "Task00_Tiny/imagesTr/a.nii.gz").read_bytes() == VOXELS
     assert os.listdir(root) == ["Task00_Tiny"]
 
 
-def test_a_download_and_a_second_that_does_nothing(tmp_path: Path, server: Server, archive: Archive) -> None:
+def test_a_download_and_a_second_that_does_nothing(tmp_path, server, archive):
     seen: list[tuple[int, int | None]] = []
     root = tmp_path / "new" / "data"
     assert fetch(archive, root, progress=lambda done, total: seen.append((done, total))) == root / "Task00_Tiny"
@@ -60,14 +59,14 @@ def test_a_download_and_a_second_that_does_nothing(tmp_path: Path, server: Serve
     assert server.asked == [None]
 
 
-def test_a_broken_connection_is_continued_at_once(tmp_path: Path, server: Server, archive: Archive) -> None:
+def test_a_broken_connection_is_continued_at_once(tmp_path, server, archive):
     server.breaks = [100_000, 50_000]
     fetch(archive, tmp_path)
     assert_complete(tmp_path)
     assert server.asked == [None, "bytes=100000-", "bytes=150000-"]
 
 
-def test_a_download_that_gave_up_is_continued_by_the_next(tmp_path: Path, server: Server, archive: Archive) -> None:
+def test_a_download_that_gave_up_is_continued_by_the_next(tmp_path, server, archive):
     server.breaks = [1000, 1000, 1000]
     with pytest.raises(DataError) as caught:
         fetch(archive, tmp_path)
@@ -82,20 +81,20 @@ def test_a_download_that_gave_up_is_continued_by_the_next(tmp_path: Path, server
     assert server.asked[-1] == "bytes=3000-"
 
 
-def test_a_server_without_ranges_starts_again(tmp_path: Path, server: Server, archive: Archive) -> None:
+def test_a_server_without_ranges_starts_again(tmp_path, server, archive):
     server.ranges, server.breaks = False, [100_000]
     fetch(archive, tmp_path)
     assert_complete(tmp_path)
 
 
-def test_a_complete_download_is_not_fetched_again(tmp_path: Path, server: Server, archive: Archive) -> None:
+def test_a_complete_download_is_not_fetched_again(tmp_path, server, archive):
     (tmp_path / PARTIAL).write_bytes(TINY)
     fetch(archive, tmp_path)
     assert_complete(tmp_path)
     assert server.asked == [f"bytes={len(TINY)}-"]
 
 
-def test_a_wrong_checksum_removes_the_download(tmp_path: Path, server: Server, archive: Archive) -> None:
+def test_a_wrong_checksum_removes_the_download(tmp_path, server, archive):
     (tmp_path / PARTIAL).write_bytes(b"x" * 1000)
     with pytest.raises(DataError) as caught:
         fetch(archive, tmp_path)
@@ -109,7 +108,7 @@ def test_a_wrong_checksum_removes_the_download(tmp_path: Path, server: Server, a
 
 
 @pytest.mark.parametrize("name", ["../evil", "ROOT/evil", "Task00_Tiny/../../evil"])
-def test_an_archive_that_writes_elsewhere(tmp_path: Path, server: Server, archive: Archive, name: str) -> None:
+def test_an_archive_that_writes_elsewhere(tmp_path, server, archive, name):
     absolute = name.startswith("ROOT")
     server.content = packed({"Task00_Tiny/dataset.json": b"{}", name.replace("ROOT", str(tmp_path)): b"evil"})
     evil = Archive(url=archive.url, md5=hashlib.md5(server.content).hexdigest(), folder=archive.folder)
@@ -123,7 +122,7 @@ def test_an_archive_that_writes_elsewhere(tmp_path: Path, server: Server, archiv
     assert not list(tmp_path.rglob("evil"))
 
 
-def test_an_archive_of_another_folder_and_no_archive(tmp_path: Path, server: Server, archive: Archive) -> None:
+def test_an_archive_of_another_folder_and_no_archive(tmp_path, server, archive):
     for content in (packed({"other/a": b""}), b"no archive" * 100):
         server.content = content
         wrong = Archive(url=archive.url, md5=hashlib.md5(content).hexdigest(), folder=archive.folder)
@@ -133,7 +132,7 @@ def test_an_archive_of_another_folder_and_no_archive(tmp_path: Path, server: Ser
         (tmp_path / PARTIAL).unlink()
 
 
-def test_no_server(tmp_path: Path, archive: Archive) -> None:
+def test_no_server(tmp_path, archive):
     url = "http://127.0.0.1:9/x"
     with pytest.raises(
         DataError, match=rf"{url}: must be reachable, got '.*Connection refused.*'; run the command again"
@@ -150,7 +149,7 @@ def test_no_server(tmp_path: Path, archive: Archive) -> None:
         (503, "run the command again: it continues where it stopped"),
     ],
 )
-def test_an_answer_without_the_file(tmp_path: Path, server: Server, archive: Archive, code: int, remedy: str) -> None:
+def test_an_answer_without_the_file(tmp_path, server, archive, code, remedy):
     url = archive.url.replace("tiny.tar", str(code))
     with pytest.raises(DataError) as caught:
         fetch(Archive(url=url, md5=archive.md5, folder=archive.folder), tmp_path)
@@ -158,7 +157,7 @@ def test_an_answer_without_the_file(tmp_path: Path, server: Server, archive: Arc
     assert str(caught.value) == f"{url}: must be reachable, got 'HTTP Error {code}: {reason}'; {remedy}."
 
 
-def test_what_is_there_and_no_finished_data_set(tmp_path: Path, server: Server, archive: Archive) -> None:
+def test_what_is_there_and_no_finished_data_set(tmp_path, server, archive):
     folder, file, link = tmp_path / "folder", tmp_path / "file", tmp_path / "link"
     (folder / archive.folder / "imagesTr").mkdir(parents=True)
     file.mkdir()
@@ -176,8 +175,8 @@ def test_what_is_there_and_no_finished_data_set(tmp_path: Path, server: Server, 
     assert server.asked == []
 
 
-def test_a_full_disk(tmp_path: Path, archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*arguments: object) -> None:
+def test_a_full_disk(tmp_path, archive, monkeypatch):
+    def full(*arguments):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(module, "_unpack", full)
@@ -188,14 +187,14 @@ def test_a_full_disk(tmp_path: Path, archive: Archive, monkeypatch: pytest.Monke
     )
 
 
-def test_an_old_python_unpacks_nothing(tmp_path: Path, archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_python_unpacks_nothing(tmp_path, archive, monkeypatch):
     monkeypatch.delattr(tarfile, "data_filter")
     with pytest.raises(DataError, match=r"^Python must be 3\.11\.4 or newer to unpack archives safely"):
         fetch(archive, tmp_path)
     assert os.listdir(tmp_path) == [PARTIAL]
 
 
-def test_the_address_and_digest_are_those_of_monai() -> None:
+def test_the_address_and_digest_are_those_of_monai():
     # Its text, as importing it takes seconds.
     text = Path(str(importlib.metadata.distribution("monai").locate_file("monai/apps/datasets.py"))).read_text()
     for archive in ARCHIVES.values():

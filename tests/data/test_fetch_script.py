@@ -12,14 +12,14 @@ from seg.data.fetch import ARCHIVES
 ROOT = Path(__file__).parents[2]
 
 
-def script(*arguments: str) -> subprocess.CompletedProcess[str]:
+def script(*arguments):
     command = [sys.executable, "-X", "importtime", str(ROOT / "scripts/fetch.py"), *arguments]
     return subprocess.run(
         command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)}
     )
 
 
-def test_the_script(tmp_path: Path) -> None:
+def test_the_script(tmp_path):
     (tmp_path / "Task04_Hippocampus").mkdir()
     (tmp_path / "Task04_Hippocampus/dataset.json").write_text("{}")
     done = script("hippocampus", "--root", str(tmp_path))
@@ -33,7 +33,7 @@ def test_the_script(tmp_path: Path) -> None:
     assert f"error: {tmp_path}/file: must be writable, got '" in unwritable.stderr
 
 
-def test_help_is_light() -> None:
+def test_help_is_light():
     done = script("--help")
     assert done.returncode == 0
     assert all(name in done.stdout for name in ARCHIVES)

@@ -8,8 +8,6 @@ import io
 import json
 import re
 import sys
-from collections.abc import Callable
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -31,13 +29,13 @@ LPS = np.diag([-1.5, -2.0, 4.0, 1.0])
 RAS = np.diag([1.5, 2.0, 4.0, 1.0])
 
 
-def write(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
+def write(path, array, affine):
     path.parent.mkdir(parents=True, exist_ok=True)
     nib.save(nib.Nifti1Image(array, affine), path)
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
+def root(tmp_path):
     """An nnU-Net folder of two cases with two channels, the second case stored with X and Y reversed."""
     random = np.random.default_rng(0)
     names = {"channel_names": {"0": "MRI", "1": "CT"}, "labels": {"background": 0, "organ": 1, "tumour": 2}}
@@ -54,7 +52,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def foreground(root: Path, channel: int) -> np.ndarray:
+def foreground(root, channel):
     """All foreground voxels of a channel, read without the project's code."""
     parts = []
     for case in "ab":
@@ -63,7 +61,7 @@ def foreground(root: Path, channel: int) -> np.ndarray:
     return np.concatenate(parts).astype(np.float64)
 
 
-def test_geometry_and_volumes(root: Path) -> None:
+def test_geometry_and_volumes(root):
     found = fingerprint_dataset(read_dataset(root))
     assert found.case_ids == ("a", "b")
     assert found.shapes == ((6, 5, 4), (7, 8, 3))
@@ -76,7 +74,7 @@ def test_geometry_and_volumes(root: Path) -> None:
     assert found.class_volumes_ml[1] == pytest.approx((0.144, 0.012))
 
 
-def test_intensities_are_those_of_the_pooled_foreground(root: Path) -> None:
+def test_intensities_are_those_of_the_pooled_foreground(root):
     found = fingerprint_dataset(read_dataset(root))
     for channel, measured in enumerate(found.intensities):
         voxels = foreground(root, channel)
@@ -85,7 +83,7 @@ def test_intensities_are_those_of_the_pooled_foreground(root: Path) -> None:
         assert (measured.mean, measured.std) == pytest.approx((voxels.mean(), voxels.std()), rel=1e-9)
 
 
-def test_a_terminal_sees_how_far_it_is(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_sees_how_far_it_is(root, monkeypatch):
     dataset = read_dataset(root)
     for on_terminal in (True, False):
         screen = io.StringIO()
@@ -95,7 +93,7 @@ def test_a_terminal_sees_how_far_it_is(root: Path, monkeypatch: pytest.MonkeyPat
         assert ("fingerprint: 100%" in screen.getvalue()) == on_terminal
 
 
-def test_digest_is_of_the_files_contents(root: Path) -> None:
+def test_digest_is_of_the_files_contents(root):
     digest = fingerprint_dataset(read_dataset(root)).digest
     expected = hashlib.sha256()
     for case in "ab":
@@ -106,7 +104,7 @@ def test_digest_is_of_the_files_contents(root: Path) -> None:
     assert digest == expected.hexdigest()
 
 
-def test_one_voxel_changes_the_digest(root: Path) -> None:
+def test_one_voxel_changes_the_digest(root):
     before = fingerprint_dataset(read_dataset(root))
     write(root / "imagesTr" / "a_0000.nii.gz", np.zeros((6, 5, 4), dtype=np.float32), RAS)
     after = fingerprint_dataset(read_dataset(root))
@@ -114,19 +112,19 @@ def test_one_voxel_changes_the_digest(root: Path) -> None:
     assert before.class_volumes_ml == after.class_volumes_ml
 
 
-def test_order_of_cases_does_not_matter(root: Path) -> None:
+def test_order_of_cases_does_not_matter(root):
     dataset = read_dataset(root)
     assert fingerprint_dataset(dataset, cases=dataset.cases[::-1]) == fingerprint_dataset(dataset)
 
 
-def test_some_cases_can_be_left_out(root: Path) -> None:
+def test_some_cases_can_be_left_out(root):
     dataset = read_dataset(root)
     found = fingerprint_dataset(dataset, cases=[case for case in dataset.cases if case.id == "b"])
     assert found.case_ids == ("b",)
     assert found.shapes == ((7, 8, 3),)
 
 
-def test_nothing_to_read_is_refused(root: Path) -> None:
+def test_nothing_to_read_is_refused(root):
     dataset = read_dataset(root)
     unlabelled = [dataclasses.replace(case, label=None) for case in dataset.cases]
     with pytest.raises(DataError, match=r"^data set has no case with a label; planning needs at least one\.$"):
@@ -135,7 +133,7 @@ def test_nothing_to_read_is_refused(root: Path) -> None:
         fingerprint_dataset(dataset, cases=[])
 
 
-def test_all_bad_cases_are_named(root: Path) -> None:
+def test_all_bad_cases_are_named(root):
     dataset = read_dataset(root)
     lacking = dataclasses.replace(dataset.cases[0], images=dataset.cases[0].images[:1])
     write(root / "labelsTr" / "b.nii.gz", np.ones((2, 2, 2), dtype=np.uint8), RAS)
@@ -151,7 +149,7 @@ def test_all_bad_cases_are_named(root: Path) -> None:
     assert [(problem.path, problem.kind) for problem in caught.value.problems] == [("case b", "channels")]
 
 
-def test_empty_labels_everywhere_are_refused(root: Path) -> None:
+def test_empty_labels_everywhere_are_refused(root):
     dataset = read_dataset(root)
     write(root / "labelsTr" / "a.nii.gz", np.zeros((6, 5, 4), dtype=np.uint8), RAS)
     message = "data set has no foreground voxel in any label; planning needs at least one labelled voxel."
@@ -159,13 +157,13 @@ def test_empty_labels_everywhere_are_refused(root: Path) -> None:
         fingerprint_dataset(dataset, cases=[case for case in dataset.cases if case.id == "a"])
 
 
-def test_values_that_are_not_finite_are_left_out() -> None:
+def test_values_that_are_not_finite_are_left_out():
     sample = sample_intensities(np.array([1.0, np.nan, 3.0, np.inf]))
     assert (sample.count, sample.mean, sample.squares) == (2, 2.0, 2.0)
     assert sample_intensities(np.array([np.nan])).count == 0
 
 
-def test_large_cases_keep_evenly_spaced_order_statistics() -> None:
+def test_large_cases_keep_evenly_spaced_order_statistics():
     values = np.random.default_rng(1).gamma(2, 50, 30 * SAMPLES_PER_CASE)
     sample = sample_intensities(values)
     assert sample.ranked.size == SAMPLES_PER_CASE
@@ -180,13 +178,13 @@ def test_large_cases_keep_evenly_spaced_order_statistics() -> None:
     weights=st.integers(1, 5),
     percents=st.lists(st.floats(0, 100), min_size=1, max_size=4),
 )
-def test_equal_weights_give_hazens_percentiles(values: list[float], weights: int, percents: list[float]) -> None:
+def test_equal_weights_give_hazens_percentiles(values, weights, percents):
     array = np.array(values)
     found = weighted_percentiles(array, np.full(array.size, float(weights)), percents)
     assert found == pytest.approx(tuple(np.percentile(array, percents, method="hazen")), abs=1e-6)
 
 
-def test_heavy_values_pull_percentiles() -> None:
+def test_heavy_values_pull_percentiles():
     assert weighted_percentiles(np.array([2.0, 1.0]), np.array([99.0, 1.0]), (0, 50, 100))[1] == pytest.approx(1.99)
 
 
@@ -194,7 +192,7 @@ def test_heavy_values_pull_percentiles() -> None:
     ("name", "cases", "channels"),
     [("Task04_Hippocampus", 200, 1), ("Dataset027_ACDC", 120, 1), ("Dataset013_BraTS2013", 4, 2)],
 )
-def test_real_data_sets(data_root: Callable[[str], Path], name: str, cases: int, channels: int) -> None:
+def test_real_data_sets(data_root, name, cases, channels):
     found = fingerprint_dataset(read_dataset(data_root(name)))
     assert len(found.case_ids) == cases
     assert len(found.intensities) == channels

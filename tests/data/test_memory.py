@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from seg.data import memory
 
 
-def test_memory_is_that_of_the_container_where_it_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_that_of_the_container_where_it_has_a_limit(tmp_path, monkeypatch):
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemTotal: 100 kB\nMemAvailable:   50 kB\n")
     monkeypatch.setattr(memory, "MEMINFO", meminfo)
@@ -26,7 +24,7 @@ def test_memory_is_that_of_the_container_where_it_has_a_limit(tmp_path: Path, mo
     assert memory.available_bytes() is None
 
 
-def group(folder: Path, limit: int | str, used: int, *, names: tuple[str, str, str], cached: int = 0) -> None:
+def group(folder, limit, used, *, names, cached=0):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / names[0]).write_text(f"{limit}\n")
     (folder / names[1]).write_text(f"{used}\n")
@@ -34,14 +32,14 @@ def group(folder: Path, limit: int | str, used: int, *, names: tuple[str, str, s
 
 
 @pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def root(tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "MEMINFO", tmp_path / "none")
     monkeypatch.setattr(memory, "CGROUP", tmp_path / "cgroup")
     monkeypatch.setattr(memory, "OWN_GROUPS", tmp_path / "own")
     return tmp_path
 
 
-def test_the_limit_of_a_job_lies_in_a_group_below_the_root(root: Path) -> None:
+def test_the_limit_of_a_job_lies_in_a_group_below_the_root(root):
     (root / "own").write_text("0::/slurm/job_7/step_0\n")
     group(root / "cgroup/slurm/job_7", 8000, 3000, names=memory.V2, cached=500)
     group(root / "cgroup/slurm/job_7/step_0", "max", 3000, names=memory.V2)
@@ -49,7 +47,7 @@ def test_the_limit_of_a_job_lies_in_a_group_below_the_root(root: Path) -> None:
     assert memory.available_bytes() == 5500
 
 
-def test_the_first_version_of_control_groups_counts_too(root: Path) -> None:
+def test_the_first_version_of_control_groups_counts_too(root):
     (root / "own").write_text("12:cpu,cpuacct:/a\n5:memory:/slurm/job_7\n1:name=systemd:/b\n")
     unlimited = 9223372036854771712
     group(root / "cgroup/memory", unlimited, 9000, names=memory.V1)
@@ -61,9 +59,7 @@ def test_the_first_version_of_control_groups_counts_too(root: Path) -> None:
     ("own", "folder", "names"),
     [("5:memory:/docker/abc\n", "cgroup/memory", memory.V1), ("0::/../abc\n", "cgroup", memory.V2)],
 )
-def test_a_container_whose_path_is_that_outside_has_its_limit_at_the_root(
-    root: Path, own: str, folder: str, names: tuple[str, str, str]
-) -> None:
+def test_a_container_whose_path_is_that_outside_has_its_limit_at_the_root(root, own, folder, names):
     (root / "own").write_text(own)
     group(root / folder, 6000, 1000, names=names)
     assert memory.available_bytes() == 5000

@@ -17,18 +17,16 @@ CASES = 6
 
 
 @pytest.fixture(scope="module")
-def cases() -> list[tuple[np.ndarray, np.ndarray]]:
+def cases():
     return [make_case(PhantomConfig(), seed=0, index=index) for index in range(CASES)]
 
 
 @pytest.fixture(scope="module")
-def plain_case() -> tuple[np.ndarray, np.ndarray]:
+def plain_case():
     return make_case(PLAIN, seed=0, index=0)
 
 
-def test_same_seed_gives_the_same_bits_and_another_seed_or_index_other_ones(
-    cases: list[tuple[np.ndarray, np.ndarray]],
-) -> None:
+def test_same_seed_gives_the_same_bits_and_another_seed_or_index_other_ones(cases):
     image, label = make_case(PhantomConfig(), seed=0, index=1)
     assert image.tobytes() == cases[1][0].tobytes()
     assert label.tobytes() == cases[1][1].tobytes()
@@ -38,13 +36,13 @@ def test_same_seed_gives_the_same_bits_and_another_seed_or_index_other_ones(
         assert not np.array_equal(label, other_label)
 
 
-def test_a_case_does_not_depend_on_the_number_of_cases(cases: list[tuple[np.ndarray, np.ndarray]]) -> None:
+def test_a_case_does_not_depend_on_the_number_of_cases(cases):
     image, label = make_case(PhantomConfig(cases=5), seed=0, index=3)
     assert np.array_equal(image, cases[3][0])
     assert np.array_equal(label, cases[3][1])
 
 
-def test_arrays_have_the_shape_and_type_of_the_contract(cases: list[tuple[np.ndarray, np.ndarray]]) -> None:
+def test_arrays_have_the_shape_and_type_of_the_contract(cases):
     for image, label in cases:
         assert (image.shape, image.dtype) == ((1, 40, 48, 40), np.float32)
         assert (label.shape, label.dtype) == ((40, 48, 40), np.uint8)
@@ -53,7 +51,7 @@ def test_arrays_have_the_shape_and_type_of_the_contract(cases: list[tuple[np.nda
         assert set(np.unique(label)) == set(range(len(CLASS_NAMES)))
 
 
-def test_class_volumes_are_of_very_different_sizes(cases: list[tuple[np.ndarray, np.ndarray]]) -> None:
+def test_class_volumes_are_of_very_different_sizes(cases):
     volumes = np.array([np.bincount(label.ravel(), minlength=7) for _, label in cases])
     means = dict(zip(CLASS_NAMES, volumes.mean(0), strict=True))
     assert 0.85 < means["background"] / volumes[0].sum() < 0.95
@@ -62,7 +60,7 @@ def test_class_volumes_are_of_very_different_sizes(cases: list[tuple[np.ndarray,
     assert volumes[:, 1:].min() >= 20
 
 
-def test_structures_that_belong_together_touch(cases: list[tuple[np.ndarray, np.ndarray]]) -> None:
+def test_structures_that_belong_together_touch(cases):
     groups = {name: np.array([name == other for other in CLASS_NAMES]) for name in CLASS_NAMES}
     groups["organ"] = groups["lobe_a"] | groups["lobe_b"]
     pairs = (("lobe_a", "lobe_b"), ("anterior", "posterior"), ("cortex", "organ"), ("nodule", "organ"))
@@ -72,12 +70,12 @@ def test_structures_that_belong_together_touch(cases: list[tuple[np.ndarray, np.
             assert (grown & groups[second][label]).any(), f"{first} does not touch {second}"
 
 
-def test_the_anterior_part_lies_in_front_of_the_posterior_one(cases: list[tuple[np.ndarray, np.ndarray]]) -> None:
+def test_the_anterior_part_lies_in_front_of_the_posterior_one(cases):
     for _, label in cases:
         assert np.argwhere(label == 3)[:, 1].mean() > np.argwhere(label == 4)[:, 1].mean() + 5
 
 
-def test_classes_of_one_tissue_share_their_intensity(plain_case: tuple[np.ndarray, np.ndarray]) -> None:
+def test_classes_of_one_tissue_share_their_intensity(plain_case):
     image, label = plain_case
     values = {}
     for index in range(1, 7):
@@ -89,9 +87,7 @@ def test_classes_of_one_tissue_share_their_intensity(plain_case: tuple[np.ndarra
     assert abs(values[1] - values[3]) > 15
 
 
-def test_without_texture_bias_and_noise_every_voxel_is_a_mixture_in_eighths_of_four_values(
-    plain_case: tuple[np.ndarray, np.ndarray],
-) -> None:
+def test_without_texture_bias_and_noise_every_voxel_is_a_mixture_in_eighths_of_four_values(plain_case):
     image, _ = plain_case
     levels, counts = np.unique(image.round(3), return_counts=True)
     pure = np.sort(levels[np.argsort(counts)[-4:]])
@@ -108,7 +104,7 @@ def test_without_texture_bias_and_noise_every_voxel_is_a_mixture_in_eighths_of_f
     assert all(np.abs(between - value).min() < 5e-3 for value in eighths)
 
 
-def test_partial_volume_lies_at_borders_only(plain_case: tuple[np.ndarray, np.ndarray]) -> None:
+def test_partial_volume_lies_at_borders_only(plain_case):
     image, label = plain_case
     levels, counts = np.unique(image[0].round(3), return_counts=True)
     pure = np.isin(image[0].round(3), levels[np.argsort(counts)[-4:]])
@@ -118,7 +114,7 @@ def test_partial_volume_lies_at_borders_only(plain_case: tuple[np.ndarray, np.nd
     assert pure[border].mean() < 0.5
 
 
-def test_a_coarser_grid_keeps_the_physical_volumes(cases: list[tuple[np.ndarray, np.ndarray]]) -> None:
+def test_a_coarser_grid_keeps_the_physical_volumes(cases):
     config = PhantomConfig(spacing_mm=(0.8, 1.0, 2.0))
     for index, (_, fine) in enumerate(cases[:2]):
         _, coarse = make_case(config, seed=0, index=index)
@@ -129,13 +125,13 @@ def test_a_coarser_grid_keeps_the_physical_volumes(cases: list[tuple[np.ndarray,
         np.testing.assert_allclose(volumes[3:6], expected[3:6], rtol=0.25)
 
 
-def test_a_larger_field_of_view_scales_the_anatomy() -> None:
+def test_a_larger_field_of_view_scales_the_anatomy():
     small = make_case(TINY, seed=3, index=0)[1]
     config = dataclasses.replace(TINY, extent_mm=(80.0, 96.0, 80.0), spacing_mm=(8.0, 8.0, 8.0))
     assert np.array_equal(small, make_case(config, seed=3, index=0)[1])
 
 
-def test_noise_and_channels_leave_the_anatomy_alone(cases: list[tuple[np.ndarray, np.ndarray]]) -> None:
+def test_noise_and_channels_leave_the_anatomy_alone(cases):
     config = PhantomConfig(channels=3, noise=0.2, bias_field=0.4, texture=0.0)
     image, label = make_case(config, seed=0, index=0)
     assert image.shape == (3, 40, 48, 40)
@@ -144,18 +140,14 @@ def test_noise_and_channels_leave_the_anatomy_alone(cases: list[tuple[np.ndarray
         assert abs(np.corrcoef(image[first].ravel(), image[second].ravel())[0, 1]) < 0.97
 
 
-def test_structures_beyond_num_classes_stay_visible_as_background(
-    plain_case: tuple[np.ndarray, np.ndarray],
-) -> None:
+def test_structures_beyond_num_classes_stay_visible_as_background(plain_case):
     image, label = make_case(dataclasses.replace(PLAIN, num_classes=3), seed=0, index=0)
     assert np.array_equal(image, plain_case[0])
     assert set(np.unique(label)) == {0, 1, 2}
     assert (label[plain_case[1] == 3] == 0).mean() > 0.8
 
 
-def test_intensity_scale_differs_between_cases_by_orders_of_magnitude(
-    cases: list[tuple[np.ndarray, np.ndarray]],
-) -> None:
+def test_intensity_scale_differs_between_cases_by_orders_of_magnitude(cases):
     scales = np.array([np.percentile(image, 99) for image, _ in cases])
     assert scales.max() / scales.min() > 30
     config = PhantomConfig(intensity_decades=0.0, spacing_mm=(4.0, 4.0, 4.0))
@@ -163,7 +155,7 @@ def test_intensity_scale_differs_between_cases_by_orders_of_magnitude(
     assert even.max() / even.min() < 2.5
 
 
-def test_noise_in_air_follows_the_rayleigh_distribution() -> None:
+def test_noise_in_air_follows_the_rayleigh_distribution():
     config = dataclasses.replace(PLAIN, noise=0.05, contrast_modes=1, distractors=0)
     clean = make_case(dataclasses.replace(config, noise=0.0), seed=0, index=0)[0]
     noisy = make_case(config, seed=0, index=0)[0]
@@ -174,7 +166,7 @@ def test_noise_in_air_follows_the_rayleigh_distribution() -> None:
     assert float((noisy[air].astype(float) ** 2).mean()) == pytest.approx(expected, rel=0.05)
 
 
-def test_bias_field_multiplies_the_image_with_the_stated_spread() -> None:
+def test_bias_field_multiplies_the_image_with_the_stated_spread():
     logarithms = []
     for index in range(4):
         gains = []
@@ -191,7 +183,7 @@ def test_bias_field_multiplies_the_image_with_the_stated_spread() -> None:
     assert np.sqrt(np.nanmean(np.concatenate(logarithms) ** 2)) == pytest.approx(0.3, rel=0.3)
 
 
-def test_smooth_field_has_unit_power_and_one_shape_on_every_grid() -> None:
+def test_smooth_field_has_unit_power_and_one_shape_on_every_grid():
     fine = [np.linspace(-1, 1, 65, dtype=np.float32)] * 3
     field = smooth_field(fine, 2, np.random.default_rng(4))
     middle = [(np.arange(64, dtype=np.float32) + 0.5) / 32 - 1] * 3
@@ -200,7 +192,7 @@ def test_smooth_field_has_unit_power_and_one_shape_on_every_grid() -> None:
     np.testing.assert_allclose(field[::4, ::4, ::4], coarse, atol=1e-5)
 
 
-def test_every_texture_belongs_to_one_kind_and_two_per_kind_differ_by_direction_alone() -> None:
+def test_every_texture_belongs_to_one_kind_and_two_per_kind_differ_by_direction_alone():
     types = {(kind, number): texture_type(kind, number) for kind in range(3) for number in range(6)}
     assert sorted(types.values()) == [(direction, wave) for direction in range(6) for wave in range(3)]
     first = [{types[kind, number][0] for number in range(2)} for kind in range(3)]
@@ -210,7 +202,7 @@ def test_every_texture_belongs_to_one_kind_and_two_per_kind_differ_by_direction_
 
 
 @pytest.mark.parametrize("kind", [0, 1, 2])
-def test_textures_of_a_class_have_their_own_directions_and_wavelengths(kind: int) -> None:
+def test_textures_of_a_class_have_their_own_directions_and_wavelengths(kind):
     axis = np.arange(48, dtype=np.float32)
     points = np.stack(np.meshgrid(axis, axis, axis, indexing="ij")).reshape(3, -1)
     rng = np.random.default_rng(kind)
@@ -231,7 +223,7 @@ def test_textures_of_a_class_have_their_own_directions_and_wavelengths(kind: int
     assert len({wavelength for _, wavelength in seen}) > 1
 
 
-def test_all_broken_rules_are_reported_at_once() -> None:
+def test_all_broken_rules_are_reported_at_once():
     with pytest.raises(ConfigError) as caught:
         PhantomConfig(cases=4, noise=-0.5, spacing_mm=(1.0, 0.0, 1.0))
     assert caught.value.sentences == (

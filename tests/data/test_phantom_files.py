@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-from pathlib import Path
-from typing import Any
 
 import nibabel
 import numpy as np
@@ -18,7 +16,7 @@ from seg.errors import DataError, RunError
 TINY = PhantomConfig(cases=5, spacing_mm=(4.0, 4.0, 4.0))
 
 
-def test_written_folder_is_a_readable_decathlon_data_set(tmp_path: Path) -> None:
+def test_written_folder_is_a_readable_decathlon_data_set(tmp_path):
     config = PhantomConfig(cases=7, spacing_mm=(4.0, 4.0, 8.0), channels=2)
     assert write_dataset(tmp_path / "phantom", config, seed=5) == tmp_path / "phantom"
     root = tmp_path / "phantom"
@@ -37,7 +35,7 @@ def test_written_folder_is_a_readable_decathlon_data_set(tmp_path: Path) -> None
         assert np.array_equal(np.asarray(label.dataobj), expected_label)
 
 
-def test_five_folds_hold_out_every_case_once(tmp_path: Path) -> None:
+def test_five_folds_hold_out_every_case_once(tmp_path):
     write_dataset(tmp_path, dataclasses.replace(TINY, cases=12), seed=0)
     splits = json.loads((tmp_path / "splits_final.json").read_text())
     names = {path.name.removesuffix(".nii.gz") for path in (tmp_path / "imagesTr").iterdir()}
@@ -47,21 +45,21 @@ def test_five_folds_hold_out_every_case_once(tmp_path: Path) -> None:
         assert set(split["train"]) == names - set(split["val"])
 
 
-def _bytes(root: Path) -> dict[str, bytes]:
+def _bytes(root):
     return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
 
 
-def test_equal_arguments_give_equal_files(tmp_path: Path) -> None:
+def test_equal_arguments_give_equal_files(tmp_path):
     first, second = (write_dataset(tmp_path / name, TINY, seed=2) for name in "ab")
     assert _bytes(first) == _bytes(second)
 
 
-def test_an_identical_set_is_kept_and_only_gaps_are_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_identical_set_is_kept_and_only_gaps_are_filled(tmp_path, monkeypatch):
     before = _bytes(write_dataset(tmp_path, TINY, seed=2))
     (tmp_path / "labelsTr" / "phantom_003.nii.gz").unlink()
     made: list[int] = []
 
-    def counted(config: PhantomConfig, *, seed: int, index: int) -> Any:
+    def counted(config, *, seed, index):
         made.append(index)
         return make_case(config, seed=seed, index=index)
 
@@ -70,10 +68,8 @@ def test_an_identical_set_is_kept_and_only_gaps_are_filled(tmp_path: Path, monke
     assert made == [3]
 
 
-def test_an_interrupted_write_leaves_no_description_and_can_be_repeated(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(config: PhantomConfig, *, seed: int, index: int) -> Any:
+def test_an_interrupted_write_leaves_no_description_and_can_be_repeated(tmp_path, monkeypatch):
+    def interrupted(config, *, seed, index):
         if index == 2:
             raise KeyboardInterrupt
         return make_case(config, seed=seed, index=index)
@@ -89,7 +85,7 @@ def test_an_interrupted_write_leaves_no_description_and_can_be_repeated(
     )
 
 
-def test_another_phantom_in_the_folder_is_refused_by_name_and_value(tmp_path: Path) -> None:
+def test_another_phantom_in_the_folder_is_refused_by_name_and_value(tmp_path):
     before = _bytes(write_dataset(tmp_path, TINY, seed=0))
     with pytest.raises(DataError) as caught:
         write_dataset(tmp_path, dataclasses.replace(TINY, noise=0.1), seed=1)
@@ -101,14 +97,14 @@ def test_another_phantom_in_the_folder_is_refused_by_name_and_value(tmp_path: Pa
 
 
 @pytest.mark.parametrize("content", ['{"name": "Hippocampus"}', "not JSON", "[]"])
-def test_a_foreign_data_set_is_refused(tmp_path: Path, content: str) -> None:
+def test_a_foreign_data_set_is_refused(tmp_path, content):
     (tmp_path / "dataset.json").write_text(content)
     with pytest.raises(DataError, match=r"a phantom never replaces another data set; name another folder\."):
         write_dataset(tmp_path, TINY, seed=0)
     assert (tmp_path / "dataset.json").read_text() == content
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match=r"file/phantom/imagesTr/phantom_000\.nii\.gz must be writable"):
         write_dataset(tmp_path / "file" / "phantom", TINY, seed=0)

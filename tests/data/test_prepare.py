@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -15,6 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from seg.config import CtConfig, DataConfig
 from seg.data import memory
+from seg.data.geometry import GRID_TOLERANCE
 from seg.data.prepare import CaseGrid, nearest_label, prepare, read_channels, read_image, read_label, sampled_grid
 from seg.errors import DataError
 
@@ -26,12 +26,12 @@ def config(spacing_mm=None, **fields):
     return DataConfig(spacing_mm=spacing_mm, **{"normalization": ("none",), **fields})
 
 
-def save(path: Path, array, affine) -> Path:
+def save(path, array, affine):
     nib.save(nib.Nifti1Image(array, affine), path)
     return path
 
 
-def stored(path: Path, array, affine, codes: str, **change) -> Path:
+def stored(path, array, affine, codes, **change):
     """Stores a volume with its axes in another order; ``change`` moves it, disturbs it or leaves a form out."""
     image = nib.Nifti1Image(array, affine)
     turn = nib.orientations.ornt_transform(nib.io_orientation(affine), nib.orientations.axcodes2ornt(codes))
@@ -49,7 +49,7 @@ def stored(path: Path, array, affine, codes: str, **change) -> Path:
     return path
 
 
-def scan(seed: int):
+def scan(seed):
     """Makes an oblique scan of two channels and its label, all oriented to RAS, and a spacing to sample it at."""
     rng = np.random.default_rng(seed)
     shape = tuple(rng.integers(6, 14, 3))
@@ -241,6 +241,22 @@ def test_files_on_other_grids_are_refused(tmp_path, change, kind):
         with pytest.raises(DataError) as caught:
             read_label(second, read_image([first], ["a"]).grid)
         assert [p.kind for p in caught.value.problems] == ["grid"]
+
+
+@pytest.mark.parametrize("place", ["origin", "last voxel"])
+def test_a_grid_may_differ_by_a_hundredth_of_a_voxel_at_each_corner(tmp_path, place):
+    array = np.zeros((6, 5, 4), np.uint8)
+    grid = read_image([save(tmp_path / "image.nii", array, np.eye(4))]).grid
+    for share in (0.9, 1.1):
+        affine = np.eye(4)
+        affine[0, 3 if place == "origin" else 0] += share * GRID_TOLERANCE / (1 if place == "origin" else 5)
+        path = save(tmp_path / "label.nii", array, affine)
+        if share < 1:
+            read_label(path, grid)
+            continue
+        with pytest.raises(DataError) as caught:
+            read_label(path, grid)
+        assert [problem.kind for problem in caught.value.problems] == ["grid"]
 
 
 def test_voxels_that_are_not_finite_are_counted(tmp_path):

@@ -19,7 +19,7 @@ from seg.errors import ConfigError, DataError
 Writer = Callable[..., Path]
 
 
-def dataset(patients: list[str | None], folds: list[int | None] | None = None, root: Path = Path("/none")) -> Dataset:
+def dataset(patients, folds=None, root=Path("/none")):
     """A data set of cases c0, c1, ... of the given patients; no file exists."""
     cases = tuple(
         Case(id=f"c{n}", images=(root / f"c{n}.nii",), label=root / f"l{n}.nii", patient=patient, fold=fold)
@@ -37,18 +37,14 @@ def dataset(patients: list[str | None], folds: list[int | None] | None = None, r
     )
 
 
-def problems_of(make: Callable[[], object]) -> list[str]:
+def problems_of(make):
     with pytest.raises(DataError) as caught:
         make()
     return list(caught.value.sentences)
 
 
-@given(
-    sizes=st.lists(st.integers(1, 4), min_size=5, max_size=25),
-    folds=st.integers(2, 5),
-    seed=st.integers(0, 5),
-)
-def test_seeded_folds_partition_cases_and_keep_patients_together(sizes: list[int], folds: int, seed: int) -> None:
+@given(sizes=st.lists(st.integers(1, 4), min_size=5, max_size=25), folds=st.integers(2, 5), seed=st.integers(0, 5))
+def test_seeded_folds_partition_cases_and_keep_patients_together(sizes, folds, seed):
     patients: list[str | None] = [f"p{number}" for number, size in enumerate(sizes) for _ in range(size)]
     data = dataset(patients)
     patient_of = {case.id: case.patient for case in data.cases}
@@ -62,7 +58,7 @@ def test_seeded_folds_partition_cases_and_keep_patients_together(sizes: list[int
     assert max(filled) - min(filled) <= max(sizes)
 
 
-def test_seeded_folds_depend_on_names_and_seed_alone() -> None:
+def test_seeded_folds_depend_on_names_and_seed_alone():
     data = dataset([None] * 20)
     shuffled = list(data.cases)
     random.Random(1).shuffle(shuffled)
@@ -74,14 +70,14 @@ def test_seeded_folds_depend_on_names_and_seed_alone() -> None:
     assert make_splits(dataset([None] * 6), folds=3, seed=0)[0].validation == ("c1", "c4")
 
 
-def test_cases_without_a_label_are_in_no_seeded_fold() -> None:
+def test_cases_without_a_label_are_in_no_seeded_fold():
     data = dataset([None] * 5)
     bare = Case(id="bare", images=data.cases[0].images)
     with_bare = Dataset(**{**vars(data), "cases": (bare, *data.cases)})
     assert make_splits(with_bare, folds=5, seed=0) == make_splits(data, folds=5, seed=0)
 
 
-def test_too_few_patients_and_too_few_folds() -> None:
+def test_too_few_patients_and_too_few_folds():
     data = dataset(["a", "a", "b"])
     assert problems_of(lambda: make_splits(data, folds=3, seed=0)) == [
         "data.folds must not exceed the number of patients with a label, got 3 folds for 2; set data.folds to 2 "
@@ -95,7 +91,7 @@ def test_too_few_patients_and_too_few_folds() -> None:
         make_splits(data, folds=1, seed=0)
 
 
-def test_stated_folds() -> None:
+def test_stated_folds():
     data = dataset(["a", "a", "b", "c"], [0, 0, 1, 1])
     assert make_splits(data, folds=5, seed=0) == (
         Split(train=("c2", "c3"), validation=("c0", "c1")),
@@ -103,7 +99,7 @@ def test_stated_folds() -> None:
     )
 
 
-def test_stated_folds_that_are_incomplete_or_leak() -> None:
+def test_stated_folds_that_are_incomplete_or_leak():
     incomplete = dataset([None] * 3, [0, None, 1])
     assert problems_of(lambda: make_splits(incomplete, folds=5, seed=0)) == [
         "case c1: fold must be given for every case or for none, got none; fill it in or drop all folds."
@@ -120,7 +116,7 @@ def test_stated_folds_that_are_incomplete_or_leak() -> None:
     ]
 
 
-def test_a_splits_file_goes_before_folds_and_seed(tmp_path: Path, write_json: Writer) -> None:
+def test_a_splits_file_goes_before_folds_and_seed(tmp_path, write_json):
     data = dataset([None] * 4, [0, 0, 1, 1], tmp_path)
     write_json(tmp_path / "splits_final.json", [{"train": ["c3", "c0"], "val": ["c1"]}])
     other = write_json(tmp_path / "other.json", [{"train": ["c1"], "val": ["c0"]}, {"train": ["c0"], "val": ["c1"]}])
@@ -128,7 +124,7 @@ def test_a_splits_file_goes_before_folds_and_seed(tmp_path: Path, write_json: Wr
     assert [split.validation for split in make_splits(data, folds=5, seed=0, splits_file=other)] == [("c0",), ("c1",)]
 
 
-def test_all_faults_of_a_splits_file_are_named(tmp_path: Path, write_json: Writer) -> None:
+def test_all_faults_of_a_splits_file_are_named(tmp_path, write_json):
     path = write_json(
         tmp_path / "s.json",
         [
@@ -149,7 +145,7 @@ def test_all_faults_of_a_splits_file_are_named(tmp_path: Path, write_json: Write
     ]
 
 
-def test_long_lists_of_names_are_cut(tmp_path: Path, write_json: Writer) -> None:
+def test_long_lists_of_names_are_cut(tmp_path, write_json):
     path = write_json(tmp_path / "s.json", [{"train": [f"x{n}" for n in range(8)], "val": ["c0"]}])
     (problem,) = problems_of(lambda: make_splits(dataset([None]), folds=5, seed=0, splits_file=path))
     assert problem.endswith(
@@ -171,7 +167,7 @@ def test_long_lists_of_names_are_cut(tmp_path: Path, write_json: Writer) -> None
         (None, "missing"),
     ],
 )
-def test_a_splits_file_of_another_form(tmp_path: Path, text: str | None, kind: str) -> None:
+def test_a_splits_file_of_another_form(tmp_path, text, kind):
     path = tmp_path / "s.json"
     if text is not None:
         path.write_text(text)
@@ -180,7 +176,7 @@ def test_a_splits_file_of_another_form(tmp_path: Path, text: str | None, kind: s
     assert [(problem.path.split(":")[0], problem.kind) for problem in caught.value.problems] == [(str(path), kind)]
 
 
-def test_splits_of_real_data(data_root: Callable[[str], Path]) -> None:
+def test_splits_of_real_data(data_root):
     hippocampus = make_splits(read_dataset(data_root("Task04_Hippocampus")), folds=3, seed=0)
     assert [(len(split.train), len(split.validation)) for split in hippocampus] == [(160, 40)] * 5
     hearts = read_dataset(data_root("Dataset027_ACDC"), patient_pattern="(patient[0-9]+)")
@@ -190,7 +186,7 @@ def test_splits_of_real_data(data_root: Callable[[str], Path]) -> None:
 
 
 @pytest.mark.parametrize("folds", [[1, 2, 3], [0, 2, 2], [1, 1, 1]])
-def test_stated_folds_are_numbered_from_0_without_a_gap(folds: list[int | None]) -> None:
+def test_stated_folds_are_numbered_from_0_without_a_gap(folds):
     found = ", ".join(map(str, sorted({fold for fold in folds if fold is not None})))
     assert problems_of(lambda: make_splits(dataset([None] * 3, folds), folds=5, seed=0)) == [
         f"the folds of the cases: they must be numbered 0, 1, 2, ... without a gap, got {found}; renumber them, so "
@@ -198,7 +194,7 @@ def test_stated_folds_are_numbered_from_0_without_a_gap(folds: list[int | None])
     ]
 
 
-def test_folds_that_are_trained_together_hold_out_different_cases() -> None:
+def test_folds_that_are_trained_together_hold_out_different_cases():
     splits = [
         Split(train=("c0", "c1"), validation=("c2", "c3")),
         Split(train=("c2", "c3"), validation=("c0", "c1")),
@@ -214,7 +210,7 @@ def test_folds_that_are_trained_together_hold_out_different_cases() -> None:
     ]
 
 
-def test_sides_that_lost_all_their_cases_are_named_with_them() -> None:
+def test_sides_that_lost_all_their_cases_are_named_with_them():
     splits = [Split(train=("c0",), validation=()), Split(train=(), validation=("c0",))]
     rest = "must hold at least one case, got none without the faulty c1, c2; repair them or correct the splits."
     assert problems_of(lambda: check_folds(splits, [0, 1], ["c1", "c2"])) == [

@@ -13,7 +13,7 @@ from seg.data.splits import Split, limit_training, make_splits
 from seg.errors import DataError
 
 
-def dataset(patients: list[str | None]) -> Dataset:
+def dataset(patients):
     """A data set of cases c0, c1, ... of the given patients; no file exists."""
     return Dataset(
         name="tiny",
@@ -33,7 +33,7 @@ def dataset(patients: list[str | None]) -> Dataset:
 
 
 @given(sizes=st.lists(st.integers(1, 3), min_size=6, max_size=20), seed=st.integers(0, 3), counts=st.data())
-def test_fewer_training_cases_are_nested_and_whole_patients(sizes: list[int], seed: int, counts: st.DataObject) -> None:
+def test_fewer_training_cases_are_nested_and_whole_patients(sizes, seed, counts):
     data = dataset([f"p{number}" for number, size in enumerate(sizes) for _ in range(size)])
     patient_of = {case.id: case.patient for case in data.cases}
     splits = make_splits(data, folds=3, seed=0)
@@ -50,7 +50,7 @@ def test_fewer_training_cases_are_nested_and_whole_patients(sizes: list[int], se
         assert list(less.train) == [name for name in split.train if name in less.train]
 
 
-def test_fewer_training_cases_depend_on_names_fold_and_seed() -> None:
+def test_fewer_training_cases_depend_on_names_fold_and_seed():
     data = dataset([None] * 30)
     same = (Split(train=tuple(f"c{n}" for n in range(24)), validation=("c24",)),) * 2
     first, second = limit_training(same, data, count=6, seed=0)
@@ -62,7 +62,7 @@ def test_fewer_training_cases_depend_on_names_fold_and_seed() -> None:
     assert limit_training(same, data, count=3, seed=0)[0].train == ("c8", "c12", "c20")
 
 
-def test_more_training_cases_than_there_are_and_patients_that_do_not_fit() -> None:
+def test_more_training_cases_than_there_are_and_patients_that_do_not_fit():
     data = dataset(["a", "a", "a", "b", "b", "b", None, None])
     splits = (
         Split(train=("c0", "c1", "c2", "c3", "c4", "c5"), validation=("c6",)),

@@ -26,7 +26,10 @@ TESTS = {
         for name in ("effects", "comparison", "ranks", "convergence", "correlation", "recommendation", "verdicts")
     ),
     "bottleneck": ("tests/networks/test_bottleneck.py",),
-    "grids": ("tests/data/test_geometry.py", "tests/inference/test_resampling.py", "tests/data/test_prepare.py"),
+    "grids": (
+        *(f"tests/data/test_{name}.py" for name in ("geometry", "prepare", "volumes")),
+        "tests/inference/test_resampling.py",
+    ),
     "resume": (
         "tests/test_callbacks.py",
         "tests/training/test_callbacks.py",
@@ -125,8 +128,8 @@ MUTANTS = [
         ("corner_distance", "(0, size - 1)", "(0, size)"),
         ("voxel_ml", "/ 1000", "/ 100"),
         ("file_header", "header.structarr.nbytes + 4", "header.structarr.nbytes"),
-        ("_neighbours", "np.minimum(low + 1, last)", "low"),
-        ("_along_axes", "places - low", "0 * places"),
+        ("neighbours", "np.minimum(low + 1, size - 1)", "low"),
+        ("neighbours", "rest / step.denominator", "0 * rest"),
     ),
     *mutants_of(
         "resume",

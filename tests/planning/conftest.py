@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
 from seg.planning.fingerprint import ChannelIntensity, Fingerprint
 
 
-def _fingerprint(
-    shapes: list[tuple[int, int, int]],
-    spacings: list[tuple[float, float, float]],
-    *,
-    extents: list[tuple[int, int, int]] | None = None,
-    channels: tuple[str, ...] = ("MRI",),
-) -> Fingerprint:
+def _fingerprint(shapes, spacings, *, extents=None, channels=("MRI",)):
     """A data set of two classes, whose foreground fills the volumes unless told otherwise."""
     return Fingerprint(
         case_ids=tuple(f"case_{index:03d}" for index in range(len(shapes))),
@@ -34,6 +26,6 @@ def _fingerprint(
 
 
 @pytest.fixture(scope="session")
-def fingerprint() -> Callable[..., Fingerprint]:
+def fingerprint():
     """Gives the function that makes a fingerprint from shapes and spacings."""
     return _fingerprint

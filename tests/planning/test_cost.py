@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -17,7 +15,7 @@ from seg.planning.experiment import step_cost
     ("bottlenecks", "gmac", "millions"),
     [({}, 19.14, 5.60), ({"skip_bottleneck": 0.25, "decoder_bottleneck": 0.5}, 7.44, 4.03)],
 )
-def test_cost_of_known_networks(bottlenecks: dict[str, float], gmac: float, millions: float) -> None:
+def test_cost_of_known_networks(bottlenecks, gmac, millions):
     network = NetworkConfig(
         channels=(32, 64, 128, 256), **{name: BottleneckConfig(ratio=ratio) for name, ratio in bottlenecks.items()}
     )
@@ -28,7 +26,7 @@ def test_cost_of_known_networks(bottlenecks: dict[str, float], gmac: float, mill
 
 @pytest.mark.parametrize("upsample", ["transposed", "linear"])
 @pytest.mark.parametrize("plain", [True, False])
-def test_cost_is_what_torch_counts(plain: bool, upsample: Literal["transposed", "linear"]) -> None:
+def test_cost_is_what_torch_counts(plain, upsample):
     config = NetworkConfig(
         channels=(16, 32, 64),
         strides=((1, 1, 1), (2, 2, 1), (2, 2, 2)),
@@ -42,7 +40,7 @@ def test_cost_is_what_torch_counts(plain: bool, upsample: Literal["transposed", 
     assert cost.parameters == sum(weight.numel() for weight in network.parameters())
     kept: dict[int, int] = {}
 
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
+    def keep(tensor):
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
@@ -56,11 +54,11 @@ def test_cost_is_what_torch_counts(plain: bool, upsample: Literal["transposed", 
     assert held == pytest.approx(4 * cost.activations, rel=0.15)
 
 
-def test_bf16_takes_less_memory_than_fp32() -> None:
+def test_bf16_takes_less_memory_than_fp32():
     cost = step_cost(NetworkConfig(), (64, 64, 64), 2, 1, 3)
     assert 1 < cost.memory_gib("bf16") < cost.memory_gib("fp32")
 
 
-def test_a_patch_that_strides_do_not_divide_is_refused() -> None:
+def test_a_patch_that_strides_do_not_divide_is_refused():
     with pytest.raises(ValueError, match="shape must be divisible by the total stride"):
         step_cost(NetworkConfig(), (9, 8, 8), 1, 1, 3)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from seg.config import DataConfig
 from seg.config.rules import problems
 from seg.errors import ConfigError, DataError
-from seg.planning.experiment import Plan, detect_patient_pattern, experiment_name, plan_experiment, plan_steps
+from seg.planning.experiment import detect_patient_pattern, experiment_name, plan_experiment, plan_steps
 from seg.planning.fingerprint import ChannelIntensity, Fingerprint
 from seg.planning.plan import describe_plan
 
@@ -24,7 +24,7 @@ SIZES = st.tuples(*[st.integers(1, 400)] * 3)
 SPACINGS = st.tuples(*[st.floats(0.3, 12)] * 3)
 
 
-def plan(data: Fingerprint, memory_gib: float = 4.0, root: str = "data/x") -> Plan:
+def plan(data, memory_gib=4.0, root="data/x"):
     return plan_experiment(data, DataConfig(root=root), name="x", memory_gib=memory_gib)
 
 
@@ -34,9 +34,7 @@ def plan(data: Fingerprint, memory_gib: float = 4.0, root: str = "data/x") -> Pl
     spacing=SPACINGS,
     memories=st.tuples(st.floats(1.5, 40), st.floats(1.5, 40)).map(sorted),
 )
-def test_plans_keep_their_promises(
-    fingerprint: Maker, shapes: list[tuple[int, int, int]], spacing: tuple[float, float, float], memories: list[float]
-) -> None:
+def test_plans_keep_their_promises(fingerprint, shapes, spacing, memories):
     small, large = (plan(fingerprint(shapes, [spacing] * len(shapes)), memory) for memory in memories)
     for made, memory in zip((small, large), memories, strict=True):
         assert problems(made.config) == []
@@ -52,7 +50,7 @@ def test_plans_keep_their_promises(
     assert prod(small.sampling.patch) <= prod(large.sampling.patch)
 
 
-def test_thin_volumes_keep_their_slices(fingerprint: Maker) -> None:
+def test_thin_volumes_keep_their_slices(fingerprint):
     shapes = [(216, 256, slices) for slices in range(6, 19)]
     made = plan(fingerprint(shapes, [(1.5, 1.5, 9.0)] * 13, extents=[(90, 90, slices) for slices in range(6, 19)]))
     assert made.sampling.patch == (160, 160, 12)
@@ -64,14 +62,14 @@ def test_thin_volumes_keep_their_slices(fingerprint: Maker) -> None:
     assert made.config.augmentation.spatial.mirror_axes == ()
 
 
-def test_batch_grows_with_memory(fingerprint: Maker) -> None:
+def test_batch_grows_with_memory(fingerprint):
     data = fingerprint([(35, 50, 36)] * 200, [(1.0, 1.0, 1.0)] * 200)
     assert plan(data).config.data.spacing_mm is None
     assert [plan(data, memory).sampling.batch for memory in (4, 8, 24)] == [2, 5, 7]
     assert plan(data).sampling.patch == (40, 56, 40)
 
 
-def test_too_little_memory_is_refused(fingerprint: Maker) -> None:
+def test_too_little_memory_is_refused(fingerprint):
     with pytest.raises(
         ConfigError,
         match=re.escape(
@@ -81,7 +79,7 @@ def test_too_little_memory_is_refused(fingerprint: Maker) -> None:
         plan(fingerprint([(40, 40, 40)], [(1.0, 1.0, 1.0)]), 0.5)
 
 
-def test_ct_is_windowed_and_other_channels_standardised(fingerprint: Maker) -> None:
+def test_ct_is_windowed_and_other_channels_standardised(fingerprint):
     data = fingerprint([(64, 64, 64)] * 4, [(1.0, 1.0, 1.0)] * 4, channels=("CT", "MRI", "noNorm"))
     config = plan(data).config.data
     assert config.normalization == ("ct", "zscore", "none")
@@ -91,7 +89,7 @@ def test_ct_is_windowed_and_other_channels_standardised(fingerprint: Maker) -> N
     assert plan(fingerprint([(64, 64, 64)], [(1.0, 1.0, 1.0)])).config.data.ct is None
 
 
-def test_constant_ct_is_refused(fingerprint: Maker) -> None:
+def test_constant_ct_is_refused(fingerprint):
     data = fingerprint([(64, 64, 64)] * 4, [(1.0, 1.0, 1.0)] * 4, channels=("CT",))
     flat = ChannelIntensity(p00_5=7.0, median=7.0, p99_5=7.0, mean=7.0, std=0.0)
     message = (
@@ -102,14 +100,14 @@ def test_constant_ct_is_refused(fingerprint: Maker) -> None:
         plan(dataclasses.replace(data, intensities=(flat,)))
 
 
-def test_steps_follow_the_number_of_cases() -> None:
+def test_steps_follow_the_number_of_cases():
     assert plan_steps(4, 2) == 1_000
     assert plan_steps(120, 2) == 1_200
     assert plan_steps(200, 2) == 2_100
     assert plan_steps(100_000, 2) == 25_000
 
 
-def test_plan_keeps_where_the_data_are(fingerprint: Maker) -> None:
+def test_plan_keeps_where_the_data_are(fingerprint):
     data = DataConfig(root="somewhere", layout="msd", patient_pattern="(p..)")
     made = plan_experiment(fingerprint([(40, 40, 40)], [(1.0, 1.0, 1.0)]), data, name="n", memory_gib=4).config
     assert (made.name, made.data.root, made.data.layout, made.data.patient_pattern) == (
@@ -120,7 +118,7 @@ def test_plan_keeps_where_the_data_are(fingerprint: Maker) -> None:
     )
 
 
-def test_patients_are_found_in_case_ids() -> None:
+def test_patients_are_found_in_case_ids():
     ids = ["patient001_frame01", "patient001_frame12", *(f"patient00{number}_Frame01" for number in range(2, 6))]
     pattern = detect_patient_pattern(ids)
     assert pattern is not None
@@ -134,13 +132,13 @@ def test_patients_are_found_in_case_ids() -> None:
     assert detect_patient_pattern(["hippocampus_001", "hippocampus_002"]) is None
 
 
-def test_name_comes_from_the_folder() -> None:
+def test_name_comes_from_the_folder():
     assert experiment_name(Path("/x/Dataset027_ACDC")) == "acdc"
     assert experiment_name(Path("/x/Task04_Hippocampus")) == "hippocampus"
     assert experiment_name(Path("/x/My scans (2)")) == "my_scans_2"
 
 
-def test_header_says_what_was_found_and_what_it_takes(fingerprint: Maker) -> None:
+def test_header_says_what_was_found_and_what_it_takes(fingerprint):
     data = fingerprint([(216, 256, 8), (216, 256, 6)], [(1.5, 1.5, 9.0)] * 2, extents=[(90, 80, 8), (90, 80, 6)])
     made = plan(data)
     text = describe_plan(made, data, 4.0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from math import prod
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -20,7 +19,7 @@ from seg.planning.plan import plan_dataset
 from seg.workflows.inputs import read_checked
 
 
-def write_acdc_like(root: Path, count: int = 10) -> None:
+def write_acdc_like(root, count=10):
     """Thin volumes, two of each patient, in nnU-Net's layout, 48 x 40 x 6 or 7 voxels of 1.5 x 1.5 x 9 mm."""
     description = {"channel_names": {"0": "MRI"}, "labels": {"background": 0, "heart": 1}, "numTraining": count}
     root.mkdir()
@@ -39,7 +38,7 @@ def write_acdc_like(root: Path, count: int = 10) -> None:
             nib.save(nib.Nifti1Image(array, np.diag([1.5, 1.5, 9.0, 1.0])), root / folder / file)
 
 
-def test_plan_is_text_that_reads_back(tmp_path: Path) -> None:
+def test_plan_is_text_that_reads_back(tmp_path):
     root = tmp_path / "Dataset999_Hearts"
     write_acdc_like(root)
     file = tmp_path / "plan.yaml"
@@ -59,7 +58,7 @@ def test_plan_is_text_that_reads_back(tmp_path: Path) -> None:
     assert file.read_text().startswith("# Planned from 10 cases, fingerprint ")
 
 
-def test_fewer_patients_than_folds_make_fewer_folds(tmp_path: Path) -> None:
+def test_fewer_patients_than_folds_make_fewer_folds(tmp_path):
     write_acdc_like(tmp_path / "few", 6)
     for pattern in (None, r"(patient\d)"):
         text = plan_dataset(tmp_path / "few", patient_pattern=pattern)
@@ -67,7 +66,7 @@ def test_fewer_patients_than_folds_make_fewer_folds(tmp_path: Path) -> None:
         assert "patient_pattern: null" not in text
 
 
-def test_faulty_cases_are_reported_together(tmp_path: Path) -> None:
+def test_faulty_cases_are_reported_together(tmp_path):
     root = tmp_path / "faulty"
     write_acdc_like(root)
     label = np.full((48, 40, 6), 7, dtype=np.uint8)
@@ -86,7 +85,7 @@ def test_faulty_cases_are_reported_together(tmp_path: Path) -> None:
     ]
 
 
-def test_what_deserves_a_look_is_told_beside_faulty_cases(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_deserves_a_look_is_told_beside_faulty_cases(tmp_path, caplog):
     root = tmp_path / "both"
     write_acdc_like(root)
     affine = np.diag([1.5, 1.5, 9.0, 1.0])
@@ -105,7 +104,7 @@ def test_what_deserves_a_look_is_told_beside_faulty_cases(tmp_path: Path, caplog
         assert told.startswith("case patient0_frame00 label patient0_frame00.nii.gz ")
 
 
-def test_what_training_refuses_is_not_planned(tmp_path: Path) -> None:
+def test_what_training_refuses_is_not_planned(tmp_path):
     root = tmp_path / "bare"
     write_acdc_like(root)
     (root / "labelsTr/patient1_frame01.nii.gz").unlink()
@@ -120,7 +119,7 @@ def test_what_training_refuses_is_not_planned(tmp_path: Path) -> None:
         plan_dataset(tmp_path / "one")
 
 
-def test_given_pattern_comes_first(tmp_path: Path) -> None:
+def test_given_pattern_comes_first(tmp_path):
     root = tmp_path / "hearts"
     write_acdc_like(root)
     assert r"patient_pattern: (patient\d)" in plan_dataset(root, patient_pattern=r"(patient\d)").replace("'", "")
@@ -134,13 +133,7 @@ def test_given_pattern_comes_first(tmp_path: Path) -> None:
         ("Dataset013_BraTS2013", (96, 128, 80), (16, 16, 16)),
     ],
 )
-def test_real_data_sets(
-    data_root: Callable[[str], Path],
-    tmp_path: Path,
-    name: str,
-    patch: tuple[int, int, int],
-    divisors: tuple[int, int, int],
-) -> None:
+def test_real_data_sets(data_root, tmp_path, name, patch, divisors):
     file = tmp_path / "plan.yaml"
     file.write_text(plan_dataset(data_root(name)))
     config = load_config([file])

@@ -93,14 +93,12 @@ class OpenVolume:
         path: The file, or the folder of a series.
         header: What it says of its volume.
         blocks: Reads the voxels part by part, to the end of the file, checksum included.
-        mapped: Voxels (C, X, Y, Z) that lie in the file as they are, mapped into memory; None where they do not.
         reader_bytes: Memory that the reader takes beside the array it fills.
     """
 
     path: Path
     header: Header
     blocks: Callable[[], Iterator[Block]]
-    mapped: Array | None = None
     reader_bytes: int = 0
 
     def voxels(self) -> Array:
@@ -110,8 +108,6 @@ class OpenVolume:
             DataError: The file is truncated or damaged, or its voxels do not fit in memory.
         """
         self.check_memory(self.header.voxels_bytes)
-        if self.mapped is not None:
-            return self.mapped
         x, y, z = self.header.shape
         array = np.empty((self.header.channels, z, y, x), self.header.dtype).transpose(0, 3, 2, 1)
         self.read_into(array)

@@ -324,10 +324,4 @@ def _listed(values: Any) -> str:
     return "(" + ", ".join(f"{value:.6g}" for value in np.ravel(values)) + ")"
 
 
-DICOM = Format(
-    name="DICOM",
-    open=open_dicom,
-    endings=(".dcm",),
-    packages=("pydicom", "SimpleITK"),
-    is_folder=is_series,
-)
+DICOM = Format(name="DICOM", open=open_dicom, endings=(".dcm",), packages=("pydicom", "SimpleITK"), is_folder=is_series)

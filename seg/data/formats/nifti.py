@@ -45,12 +45,7 @@ def open_nifti(path: Path) -> Iterator[OpenVolume]:
     with gzip.open(path) if is_gzip(path) else path.open("rb") as opened:
         stream = cast(IO[bytes], opened)
         image, header = _header(path, stream)
-        yield OpenVolume(
-            path=path,
-            header=header,
-            blocks=lambda: _blocks(path, image, header, stream),
-            mapped=_mapped(path, image, header),
-        )
+        yield OpenVolume(path=path, header=header, blocks=lambda: _blocks(path, image, header, stream))
 
 
 def _header(path: Path, stream: IO[bytes]) -> tuple[Any, Header]:
@@ -109,17 +104,6 @@ def _end(image: Any, header: Header) -> int:
     """Returns where the last voxel ends in the unpacked file, in bytes."""
     proxy = image.dataobj
     return int(proxy.offset) + header.voxels_bytes // header.dtype.itemsize * int(proxy.dtype.itemsize)
-
-
-def _mapped(path: Path, image: Any, header: Header) -> Any:
-    """Maps the voxels of a plain file, whose size was compared with the header before: missing bytes would be fatal."""
-    proxy = image.dataobj
-    if is_gzip(path) or (proxy.slope, proxy.inter) != (1, 0) or proxy.dtype != header.dtype:
-        return None
-    if path.stat().st_size - _end(image, header) > TAIL_BYTES:
-        raise _tail(path)
-    shape = (*header.shape, header.channels)
-    return np.moveaxis(np.memmap(path, header.dtype, "c", int(proxy.offset), shape, order="F"), 3, 0)
 
 
 def _blocks(path: Path, image: Any, header: Header, stream: IO[bytes]) -> Iterator[Block]:

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
 
 from seg.config import AugmentationConfig, IntensityConfig, SpatialConfig
 from seg.data.augmentation import augment
@@ -26,17 +25,17 @@ STRONG = AugmentationConfig(
 
 
 @pytest.fixture
-def batch() -> tuple[Tensor, Tensor]:
+def batch():
     source = torch.Generator().manual_seed(0)
     image = torch.randn(2, 2, 8, 8, 6, generator=source)
     return image, torch.randint(0, 3, (2, 1, 8, 8, 6), generator=source)
 
 
-def at(seed: int, position: int) -> torch.Generator:
+def at(seed, position):
     return torch_generator(seed, Stream.AUGMENTATION, position)
 
 
-def test_a_batch_is_a_function_of_seed_and_position(batch: tuple[Tensor, Tensor]) -> None:
+def test_a_batch_is_a_function_of_seed_and_position(batch):
     image, label = augment(*batch, STRONG, generator=at(1, 40))
     torch.rand(7)  # a global generator has no part in it
     again, again_label = augment(*batch, STRONG, generator=at(1, 40))
@@ -46,7 +45,7 @@ def test_a_batch_is_a_function_of_seed_and_position(batch: tuple[Tensor, Tensor]
         assert not torch.equal(augment(*batch, STRONG, generator=at(seed, position))[0], image)
 
 
-def test_arguments_are_left_alone_and_types_kept(batch: tuple[Tensor, Tensor]) -> None:
+def test_arguments_are_left_alone_and_types_kept(batch):
     before = [tensor.clone() for tensor in batch]
     image, label = augment(*batch, STRONG, generator=at(0, 0))
     assert all(torch.equal(one, two) for one, two in zip(before, batch, strict=True))
@@ -55,7 +54,7 @@ def test_arguments_are_left_alone_and_types_kept(batch: tuple[Tensor, Tensor]) -
     assert torch.isfinite(image).all()
 
 
-def test_intensity_does_not_move_labels(batch: tuple[Tensor, Tensor]) -> None:
+def test_intensity_does_not_move_labels(batch):
     still = replace(STRONG, spatial=SpatialConfig(probability=0.0))
     image, label = augment(*batch, still, generator=at(0, 0))
     assert torch.equal(label, batch[1])
@@ -63,6 +62,6 @@ def test_intensity_does_not_move_labels(batch: tuple[Tensor, Tensor]) -> None:
     assert not torch.equal(image, augment(*batch, still, generator=at(0, 2))[0])
 
 
-def test_geometry_is_the_same_whatever_the_intensities(batch: tuple[Tensor, Tensor]) -> None:
+def test_geometry_is_the_same_whatever_the_intensities(batch):
     plain = replace(STRONG, intensity=IntensityConfig())
     assert torch.equal(augment(*batch, STRONG, generator=at(3, 0))[1], augment(*batch, plain, generator=at(3, 0))[1])

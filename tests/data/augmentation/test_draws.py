@@ -14,14 +14,14 @@ from seg.config import SpatialConfig
 from seg.data.augmentation.spatial import draw_deformations, rotation_matrices
 
 
-def test_turns_are_about_x_then_y_then_z() -> None:
+def test_turns_are_about_x_then_y_then_z():
     angles = torch.tensor([[0.3, -1.1, 2.0], [0.0, 0.0, 0.0]])
     expected = Rotation.from_euler("xyz", angles.numpy()).as_matrix()
     np.testing.assert_allclose(rotation_matrices(angles).numpy(), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("axes", [(), (2,), (0, 1), (0, 1, 2)])
-def test_only_named_axes_are_zoomed(axes: tuple[int, ...]) -> None:
+def test_only_named_axes_are_zoomed(axes):
     config = SpatialConfig(scale=(0.5, 0.8), anisotropic_scale=0.1, scale_axes=axes)
     drawn = draw_deformations(50, torch.Size((8, 8, 8)), config, torch.Generator().manual_seed(0))
     for axis in range(3):
@@ -36,7 +36,7 @@ def test_only_named_axes_are_zoomed(axes: tuple[int, ...]) -> None:
     assert torch.equal(drawn.zooms[:, list(axes)], same_stream.zooms[:, list(axes)])
 
 
-def test_draws_keep_their_ranges() -> None:
+def test_draws_keep_their_ranges():
     config = SpatialConfig(
         probability=0.25,
         rotation_deg=(10.0, 0.0, 90.0),
@@ -60,7 +60,7 @@ def test_draws_keep_their_ranges() -> None:
     assert drawn.control.std() == pytest.approx(2.0, rel=0.02)
 
 
-def test_one_range_leaves_the_draws_of_the_others() -> None:
+def test_one_range_leaves_the_draws_of_the_others():
     size = torch.Size((8, 8, 8))
     wide = SpatialConfig(scale=(0.5, 2.0), elastic_voxels=3.0, rotation_deg=(0.0, 0.0, 0.0), mirror_axes=(0, 1, 2))
     one = draw_deformations(9, size, SpatialConfig(mirror_axes=(0, 1, 2)), torch.Generator().manual_seed(5))
@@ -71,7 +71,7 @@ def test_one_range_leaves_the_draws_of_the_others() -> None:
 
 
 @pytest.mark.parametrize("axes", [(), (2,), (0, 1), (0, 1, 2)])
-def test_only_named_axes_are_displaced(axes: tuple[int, ...]) -> None:
+def test_only_named_axes_are_displaced(axes):
     size = torch.Size((9, 8, 3))
     everywhere = SpatialConfig(elastic_voxels=2.0, mirror_axes=(0, 1, 2))
     config = replace(everywhere, elastic_axes=axes)
@@ -84,7 +84,7 @@ def test_only_named_axes_are_displaced(axes: tuple[int, ...]) -> None:
     assert torch.equal(drawn.mirrored, same_stream.mirrored)
 
 
-def test_control_points_lie_no_further_apart_than_the_grid() -> None:
+def test_control_points_lie_no_further_apart_than_the_grid():
     for length, grid in itertools.product(range(1, 60), (2, 5, 12)):
         config = SpatialConfig(elastic_grid=grid, elastic_voxels=1.0)
         drawn = draw_deformations(1, torch.Size((length, 1, 1)), config, torch.Generator().manual_seed(0))

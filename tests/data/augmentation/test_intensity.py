@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from scipy import ndimage
-from torch import Tensor
 
 from seg.config import IntensityConfig
 from seg.data.augmentation import intensity
@@ -22,23 +20,23 @@ NEVER = replace(IntensityConfig(), **{f"{name}_probability": 0.0 for name in NAM
 SEEDED = 11
 
 
-def generator(seed: int = SEEDED) -> torch.Generator:
+def generator(seed=SEEDED):
     return torch.Generator().manual_seed(seed)
 
 
 @pytest.fixture
-def image() -> Tensor:
+def image():
     return torch.randn(3, 2, 9, 8, 7, generator=generator(0)) * 2 + 1
 
 
 @pytest.mark.parametrize("sigma", [0.1, 0.5, 1.0, 1.7])
-def test_blur_is_scipys(image: Tensor, sigma: float) -> None:
+def test_blur_is_scipys(image, sigma):
     expected = ndimage.gaussian_filter(image[0].double().numpy(), sigma, axes=(1, 2, 3), mode="nearest", truncate=4.0)
     np.testing.assert_allclose(blur(image[0], sigma).numpy(), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.0, 1.5])
-def test_contrast_scales_about_each_channels_mean_within_its_range(image: Tensor, factor: float) -> None:
+def test_contrast_scales_about_each_channels_mean_within_its_range(image, factor):
     patch = image[0].double().numpy()
     expected = np.stack(
         [np.clip((c - c.mean()) * factor + c.mean(), c.min(), c.max()) for c in patch]  # channel by channel
@@ -47,7 +45,7 @@ def test_contrast_scales_about_each_channels_mean_within_its_range(image: Tensor
 
 
 @pytest.mark.parametrize("exponent", [0.5, 1.0, 2.0])
-def test_gamma_bends_a_ramp_between_its_ends(exponent: float) -> None:
+def test_gamma_bends_a_ramp_between_its_ends(exponent):
     unit = torch.linspace(0, 1, 24).view(1, 2, 3, 4)
     patch = torch.cat((unit * 6 - 2, unit * 0.5 + 10))
     expected = torch.cat((unit**exponent * 6 - 2, unit**exponent * 0.5 + 10))
@@ -55,7 +53,7 @@ def test_gamma_bends_a_ramp_between_its_ends(exponent: float) -> None:
 
 
 @pytest.mark.parametrize("change", [contrast, gamma])
-def test_ranges_stay(image: Tensor, change: Callable[[Tensor, float], Tensor]) -> None:
+def test_ranges_stay(image, change):
     for factor in (0.3, 3.0):
         changed = change(image[0], factor)
         assert (changed.amin((1, 2, 3)) >= image[0].amin((1, 2, 3)) - 1e-5).all()
@@ -63,13 +61,13 @@ def test_ranges_stay(image: Tensor, change: Callable[[Tensor, float], Tensor]) -
 
 
 @pytest.mark.parametrize("change", [contrast, gamma, low_resolution])
-def test_a_constant_patch_stays(change: Callable[[Tensor, float], Tensor]) -> None:
+def test_a_constant_patch_stays(change):
     flat = torch.full((2, 4, 5, 6), 3.0)
     torch.testing.assert_close(change(flat, 0.5), flat)
     torch.testing.assert_close(blur(flat, 0.5), flat)
 
 
-def test_low_resolution_interpolates_down_and_up() -> None:
+def test_low_resolution_interpolates_down_and_up():
     profile = torch.randn(8, generator=generator(2))
     # A coarse voxel's centre lies between its two fine ones.
     coarse = profile.view(4, 2).mean(1)
@@ -84,7 +82,7 @@ def test_low_resolution_interpolates_down_and_up() -> None:
 
 
 @pytest.mark.parametrize("length", [16, 31, 40])
-def test_low_resolution_shifts_nothing(length: int) -> None:
+def test_low_resolution_shifts_nothing(length):
     for axis in range(3):
         shape = [1, 1, 1, 1]
         shape[1 + axis] = length
@@ -95,13 +93,13 @@ def test_low_resolution_shifts_nothing(length: int) -> None:
             assert moved.mean() == pytest.approx(0, abs=1e-5 * length)
 
 
-def test_low_resolution_at_full_size_changes_nothing(image: Tensor) -> None:
+def test_low_resolution_at_full_size_changes_nothing(image):
     torch.testing.assert_close(low_resolution(image[0], 1.0), image[0])
     one = low_resolution(image[0], 0.01)  # one voxel is left, spread over all
     torch.testing.assert_close(one, one[:, :1, :1, :1].expand_as(one))
 
 
-def test_no_chance_changes_nothing(image: Tensor) -> None:
+def test_no_chance_changes_nothing(image):
     same = change_intensity(image, NEVER, generator())
     assert torch.equal(same, image)
     assert same.data_ptr() != image.data_ptr()
@@ -117,15 +115,13 @@ def test_no_chance_changes_nothing(image: Tensor) -> None:
         ("low_resolution", "low_resolution", 0.5, low_resolution),
     ],
 )
-def test_each_change_has_its_own_chance_and_range(
-    image: Tensor, name: str, bounds: str, value: float, change: Callable[[Tensor, float], Tensor]
-) -> None:
+def test_each_change_has_its_own_chance_and_range(image, name, bounds, value, change):
     config = replace(NEVER, **{f"{name}_probability": 1.0, bounds: (value, value)})
     expected = torch.stack([change(patch, value) for patch in image])
     assert torch.equal(change_intensity(image, config, generator()), expected)
 
 
-def test_the_amount_is_uniform_over_its_range() -> None:
+def test_the_amount_is_uniform_over_its_range():
     ones = torch.ones(1000, 1, 1, 1, 1)
     factors = change_intensity(
         ones, replace(NEVER, brightness_probability=1.0, brightness=(0.5, 2.5)), generator()
@@ -136,7 +132,7 @@ def test_the_amount_is_uniform_over_its_range() -> None:
     assert factors.std() == pytest.approx(2 / math.sqrt(12), rel=0.05)
 
 
-def test_noise_is_gaussian_and_at_most_as_strong_as_allowed() -> None:
+def test_noise_is_gaussian_and_at_most_as_strong_as_allowed():
     image = torch.zeros(200, 1, 8, 8, 8)
     noise = change_intensity(image, replace(NEVER, noise_probability=1.0, noise_std=0.4), generator())
     strengths = noise.flatten(1).std(1)
@@ -150,7 +146,7 @@ def test_noise_is_gaussian_and_at_most_as_strong_as_allowed() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_chances_are_kept(name: str) -> None:
+def test_chances_are_kept(name):
     image = torch.randn(400, 1, 4, 4, 4, generator=generator(0))
     away = {"blur": "blur_sigma", "noise": "noise_std"}.get(name, name)
     config = replace(NEVER, **{f"{name}_probability": 0.3, away: 0.5 if name == "noise" else (0.5, 0.5)})
@@ -158,7 +154,7 @@ def test_chances_are_kept(name: str) -> None:
     assert changed.float().mean() == pytest.approx(0.3, abs=0.07)  # 3 standard errors
 
 
-def test_one_change_leaves_the_draws_of_the_others(image: Tensor) -> None:
+def test_one_change_leaves_the_draws_of_the_others(image):
     few = replace(NEVER, noise_probability=0.0, gamma_probability=0.5)
     many = replace(few, noise_probability=1.0, noise_std=0.0, blur_probability=0.0, brightness=(0.1, 9.0))
     many = replace(many, brightness_probability=0.0, contrast_probability=1.0, contrast=(1.0, 1.0))
@@ -166,7 +162,7 @@ def test_one_change_leaves_the_draws_of_the_others(image: Tensor) -> None:
     torch.testing.assert_close(one, two, rtol=0, atol=1e-5)
 
 
-def test_a_patch_does_not_depend_on_its_neighbours(image: Tensor) -> None:
+def test_a_patch_does_not_depend_on_its_neighbours(image):
     config = replace(IntensityConfig(), **{f"{name}_probability": 0.5 for name in NAMES})
     whole = change_intensity(image, config, generator())
     other = image.clone()
@@ -174,12 +170,12 @@ def test_a_patch_does_not_depend_on_its_neighbours(image: Tensor) -> None:
     assert torch.equal(change_intensity(other, config, generator())[[0, 2]], whole[[0, 2]])
 
 
-def test_changes_are_drawn_apart_from_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changes_are_drawn_apart_from_one_another(monkeypatch):
     image = torch.randn(300, 1, 2, 2, 2, generator=generator(0))
     drawn: dict[str, dict[int, float]] = {name: {} for name in ("blur", "contrast", "gamma", "low_resolution")}
 
-    def record(name: str) -> Callable[[Tensor, float], Tensor]:
-        def note(patch: Tensor, amount: float) -> Tensor:
+    def record(name):
+        def note(patch, amount):
             drawn[name][int(patch[0, 0, 0, 0])] = amount
             return patch
 
@@ -198,7 +194,7 @@ def test_changes_are_drawn_apart_from_one_another(monkeypatch: pytest.MonkeyPatc
         assert abs(np.corrcoef(amounts)[0, 1]) < 0.4
 
 
-def test_every_change_has_a_chance_of_its_own() -> None:
+def test_every_change_has_a_chance_of_its_own():
     image = torch.randn(60, 1, 4, 4, 4, generator=generator(0))
     half = {"blur_sigma": (0.5, 0.5), "brightness": (0.5, 0.5), "contrast": (0.5, 0.5), "gamma": (0.5, 0.5)}
     chosen = set()

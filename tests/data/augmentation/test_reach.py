@@ -9,7 +9,6 @@ import pytest
 import torch
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
-from torch import Tensor
 from torch.nn import functional
 
 from seg.config import AugmentationConfig, IntensityConfig, PatchConfig, SpatialConfig
@@ -33,11 +32,11 @@ STRONG = SpatialConfig(
 )
 
 
-def seeded(seed: int) -> torch.Generator:
+def seeded(seed):
     return torch.Generator().manual_seed(seed)
 
 
-def patches_of(shapes: list[Size], size: Size, config: SpatialConfig) -> TrainingPatches:
+def patches_of(shapes, size, config):
     source, cases = seeded(0), []
     for index, shape in enumerate(shapes):
         image = torch.randn(2, *shape, generator=source)
@@ -47,13 +46,13 @@ def patches_of(shapes: list[Size], size: Size, config: SpatialConfig) -> Trainin
     return TrainingPatches(cases, drawn, 3, 0, margins(config, size))
 
 
-def augmented(patches: TrainingPatches, config: AugmentationConfig, position: int) -> tuple[Tensor, Tensor]:
+def augmented(patches, config, position):
     batch = collate([patches[position], patches[position + 1]])
     frame = Frame(size=patches.config.size, corners=batch["corner"])
     return augment(batch["image"], batch["label"], config, generator=seeded(position), frame=frame)
 
 
-def deformed_as_a_batch(image: Tensor, label: Tensor, config: SpatialConfig, generator: torch.Generator) -> Tensor:
+def deformed_as_a_batch(image, label, config, generator):
     """Deforms patches that have nothing around them, all in one call; returns images and labels, one upon the other."""
     draws = draw_deformations(len(image), image.shape[2:], config, generator)
     chosen = draws.active.nonzero()[:, 0]
@@ -65,7 +64,7 @@ def deformed_as_a_batch(image: Tensor, label: Tensor, config: SpatialConfig, gen
     return torch.stack([one.flip([1 + a for a in range(3) if m[a]]) for one, m in zip(both, draws.mirrored)])  # noqa: B905
 
 
-def test_volumes_that_fit_into_a_patch_are_deformed_as_patches_bit_for_bit() -> None:
+def test_volumes_that_fit_into_a_patch_are_deformed_as_patches_bit_for_bit():
     size = (12, 12, 10)
     patches = patches_of([(9, 8, 7), (12, 12, 10), (12, 5, 10), (10, 12, 9)], size, STRONG)
     still = replace(IntensityConfig(), **{f"{name}_probability": 0.0 for name in ("noise", "blur", "brightness")})
@@ -80,14 +79,14 @@ def test_volumes_that_fit_into_a_patch_are_deformed_as_patches_bit_for_bit() -> 
         assert torch.equal(label.float(), expected[:, 2:])
 
 
-def test_volumes_that_fit_into_a_patch_give_the_values_that_they_gave_before_margins() -> None:
+def test_volumes_that_fit_into_a_patch_give_the_values_that_they_gave_before_margins():
     patches = patches_of([(9, 8, 7), (12, 12, 10), (12, 5, 10), (10, 12, 9)], (12, 12, 10), STRONG)
     found = [augmented(patches, AugmentationConfig(spatial=STRONG), position) for position in (0, 2, 4, 6)]
     assert [int(label.sum()) for _, label in found] == GOLDEN_LABELS
     assert [float(image.double().abs().sum()) for image, _ in found] == pytest.approx(GOLDEN_IMAGES, rel=1e-6)
 
 
-def test_a_volume_around_the_patch_is_never_taken_for_background() -> None:
+def test_a_volume_around_the_patch_is_never_taken_for_background():
     size = (6, 5, 4)
     config = replace(STRONG, probability=1.0, rotation_deg=(30.0, 60.0, 180.0))
     around = margins(config, size)
@@ -103,7 +102,7 @@ def test_a_volume_around_the_patch_is_never_taken_for_background() -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_patch_is_what_scipy_makes_of_the_whole_volume(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+def test_a_patch_is_what_scipy_makes_of_the_whole_volume(monkeypatch, seed):
     """Rotation, zoom and shift about the centre of a patch in a volume that ends not far from it."""
     random, size, shape, padding = np.random.default_rng(seed), (7, 6, 5), (15, 14, 13), 3
     corner = [int(random.integers(0, 9)) for _ in range(3)]
@@ -133,7 +132,7 @@ def test_a_patch_is_what_scipy_makes_of_the_whole_volume(monkeypatch: pytest.Mon
     np.testing.assert_array_equal(moved[0, 0].numpy(), nearest)
 
 
-def test_what_lies_outside_a_volume_has_the_label_of_its_padding() -> None:
+def test_what_lies_outside_a_volume_has_the_label_of_its_padding():
     label = torch.ones(1, 1, 6, 6, 6, dtype=torch.uint8)
     config = SpatialConfig(probability=1.0, scale=(0.5, 0.5), rotation_deg=(0.0, 0.0, 0.0))
     for padding in (0, 5, 255):
@@ -145,7 +144,7 @@ def test_what_lies_outside_a_volume_has_the_label_of_its_padding() -> None:
         assert set(moved.unique().tolist()) == {1, padding}
 
 
-def test_what_is_not_deformed_is_cut_out() -> None:
+def test_what_is_not_deformed_is_cut_out():
     image = [torch.randn(2, 9, 8, 7), torch.randn(2, 5, 6, 4)]
     label = [torch.randint(0, 9, (1, *one.shape[1:])).to(torch.uint8) for one in image]
     frame = Frame(size=(4, 5, 3), corners=[(2, 3, 1), (0, 1, 1)])
@@ -169,13 +168,13 @@ def test_what_is_not_deformed_is_cut_out() -> None:
         ({"elastic_voxels": 1.0, "elastic_axes": (0, 1)}, (6, 6, 0)),
     ],
 )
-def test_margins_in_closed_form(changes: dict[str, object], expected: Size) -> None:
+def test_margins_in_closed_form(changes, expected):
     still = SpatialConfig(probability=1.0, rotation_deg=(0.0, 0.0, 0.0), scale=(1.0, 1.0))
     assert margins(replace(still, **changes), (11, 21, 5)) == expected
 
 
 @pytest.mark.parametrize("largest", [(15.0, 15.0, 15.0), (0.0, 0.0, 180.0), (90.0, 5.0, 40.0), (100.0, 100.0, 100.0)])
-def test_no_draw_reaches_beyond_the_margins_and_some_come_near(largest: tuple[float, float, float]) -> None:
+def test_no_draw_reaches_beyond_the_margins_and_some_come_near(largest):
     size = torch.Size((10, 7, 8))
     config = replace(STRONG, probability=1.0, rotation_deg=largest, elastic_voxels=0.3, elastic_grid=50)
     drawn = draw_deformations(4000, size, config, seeded(1))
@@ -185,7 +184,7 @@ def test_no_draw_reaches_beyond_the_margins_and_some_come_near(largest: tuple[fl
         assert 0.3 * margin < reached <= margin
 
 
-def test_torch_draws_no_larger_normal_number_than_allowed_for() -> None:
+def test_torch_draws_no_larger_normal_number_than_allowed_for():
     longest = max(torch.randn(10**6, generator=seeded(seed)).abs().max() for seed in range(5))
     # Box and Muller's largest radius from uniform numbers of 24 bits.
     assert longest < np.sqrt(-2 * np.log(2.0**-24)) < 6

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from scipy import ndimage
@@ -22,13 +21,7 @@ STILL = SpatialConfig(probability=0.0)
 Deform = Callable[..., tuple[Tensor, Tensor]]
 
 
-def draws(
-    *,
-    angles: Sequence[float] = (0.0, 0.0, 0.0),
-    zooms: Sequence[float] = (1.0, 1.0, 1.0),
-    shifts: Sequence[float] = (0.0, 0.0, 0.0),
-    control: Tensor | None = None,
-) -> Deformations:
+def draws(*, angles=(0.0, 0.0, 0.0), zooms=(1.0, 1.0, 1.0), shifts=(0.0, 0.0, 0.0), control=None):
     """Draws of one patch; angles in degrees."""
     return Deformations(
         active=torch.tensor([True]),
@@ -41,28 +34,28 @@ def draws(
 
 
 @pytest.fixture
-def deform_by(monkeypatch: pytest.MonkeyPatch) -> Deform:
+def deform_by(monkeypatch):
     """Gives the function that deforms a patch by chosen draws."""
 
-    def apply(image: Tensor, label: Tensor, chosen: Deformations) -> tuple[Tensor, Tensor]:
+    def apply(image, label, chosen):
         monkeypatch.setattr(spatial, "draw_deformations", lambda *_: chosen)
         return deform(image, label, STILL, torch.Generator())
 
     return apply
 
 
-def patch(*size: int, batch: int = 1, channels: int = 2) -> tuple[Tensor, Tensor]:
+def patch(*size, batch=1, channels=2):
     source = torch.Generator().manual_seed(0)
     image = torch.randn(batch, channels, *size, generator=source)
     return image, torch.randint(0, 4, (batch, 1, *size), generator=source)
 
 
-def voxels(size: tuple[int, ...]) -> npt.NDArray[np.float64]:
+def voxels(size):
     """Indices of all voxels, (3, X, Y, Z)."""
     return np.indices(size).astype(np.float64)
 
 
-def test_nothing_drawn_changes_nothing(deform_by: Deform) -> None:
+def test_nothing_drawn_changes_nothing(deform_by):
     image, label = patch(6, 7, 5, batch=3)
     same, same_label = deform(image, label, STILL, torch.Generator().manual_seed(1))
     assert torch.equal(same, image)
@@ -76,7 +69,7 @@ def test_nothing_drawn_changes_nothing(deform_by: Deform) -> None:
 
 @pytest.mark.parametrize("quarters", [1, 2, 3])
 @pytest.mark.parametrize("axis", [0, 1, 2])
-def test_quarter_turns_are_those_of_numpy(deform_by: Deform, axis: int, quarters: int) -> None:
+def test_quarter_turns_are_those_of_numpy(deform_by, axis, quarters):
     image, label = patch(5, 5, 5)
     angles = tuple(90.0 * quarters if index == axis else 0.0 for index in range(3))
     turned, turned_label = deform_by(image, label, draws(angles=angles))
@@ -86,7 +79,7 @@ def test_quarter_turns_are_those_of_numpy(deform_by: Deform, axis: int, quarters
     np.testing.assert_array_equal(turned_label.numpy(), np.rot90(label.numpy(), quarters, plane))
 
 
-def test_whole_shifts_move_voxels_and_leave_border_and_background_behind(deform_by: Deform) -> None:
+def test_whole_shifts_move_voxels_and_leave_border_and_background_behind(deform_by):
     image, label = patch(6, 7, 5)
     moved, moved_label = deform_by(image, label, draws(shifts=(2.0, -1.0, 0.0)))
     torch.testing.assert_close(moved[:, :, 2:, :-1], image[:, :, :-2, 1:], rtol=0, atol=1e-5)
@@ -97,7 +90,7 @@ def test_whole_shifts_move_voxels_and_leave_border_and_background_behind(deform_
 
 
 @pytest.mark.parametrize("zooms", [(2.0, 2.0, 2.0), (1.25, 1.0, 1.6), (2.0, 3.0, 1.0)])
-def test_zooms_stretch_a_ramp_about_the_centre(deform_by: Deform, zooms: tuple[float, float, float]) -> None:
+def test_zooms_stretch_a_ramp_about_the_centre(deform_by, zooms):
     size = (8, 9, 6)
     slope, centre = np.array([1.0, 10.0, 100.0]), (np.array(size) - 1) / 2
     place = voxels(size)
@@ -108,7 +101,7 @@ def test_zooms_stretch_a_ramp_about_the_centre(deform_by: Deform, zooms: tuple[f
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_any_affine_is_that_of_scipy(deform_by: Deform, seed: int) -> None:
+def test_any_affine_is_that_of_scipy(deform_by, seed):
     random = np.random.default_rng(seed)
     angles, zooms, shifts = random.uniform(-60, 60, 3), random.uniform(0.6, 1.6, 3), random.uniform(-2, 2, 3)
     image, label = patch(9, 8, 7, channels=1)
@@ -124,7 +117,7 @@ def test_any_affine_is_that_of_scipy(deform_by: Deform, seed: int) -> None:
     np.testing.assert_array_equal(moved[0, 0].numpy(), nearest)
 
 
-def test_displacements_are_interpolated_between_control_points(deform_by: Deform) -> None:
+def test_displacements_are_interpolated_between_control_points(deform_by):
     size, points = (9, 8, 7), (3, 2, 4)
     image, label = patch(*size, channels=1)
     control = torch.randn(1, 3, *points, generator=torch.Generator().manual_seed(3))
@@ -138,7 +131,7 @@ def test_displacements_are_interpolated_between_control_points(deform_by: Deform
     np.testing.assert_allclose(deformed[0, 0].numpy(), expected, rtol=0, atol=1e-4)
 
 
-def test_labels_move_with_their_image() -> None:
+def test_labels_move_with_their_image():
     label = torch.zeros(6, 1, 16, 16, 16, dtype=torch.long)
     label[:, :, 6:11, 5:10, 6:10] = 1
     config = SpatialConfig(probability=1.0, shift=(1.0, 1.0, 1.0), elastic_voxels=1.0, mirror_axes=(0, 1, 2))
@@ -151,7 +144,7 @@ def test_labels_move_with_their_image() -> None:
     assert (image - moved).abs().max() < 0.876  # of eight corners, the nearest one weighs at least (1/2)^3
 
 
-def test_labels_stay_labels() -> None:
+def test_labels_stay_labels():
     image, label = patch(8, 8, 8, batch=4)
     label[label == 2] = 5
     config = SpatialConfig(probability=1.0, rotation_deg=(90.0, 90.0, 90.0), elastic_voxels=2.0)
@@ -161,7 +154,7 @@ def test_labels_stay_labels() -> None:
 
 
 @pytest.mark.parametrize("allowed", [(), (0,), (1, 2), (0, 1, 2)])
-def test_mirrors_lie_across_allowed_axes_alone(allowed: tuple[int, ...]) -> None:
+def test_mirrors_lie_across_allowed_axes_alone(allowed):
     image, label = patch(4, 5, 3, batch=64)
     config = SpatialConfig(probability=0.0, mirror_axes=allowed)
     mirrored, mirrored_label = deform(image, label, config, torch.Generator().manual_seed(0))
@@ -180,7 +173,7 @@ def test_mirrors_lie_across_allowed_axes_alone(allowed: tuple[int, ...]) -> None
     assert all(0 < count <= 64 * 2.5 / len(subsets) for count in counts.values())
 
 
-def test_thick_slices_stay_in_their_plane() -> None:
+def test_thick_slices_stay_in_their_plane():
     """Each slice of this volume is constant, so what moves within slices alone cannot be seen."""
     image, label = patch(12, 12, 6)
     image[:] = torch.arange(6.0)
@@ -192,7 +185,7 @@ def test_thick_slices_stay_in_their_plane() -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_an_axis_of_one_voxel_keeps_it() -> None:
+def test_an_axis_of_one_voxel_keeps_it():
     image, label = patch(1, 8, 8)
     config = SpatialConfig(probability=1.0, rotation_deg=(30.0, 0.0, 0.0), scale=(0.7, 1.4), elastic_voxels=1.0)
     deformed, _ = deform(image, label, config, torch.Generator().manual_seed(0))
@@ -202,7 +195,7 @@ def test_an_axis_of_one_voxel_keeps_it() -> None:
     assert deformed.amax() <= image.amax()
 
 
-def test_a_patch_does_not_depend_on_its_neighbours() -> None:
+def test_a_patch_does_not_depend_on_its_neighbours():
     image, label = patch(8, 8, 8, batch=3)
     config = SpatialConfig(probability=0.7, elastic_voxels=1.0, mirror_axes=(0,))
     whole, labels = deform(image, label, config, torch.Generator().manual_seed(4))

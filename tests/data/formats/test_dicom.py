@@ -5,8 +5,6 @@ The odd series are built after public reports of what readers get wrong.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +12,8 @@ import pytest
 
 from seg.data import memory
 from seg.data.prepare import read_image
-from seg.data.volumes import Volume, format_of, is_series, read_volume
-from seg.errors import DataError, Problem
+from seg.data.volumes import format_of, is_series, read_volume
+from seg.errors import DataError
 from seg.inference.cases import find_sources
 
 pydicom: Any = pytest.importorskip("pydicom", reason="builds series; pip install pydicom")
@@ -33,7 +31,7 @@ SPACING = (1.5, 0.5)
 EXPLICIT, LOSSLESS, RLE = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.5"
 
 
-def write_slice(path: Path, pixels: np.ndarray, position: tuple[float, ...], number: int, **fields: Any) -> Path:
+def write_slice(path, pixels, position, number, **fields):
     """Writes a slice with pydicom alone; fields that are None are left out."""
     data = pydicom.Dataset()
     data.file_meta = pydicom.dataset.FileMetaDataset()
@@ -57,12 +55,12 @@ def write_slice(path: Path, pixels: np.ndarray, position: tuple[float, ...], num
     return path
 
 
-def place(z: float) -> tuple[float, float, float]:
+def place(z):
     return (10.0, -20.0, 30.0 + 3 * z)
 
 
 @pytest.fixture
-def series(tmp_path: Path) -> Path:
+def series(tmp_path):
     folder = tmp_path / "series"
     folder.mkdir()
     for z, name in enumerate(NAMES):
@@ -70,7 +68,7 @@ def series(tmp_path: Path) -> Path:
     return folder
 
 
-def edit(path: Path, change: Callable[[Any], None] | None = None, **fields: Any) -> None:
+def edit(path, change=None, **fields):
     data = pydicom.dcmread(path)
     for name, value in fields.items():
         setattr(data, name, value)
@@ -79,19 +77,19 @@ def edit(path: Path, change: Callable[[Any], None] | None = None, **fields: Any)
     data.save_as(path)
 
 
-def edit_all(folder: Path, **fields: Any) -> None:
+def edit_all(folder, **fields):
     for name in NAMES:
         edit(folder / name, **fields)
 
 
-def problem(folder: Path) -> Problem:
+def problem(folder):
     with pytest.raises(DataError) as caught:
         read_image([folder], ("CT",))
     (found,) = caught.value.problems
     return found
 
 
-def agrees(folder: Path, values: np.ndarray = STORED) -> Volume:
+def agrees(folder, values=STORED):
     """Voxels and their places are those that the series was built of, to the bit and to a micron."""
     read = read_volume(folder)
     np.testing.assert_array_equal(read.array[0], values.transpose(2, 1, 0).astype(np.float32))
@@ -102,7 +100,7 @@ def agrees(folder: Path, values: np.ndarray = STORED) -> Volume:
     return read
 
 
-def test_a_series_is_read_as_simpleitk_reads_it(series: Path) -> None:
+def test_a_series_is_read_as_simpleitk_reads_it(series):
     assert is_series(series)
     assert format_of(series).name == "DICOM"  # type: ignore[union-attr]
     expected = sitk.ReadImage(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(series)))
@@ -116,7 +114,7 @@ def test_a_series_is_read_as_simpleitk_reads_it(series: Path) -> None:
 
 
 @pytest.mark.parametrize("numbers", [(4, 3, 2, 1, 0), (2, 0, 4, 1, 3), (7, 7, 7, 7, 7), None])
-def test_slices_are_ordered_by_where_they_lie(series: Path, numbers: tuple[int, ...] | None) -> None:
+def test_slices_are_ordered_by_where_they_lie(series, numbers):
     for index, name in enumerate(NAMES):
         edit(series / name, InstanceNumber=None if numbers is None else numbers[index])
     agrees(series)
@@ -135,19 +133,19 @@ def test_slices_are_ordered_by_where_they_lie(series: Path, numbers: tuple[int, 
     ],
     ids=str,
 )
-def test_what_else_is_said_of_distances_does_not_count(series: Path, fields: dict[str, Any]) -> None:
+def test_what_else_is_said_of_distances_does_not_count(series, fields):
     edit_all(series, **fields)
     agrees(series)
 
 
-def test_a_missing_slice_is_named_by_its_neighbours(series: Path) -> None:
+def test_a_missing_slice_is_named_by_its_neighbours(series):
     (series / NAMES[3]).unlink()
     found = problem(series)
     assert (found.path, found.kind) == (str(series / NAMES[4]), "uneven")
     assert NAMES[2] in found.value
 
 
-def test_positions_may_be_rounded_to_a_tenth(series: Path) -> None:
+def test_positions_may_be_rounded_to_a_tenth(series):
     for index, name in enumerate(NAMES):
         edit(series / name, ImagePositionPatient=list(place(index + (0.05 / 3 if index % 2 else 0))))
     read = read_volume(series)
@@ -157,19 +155,19 @@ def test_positions_may_be_rounded_to_a_tenth(series: Path) -> None:
     assert problem(series).kind == "uneven"
 
 
-def test_steps_that_grow_by_little_leave_the_line(series: Path) -> None:
+def test_steps_that_grow_by_little_leave_the_line(series):
     for name, z in zip(NAMES, np.cumsum([30.0, 2.85, 2.95, 3.05, 3.15]), strict=True):
         edit(series / name, ImagePositionPatient=[10, -20, float(z)])
     assert problem(series).kind == "uneven"
 
 
 @pytest.mark.parametrize("fields", [{}, {"EchoNumbers": 2, "EchoTime": 80.0}])
-def test_a_second_phase_or_echo_is_named(series: Path, fields: dict[str, Any]) -> None:
+def test_a_second_phase_or_echo_is_named(series, fields):
     write_slice(series / "second.dcm", STORED[2], place(2), 98, **fields)
     assert problem(series).kind == "doubled"
 
 
-def test_a_tilted_gantry_is_refused(series: Path) -> None:
+def test_a_tilted_gantry_is_refused(series):
     for index, name in enumerate(NAMES):
         edit(series / name, ImagePositionPatient=[10, -20 + 0.5 * index, 30 + 3 * index])
     assert (problem(series).path, problem(series).kind) == (str(series / NAMES[1]), "tilted")
@@ -191,20 +189,20 @@ def test_a_tilted_gantry_is_refused(series: Path) -> None:
     ],
     ids=str,
 )
-def test_slices_that_are_not_alike_are_refused(series: Path, fields: dict[str, Any], kind: str) -> None:
+def test_slices_that_are_not_alike_are_refused(series, fields, kind):
     write_slice(series / "slice_4.dcm", STORED[3], place(3), 3, **fields)
     found = problem(series)
     assert found.kind == kind
     assert found.path == str(series if kind == "series" else series / "slice_4.dcm")
 
 
-def test_a_grid_that_cannot_be_is_named(series: Path) -> None:
+def test_a_grid_that_cannot_be_is_named(series):
     edit_all(series, PixelSpacing=[0, 1])
     assert (problem(series).path, problem(series).kind) == (str(series), "affine")
 
 
 @pytest.mark.parametrize("more", [-2, 2, 126])
-def test_pixels_of_another_size_than_the_header_says_are_refused(series: Path, more: int) -> None:
+def test_pixels_of_another_size_than_the_header_says_are_refused(series, more):
     path = series / NAMES[1]
     edit(path, lambda data: setattr(data, "PixelData", (data.PixelData + bytes(126))[: 126 + more]))
     assert (problem(path).path, problem(path).kind) == (str(path), "size")
@@ -213,7 +211,7 @@ def test_pixels_of_another_size_than_the_header_says_are_refused(series: Path, m
     assert problem(series).kind == "pixels"
 
 
-def test_a_file_that_is_cut_short_is_named(series: Path) -> None:
+def test_a_file_that_is_cut_short_is_named(series):
     path = series / NAMES[1]
     whole = path.read_bytes()
     for length in (len(whole) - 9, len(whole) - 140, len(whole) // 2, 140):
@@ -227,9 +225,7 @@ def test_a_file_that_is_cut_short_is_named(series: Path) -> None:
 )
 @pytest.mark.parametrize("interpretation", ["MONOCHROME2", "MONOCHROME1"])
 @pytest.mark.parametrize("modality", ["1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.2"])  # MR and CT
-def test_values_are_rescaled_exactly(
-    series: Path, slope: float | None, intercept: float | None, factor: float, interpretation: str, modality: str
-) -> None:
+def test_values_are_rescaled_exactly(series, slope, intercept, factor, interpretation, modality):
     """In double precision, whatever the modality; absent, empty and zero slopes are 1; nothing is inverted."""
     edit_all(
         series,
@@ -243,7 +239,7 @@ def test_values_are_rescaled_exactly(
 
 
 @pytest.mark.parametrize("dtype", ["u1", "i1", "<u2", "<i2"])
-def test_numbers_of_any_kind(tmp_path: Path, dtype: str) -> None:
+def test_numbers_of_any_kind(tmp_path, dtype):
     (tmp_path / "series").mkdir()
     info = np.iinfo(dtype)
     values = np.random.default_rng(0).integers(info.min, info.max, STORED.shape, endpoint=True).astype(dtype)
@@ -253,7 +249,7 @@ def test_numbers_of_any_kind(tmp_path: Path, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("syntax", [LOSSLESS, RLE])
-def test_packed_pixels(series: Path, syntax: str) -> None:
+def test_packed_pixels(series, syntax):
     for name in NAMES:
         if syntax == RLE:
             edit(series / name, lambda data: data.compress(syntax, encoding_plugin="pydicom"))
@@ -277,7 +273,7 @@ def test_packed_pixels(series: Path, syntax: str) -> None:
     agrees(series)
 
 
-def test_a_single_slice_is_a_volume(series: Path) -> None:
+def test_a_single_slice_is_a_volume(series):
     for path in (series / NAMES[0], series):
         read = read_volume(path)
         np.testing.assert_array_equal(read.array[0, :, :, 0], STORED[0].T)
@@ -289,14 +285,12 @@ def test_a_single_slice_is_a_volume(series: Path) -> None:
     assert (read.spacing_mm[2], len(read.warnings)) == (1.0, 1)
 
 
-def test_slices_count_together_in_memory(series: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slices_count_together_in_memory(series, monkeypatch):
     monkeypatch.setattr(memory, "available_bytes", lambda: 9 * COLUMNS * ROWS)
     assert (problem(series).path, problem(series).kind) == (str(series), "memory")
 
 
-def test_of_slices_and_the_nifti_file_made_of_them_one_is_used(
-    series: Path, caplog: pytest.LogCaptureFixture, write_nifti: Callable[..., Path]
-) -> None:
+def test_of_slices_and_the_nifti_file_made_of_them_one_is_used(series, caplog, write_nifti):
     made = write_nifti(series / "made.nii.gz", STORED)
     out = series.parent / "out"
     assert [source.paths for source in find_sources(series, out)] == [(made,)]
@@ -308,7 +302,7 @@ def test_of_slices_and_the_nifti_file_made_of_them_one_is_used(
     assert "made.nii.gz; the slices are read" in caplog.messages[0]
 
 
-def test_a_list_of_files_and_hidden_files_do_not_count(series: Path) -> None:
+def test_a_list_of_files_and_hidden_files_do_not_count(series):
     data = pydicom.dcmread(series / NAMES[0])
     data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = "1.2.840.10008.1.3.10"
     for name in data.dir("Image", "Pixel", "Series", "Instance"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 from seg.data import memory
 from seg.data.prepare import read_image
 from seg.data.volumes import companion_files, format_of, read_header, read_volume
-from seg.errors import DataError, Problem
+from seg.errors import DataError
 
 sitk = pytest.importorskip("SimpleITK", reason="reads files with SimpleITK; pip install SimpleITK")
 
@@ -20,7 +19,7 @@ DIRECTIONS = "space directions: (0,0.9,0) (-0.8,0,0) (0,0,2)\nspace origin: (1,2
 META = "ObjectType = Image\nNDims = 3\nDimSize = 4 3 2\nElementType = MET_SHORT\nElementDataFile = {}\n"
 
 
-def write_nrrd(path: Path, fields: str = DIRECTIONS, *, shape: tuple[int, ...] = SIZE, more: bytes = b"") -> Path:
+def write_nrrd(path, fields=DIRECTIONS, *, shape=SIZE, more=b""):
     """Writes voxels 0, 1, 2, ... of 16 bits."""
     sizes = " ".join(map(str, shape))
     head = f"NRRD0004\n# made by hand\ntype: short\ndimension: {len(shape)}\nsizes: {sizes}\nendian: little\n"
@@ -29,7 +28,7 @@ def write_nrrd(path: Path, fields: str = DIRECTIONS, *, shape: tuple[int, ...] =
     return path
 
 
-def agrees(path: Path) -> tuple[str, ...]:
+def agrees(path):
     """Every voxel has the values that SimpleITK finds at its place; gives the doubts."""
     read, expected = read_volume(path), sitk.ReadImage(str(path))
     assert read.array.shape == (expected.GetNumberOfComponentsPerPixel(), *expected.GetSize())
@@ -41,17 +40,16 @@ def agrees(path: Path) -> tuple[str, ...]:
     return read.warnings
 
 
-def problem(*paths: Path, channels: tuple[str, ...] = ("CT",)) -> Problem:
+def problem(*paths, channels=("CT",)):
     with pytest.raises(DataError) as caught:
         read_image(list(paths), channels)
     return caught.value.problems[0]
 
 
 @pytest.mark.parametrize(
-    "space",
-    ["left-posterior-superior", "right-anterior-superior", "left-anterior-superior", "LPS", "RAS", "LAS"],
+    "space", ["left-posterior-superior", "right-anterior-superior", "left-anterior-superior", "LPS", "RAS", "LAS"]
 )
-def test_the_space_of_nrrd_is_heeded(tmp_path: Path, space: str) -> None:
+def test_the_space_of_nrrd_is_heeded(tmp_path, space):
     path = write_nrrd(tmp_path / "a.NRRD", f"space: {space}\n{DIRECTIONS}")
     affine = read_header(path).affine
     # By the definition of the format: the first axis runs along the second one of space, and so on.
@@ -67,14 +65,14 @@ def test_the_space_of_nrrd_is_heeded(tmp_path: Path, space: str) -> None:
     ("fields", "doubt"),
     [(f"space: scanner-xyz\n{DIRECTIONS}", "got scanner-xyz"), ("spacings: 1 2 3\n", "got no space"), ("", "no space")],
 )
-def test_a_doubtful_space_of_nrrd_is_said(tmp_path: Path, fields: str, doubt: str) -> None:
+def test_a_doubtful_space_of_nrrd_is_said(tmp_path, fields, doubt):
     path = write_nrrd(tmp_path / "a.nrrd", fields)
     (said,) = agrees(path)
     assert doubt in said
     assert read_image([path], ("CT",)).geometry.warnings == (said,)
 
 
-def test_a_space_that_is_not_known_is_refused(tmp_path: Path) -> None:
+def test_a_space_that_is_not_known_is_refused(tmp_path):
     path = write_nrrd(tmp_path / "a.nrrd", f"space: 3D-left-handed\n{DIRECTIONS}")
     assert (problem(path).path, problem(path).kind, problem(path).value) == (str(path), "space", "'3D-left-handed'")
     write_nrrd(path, f'space: LPS\nspace units: "mm" "um" "mm"\n{DIRECTIONS}')
@@ -83,7 +81,7 @@ def test_a_space_that_is_not_known_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("first", [True, False])
 @pytest.mark.parametrize("kind", ["vector", "list"])
-def test_channels_of_nrrd_may_be_any_axis(tmp_path: Path, kind: str, first: bool) -> None:
+def test_channels_of_nrrd_may_be_any_axis(tmp_path, kind, first):
     domains, axes = ["domain"] * 3, ["(1,0,0)", "(0,2,0)", "(0,0,3)"]
     place = 0 if first else 3
     domains.insert(place, kind)
@@ -97,7 +95,7 @@ def test_channels_of_nrrd_may_be_any_axis(tmp_path: Path, kind: str, first: bool
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint32", "int64", "float32", "float64"])
 @pytest.mark.parametrize("channels", [1, 2, 5])
 @pytest.mark.parametrize("ending", [".nrrd", ".mha", ".mhd"])
-def test_any_type_and_number_of_channels_is_read(tmp_path: Path, ending: str, channels: int, dtype: str) -> None:
+def test_any_type_and_number_of_channels_is_read(tmp_path, ending, channels, dtype):
     array = np.random.default_rng(0).integers(0, 120, (*SIZE, channels)).astype(dtype)
     made = sitk.GetImageFromArray(array if channels > 1 else array[..., 0], isVector=channels > 1)
     made.SetSpacing((0.5, 2, 3))
@@ -109,7 +107,7 @@ def test_any_type_and_number_of_channels_is_read(tmp_path: Path, ending: str, ch
     assert read_image([tmp_path / f"a{ending}"], tuple("abcde"[:channels])).array.dtype == np.float32
 
 
-def test_volumes_that_follow_one_another_are_channels(tmp_path: Path) -> None:
+def test_volumes_that_follow_one_another_are_channels(tmp_path):
     one, other = (sitk.GetImageFromArray(np.full(SIZE, value, "int16")) for value in (1, 2))
     sitk.WriteImage(sitk.JoinSeries([one, other]), str(tmp_path / "a.mha"))
     read = read_image([tmp_path / "a.mha"], ("a", "b")).array
@@ -118,14 +116,14 @@ def test_volumes_that_follow_one_another_are_channels(tmp_path: Path) -> None:
     assert problem(tmp_path / "flat.mha").kind == "axes"
 
 
-def test_a_large_volume_comes_in_several_parts(tmp_path: Path) -> None:
+def test_a_large_volume_comes_in_several_parts(tmp_path):
     array = np.random.default_rng(0).integers(0, 99, (70, 300, 200)).astype("int16")
     sitk.WriteImage(sitk.GetImageFromArray(array), str(tmp_path / "a.mha"))
     np.testing.assert_array_equal(read_volume(tmp_path / "a.mha").array[0], array.transpose(2, 1, 0))
 
 
 @pytest.mark.parametrize("ending", [".mha", ".nrrd", ".mhd"])
-def test_voxels_that_are_missing_are_counted(tmp_path: Path, ending: str) -> None:
+def test_voxels_that_are_missing_are_counted(tmp_path, ending):
     path = told = tmp_path / f"a{ending}"
     if ending == ".nrrd":
         write_nrrd(path, f"space: LPS\n{DIRECTIONS}", more=bytes(47))
@@ -140,7 +138,7 @@ def test_voxels_that_are_missing_are_counted(tmp_path: Path, ending: str) -> Non
     assert read_image([path], ("CT",)).array.size == 24
 
 
-def test_packed_voxels_that_are_damaged_are_refused(tmp_path: Path) -> None:
+def test_packed_voxels_that_are_damaged_are_refused(tmp_path):
     path = tmp_path / "a.mha"
     made = sitk.GetImageFromArray(np.random.default_rng(0).integers(0, 999, (9, 9, 9)).astype("int16"))
     sitk.WriteImage(made, str(path), True)
@@ -160,7 +158,7 @@ def test_packed_voxels_that_are_damaged_are_refused(tmp_path: Path) -> None:
     assert agrees(path) == ()
 
 
-def test_fields_that_contradict_themselves_are_refused(tmp_path: Path) -> None:
+def test_fields_that_contradict_themselves_are_refused(tmp_path):
     path = tmp_path / "a.mha"
     content = META.format("LOCAL").replace("DimSize = 4 3 2", "DimSize = 4 3 2\nDimSize = 2 3 4").encode()
     path.write_bytes(content + bytes(48))
@@ -177,7 +175,7 @@ def test_fields_that_contradict_themselves_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", [".mhd", ".nrrd"])
-def test_voxels_lie_in_the_folder_of_their_header(tmp_path: Path, ending: str) -> None:
+def test_voxels_lie_in_the_folder_of_their_header(tmp_path, ending):
     outside, path = tmp_path / "secret.raw", tmp_path / "in" / f"a{ending}"
     inside = tmp_path / "in" / "deep" / "a.raw"
     inside.parent.mkdir(parents=True)
@@ -185,7 +183,7 @@ def test_voxels_lie_in_the_folder_of_their_header(tmp_path: Path, ending: str) -
         file.write_bytes(bytes(48))
     (tmp_path / "in" / "link.raw").symlink_to(outside)
 
-    def name(data: str, sign: str = " = ") -> None:
+    def name(data, sign=" = "):
         if ending == ".mhd":
             path.write_text(META.format(data).replace("File = ", f"File{sign}"))
         else:
@@ -204,7 +202,7 @@ def test_voxels_lie_in_the_folder_of_their_header(tmp_path: Path, ending: str) -
     assert problem(path).kind == "folder"
 
 
-def test_channels_in_files_lie_on_one_grid(tmp_path: Path) -> None:
+def test_channels_in_files_lie_on_one_grid(tmp_path):
     paths = [write_nrrd(tmp_path / f"a_000{n}.nrrd", f"space: LPS\n{DIRECTIONS}") for n in range(2)]
     assert read_image(paths, ("a", "b")).array.shape == (2, 3, 4, 2)
     write_nrrd(paths[1], f"space: RAS\n{DIRECTIONS}")
@@ -222,9 +220,7 @@ HUGE = {
 
 
 @pytest.mark.parametrize("ending", [".mha", ".nrrd"])
-def test_a_header_that_promises_more_than_there_is_memory_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
-) -> None:
+def test_a_header_that_promises_more_than_there_is_memory_is_refused(tmp_path, monkeypatch, ending):
     path = tmp_path / f"a{ending}"
     path.write_text(HUGE[ending].format(10_000))
     monkeypatch.setattr(memory, "available_bytes", lambda: 1 << 40)
@@ -234,7 +230,7 @@ def test_a_header_that_promises_more_than_there_is_memory_is_refused(
     assert problem(path).kind in ("damaged", "truncated")
 
 
-def test_content_and_names(tmp_path: Path) -> None:
+def test_content_and_names(tmp_path):
     (tmp_path / "a.nrrd").write_text("no header")
     assert (problem(tmp_path / "a.nrrd").path, problem(tmp_path / "a.nrrd").kind) == (
         str(tmp_path / "a.nrrd"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from pathlib import Path
 from typing import Any
 
 import nibabel as nib
@@ -24,7 +23,7 @@ MUTANTS = 50
 ARRAY = np.random.default_rng(0).integers(-500, 500, (5, 7, 9)).astype("<i2")
 
 
-def write(folder: Path, name: str) -> Path:
+def write(folder, name):
     path = folder / name
     if name == "a.dcm":
         write_slice(path, ARRAY[0], (1, 2, 3), 0)
@@ -35,7 +34,7 @@ def write(folder: Path, name: str) -> Path:
     return path
 
 
-def header_bytes(path: Path, content: bytes) -> int:
+def header_bytes(path, content):
     """Returns how many bytes of a file are its header."""
     if path.suffix == ".nii":
         return 540 if path.name.startswith("second") else 348
@@ -45,7 +44,7 @@ def header_bytes(path: Path, content: bytes) -> int:
     return content.index(end) + len(end)
 
 
-def mutant(random: np.random.Generator, content: bytes, size: int) -> bytes:
+def mutant(random, content, size):
     """Damages a header, now and then the voxels, as disks, transfers and hurried programs do."""
     head, voxels = bytearray(content[:size]), content[size:]
     at = int(random.integers(size))
@@ -75,7 +74,7 @@ def mutant(random: np.random.Generator, content: bytes, size: int) -> bytes:
     return bytes(head) + voxels
 
 
-def stored(path: Path, content: bytes) -> list[bytes]:
+def stored(path, content):
     """Returns what the voxels of a file may be a part of: its bytes, and what its packed parts hold."""
     found = [content]
     for start in (at for at in range(len(content) - 1) if content[at : at + 1] in (b"\x78", b"\x1f")):
@@ -89,12 +88,9 @@ def stored(path: Path, content: bytes) -> list[bytes]:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
-    "name",
-    ["a.nii", "second.nii", "a.nii.gz", "a.mha", "packed.mha", "a.nrrd", "packed.nrrd", "a.dcm"],
+    "name", ["a.nii", "second.nii", "a.nii.gz", "a.mha", "packed.mha", "a.nrrd", "packed.nrrd", "a.dcm"]
 )
-def test_a_damaged_file_is_refused_or_holds_its_voxels(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_a_damaged_file_is_refused_or_holds_its_voxels(tmp_path, monkeypatch, name):
     monkeypatch.setattr(worker, "SECONDS", 1.0)
     path = write(tmp_path, name)
     content = path.read_bytes()

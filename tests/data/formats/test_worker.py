@@ -6,9 +6,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,22 +22,22 @@ ARRAY = np.random.default_rng(0).integers(0, 500, (5, 7, 9)).astype("int16")
 
 
 @pytest.fixture
-def whole(tmp_path: Path) -> Path:
+def whole(tmp_path):
     sitk.WriteImage(sitk.GetImageFromArray(ARRAY), str(tmp_path / "a.mha"))
     return tmp_path / "a.mha"
 
 
-def is_read(path: Path) -> bool:
+def is_read(path):
     return np.array_equal(read_volume(path).array[0], ARRAY.transpose(2, 1, 0))
 
 
-def pid() -> int:
+def pid():
     process = worker._WORKER._process
     assert process is not None
     return process.pid
 
 
-def refused(path: Path) -> str:
+def refused(path):
     with pytest.raises(DataError) as caught:
         read_volume(path)
     (problem,) = caught.value.problems
@@ -47,7 +45,7 @@ def refused(path: Path) -> str:
     return problem.kind
 
 
-def test_the_process_is_kept_and_started_for_foreign_files_alone(tmp_path: Path, whole: Path) -> None:
+def test_the_process_is_kept_and_started_for_foreign_files_alone(tmp_path, whole):
     assert is_read(whole)
     before = pid()
     read_header(whole)
@@ -62,13 +60,11 @@ def test_the_process_is_kept_and_started_for_foreign_files_alone(tmp_path: Path,
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.nii.gz")], check=True)
 
 
-def head(dims: str, more: str = "") -> bytes:
+def head(dims, more=""):
     return f"ObjectType = Image\nNDims = {dims}\n{more}ElementType = MET_SHORT\nElementDataFile = LOCAL\n".encode()
 
 
-def test_a_file_that_hangs_the_reader_is_named_and_others_are_read(
-    tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_hangs_the_reader_is_named_and_others_are_read(tmp_path, whole, monkeypatch):
     (tmp_path / "bad.mha").write_bytes(head("-1", "DimSize = 9 9 9\n"))
     assert is_read(whole)
     monkeypatch.setattr(worker, "SECONDS", 0.5)
@@ -78,9 +74,7 @@ def test_a_file_that_hangs_the_reader_is_named_and_others_are_read(
 
 
 @pytest.mark.parametrize("dims", ["1000", "0", "1", "99999999999", "x"])
-def test_absurd_numbers_of_axes_are_refused(
-    tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, dims: str
-) -> None:
+def test_absurd_numbers_of_axes_are_refused(tmp_path, whole, monkeypatch, dims):
     monkeypatch.setattr(worker, "SECONDS", 1.0)  # some of them hang
     (tmp_path / "bad.mha").write_bytes(head(dims, "DimSize = 9 9 9\n") + bytes(1458))
     assert refused(tmp_path / "bad.mha") in ("damaged", "axes")
@@ -90,7 +84,7 @@ def test_absurd_numbers_of_axes_are_refused(
     assert is_read(whole)
 
 
-def test_text_voxels_that_end_in_zeros_are_refused(tmp_path: Path, whole: Path) -> None:
+def test_text_voxels_that_end_in_zeros_are_refused(tmp_path, whole):
     text = "NRRD0004\ntype: short\ndimension: 3\nsizes: 4 3 2\nencoding: ascii\nspace: LPS\n"
     text += "space directions: (1,0,0) (0,1,0) (0,0,1)\nspace origin: (0,0,0)\n\n"
     path = tmp_path / "a.nrrd"
@@ -101,7 +95,7 @@ def test_text_voxels_that_end_in_zeros_are_refused(tmp_path: Path, whole: Path) 
     assert is_read(whole)
 
 
-def test_a_process_that_dies_between_header_and_voxels(whole: Path) -> None:
+def test_a_process_that_dies_between_header_and_voxels(whole):
     with open_volume(whole) as file:
         process = worker._WORKER._process
         assert process is not None
@@ -110,7 +104,7 @@ def test_a_process_that_dies_between_header_and_voxels(whole: Path) -> None:
         np.testing.assert_array_equal(file.voxels()[0], ARRAY.transpose(2, 1, 0))
 
 
-def test_a_reader_that_leaves_in_the_middle_does_not_spoil_the_next(tmp_path: Path, whole: Path) -> None:
+def test_a_reader_that_leaves_in_the_middle_does_not_spoil_the_next(tmp_path, whole):
     large = np.random.default_rng(0).integers(0, 99, (70, 300, 200)).astype("int16")
     sitk.WriteImage(sitk.GetImageFromArray(large), str(tmp_path / "large.mha"))
     with open_volume(tmp_path / "large.mha") as file:
@@ -120,7 +114,7 @@ def test_a_reader_that_leaves_in_the_middle_does_not_spoil_the_next(tmp_path: Pa
     assert is_read(whole)
 
 
-def test_threads_wait_for_one_another(whole: Path) -> None:
+def test_threads_wait_for_one_another(whole):
     found: list[bool] = []
     threads = [threading.Thread(target=lambda: found.extend(is_read(whole) for _ in range(5))) for _ in range(4)]
     for thread in threads:
@@ -130,7 +124,7 @@ def test_threads_wait_for_one_another(whole: Path) -> None:
     assert found == [True] * 20
 
 
-def test_a_fork_has_a_process_of_its_own(whole: Path) -> None:
+def test_a_fork_has_a_process_of_its_own(whole):
     assert is_read(whole)
     child = os.fork()
     if child == 0:
@@ -139,7 +133,7 @@ def test_a_fork_has_a_process_of_its_own(whole: Path) -> None:
     assert is_read(whole)
 
 
-def test_memory_is_bounded(tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_bounded(tmp_path, whole, monkeypatch):
     """A packed NRRD file says nothing of its size that could be checked before it is unpacked."""
     path = tmp_path / "large.nrrd"
     sitk.WriteImage(sitk.GetImageFromArray(np.zeros((256, 512, 512), "int16")), str(path), True)
@@ -150,7 +144,7 @@ def test_memory_is_bounded(tmp_path: Path, whole: Path, monkeypatch: pytest.Monk
     assert is_read(whole)
 
 
-def test_limits_of_the_environment_hold(whole: Path) -> None:
+def test_limits_of_the_environment_hold(whole):
     """As of a queue that bounds the address space of a job: higher limits may not be set."""
     code = (
         "import resource, sys, pathlib; from seg.data.volumes import read_volume;"
@@ -161,7 +155,7 @@ def test_limits_of_the_environment_hold(whole: Path) -> None:
 
 
 @contextmanager
-def answering(monkeypatch: pytest.MonkeyPatch, script: str) -> Iterator[None]:
+def answering(monkeypatch, script):
     worker._WORKER.stop()
     monkeypatch.setattr(worker, "START", f"import os, sys; os.write(1, b'ready'); {script}")
     yield
@@ -170,9 +164,7 @@ def answering(monkeypatch: pytest.MonkeyPatch, script: str) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("script", ["sys.exit(3)", "os.abort()", "os.write(1, bytes(4)); sys.stdin.read()"])
-def test_a_process_that_answers_nothing_of_use_is_named(
-    whole: Path, monkeypatch: pytest.MonkeyPatch, script: str
-) -> None:
+def test_a_process_that_answers_nothing_of_use_is_named(whole, monkeypatch, script):
     with answering(monkeypatch, script):
         assert refused(whole) == "damaged"
     assert is_read(whole)
