@@ -214,12 +214,13 @@ def evaluate(
         folder = Path(run_dir if output is None else output)
         evaluate_run(Path(run_dir), output=None if output is None else folder)
     else:
-        from seg.workflows.folders import FolderPair, evaluate_pair
+        from seg.workflows.folders import evaluate_folders
 
-        folder = Path(predictions if output is None else output)  # type: ignore[arg-type]
-        pair = FolderPair(predictions=Path(predictions), labels=Path(labels), images=None, output=folder)  # type: ignore[arg-type]
+        assert predictions is not None
+        assert labels is not None
+        folder = Path(predictions if output is None else output)
         names = None if class_names is None else ("background", *class_names)
-        evaluate_pair(pair, nsd_tolerance_mm=nsd_tolerance_mm, class_names=names)
+        evaluate_folders(Path(predictions), Path(labels), folder, nsd_tolerance_mm=nsd_tolerance_mm, class_names=names)
     content: dict[str, Any] = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
     return content
 

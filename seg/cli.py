@@ -333,15 +333,15 @@ class Evaluate:
             from seg.workflows.evaluate import evaluate_run
 
             return evaluate_run(self.run_dir, output=self.output, data_root=self.data__root)
-        from seg.workflows.folders import FolderPair, evaluate_pair
+        from seg.workflows.folders import evaluate_folders
 
         assert self.predictions is not None
         assert self.labels is not None
-        pair = FolderPair(
-            predictions=self.predictions, labels=self.labels, output=self.output or self.predictions, images=self.images
-        )
-        evaluation = evaluate_pair(
-            pair,
+        evaluation = evaluate_folders(
+            self.predictions,
+            self.labels,
+            self.output or self.predictions,
+            images=self.images,
             nsd_tolerance_mm=self.nsd_tolerance_mm or EvaluationConfig().nsd_tolerance_mm,
             class_names=None if self.class_names is None else self._names(),
             ignore_label=self.ignore_label,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,14 @@ class Problem:
         remedy = f"; {self.remedy}" if self.remedy else ""
         text = f"{self.path} {self.rule}{got}{remedy}"
         return text if text.endswith((".", "?")) else f"{text}."
+
+
+def prefixed(subject: str, problems: Iterable[Problem]) -> list[Problem]:
+    """Returns problems with what they are about in front, as in ``case hippocampus_010``."""
+    return [
+        replace(one, path=f"{subject}: {one.path}") if one.path else replace(one, rule=f"{subject}: {one.rule}")
+        for one in problems
+    ]
 
 
 class SegError(Exception):

@@ -112,11 +112,11 @@ def test_a_newer_manifest_is_refused(tmp_path: Path) -> None:
     ("change", "place"),
     [
         ({"cases": 5}, "cases"),
-        ({"cases": [{"output": "a"}]}, "cases.0.models"),
-        ({"cases": [{"output": 1, "models": []}]}, "cases.0.output"),
-        ({"cases": [{"output": "a", "models": [[]]}]}, "cases.0.models.0"),
-        ({"models": [{}]}, "models.0.weights_sha256"),
-        ({"latest": {"models": [1]}}, "latest.models.0"),
+        ({"cases": [{"output": "a"}]}, "cases[0].models"),
+        ({"cases": [{"output": 1, "models": []}]}, "cases[0].output"),
+        ({"cases": [{"output": "a", "models": [[]]}]}, "cases[0].models[0]"),
+        ({"models": [{}]}, "models[0].weights_sha256"),
+        ({"latest": {"models": [1]}}, "latest.models[0]"),
         ({"complete": {}}, "complete"),
     ],
 )

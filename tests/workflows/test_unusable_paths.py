@@ -13,7 +13,7 @@ from seg.config import DataConfig, ExperimentConfig
 from seg.errors import SegError
 from seg.inference.cases import find_sources
 from seg.workflows.evaluate import evaluate_run
-from seg.workflows.folders import FolderPair, evaluate_folders, evaluate_pair
+from seg.workflows.folders import evaluate_folders
 from seg.workflows.predict import predict
 from seg.workflows.train import train
 
@@ -29,7 +29,7 @@ def train_into(path: Path) -> None:
 
 
 def score_folders(path: Path) -> None:
-    evaluate_pair(FolderPair(predictions=path, labels=path, output=path), nsd_tolerance_mm=1.0)
+    evaluate_folders(path, path, path, nsd_tolerance_mm=1.0)
 
 
 def predict_on(path: Path) -> None:
