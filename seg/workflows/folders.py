@@ -152,7 +152,8 @@ def _score_files(
     """Reads, checks and scores a case; one that cannot be read or does not fit in memory fails alone."""
     case_id, *files = case
     name = f"case {case_id}"
-    volumes, problems = [], []
+    volumes: list[Volume] = []
+    problems: list[Problem] = []
     try:
         for path in files:
             try:
@@ -160,7 +161,7 @@ def _score_files(
             except DataError as error:
                 problems += error.problems
         if not problems:
-            problems = _check_case(*volumes, num_classes, ignore_label)
+            problems = _check_case(volumes[0], volumes[1], num_classes, ignore_label)
         if problems:
             return _Outcome(problems=prefixed(name, problems))
         prediction, label = (np.rint(volume.array).astype(np.int64) for volume in volumes)
