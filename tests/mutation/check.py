@@ -23,7 +23,7 @@ TESTS = {
     "metrics": ("tests/metrics", "tests/evaluation/test_metrics.py", "tests/evaluation/test_summary.py"),
     "statistics": tuple(
         f"tests/ablation/statistics/test_{name}.py"
-        for name in ("effects", "comparison", "ranks", "convergence", "correlation", "recommendation", "verdicts")
+        for name in ("effects", "comparison", "ranks", "convergence", "correlation", "verdicts")
     ),
     "bottleneck": ("tests/networks/test_bottleneck.py",),
     "grids": (

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from seg.ablation.preservation.law import MEASURES, LawRow, columns, law_rows, of_trial
 from seg.ablation.preservation.widths import (
     SafeWidths,
     predict_safe_widths,
@@ -20,13 +19,8 @@ if TYPE_CHECKING:
     from seg.ablation.preservation.run import measure_preservation
 
 __all__ = [
-    "MEASURES",
-    "LawRow",
     "SafeWidths",
-    "columns",
-    "law_rows",
     "measure_preservation",
-    "of_trial",
     "predict_safe_widths",
     "read_preservation",
     "spectrum_point",

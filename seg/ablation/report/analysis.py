@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from statistics import fmean
 
 import numpy as np
+import pandas as pd
 
 from seg.ablation.report.labels import Label, label_variants
-from seg.ablation.report.preservation import (
-    Law,
-    Place,
-    Prediction,
-    Run,
-    find_laws,
-    find_predictions,
-    places,
-)
+from seg.ablation.report.preservation import Law, Prediction, find_laws, find_predictions, mean_places
 from seg.ablation.statistics import (
     Comparison,
     Convergence,
@@ -37,7 +30,7 @@ from seg.ablation.statistics import (
     rank_stability,
     recommend,
 )
-from seg.ablation.statistics.tables import patient_means, read_scores
+from seg.ablation.statistics.tables import Pair, patient_means, read_trials
 from seg.ablation.store import Results
 from seg.errors import RunError
 from seg.evaluation.metrics import METRICS, ClassScores
@@ -67,37 +60,23 @@ class Gap:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contrast:
-    """Two variants, compared with each other.
-
-    Attributes:
-        variant: Name of the variant.
-        against: Name of the variant that is subtracted.
-        found: The difference; None where the two have no fold and seed in common.
-    """
-
-    variant: str
-    against: str
-    found: Comparison | None
-
-
-@dataclass(frozen=True, kw_only=True)
 class Analysis:
     """What the results of a study show.
 
     Attributes:
         results: The results.
         labels: Labels of the variants by name, in the order of tables and figures.
-        mean_dice: Mean Dice of each variant that has a score, with its interval over runs and patients, within 0 to 1.
-        class_dice: The same by variant and class index.
+        dice: Dice by variant and class index (0 is the mean over classes) where there is a score, with its interval
+            over runs and patients, within 0 to 1.
         comparisons: Each variant against the baseline by name; empty where the baseline has no finished trial.
         verdicts: What is shown of each variant, by name.
-        contrasts: Further comparisons that the study names.
+        contrasts: Further comparisons that the study names, by variant and what is subtracted; None where the two have
+            no fold and seed in common.
         recommendations: A recommendation for each device, or a single one without latencies; empty without comparisons.
         ranks: Order of the variants; None where fewer than two variants have scores.
         convergence: Speed of convergence by variant; seconds are those of the first device.
         gaps: Gap between training and validation by variant.
-        places: What each bottleneck preserves, means over trials.
+        places: What each bottleneck preserves, means over trials, as `mean_places` gives it.
         laws: How each measure of preservation goes with the Dice lost.
         predictions: Safe widths predicted from the baseline's spectrum, beside those found.
         unpredicted: Why there is no prediction; empty where there is.
@@ -105,16 +84,15 @@ class Analysis:
 
     results: Results
     labels: Mapping[str, Label]
-    mean_dice: Mapping[str, Effect]
-    class_dice: Mapping[str, Mapping[int, Effect]]
+    dice: Mapping[str, Mapping[int, Effect]]
     comparisons: Mapping[str, Comparison]
     verdicts: Mapping[str, Verdict]
-    contrasts: tuple[Contrast, ...]
+    contrasts: Mapping[tuple[str, str], Comparison | None]
     recommendations: tuple[Recommendation, ...]
     ranks: RankStability | None
     convergence: Mapping[str, Convergence]
     gaps: Mapping[str, Gap]
-    places: tuple[Place, ...]
+    places: pd.DataFrame
     laws: tuple[Law, ...]
     predictions: tuple[Prediction, ...]
     unpredicted: str
@@ -125,7 +103,7 @@ class Analysis:
         return self.results.study.baseline
 
     @property
-    def failed(self) -> frozenset[Run]:
+    def failed(self) -> frozenset[tuple[str, int, int]]:
         """Runs that ended without a result, or far below the other runs of their variant."""
         return frozenset((name, *pair) for name, verdict in self.verdicts.items() for pair in verdict.failed)
 
@@ -150,15 +128,14 @@ def analyse(results: Results) -> Analysis:
     if ready and len(study.names) > 1:
         compared = paired(every, study.baseline, margin=study.margin)
     given_up = results.trials[results.trials.status == "failed"]
-    without_result: dict[str, list[tuple[int, int]]] = {}
-    for row in given_up.itertuples():
-        without_result.setdefault(row.variant, []).append((int(row.fold), int(row.seed)))
-    verdicts = judge(every, study.baseline, compared, without_result=without_result) if compared else ()
+    without_result: dict[str, list[Pair]] = {}
+    for variant, fold, seed in zip(given_up.variant, given_up.fold, given_up.seed, strict=True):
+        without_result.setdefault(variant, []).append((int(fold), int(seed)))
+    verdicts = judge(every, study.baseline, compared, without_result)
     # What one run more or less would unmake is not recommended.
     safe = [replace(one, non_inferior=verdict.word == "safe") for one, verdict in zip(compared, verdicts, strict=True)]
     macs = {variant.name: variant.macs for variant in study.variants if variant.macs is not None}
     speeds = device_speeds(results) or [{}]
-    dice = {name: effects for name, trials in scores.items() if (effects := _dice(trials, name))}
     predictions: tuple[Prediction, ...] = ()
     unpredicted = "no spectrum of a trained baseline was measured"
     try:
@@ -168,20 +145,20 @@ def analyse(results: Results) -> Analysis:
     return Analysis(
         results=results,
         labels=label_variants({variant.name: variant.changes for variant in study.variants}),
-        mean_dice={name: effects[0] for name, effects in dice.items() if 0 in effects},
-        class_dice={name: {k: effect for k, effect in effects.items() if k} for name, effects in dice.items()},
+        dice=_dice(scores),
         comparisons={one.variant: one for one in compared},
         verdicts={verdict.variant: verdict for verdict in verdicts},
-        contrasts=tuple(_contrast(scores, pair.variant, pair.against, margin=study.margin) for pair in study.contrasts),
+        contrasts={
+            (pair.variant, pair.against): _contrast(scores, pair.variant, pair.against, study.margin)
+            for pair in study.contrasts
+        },
         recommendations=tuple(
-            recommend(safe, _latencies(speed, study.baseline), baseline=study.baseline, macs=macs)
-            for speed in speeds
-            if compared
+            recommend(safe, _latencies(speed, study.baseline), macs, study.baseline) for speed in speeds if compared
         ),
         ranks=rank_stability(scores, study.baseline) if ready and len(scores) > 1 else None,
         convergence=_convergence(results, speeds[0]),
         gaps=_gaps(results),
-        places=places(results),
+        places=mean_places(results),
         laws=find_laws(results),
         predictions=predictions,
         unpredicted="" if predictions else unpredicted,
@@ -232,35 +209,34 @@ def _latencies(speed: Mapping[tuple[str, str], Spread], baseline: str) -> dict[s
     return {name: own[baseline] / ratios[name] if ratios.get(name) else latency for name, latency in own.items()}
 
 
-def _dice(trials: Mapping[tuple[int, int], Sequence[CaseScore]], name: str) -> dict[int, Effect]:
-    """Returns the Dice of a variant by class index; index 0 is the mean over classes."""
-    runs = {
-        pair: read_scores(scores, f"{name}.fold_{pair[0]}.seed_{pair[1]}") for pair, scores in sorted(trials.items())
-    }
-    classes = next(iter(runs.values())).classes
-    rows = {0: slice(None)} | {index: slice(row, row + 1) for row, (index, _) in enumerate(classes)}
-    found = {}
-    for index, of_class in rows.items():
-        tables = []
-        for fold in sorted({fold for fold, _ in runs}):
-            of_fold = [run for pair, run in runs.items() if pair[0] == fold]
-            values = np.stack([run.values["dice"][of_class] for run in of_fold])[None]
-            means, scored = patient_means(values, of_fold[0].patients)
-            if scored.any():
-                tables.append(means[0])
-        if tables:
-            effect = estimate_effect(tables)
-            # A t interval over three runs of which one failed reaches further than Dice can.
-            inside = None if effect.ci95 is None else (max(0.0, effect.ci95[0]), min(1.0, effect.ci95[1]))
-            found[index] = replace(effect, ci95=inside)
+def _dice(trials: Trials) -> dict[str, dict[int, Effect]]:
+    """Returns the Dice of each variant by class index; index 0 is the mean over classes."""
+    found: dict[str, dict[int, Effect]] = {}
+    for name, by_pair in read_trials(trials).items():
+        runs = dict(sorted(by_pair.items()))
+        classes = next(iter(runs.values())).classes
+        rows = {0: slice(None)} | {index: slice(row, row + 1) for row, (index, _) in enumerate(classes)}
+        for index, of_class in rows.items():
+            tables = []
+            for fold in sorted({fold for fold, _ in runs}):
+                of_fold = [run for pair, run in runs.items() if pair[0] == fold]
+                values = np.stack([run.values["dice"][of_class] for run in of_fold])[None]
+                means, scored = patient_means(values, of_fold[0].patients)
+                if scored.any():
+                    tables.append(means[0])
+            if tables:
+                effect = estimate_effect(tables)
+                # A t interval over three runs of which one failed reaches further than Dice can.
+                inside = None if effect.ci95 is None else (max(0.0, effect.ci95[0]), min(1.0, effect.ci95[1]))
+                found.setdefault(name, {})[index] = replace(effect, ci95=inside)
     return found
 
 
-def _contrast(scores: Trials, variant: str, against: str, *, margin: float) -> Contrast:
-    found = None
-    if scores.get(variant) and scores.get(against):
-        (found,) = paired({against: scores[against], variant: scores[variant]}, against, margin=margin)
-    return Contrast(variant=variant, against=against, found=found)
+def _contrast(scores: Trials, variant: str, against: str, margin: float) -> Comparison | None:
+    if not scores.get(variant) or not scores.get(against):
+        return None
+    (found,) = paired({against: scores[against], variant: scores[variant]}, against, margin=margin)
+    return found
 
 
 def _convergence(results: Results, speed: Mapping[tuple[str, str], Spread]) -> dict[str, Convergence]:

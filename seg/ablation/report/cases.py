@@ -65,7 +65,7 @@ def shown_variant(analysis: Analysis) -> str | None:
         return analysis.recommended
     failed = {variant for variant, _, _ in analysis.failed}
     macs = {variant.name: variant.macs for variant in analysis.results.study.variants}
-    compared = [name for name, one in analysis.comparisons.items() if one.difference is not None]
+    compared = [name for name, one in analysis.comparisons.items() if one.dice is not None]
     return min(compared, key=lambda name: (name in failed, macs[name] or math.inf, name), default=None)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,9 +10,9 @@ from pathlib import Path
 import pandas as pd
 
 from seg.ablation.plan import StudyPlan
-from seg.ablation.reading import escaped
 from seg.ablation.report.analysis import Analysis, analyse
 from seg.ablation.report.cases import FIGURES
+from seg.ablation.report.frame import to_csv
 from seg.ablation.report.labels import Label, label_variants
 from seg.ablation.report.plots import compare_studies
 from seg.ablation.report.templating import markdown_environment
@@ -25,7 +23,7 @@ from seg.files import write_text
 
 STUDIES_TABLE = "studies.csv"
 """Verdicts of several studies, one to a row; a report of one of them reads its evidence there."""
-COLUMNS = ("study", "variant", "changes", "verdict", "bound", "bound_class", "difference", "low", "high", "num_runs")
+COLUMNS = ["study", "variant", "changes", "verdict", "bound", "bound_class", "difference", "low", "high", "num_runs"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,14 +32,6 @@ class Evidence:
 
     safe: int
     tried: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """What one study says of a variant that several studies share."""
-
-    comparison: Comparison
-    verdict: Verdict
 
 
 def write_comparison(study_dirs: Sequence[Path], output: Path) -> Path:
@@ -67,10 +57,9 @@ def write_comparison(study_dirs: Sequence[Path], output: Path) -> Path:
         if results.problems:
             raise RunError(results.problems)
         analysis = analyse(results)
-        name = analysis.results.study.name
+        name = results.study.name
         if name in analyses:
-            remedy = "leave one of them out"
-            raise RunError(Problem(str(folder), "twice", "must have a name of its own", name, remedy))
+            raise RunError(Problem(str(folder), "twice", "must have a name of its own", name, "leave one of them out"))
         analyses[name] = analysis
     labels, findings = _shared(analyses)
     if not labels:
@@ -80,14 +69,14 @@ def write_comparison(study_dirs: Sequence[Path], output: Path) -> Path:
         study: {
             name: (effect.difference, *(effect.ci95 or (effect.difference, effect.difference)))
             for name, by_study in findings.items()
-            if study in by_study and (effect := by_study[study].comparison.dice.effect) is not None
+            if study in by_study and (effect := by_study[study][0].dice) is not None
         }
         for study in analyses
     }
     margins = {study: analysis.results.study.margin for study, analysis in analyses.items()}
     picture = compare_studies(labels, intervals, margins, output.stem)
     write_text(output.parent / FIGURES / f"{picture.name}.svg", picture.file)
-    write_text(output.parent / STUDIES_TABLE, _to_csv(analyses))
+    write_text(output.parent / STUDIES_TABLE, to_csv(_to_table(analyses)))
     template = markdown_environment().get_template("studies.md.j2")
     text = template.render(analyses=analyses, labels=labels, findings=findings, picture=picture)
     write_text(output, text.rstrip() + "\n")
@@ -108,8 +97,8 @@ def read_evidence(path: Path, study: StudyPlan) -> dict[str, Evidence]:
         return {}
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     if not {"changes", "verdict"} <= set(table.columns):
-        remedy = "write the table again with --compare"
-        raise RunError(Problem(str(path), "damaged", "must be a table of verdicts", remedy=remedy))
+        rule, remedy = "must be a table of verdicts", "write the table again with --compare"
+        raise RunError(Problem(str(path), "damaged", rule, remedy=remedy))
     found = {}
     for variant in study.variants:
         own = table[table["changes"] == _key(variant.changes)]
@@ -123,31 +112,30 @@ def _key(changes: Mapping[str, object]) -> str:
     return json.dumps(changes, sort_keys=True)
 
 
-def _shared(analyses: Mapping[str, Analysis]) -> tuple[dict[str, Label], dict[str, dict[str, Finding]]]:
+def _shared(
+    analyses: Mapping[str, Analysis],
+) -> tuple[dict[str, Label], dict[str, dict[str, tuple[Comparison, Verdict]]]]:
     """Returns labels of the variants that two studies or more have, in order, and what each study found."""
     changes: dict[str, Mapping[str, object]] = {}
-    findings: dict[str, dict[str, Finding]] = {}
+    findings: dict[str, dict[str, tuple[Comparison, Verdict]]] = {}
     for study, analysis in analyses.items():
         for variant in analysis.results.study.variants:
             if variant.name in analysis.comparisons:
                 key = _key(variant.changes)
                 changes[key] = variant.changes
-                comparison, verdict = analysis.comparisons[variant.name], analysis.verdicts[variant.name]
-                findings.setdefault(key, {})[study] = Finding(comparison=comparison, verdict=verdict)
+                found = analysis.comparisons[variant.name], analysis.verdicts[variant.name]
+                findings.setdefault(key, {})[study] = found
     shared = {key: by_study for key, by_study in findings.items() if len(by_study) > 1}
     return label_variants({key: changes[key] for key in shared}), shared
 
 
-def _to_csv(analyses: Mapping[str, Analysis]) -> str:
-    table = io.StringIO(newline="")
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(COLUMNS)
+def _to_table(analyses: Mapping[str, Analysis]) -> pd.DataFrame:
+    rows = []
     for study, analysis in analyses.items():
         changes = {variant.name: variant.changes for variant in analysis.results.study.variants}
         for name, comparison in analysis.comparisons.items():
-            verdict, effect = analysis.verdicts[name], comparison.dice.effect
+            verdict, effect = analysis.verdicts[name], comparison.dice
             low, high = (effect.ci95 if effect else None) or (None, None)
             row = [study, name, _key(changes[name]), verdict.word, verdict.bound, verdict.class_name]
-            row += [effect.difference, low, high, effect.num_runs] if effect else [None] * 4
-            writer.writerow("" if cell is None else escaped(cell) if isinstance(cell, str) else cell for cell in row)
-    return table.getvalue()
+            rows.append([*row, effect.difference if effect else None, low, high, effect.num_runs if effect else None])
+    return pd.DataFrame(rows, columns=COLUMNS).astype({"num_runs": "Int64"})

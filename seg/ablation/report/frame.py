@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,30 +10,15 @@ import pandas as pd
 from seg.ablation.reading import escaped
 from seg.ablation.report.analysis import Analysis, device_speeds
 from seg.ablation.report.preservation import AVERAGED
-from seg.ablation.statistics import Comparison, Effect, Mean, MetricEffect
+from seg.ablation.statistics import Effect, Mean
 from seg.words import NOT_MEASURED
 
 LEFT_OUT = "left out"
 """Stands for a number that was measured and means nothing, such as a distance where spacing is nominal."""
-COLUMNS = (
-    "variant",
-    "metric",
-    "against",
-    "class_index",
-    "class_name",
-    "place",
-    "device",
-    "unit",
-    "value",
-    "low",
-    "high",
-    "interval",
-    "num_patients",
-    "num_runs",
-    "note",
-)
-NUMBERS = ("value", "low", "high")
-INTEGERS = ("class_index", "num_patients", "num_runs")
+KEYS = ["variant", "metric", "against", "class_index", "class_name", "place", "device"]
+COLUMNS = [*KEYS, "unit", "value", "low", "high", "interval", "num_patients", "num_runs", "note"]
+NUMBERS = ["value", "low", "high"]
+INTEGERS = ["class_index", "num_patients", "num_runs"]
 SPEED_UNITS = {"latency_ms": "ms", "throughput_voxels_per_s": "voxel/s", "training_step_ms": "ms", "prediction_s": "s"}
 """Units of what a benchmark measures; names that end in ``_mib`` are in MiB, and all others are ratios."""
 CONVERGENCE = {
@@ -59,26 +42,21 @@ def estimates(analysis: Analysis) -> pd.DataFrame:
         out``. ``interval`` names what ``low`` and ``high`` are: ``ci95`` (95 % confidence), ``iqr`` (quartiles of
         rounds), ``at_most`` (the value is an upper bound) or nothing.
     """
-    frame = pd.DataFrame(list(_rows(analysis)), columns=list(COLUMNS))
-    frame[list(NUMBERS)] = frame[list(NUMBERS)].astype(float)
-    frame[list(INTEGERS)] = frame[list(INTEGERS)].astype("Int64")
-    texts = [name for name in COLUMNS if name not in (*NUMBERS, *INTEGERS)]
+    frame = pd.DataFrame(list(_rows(analysis)), columns=COLUMNS)
+    frame[NUMBERS] = frame[NUMBERS].astype(float)
+    frame[INTEGERS] = frame[INTEGERS].astype("Int64")
+    texts = frame.columns.difference([*NUMBERS, *INTEGERS])
     frame[texts] = frame[texts].fillna("")
     if analysis.results.study.nominal_spacing:
         distances = frame["metric"].str.startswith(("hd95", "nsd", "contrast_hd95", "contrast_nsd"))
-        frame.loc[distances, list(NUMBERS)] = float("nan")
+        frame.loc[distances, NUMBERS] = float("nan")
         frame.loc[distances, ["interval", "note"]] = ["", LEFT_OUT]
     return frame
 
 
 def to_csv(frame: pd.DataFrame) -> str:
-    """Writes the table of estimates as CSV: texts that a spreadsheet would run are escaped, numbers are not."""
-    table = io.StringIO(newline="")
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for row in frame[list(COLUMNS)].itertuples(index=False):
-        writer.writerow("" if pd.isna(value) else escaped(value) if isinstance(value, str) else value for value in row)
-    return table.getvalue()
+    """Writes a table as CSV: texts that a spreadsheet would run are escaped, numbers are not."""
+    return str(frame.map(lambda cell: escaped(cell) if isinstance(cell, str) else cell).to_csv(index=False))
 
 
 def device_label(device: Any) -> str:
@@ -94,10 +72,10 @@ def _rows(analysis: Analysis) -> Iterator[Row]:
         name = variant.name
         yield _row(name, "parameters", variant.parameters)
         yield _row(name, "macs", variant.macs)
-        yield _effect(name, "dice", analysis.mean_dice.get(name), "Dice")
+        dice = analysis.dice.get(name, {})
+        yield _effect(name, "dice", dice.get(0), "Dice")
         for index, class_name in _classes(analysis):
-            effect = analysis.class_dice.get(name, {}).get(index)
-            yield _effect(name, "dice", effect, "Dice", class_index=index, class_name=class_name)
+            yield _effect(name, "dice", dice.get(index), "Dice", class_index=index, class_name=class_name)
         if name != analysis.baseline:
             yield from _comparison(analysis, name)
         yield from _speed(analysis, name, devices)
@@ -139,7 +117,7 @@ def _comparison(analysis: Analysis, name: str) -> Iterator[Row]:
     """Gives the differences from the baseline, the tests and the verdict."""
     comparison = analysis.comparisons.get(name)
     yield from _differences(name, comparison, "", analysis.baseline)
-    effect = comparison.dice.effect if comparison else None
+    effect = comparison.dice if comparison else None
     components = effect.components if effect else None
     for source in ("fold", "run", "patient", "residual"):
         value = getattr(components, source) if components else None
@@ -162,18 +140,16 @@ def _comparison(analysis: Analysis, name: str) -> Iterator[Row]:
 
 def _differences(name: str, found: Any, prefix: str, against: str, **rest: Any) -> Iterator[Row]:
     for metric, unit in (("dice", "Dice"), ("hd95_mm", "mm"), ("nsd", "NSD")):
-        difference: MetricEffect | None = getattr(found, metric) if found is not None else None
-        effect = difference.effect if difference is not None else None
+        effect = getattr(found, metric) if found is not None else None
         yield _effect(name, f"{prefix}{metric}_difference", effect, unit, against=against, **rest)
 
 
 def _contrasts(analysis: Analysis) -> Iterator[Row]:
-    for contrast in analysis.contrasts:
-        found: Comparison | None = contrast.found
-        yield from _differences(contrast.variant, found, "contrast_", contrast.against)
+    for (variant, against), found in analysis.contrasts.items():
+        yield from _differences(variant, found, "contrast_", against)
         for each in found.by_class if found else ():
             of_class: Row = {"class_index": each.index, "class_name": each.name}
-            yield from _differences(contrast.variant, each, "contrast_", contrast.against, **of_class)
+            yield from _differences(variant, each, "contrast_", against, **of_class)
 
 
 def _speed(analysis: Analysis, name: str, devices: list[str]) -> Iterator[Row]:
@@ -220,13 +196,14 @@ def _ranks(analysis: Analysis) -> Iterator[Row]:
 
 
 def _preservation(analysis: Analysis) -> Iterator[Row]:
-    for place in analysis.places:
-        values = {"wide": place.wide, "narrow": place.narrow}
-        values |= {key: place.values.get(key) for key in (*AVERAGED, "probe_wide", "probe_narrow")}  # type: ignore[misc]
-        for key, value in values.items():
-            # A place without a bottleneck has no narrow features to measure.
-            if value is not None or place.narrow is not None:
-                yield _row(place.variant, f"preservation_{key}", value, place=place.name, num_runs=place.num_runs)
+    for place in analysis.places.itertuples():
+        for key in ("wide", "narrow", *AVERAGED, "probe_wide", "probe_narrow"):
+            value = getattr(place, key)
+            if pd.notna(value) or pd.notna(
+                place.narrow
+            ):  # without a bottleneck nothing is narrow that could be measured
+                known = None if pd.isna(value) else value
+                yield _row(place.variant, f"preservation_{key}", known, place=place.place, num_runs=place.num_runs)
     for law in analysis.laws:
         for kind in ("spearman", "pearson", "partial"):
             if kind == "partial" and law.measure == "ratio":

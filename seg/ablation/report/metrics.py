@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from seg.words import fixed, interval, significant
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Metric:
     """A quantity that the tables of a report show.
 
@@ -17,9 +17,7 @@ class Metric:
         label: Heading of its column.
         unit: Unit as it is shown; empty for shares, counts and ratios.
         digits: Decimals; with ``significant`` significant figures.
-        better: Which direction is better; None where neither is.
-        help: Definition, shown on hover.
-        tables: Tables that have the column.
+        tables: Names of the tables that have the column, parted by a space.
         scale: Factor from the stored to the shown unit.
         signed: Whether positive values have a plus sign.
         significant: Whether ``digits`` counts significant figures.
@@ -28,11 +26,9 @@ class Metric:
 
     name: str
     label: str
-    unit: str = ""
-    digits: int = 2
-    better: Literal["higher", "lower"] | None = None
-    help: str
-    tables: tuple[str, ...]
+    unit: str
+    digits: int
+    tables: str
     scale: float = 1.0
     signed: bool = False
     significant: bool = False
@@ -51,282 +47,104 @@ class Metric:
         return interval(low * self.scale, high * self.scale, self.digits, sign=self.signed)
 
 
-METRICS = (
-    Metric(
-        name="dice_difference",
-        label="Dice difference",
-        digits=4,
-        better="higher",
-        signed=True,
-        tables=("main", "classes", "compare"),
-        help="Mean Dice over classes less that of the baseline, paired by patient, fold and seed; below it the 95 % "
-        "interval over training runs and patients.",
+METRICS: Mapping[Metric, str] = {
+    Metric("dice_difference", "Dice difference", "", 4, "main classes", signed=True): (
+        "Mean Dice over classes less that of the baseline, paired by patient, fold and seed; below it the 95 % "
+        "interval over training runs and patients."
+    ),
+    Metric("prediction_ratio", "File to file", "×", 2, "main", per_device=True): (
+        "Speed of a prediction from file to file, as a multiple of the baseline's in the same round; above 1 is "
+        "faster. Below it the quartiles over rounds."
+    ),
+    Metric("latency_ratio", "Network", "×", 2, "main", per_device=True): (
+        "Speed of the network alone on one patch, as a multiple of the baseline's in the same round; above 1 is "
+        "faster. Below it the quartiles over rounds."
+    ),
+    Metric("peak_memory_inference_mib", "Memory", "MiB", 3, "main speed", significant=True, per_device=True): (
+        "Peak memory of predicting one patch."
+    ),
+    Metric("macs", "GMAC", "", 2, "main", scale=1e-09): (
+        "Multiply-accumulates of one patch, in thousands of millions."
+    ),
+    Metric("parameters", "Parameters", "M", 2, "main", scale=1e-06): ("Parameters of the network, in millions."),
+    Metric("dice", "Dice", "", 4, "main"): (
+        "Mean Dice over classes and held-out cases with its 95 % interval. Differences tell variants apart far "
+        "better, since the same patients are easy or hard for every variant."
+    ),
+    Metric("p_holm", "p (Holm)", "", 2, "tests", significant=True): (
+        "One-sided p-value that some class loses the margin or more, after Holm's correction over variants; 0.025 and"
+        " below passes."
+    ),
+    Metric("nsd_difference", "NSD difference", "", 4, "classes", signed=True): (
+        "Difference in normalised surface Dice."
+    ),
+    Metric("hd95_mm_difference", "HD95 difference", "mm", 3, "classes", signed=True): (
+        "Difference in the 95th percentile of surface distances. Cases where one mask is empty are left out."
+    ),
+    Metric("latency_ms", "Network", "ms", 3, "speed", significant=True, per_device=True): (
+        "Time of the network on one patch; medians with quartiles over rounds."
+    ),
+    Metric("prediction_s", "File to file", "s", 3, "speed", significant=True, per_device=True): (
+        "Time of a prediction from file to file."
+    ),
+    Metric("training_step_ms", "Training step", "ms", 3, "speed", significant=True, per_device=True): (
+        "Time of a training step."
+    ),
+    Metric("training_step_ratio", "Training step, ratio", "×", 2, "speed", per_device=True): (
+        "Speed of a training step, as a multiple of the baseline's in the same round; above 1 is faster."
     ),
     Metric(
-        name="prediction_ratio",
-        label="File to file",
-        unit="×",
-        better="higher",
-        per_device=True,
-        tables=("main",),
-        help="Speed of a prediction from file to file, as a multiple of the baseline's in the same round; above 1 is "
-        "faster. Below it the quartiles over rounds.",
-    ),
-    Metric(
-        name="latency_ratio",
-        label="Network",
-        unit="×",
-        better="higher",
-        per_device=True,
-        tables=("main",),
-        help="Speed of the network alone on one patch, as a multiple of the baseline's in the same round; above 1 is "
-        "faster. Below it the quartiles over rounds.",
-    ),
-    Metric(
-        name="peak_memory_inference_mib",
-        label="Memory",
-        unit="MiB",
-        digits=3,
+        "throughput_voxels_per_s",
+        "Throughput",
+        "million voxels/s",
+        3,
+        "speed",
+        scale=1e-06,
         significant=True,
-        better="lower",
         per_device=True,
-        tables=("main", "speed"),
-        help="Peak memory of predicting one patch.",
+    ): ("Voxels that the network processes in a second."),
+    Metric("peak_memory_training_mib", "Training memory", "MiB", 3, "speed", significant=True, per_device=True): (
+        "Peak memory of a training step."
     ),
-    Metric(
-        name="macs",
-        label="GMAC",
-        digits=2,
-        scale=1e-9,
-        better="lower",
-        tables=("main",),
-        help="Multiply-accumulates of one patch, in thousands of millions.",
+    Metric("checkpoint_mib", "Weights", "MiB", 3, "speed", significant=True, per_device=True): (
+        "Size of the weights on disk."
     ),
-    Metric(
-        name="parameters",
-        label="Parameters",
-        unit="M",
-        digits=2,
-        scale=1e-6,
-        better="lower",
-        tables=("main",),
-        help="Parameters of the network, in millions.",
+    Metric("convergence_area", "Mean Dice of training", "", 4, "convergence"): (
+        "Mean validation Dice from the first to the last validation."
     ),
-    Metric(
-        name="dice",
-        label="Dice",
-        digits=4,
-        better="higher",
-        tables=("main",),
-        help="Mean Dice over classes and held-out cases with its 95 % interval. Differences tell variants apart far "
-        "better, since the same patients are easy or hard for every variant.",
+    Metric("convergence_steps_to_own", "Steps to 95 % of its own Dice", "", 0, "convergence"): (
+        "Steps until a run reaches 95 % of its own final Dice; ≤ where a run was there by its first validation."
     ),
-    Metric(
-        name="p_holm",
-        label="p (Holm)",
-        digits=2,
-        significant=True,
-        better="lower",
-        tables=("tests",),
-        help="One-sided p-value that some class loses the margin or more, after Holm's correction over variants; "
-        "0.025 and below passes.",
+    Metric("convergence_steps_to_baseline", "Steps to 95 % of the baseline's", "", 0, "convergence"): (
+        "Steps until a run reaches 95 % of the final Dice of the baseline."
     ),
-    Metric(
-        name="nsd_difference",
-        label="NSD difference",
-        digits=4,
-        better="higher",
-        signed=True,
-        tables=("classes",),
-        help="Difference in normalised surface Dice.",
+    Metric("convergence_seconds_to_baseline", "Time to 95 % of the baseline's", "s", 1, "convergence"): (
+        "The same in time: steps times the time of a step measured apart."
     ),
-    Metric(
-        name="hd95_mm_difference",
-        label="HD95 difference",
-        unit="mm",
-        digits=3,
-        better="lower",
-        signed=True,
-        tables=("classes",),
-        help="Difference in the 95th percentile of surface distances. Cases where one mask is empty are left out.",
+    Metric("generalisation_gap_dice", "Training less held-out Dice", "", 4, "convergence", signed=True): (
+        "Dice of the final weights on training cases less that on held-out cases."
     ),
-    Metric(
-        name="latency_ms",
-        label="Network",
-        unit="ms",
-        digits=3,
-        significant=True,
-        better="lower",
-        per_device=True,
-        tables=("speed",),
-        help="Time of the network on one patch; medians with quartiles over rounds.",
+    Metric("generalisation_gap_dice_difference", "The same, less the baseline's", "", 4, "convergence", signed=True): (
+        "The gap between training and held-out Dice less that of the baseline, paired by fold and seed."
     ),
-    Metric(
-        name="prediction_s",
-        label="File to file",
-        unit="s",
-        digits=3,
-        significant=True,
-        better="lower",
-        per_device=True,
-        tables=("speed",),
-        help="Time of a prediction from file to file.",
+    Metric("preservation_r2", "R²", "", 3, "preservation"): (
+        "Share of the variance of the wide features that a linear map recovers from the narrow ones."
     ),
-    Metric(
-        name="training_step_ms",
-        label="Training step",
-        unit="ms",
-        digits=3,
-        significant=True,
-        better="lower",
-        per_device=True,
-        tables=("speed",),
-        help="Time of a training step.",
+    Metric("preservation_r2_pca", "Best R²", "", 3, "preservation"): (
+        "What the best linear code of the same width recovers."
     ),
-    Metric(
-        name="training_step_ratio",
-        label="Training step, ratio",
-        unit="×",
-        better="higher",
-        per_device=True,
-        tables=("speed",),
-        help="Speed of a training step, as a multiple of the baseline's in the same round; above 1 is faster.",
+    Metric("preservation_cka", "CKA", "", 3, "preservation"): (
+        "Centred kernel alignment between the wide and the narrow features."
     ),
-    Metric(
-        name="throughput_voxels_per_s",
-        label="Throughput",
-        unit="million voxels/s",
-        digits=3,
-        significant=True,
-        scale=1e-6,
-        better="higher",
-        per_device=True,
-        tables=("speed",),
-        help="Voxels that the network processes in a second.",
+    Metric("preservation_probe_wide", "Probe, wide", "", 3, "preservation"): (
+        "Dice of a linear probe on the wide features."
     ),
-    Metric(
-        name="peak_memory_training_mib",
-        label="Training memory",
-        unit="MiB",
-        digits=3,
-        significant=True,
-        better="lower",
-        per_device=True,
-        tables=("speed",),
-        help="Peak memory of a training step.",
+    Metric("preservation_probe_narrow", "Probe, narrow", "", 3, "preservation"): (
+        "Dice of a linear probe on the narrow features."
     ),
-    Metric(
-        name="checkpoint_mib",
-        label="Weights",
-        unit="MiB",
-        digits=3,
-        significant=True,
-        better="lower",
-        per_device=True,
-        tables=("speed",),
-        help="Size of the weights on disk.",
+    Metric("preservation_effective_rank", "Effective rank", "", 1, "preservation"): (
+        "Effective rank of the wide features."
     ),
-    Metric(
-        name="convergence_area",
-        label="Mean Dice of training",
-        digits=4,
-        better="higher",
-        tables=("convergence",),
-        help="Mean validation Dice from the first to the last validation.",
-    ),
-    Metric(
-        name="convergence_steps_to_own",
-        label="Steps to 95 % of its own Dice",
-        digits=0,
-        better="lower",
-        tables=("convergence",),
-        help="Steps until a run reaches 95 % of its own final Dice; ≤ where a run was there by its first validation.",
-    ),
-    Metric(
-        name="convergence_steps_to_baseline",
-        label="Steps to 95 % of the baseline's",
-        digits=0,
-        better="lower",
-        tables=("convergence",),
-        help="Steps until a run reaches 95 % of the final Dice of the baseline.",
-    ),
-    Metric(
-        name="convergence_seconds_to_baseline",
-        label="Time to 95 % of the baseline's",
-        unit="s",
-        digits=1,
-        better="lower",
-        tables=("convergence",),
-        help="The same in time: steps times the time of a step measured apart.",
-    ),
-    Metric(
-        name="generalisation_gap_dice",
-        label="Training less held-out Dice",
-        digits=4,
-        better="lower",
-        signed=True,
-        tables=("convergence",),
-        help="Dice of the final weights on training cases less that on held-out cases.",
-    ),
-    Metric(
-        name="generalisation_gap_dice_difference",
-        label="The same, less the baseline's",
-        digits=4,
-        better="lower",
-        signed=True,
-        tables=("convergence",),
-        help="The gap between training and held-out Dice less that of the baseline, paired by fold and seed.",
-    ),
-    Metric(
-        name="preservation_r2",
-        label="R²",
-        digits=3,
-        better="higher",
-        tables=("preservation",),
-        help="Share of the variance of the wide features that a linear map recovers from the narrow ones.",
-    ),
-    Metric(
-        name="preservation_r2_pca",
-        label="Best R²",
-        digits=3,
-        better="higher",
-        tables=("preservation",),
-        help="What the best linear code of the same width recovers.",
-    ),
-    Metric(
-        name="preservation_cka",
-        label="CKA",
-        digits=3,
-        better="higher",
-        tables=("preservation",),
-        help="Centred kernel alignment between the wide and the narrow features.",
-    ),
-    Metric(
-        name="preservation_probe_wide",
-        label="Probe, wide",
-        digits=3,
-        tables=("preservation",),
-        help="Dice of a linear probe on the wide features.",
-    ),
-    Metric(
-        name="preservation_probe_narrow",
-        label="Probe, narrow",
-        digits=3,
-        better="higher",
-        tables=("preservation",),
-        help="Dice of a linear probe on the narrow features.",
-    ),
-    Metric(
-        name="preservation_effective_rank",
-        label="Effective rank",
-        digits=1,
-        tables=("preservation",),
-        help="Effective rank of the wide features.",
-    ),
-)
+}
+"""Metrics in the order of columns, with their definitions, which are shown on hover."""
 BY_NAME = {metric.name: metric for metric in METRICS}
-
-
-def of_table(table: str) -> tuple[Metric, ...]:
-    """Returns the metrics of a table, in the order of its columns."""
-    return tuple(metric for metric in METRICS if table in metric.tables)

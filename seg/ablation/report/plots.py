@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from seg.ablation.report.labels import FAMILIES, Label
 from seg.ablation.report.metrics import BY_NAME
 from seg.ablation.report.svg import FAINT, INK, Picture, drawing, to_picture
+from seg.ablation.report.views import Interval
+from seg.ablation.statistics import Verdict
 from seg.words import NOT_MEASURED, fixed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+DICE = BY_NAME["dice_difference"]
 COLOURS = {
     "baseline": "#6b7480",
     "skip": "#2f7fc1",
@@ -28,25 +31,21 @@ COLOURS = {
 }
 WIDTH = 9.6
 """Width of a figure, in inch."""
-FOREST_COLUMNS = (
-    (1.03, "difference (95 % interval)"),
-    (1.69, "deciding bound and class"),
-    (2.28, "verdict"),
-    (2.5, "speed"),
-)
-"""Where the texts beside a forest plot stand, in widths of the plot, and their headings."""
+FOREST_COLUMNS = {
+    "difference (95 % interval)": 1.03,
+    "deciding bound and class": 1.69,
+    "verdict": 2.28,
+    "speed": 2.5,
+}
+"""Headings of the texts beside a forest plot, and where they stand, in widths of the plot."""
 FAR = 4.0
 """Intervals that reach so many times the median reach, or the margin, leave the scale."""
-
-Interval = tuple[float, float, float]
-"""A value, and the ends of its interval."""
 
 
 def forest(
     labels: Mapping[str, Label],
     differences: Mapping[str, Interval],
-    bounds: Mapping[str, tuple[float, str]],
-    words: Mapping[str, str],
+    verdicts: Mapping[str, Verdict],
     speeds: Mapping[str, float],
     margin: float,
 ) -> Picture | None:
@@ -55,8 +54,7 @@ def forest(
     Args:
         labels: Labels of the variants, in order.
         differences: Difference with its 95 % interval by variant.
-        bounds: The deciding bound, and the class of it, by variant.
-        words: Verdict by variant.
+        verdicts: Verdict by variant.
         speeds: Speed of the network on the first device, times the baseline's.
         margin: Loss of Dice that still counts as not inferior.
     """
@@ -66,30 +64,27 @@ def forest(
     titles: dict[str, str] = {}
     with drawing(WIDTH, 0.75 + 0.25 * len(names), layout=None) as figure:
         axis = figure.subplots()
-        beside = axis.get_yaxis_transform()
+        beside: dict[str, Any] = {"transform": axis.get_yaxis_transform(), "va": "center", "fontsize": 8}
         limits = robust_limits([differences[name] for name in names], margin)
+        titles |= _draw_rows(axis, {name: labels[name] for name in names}, differences, limits, margin)
         for row, name in enumerate(names):
-            colour = COLOURS[labels[name].family]
-            draw_interval(axis, row, differences[name], limits, colour, gid=f"row{row}")
-            bound = bounds.get(name)
-            if bound is not None and limits[0] <= bound[0] <= limits[1]:
-                axis.plot([bound[0]] * 2, [row - 0.3, row + 0.3], color=colour, linewidth=2.4, gid=f"bound{row}")
-                titles[f"bound{row}"] = f"deciding bound {signed(bound[0])} in {bound[1]}"
-            middle, low, high = differences[name]
-            titles[f"row{row}"] = f"{labels[name].text}: {signed(middle)} ({between(low, high)})"
+            verdict = verdicts.get(name)
+            bound, where = (verdict.bound, verdict.class_name or "mean") if verdict else (None, "")
+            if bound is not None and limits[0] <= bound <= limits[1]:
+                colour = COLOURS[labels[name].family]
+                axis.plot([bound] * 2, [row - 0.3, row + 0.3], color=colour, linewidth=2.4, gid=f"bound{row}")
+                titles[f"bound{row}"] = f"deciding bound {DICE.write(bound)} in {where}"
             texts = (
-                f"{signed(middle)} ({between(low, high)})",
-                f"{signed(bound[0])} {shortened(bound[1], 18)}" if bound else NOT_MEASURED,
-                words.get(name, ""),
+                _written(differences[name]),
+                NOT_MEASURED if bound is None else f"{DICE.write(bound)} {shortened(where, 18)}",
+                verdict.word if verdict else "",
                 f"{speeds[name]:.2f}×" if name in speeds else "",
             )
-            for (place, _), text in zip(FOREST_COLUMNS, texts, strict=True):
-                axis.text(place, row, text, transform=beside, va="center", fontsize=8)
-        for place, head in FOREST_COLUMNS:
-            axis.text(place, -1, head, transform=beside, va="center", fontsize=8, fontweight="bold")
-        _name_rows(axis, names, labels)
+            for place, text in zip(FOREST_COLUMNS.values(), texts, strict=True):
+                axis.text(place, row, text, **beside)
+        for head, place in FOREST_COLUMNS.items():
+            axis.text(place, -1, head, fontweight="bold", **beside)
         axis.set_ylim(len(names) - 0.4, -1.4)
-        _scale_differences(axis, limits, margin)
         axis.set_xlabel("difference in mean Dice; upright ticks are the bounds that decide")
         figure.subplots_adjust(left=0.2, right=0.5, top=0.99, bottom=min(0.4, 0.55 / figure.get_figheight()))
         alt = f"Forest plot: difference in Dice from the baseline of {len(names)} variants, with the values beside."
@@ -106,31 +101,14 @@ def classes(
         differences: Difference with its 95 % interval by name of the class, then by variant.
         margin: Loss of Dice that still counts as not inferior.
     """
-    names = [name for name in labels if any(name in by_variant for by_variant in differences.values())]
-    if not names or len(differences) < 2:
+    shown = {name: label for name, label in labels.items() if any(name in own for own in differences.values())}
+    if not shown or len(differences) < 2:
         return None
-    titles: dict[str, str] = {}
-    columns = min(3, len(differences))
-    rows = math.ceil(len(differences) / columns)
-    with drawing(WIDTH, 0.35 + rows * (0.5 + 0.17 * len(names))) as figure:
-        axes = figure.subplots(rows, columns, sharey=True, sharex=True, squeeze=False)
-        limits = robust_limits([one for by_variant in differences.values() for one in by_variant.values()], margin)
-        for number, (axis, (title, by_variant)) in enumerate(zip(axes.flat, differences.items(), strict=False)):
-            for row, name in enumerate(names):
-                if name in by_variant:
-                    gid = f"class{number}row{row}"
-                    draw_interval(axis, row, by_variant[name], limits, COLOURS[labels[name].family], gid=gid)
-                    middle, low, high = by_variant[name]
-                    titles[gid] = f"{labels[name].text}: {signed(middle)} ({between(low, high)})"
-            axis.set_title(shortened(title))
-            _name_rows(axis, names, labels, size=8)
-            axis.set_ylim(len(names) - 0.4, -0.6)
-            _scale_differences(axis, limits, margin)
-        for axis in list(axes.flat)[len(differences) :]:
-            axis.set_visible(False)
-        figure.supxlabel("difference in Dice from the baseline, 95 % intervals", fontsize=9)
-        alt = f"Differences in Dice by class: {', '.join(differences)}."
-        return to_picture(figure, "classes", alt, titles)
+    limits = robust_limits([one for own in differences.values() for one in own.values()], margin)
+    scales = dict.fromkeys(differences, (limits, margin))
+    alt = f"Differences in Dice by class: {', '.join(differences)}."
+    label = "difference in Dice from the baseline, 95 % intervals"
+    return _multiples(shown, differences, scales, (0.5, 0.17), "classes", label, alt)
 
 
 def compare_studies(
@@ -147,28 +125,71 @@ def compare_studies(
         margins: Margin by study.
         name: Name of the file.
     """
+    scales = {
+        study: (robust_limits(list(own.values()), margins[study]), margins[study]) for study, own in differences.items()
+    }
+    alt = f"Differences in mean Dice of {len(labels)} variants in {len(differences)} studies."
+    label = "difference in mean Dice from the study's baseline, 95 % intervals"
+    return _multiples(labels, differences, scales, (0.65, 0.2), name, label, alt)
+
+
+def _multiples(
+    labels: Mapping[str, Label],
+    differences: Mapping[str, Mapping[str, Interval]],
+    scales: Mapping[str, tuple[tuple[float, float], float]],
+    heights: tuple[float, float],
+    name: str,
+    x_label: str,
+    alt: str,
+) -> Picture:
+    """Draws a panel for each class or study, with limits and margin of its own; heights are of a panel and of a row."""
     titles: dict[str, str] = {}
     columns = min(3, len(differences))
     rows = math.ceil(len(differences) / columns)
-    with drawing(WIDTH, 0.35 + rows * (0.65 + 0.2 * len(labels))) as figure:
-        axes = figure.subplots(rows, columns, sharey=True, squeeze=False)
-        for number, (axis, (study, by_variant)) in enumerate(zip(axes.flat, differences.items(), strict=False)):
-            limits = robust_limits(list(by_variant.values()), margins[study])
-            for row, (key, label) in enumerate(labels.items()):
-                if key in by_variant:
-                    gid = f"study{number}row{row}"
-                    draw_interval(axis, row, by_variant[key], limits, COLOURS[label.family], gid=gid)
-                    middle, low, high = by_variant[key]
-                    titles[gid] = f"{study}, {label.text}: {signed(middle)} ({between(low, high)})"
-            axis.set_title(shortened(study))
-            _name_rows(axis, list(labels), labels, size=8)
+    with drawing(WIDTH, 0.35 + rows * (heights[0] + heights[1] * len(labels))) as figure:
+        shared = len(set(scales.values())) == 1
+        axes = figure.subplots(rows, columns, sharey=True, sharex=shared, squeeze=False)
+        for number, (axis, (title, own)) in enumerate(zip(axes.flat, differences.items(), strict=False)):
+            titles |= _draw_rows(axis, labels, own, *scales[title], f"panel{number}", 8)
+            axis.set_title(shortened(title))
             axis.set_ylim(len(labels) - 0.4, -0.6)
-            _scale_differences(axis, limits, margins[study])
         for axis in list(axes.flat)[len(differences) :]:
             axis.set_visible(False)
-        figure.supxlabel("difference in mean Dice from the study's baseline, 95 % intervals", fontsize=9)
-        alt = f"Differences in mean Dice of {len(labels)} variants in {len(differences)} studies."
+        figure.supxlabel(x_label, fontsize=9)
         return to_picture(figure, name, alt, titles)
+
+
+def _draw_rows(
+    axis: Axes,
+    labels: Mapping[str, Label],
+    differences: Mapping[str, Interval],
+    limits: tuple[float, float],
+    margin: float,
+    prefix: str = "",
+    size: float = 9,
+) -> dict[str, str]:
+    """Draws a row for each variant that has a difference, on a scale with the margin; returns titles by mark."""
+    titles = {}
+    for row, (name, label) in enumerate(labels.items()):
+        if name in differences:
+            gid = f"{prefix}row{row}"
+            draw_interval(axis, row, differences[name], limits, COLOURS[label.family], gid=gid)
+            titles[gid] = f"{label.text}: {_written(differences[name])}"
+    axis.set_yticks(range(len(labels)), [shortened(label.text) for label in labels.values()], fontsize=size)
+    axis.tick_params(axis="y", length=0)
+    families = [label.family for label in labels.values()]
+    for tick, family in zip(axis.get_yticklabels(), families, strict=False):
+        tick.set_color(COLOURS[family])
+    for row, (before, after) in enumerate(pairwise(families)):
+        if before != after:
+            axis.axhline(row + 0.5, color=FAINT, linewidth=0.8)
+    axis.axvline(0, color=INK, linewidth=0.8)
+    axis.axvline(-margin, color=INK, linewidth=1, linestyle="--")
+    axis.set_xlim(*limits)
+    axis.locator_params(axis="x", nbins=5, steps=[1, 2, 5, 10])
+    axis.spines["left"].set_visible(False)
+    axis.xaxis.set_major_formatter(lambda value, _: fixed(value, 3))
+    return titles
 
 
 def pareto(
@@ -206,7 +227,7 @@ def pareto(
             inside = key == baseline or limits[0] <= shown[key][0] <= limits[1]
             axis.plot(x, y, marker="o" if inside else "v", color=colour, markersize=7, gid=f"point{number}", zorder=3)
             value = 0.0 if key == baseline else shown[key][0]
-            titles[f"point{number}"] = f"{label.text}: {signed(value)} Dice at {x:.2f} times the speed"
+            titles[f"point{number}"] = f"{label.text}: {DICE.write(value)} Dice at {x:.2f} times the speed"
             if label.width is not None and label.family != "other":
                 lines.setdefault((label.family, label.group), []).append((x, y))
         for (family, _), corners in lines.items():
@@ -226,11 +247,7 @@ def pareto(
             lambda key: COLOURS[labels[key].family],
             lines=[*lines.values(), *([(x, y) for x in axis.get_xlim()] for y in (0.0, -margin))],
         )
-        families = [family for family in FAMILIES if any(labels[key].family == family for key in points)]
-        handles = [axis.plot([], [], color=COLOURS[family], marker="o")[0] for family in families]
-        axis.legend(
-            handles, [FAMILIES[family] for family in families], loc="upper center", ncols=6, bbox_to_anchor=(0.5, 1.1)
-        )
+        _add_legend(axis, [labels[key] for key in points], "o", loc="upper center", ncols=6, bbox_to_anchor=(0.5, 1.1))
         return to_picture(figure, name, f"Difference in Dice against speed on {device}, one line a family.", titles)
 
 
@@ -252,7 +269,7 @@ def case_differences(frame: pd.DataFrame, label: str, marked: Sequence[str]) -> 
             points[row.case] = row.baseline, row.difference
             colour = COLOURS["decoder"] if row.case in marked else COLOURS["skip"]
             axis.plot(*points[row.case], "o", color=colour, markersize=5.5, alpha=0.85, gid=f"case{number}")
-            titles[f"case{number}"] = f"{row.case}: Dice {row.baseline:.3f}, difference {signed(row.difference)}"
+            titles[f"case{number}"] = f"{row.case}: Dice {row.baseline:.3f}, difference {DICE.write(row.difference)}"
         axis.axhline(0, color=INK, linewidth=0.8)
         axis.grid(color=FAINT, linewidth=0.6)
         axis.margins(x=0.08, y=0.12)
@@ -280,23 +297,26 @@ def convergence(labels: Mapping[str, Label], curves: pd.DataFrame) -> Picture | 
                 continue
             wide = 2.4 if label.family == "baseline" else 1.3
             colour = COLOURS[label.family]
-            axis.plot(
-                means.index,
-                means.to_numpy(),
-                color=colour,
-                linewidth=wide,
-                marker="o",
-                markersize=3,
-                gid=f"run{number}",
-            )
+            line: dict[str, Any] = {
+                "color": colour,
+                "linewidth": wide,
+                "marker": "o",
+                "markersize": 3,
+                "gid": f"run{number}",
+            }
+            axis.plot(means.index, means.to_numpy(), **line)
             titles[f"run{number}"] = f"{label.text}: {means.iloc[-1]:.4f} at the end"
         axis.grid(color=FAINT, linewidth=0.6)
         axis.set_xlabel("training step")
         axis.set_ylabel("validation Dice, mean over runs")
-        families = [family for family in FAMILIES if any(label.family == family for label in labels.values())]
-        handles = [axis.plot([], [], color=COLOURS[family])[0] for family in families]
-        axis.legend(handles, [FAMILIES[family] for family in families], loc="lower right", ncols=2)
+        _add_legend(axis, labels.values(), "", loc="lower right", ncols=2)
         return to_picture(figure, "convergence", "Validation Dice of each variant during training.", titles)
+
+
+def _add_legend(axis: Axes, labels: Collection[Label], marker: str, **place: Any) -> None:
+    families = [family for family in FAMILIES if any(label.family == family for label in labels)]
+    handles = [axis.plot([], [], color=COLOURS[family], marker=marker)[0] for family in families]
+    axis.legend(handles, [FAMILIES[family] for family in families], **place)
 
 
 def robust_limits(intervals: Sequence[Interval], margin: float) -> tuple[float, float]:
@@ -329,19 +349,14 @@ def draw_interval(
         axis.plot(middle, row, "o", color=colour, markersize=6, gid=gid)
 
 
-def signed(value: float) -> str:
-    """Writes a difference in Dice."""
-    return BY_NAME["dice_difference"].write(value)
-
-
 def shortened(text: str, most: int = 36) -> str:
     """Cuts a long text, which would leave no room for the plot."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
-def between(low: float, high: float) -> str:
-    """Writes the interval of a difference in Dice."""
-    return BY_NAME["dice_difference"].write_interval(low, high)
+def _written(interval: Interval) -> str:
+    """Writes a difference in Dice with its interval."""
+    return f"{DICE.write(interval[0])} ({DICE.write_interval(*interval[1:])})"
 
 
 def place_labels(
@@ -400,22 +415,3 @@ def _along(corners: Sequence[Sequence[float]], step: float = 6.0) -> Iterator[tu
 
 def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
-
-
-def _name_rows(axis: Axes, names: Sequence[str], labels: Mapping[str, Label], *, size: float = 9) -> None:
-    axis.set_yticks(range(len(names)), [shortened(labels[name].text) for name in names], fontsize=size)
-    axis.tick_params(axis="y", length=0)
-    for tick, name in zip(axis.get_yticklabels(), names, strict=False):
-        tick.set_color(COLOURS[labels[name].family])
-    for row in range(1, len(names)):
-        if labels[names[row]].family != labels[names[row - 1]].family:
-            axis.axhline(row - 0.5, color=FAINT, linewidth=0.8)
-
-
-def _scale_differences(axis: Axes, limits: tuple[float, float], margin: float) -> None:
-    axis.axvline(0, color=INK, linewidth=0.8)
-    axis.axvline(-margin, color=INK, linewidth=1, linestyle="--")
-    axis.set_xlim(*limits)
-    axis.locator_params(axis="x", nbins=5, steps=[1, 2, 5, 10])
-    axis.spines["left"].set_visible(False)
-    axis.xaxis.set_major_formatter(lambda value, _: fixed(value, 3))

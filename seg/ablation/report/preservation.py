@@ -3,62 +3,32 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+
+import pandas as pd
 
 from seg.ablation.plan import StudyPlan, VariantPlan
-from seg.ablation.preservation import MEASURES, LawRow, columns, law_rows, of_trial, predict_safe_widths
+from seg.ablation.preservation import predict_safe_widths
 from seg.ablation.statistics import Correlation, correlate
 from seg.ablation.store import Results
 from seg.evaluation.metrics import finite_mean
 
-Run = tuple[str, int, int]
-"""Variant, fold and seed."""
-WORST = "worst"
-"""Stands for the worst bottleneck of a trial, where others stand for a path or a stage."""
+RUN = ["variant", "fold", "seed"]
 BOTTLENECKS = ("network.skip_bottleneck", "network.decoder_bottleneck")
-AVERAGED = (
-    "r2",
-    "r2_pca",
-    "effective_rank",
-    "participation_ratio",
-    "cka",
-    "amplified",
-    "suppressed",
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """One place of a variant, averaged over its trials.
-
-    Attributes:
-        variant: The variant.
-        name: ``skip_0``, ``decoder_0``, ...
-        path: ``skip`` or ``decoder``.
-        stage: Stage, 0 at full resolution.
-        channels: Channels of the stage, to which ratios refer.
-        wide: Channels of the features that enter.
-        narrow: Channels that are kept; None without a bottleneck.
-        values: Mean over trials by measure: those of `AVERAGED`, and ``probe_wide`` and ``probe_narrow``, the probe's
-            mean Dice over classes; what was not measured is absent.
-        position_preserved: Whether every trial kept position; None where it was not checked.
-        num_runs: Trials behind it.
-    """
-
-    variant: str
-    name: str
-    path: str
-    stage: int
-    channels: int
-    wide: int
-    narrow: int | None
-    values: Mapping[str, float]
-    position_preserved: bool | None
-    num_runs: int
+AVERAGED = ["r2", "r2_pca", "effective_rank", "participation_ratio", "cka", "amplified", "suppressed"]
+"""Measures of a place whose means over trials are shown, beside the Dice of its probes."""
+MEASURES = {
+    "ratio": "min",
+    "r2": "min",
+    "r2_pca": "min",
+    "cka": "min",
+    "probe_dice_lost": "max",
+    "amplified": "max",
+    "suppressed": "max",
+}
+"""Measures that may foretell the Dice lost, and which of several bottlenecks of a network counts as the worst."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +38,6 @@ class Prediction:
     Attributes:
         name: ``skip_0``, ``decoder_0``, ...
         channels: Channels of the stage.
-        effective_rank: Effective rank of the baseline's features there, over trials; None where it is not known.
         widths: Width that each trial of the baseline predicts; the prediction of the first trial counts.
         found: Narrowest width there of a variant that is not inferior, of those that have the baseline's channel plan
             and were not made from a prediction; None where there is none.
@@ -78,134 +47,10 @@ class Prediction:
 
     name: str
     channels: int
-    effective_rank: float | None
     widths: tuple[int, ...]
     found: int | None
     variant: str | None
     tried: int | None
-
-
-def records_of(results: Results) -> dict[Run, dict[str, list[dict[str, Any]]]]:
-    """Returns what was preserved in each finished trial, as the records of ``seg.ablation.preservation``.
-
-    Returns:
-        ``{"bottlenecks": [...]}`` by variant, fold and seed; what was not measured is None.
-    """
-    found: dict[Run, dict[str, list[dict[str, Any]]]] = {}
-    finished = set(results.trials.trial[results.trials.status == "finished"])
-    for row in results.preservation.to_dict("records"):
-        if row["trial"] in finished:
-            run = (str(row["variant"]), int(row["fold"]), int(row["seed"]))
-            place = {str(key): None if _missing(value) else value for key, value in row.items()}
-            place |= {"name": place["place"], "stage": int(row["stage"])}
-            found.setdefault(run, {"bottlenecks": []})["bottlenecks"].append(place)
-    return found
-
-
-def _missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
-
-
-def places(results: Results) -> tuple[Place, ...]:
-    """Averages each place of each variant over its trials, in the order of the study."""
-    by_place: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for (variant, _, _), record in records_of(results).items():
-        for entry in record["bottlenecks"]:
-            by_place.setdefault((variant, entry["name"]), []).append(entry)
-    order = {name: number for number, name in enumerate(results.study.names)}
-    return tuple(
-        _average(variant, entries)
-        for (variant, _), entries in sorted(by_place.items(), key=lambda item: order[item[0][0]])
-    )
-
-
-def _average(variant: str, entries: list[Mapping[str, Any]]) -> Place:
-    values = {key: [float(entry[key]) for entry in entries if entry.get(key) is not None] for key in AVERAGED}
-    for side in ("wide", "narrow"):
-        means = [finite_mean(entry.get(f"probe_dice_{side}") or ()) for entry in entries]
-        values[f"probe_{side}"] = [mean for mean in means if mean is not None]
-    checks = [bool(entry["position_preserved"]) for entry in entries if entry.get("position_preserved") is not None]
-    first = entries[0]
-    return Place(
-        variant=variant,
-        name=first["name"],
-        path=first["path"],
-        stage=first["stage"],
-        channels=int(first["channels"]),
-        wide=int(first["wide"]),
-        narrow=None if first["narrow"] is None else int(first["narrow"]),
-        values={key: fmean(found) for key, found in values.items() if found},
-        position_preserved=all(checks) if checks else None,
-        num_runs=len(entries),
-    )
-
-
-def trial_dice(results: Results) -> dict[Run, float]:
-    """Returns the mean Dice of each finished trial: over classes, of the mean over cases."""
-    dice = results.scores[results.scores.metric == "dice"].dropna(subset=["value"])
-    keys = ["variant", "fold", "seed"]
-    by_class = dice.groupby([*keys, "class_index"], sort=False)["value"].apply(fmean)
-    means = by_class.groupby(keys, sort=False).apply(fmean)
-    return {(str(variant), int(fold), int(seed)): float(value) for (variant, fold, seed), value in means.items()}
-
-
-def find_predictions(results: Results, non_inferior: Collection[str]) -> tuple[Prediction, ...]:
-    """Compares the widths that the spectrum of the baseline calls for with the narrowest that lost nothing.
-
-    The prediction of the baseline's first trial counts; the predictions of the others are kept beside it. A variant
-    that was made from a prediction tests the prediction and is no finding.
-
-    Args:
-        results: Results of the study.
-        non_inferior: Variants that are not inferior in any class.
-
-    Raises:
-        RunError: The baseline has bottlenecks, or a stage whose features do not vary.
-    """
-    study = results.study
-    spectra = [record for (variant, _, _), record in records_of(results).items() if variant == study.baseline]
-    safe = [predict_safe_widths(spectrum) for spectrum in spectra]
-    everything = places(results)
-    own = {place.name: place for place in everything if place.variant == study.baseline}
-    widths = {
-        f"{path}_{stage}": by_trial
-        for path in ("skip", "decoder")
-        if safe
-        for stage, by_trial in enumerate(zip(*(getattr(one, path) for one in safe), strict=True))
-    }
-    same_plan = {variant.name for variant in study.variants if "network.channels" not in variant.changes}
-    counted = same_plan - set(made_from_prediction(everything, widths))
-    found = []
-    for name, by_trial in widths.items():
-        here = [place for place in everything if place.name == name and place.variant in counted]
-        narrow = {place.variant: place.narrow for place in here if place.narrow is not None}
-        kept = min((variant for variant in narrow if variant in non_inferior), key=narrow.__getitem__, default=None)
-        found.append(
-            Prediction(
-                name=name,
-                channels=own[name].channels,
-                effective_rank=own[name].values.get("effective_rank"),
-                widths=by_trial,
-                found=narrow[kept] if kept else None,
-                variant=kept,
-                tried=min(narrow.values(), default=None),
-            )
-        )
-    return tuple(found)
-
-
-def made_from_prediction(everything: Sequence[Place], widths: Mapping[str, Sequence[int]]) -> dict[str, int]:
-    """Gives the variants that have just the widths which one trial of the baseline predicts, and that trial's number.
-
-    Args:
-        everything: Places of all variants.
-        widths: The width by trial of the baseline, by place.
-    """
-    own: dict[str, dict[str, int | None]] = {}
-    for place in everything:
-        own.setdefault(place.variant, {})[place.name] = place.narrow
-    predicted = [dict(zip(widths, by_place, strict=True)) for by_place in zip(*widths.values(), strict=True)]
-    return {name: predicted.index(found) for name, found in own.items() if found in predicted}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,20 +71,132 @@ class Law:
     num_points: int
 
 
+def read_places(results: Results) -> pd.DataFrame:
+    """Returns the rows of ``results.preservation`` of finished trials, with the measures that are made of others.
+
+    These are ratio (narrow over stage channels), probe_wide and probe_narrow (the probe's mean Dice over classes), and
+    probe_dice_lost (their difference). What was not measured is missing.
+    """
+    finished = results.trials.trial[results.trials.status == "finished"]
+    frame = results.preservation[results.preservation.trial.isin(finished)]
+    numbers = ["wide", "narrow", "channels", *AVERAGED]
+    needed = ["path", "stage", "r2_by_width", "probe_dice_wide", "probe_dice_narrow", *numbers]
+    frame = frame.reindex(columns=[*frame.columns, *(name for name in needed if name not in frame)])
+    for side in ("wide", "narrow"):
+        means = [finite_mean(dice) if isinstance(dice, tuple) else None for dice in frame[f"probe_dice_{side}"]]
+        frame[f"probe_{side}"] = pd.Series(means, frame.index, dtype=float)
+    frame[numbers] = frame[numbers].astype(float)
+    frame["ratio"] = frame["narrow"] / frame["channels"]
+    frame["probe_dice_lost"] = frame["probe_wide"] - frame["probe_narrow"]
+    return frame
+
+
+def mean_places(results: Results) -> pd.DataFrame:
+    """Averages each place of each variant over its trials, in the order of the study.
+
+    Returns:
+        A row for each place: variant, place, channels, wide, narrow, the measures in `AVERAGED`, probe_wide,
+        probe_narrow and num_runs. What was not measured, and narrow of a place without a bottleneck, is missing.
+    """
+    mean = dict.fromkeys((*AVERAGED, "probe_wide", "probe_narrow"), _mean)
+    first = dict.fromkeys(("channels", "wide", "narrow"), "first")
+    groups = read_places(results).groupby(["variant", "place"], sort=False)
+    frame = groups.agg({**first, **mean}).assign(num_runs=groups.size()).reset_index()
+    order = {name: number for number, name in enumerate(results.study.names)}
+    return frame.sort_values("variant", key=lambda names: names.map(order), kind="stable", ignore_index=True)
+
+
+def _mean(values: pd.Series) -> float:
+    known = values.dropna()
+    return fmean(known) if len(known) else float("nan")
+
+
+def find_predictions(results: Results, non_inferior: Collection[str]) -> tuple[Prediction, ...]:
+    """Compares the widths that the spectrum of the baseline calls for with the narrowest that lost nothing.
+
+    The prediction of the baseline's first trial counts; the predictions of the others are kept beside it. A variant
+    that was made from a prediction tests the prediction and is no finding.
+
+    Args:
+        results: Results of the study.
+        non_inferior: Variants that are not inferior in any class.
+
+    Raises:
+        RunError: The baseline has bottlenecks, or a stage whose features do not vary.
+    """
+    study, rows, places = results.study, read_places(results), mean_places(results)
+    trials = rows[rows.variant == study.baseline].rename(columns={"place": "name"}).groupby(RUN, sort=False)
+    safe = [
+        predict_safe_widths({"bottlenecks": trial.astype(object).where(trial.notna(), None).to_dict("records")})
+        for _, trial in trials
+    ]
+    predicted = [
+        {f"{path}_{stage}": width for path in ("skip", "decoder") for stage, width in enumerate(getattr(one, path))}
+        for one in safe
+    ]
+    same_plan = [variant.name for variant in study.variants if "network.channels" not in variant.changes]
+    narrow = {name: dict(zip(own.place, own.narrow, strict=True)) for name, own in places.groupby("variant")}
+    counted = [name for name in same_plan if name in narrow and narrow[name] not in predicted]
+    channels = {place: int(found) for place, found in zip(places.place, places.channels, strict=True)}
+    found = []
+    for name in predicted[0] if predicted else ():
+        here = {variant: int(narrow[variant][name]) for variant in counted if narrow[variant].get(name, 0) > 0}
+        kept = min((variant for variant in here if variant in non_inferior), key=here.__getitem__, default=None)
+        found.append(
+            Prediction(
+                name=name,
+                channels=channels[name],
+                widths=tuple(widths[name] for widths in predicted),
+                found=here[kept] if kept else None,
+                variant=kept,
+                tried=min(here.values(), default=None),
+            )
+        )
+    return tuple(found)
+
+
 def find_laws(results: Results) -> tuple[Law, ...]:
     """Correlates every measure of preservation with the Dice lost; variants are what is resampled.
+
+    Dice is lost against the control of the variant in the same fold and seed. A network loses Dice as a whole, wherever
+    its features were lost, so its bottlenecks are no independent rows: the worst of them, by measure, makes one.
 
     Returns:
         Laws of every measure for the worst bottleneck, then for each path, then for each stage that has a bottleneck.
     """
-    rows = law_rows(records_of(results), trial_dice(results), find_controls(results.study))
-    laws = _laws(of_trial(rows), WORST)
-    paths = {row.path for row in rows}
+    dice = _trial_dice(results)
+    control = find_controls(results.study)
+    rows = read_places(results)
+    rows = rows[rows.narrow.notna() & (rows.variant != rows.variant.map(control))]
+    own, reference = (
+        pd.MultiIndex.from_arrays([names, rows.fold, rows.seed]) for names in (rows.variant, rows.variant.map(control))
+    )
+    rows = rows.assign(lost=dice.reindex(reference).to_numpy() - dice.reindex(own).to_numpy()).dropna(subset=["lost"])
+    worst = rows.groupby(RUN, sort=False).agg({**MEASURES, "lost": "first"}).reset_index()
+    laws = _correlate(worst, "worst")
     for path in ("skip", "decoder"):
-        laws += _laws(rows, path, path=path) if path in paths else []
-    for stage in sorted({row.stage for row in rows}):
-        laws += _laws(rows, f"stage_{stage}", stage=stage)
+        laws += _correlate(rows[rows.path == path], path) if (rows.path == path).any() else []
+    for stage in sorted(rows.stage.unique()):
+        laws += _correlate(rows[rows.stage == stage], f"stage_{stage}")
     return tuple(laws)
+
+
+def _correlate(rows: pd.DataFrame, where: str) -> list[Law]:
+    laws = []
+    for measure in MEASURES:
+        known = rows[rows[measure].notna()]
+        # Narrow bottlenecks preserve less and lose more: what a measure tells beyond the width is what is new.
+        given = None if measure == "ratio" else known.ratio.tolist()
+        found = correlate(known[measure].tolist(), known.lost.tolist(), clusters=known.variant.tolist(), given=given)
+        laws.append(Law(measure=measure, where=where, correlation=found, num_points=len(known)))
+    return laws
+
+
+def _trial_dice(results: Results) -> pd.Series:
+    """Returns the mean Dice of each finished trial: over classes, of the mean over cases."""
+    dice = results.scores[results.scores.metric == "dice"].dropna(subset=["value"])
+    by_class = dice.groupby([*RUN, "class_index"], sort=False)["value"].apply(fmean)
+    return by_class.groupby(RUN, sort=False).apply(fmean)
 
 
 def find_controls(study: StudyPlan) -> dict[str, str]:
@@ -247,30 +204,15 @@ def find_controls(study: StudyPlan) -> dict[str, str]:
 
     A flat network with bottlenecks loses Dice for its channels and for its bottlenecks: the flat one tells them apart.
     """
-    plain = {
-        json.dumps(dict(variant.changes), sort_keys=True): variant.name
-        for variant in study.variants
-        if not _without_bottlenecks(variant) ^ variant.changes.keys()
-    }
-    plain[json.dumps({})] = study.baseline
-    controls = {}
-    for variant in study.variants:
-        others = {path: variant.changes[path] for path in _without_bottlenecks(variant)}
-        controls[variant.name] = plain.get(json.dumps(others, sort_keys=True), study.baseline)
-    return controls
+    plain = {_others(variant): variant.name for variant in study.variants if _others(variant) == _key(variant.changes)}
+    plain[_key({})] = study.baseline
+    return {variant.name: plain.get(_others(variant), study.baseline) for variant in study.variants}
 
 
-def _without_bottlenecks(variant: VariantPlan) -> set[str]:
-    return {path for path in variant.changes if not path.startswith(BOTTLENECKS)}
+def _others(variant: VariantPlan) -> str:
+    """Returns what a variant changes beside bottlenecks, as a text that is equal where the changes are."""
+    return _key({path: value for path, value in variant.changes.items() if not path.startswith(BOTTLENECKS)})
 
 
-def _laws(rows: Sequence[LawRow], where: str, *, path: str | None = None, stage: int | None = None) -> list[Law]:
-    laws = []
-    for measure in MEASURES:
-        known = [row for row in rows if measure in row.measures]
-        x, lost, variants = columns(known, measure, path=path, stage=stage)
-        # Narrow bottlenecks preserve less and lose more: what a measure tells beyond the width is what is new.
-        given = None if measure == "ratio" else columns(known, "ratio", path=path, stage=stage)[0]
-        found = correlate(x, lost, clusters=variants, given=given)
-        laws.append(Law(measure=measure, where=where, correlation=found, num_points=len(x)))
-    return laws
+def _key(changes: dict[str, object]) -> str:
+    return json.dumps(changes, sort_keys=True)

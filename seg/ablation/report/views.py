@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,141 +10,109 @@ import pandas as pd
 
 from seg.ablation.report.frame import LEFT_OUT
 from seg.ablation.report.labels import Label
-from seg.ablation.report.metrics import Metric, of_table
+from seg.ablation.report.metrics import BY_NAME, METRICS, Metric
 from seg.words import NOT_MEASURED
 
-
-@dataclass(frozen=True, kw_only=True)
-class Column:
-    """A column: a metric, on a device where it is measured on devices.
-
-    Attributes:
-        metric: The metric.
-        device: Number of the device; None for a metric without.
-    """
-
-    metric: Metric
-    device: int | None
+Interval = tuple[float, float, float]
+"""A value, and the ends of its interval."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Cell:
-    """A cell.
-
-    Attributes:
-        text: The value; ``not measured`` where there is none.
-        note: Its interval; empty without one.
-        sort: What the column is sorted by; None comes last.
-    """
+    """A cell: its text, its interval (empty without one), and what the column is sorted by (None comes last)."""
 
     text: str
     note: str = ""
     sort: float | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class TableRow:
-    """A row.
-
-    Attributes:
-        label: The variant.
-        of: Class or place of the row; empty for the whole variant.
-        cells: A cell for each column.
-    """
-
-    label: Label
-    of: str
-    cells: tuple[Cell, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class TableView:
     """A table.
 
     Attributes:
-        columns: Columns that have a value in some row.
-        rows: Rows, in the order of labels.
+        columns: Metrics with the number of a device (None for a metric without), as far as a row has a value.
+        rows: Label, class or place (empty for the whole variant), and a cell for each column.
         absent: Headings of columns of which nothing was measured.
     """
 
-    columns: tuple[Column, ...]
-    rows: tuple[TableRow, ...]
-    absent: tuple[str, ...]
+    columns: list[tuple[Metric, int | None]]
+    rows: list[tuple[Label, str, list[Cell]]]
+    absent: list[str]
 
 
-def view(
-    frame: pd.DataFrame, labels: Mapping[str, Label], table: str, devices: Sequence[str], *, by: str = ""
-) -> TableView:
-    """Makes a table of the metrics that name it in the registry.
+class Estimates:
+    """The table of estimates, looked up by metric, variant, device, and class or place.
 
     Args:
-        frame: The table of estimates.
-        labels: Labels of the variants, in the order of rows.
-        table: Name of the table in the registry.
+        frame: What `estimates` gave.
+        labels: Labels of the variants, in order.
         devices: Names of the devices.
-        by: ``class_name`` or ``place`` for a row for each of them; empty for a row for each variant.
     """
-    metrics = of_table(table)
-    own = frame[frame["metric"].isin([metric.name for metric in metrics])]
-    found: dict[tuple[str, str, str, str], Any] = {
-        (row.variant, row.metric, row.device, getattr(row, by) if by else row.class_name + row.place): row
-        for row in own.itertuples()
-    }
-    groups = [group for group in dict.fromkeys(own[by]) if group] if by else [""]
-    columns = [
-        Column(metric=metric, device=device)
-        for metric in metrics
-        for device in (range(len(devices)) if metric.per_device else (None,))
-    ]
 
-    def cell(column: Column, name: str, group: str) -> Cell:
-        device = "" if column.device is None else devices[column.device]
-        return make_cell(column.metric, found.get((name, column.metric.name, device, group)))
+    def __init__(self, frame: pd.DataFrame, labels: Mapping[str, Label], devices: Sequence[str]) -> None:
+        self.labels, self.devices = labels, devices
+        self._frame = frame
+        self._rows: dict[tuple[str, str, str, str], Any] = {
+            (row.metric, row.variant, row.device, row.class_name + row.place): row for row in frame.itertuples()
+        }
 
-    known = {(key[1], key[2]) for key, row in found.items() if not pd.isna(row.value)}
-    kept = [
-        column
-        for column in columns
-        if (column.metric.name, "" if column.device is None else devices[column.device]) in known
-    ]
-    rows = [
-        TableRow(label=label, of=group, cells=tuple(cell(column, name, group) for column in kept))
-        for name, label in labels.items()
-        for group in groups
-    ]
-    if by:  # a variant need not have every place
-        rows = [row for row in rows if any(cell.sort is not None for cell in row.cells)]
-    shown = {column.metric.label for column in kept}
-    absent = tuple(dict.fromkeys(column.metric.label for column in columns if column.metric.label not in shown))
-    return TableView(columns=tuple(kept), rows=tuple(rows), absent=absent)
+    def values(self, metric: str, device: str = "") -> dict[str, float]:
+        """Returns the measured values of a metric by variant."""
+        found = {name: self._rows.get((metric, name, device, "")) for name in self.labels}
+        return {name: float(row.value) for name, row in found.items() if row is not None and pd.notna(row.value)}
 
+    def intervals(self, metric: str, class_name: str = "") -> dict[str, Interval]:
+        """Returns value, lower and upper end of a metric by variant; without an interval the ends are the value."""
+        rows = [row for name in self.labels if (row := self._rows.get((metric, name, "", class_name))) is not None]
+        return {
+            row.variant: (row.value, row.value, row.value) if pd.isna(row.low) else (row.value, row.low, row.high)
+            for row in rows
+            if pd.notna(row.value)
+        }
 
-def make_cell(metric: Metric, row: Any) -> Cell:
-    """Writes an estimate, which may be absent, as a cell."""
-    if row is None:
-        return Cell(text="")
-    if pd.isna(row.value):
-        return Cell(text=row.note if row.note == LEFT_OUT else NOT_MEASURED)
-    text = ("≤ " if row.interval == "at_most" else "") + metric.write(row.value)
-    note = ""
-    if row.interval in ("ci95", "iqr") and row.low < row.high:
-        note = metric.write_interval(row.low, row.high)
-    return Cell(text=text, note=note, sort=float(row.value))
+    def cell(self, metric: str, variant: str, device: str = "", group: str = "") -> Cell:
+        """Writes an estimate, which may be absent, as a cell."""
+        row, shown = self._rows.get((metric, variant, device, group)), BY_NAME[metric]
+        if row is None:
+            return Cell("")
+        if pd.isna(row.value):
+            return Cell(row.note if row.note == LEFT_OUT else NOT_MEASURED)
+        interval = row.interval in ("ci95", "iqr") and row.low < row.high
+        return Cell(
+            text=("≤ " if row.interval == "at_most" else "") + shown.write(row.value),
+            note=shown.write_interval(row.low, row.high) if interval else "",
+            sort=float(row.value),
+        )
 
+    def table(self, name: str, by: str = "") -> TableView:
+        """Makes a table of the metrics that name it in the registry.
 
-def values(frame: pd.DataFrame, metric: str, *, device: str = "", class_name: str = "") -> dict[str, float]:
-    """Returns the measured values of a metric by variant."""
-    return {row.variant: float(row.value) for row in _of(frame, metric, device, class_name)}
-
-
-def intervals(frame: pd.DataFrame, metric: str, *, class_name: str = "") -> dict[str, tuple[float, float, float]]:
-    """Returns value, lower and upper end of a metric by variant; without an interval the ends are the value."""
-    return {
-        row.variant: (float(row.value), *((row.value, row.value) if pd.isna(row.low) else (row.low, row.high)))
-        for row in _of(frame, metric, "", class_name)
-    }
-
-
-def _of(frame: pd.DataFrame, metric: str, device: str, class_name: str) -> Iterator[Any]:
-    chosen = (frame.metric == metric) & (frame.device == device) & (frame.class_name == class_name)
-    yield from frame[chosen & frame["value"].notna()].itertuples()
+        Args:
+            name: Name of the table in the registry.
+            by: ``class_name`` or ``place`` for a row for each of them; empty for a row for each variant.
+        """
+        columns = [
+            (metric, device)
+            for metric in METRICS
+            if name in metric.tables.split()
+            for device in (range(len(self.devices)) if metric.per_device else [None])
+        ]
+        frame = self._frame[self._frame.metric.isin([metric.name for metric, _ in columns])]
+        groups = [group for group in frame[by].unique() if group] if by else [""]
+        rows = []
+        for variant, label in self.labels.items():
+            for group in groups:
+                cells = [
+                    self.cell(metric.name, variant, "" if device is None else self.devices[device], group)
+                    for metric, device in columns
+                ]
+                if not by or any(cell.sort is not None for cell in cells):  # a variant need not have every place
+                    rows.append((label, group, cells))
+        known = [number for number in range(len(columns)) if any(cells[number].sort is not None for *_, cells in rows)]
+        shown = {columns[number][0].label for number in known}
+        return TableView(
+            columns=[columns[number] for number in known],
+            rows=[(label, group, [cells[number] for number in known]) for label, group, cells in rows],
+            absent=[label for label in dict.fromkeys(metric.label for metric, _ in columns) if label not in shown],
+        )

@@ -43,7 +43,7 @@ def write_report(study_dir: Path, *, runs_dir: Path | None = None) -> Path:
     drawn = case_pictures(analysis, variant, study_dir, runs_dir or study_dir / "runs") if variant else ()
     evidence = read_evidence(study_dir.parent / STUDIES_TABLE, analysis.results.study)
     report = make_report(analysis, frame, study_dir, drawn, evidence)
-    for picture in filter(None, (*report.pictures.values(), *report.pareto)):
+    for picture in filter(None, (*report["pictures"].values(), *report["pareto"])):
         write_text(study_dir / FIGURES / f"{picture.name}.svg", picture.file)
     write_text(study_dir / TABLE_FILE, to_csv(frame))
     write_text(study_dir / MARKDOWN_FILE, to_markdown(report))

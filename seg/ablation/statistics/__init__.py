@@ -4,8 +4,6 @@ from seg.ablation.statistics.comparison import (
     MIN_RUNS,
     ClassComparison,
     Comparison,
-    MetricEffect,
-    Trials,
     format_comparison,
     paired,
 )
@@ -13,7 +11,7 @@ from seg.ablation.statistics.convergence import Convergence, Curve, Mean, conver
 from seg.ablation.statistics.correlation import Correlation, correlate
 from seg.ablation.statistics.effects import Components, Effect, estimate_effect
 from seg.ablation.statistics.ranks import RankStability, rank_stability
-from seg.ablation.statistics.tables import Pair, split_folds
+from seg.ablation.statistics.tables import Pair, Trials, split_folds
 from seg.ablation.statistics.verdicts import Recommendation, Verdict, judge, recommend
 
 __all__ = [
@@ -26,7 +24,6 @@ __all__ = [
     "Curve",
     "Effect",
     "Mean",
-    "MetricEffect",
     "Pair",
     "RankStability",
     "Recommendation",

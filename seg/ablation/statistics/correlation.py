@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from seg.errors import RunError
 from seg.evaluation.scores import Interval
 
 FloatArray = npt.NDArray[np.float64]
@@ -71,25 +70,12 @@ def correlate(
     Returns:
         The correlations; None below four points or where a figure does not vary.
 
-    Raises:
-        RunError: The numbers of figures or clusters differ, or the third figure is not finite.
-
     References:
         A. C. Davison, D. V. Hinkley, Bootstrap Methods and their Application, 1997, section 3.8 (clustered data),
         doi:10.1017/CBO9780511802843.
         M. G. Kendall, Partial rank correlation, 1942, doi:10.1093/biomet/32.3-4.277 (of ranks, as of values).
     """
     labels = list(range(len(x))) if clusters is None else list(clusters)
-    if not len(x) == len(y) == len(labels):
-        raise RunError(
-            f"a correlation must have two figures and a cluster for each point, got {len(x)}, {len(y)} and "
-            f"{len(labels)}; give lists of one length."
-        )
-    if given is not None and not (len(given) == len(x) and np.isfinite(given).all()):
-        raise RunError(
-            f"a partial correlation must have a finite third figure for each of {len(x)} points; leave out the points "
-            "without one."
-        )
     finite = np.isfinite(x) & np.isfinite(y)
     first, second = np.asarray(x, dtype=float)[finite], np.asarray(y, dtype=float)[finite]
     if len(first) < MIN_POINTS or not np.ptp(first) or not np.ptp(second):

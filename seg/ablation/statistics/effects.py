@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -38,39 +38,35 @@ class Components:
 
 @dataclass(frozen=True, kw_only=True)
 class Effect:
-    """Mean of variant less baseline for one score.
+    """Mean of variant less baseline for one score; below two patients it has no uncertainty, all of which is None.
 
     Attributes:
         difference: The mean, each patient counting the same.
-        ci95: 95 % interval; None below two patients.
-        standard_error: Standard error of the mean behind the interval; None below two patients.
-        degrees_of_freedom: Of the t distribution behind the interval; None below two patients.
-        p_noninferior: Probability, at most, of such a difference or a larger one were the variant worse by the margin;
-            None without a margin or below two patients. It is strict, see :func:`estimate_effect`.
-        over_runs: Whether the interval holds for new training runs; with a single run it is over patients alone.
         num_patients: Patients behind it.
-        num_runs: Pairs of runs behind it.
-        num_folds: Folds behind it.
-        components: What the differences vary by; None below two patients.
-        test_error: Standard error behind the test; None below two patients.
-        test_freedom: Its degrees of freedom; None below two patients.
+        num_runs: Pairs of runs behind it; with a single one the interval holds for new patients alone.
+        ci95: 95 % interval.
+        standard_error: Standard error of the mean behind the interval.
+        degrees_of_freedom: Of the t distribution behind the interval.
+        test_error: Standard error behind the test for non-inferiority, which is strict, see :func:`estimate_effect`.
+        test_freedom: Its degrees of freedom.
+        p_noninferior: Probability, at most, of such a difference or a larger one were the variant worse by the margin;
+            None also without a margin.
+        components: What the differences vary by.
     """
 
     difference: float
-    ci95: Interval | None
-    standard_error: float | None
-    degrees_of_freedom: float | None
-    p_noninferior: float | None
-    over_runs: bool
     num_patients: int
     num_runs: int
-    num_folds: int
-    components: Components | None
+    ci95: Interval | None = None
+    standard_error: float | None = None
+    degrees_of_freedom: float | None = None
     test_error: float | None = None
     test_freedom: float | None = None
+    p_noninferior: float | None = None
+    components: Components | None = None
 
     def lower_bound(self, level: float) -> float | None:
-        """Return the lower end of the one-sided interval of the test, whose error probability is `level`.
+        """Returns the lower end of the one-sided interval of the test, whose error probability is `level`.
 
         The test at that level passes exactly where the bound lies above minus the margin. None below two patients.
         """
@@ -79,7 +75,7 @@ class Effect:
         return self.difference - float(stats.t.isf(level, self.test_freedom)) * self.test_error
 
 
-def estimate_effect(tables: Sequence[FloatArray], *, margin: float | None = None, strict: bool = False) -> Effect:
+def estimate_effect(tables: Sequence[FloatArray], *, margin: float | None = None) -> Effect:
     """Estimates a mean difference under crossed random effects.
 
     The model is difference = mean + fold + run(fold) + patient(fold) + residual, all but the mean random with
@@ -99,17 +95,12 @@ def estimate_effect(tables: Sequence[FloatArray], *, margin: float | None = None
     test never takes a variance below that of runs and patients.
 
     Args:
-        tables: Differences for each fold, finite, of shape (runs, patients), each size 1 or more; runs differ in seed.
+        tables: Differences for each fold, one or more, finite, of shape (runs, patients), each size 1 or more; runs
+            differ in seed.
         margin: Margin of non-inferiority in units of the score, > 0; None for no test. Larger scores are better.
-        strict: Whether the interval has the variance and degrees of freedom of the test: the residual stands in for
-            runs that differ by less, but with the degrees of freedom of runs, and several folds differ by what their
-            runs and patients do at least.
-
-    Returns:
-        The mean and its uncertainty.
 
     Raises:
-        RunError: There is no table, one is empty or has a value that is not finite, or the margin is not positive.
+        RunError: The margin is not positive.
 
     References:
         F. E. Satterthwaite, An approximate distribution of estimates of variance components, 1946,
@@ -121,51 +112,29 @@ def estimate_effect(tables: Sequence[FloatArray], *, margin: float | None = None
         doi:10.1214/aoms/1177731284 (pooling of mean squares).
         S. R. Searle, G. Casella, C. E. McCulloch, Variance Components, 1992, chapter 4, doi:10.1002/9780470316856.
     """
-    _check(tables, margin)
+    if margin is not None and not margin > 0:
+        raise RunError(f"the margin must be above 0, got {margin}; give how much worse still counts as not inferior.")
     patients = np.array([table.shape[1] for table in tables])
     weights = patients / patients.sum()
     means = np.array([table.mean() for table in tables])
     mean = float(weights @ means)
-    common = {
-        "difference": mean,
-        "num_patients": int(patients.sum()),
-        "num_runs": sum(len(table) for table in tables),
-        "num_folds": len(tables),
-    }
-    several_runs = any(len(table) > 1 for table in tables)
-    if patients.sum() < 2:
-        empty = dict.fromkeys(("ci95", "standard_error", "degrees_of_freedom", "p_noninferior", "components"))
-        return Effect(over_runs=False, **common, **empty)  # type: ignore[arg-type]
-    components, variance, freedom = _uncertainty(tables, weights, means, strict=strict)
-    error = math.sqrt(variance)
+    found = Effect(difference=mean, num_patients=int(patients.sum()), num_runs=sum(map(len, tables)))
+    if found.num_patients < 2:
+        return found
+    components, variance, freedom = _uncertainty(tables, weights, means, strict=False)
+    _, test_variance, test_freedom = _uncertainty(tables, weights, means, strict=True)
+    error, test_error = math.sqrt(variance), math.sqrt(test_variance)
     half = float(stats.t.isf(TAIL, freedom)) * error
-    test_error, test_freedom = _tested(tables, weights, means)
-    return Effect(
+    return replace(
+        found,
         ci95=(mean - half, mean + half),
         standard_error=error,
         degrees_of_freedom=freedom,
-        p_noninferior=None if margin is None else _p_above(mean + margin, test_error, test_freedom),
-        over_runs=several_runs or len(tables) > 1,
-        components=components,
         test_error=test_error,
         test_freedom=test_freedom,
-        **common,  # type: ignore[arg-type]
+        p_noninferior=None if margin is None else _p_above(mean + margin, test_error, test_freedom),
+        components=components,
     )
-
-
-def _check(tables: Sequence[FloatArray], margin: float | None) -> None:
-    if not tables or any(table.ndim != 2 or not table.size for table in tables):
-        raise RunError("an effect must have a run and a patient in every fold, got none; leave out folds without one.")
-    if not all(np.isfinite(table).all() for table in tables):
-        raise RunError("differences must be finite, got NaN or infinity; leave out patients without a score.")
-    if margin is not None and not margin > 0:
-        raise RunError(f"the margin must be above 0, got {margin}; give how much worse still counts as not inferior.")
-
-
-def _tested(tables: Sequence[FloatArray], weights: FloatArray, means: FloatArray) -> tuple[float, float]:
-    """Gives the standard error behind the test and its degrees of freedom."""
-    _, variance, freedom = _uncertainty(tables, weights, means, strict=True)
-    return math.sqrt(variance), freedom
 
 
 def _p_above(distance: float, error: float, freedom: float) -> float:

@@ -9,14 +9,13 @@ from itertools import combinations
 import numpy as np
 from scipy import stats
 
-from seg.ablation.statistics.comparison import Trials
 from seg.ablation.statistics.tables import (
     FloatArray,
     Pair,
-    RunScores,
-    check_runs,
+    Runs,
+    Trials,
     patient_means,
-    read_scores,
+    read_paired,
     with_found_nothing,
 )
 from seg.errors import RunError
@@ -29,18 +28,17 @@ class RankStability:
     """The order of variants by mean Dice, over resamples and between seeds.
 
     Attributes:
-        ranked: Variants from the best mean Dice to the worst, baseline included.
+        ranked: Variants from the best mean Dice to the worst, baseline included; without those that lack a run which
+            the baseline has.
         probability: For each of them, the probability of rank 1, 2, ...; each adds up to 1.
         kendall_tau: Kendall's tau-b between the orders of two seeds, by the pair of seeds; empty with a single seed.
         mean_tau: Its mean over the pairs; None with a single seed or where no order is defined.
-        left_out: Variants that lack a run which the baseline has, so that they cannot be ranked beside the others.
     """
 
     ranked: tuple[str, ...]
     probability: Mapping[str, tuple[float, ...]]
     kendall_tau: Mapping[tuple[int, int], float]
     mean_tau: float | None
-    left_out: tuple[str, ...]
 
 
 def rank_stability(trials: Trials, baseline: str, *, samples: int = SAMPLES, seed: int = 0) -> RankStability:
@@ -68,13 +66,7 @@ def rank_stability(trials: Trials, baseline: str, *, samples: int = SAMPLES, see
         A. B. Owen, The pigeonhole bootstrap, 2007, doi:10.1214/07-AOAS122 (crossed factors).
         M. G. Kendall, The treatment of ties in ranking problems, 1945, doi:10.1093/biomet/33.3.239.
     """
-    if not trials.get(baseline):
-        raise RunError(f"the baseline {baseline!r} must have a finished trial, got none; finish one of it first.")
-    runs = {
-        name: {pair: read_scores(scores, f"{name}.fold_{pair[0]}.seed_{pair[1]}") for pair, scores in by_pair.items()}
-        for name, by_pair in trials.items()
-    }
-    check_runs(runs)
+    runs = read_paired(trials, baseline)
     pairs = sorted(runs[baseline])
     kept = {name: by_pair for name, by_pair in runs.items() if set(pairs) <= set(by_pair)}
     tables = _tables(kept, pairs)
@@ -98,11 +90,10 @@ def rank_stability(trials: Trials, baseline: str, *, samples: int = SAMPLES, see
         },
         kendall_tau=tau,
         mean_tau=float(np.mean(list(tau.values()))) if tau else None,
-        left_out=tuple(name for name in runs if name not in kept),
     )
 
 
-def _tables(kept: Mapping[str, Mapping[Pair, RunScores]], pairs: Sequence[Pair]) -> dict[int, FloatArray]:
+def _tables(kept: Mapping[str, Runs], pairs: Sequence[Pair]) -> dict[int, FloatArray]:
     """Gives mean Dice by fold, of shape (variants, runs, patients)."""
     tables = {}
     for fold in sorted({fold for fold, _ in pairs}):

@@ -12,10 +12,10 @@ from seg.errors import RunError
 from seg.evaluation.scores import CaseScore
 
 FloatArray = npt.NDArray[np.float64]
-
 Pair = tuple[int, int]
 """Fold and seed: what a run of the variant and one of the baseline have in common."""
-
+Trials = Mapping[str, Mapping[Pair, Sequence[CaseScore]]]
+"""Scores of finished trials by variant, then by fold and seed."""
 METRICS = ("dice", "hd95_mm", "nsd")
 SHARES = ("dice", "nsd")
 """Scores between 0 and 1."""
@@ -38,72 +38,47 @@ class RunScores:
     values: Mapping[str, FloatArray]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Tables:
-    """Differences of one metric, of one class or of their mean.
-
-    Attributes:
-        tables: Variant less baseline for each fold that has a scored patient, of shape (runs, patients).
-        seeds: Seeds of each table's rows.
-        left_out: Cases without a finite score in some run of either side, left out of all runs of their fold.
-        infinite_baseline: Infinite scores of the baseline, over cases and runs.
-        infinite_variant: Infinite scores of the variant, over cases and runs.
-    """
-
-    tables: tuple[FloatArray, ...]
-    seeds: tuple[tuple[int, ...], ...]
-    left_out: int
-    infinite_baseline: int
-    infinite_variant: int
+Runs = Mapping[Pair, RunScores]
 
 
-def read_scores(scores: Sequence[CaseScore], where: str) -> RunScores:
-    """Turns the records of one run into arrays.
-
-    Args:
-        scores: A record for each case and class.
-        where: Name of the run in errors.
-
-    Returns:
-        The arrays.
+def read_trials(trials: Trials) -> dict[str, dict[Pair, RunScores]]:
+    """Turns the records of every run into arrays.
 
     Raises:
-        RunError: There is no record, a case lacks a class, or has two records of one.
+        RunError: A run has no record, a case lacks a class, or has two records of one.
     """
-    patients = {score.case_id: score.patient for score in scores}
-    cases = {case_id: number for number, case_id in enumerate(sorted(patients))}
-    classes = dict(sorted({score.class_index: score.class_name for score in scores}.items()))
-    rows = {index: number for number, index in enumerate(classes)}
-    if (
-        not scores
-        or len(scores) != len({(score.case_id, score.class_index) for score in scores})
-        or len(scores) != len(cases) * len(classes)
-    ):
+    return {
+        name: {pair: _read_run(scores, _name(name, pair)) for pair, scores in by_pair.items()}
+        for name, by_pair in trials.items()
+    }
+
+
+def _name(variant: str, pair: Pair) -> str:
+    return f"{variant}.fold_{pair[0]}.seed_{pair[1]}"
+
+
+def _read_run(scores: Sequence[CaseScore], where: str) -> RunScores:
+    patients = dict(sorted((score.case_id, score.patient) for score in scores))
+    classes = dict(sorted((score.class_index, score.class_name) for score in scores))
+    by_place = {(score.class_index, score.case_id): score.scores for score in scores}
+    if not scores or not len(scores) == len(by_place) == len(patients) * len(classes):
         raise RunError(
-            f"{where}: scores must have one record for each case and class, got {len(scores)} records for {len(cases)} "
-            f"cases and {len(classes)} classes; evaluate the run again."
+            f"{where}: scores must have one record for each case and class, got {len(scores)} records for "
+            f"{len(patients)} cases and {len(classes)} classes; evaluate the run again."
         )
-    values = {metric: np.empty((len(classes), len(cases))) for metric in METRICS}
-    for score in scores:
-        for metric, array in values.items():
-            array[rows[score.class_index], cases[score.case_id]] = getattr(score.scores, metric)
     return RunScores(
-        cases=tuple(cases),
-        patients=tuple(patients[case_id] for case_id in cases),
+        cases=tuple(patients),
+        patients=tuple(patients.values()),
         classes=tuple(classes.items()),
-        values=values,
+        values={
+            metric: np.array([[getattr(by_place[index, case], metric) for case in patients] for index in classes])
+            for metric in METRICS
+        },
     )
 
 
 def split_folds(runs: Sequence[Sequence[CaseScore]]) -> dict[Pair, list[CaseScore]]:
-    """Orders the records of runs by fold.
-
-    Args:
-        runs: Records of each run, which may be of several folds; records without a fold count as of fold 0.
-
-    Returns:
-        Records by fold and number of the run.
-    """
+    """Orders the records of runs by fold and number of the run; records without a fold count as of fold 0."""
     found: dict[Pair, list[CaseScore]] = {}
     for number, run in enumerate(runs):
         for score in run:
@@ -111,25 +86,22 @@ def split_folds(runs: Sequence[Sequence[CaseScore]]) -> dict[Pair, list[CaseScor
     return found
 
 
-def check_runs(runs: Mapping[str, Mapping[Pair, RunScores]]) -> tuple[tuple[int, str], ...]:
-    """Checks that runs can be paired.
-
-    Args:
-        runs: Scores by variant, then by fold and seed.
-
-    Returns:
-        Index and name of each class.
+def read_paired(trials: Trials, baseline: str) -> dict[str, dict[Pair, RunScores]]:
+    """Turns the records of every run into arrays that can be compared with the baseline.
 
     Raises:
-        RunError: Runs of a fold were scored on different cases, runs have different classes, a patient is in two folds,
-            or there is no run.
+        RunError: The baseline has no finished trial, runs of a fold were scored on different cases, runs have different
+            classes, a patient is in two folds, or records are not one for each case and class.
     """
+    if not trials.get(baseline):
+        raise RunError(f"the baseline {baseline!r} must have a finished trial, got none; finish one of it first.")
+    runs = read_trials(trials)
     first: dict[int, tuple[str, RunScores]] = {}
     folds: dict[str, int] = {}
     problems = []
     for variant, by_pair in runs.items():
         for (fold, seed), run in by_pair.items():
-            where = f"{variant}.fold_{fold}.seed_{seed}"
+            where = _name(variant, (fold, seed))
             name, reference = first.setdefault(fold, (where, run))
             if different := sorted(set(run.cases) ^ set(reference.cases)):
                 problems.append(
@@ -137,9 +109,10 @@ def check_runs(runs: Mapping[str, Mapping[Pair, RunScores]]) -> tuple[tuple[int,
                     f"only one of it and {name} has, such as {', '.join(different[:3])}; evaluate both on one split."
                 )
             if run.classes != (expected := next(iter(first.values()))[1].classes):
+                own, other = (", ".join(f"{k} {name}" for k, name in named) for named in (run.classes, expected))
                 problems.append(
-                    f"{where}: all runs must have the same classes, got {_names(run.classes)} beside "
-                    f"{_names(expected)}; compare runs of one data set."
+                    f"{where}: all runs must have the same classes, got {own} beside {other}; "
+                    "compare runs of one data set."
                 )
     for fold, (_, run) in first.items():
         if shared := sorted({patient for patient in run.patients if folds.setdefault(patient, fold) != fold}):
@@ -147,20 +120,14 @@ def check_runs(runs: Mapping[str, Mapping[Pair, RunScores]]) -> tuple[tuple[int,
                 f"fold {fold}: a patient must be in one fold, got {', '.join(shared[:3])} in another too; "
                 "make folds of disjoint patients."
             )
-    if not first:
-        problems.append("a comparison must have a finished run, got none; finish a trial first.")
     if problems:
         raise RunError(problems)
-    return next(iter(first.values()))[1].classes
+    return runs
 
 
 def difference_tables(
-    baseline: Mapping[Pair, RunScores],
-    variant: Mapping[Pair, RunScores],
-    *,
-    metric: str,
-    class_row: int | None,
-) -> Tables:
+    baseline: Runs, variant: Runs, metric: str, class_row: int | None
+) -> tuple[list[FloatArray], list[list[int]]]:
     """Subtracts the scores of the baseline from those of the variant, on the folds and seeds that both have.
 
     The difference of a patient is the mean over its cases. A case counts where it has a finite score in every run of
@@ -174,31 +141,19 @@ def difference_tables(
         class_row: Row of the class in the arrays; None for the mean over the classes that a case has in every run.
 
     Returns:
-        A table for each fold with a scored patient.
+        A table of shape (runs, patients) for each fold with a scored patient, and the seeds of its rows.
     """
     tables, seeds = [], []
-    left_out = infinite_baseline = infinite_variant = 0
+    rows = slice(None) if class_row is None else slice(class_row, class_row + 1)
     common = sorted(set(baseline) & set(variant))
     for fold in sorted({fold for fold, _ in common}):
         pairs = [pair for pair in common if pair[0] == fold]
-        rows = slice(None) if class_row is None else slice(class_row, class_row + 1)
-        before = np.stack([baseline[pair].values[metric][rows] for pair in pairs])
-        after = np.stack([variant[pair].values[metric][rows] for pair in pairs])
-        infinite_baseline += int(np.isinf(before).sum())
-        infinite_variant += int(np.isinf(after).sum())
-        both = with_found_nothing(np.stack([before, after]), metric)
-        sides, scored = patient_means(both, baseline[pairs[0]].patients)
-        left_out += int((~scored).sum())
+        both = np.array([[side[pair].values[metric][rows] for pair in pairs] for side in (baseline, variant)])
+        sides, scored = patient_means(with_found_nothing(both, metric), baseline[pairs[0]].patients)
         if scored.any():
             tables.append(sides[1] - sides[0])
-            seeds.append(tuple(seed for _, seed in pairs))
-    return Tables(
-        tables=tuple(tables),
-        seeds=tuple(seeds),
-        left_out=left_out,
-        infinite_baseline=infinite_baseline,
-        infinite_variant=infinite_variant,
-    )
+            seeds.append([seed for _, seed in pairs])
+    return tables, seeds
 
 
 def with_found_nothing(values: FloatArray, metric: str) -> FloatArray:
@@ -239,7 +194,3 @@ def patient_means(values: FloatArray, patients: Sequence[str]) -> tuple[FloatArr
     member = np.eye(int(numbers.max()) + 1)[numbers]
     means: FloatArray = (by_case @ member) / member.sum(axis=0)
     return means, scored
-
-
-def _names(classes: Sequence[tuple[int, str]]) -> str:
-    return ", ".join(f"{index} {name}" for index, name in classes)

@@ -8,9 +8,9 @@ from typing import Literal
 
 import numpy as np
 
-from seg.ablation.statistics.comparison import MIN_RUNS, Comparison, MetricEffect, Trials
-from seg.ablation.statistics.effects import TAIL, estimate_effect
-from seg.ablation.statistics.tables import Pair, RunScores, difference_tables, read_scores
+from seg.ablation.statistics.comparison import MIN_RUNS, Comparison
+from seg.ablation.statistics.effects import TAIL, Effect, estimate_effect
+from seg.ablation.statistics.tables import Pair, Runs, RunScores, Trials, difference_tables, read_trials
 
 Word = Literal["unstable", "safe", "costs", "undecided"]
 
@@ -50,13 +50,9 @@ class Verdict:
 
 
 def judge(
-    trials: Trials,
-    baseline: str,
-    comparisons: Sequence[Comparison],
-    *,
-    without_result: Mapping[str, Collection[Pair]] | None = None,
+    trials: Trials, baseline: str, comparisons: Sequence[Comparison], without_result: Mapping[str, Collection[Pair]]
 ) -> tuple[Verdict, ...]:
-    """Give each variant its verdict.
+    """Gives each variant its verdict.
 
     Leaving a run out moves the mean difference. The error of all runs is kept, since an error of fewer runs would be
     larger for want of runs, and three seeds would never be stable.
@@ -70,10 +66,7 @@ def judge(
     Returns:
         A verdict for each comparison, in their order.
     """
-    runs = {
-        name: {pair: read_scores(scores, f"{name}.fold_{pair[0]}.seed_{pair[1]}") for pair, scores in by_pair.items()}
-        for name, by_pair in trials.items()
-    }
+    runs = read_trials(trials)
     levels = holm_levels({one.variant: one.p_noninferior for one in comparisons})
     found = []
     for one in comparisons:
@@ -85,7 +78,7 @@ def judge(
             for pair in sorted(before.keys() & after.keys())
             if _settle(_without(one, before, after, pair), level)[0] != together
         )
-        failed = tuple(sorted({*(without_result or {}).get(one.variant, ()), *collapsed(before, after)}))
+        failed = tuple(sorted({*without_result.get(one.variant, ()), *collapsed(before, after)}))
         found.append(
             Verdict(
                 variant=one.variant,
@@ -102,7 +95,7 @@ def judge(
 
 
 def holm_levels(p_values: Mapping[str, float | None]) -> dict[str, float]:
-    """Give the level at which Holm's procedure tests each variant.
+    """Gives the level at which Holm's procedure tests each variant.
 
     The smallest of m p-values is tested at `TAIL` / m, the next at `TAIL` / (m - 1), and so on until the first that
     does not pass; all from there on are tested at its level. A variant passes where its p-value is at most its level,
@@ -124,8 +117,8 @@ def holm_levels(p_values: Mapping[str, float | None]) -> dict[str, float]:
     return levels
 
 
-def collapsed(before: Mapping[Pair, RunScores], after: Mapping[Pair, RunScores]) -> list[Pair]:
-    """Name the runs of a variant that ended more than `COLLAPSE` in mean Dice below the median of its other runs.
+def collapsed(before: Runs, after: Runs) -> list[Pair]:
+    """Names the runs of a variant that ended more than `COLLAPSE` in mean Dice below the median of its other runs.
 
     The same must hold less the baseline of the same fold and seed, so that a hard fold is no failure.
     """
@@ -135,7 +128,7 @@ def collapsed(before: Mapping[Pair, RunScores], after: Mapping[Pair, RunScores])
 
 
 def _mean_dice(run: RunScores) -> float:
-    """Average the Dice of a run over classes and cases; 0 where no case has any."""
+    """Averages the Dice of a run over classes and cases; 0 where no case has any."""
     values = run.values["dice"]
     return float(values[np.isfinite(values)].mean()) if np.isfinite(values).any() else 0.0
 
@@ -146,8 +139,8 @@ def _far_below(pair: Pair, values: Mapping[Pair, float]) -> bool:
 
 
 def _settle(one: Comparison, level: float) -> tuple[Word, float | None, str]:
-    """Return the word that runs together give a variant, the bound that decides, and the class of the bound."""
-    classes = {each.name: each.dice.effect for each in one.by_class}
+    """Returns the word that runs together give a variant, the bound that decides, and the class of the bound."""
+    classes = {each.name: each.dice for each in one.by_class}
     tested = {name: effect for name, effect in classes.items() if effect is not None and effect.ci95 is not None}
     lower = [(bound, name) for name, effect in tested.items() if (bound := effect.lower_bound(level)) is not None]
     bound, class_name = min(lower) if len(lower) == len(classes) else (None, "")
@@ -155,7 +148,7 @@ def _settle(one: Comparison, level: float) -> tuple[Word, float | None, str]:
         return "safe", bound, class_name
     upper = [
         (effect.ci95[1], name)
-        for name, effect in {"": one.dice.effect, **tested}.items()
+        for name, effect in {"": one.dice, **tested}.items()
         if effect is not None and effect.ci95 is not None and effect.num_runs >= MIN_RUNS
     ]
     if upper and min(upper)[0] < 0:
@@ -163,20 +156,17 @@ def _settle(one: Comparison, level: float) -> tuple[Word, float | None, str]:
     return "undecided", None if bound is None else max(-1.0, bound), class_name
 
 
-def _without(
-    one: Comparison, before: Mapping[Pair, RunScores], after: Mapping[Pair, RunScores], pair: Pair
-) -> Comparison:
-    """Move the differences of a comparison to those without one run, with the errors of all runs."""
-    sides = [{other: run for other, run in side.items() if other != pair} for side in (before, after)]
+def _without(one: Comparison, before: Runs, after: Runs, pair: Pair) -> Comparison:
+    """Moves the differences of a comparison to those without one run, with the errors of all runs."""
+    without = {other: run for other, run in before.items() if other != pair}
 
-    def moved(known: MetricEffect, row: int | None) -> MetricEffect:
-        tables = difference_tables(*sides, metric="dice", class_row=row).tables
-        effect = known.effect
+    def moved(effect: Effect | None, row: int | None) -> Effect | None:
+        tables, _ = difference_tables(without, after, "dice", row)
         if effect is None or effect.ci95 is None or not tables:
-            return known
+            return effect
         difference = estimate_effect(tables).difference
         low, high = (end + difference - effect.difference for end in effect.ci95)
-        return replace(known, effect=replace(effect, difference=difference, ci95=(low, high)))
+        return replace(effect, difference=difference, ci95=(low, high))
 
     by_class = tuple(replace(each, dice=moved(each.dice, row)) for row, each in enumerate(one.by_class))
     return replace(one, dice=moved(one.dice, None), by_class=by_class)
@@ -184,38 +174,22 @@ def _without(
 
 @dataclass(frozen=True, kw_only=True)
 class Recommendation:
-    """What the study recommends, as parts of the sentence that a report makes of it.
+    """What the study recommends, among the variants that are not inferior in any class.
 
     Attributes:
-        fastest: Variant of lowest batch-1 latency among `candidates`; None where none of them has a latency.
-        narrowest: Variant of fewest multiply-accumulates among `candidates`; None where none has a count.
-        latency_ms: Latency of the fastest; None where there is none.
+        fastest: Variant of lowest batch-1 latency; None where none has a latency.
+        narrowest: Variant of fewest multiply-accumulates; None where none has a count.
         speedup: Latency of the baseline over that of the fastest: above 1 it is faster than the baseline. None where
             either was not measured.
-        macs_ratio: Multiply-accumulates of the narrowest over those of the baseline; None where either is unknown.
-        candidates: Variants that are not inferior in any class, in the order of the study.
-        unmeasured: Candidates without a latency, which could not compete.
-        baseline: The baseline.
-        margin: Margin of non-inferiority.
     """
 
     fastest: str | None
     narrowest: str | None
-    latency_ms: float | None
     speedup: float | None
-    macs_ratio: float | None
-    candidates: tuple[str, ...]
-    unmeasured: tuple[str, ...]
-    baseline: str
-    margin: float
 
 
 def recommend(
-    comparisons: Sequence[Comparison],
-    latency_ms: Mapping[str, float],
-    *,
-    baseline: str,
-    macs: Mapping[str, int],
+    comparisons: Sequence[Comparison], latency_ms: Mapping[str, float], macs: Mapping[str, int], baseline: str
 ) -> Recommendation:
     """Applies the rule of the study.
 
@@ -223,25 +197,16 @@ def recommend(
     network it is, while parameters hardly notice the full-resolution stages. Equal values go to the first name.
 
     Args:
-        comparisons: What `paired` gave, not empty.
+        comparisons: What `paired` gave.
         latency_ms: Batch-1 latency by variant, of one device; variants that were not measured are absent.
-        baseline: Name of the baseline.
         macs: Multiply-accumulates by variant.
-
-    Returns:
-        The recommendation.
+        baseline: Name of the baseline.
     """
-    candidates = tuple(one.variant for one in comparisons if one.non_inferior)
+    candidates = [one.variant for one in comparisons if one.non_inferior]
     fastest = min((name for name in candidates if name in latency_ms), key=lambda x: (latency_ms[x], x), default=None)
     narrowest = min((name for name in candidates if name in macs), key=lambda x: (macs[x], x), default=None)
     return Recommendation(
         fastest=fastest,
         narrowest=narrowest,
-        latency_ms=latency_ms[fastest] if fastest else None,
         speedup=latency_ms[baseline] / latency_ms[fastest] if fastest and baseline in latency_ms else None,
-        macs_ratio=macs[narrowest] / macs[baseline] if narrowest and baseline in macs else None,
-        candidates=candidates,
-        unmeasured=tuple(name for name in candidates if name not in latency_ms),
-        baseline=baseline,
-        margin=comparisons[0].margin,
     )

@@ -11,6 +11,7 @@ import pytest
 from seg.ablation.report.labels import label_variants
 from seg.ablation.report.plots import clipped, forest, pareto, place_labels, robust_limits
 from seg.ablation.report.svg import drawing, to_picture
+from seg.ablation.statistics import Verdict
 
 LABELS = label_variants(
     {
@@ -21,6 +22,16 @@ LABELS = label_variants(
     }
 )
 DIFFERENCES = {"half": (-0.001, -0.002, 0.0), "quarter": (-0.003, -0.004, -0.002), "failed": (-0.3, -0.6, 0.1)}
+SAFE = Verdict(
+    variant="half",
+    word="safe",
+    together="safe",
+    bound=-0.0025,
+    class_name="<b>",
+    level=0.025,
+    failed=(),
+    changing=(),
+)
 SPEEDS = {"half": 1.1, "quarter": 1.2, "failed": 1.5}
 
 
@@ -47,7 +58,7 @@ def test_what_leaves_the_scale_is_drawn_just_inside(value: float, drawn: float) 
 
 
 def test_a_forest_plot_shows_values_bounds_words_and_speeds() -> None:
-    picture = forest(LABELS, DIFFERENCES, {"half": (-0.0025, "<b>")}, {"half": "safe"}, SPEEDS, 0.005)
+    picture = forest(LABELS, DIFFERENCES, {"half": SAFE}, SPEEDS, 0.005)
     assert picture is not None
     shown = texts(picture.file)
     minus = "\N{MINUS SIGN}"

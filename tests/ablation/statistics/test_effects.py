@@ -52,7 +52,7 @@ def test_a_single_run_gives_the_t_interval_over_patients_and_says_so() -> None:
     expected = stats.ttest_1samp(values, -0.005, alternative="greater")
     assert found.ci95 == pytest.approx(tuple(stats.ttest_1samp(values, 0).confidence_interval()))
     assert found.p_noninferior == pytest.approx(expected.pvalue)
-    assert (found.over_runs, found.num_patients, found.num_runs, found.num_folds) == (False, 12, 1, 1)
+    assert (found.num_patients, found.num_runs) == (12, 1)
     assert found.components is not None
     assert (found.components.run, found.components.residual, found.components.fold) == (None, None, None)
 
@@ -63,7 +63,7 @@ def test_folds_of_one_run_give_the_t_interval_over_their_means() -> None:
     found = estimate_effect(tables)
     expected = stats.ttest_1samp([table.mean() for table in tables], 0).confidence_interval()
     assert found.ci95 == pytest.approx(tuple(expected))
-    assert (found.over_runs, found.degrees_of_freedom) == (True, 3)
+    assert found.degrees_of_freedom == 3
 
 
 @pytest.mark.parametrize("runs", [1, 3])
@@ -82,12 +82,10 @@ def test_folds_that_happen_to_agree_do_not_pass_for_that() -> None:
     tables = [table - table.mean() for table in (differences(rng, 3, 20) for _ in range(3))]
     assert estimate_effect(tables).ci95 == pytest.approx((0, 0), abs=1e-12)
     # The test has the error of runs and patients within folds, with the two degrees of freedom of three folds.
-    apart = [estimate_effect([table], strict=True).standard_error or 0.0 for table in tables]
-    pooled = np.sqrt(np.square(apart).mean() / 3)
-    strict = estimate_effect(tables, margin=0.005, strict=True)
-    assert strict.standard_error == pytest.approx(pooled, rel=0.1)
-    assert strict.p_noninferior == pytest.approx(stats.t.sf(0.005 / strict.standard_error, 2))
-    assert estimate_effect(tables, margin=0.005).p_noninferior == strict.p_noninferior
+    apart = [estimate_effect([table]).test_error for table in tables]
+    found = estimate_effect(tables, margin=0.005)
+    assert found.test_error == pytest.approx(np.sqrt(np.square(apart).mean() / 3), rel=0.1)
+    assert found.p_noninferior == pytest.approx(stats.t.sf(0.005 / found.test_error, 2))
 
 
 def test_folds_of_different_size_have_the_variance_of_their_weighted_mean() -> None:
@@ -112,35 +110,25 @@ def test_runs_that_differ_most_have_their_own_degrees_of_freedom() -> None:
     assert found.degrees_of_freedom == pytest.approx(2)
 
 
-def test_runs_that_do_not_differ_count_with_the_residual() -> None:
+def test_runs_that_do_not_differ_count_with_the_residual_but_not_in_the_test() -> None:
     table = differences(np.random.default_rng(6), 3, 12)
     table += table.mean() - table.mean(axis=1, keepdims=True)
     # Runs of one mean say nothing beyond their patients: the error is that of the patients' means.
-    found, apart = estimate_effect([table]), estimate_effect([table], strict=True)
-    assert found.standard_error == pytest.approx(stats.sem(table.mean(axis=0)))
-    assert apart.standard_error == pytest.approx(found.standard_error)
+    found = estimate_effect([table])
+    assert (found.standard_error, found.test_error) == pytest.approx((stats.sem(table.mean(axis=0)),) * 2)
     # Neither do patients of one mean: three measurements of each of twelve, with twelve means to be estimated.
     table -= table.mean(axis=0)
-    found, apart = estimate_effect([table]), estimate_effect([table], strict=True)
-    assert found.degrees_of_freedom == pytest.approx(24)
-    assert found.standard_error == pytest.approx(np.sqrt(np.square(table).sum() / 24 / 36))
-    assert apart.degrees_of_freedom == pytest.approx(2)
-    assert apart.standard_error == pytest.approx(np.sqrt(np.square(table).sum() / 22 / 36))
-
-
-def test_the_test_is_strict() -> None:
-    table = differences(np.random.default_rng(6), 3, 12)
-    table += table.mean() - table.mean(axis=1, keepdims=True)
-    table -= table.mean(axis=0)
-    found, apart = estimate_effect([table], margin=0.005), estimate_effect([table], margin=0.005, strict=True)
-    error = np.sqrt(np.square(table).sum() / 22 / 36)
-    assert found.p_noninferior == apart.p_noninferior == pytest.approx(stats.t.sf(0.005 / error, 2))
-    assert found.standard_error != pytest.approx(apart.standard_error)
+    found = estimate_effect([table], margin=0.005)
+    squares = np.square(table).sum()
+    assert (found.degrees_of_freedom, found.test_freedom) == pytest.approx((24, 2))
+    assert found.standard_error == pytest.approx(np.sqrt(squares / 24 / 36))
+    assert found.test_error == pytest.approx(np.sqrt(squares / 22 / 36))
+    assert found.p_noninferior == pytest.approx(stats.t.sf(0.005 / np.sqrt(squares / 22 / 36), 2))
 
 
 def test_runs_that_differ_are_not_pooled() -> None:
-    table = differences(np.random.default_rng(7), 3, 12, run_sd=0.02)
-    assert estimate_effect([table], margin=0.01) == estimate_effect([table], margin=0.01, strict=True)
+    found = estimate_effect([differences(np.random.default_rng(7), 3, 12, run_sd=0.02)])
+    assert (found.test_error, found.test_freedom) == (found.standard_error, found.degrees_of_freedom)
 
 
 def test_a_constant_shift_has_an_interval_of_no_width() -> None:
@@ -183,15 +171,6 @@ def test_the_interval_covers_a_known_truth(folds: int) -> None:
     assert hits / 400 >= 0.906
 
 
-def test_tables_that_have_no_effect_are_refused() -> None:
-    with pytest.raises(RunError) as caught:
-        estimate_effect([np.empty((0, 4))])
-    assert str(caught.value) == (
-        "an effect must have a run and a patient in every fold, got none; leave out folds without one."
-    )
-    with pytest.raises(RunError) as caught:
-        estimate_effect([np.array([[np.nan, 1.0]])])
-    assert str(caught.value) == "differences must be finite, got NaN or infinity; leave out patients without a score."
-    with pytest.raises(RunError) as caught:
+def test_a_margin_that_is_none_is_refused() -> None:
+    with pytest.raises(RunError, match="got 0"):
         estimate_effect([np.ones((2, 2))], margin=0)
-    assert str(caught.value) == ("the margin must be above 0, got 0; give how much worse still counts as not inferior.")

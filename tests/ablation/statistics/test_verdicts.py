@@ -1,4 +1,4 @@
-"""Verdicts: the order of the words, the bound that decides, and single runs that change the word."""
+"""Verdicts: the order of the words, the bound that decides, single runs that change the word; the recommendation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from seg.ablation.statistics import Comparison, Trials, Verdict, judge, paired
+from seg.ablation.statistics import Comparison, Trials, Verdict, judge, paired, recommend
 from seg.ablation.statistics.verdicts import holm_levels
 from tests.ablation.statistics.studies import run_of
 
@@ -29,7 +29,7 @@ def trials_of(**shifts: list[tuple[float, float]]) -> Trials:
 
 def judged(trials: Trials, **failed: list[tuple[int, int]]) -> dict[str, Verdict]:
     comparisons = paired(trials, "baseline", margin=MARGIN)
-    return {one.variant: one for one in judge(trials, "baseline", comparisons, without_result=failed)}
+    return {one.variant: one for one in judge(trials, "baseline", comparisons, failed)}
 
 
 def around(mean: float, spread: float) -> list[float]:
@@ -130,3 +130,25 @@ def test_safe_is_what_the_corrected_test_passes_and_its_bound_says_so() -> None:
         if verdict.together != "costs":
             assert verdict.bound is not None
             assert (verdict.bound > -MARGIN) == (verdict.together == "safe")
+
+
+MACS = {"baseline": 1000, "wide": 900, "thin": 250, "lost": 100}
+LATENCY = {"baseline": 20.0, "wide": 10.0, "thin": 12.0, "lost": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("shifts", "latency", "macs", "expected"),
+    [
+        ({"wide": 0.0, "thin": -0.001, "lost": -0.1}, LATENCY, MACS, ("wide", "thin", 2.0)),
+        ({"lost": -0.1}, LATENCY, MACS, (None, None, None)),
+        ({"wide": 0.0, "thin": 0.0}, {"wide": 25.0, "baseline": 20.0}, MACS, ("wide", "thin", 0.8)),
+        ({"thin": 0.0}, {}, {}, (None, None, None)),
+        ({"thin": 0.0}, {"thin": 12.0}, MACS, ("thin", "thin", None)),
+    ],
+)
+def test_the_fastest_and_the_narrowest_that_lose_nothing_are_recommended(
+    shifts: dict[str, float], latency: dict[str, float], macs: dict[str, int], expected: tuple[object, ...]
+) -> None:
+    trials = trials_of(**{name: both([shift] * 3) for name, shift in shifts.items()})
+    found = recommend(paired(trials, "baseline", margin=MARGIN), latency, macs, "baseline")
+    assert (found.fastest, found.narrowest, found.speedup) == expected

@@ -27,15 +27,9 @@ RESAMPLES = 1000
 PERCENT = 100.0
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Method:
-    """One way, or some that share their work.
-
-    Attributes:
-        intervals: Gives 95 % intervals by name, for differences by fold of shape (runs, patients); empty where there is
-            none.
-        share: Share of the simulated studies that it sees, since some take a thousand times as long.
-    """
+    """Gives 95 % intervals by name for differences by fold, (runs, patients), and sees a share of the studies."""
 
     intervals: Callable[[Sequence[FloatArray], np.random.Generator], Intervals]
     share: float
@@ -106,18 +100,20 @@ def mixed_models(tables: Sequence[FloatArray], rng: np.random.Generator) -> Inte
 
 
 def mean_squares(tables: Sequence[FloatArray], rng: np.random.Generator) -> Intervals:
-    """Gives the intervals of `estimate_effect`: the one in use, and that of the strict test."""
-    names = {"mean squares": False, "mean squares, strict": True}
-    found = {name: estimate_effect(tables, strict=strict).ci95 for name, strict in names.items()}
-    return {name: interval for name, interval in found.items() if interval}
+    """Gives the interval of `estimate_effect` that is in use, and one by the error of its strict test."""
+    found = estimate_effect(tables)
+    if not found.ci95 or found.test_error is None or found.test_freedom is None:
+        return {}
+    half = float(stats.t.isf(TAIL, found.test_freedom)) * found.test_error
+    return {"mean squares": found.ci95, "mean squares, strict": (found.difference - half, found.difference + half)}
 
 
 METHODS = (
-    Method(intervals=mean_squares, share=1.0),
-    Method(intervals=t_over_runs, share=1.0),
-    Method(intervals=t_over_patients, share=1.0),
-    Method(intervals=bootstraps, share=1 / 4),
-    Method(intervals=mixed_models, share=1 / 16),
+    Method(mean_squares, 1.0),
+    Method(t_over_runs, 1.0),
+    Method(t_over_patients, 1.0),
+    Method(bootstraps, 1 / 4),
+    Method(mixed_models, 1 / 16),
 )
 
 
@@ -127,12 +123,14 @@ PRIOR_LIMIT = 4.0
 
 def own_runs(folds: Sequence[FloatArray]) -> FloatArray:
     """Gives errors by a variant's own runs, never pooled with the residual: the test in use."""
-    return _errors(folds, strict=True)
+    found = (estimate_effect(tables) for tables in zip(*folds, strict=True))
+    return np.array([(one.test_error, one.test_freedom) for one in found]).T
 
 
 def pooled_runs(folds: Sequence[FloatArray]) -> FloatArray:
     """Gives errors by the interval in use, which pools runs and residual where runs hardly differ."""
-    return _errors(folds, strict=False)
+    found = (estimate_effect(tables) for tables in zip(*folds, strict=True))
+    return np.array([(one.standard_error, one.degrees_of_freedom) for one in found]).T
 
 
 def moderated_runs(folds: Sequence[FloatArray]) -> FloatArray:
@@ -170,11 +168,6 @@ TESTS: dict[str, Callable[[Sequence[FloatArray]], FloatArray]] = {
     "moderated": moderated_runs,
 }
 """Tests by name, the one in use first."""
-
-
-def _errors(folds: Sequence[FloatArray], *, strict: bool) -> FloatArray:
-    found = (estimate_effect(tables, strict=strict) for tables in zip(*folds, strict=True))
-    return np.array([(one.standard_error, one.degrees_of_freedom) for one in found]).T
 
 
 def _inverse_trigamma(value: float) -> float:
@@ -277,10 +270,6 @@ def draw_family(family: Family, rng: np.random.Generator) -> list[FloatArray]:
     """Draws what every network of a study scores more than expected, without a loss.
 
     Either side of a difference brings half of its variance, so the variants share the baseline's runs and patients.
-
-    Args:
-        family: Its size and spread.
-        rng: Source of randomness.
 
     Returns:
         Dice less its mean by fold, of shape (classes, 1 + variants, seeds, patients), the baseline first and the
@@ -395,15 +384,7 @@ DESIGNS = (
 
 
 def simulate(design: Design, rng: np.random.Generator) -> list[FloatArray]:
-    """Draws a study whose true mean difference is 0.
-
-    Args:
-        design: Its size and spread.
-        rng: Source of randomness.
-
-    Returns:
-        Differences by fold, of shape (seeds, patients).
-    """
+    """Draws a study whose true mean difference is 0: differences by fold, of shape (seeds, patients)."""
 
     def draw(sd: float, *shape: int) -> FloatArray:
         unit = rng.standard_t(3, shape) / math.sqrt(3) if design.heavy else rng.normal(size=shape)
@@ -424,15 +405,6 @@ def validate(design: Design, *, repeats: int, methods: Sequence[Method] = METHOD
     All intervals move with the data, so one simulation about 0 gives the coverage, the false-positive rate at the
     margin (lower end above the truth) and the power (lower end above the truth less the margin). Slow methods see the
     first studies alone, and of several folds fewer.
-
-    Args:
-        design: The design.
-        repeats: Studies that the fastest methods see, 1 or more.
-        methods: The methods.
-        seed: Seed of the simulation.
-
-    Returns:
-        An outcome for each method that gave an interval.
     """
     rng = np.random.default_rng(seed)
     found: dict[str, list[Interval]] = {}
@@ -463,15 +435,7 @@ def _outcome(design: Design, method: str, intervals: FloatArray) -> Outcome:
 
 
 def format_outcomes(outcomes: Sequence[Outcome]) -> str:
-    """Formats outcomes as Markdown tables, a row for each design and a column for each method.
-
-    Args:
-        outcomes: What `validate` gave, of any designs.
-
-    Returns:
-        Tables of coverage, false positives and power, in percent with their Monte-Carlo standard error, and of half
-        widths in Dice. A method that gave no interval in a design has a dash.
-    """
+    """Formats outcomes as Markdown tables, a row for each design and a column for each method, with standard errors."""
     tables: dict[str, Callable[[Outcome], str]] = {
         "Coverage of the 95 % interval, %": lambda one: percent(one.coverage, one.repeats),
         "False positives at the margin, % (2.5 is aimed at)": lambda one: percent(one.false_positive, one.repeats),
@@ -516,16 +480,7 @@ class FamilyOutcome:
 
 
 def validate_family(family: Family, *, repeats: int, seed: int = 0) -> list[FamilyOutcome]:
-    """Repeats a study, and counts what each test passes after Holm's procedure.
-
-    Args:
-        family: The study.
-        repeats: Simulated studies, 1 or more.
-        seed: Seed of the simulation.
-
-    Returns:
-        An outcome for each test that there is for so many folds.
-    """
+    """Repeats a study, and counts what each test passes after Holm's procedure."""
     rng = np.random.default_rng(seed)
     tests = {name: errors for name, errors in TESTS.items() if family.folds == 1 or errors is not moderated_runs}
     wrong: dict[str, list[float]] = {name: [] for name in tests}
@@ -552,16 +507,7 @@ def validate_family(family: Family, *, repeats: int, seed: int = 0) -> list[Fami
 
 
 def family_error(family: Family, *, repeats: int, seed: int = 0) -> float:
-    """Gives how often any inferior variant passes the whole way from scores of cases to verdicts.
-
-    Args:
-        family: The study.
-        repeats: Simulated studies, 1 or more.
-        seed: Seed of the simulation.
-
-    Returns:
-        The share of studies with a false verdict.
-    """
+    """Gives the share of studies in which any inferior variant passes, all the way from scores of cases to verdicts."""
     rng, wrong = np.random.default_rng(seed), 0
     for _ in range(repeats):
         folds = [0.8 + drawn for drawn in draw_family(family, rng)]
@@ -611,14 +557,7 @@ def _records(dice: FloatArray, fold: int) -> list[CaseScore]:
 
 
 def format_families(outcomes: Sequence[FamilyOutcome]) -> str:
-    """Formats outcomes as a Markdown table: family error, and share of equal variants that pass, by test, in percent.
-
-    Args:
-        outcomes: What `validate_family` gave, of any families.
-
-    Returns:
-        The table, a row for each family.
-    """
+    """Formats outcomes as a Markdown table, by test: family error, and percentage of equal variants that pass."""
     columns = [f"{what}, {test}" for what in ("passes an inferior one", "equal ones pass") for test in TESTS]
     rows = [f"| study | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     for family in dict.fromkeys(one.family for one in outcomes):
