@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
-from pydantic_core import from_json
 
 from seg.errors import Problem, RunError, SegError
 
@@ -220,9 +219,10 @@ def read_json(
     """
     raw = read_bytes(path, remedy=remedy, error=error).removeprefix(codecs.BOM_UTF8)
     try:
-        content = from_json(raw)
-    except ValueError as fault:
-        raise error(Problem(quoted(str(path)), "json", "must be JSON text in UTF-8", f"'{fault}'", remedy)) from fault
+        content = TypeAdapter(Any).validate_json(raw)
+    except ValidationError as fault:
+        value = f"'{fault.errors(include_url=False)[0]['msg']}'"
+        raise error(Problem(quoted(str(path)), "json", "must be JSON text in UTF-8", value, remedy)) from fault
     try:
         if newest is not None:
             content = TypeAdapter(dict[str, Any]).validate_python(content)
