@@ -31,8 +31,8 @@ from seg.config import EvaluationConfig, ExperimentConfig, StudyConfig, load_con
 from seg.config.fields import REQUIRED, STRICT, AtLeastOne, ConfigField, FilePath, Positive, fields_of, form, item_of
 from seg.config.loading import explanation, find_config, read_options, unknown
 from seg.config.patients import pattern_problem
-from seg.config.text import as_yaml, shown, text_problem
-from seg.errors import ConfigError, Problem, SegError
+from seg.config.text import as_yaml, text_problem
+from seg.errors import ConfigError, Problem, SegError, shown
 from seg.files import file_problems
 
 if TYPE_CHECKING:
@@ -362,6 +362,7 @@ class Ablate:
     examples: ClassVar = (
         "seg ablate --config phantom --dry_run",
         "seg ablate --config my_study.yaml --set training.steps=700 --launch.workers 2",
+        "seg ablate --config my_study.yaml --set network.merge=add --set 'network.channels=[16,32,64,128]'",
     )
     config: FilePath = Field(description="YAML file of the study, or the name of a study that comes with the package.")
     ablation_dir: FilePath | None = Field(
@@ -385,8 +386,8 @@ class Ablate:
     )
     set: tuple[StrictStr, ...] = Field(
         default=(),
-        description="PATH=VALUE changes a field of the experiment for all variants, as in --set training.steps=700; "
-        "repeat it for more.",
+        description="PATH=VALUE changes a field of the experiment for all variants, as in --set network.merge=add or "
+        "--set 'network.channels=[8,16]'; repeat it for more.",
     )
     changes: Changes = Field(default_factory=dict)
 

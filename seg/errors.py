@@ -1,9 +1,11 @@
-"""Problems that a user can act on, and the errors that carry them."""
+"""Problems that a user can act on, the errors that carry them, and values as messages show them."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,7 @@ class Problem:
         rule: What must hold, or what is the matter: ``must be in (0, 4]``.
         value: What was found in place of that; empty where the rule says it all.
         remedy: What the user can do; empty where the rule says it all.
+        file: The file that says so, where the path is a field in it.
     """
 
     path: str
@@ -24,13 +27,15 @@ class Problem:
     rule: str
     value: str = ""
     remedy: str = ""
+    file: str = ""
 
     def __str__(self) -> str:
         if not self.path:
             return self.rule
         got = f", got {self.value}" if self.value else ""
         remedy = f"; {self.remedy}" if self.remedy else ""
-        text = f"{self.path} {self.rule}{got}{remedy}"
+        where = f"{self.file}: " if self.file else ""
+        text = f"{where}{self.path} {self.rule}{got}{remedy}"
         return text if text.endswith((".", "?")) else f"{text}."
 
 
@@ -77,3 +82,16 @@ class DataError(SegError):
 
 class RunError(SegError):
     """A run directory, checkpoint or result file cannot be used."""
+
+
+def shown(value: object, most: int = 80) -> str:
+    """Writes a value for a message as YAML and JSON have it (null, true, [1, 2]), cut where it is long."""
+    try:
+        text = json.dumps(value) if value is None or isinstance(value, bool) else repr(_as_lists(value))
+    except (ValueError, RecursionError):  # a number of thousands of digits, lists in lists in lists
+        return f"a {type(value).__name__} too large to show"
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def _as_lists(value: Any) -> Any:
+    return [_as_lists(item) for item in value] if isinstance(value, tuple | list) else value

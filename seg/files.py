@@ -20,7 +20,7 @@ from typing import IO, Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from seg.errors import Problem, RunError, SegError
+from seg.errors import Problem, RunError, SegError, shown
 
 T = TypeVar("T")
 LOG = logging.getLogger(__name__)
@@ -246,7 +246,7 @@ def read_table(path: Path, *, remedy: str) -> list[dict[str, str]]:
         raise RunError(Problem(quoted(str(path)), "csv", "must be a table in UTF-8", f"'{fault}'", remedy)) from fault
     if twice := [name for name in header if header.count(name) > 1]:
         rule = "must name each column once"
-        raise RunError(Problem(quoted(str(path)), "csv", rule, shortened(twice[0]), remedy))
+        raise RunError(Problem(quoted(str(path)), "csv", rule, shown(twice[0]), remedy))
     for number, row in enumerate(rows, start=1):
         if len(row) != len(header):
             rule, value = f"must have the {len(header)} cells of the header", f"{len(row)}"
@@ -274,7 +274,7 @@ def _schema_problems(path: Path, error: ValidationError, remedy: str) -> list[Pr
         parts = [part for part in one["loc"] if part not in UNION_MEMBERS]
         place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).lstrip(".")
         rule = one["msg"].replace("Input should be", "must be").replace("Extra inputs are", "is")
-        value = "" if one["type"] == "missing" else shortened(one["input"])
+        value = "" if one["type"] == "missing" else shown(one["input"])
         where = f"{quoted(str(path))}: {place}" if place else quoted(str(path))
         found.setdefault(place, Problem(where, one["type"], rule, value, remedy))
     problems = list(found.values())[:MOST_PROBLEMS]
@@ -282,15 +282,6 @@ def _schema_problems(path: Path, error: ValidationError, remedy: str) -> list[Pr
         rule = f"breaks its schema at {len(found) - MOST_PROBLEMS} more places"
         problems.append(Problem(quoted(str(path)), "schema", rule, remedy=remedy))
     return problems
-
-
-def shortened(value: object, most: int = 80) -> str:
-    """Writes a value for a sentence, cut short."""
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # a number of thousands of digits, lists in lists in lists
-        return f"a {type(value).__name__} too large to show"
-    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def check_version(path: Path, version: object, newest: int, *, error: type[SegError] = RunError) -> None:
@@ -301,10 +292,10 @@ def check_version(path: Path, version: object, newest: int, *, error: type[SegEr
     """
     where = f"{quoted(str(path))}: schema_version"
     if type(version) is not int:
-        raise error(Problem(where, "int_type", "must be an integer", shortened(version), "restore the file"))
+        raise error(Problem(where, "int_type", "must be an integer", shown(version), "restore the file"))
     if version > newest:
         remedy = "the file was written by a newer release; update seg"
-        raise error(Problem(where, "version", f"must be at most {newest}", shortened(version), remedy))
+        raise error(Problem(where, "version", f"must be at most {newest}", shown(version), remedy))
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import AfterValidator, BaseModel, Field, FiniteFloat
 
 from seg.config import ExperimentConfig, NetworkConfig, dump_config, load_config
-from seg.config.loading import comparable, differences
+from seg.config.loading import comparable, config_digest, differences
 from seg.data.splits import Split
 from seg.errors import ConfigError, Problem, RunError
 from seg.evaluation.scores import EVALUATION_FILE
@@ -67,12 +67,6 @@ def fold_directories(root: Path) -> dict[int, Path]:
 def trained_network(config: NetworkConfig, in_channels: int, out_channels: int, run_dir: Path) -> nn.Module:
     """Builds a network with the final weights of a run, in evaluation mode.
 
-    Args:
-        config: The architecture.
-        in_channels: Channels of the image.
-        out_channels: Classes, background included.
-        run_dir: Run directory with final weights.
-
     Raises:
         RunError: There are no weights, they cannot be read, or they are those of another network.
     """
@@ -84,15 +78,9 @@ def trained_network(config: NetworkConfig, in_channels: int, out_channels: int, 
     for name in (*own, *state):
         found, wanted = (_described(several.get(name)) for several in (state, own))
         if found != wanted:
-            raise RunError(
-                Problem(
-                    f"{quoted(str(run_dir / WEIGHTS_FILE))}: {quoted(name)}",
-                    "network",
-                    f"must be {wanted} to fit the network of config.yaml and model.json",
-                    found,
-                    "the file belongs to another run, restore the run's own",
-                )
-            )
+            where = f"{quoted(str(run_dir / WEIGHTS_FILE))}: {quoted(name)}"
+            rule = f"must be {wanted} to fit the network of config.yaml and model.json"
+            raise RunError(Problem(where, "network", rule, found, "one of the three is not the run's own, restore it"))
     network.load_state_dict(state)
     return network.requires_grad_(False).eval()
 
@@ -102,13 +90,7 @@ def _described(tensor: Tensor | None) -> str:
 
 
 def weights_bytes(network: nn.Module, *, channel_names: Sequence[str], class_names: Sequence[str]) -> bytes:
-    """Returns the content of a file of weights: a version, tensors and names, nothing else.
-
-    Args:
-        network: The network.
-        channel_names: Channels of its images.
-        class_names: Classes, the background first.
-    """
+    """Returns the content of a file of weights: a version, tensors, and names of channels and classes, no more."""
     import torch
 
     names = {"channel_names": list(channel_names), "class_names": list(class_names)}
@@ -152,7 +134,7 @@ def check_task(
         channel_names: Channels that the weights must be for.
         class_names: Classes, background first.
         source: What names them, for the message.
-        remedy: End of the message: what may be wrong, and what to do.
+        remedy: End of the message.
 
     Raises:
         RunError: They are for others; see :func:`load_weights` too.
@@ -174,7 +156,7 @@ def _read(run_dir: Path) -> tuple[dict[str, Tensor], dict[str, list[str]]]:
     from torch import Tensor
 
     path = run_dir / WEIGHTS_FILE
-    shown = quoted(str(path))
+    where = quoted(str(path))
     if not path.is_file():
         raise RunError(f"{run_dir}: must hold a finished run, got no {WEIGHTS_FILE}; train it first.")
     check_archive(path, remedy=RESTORE)
@@ -192,24 +174,13 @@ def _read(run_dir: Path) -> tuple[dict[str, Tensor], dict[str, list[str]]]:
         if any(value.layout != torch.strided for value in state.values()) or stored > path.stat().st_size:
             raise ValueError("tensors must be stored element by element")
     except Exception as error:
-        problem = Problem(
-            shown,
-            "weights",
-            "must be a weights file of this project, tensors alone",
-            f"{type(error).__name__} ({error})".splitlines()[0],
-            f"nothing in it was run; {RESTORE}",
-        )
-        raise RunError(problem) from error
+        rule, value = "must be a weights file of this project, tensors alone", f"{type(error).__name__} ({error})"
+        remedy = f"nothing in it was run; {RESTORE}"
+        raise RunError(Problem(where, "weights", rule, value.splitlines()[0], remedy)) from error
     if odd := [name for name, value in state.items() if not bool(torch.isfinite(value).all())]:
-        raise RunError(
-            Problem(
-                shown,
-                "finite",
-                "must hold finite weights",
-                f"NaN or infinity in {len(odd)} of {len(state)} tensors, {quoted(odd[0])} first",
-                "restore the file, or train anew with a lower learning rate",
-            )
-        )
+        value = f"NaN or infinity in {len(odd)} of {len(state)} tensors, {quoted(odd[0])} first"
+        remedy = "restore the file, or train anew with a lower learning rate"
+        raise RunError(Problem(where, "finite", "must hold finite weights", value, remedy))
     check_version(path, version, WEIGHTS_VERSION)
     return state, names
 
@@ -234,27 +205,41 @@ def check_archive(path: Path, *, remedy: str) -> None:
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError, struct.error) as error:
         damaged = f"{type(error).__name__} ({error})"
     if damaged is not None:
-        raise RunError(
-            Problem(quoted(str(path)), "damaged", "must be whole, as torch wrote it", quoted(damaged), remedy)
-        )
+        rule = "must be whole, as torch wrote it"
+        raise RunError(Problem(quoted(str(path)), "damaged", rule, quoted(damaged), remedy))
 
 
 def _check_digest(run_dir: Path) -> None:
     """Checks the weights by the digest in model.json, where the version that wrote model.json gave a digest."""
-    file, path = run_dir / MODEL_FILE, run_dir / WEIGHTS_FILE
-    wanted = (
-        read_json(file, Description, newest=MODEL_VERSION, remedy=RESTORE).weights_sha256 if file.is_file() else None
-    )
-    if wanted is not None and (found := file_digest(path).hex()) != wanted:
-        raise RunError(
-            Problem(
-                f"{quoted(str(path))}: SHA-256",
-                "digest",
-                f"must be {wanted[:12]}... as {MODEL_FILE} says",
-                f"{found[:12]}...",
-                RESTORE,
-            )
-        )
+    about, path = _description(run_dir), run_dir / WEIGHTS_FILE
+    if about is not None and about.weights_sha256 is not None:
+        _check_sha256(path, file_digest(path).hex(), about.weights_sha256)
+
+
+def _check_sha256(path: Path, found: str, wanted: str) -> None:
+    if found != wanted:
+        rule = f"must be {wanted[:12]}... as {MODEL_FILE} says"
+        raise RunError(Problem(f"{quoted(str(path))}: SHA-256", "digest", rule, f"{found[:12]}...", RESTORE))
+
+
+def read_config(run_dir: Path) -> ExperimentConfig:
+    """Reads the configuration of a run, which must be the one that model.json describes, where it gives a digest.
+
+    Raises:
+        ConfigError: config.yaml is absent or cannot be read.
+        RunError: config.yaml lost or changed a field that decides weights or predictions, or model.json is damaged.
+    """
+    path = run_dir / CONFIG_FILE
+    config = load_config([path])
+    about = _description(run_dir)
+    if about is not None and about.config_sha256 is not None:
+        _check_sha256(path, config_digest(path), about.config_sha256)
+    return config
+
+
+def _description(run_dir: Path) -> Description | None:
+    path = run_dir / MODEL_FILE
+    return read_json(path, Description, newest=MODEL_VERSION, remedy=RESTORE) if path.is_file() else None
 
 
 def weights_digest(run_dir: Path) -> str:
@@ -341,12 +326,6 @@ def check_free(run_dir: Path, *, resume: bool) -> None:
 def check_run(config: ExperimentConfig, run_dir: Path, origin: Origin, *, resume: bool) -> None:
     """Checks that a run directory is free, or holds the same experiment on the same data; writes nothing.
 
-    Args:
-        config: The experiment.
-        run_dir: Run directory.
-        origin: What the run is made from.
-        resume: Whether an existing directory is continued; an absent one is made either way.
-
     Raises:
         RunError: The directory exists and ``resume`` is off, holds other files, or was made from another
             configuration, other data or other initial weights.
@@ -355,7 +334,7 @@ def check_run(config: ExperimentConfig, run_dir: Path, origin: Origin, *, resume
     path = run_dir / CONFIG_FILE
     if not path.exists():
         return
-    changed = other_settings(load_config([path]), config)
+    changed = other_settings(read_config(run_dir), config)
     if changed:
         raise RunError(
             f"{run_dir}: a resumed run must have the configuration it began with, got other values of "
@@ -478,24 +457,24 @@ class _Validation(BaseModel, extra="allow"):
 
 
 def read_history(run_dir: Path) -> list[dict[str, float]] | None:
-    """Reads metrics.csv, a row per validation; None where the file is gone.
-
-    Returns:
-        Step, seconds and further columns, by row. An empty cell is NaN.
+    """Reads metrics.csv: step, seconds and further columns by validation, an empty cell as NaN; None without the file.
 
     Raises:
-        RunError: The file is no such table.
+        RunError: The file is no such table, or has no row.
     """
     path = run_dir / METRICS_FILE
     if not path.is_file():
         return None
     rows = [{name: cell or "nan" for name, cell in row.items()} for row in read_table(path, remedy=RESTORE)]
+    if not rows:
+        raise RunError(Problem(quoted(str(path)), "empty", "must have a row for each validation", "none", RESTORE))
     return [row.model_dump() for row in check_rows(path, rows, _Validation, remedy=RESTORE)]
 
 
 def trained_steps(run_dir: Path) -> int | None:
-    """Returns the last step in metrics.csv; None where the file is gone or empty."""
-    return max((int(row["step"]) for row in read_history(run_dir) or []), default=None)
+    """Returns the last step in metrics.csv; None where the file is gone."""
+    history = read_history(run_dir)
+    return None if history is None else max(int(row["step"]) for row in history)
 
 
 def other_settings(one: ExperimentConfig, other: ExperimentConfig) -> list[str]:
@@ -513,11 +492,12 @@ def _different(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class Description(BaseModel):
-    """What predictions take from model.json, which describes a network to whoever is handed its run directory."""
+    """What predictions take from model.json; runs of earlier versions have no digests."""
 
     channel_names: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_different)]
     class_names: Annotated[tuple[str, ...], Field(min_length=2), AfterValidator(_different)]
     weights_sha256: str | None = None
+    config_sha256: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -571,7 +551,7 @@ def _read_run(path: Path) -> TrainedRun:
     model = read_json(path / MODEL_FILE, Description, newest=MODEL_VERSION, remedy="restore the file")
     return TrainedRun(
         path=path,
-        config=load_config([path / CONFIG_FILE]),
+        config=read_config(path),
         channel_names=model.channel_names,
         class_names=model.class_names,
     )

@@ -12,17 +12,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from seg.config import NetworkConfig
+from seg.config import DataConfig, ExperimentConfig, NetworkConfig, dump_config
+from seg.config.loading import config_digest
 from seg.errors import RunError
 from seg.files import file_digest
 from seg.networks import network_from_config
 from seg.runs import (
+    CONFIG_FILE,
     METRICS_FILE,
     MODEL_FILE,
     WEIGHTS_FILE,
     load_weights,
     read_history,
     read_origin,
+    read_runs,
     save_weights,
     trained_network,
     trained_steps,
@@ -159,6 +162,27 @@ def test_a_description_that_breaks_its_schema_is_named(run_dir: Path, content: d
     assert f"{run_dir / MODEL_FILE}: {place}" in [problem.path for problem in caught.value.problems]
 
 
+def test_a_configuration_that_lost_its_end_is_blamed_itself(run_dir: Path) -> None:
+    path = run_dir / CONFIG_FILE
+    text = dump_config(replace(ExperimentConfig(), network=CONFIG, data=DataConfig(cache="none")))
+    path.write_text(text)
+    describe(run_dir, config_sha256=config_digest(path))
+    (whole,) = read_runs([run_dir])
+    path.write_text(
+        "# moved\n" + text.replace("root: data/phantom", "root: elsewhere").replace("cache: none", "cache: disk")
+    )
+    (moved,) = read_runs([run_dir])
+    assert moved.config.data.root == "elsewhere"
+    assert moved.config.network == whole.config.network == CONFIG
+    for section in ("network", "loss", "inference", "postprocessing", "evaluation"):
+        path.write_text(text[: text.index(f"\n{section}:") + 1])
+        with pytest.raises(RunError) as caught:
+            read_runs([run_dir])
+        assert [(found.path, found.kind) for found in caught.value.problems] == [(f"{path}: SHA-256", "digest")]
+    describe(run_dir)  # as earlier versions did
+    assert read_runs([run_dir])[0].config.evaluation == whole.config.evaluation
+
+
 def test_the_history_of_a_run_is_checked(tmp_path: Path) -> None:
     path = tmp_path / METRICS_FILE
     assert trained_steps(tmp_path) is None
@@ -170,7 +194,16 @@ def test_the_history_of_a_run_is_checked(tmp_path: Path) -> None:
         ]
     )
     assert trained_steps(tmp_path) == 500
-    for text in ("steps\n5\n", "step\nmany\n", f"step\n{'9' * 400}\n", "step\n-1\n", "step\n5,6\n", "step,a\n5,b\n"):
+    for text in (
+        "",
+        "step,seconds\n",
+        "steps\n5\n",
+        "step\nmany\n",
+        f"step\n{'9' * 400}\n",
+        "step\n-1\n",
+        "step\n5,6\n",
+        "step,a\n5,b\n",
+    ):
         path.write_text(text)
         with pytest.raises(RunError) as caught:
             trained_steps(tmp_path)

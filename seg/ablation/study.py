@@ -13,8 +13,7 @@ from typing import Any
 
 from seg.config import AxisConfig, ExperimentConfig, StudyConfig, load_config, load_study
 from seg.config.fields import fields_of, value_at
-from seg.config.text import shown
-from seg.errors import ConfigError
+from seg.errors import ConfigError, shown
 
 
 def point_names(axis: AxisConfig) -> tuple[str, ...]:

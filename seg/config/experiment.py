@@ -281,8 +281,8 @@ class PostprocessingConfig:
     )
     min_volume_ml: tuple[NotNegative, ...] = Field(
         default=(),
-        description="Components of a class that are smaller are removed, in ml; one number for all foreground classes "
-        "or one for each in the order of the data set; empty keeps all.",
+        description="Smallest component of a class that is kept, in ml to the nearest voxel: a list of one number for "
+        "all foreground classes, as in [0.5], or of one for each in the order of the data set; empty keeps all.",
     )
 
 

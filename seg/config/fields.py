@@ -237,11 +237,12 @@ class Rules:
         return [
             problem
             for paths, check in self._rules
-            if not any(_overlaps(path, other) for path in paths for other in unread)
+            if not any(overlaps(path, other) for path in paths for other in unread)
             for problem in check(config)
         ]
 
 
-def _overlaps(one: str, other: str) -> bool:
+def overlaps(one: str, other: str) -> bool:
+    """Tells whether two dotted paths name the same field, or one a part of the other."""
     shorter, longer = sorted((one, other), key=len)
     return longer == shorter or longer.startswith((f"{shorter}.", f"{shorter}["))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import hashlib
+import json
 import logging
 import os
 import textwrap
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -23,13 +26,14 @@ from seg.config.fields import (
     direct_fields,
     fields_of,
     item_of,
+    overlaps,
     range_in_words,
     type_in_words,
 )
 from seg.config.rules import RULES
 from seg.config.study import STUDY_RULES, STUDY_VERSION, StudyConfig
-from seg.config.text import YamlError, as_yaml, parse_yaml, read_yaml, shown, text_problem
-from seg.errors import ConfigError, Problem
+from seg.config.text import YamlError, as_yaml, parse_yaml, read_yaml, text_problem
+from seg.errors import ConfigError, Problem, shown
 
 LOG = logging.getLogger(__name__)
 REMOVED_FIELDS: Mapping[type, Sequence[str]] = {StudyConfig: ("reuse",), ExperimentConfig: ("network.name",)}
@@ -90,41 +94,79 @@ def _read(
     cls: type[Config], version: int, files: Sequence[Path], overrides: Sequence[Mapping[str, object]], rules: Rules
 ) -> tuple[Config | None, list[Problem]]:
     found: list[Problem] = []
+    contents: dict[Path, dict[str, Any]] = {}
     merged: dict[str, Any] = {}
     for file in files:
         try:
-            content = read_yaml(file)
-        except YamlError as error:
-            found.append(Problem(f"{file}:", "file", str(error)))
-            continue
-        if content is None and cls is ExperimentConfig:  # a file of comments alone
-            continue
-        if not isinstance(content, dict):
-            rule = "must hold fields and their values"
-            found.append(Problem(f"{file}:", "file", rule, shown(content)))
-            continue
-        written = content.get("schema_version")
-        if isinstance(written, int) and written > version:
-            rule, newer = f"must have a schema_version of at most {version}", f"{written}, of a newer version of seg"
-            found.append(Problem(f"{file}:", "version", rule, newer, "update seg"))
-            continue
-        for path in drop_removed_fields(cls, content):
-            if path not in _ANNOUNCED:
-                LOG.warning("%s: %s is no longer a field and is ignored; it can be removed", file, path)
-            _ANNOUNCED.add(path)
-        launch = content.get("launch") if cls is StudyConfig else None
-        if isinstance(launch, dict) and launch.get("backend") == "process":  # of older files
-            launch |= {"backend": "workers", "workers": 1, "gpus_per_trial": 0.0}
-        _overlay(merged, content)
+            contents[file] = _content(cls, version, file)
+        except ConfigError as error:
+            found += error.problems
+        else:
+            _overlay(merged, contents[file])
     if found and cls is StudyConfig:  # without its file a study lacks what must be given
         return None, found
     for layer in overrides:
         for field, given in layer.items():
             _override(cls, merged, field, given, found)
-    config, unread = _build(cls, merged, found)
+    misread: list[Problem] = []
+    config, unread = _build(cls, merged, misread)
+    if cls is ExperimentConfig:
+        misread = [_with_file(problem, contents, overrides) for problem in misread]
+    found += misread
     if config is not None:
-        found += rules.broken(config, unread)
+        broken = rules.broken(config, unread)
+        sole = next(iter(contents)) if cls is ExperimentConfig and len(files) == 1 and contents else None
+        found += broken if sole is None or any(overrides) else [replace(one, file=str(sole)) for one in broken]
     return config, found
+
+
+def _content(cls: type[Any], version: int, file: Path) -> dict[str, Any]:
+    """Reads the fields that a file gives."""
+    where = f"{file}:"
+    try:
+        content = read_yaml(file)
+    except YamlError as error:
+        raise ConfigError(Problem(where, "file", str(error))) from error
+    if content is None and cls is ExperimentConfig:  # a file of comments alone
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(Problem(where, "file", "must hold fields and their values", shown(content)))
+    sections = {name for name, field in fields_of(ExperimentConfig).items() if field.section is not None}
+    of_studies = direct_fields(StudyConfig).keys() - direct_fields(ExperimentConfig).keys()
+    if cls is ExperimentConfig and "base" in content and not sections & content.keys():
+        rule, remedy = "must be the file of an experiment", "run it by `seg ablate --config`"
+        raise ConfigError(Problem(where, "kind", rule, "that of a study", remedy))
+    if cls is StudyConfig and sections & content.keys() and not of_studies & content.keys():
+        rule, remedy = "must be the file of a study", "train it by `seg train --config`"
+        raise ConfigError(Problem(where, "kind", rule, "that of an experiment", remedy))
+    written = content.get("schema_version")
+    if isinstance(written, int) and written > version:
+        rule, newer = f"must have a schema_version of at most {version}", f"{written}, of a newer version of seg"
+        raise ConfigError(Problem(where, "version", rule, newer, "update seg"))
+    for path in drop_removed_fields(cls, content):
+        if path not in _ANNOUNCED:
+            LOG.warning("%s: %s is no longer a field and is ignored; it can be removed", file, path)
+        _ANNOUNCED.add(path)
+    launch = content.get("launch") if cls is StudyConfig else None
+    if isinstance(launch, dict) and launch.get("backend") == "process":  # of older files
+        launch |= {"backend": "workers", "workers": 1, "gpus_per_trial": 0.0}
+    return content
+
+
+def _with_file(
+    problem: Problem, contents: Mapping[Path, Mapping[str, Any]], overrides: Sequence[Mapping[str, object]]
+) -> Problem:
+    """Names the file that gives the field of a problem: the last of several, none where an override gives it."""
+    path = problem.path.partition("[")[0]
+    if any(overlaps(path, given) for layer in overrides for given in layer):
+        return problem
+    files = [file for file, content in contents.items() if len(contents) == 1 or _holds(content, path)]
+    return replace(problem, file=str(files[-1])) if files else problem
+
+
+def _holds(content: Any, path: str) -> bool:
+    name, _, rest = path.partition(".")
+    return isinstance(content, dict) and name in content and (not rest or _holds(content[name], rest))
 
 
 def drop_removed_fields(cls: type[Any], content: Mapping[str, Any]) -> list[str]:
@@ -158,8 +200,9 @@ def _override(cls: type, merged: dict[str, Any], path: str, value: object, found
     if target is None or (depth < len(parts) and not of_mapping):
         found.append(_unknown(cls, path))
         return
+    changed = fields_of(ExperimentConfig).get(".".join(parts[depth:])) if of_mapping else target
     try:
-        value = typed_in(value, Any if of_mapping else target.hint)
+        value = typed_in(value, Any if changed is None else changed.hint)
     except YamlError as error:
         found.append(Problem(path, "yaml", str(error), shown(value)))
         return
@@ -456,13 +499,32 @@ def explanation(field: ConfigField) -> str:
     return f"{field.description.removesuffix('.')}, {limits}." if limits else field.description
 
 
+UNDECISIVE = (
+    *("data.root", "data.cache", "data.cache_dir", "data.workers"),
+    *("training.progress", "training.init_from"),
+)
+"""Fields that may change between training and prediction: folders, and how a run is computed and shown."""
+
+
 def comparable(config: ExperimentConfig) -> ExperimentConfig:
     """Leaves out what changes neither weights nor predictions; of initial weights stays whether there are any."""
     defaults = DataConfig()
-    data = dataclasses.replace(config.data, root="", cache=defaults.cache, cache_dir=None, workers=defaults.workers)
+    data = replace(config.data, root="", cache=defaults.cache, cache_dir=None, workers=defaults.workers)
     source = None if config.training.init_from is None else "given"
-    training = dataclasses.replace(config.training, progress=False, init_from=source)
-    return dataclasses.replace(config, data=data, training=training)
+    training = replace(config.training, progress=False, init_from=source)
+    return replace(config, data=data, training=training)
+
+
+def config_digest(file: Path) -> str:
+    """Returns the SHA-256 of the fields that a file gives, but for those that change neither weights nor predictions.
+
+    Fields that the file does not give are left out, so that a later version with more fields finds the same digest.
+    """
+    content = read_yaml(file)
+    for path in UNDECISIVE:
+        section, name = path.split(".")
+        content.get(section, {}).pop(name, None)
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def differences(one: ExperimentConfig, other: ExperimentConfig) -> list[str]:

@@ -10,8 +10,7 @@ from seg.config.experiment import DataConfig, ExperimentConfig
 from seg.config.fields import Rules, value_at
 from seg.config.network import NetworkConfig
 from seg.config.patients import pattern_problem
-from seg.config.text import shown
-from seg.errors import Problem
+from seg.errors import Problem, shown
 
 AXES = "XYZ"
 RULES = Rules()

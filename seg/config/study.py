@@ -11,8 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from seg.config.experiment import LARGEST_SEED
 from seg.config.fields import STRICT, NotNegative, Positive, Rules
-from seg.config.text import shown
-from seg.errors import Problem
+from seg.errors import Problem, shown
 
 STUDY_VERSION = 1
 NAME = r"[a-z0-9][a-z0-9_.-]*"

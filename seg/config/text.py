@@ -10,10 +10,11 @@ from typing import Any
 
 import yaml
 
+from seg.errors import shown
+
 MOST_CHARACTERS = 1_000_000
 MOST_LEVELS = 20
 MOST_DIGITS = 18  # so that every integer fits 64 bits
-SHOWN_CHARACTERS = 80
 _INTEGER = re.compile(r"[-+]?[0-9]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _SPECIAL: dict[str, Any] = dict.fromkeys(("", "~", "null", "Null", "NULL"))
@@ -139,15 +140,6 @@ def text_problem(text: str) -> str | None:
     return None
 
 
-def shown(value: Any) -> str:
-    """Quotes a value in a message, cut where it is long."""
-    if value is None or isinstance(value, bool):
-        text = {None: "null", True: "true", False: "false"}[value]
-    else:
-        text = repr(_as_lists(value))
-    return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + " ..."
-
-
 def as_yaml(value: Any) -> str:
     """Writes a value as YAML on one line, such that YAML 1.1 readers read the same."""
     if value is None or isinstance(value, bool):
@@ -173,8 +165,3 @@ def as_yaml(value: Any) -> str:
         + "".join(char if char.isprintable() and char not in '"\\' else f"\\U{ord(char):08x}" for char in text)
         + '"'
     )
-
-
-def _as_lists(value: Any) -> Any:
-    """Turns tuples into lists, the form of YAML."""
-    return [_as_lists(item) for item in value] if isinstance(value, tuple | list) else value

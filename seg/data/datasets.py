@@ -45,8 +45,8 @@ from seg.config.patients import find_patients
 from seg.data.cases import LABEL_TOLERANCE, MAX_LABEL, Case, Dataset
 from seg.data.splits import Split, make_splits
 from seg.data.volumes import NIFTI_ENDINGS, read_header, read_volume, split_ending
-from seg.errors import DataError, Problem
-from seg.files import read_bytes, read_json, shortened
+from seg.errors import DataError, Problem, shown
+from seg.files import read_bytes, read_json
 
 LOG = logging.getLogger(__name__)
 Layout = Literal["auto", "msd", "nnunet", "manifest"]
@@ -184,7 +184,7 @@ def _layout_of(root: Path) -> str:
         "must hold training (MSD) or file_ending (nnU-Net v2)",
         "convert the data set to one of these layouts",
     )
-    raise DataError(Problem(str(root / DESCRIPTION), "layout", rule, shortened(sorted(content)), remedy))
+    raise DataError(Problem(str(root / DESCRIPTION), "layout", rule, shown(sorted(content)), remedy))
 
 
 def _read_msd(root: Path) -> Dataset:
@@ -194,7 +194,7 @@ def _read_msd(root: Path) -> Dataset:
     cases = _cases(root, [(f"{path}: training[{n}]", entry) for n, entry in enumerate(content.training)], problems)
     labels = {str(name): value for value, name in content.labels.items()}
     if len(labels) < len(content.labels):
-        names = shortened(sorted(map(str, content.labels.values())))
+        names = shown(sorted(map(str, content.labels.values())))
         problems.append(Problem(str(path), "labels", "class names must be unique", names, "rename one"))
     return _dataset(root, "msd", (path, content), cases, (labels, content.channel_names or content.modality), problems)
 
@@ -393,7 +393,7 @@ def _dataset(
         problems += check_ids(cases, path)
         if content.numTraining is not None and content.numTraining != len(cases) and not problems:
             value, remedy = (
-                f"{shortened(content.numTraining)} with {len(cases)} cases",
+                f"{shown(content.numTraining)} with {len(cases)} cases",
                 "restore the missing files or correct it",
             )
             rule = "numTraining must equal the number of training cases"
@@ -421,9 +421,7 @@ def _classes(labels: Mapping[str, Any], path: Path, problems: list[Problem]) -> 
         number = _as_integer(value)
         if number is None:
             remedy = "regions made of several labels are not supported, declare each label by itself"
-            problems.append(
-                Problem(str(path), "labels", f"label '{name}' must be one integer", shortened(value), remedy)
-            )
+            problems.append(Problem(str(path), "labels", f"label '{name}' must be one integer", shown(value), remedy))
         elif name.lower() == "ignore":
             ignore = number
         elif number in values:
@@ -433,10 +431,10 @@ def _classes(labels: Mapping[str, Any], path: Path, problems: list[Problem]) -> 
             values[number] = name
     if sorted(values) != list(range(len(values))) or len(values) < 2:
         rule = "label values must be 0 (background), 1, 2, ... without a gap and at least two"
-        problems.append(Problem(str(path), "labels", rule, shortened(sorted(values)), "renumber the labels"))
+        problems.append(Problem(str(path), "labels", rule, shown(sorted(values)), "renumber the labels"))
     if max((*values, ignore or 0), default=0) > MAX_LABEL or (ignore is not None and ignore < len(values)):
         rule = f"the ignore label must follow the classes and no label may exceed {MAX_LABEL}"
-        value = f"ignore {shortened(ignore)} with {len(values)} classes"
+        value = f"ignore {shown(ignore)} with {len(values)} classes"
         problems.append(Problem(str(path), "labels", rule, value, "renumber the labels"))
     return tuple(values[key] for key in sorted(values)), ignore
 
@@ -447,7 +445,7 @@ def _channel_names(channels: object, path: Path, problems: list[Problem]) -> tup
     names = {_as_integer(key): str(name) for key, name in channels.items()} if isinstance(channels, Mapping) else {}
     if not names or set(names) != set(range(len(names))):
         rule, remedy = "channel_names must name channels 0, 1, ... without a gap", 'write for example {"0": "T1"}'
-        problems.append(Problem(str(path), "channels", rule, shortened(channels), remedy))
+        problems.append(Problem(str(path), "channels", rule, shown(channels), remedy))
         return ()
     return tuple(names[index] for index in range(len(names)))
 

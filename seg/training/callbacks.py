@@ -84,8 +84,10 @@ class Records(Callback):
         return "Records"
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Starts the clock at the seconds of training that the checkpoint records."""
+        """Starts the clock at the seconds of training that the checkpoint records, and writes the rows it holds."""
         self.begun = True
+        if self.history:
+            self._write()
         self._before = self.history[-1]["seconds"] if self.history else 0.0
         self._started = time.perf_counter()
 
@@ -109,8 +111,11 @@ class Records(Callback):
         self.history.append(row)
         if trainer.logger is not None:
             trainer.logger.log_metrics({k: v for k, v in row.items() if k != "step"}, step=trainer.global_step)
+        self._write()
+
+    def _write(self) -> None:
         text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(row), lineterminator="\n")
+        writer = csv.DictWriter(text, fieldnames=list(self.history[-1]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.history)
         write_text(self.path, text.getvalue())

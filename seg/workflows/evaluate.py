@@ -9,7 +9,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from seg.config import ExperimentConfig, load_config
+from seg.config import ExperimentConfig
+from seg.config.loading import config_digest
 from seg.data.cache import case_digest
 from seg.data.cases import Case, Dataset
 from seg.data.datasets import read_folds
@@ -46,6 +47,7 @@ from seg.runs import (
     check_task,
     fold_directories,
     other_settings,
+    read_config,
     read_origin,
     some,
     trained_steps,
@@ -137,15 +139,13 @@ def _score(run_dir: Path, output: Path, config: ExperimentConfig, dataset: Datas
     # environment.json says what the run was trained with and on; scoring may happen elsewhere.
     computed_with = environment(predictor.models[0].device, predictor.models[0].precision)
     write_json(output / SCORING_FILE, {"schema_version": 1, **computed_with, "data": digests})
-    write_json(output / MODEL_FILE, _describe_model(config, dataset, steps, weights_digest(run_dir)))
+    write_json(output / MODEL_FILE, _describe_model(run_dir, config, dataset, steps))
     # Last: a run directory is complete when this file is there.
     write_evaluation(output, evaluation, scores)
     return evaluation
 
 
-def _describe_model(
-    config: ExperimentConfig, dataset: Dataset, steps: int | None, weights_sha256: str
-) -> dict[str, object]:
+def _describe_model(run_dir: Path, config: ExperimentConfig, dataset: Dataset, steps: int | None) -> dict[str, object]:
     """Returns the content of model.json, which describes a network to whoever is handed its run directory."""
     return {
         "schema_version": MODEL_VERSION,
@@ -157,7 +157,8 @@ def _describe_model(
         "data_licence": dataset.licence,
         "network": asdict(config.network),
         "patch_size": list(config.patches.size),
-        "weights_sha256": weights_sha256,
+        "weights_sha256": weights_digest(run_dir),
+        "config_sha256": config_digest(run_dir / CONFIG_FILE),
         "stopped_early_at_step": steps if steps is not None and steps < config.training.steps else None,
     }
 
@@ -275,7 +276,7 @@ def _read_configs(run_dirs: Iterable[Path], data_root: Path | None) -> dict[Path
         if not (path / CONFIG_FILE).is_file():
             problems.append(f"{path}: must be a run directory, got no {CONFIG_FILE}; check the path.")
             continue
-        config = load_config([path / CONFIG_FILE])
+        config = read_config(path)
         root = config.data.root if data_root is None else str(data_root)
         found[path] = replace(config, data=replace(config.data, root=root))
         first = next(iter(found))

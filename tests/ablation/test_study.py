@@ -194,7 +194,7 @@ def test_the_rules_of_experiments_hold_for_every_point_and_each_problem_is_said_
 
 def test_a_base_that_cannot_be_used_is_said_once(write: Writer) -> None:
     path = write(base="fold: -1\n", points=[{"name": "a", "set": {"network.merge": "add"}}])
-    assert problems_of(path) == ("base: fold must be >= 0, got -1.",)
+    assert problems_of(path) == (f"base: {path.parent / 'base.yaml'}: fold must be >= 0, got -1.",)
     absent = path.parent / "none.yaml"
     path.write_text(path.read_text().replace("base.yaml", "none.yaml"))
     assert problems_of(path) == (f"base: {absent}: must be a readable file, got 'No such file or directory'.",)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from seg.config import BottleneckConfig, CtConfig, ExperimentConfig, NetworkConfig, load_config
+from seg.config import BottleneckConfig, CtConfig, ExperimentConfig, NetworkConfig, load_config, load_study
 from seg.errors import ConfigError, Problem
 
 Write = Callable[[str], Path]
@@ -225,6 +225,29 @@ def test_overrides_are_texts_or_values() -> None:
     values = load_config([], {"patches.size": (16, 32, 24), "training.early_stop": None, "name": "5"})
     assert texts == values
     assert texts.patches.size == (16, 32, 24)
+
+
+def test_a_problem_names_the_file_that_gives_the_field(write: Write) -> None:
+    one, two = write("training: {steps: 0}\nseed: 1"), write("training: {steps: 5}\nsed: 1")
+    (problem,) = problems_of(one)
+    assert (problem.path, problem.file) == ("training.steps", str(one))
+    assert str(problem).startswith(f"{one}: training.steps must be ")
+    assert [(found.path, found.file) for found in problems_of(write("seed: 0"), two)] == [
+        ("sed", str(two)),
+        ("optimizer.warmup_steps", ""),  # rules between fields, whose fault may lie in either file
+        ("training.steps", ""),
+    ]
+    (problem,) = problems_of(one, training__steps="-3")
+    assert (problem.value, problem.file) == ("-3", "")
+
+
+def test_a_study_is_no_experiment(write: Write) -> None:
+    study = write("name: a\nbase: b.yaml\npoints: [{name: c, set: {seed: 1}}]\nseeds: [0, 1]\nfoldz: [0]")
+    (problem,) = problems_of(study)
+    assert (problem.path, problem.kind, "seg ablate" in problem.remedy) == (f"{study}:", "kind", True)
+    experiment = write("name: a\nseed: 3\ntraining: {steps: 100}")
+    made, (problem,) = load_study(experiment, {})
+    assert (made, problem.kind, "seg train" in problem.remedy) == (None, "kind", True)
 
 
 def test_fields_without_default_must_be_given(write: Write) -> None:

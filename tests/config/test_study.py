@@ -64,6 +64,16 @@ def test_overrides_go_over_the_file(tmp_path: Path) -> None:
     assert list(study.set.items()) == [("data.root", "x/y"), ("training.steps", 20)]
 
 
+def test_changes_of_experiments_are_read_by_the_type_of_their_field(tmp_path: Path) -> None:
+    typed = {"name": "10", "data.root": "2024", "data.patient_pattern": "[a-z]+(1)", "network.merge": "add"}
+    read_as_yaml = {"network.channels": "[8, 16]", "network.skip_bottleneck": "null", "seed": "3"}
+    study, problems = read(tmp_path, WHOLE, {f"set.{path}": value for path, value in (typed | read_as_yaml).items()})
+    assert problems == [("set", "conflict", "")] * 2  # of name and seed, which studies give themselves
+    assert study is not None
+    del study.set["training.steps"]  # type: ignore[attr-defined]
+    assert study.set == typed | {"network.channels": [8, 16], "network.skip_bottleneck": None, "seed": 3}
+
+
 def test_faults_are_named_by_dotted_path(tmp_path: Path) -> None:
     text = (
         "nam: widths\nset: 3\ndesign: grid\nmargin: 2\nseeds: [a]\nlaunch: {backend: local, slurm: 1, worker: 2}\n"

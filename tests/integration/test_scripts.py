@@ -41,7 +41,7 @@ def test_three_mistakes_of_a_configuration_are_reported_together(script: Script,
     ended = script("train", "--config", tiny_file, "--run_dir", run_dir)
     assert (ended.code, ended.out) == (2, "")
     named = ("data.workers", "inference.overlap", "network.skip_bottleneck.ratio")
-    assert sorted(line.split()[1] for line in ended.err.splitlines()) == sorted(named)
+    assert sorted(line.split()[2] for line in ended.err.splitlines()) == sorted(named)
     assert not run_dir.exists()
 
 
