@@ -83,11 +83,14 @@ class Records(Callback):
         """Return the name of the state in a checkpoint, which no renaming of the class may change."""
         return "Records"
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Starts the clock at the seconds of training that the checkpoint records, and writes the rows it holds."""
-        self.begun = True
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Writes the rows of the checkpoint, since the table may be gone."""
         if self.history:
             self._write()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Starts the clock at the seconds of training that the checkpoint records."""
+        self.begun = True
         self._before = self.history[-1]["seconds"] if self.history else 0.0
         self._started = time.perf_counter()
 
