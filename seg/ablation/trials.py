@@ -454,7 +454,7 @@ def _train(config: ExperimentConfig, run_dir: Path, progress: Progress) -> Progr
 def _measure(config: ExperimentConfig, run_dir: Path, progress: Progress) -> Progress:
     """Measures generalisation and preservation where that is not done, and notes what it took."""
     from seg.ablation.generalisation import measure_generalisation
-    from seg.ablation.preservation import measure_preservation
+    from seg.ablation.preservation.run import measure_preservation
 
     missing = [name for name in (GENERALISATION_FILE, PRESERVATION_FILE) if not (run_dir / name).is_file()]
     if not missing:

@@ -6,8 +6,7 @@ import copy
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -25,11 +24,9 @@ from seg.networks.blocks import ConvNormAct, Triple, total_stride
 from seg.networks.bottleneck import DecoderBottleneck, SkipBottleneck, interpolate
 from seg.networks.unet import DecoderStage
 
-Receiver = Callable[["Tap", Tensor, Tensor | None], None]
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Tap:
+class Place:
     """One place of a network where a bottleneck stands or could stand.
 
     Attributes:
@@ -38,10 +35,10 @@ class Tap:
         stride: Voxels of the image per voxel of the stage, per axis.
         channels: Channels of the stage, to which a bottleneck's ratio refers.
         wide: Channels that enter.
-        handed: Channels handed over; 0 without a bottleneck.
+        out: Channels that leave the bottleneck; 0 without a bottleneck.
         narrow: The fewest channels on the way, at most ``wide``; 0 without a bottleneck.
         reduce: The 1x1 that the wide features enter.
-        block: From wide features to what is handed over, voxel by voxel where no norm stands in it.
+        block: From wide features to what leaves, voxel by voxel where no norm stands in it.
     """
 
     path: Literal["skip", "decoder"]
@@ -49,7 +46,7 @@ class Tap:
     stride: Triple
     channels: int
     wide: int
-    handed: int = 0
+    out: int = 0
     narrow: int = 0
     reduce: nn.Conv3d | None = None
     block: nn.Module | None = None
@@ -60,79 +57,60 @@ class Tap:
         return f"{self.path}_{self.stage}"
 
 
-def find_taps(network: UNet) -> tuple[Tap, ...]:
+Receiver = Callable[[Place, Tensor, Tensor | None], None]
+"""Takes wide features (B, wide, X, Y, Z), and those that leave the bottleneck (B, out, X, Y, Z) or None without one."""
+
+
+def find_places(network: UNet) -> tuple[Place, ...]:
     """Lists the places of a network: the skips, then the decoder stages, each from full resolution down."""
     config = network.config
-    strides = [total_stride(config.strides[: level + 1]) for level in range(len(config.channels) - 1)]
-    return (*_skip_taps(network, strides), *_decoder_taps(network, strides))
+    skips, decoders = [], []
+    for stage, channels in enumerate(config.channels[:-1]):
+        stride = total_stride(config.strides[: stage + 1])
+        skip = Place(path="skip", stage=stage, stride=stride, channels=channels, wide=channels)
+        module = network.skips[stage]
+        skips.append(_narrowed(skip, module.reduce, module) if isinstance(module, SkipBottleneck) else skip)
+        block = _decoder(network, stage).block
+        first = block.reduce if isinstance(block, DecoderBottleneck) else _first_conv(block)
+        decoder = Place(path="decoder", stage=stage, stride=stride, channels=channels, wide=first.in_channels)
+        if isinstance(block, DecoderBottleneck):
+            decoder = _narrowed(decoder, block.reduce, nn.Sequential(block.reduce, block.pointwise))
+        decoders.append(decoder)
+    return (*skips, *decoders)
 
 
-def _skip_taps(network: UNet, strides: list[Triple]) -> Iterator[Tap]:
-    for stage, (module, stride) in enumerate(zip(network.skips, strides, strict=True)):
-        channels = network.config.channels[stage]
-        if not isinstance(module, SkipBottleneck):
-            yield Tap(path="skip", stage=stage, stride=stride, channels=channels, wide=channels)
-            continue
-        yield Tap(
-            path="skip",
-            stage=stage,
-            stride=stride,
-            channels=channels,
-            wide=channels,
-            handed=module.out_channels,
-            narrow=min(module.reduce.out_channels, channels),
-            reduce=module.reduce,
-            block=module,
-        )
+def _narrowed(place: Place, reduce: nn.Conv3d, block: nn.Module) -> Place:
+    out = block.out_channels if isinstance(block, SkipBottleneck) else reduce.out_channels
+    return replace(place, out=out, narrow=min(reduce.out_channels, place.wide), reduce=reduce, block=block)
 
 
-def _decoder_taps(network: UNet, strides: list[Triple]) -> Iterator[Tap]:
-    for stage, (module, stride) in enumerate(zip(network.decoder, strides, strict=True)):
-        assert isinstance(module, DecoderStage)
-        channels = network.config.channels[stage]
-        block = module.block
-        if not isinstance(block, DecoderBottleneck):
-            first = block[0]
-            assert isinstance(first, ConvNormAct)
-            yield Tap(path="decoder", stage=stage, stride=stride, channels=channels, wide=first.conv.in_channels)
-            continue
-        yield Tap(
-            path="decoder",
-            stage=stage,
-            stride=stride,
-            channels=channels,
-            wide=block.reduce.in_channels,
-            handed=block.reduce.out_channels,
-            narrow=min(block.reduce.out_channels, block.reduce.in_channels),
-            reduce=block.reduce,
-            block=nn.Sequential(block.reduce, block.pointwise),
-        )
+def _decoder(network: UNet, stage: int) -> DecoderStage:
+    found = network.decoder[stage]
+    assert isinstance(found, DecoderStage)
+    return found
+
+
+def _first_conv(block: nn.Module) -> nn.Conv3d:
+    return next(layer.conv for layer in block.modules() if isinstance(layer, ConvNormAct))
 
 
 @contextmanager
-def tapped(network: UNet, taps: tuple[Tap, ...], receive: Receiver) -> Iterator[None]:
-    """Hands the features of each place to a function while images go through the network.
+def recording(network: UNet, places: tuple[Place, ...], receive: Receiver) -> Iterator[None]:
+    """Gives the features of each place to a function while images go through the network, whose results do not change.
 
     A decoder bottleneck never builds its merged input; it is built here for the measurement, and let go after it.
-
-    Args:
-        network: The network, whose results do not change.
-        taps: Its places.
-        receive: Called with the place, the wide features (B, wide, X, Y, Z) and those handed over (B, handed, X, Y, Z),
-            None without a bottleneck.
     """
     handles = []
-    for tap in taps:
-        if tap.path == "skip":
-            handles.append(network.skips[tap.stage].register_forward_hook(_skip_hook(tap, receive)))
+    for place in places:
+        if place.path == "skip":
+            handles.append(network.skips[place.stage].register_forward_hook(_skip_hook(place, receive)))
         else:
-            stage = network.decoder[tap.stage]
-            assert isinstance(stage, DecoderStage)
+            stage = _decoder(network, place.stage)
             seen: dict[str, Tensor] = {}
             handles.append(stage.up.register_forward_hook(_keep(seen, "up")))
             if isinstance(stage.block, DecoderBottleneck):
                 handles.append(stage.block.pointwise.register_forward_hook(_keep(seen, "narrow")))
-            handles.append(stage.register_forward_hook(_decoder_hook(tap, seen, receive)))
+            handles.append(stage.register_forward_hook(_decoder_hook(place, seen, receive)))
     try:
         yield
     finally:
@@ -140,25 +118,22 @@ def tapped(network: UNet, taps: tuple[Tap, ...], receive: Receiver) -> Iterator[
             handle.remove()
 
 
-def _skip_hook(tap: Tap, receive: Receiver) -> Callable[..., None]:
-    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        receive(tap, inputs[0], None if tap.block is None else output)
-
-    return hook
+Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]
 
 
-def _keep(seen: dict[str, Tensor], name: str) -> Callable[..., None]:
-    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        seen[name] = output
-
-    return hook
+def _skip_hook(place: Place, receive: Receiver) -> Hook:
+    return lambda _, inputs, output: receive(place, inputs[0], None if place.block is None else output)
 
 
-def _decoder_hook(tap: Tap, seen: dict[str, Tensor], receive: Receiver) -> Callable[..., None]:
+def _keep(seen: dict[str, Tensor], name: str) -> Hook:
+    return lambda _, inputs, output: seen.update({name: output})
+
+
+def _decoder_hook(place: Place, seen: dict[str, Tensor], receive: Receiver) -> Callable[..., None]:
     def hook(module: DecoderStage, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         up, skip = interpolate(seen.pop("up"), module.scale), inputs[1]
         wide = torch.cat((up, skip), dim=1) if module.merge == "concat" else up + skip
-        receive(tap, wide, seen.pop("narrow", None))
+        receive(place, wide, seen.pop("narrow", None))
 
     return hook
 
@@ -176,7 +151,7 @@ def keeps_position(block: nn.Module, channels: int) -> bool:
     these two numbers a channel every voxel depends on all others a little, whatever the convolution before it.
 
     Args:
-        block: From wide features (1, C, X, Y, Z) to what is handed over, on the same grid.
+        block: From wide features (1, C, X, Y, Z) to what leaves, on the same grid.
         channels: Wide channels C.
 
     Returns:
@@ -213,11 +188,11 @@ def _hold_statistics(block: nn.Module) -> nn.Module:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Places:
+class WindowVoxels:
     """The voxels of a window that count at one stage.
 
     Attributes:
-        own: Their places on the stage's grid within the window, axis by axis.
+        own: Where they lie on the stage's grid within the window, axis by axis.
         volume: Voxels of the volume that lie at their centres, axis by axis.
     """
 
@@ -226,15 +201,14 @@ class Places:
 
     def features(self, tensor: Tensor) -> Tensor:
         """Takes features (1, C, X, Y, Z) of a window as rows (n, C)."""
-        box = tensor[(0, slice(None), *self.own)]
-        return box.flatten(1).T
+        return tensor[(0, slice(None), *self.own)].flatten(1).T
 
     def labels(self, label: Tensor) -> Tensor:
         """Takes labels (X, Y, Z) of the volume in the same order, shape (n,)."""
         return label[self.volume].flatten()
 
 
-def places(windows: Windows, start: Triple, stride: Triple) -> Places:
+def window_voxels(windows: Windows, start: Triple, stride: Triple) -> WindowVoxels:
     """Chooses the voxels of a window, on the grid of a stage.
 
     Between windows that overlap, the volume is cut midway between their centres: every voxel is taken from the window
@@ -248,95 +222,55 @@ def places(windows: Windows, start: Triple, stride: Triple) -> Places:
         stride: Voxels of the volume per voxel of the stage, per axis; it divides the window.
     """
     own, volume = [], []
-    for axis in range(3):
-        low, high = core(windows, axis, start[axis])
-        first = start[axis] + stride[axis] // 2
-        # the first and the last j with low <= first + stride j < high
-        begin = max(-((first - low) // stride[axis]), 0)
-        end = min(-((first - high) // stride[axis]), windows.size[axis] // stride[axis])
-        end = max(end, begin)
-        own.append(slice(begin, end))
-        volume.append(slice(first + stride[axis] * begin, first + stride[axis] * end, stride[axis]))
-    return Places(own=(own[0], own[1], own[2]), volume=(volume[0], volume[1], volume[2]))
+    for starts, begin, step, size, extent in zip(
+        windows.starts, start, stride, windows.size, windows.shape, strict=True
+    ):
+        cuts = [(a + b + size) // 2 for a, b in itertools.pairwise(starts)]
+        low, high = list(itertools.pairwise([0, *cuts, extent]))[starts.index(begin)]
+        centre = begin + step // 2
+        # the first and the last j with low <= centre + step j < high
+        first = max(-((centre - low) // step), 0)
+        last = max(min(-((centre - high) // step), size // step), first)
+        own.append(slice(first, last))
+        volume.append(slice(centre + step * first, centre + step * last, step))
+    return WindowVoxels(own=(own[0], own[1], own[2]), volume=(volume[0], volume[1], volume[2]))
 
 
-def core(windows: Windows, axis: int, start: int) -> tuple[int, int]:
-    """Returns the interval of an axis that is taken from the windows beginning at ``start``."""
-    starts = windows.starts[axis]
-    place = starts.index(start)
-    cuts = [(a + b + windows.size[axis]) // 2 for a, b in itertools.pairwise(starts)]
-    edges = [0, *cuts, windows.shape[axis]]
-    return edges[place], edges[place + 1]
+Rows = Callable[[Place, Tensor, Tensor | None, Tensor], None]
+"""Takes wide features (n, wide), those that leave the bottleneck (n, out) or None, and labels i64 (n,)."""
 
 
-def known(labels: Tensor, ignore_label: int | None) -> Tensor | None:
-    """Returns which voxels are not of the ignore label; None where all count."""
-    if ignore_label is None or not bool(torch.any(labels == ignore_label)):
-        return None
-    return labels != ignore_label
+def visit_case(model: Model, data: DataConfig, case: Case, ignore_label: int | None, receive: Rows) -> None:
+    """Runs the windows of a prediction over a case and gives every voxel that counts to a function, in chunks.
 
-
-Rows = Callable[[Tap, Tensor, Tensor | None, Tensor], None]
-"""Takes wide features (n, wide), those handed over (n, handed) or None, and labels i64 (n,)."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Walker:
-    """A network whose features are read, and how cases are prepared for it.
-
-    Attributes:
-        network: The network in evaluation mode.
-        model: The same with its windows and device.
+    Args:
+        model: A U-Net in evaluation mode, with its windows and device.
         data: How cases are prepared.
+        case: The case.
         ignore_label: Label whose voxels count nowhere; None where there is none.
+        receive: What takes the features.
+
+    Raises:
+        DataError: The case has no label.
     """
+    network = model.network
+    assert isinstance(network, UNet)
+    array, reference = prepare_case(case, data)
+    image, label = torch.from_numpy(array), torch.from_numpy(reference).long().to(model.device)
+    windows, places = model.windows(image.shape[1:]), find_places(network)
+    for _, start in windows.in_order((0, 1, 2)):
+        # Built per window: which voxels of a stage count depends on where the window lies.
+        here = {place.name: window_voxels(windows, start, place.stride) for place in places}
 
-    network: UNet
-    model: Model
-    data: DataConfig
-    ignore_label: int | None
+        def take(place: Place, wide: Tensor, narrow: Tensor | None, here: dict[str, WindowVoxels] = here) -> None:
+            voxels = here[place.name]
+            x, y, t = voxels.features(wide), None if narrow is None else voxels.features(narrow), voxels.labels(label)
+            if ignore_label is not None:
+                kept = t != ignore_label
+                x, y, t = x[kept], None if y is None else y[kept], t[kept]
+            for first in range(0, len(t), CHUNK):
+                chunk = slice(first, first + CHUNK)
+                receive(place, x[chunk], None if y is None else y[chunk], t[chunk])
 
-    @cached_property
-    def taps(self) -> tuple[Tap, ...]:
-        """The places whose features are read."""
-        return find_taps(self.network)
-
-    def visit(self, case: Case, receive: Rows) -> None:
-        """Runs the windows of a prediction over a case and hands on every voxel that counts, in chunks.
-
-        Args:
-            case: The case.
-            receive: What takes the features.
-
-        Raises:
-            DataError: The case has no label.
-        """
-        image, label = self._prepared(case)
-        windows = self.model.windows(image.shape[1:])
-        for _, start in windows.in_order((0, 1, 2)):
-            # Built per window: which voxels of a stage count depends on where the window lies.
-            here = {tap.name: places(windows, start, tap.stride) for tap in self.taps}
-
-            def take(tap: Tap, wide: Tensor, narrow: Tensor | None, here: dict[str, Places] = here) -> None:
-                self._hand_on(tap, here[tap.name], (wide, narrow, label), receive)
-
-            with (
-                torch.inference_mode(),
-                tapped(self.network, self.taps, take),
-            ):
-                self.network(windows.crop(image, start)[None].to(self.model.device))
-
-    def _prepared(self, case: Case) -> tuple[Tensor, Tensor]:
-        array, label = prepare_case(case, self.data)
-        return torch.from_numpy(array), torch.from_numpy(label).long().to(self.model.device)
-
-    def _hand_on(self, tap: Tap, here: Places, tensors: tuple[Tensor, Tensor | None, Tensor], receive: Rows) -> None:
-        wide, narrow, labels = tensors
-        x, y = here.features(wide), None if narrow is None else here.features(narrow)
-        t = here.labels(labels)
-        kept = known(t, self.ignore_label)
-        if kept is not None:
-            x, y, t = x[kept], None if y is None else y[kept], t[kept]
-        for first in range(0, len(t), CHUNK):
-            chunk = slice(first, first + CHUNK)
-            receive(tap, x[chunk], None if y is None else y[chunk], t[chunk])
+        with torch.inference_mode(), recording(network, places, take):
+            network(windows.crop(image, start)[None].to(model.device))

@@ -90,7 +90,9 @@ class DiceCount:
         return score
 
 
-def mean_dice(counts: Sequence[DiceCount]) -> list[float | None]:
-    """Averages Dice over cases, class by class; a class that no case has on either side is None."""
+def mean_dice(counts: Sequence[DiceCount]) -> list[float | None] | None:
+    """Averages Dice over cases, class by class: None for a class that no case has on either side, and without cases."""
+    if not counts:
+        return None
     scores = np.stack([count.dice() for count in counts])
     return [float(np.nanmean(column)) if np.isfinite(column).any() else None for column in scores.T]

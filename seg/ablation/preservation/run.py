@@ -12,136 +12,121 @@ import numpy as np
 from torch import Tensor
 
 from seg.ablation.preservation import measures
-from seg.ablation.preservation.features import Tap, Walker, keeps_position
-from seg.ablation.preservation.measures import unbiased_cka
-from seg.ablation.preservation.moments import Array, Layout, Moments, Summary
+from seg.ablation.preservation.features import Place, find_places, keeps_position, visit_case
+from seg.ablation.preservation.moments import Layout, Moments, Summary
 from seg.ablation.preservation.probe import DiceCount, Probe, fit_probe, mean_dice
 from seg.ablation.preservation.widths import PRESERVATION_VERSION
-from seg.config import load_config
+from seg.config import DataConfig, load_config
 from seg.data.cases import Case, Dataset
 from seg.errors import DataError, RunError
 from seg.files import write_json
 from seg.hardware import choose_device, choose_precision
+from seg.inference.model import Model
 from seg.inference.predictor import load_model
 from seg.networks import UNet
 from seg.runs import CONFIG_FILE, PRESERVATION_FILE, TrainedRun
 
 SIDES = ("wide", "narrow")
-Key = tuple[str, str]  # of a tap, and of a side
+Key = tuple[str, str]
+"""Name of a place, and a side."""
+Probes = dict[Key, Probe]
+LOG = logging.getLogger(__name__)
 
 
-class Gathered:
+class FeatureStatistics:
     """Moments and probe scores of a network on two halves of its cases.
 
     The halves go through the network one after the other: while the second adds to its moments it is scored by the
     probes of the first; then the first goes through once more, to be scored by those of the second.
 
     Args:
-        walker: The network and its preparation.
-        classes: Classes, background included.
+        model: The network, a U-Net.
+        data: How cases are prepared.
+        dataset: The data set.
         halves: Cases of different patients on the two sides; where the second is empty nothing is probed.
     """
 
-    def __init__(self, walker: Walker, classes: int, halves: tuple[Sequence[Case], Sequence[Case]]) -> None:
-        self.walker, self.classes = walker, classes
-        self.taps = walker.taps
-        self.voxels = 0
-        self._device = walker.model.device
-        self._layouts = {tap.name: Layout(wide=tap.wide, narrow=tap.handed, classes=classes) for tap in self.taps}
+    def __init__(
+        self, model: Model, data: DataConfig, dataset: Dataset, halves: tuple[Sequence[Case], Sequence[Case]]
+    ) -> None:
+        assert isinstance(model.network, UNet)
+        self.places = find_places(model.network)
+        self._model, self._data, self._dataset = model, data, dataset
+        classes = len(dataset.class_names)
+        self._layouts = {one.name: Layout(wide=one.wide, narrow=one.out, classes=classes) for one in self.places}
+        self._keys = [(one.name, side) for one in self.places for side in SIDES if side == "wide" or one.block]
         self._moments = tuple(
-            {name: Moments(layout.size, self._device) for name, layout in self._layouts.items()} for _ in halves
+            {name: Moments(layout.size, model.device) for name, layout in self._layouts.items()} for _ in halves
         )
-        self._scores: dict[Key, list[DiceCount]] = {key: [] for key in self._keys()}
+        self._scores: dict[Key, list[DiceCount]] = {key: [] for key in self._keys}
         self._visit(halves[0], self._moments[0], {})
         if halves[1]:
             self._visit(halves[1], self._moments[1], self._probes(self._moments[0]))
             self._visit(halves[0], None, self._probes(self._moments[1]))
 
-    def entry(self, tap: Tap) -> dict[str, Any]:
+    def entry(self, place: Place) -> dict[str, Any]:
         """Returns the record of one place; what does not exist is None."""
-        layout = self._layouts[tap.name]
-        summary = Summary.of(layout, *(moments[tap.name] for moments in self._moments))
+        name = place.name
+        summary = Summary.of(self._layouts[name], *(moments[name] for moments in self._moments))
         wide = summary.covariance_of("wide", "wide")
         spectrum = measures.spectrum(wide)
         by_width = measures.r2_by_width(spectrum)
-        record: dict[str, Any] = {
-            "name": tap.name,
-            "path": tap.path,
-            "stage": tap.stage,
-            "channels": tap.channels,
+        r2 = r2_pca = cka = amplified = suppressed = math.nan
+        if place.reduce is not None:
+            narrow = summary.covariance_of("narrow", "narrow")
+            weight = place.reduce.weight.detach().double().cpu().numpy()[:, :, 0, 0, 0]
+            amplified, suppressed = measures.amplified_and_suppressed(weight, wide)
+            r2 = measures.reconstruction_r2(wide, summary.covariance_of("wide", "narrow"), narrow)
+            r2_pca, cka = by_width[place.narrow - 1], measures.unbiased_cka(summary)
+        return {
+            "name": name,
+            "path": place.path,
+            "stage": place.stage,
+            "channels": place.channels,
             "voxels": summary.count,
-            "wide": tap.wide,
-            "narrow": None,
-            "r2": None,
-            "r2_pca": None,
+            "wide": place.wide,
+            "narrow": place.narrow or None,
+            "r2": _number(r2),
+            "r2_pca": _number(r2_pca),
             "effective_rank": _number(measures.effective_rank(spectrum)),
             "participation_ratio": _number(measures.participation_ratio(spectrum)),
             "spectrum": [float(value) for value in spectrum],
             "r2_by_width": [_number(share) for share in by_width],
-            "cka": None,
-            "probe_dice_wide": self._probe_dice(tap.name, "wide"),
-            "probe_dice_narrow": None,
-            "amplified": None,
-            "suppressed": None,
-            "position_preserved": None,
-        }
-        return record | (self._narrow_part(tap, summary, by_width) if tap.block is not None else {})
-
-    def _narrow_part(self, tap: Tap, summary: Summary, by_width: Array) -> dict[str, Any]:
-        assert tap.block is not None
-        assert tap.reduce is not None
-        wide, narrow = (summary.covariance_of(side, side) for side in SIDES)
-        weight = tap.reduce.weight.detach().double().cpu().numpy()[:, :, 0, 0, 0]
-        amplified, suppressed = measures.amplified_and_suppressed(weight, wide)
-        return {
-            "narrow": tap.narrow,
-            "r2": _number(measures.reconstruction_r2(wide, summary.covariance_of("wide", "narrow"), narrow)),
-            "r2_pca": _number(by_width[tap.narrow - 1]),
-            "cka": _number(unbiased_cka(summary)),
-            "probe_dice_narrow": self._probe_dice(tap.name, "narrow"),
+            "cka": _number(cka),
+            **{f"probe_dice_{side}": mean_dice(self._scores.get((name, side), ())) for side in SIDES},
             "amplified": _number(amplified),
             "suppressed": _number(suppressed),
-            "position_preserved": keeps_position(tap.block, tap.wide),
+            "position_preserved": None if place.block is None else keeps_position(place.block, place.wide),
         }
 
-    def _keys(self) -> list[Key]:
-        return [(tap.name, side) for tap in self.taps for side in (SIDES if tap.block is not None else SIDES[:1])]
-
-    def _probes(self, moments: dict[str, Moments]) -> dict[Key, Probe]:
+    def _probes(self, moments: dict[str, Moments]) -> Probes:
         summaries = {name: Summary.of(self._layouts[name], part) for name, part in moments.items()}
-        return {(name, side): fit_probe(summaries[name], side, self._device) for name, side in self._keys()}
+        return {(name, side): fit_probe(summaries[name], side, self._model.device) for name, side in self._keys}
 
-    def _visit(self, cases: Sequence[Case], moments: dict[str, Moments] | None, probes: dict[Key, Probe]) -> None:
+    def _visit(self, cases: Sequence[Case], moments: dict[str, Moments] | None, probes: Probes) -> None:
         for case in cases:
-            counts = {key: DiceCount(self.classes, self._device) for key in probes}
+            counts = {key: DiceCount(len(self._dataset.class_names), self._model.device) for key in probes}
 
             def take(
-                tap: Tap,
+                place: Place,
                 wide: Tensor,
                 narrow: Tensor | None,
                 labels: Tensor,
                 counts: dict[Key, DiceCount] = counts,
             ) -> None:
                 if moments is not None:
-                    moments[tap.name].add(self._layouts[tap.name].rows(wide, narrow, labels))
+                    moments[place.name].add(self._layouts[place.name].rows(wide, narrow, labels))
                 for side, features in zip(SIDES, (wide, narrow), strict=True):
-                    if features is not None and (tap.name, side) in probes:
-                        counts[tap.name, side].add(probes[tap.name, side].predict(features), labels)
+                    if features is not None and (key := (place.name, side)) in probes:
+                        counts[key].add(probes[key].predict(features), labels)
 
-            self.walker.visit(case, take)
+            visit_case(self._model, self._data, case, self._dataset.ignore_label, take)
             for key, count in counts.items():
                 self._scores[key].append(count)
-
-    def _probe_dice(self, name: str, side: str) -> list[float | None] | None:
-        counts = self._scores[name, side]
-        return mean_dice(counts) if counts else None
 
 
 def _number(value: float | np.floating[Any]) -> float | None:
     return float(value) if math.isfinite(value) else None
-
-
-LOG = logging.getLogger(__name__)
 
 
 def measure_preservation(run_dir: Path, dataset: Dataset, case_ids: Sequence[str]) -> dict[str, Any]:
@@ -170,10 +155,9 @@ def measure_preservation(run_dir: Path, dataset: Dataset, case_ids: Sequence[str
     model = load_model(run, device, choose_precision("fp32", device), tta=False)
     if not isinstance(model.network, UNet):
         raise RunError(f"{run_dir}: preservation must be measured on a U-Net, got {type(model.network).__name__}.")
-    walker = Walker(network=model.network, model=model, data=config.data, ignore_label=dataset.ignore_label)
     halves = _halves(dataset, case_ids)
-    gathered = Gathered(walker, len(dataset.class_names), halves)
-    entries = [gathered.entry(tap) for tap in gathered.taps]
+    found = FeatureStatistics(model, config.data, dataset, halves)
+    entries = [found.entry(place) for place in found.places]
     result = {
         "schema_version": PRESERVATION_VERSION,
         "voxels": max(entry["voxels"] for entry in entries),

@@ -10,7 +10,7 @@ from statistics import fmean
 import pandas as pd
 
 from seg.ablation.plan import StudyPlan, VariantPlan
-from seg.ablation.preservation import predict_safe_widths
+from seg.ablation.preservation.widths import PlaceRecord, predict_safe_widths
 from seg.ablation.statistics import Correlation, correlate
 from seg.ablation.store import Results
 from seg.evaluation.metrics import finite_mean
@@ -125,15 +125,25 @@ def find_predictions(results: Results, non_inferior: Collection[str]) -> tuple[P
         RunError: The baseline has bottlenecks, or a stage whose features do not vary.
     """
     study, rows, places = results.study, read_places(results), mean_places(results)
-    trials = rows[rows.variant == study.baseline].rename(columns={"place": "name"}).groupby(RUN, sort=False)
-    safe = [
-        predict_safe_widths({"bottlenecks": trial.astype(object).where(trial.notna(), None).to_dict("records")})
-        for _, trial in trials
-    ]
-    predicted = [
-        {f"{path}_{stage}": width for path in ("skip", "decoder") for stage, width in enumerate(getattr(one, path))}
-        for one in safe
-    ]
+    predicted = []
+    for _, trial in rows[rows.variant == study.baseline].groupby(RUN, sort=False):
+        safe = predict_safe_widths(
+            [
+                PlaceRecord(
+                    name=row.place,
+                    path=row.path,
+                    stage=row.stage,
+                    channels=row.channels,
+                    narrow=None if pd.isna(row.narrow) else row.narrow,
+                    r2_by_width=row.r2_by_width,
+                )
+                for row in trial.itertuples()
+            ]
+        )
+        by_path = {"skip": safe.skip, "decoder": safe.decoder}
+        predicted.append(
+            {f"{path}_{stage}": width for path, widths in by_path.items() for stage, width in enumerate(widths)}
+        )
     same_plan = [variant.name for variant in study.variants if "network.channels" not in variant.changes]
     narrow = {name: dict(zip(own.place, own.narrow, strict=True)) for name, own in places.groupby("variant")}
     counted = [name for name in same_plan if name in narrow and narrow[name] not in predicted]
