@@ -399,7 +399,8 @@ class Ablate:
             if not text.partition("=")[0] or "=" not in text:
                 rule = "must have the form PATH=VALUE, as in --set training.steps=700"
                 yield Problem("--set", "form", rule, shown(text))
-        yield from _folder_problems("--data.root", self.data__root, exists=False)
+        for option, folder in (("--data.root", self.data__root), ("--ablation_dir", self.ablation_dir)):
+            yield from _folder_problems(option, folder, exists=False)
 
     def run(self) -> int:
         """Runs the study."""
@@ -417,7 +418,7 @@ class Ablate:
         if self.dry_run:
             from seg.ablation.preview import preview_study
 
-            print(preview_study(study, study_dir))
+            print(preview_study(study, study_dir, runs_dir=self.runs))
             return DONE
         from seg.ablation.run import run_study
 

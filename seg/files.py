@@ -223,6 +223,23 @@ def read_json(
     except ValidationError as fault:
         value = f"'{fault.errors(include_url=False)[0]['msg']}'"
         raise error(Problem(quoted(str(path)), "json", "must be JSON text in UTF-8", value, remedy)) from fault
+    return check_content(path, content, schema, newest=newest, remedy=remedy, error=error)
+
+
+def check_content(
+    path: Path,
+    content: object,
+    schema: type[T],
+    *,
+    newest: int | None = None,
+    remedy: str,
+    error: type[SegError] = RunError,
+) -> T:
+    """Returns the content of a file as a value of a type; see :func:`read_json` for the arguments.
+
+    Raises:
+        SegError: The content is of a newer version or breaks the schema; all breaks are named together.
+    """
     try:
         if newest is not None:
             content = TypeAdapter(dict[str, Any]).validate_python(content)
@@ -260,10 +277,7 @@ def check_rows(path: Path, rows: Sequence[Mapping[str, object]], schema: type[T]
     Raises:
         RunError: Rows break the schema.
     """
-    try:
-        return TypeAdapter(list[schema]).validate_python(list(rows))  # type: ignore[valid-type]
-    except ValidationError as fault:
-        raise RunError(_schema_problems(path, fault, remedy)) from fault
+    return check_content(path, list(rows), list[schema], remedy=remedy)  # type: ignore[valid-type]
 
 
 def _schema_problems(path: Path, error: ValidationError, remedy: str) -> list[Problem]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,21 +10,18 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, FiniteFloat
 
-from seg.ablation.reading import NAME, VERSION, check_schema_version, naming_file, refuse_link
+from seg.ablation.reading import VERSION, Name, is_there, read_yaml
 from seg.ablation.study import Study, Variant, published
 from seg.config import StudyConfig
 from seg.data.cases import Dataset
 from seg.data.datasets import read_folds
 from seg.errors import Problem, RunError
-from seg.files import write_text
+from seg.files import quoted, read_json, write_text
 
 if TYPE_CHECKING:
     from seg.networks.complexity import Complexity
 
-
 STUDY_FILE = "study.yaml"
-
-
 OLD_STUDY_FILE = "study.json"
 
 
@@ -42,7 +38,7 @@ class VariantPlan(BaseModel):
     """A variant as its study planned it: changes by dotted path, parameters and multiply-accumulates of an image."""
 
     model_config = ConfigDict(frozen=True)
-    name: str
+    name: Name
     changes: dict[str, Any] = {}
     parameters: int | None = None
     macs: int | None = None
@@ -92,7 +88,7 @@ class StudyPlan(BaseModel):
     baseline_set: dict[str, Any] = {}
     variants: tuple[VariantPlan, ...]
     contrasts: tuple[ContrastPlan, ...] = ()
-    trials: tuple[str, ...]
+    trials: tuple[Name, ...]
     training: dict[str, Any] = {}
     data: dict[str, Any]
     notes: tuple[str, ...] = ()
@@ -116,30 +112,20 @@ def read_study(folder: Path) -> StudyPlan:
     Raises:
         RunError: The plan is absent, damaged or of a newer version.
     """
-    path = folder / STUDY_FILE
-    if not path.exists() and (folder / OLD_STUDY_FILE).exists():
-        path = folder / OLD_STUDY_FILE
+    path, old = folder / STUDY_FILE, folder / OLD_STUDY_FILE
     remedy = "give the directory of a study that was started, or start the study again"
-    if not path.exists():
-        raise RunError(Problem(str(path), "missing", "must be the plan of a study", remedy=remedy))
-    with naming_file(path, remedy):
-        refuse_link(path, folder)
-        text = path.read_text(encoding="utf-8")
-        content = json.loads(text) if path.suffix == ".json" else yaml.load(text, yaml.CSafeLoader)
-        check_schema_version(content)
-        study = StudyPlan.model_validate(content)
-    if problems := [Problem(path=str(path), remedy=remedy, **parts) for parts in _plan_problems(study)]:
+    if not is_there(path, folder) and is_there(old, folder):
+        path = old
+        study = read_json(path, StudyPlan, newest=VERSION, remedy=remedy)
+    else:
+        study = read_yaml(path, StudyPlan, newest=VERSION, remedy=remedy)
+    named = {study.baseline, *(name for pair in study.contrasts for name in (pair.variant, pair.against))}
+    rule = "must compare variants of the study"
+    if problems := [
+        Problem(quoted(str(path)), "variant", rule, repr(name), remedy) for name in sorted(named - set(study.names))
+    ]:
         raise RunError(problems)
     return study
-
-
-def _plan_problems(study: StudyPlan) -> Iterator[dict[str, str]]:
-    for name in (*study.names, *study.trials):
-        if not NAME.fullmatch(name):
-            yield {"kind": "name", "rule": "must hold names of letters, digits and . _ -", "value": repr(name)}
-    named = {study.baseline, *(name for pair in study.contrasts for name in (pair.variant, pair.against))}
-    for name in sorted(named - set(study.names)):
-        yield {"kind": "variant", "rule": "must compare variants of the study", "value": repr(name)}
 
 
 def plan_text(study: StudyPlan) -> str:

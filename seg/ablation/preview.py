@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 
 from seg.ablation.launch import trial_threads
 from seg.ablation.plan import count_costs, read_study_data
-from seg.ablation.store import TrialRecord, read_trials
+from seg.ablation.store import StoredTrial, TrialRecord, read_trials
 from seg.ablation.study import Study, Trial
-from seg.ablation.trials import fingerprint, why_unfinished
+from seg.ablation.trials import StudyPaths, trials_left, why_unfinished
 from seg.config import ExperimentConfig
 from seg.data.cases import Dataset
 from seg.data.datasets import read_folds
 from seg.data.splits import spread_over
-from seg.words import in_time
+from seg.words import counted, in_time
 
 if TYPE_CHECKING:
     import torch
@@ -38,19 +38,6 @@ SAMPLED_CASES = 8
 PRESERVATION_PASSES = 3
 """Predictions of the held-out cases that measuring preservation takes as long as: one and a half passes over them in
 fp32, and about as much again for the statistics of every voxel."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Expected:
-    """The wall time of a trial.
-
-    Attributes:
-        seconds: Measured or predicted, in s.
-        source: ``finished`` where it was measured, else what it is predicted from.
-    """
-
-    seconds: float
-    source: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,51 +74,75 @@ class Timed:
     device: str
 
 
-def preview_study(study: Study, study_dir: Path) -> str:
+def preview_study(study: Study, study_dir: Path, *, runs_dir: Path | None = None) -> str:
     """Lists the trials of a study in the order in which they run, as a table, with the total below it.
-
-    Times come from trials that are finished in the study directory: of the same variant where there are some, else by
-    multiply-accumulates. Where none is finished, a few training steps and predictions are timed here.
 
     Args:
         study: The study.
         study_dir: Study directory; it may be absent, and nothing is written to it.
+        runs_dir: Folder of the run directories; None is ``runs`` in the study directory.
 
     Returns:
         Text of several lines.
 
     Raises:
-        SegError: The data set or a result cannot be read, or the device is not there.
+        SegError: The data set or a result cannot be read, results are those of another study, or the device is not
+            there.
     """
-    dataset = read_study_data(study)
-    costs = count_costs(study, dataset)
-    work = {name: cost.macs for name, cost in costs.items()}
-    records = _finished(study, study_dir)
-    if records:
-        line = fit_line([(work[record.variant], record.total_seconds or 0.0) for record in records.values()])
-        basis = (
-            f"Times are predicted from {len(records)} finished trials, from training to measures of preservation, on "
-            f"the device that they ran on; those of variants without one follow {line.words}."
-        )
-    else:
-        line, basis = _measured(study, dataset, work)
-    expected = expect(study.trials, records, line, work)
+    costs = count_costs(study, read_study_data(study))
+    stored = read_trials(study_dir)
+    paths = StudyPaths(study_dir=study_dir, runs_dir=runs_dir or study_dir / "runs")
+    left = trials_left(study.trials, paths, stored)
+    expected, basis = expected_times(study, stored)
     rows = [
         (
             trial.id,
             f"{costs[trial.variant.name].parameters:,}",
-            f"{work[trial.variant.name] / GIGA:.2f}",
-            in_time(expected[trial.id].seconds),
-            expected[trial.id].source,
+            f"{costs[trial.variant.name].macs / GIGA:.2f}",
+            in_time(expected[trial.id][0]),
+            expected[trial.id][1],
         )
         for trial in study.trials
     ]
-    left = [one.seconds for one in expected.values() if one.source != "finished"]
-    total = (
-        f"{len(study.trials)} trials, {len(study.trials) - len(left)} finished; the other {len(left)} take about "
-        f"{in_time(sum(left))} one after the other."
-    )
-    return "\n".join([*_table(rows), "", total, basis])
+    total = f"{len(study.trials)} trials, {len(study.trials) - len(left)} finished"
+    if left:
+        seconds = sum(expected[trial.id][0] for trial in left)
+        total += f"; the other {len(left)} take about {in_time(seconds)} one after the other"
+    return "\n".join([*_table(rows), "", f"{total}.", *([basis] if left else [])])
+
+
+def expected_times(study: Study, stored: Mapping[str, StoredTrial]) -> tuple[dict[str, tuple[float, str]], str]:
+    """Predicts the wall time of each trial of a study.
+
+    Times come from trials that are finished: of the same variant where there are some, else by multiply-accumulates.
+    Where none is finished, a few training steps and predictions are timed here.
+
+    Args:
+        study: The study.
+        stored: What is stored of its trials.
+
+    Returns:
+        Seconds of each trial and ``finished`` or what they are predicted from, by name; and a text on all of them.
+
+    Raises:
+        SegError: The data set cannot be read, or the device is not there.
+    """
+    dataset = read_study_data(study)
+    work = {name: cost.macs for name, cost in count_costs(study, dataset).items()}
+    records = {
+        trial.id: stored[trial.id].record
+        for trial in study.planned
+        if not why_unfinished(stored.get(trial.id), trial.config)
+    }
+    if records:
+        line = fit_line([(work[record.variant], record.total_seconds or 0.0) for record in records.values()])
+        basis = (
+            f"Times are predicted from {counted(len(records), 'finished trial')}, from training to measures of "
+            f"preservation, on the device that they ran on; those of variants without one follow {line.words}."
+        )
+    else:
+        line, basis = _measured(study, dataset, work)
+    return expect(study.trials, records, line, work), basis
 
 
 def fit_line(times: Sequence[tuple[int, float]]) -> Line:
@@ -151,7 +162,7 @@ def fit_line(times: Sequence[tuple[int, float]]) -> Line:
 
 def expect(
     trials: Sequence[Trial], records: Mapping[str, TrialRecord], line: Line, work: Mapping[str, int]
-) -> dict[str, Expected]:
+) -> dict[str, tuple[float, str]]:
     """Predicts the time of trials.
 
     Args:
@@ -161,7 +172,8 @@ def expect(
         work: Multiply-accumulates by variant.
 
     Returns:
-        The time of each trial by name: its own where it is finished, else the mean of its variant's, else by its work.
+        The time of each trial by name, and its source: its own where it is finished, else the mean of its variant's,
+        else by its work.
     """
     of_variant: dict[str, list[float]] = {}
     for record in records.values():
@@ -170,11 +182,11 @@ def expect(
     for trial in trials:
         name = trial.variant.name
         if trial.id in records:
-            expected[trial.id] = Expected(seconds=records[trial.id].total_seconds or 0.0, source="finished")
+            expected[trial.id] = records[trial.id].total_seconds or 0.0, "finished"
         elif name in of_variant:
-            expected[trial.id] = Expected(seconds=statistics.fmean(of_variant[name]), source="same variant")
+            expected[trial.id] = statistics.fmean(of_variant[name]), "same variant"
         else:
-            expected[trial.id] = Expected(seconds=line.seconds(work[name]), source="GMAC")
+            expected[trial.id] = line.seconds(work[name]), "GMAC"
     return expected
 
 
@@ -285,16 +297,6 @@ def shortest(
         wait()
         times.append(clock() - start)
     return min(times[1:] or times)
-
-
-def _finished(study: Study, study_dir: Path) -> dict[str, TrialRecord]:
-    """Finds the trials that a run of the study would not repeat."""
-    stored = read_trials(study_dir)
-    return {
-        trial.id: stored[trial.id].record
-        for trial in study.planned
-        if trial.id in stored and not why_unfinished(stored[trial.id], trial.config, fingerprint(trial.config))
-    }
 
 
 def _measured(study: Study, dataset: Dataset, work: Mapping[str, int]) -> tuple[Line, str]:

@@ -10,7 +10,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from seg.ablation.plan import OLD_STUDY_FILE, STUDY_FILE, plan_text, read_study
+from seg.ablation.plan import OLD_STUDY_FILE, STUDY_FILE, plan_text
 from seg.ablation.reading import VERSION, escaped
 from seg.ablation.store import (
     CASE_KEYS,
@@ -24,12 +24,11 @@ from seg.ablation.store import (
     TRIAL_TEXTS,
     TRIALS,
     TRIALS_TABLE,
-    FullTrial,
-    _keys,
-    read_devices,
-    read_full_trials,
+    StoredTrial,
+    read_results,
+    trial_keys,
 )
-from seg.errors import Problem, RunError
+from seg.errors import RunError
 from seg.files import write_json, write_text
 
 DIGITS = 6
@@ -52,19 +51,17 @@ def publish(folder: Path, target: Path | None = None) -> Path:
         RunError: Results cannot be read, the target holds another study, or files cannot be written.
     """
     target = target or folder
-    study = read_study(folder)
-    problems: list[Problem] = []
-    trials = read_full_trials(folder, study, problems)
-    devices = read_devices(folder)
-    if problems:
-        raise RunError(problems)
+    results = read_results(folder)
+    if results.problems:
+        raise RunError(results.problems)
+    trials, devices = results.stored, results.devices
     tables = {
         CASES_TABLE: [{"trial": name, **row} for name, trial in trials.items() for row in trial.cases],
         CURVES_TABLE: [{"trial": name, **row} for name, trial in trials.items() for row in trial.curve],
         PRESERVATION_TABLE: [{"trial": name, **row} for name, trial in trials.items() for row in trial.places],
     }
     provenance, table = _packed(trials)
-    write_text(target / STUDY_FILE, plan_text(study))
+    write_text(target / STUDY_FILE, plan_text(results.study))
     for name, rows in tables.items():
         if rows:
             write_text(target / name, _csv(rows))
@@ -83,22 +80,20 @@ def publish(folder: Path, target: Path | None = None) -> Path:
     return target
 
 
-def _packed(trials: Mapping[str, FullTrial]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _packed(trials: Mapping[str, StoredTrial]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Returns ``provenance.json``, where what trials share stands once, and the rows of ``trials.csv``."""
     shared: dict[str, list[Any]] = {"environments": [], "data": [], "splits": []}
     rows = []
     for name, trial in trials.items():
-        row = _keys(name, trial) | trial.record.model_dump(exclude={"fingerprint", *KEYS})
-        row |= {f"{key}_digest": trial.record.fingerprint.get(key) for key in ("config", "data")}
+        row = trial_keys(name, trial) | trial.record.model_dump(exclude=set(KEYS))
         for key, plural in (("environment", "environments"), ("data", "data"), ("split", "splits")):
             value = getattr(trial, key)
             if value is not None and value not in shared[plural]:
                 shared[plural].append(value)
             row[key] = None if value is None else shared[plural].index(value)
-        record = trial.generalisation
-        row["train_cases"] = record.get("train_cases")
+        row["train_cases"] = trial.generalisation.train_cases
         for side in ("train", "val"):
-            values = record.get(f"{side}_dice", ())
+            values = getattr(trial.generalisation, f"{side}_dice")
             row |= {f"{side}_dice_{index}": _nan(value) for index, value in enumerate(values, start=1)}
         rows.append(row)
     configs = {name: trial.config for name, trial in trials.items() if trial.config}

@@ -4,28 +4,19 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seg.ablation.launch import Task, build_backend, run_tasks, trial_threads
+from seg.ablation.launch import Task, build_backend, is_in_process, run_tasks, trial_threads
 from seg.ablation.launch.progress import ProgressTable, Result
 from seg.ablation.plan import write_study_file
-from seg.ablation.store import StoredTrial, mean_dice, read_trial, read_trials
-from seg.ablation.trials import (
-    REMEDY,
-    Fingerprint,
-    Places,
-    check_run_dir,
-    fingerprint,
-    run_trial,
-    store_failure,
-    why_unfinished,
-)
-from seg.errors import Problem, RunError
+from seg.ablation.preview import expected_times
+from seg.ablation.store import StoredTrial, read_trial, read_trials
+from seg.ablation.trials import StudyPaths, run_trial, store_failure, trials_left
+from seg.errors import SegError
 from seg.files import locked
-from seg.runs import CONFIG_FILE
 
 if TYPE_CHECKING:
     from seg.ablation.study import Study, Trial
@@ -52,120 +43,71 @@ def run_study(study: Study, study_dir: Path, *, runs_dir: Path | None = None, sp
         SegError: Records or run directories there are those of another configuration or other data, all of them
             named; another process works on the study; the backend is not there; or files cannot be read or written.
     """
-    places = Places(
+    paths = StudyPaths(
         study_dir=study_dir,
         runs_dir=runs_dir or study_dir / "runs",
         threads=trial_threads(study.config.launch),
     )
     with locked(study_dir / ".lock", refusal=f"{study_dir}: only one process may run a study; wait for the other one."):
-        fingerprints = {trial.id: fingerprint(trial.config) for trial in study.trials}
         stored = read_trials(study_dir)
-        left = trials_left(study.trials, places, fingerprints, stored)
+        left = trials_left(study.trials, paths, stored)
         write_study_file(study, study_dir)
-        failed = _run_trials(study, left, places, fingerprints, stored) if left and not speed_only else {}
-        _conclude(study, places, speed_only=speed_only)
+        failed = _run_trials(study, left, paths, stored) if left and not speed_only else {}
+        _conclude(study, paths, speed_only=speed_only)
     for trial_id, (error, log) in failed.items():
         print(f"failed: {trial_id}: {error} (log: {log})", file=sys.stderr)
     return 1 if failed else 0
 
 
-def _conclude(study: Study, places: Places, *, speed_only: bool) -> None:
+def _conclude(study: Study, paths: StudyPaths, *, speed_only: bool) -> None:
     """Measures speed where it is not yet, and writes the report where trials are finished."""
-    finished = any(trial.record.status == "finished" for trial in read_trials(places.study_dir).values())
+    finished = any(trial.record.status == "finished" for trial in read_trials(paths.study_dir).values())
     if finished or speed_only:
         from seg.ablation.speed import measure_study
 
-        measure_study(study, places.study_dir, places.runs_dir)
+        measure_study(study, paths.study_dir, paths.runs_dir)
     if not finished:
         LOG.warning("no trial is finished: there is nothing to report%s", " but speed.json" if speed_only else "")
         return
     from seg.ablation.report import write_report
 
-    print(f"report: {write_report(places.study_dir, runs_dir=places.runs_dir)}")
-
-
-def trials_left(
-    trials: Sequence[Trial],
-    places: Places,
-    fingerprints: Mapping[str, Fingerprint],
-    stored: Mapping[str, StoredTrial],
-) -> tuple[Trial, ...]:
-    """Finds the trials that are not finished, and warns of those that are trained anew though they were.
-
-    Args:
-        trials: All trials.
-        places: Where they go.
-        fingerprints: What each would be made from now, by name.
-        stored: What is stored of each trial, by name.
-
-    Raises:
-        RunError: Results or run directories have another configuration or other data; all are named.
-    """
-    left: list[Trial] = []
-    problems: list[Problem] = []
-    older: list[str] = []
-    for trial in trials:
-        known = stored.get(trial.id)
-        reasons = why_unfinished(known, trial.config, fingerprints[trial.id])
-        if reasons:
-            left.append(trial)
-        if known is None or reasons == ["failed"]:
-            problems += _run_problems(trial, places)
-        elif reasons == ["version"]:
-            older.append(trial.id)
-        elif reasons:
-            rule = "must have the configuration and data that its results were made from"
-            value = f"other {', '.join(reasons)}"
-            path = f"{known.path}" if known.path.is_dir() else f"{known.path} ({trial.id})"
-            problems.append(Problem(path, "config", rule, value, REMEDY))
-    if problems:
-        raise RunError(problems)
-    if older:
-        LOG.warning("made by another version of the training code, trained anew: %s", ", ".join(sorted(older)))
-    return tuple(left)
-
-
-def _run_problems(trial: Trial, places: Places) -> Sequence[Problem]:
-    run_dir = places.run_dir(trial)
-    if not (run_dir / CONFIG_FILE).is_file():
-        return ()
-    try:
-        check_run_dir(trial.config, run_dir)
-    except RunError as error:
-        return error.problems
-    return ()
+    print(f"report: {write_report(paths.study_dir, runs_dir=paths.runs_dir)}")
 
 
 def _run_trials(
-    study: Study,
-    left: Sequence[Trial],
-    places: Places,
-    fingerprints: Mapping[str, Fingerprint],
-    stored: Mapping[str, StoredTrial],
+    study: Study, left: Sequence[Trial], paths: StudyPaths, stored: dict[str, StoredTrial]
 ) -> dict[str, tuple[str, Path]]:
     """Runs trials; returns errors and logs of those that failed, by id."""
     by_id = {trial.id: trial for trial in left}
-    backend = build_backend(study.config.launch, places.runs_dir)
-    table = ProgressTable({trial.id: trial.variant.name for trial in study.trials}, backend.parallel, sys.stdout)
-    dice = mean_dice(places.study_dir)
-    done = [trial for trial in study.trials if trial.id not in by_id]
-    table.done_before({trial.id: _result(trial, stored[trial.id], dice.get(trial.id)) for trial in done})
+    backend = build_backend(study.config.launch, paths.runs_dir)
+    variants = {trial.id: trial.variant.name for trial in study.trials}
+    expected = _expected(study) if len(left) == len(variants) else {}
+    table = ProgressTable(variants, backend.parallel, sys.stdout, expected)
+    table.done_before({name: _result(stored[name]) for name in variants if name not in by_id})
 
     def make(trial_id: str, attempt: int) -> Task:
-        return Task(id=trial_id, call=partial(run_trial, by_id[trial_id], places, attempt=attempt))
+        return Task(id=trial_id, call=partial(run_trial, by_id[trial_id], paths, attempt=attempt))
 
     failed = {}
     for event in run_tasks(backend, list(by_id), make, retries=study.config.launch.retries):
         trial = by_id[event.id]
         if event.state == "failed":
-            own = fingerprints[event.id]
-            error = store_failure(trial, places, own, attempts=event.attempt, traceback=event.error or "")
-            failed[event.id] = error, places.log(trial)
-        known = read_trial(places.study_dir, event.id) if event.state == "finished" else None
-        dice = mean_dice(places.study_dir, event.id) if known else {}
-        table.update(event, _result(trial, known, dice.get(event.id)) if known else None)
+            error = store_failure(trial, paths, attempts=event.attempt, traceback=event.error or "")
+            failed[event.id] = error, paths.log(trial)
+        known = read_trial(paths.study_dir, event.id) if event.state == "finished" else None
+        table.update(event, _result(known) if known else None)
     return failed
 
 
-def _result(trial: Trial, stored: StoredTrial, dice: float | None) -> Result:
-    return Result(variant=trial.variant.name, mean_dice=dice, seconds=stored.record.total_seconds)
+def _expected(study: Study) -> dict[str, float]:
+    """Predicts the seconds of each trial before any is finished; nothing where trials run elsewhere."""
+    if not is_in_process(study.config.launch):
+        return {}
+    try:
+        return {name: seconds for name, (seconds, _) in expected_times(study, {})[0].items()}
+    except SegError:  # a fault of the data is told by the trial that meets it
+        return {}
+
+
+def _result(stored: StoredTrial) -> Result:
+    return Result(variant=stored.record.variant, mean_dice=stored.mean_dice, seconds=stored.record.total_seconds)

@@ -11,79 +11,99 @@ is absent from the result, so that results outlive the code that wrote them.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import pandas as pd
-import yaml
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, AliasChoices, AliasPath, BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic_core import PydanticCustomError
 
 from seg.ablation.plan import StudyPlan, read_study
-from seg.ablation.reading import NAME, ContentError, naming_file, read_json, read_table, read_text
+from seg.ablation.reading import NAME, VERSION, Name, is_there, read_yaml, unescaped
 from seg.errors import Problem, RunError
+from seg.files import check_rows, quoted, read_bytes, read_json, read_table, shortened
 from seg.runs import CONFIG_FILE, ENVIRONMENT_FILE, GENERALISATION_FILE, METRICS_FILE, PRESERVATION_FILE
 
 TRIALS_TABLE = "trials.csv"
-
-
 CASES_TABLE = "cases.csv"
-
-
 CURVES_TABLE = "curves.csv"
-
-
 PRESERVATION_TABLE = "preservation.csv"
-
-
 PROVENANCE_FILE = "provenance.json"
-
-
 SPEED_FILE = "speed.json"
-
-
 TRIALS = "trials"
-
-
 TRIAL_FILE = "trial.json"
-
-
 FAILURE_FILE = "failure.txt"
-
-
 CASE_NAME = re.compile(r"\w[\w.+ -]{0,254}")
-
-
 CASE_KEYS = ("case_id", "patient", "fold", "class_index", "class_name")
-
-
 VECTORS = ("spectrum", "r2_by_width", "probe_dice_wide", "probe_dice_narrow")
 """Columns of ``preservation.csv`` that hold several numbers in a cell, with spaces between."""
-
-
 PLACE_TEXTS = ("trial", "name", "path")
-
-
 TRIAL_TEXTS = ("trial", "variant", "status", "error", "config_digest", "data_digest")
-
-
-PLACE_INTEGERS = ("stage", "channels", "voxels", "wide", "narrow", "cases")
-
-
 KEYS = ("trial", "variant", "fold", "seed")
-
-
 ENVIRONMENT = ("device", "precision", "cores", "python", "platform", "revision")
 """Fields of an environment that become columns of the trials; packages do too, by their names."""
+RESTORE = "restore the file, or remove it and run the study again"
+T = TypeVar("T", bound=BaseModel)
 
 
-class TrialRecord(BaseModel):
-    """How a trial went, and what it was made from: the content of its ``trial.json``.
+# The content of the files
+
+
+class RunRecord(BaseModel):
+    """What a run is made from, and what it took so far: the content of its ``RUN.json``.
+
+    Attributes:
+        seconds: Wall time of training and evaluation over all attempts, or of training alone for a run made by hand;
+            None until both are done.
+        measuring_seconds: Wall time of measuring generalisation and preservation; None where it is not known.
+        peak_memory_mib: Peak memory of training and evaluation in MiB, on the GPU where one computed, else of the
+            process; None where it is not known.
+        threads: Threads of the numerical library; None where their number is not known.
+        training_version: Version of the code that trained it; see :mod:`seg.ablation.trials`.
+        resampling_version: Version of the code that resampled its data.
+        config_digest: SHA-256 of the resolved configuration, without what changes neither weights nor predictions.
+        data_digest: SHA-256 of the files of all cases, what their channels and labels mean, and the sides of the fold.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    seconds: float | None = None
+    measuring_seconds: float | None = None
+    peak_memory_mib: float | None = None
+    threads: int | None = None
+    # Records of older code lack the versions; all of that code is version 1.
+    training_version: int = Field(
+        default=1, validation_alias=AliasChoices("training_version", AliasPath("fingerprint", "training_version"))
+    )
+    resampling_version: int = Field(
+        default=1, validation_alias=AliasChoices("resampling_version", AliasPath("fingerprint", "resampling_version"))
+    )
+    config_digest: str | None = Field(
+        default=None, validation_alias=AliasChoices("config_digest", AliasPath("fingerprint", "config"))
+    )
+    data_digest: str | None = Field(
+        default=None, validation_alias=AliasChoices("data_digest", AliasPath("fingerprint", "data"))
+    )
+
+    @property
+    def total_seconds(self) -> float | None:
+        """Wall time of the trial, as far as it is known."""
+        return None if self.seconds is None else self.seconds + (self.measuring_seconds or 0.0)
+
+    def content(self) -> dict[str, Any]:
+        """Returns the content of the record's JSON file."""
+        values = self.model_dump()
+        fingerprint = {name: values.pop(f"{name}_digest") for name in ("config", "data")}
+        return {"schema_version": VERSION, **values, "fingerprint": fingerprint}
+
+
+class TrialRecord(RunRecord):
+    """How a trial went: the content of its ``trial.json``.
 
     Attributes:
         variant: Name of its variant.
@@ -92,70 +112,351 @@ class TrialRecord(BaseModel):
         status: Whether the trial came to its end.
         attempts: Attempts that this took, >= 1.
         error: What the last attempt ended with, in one line; None for a finished trial.
-        seconds: Wall time of training and evaluation over all attempts, or of training alone for a run made by hand;
-            None for a failed trial.
-        measuring_seconds: Wall time of measuring generalisation and preservation; None where it is not known.
-        peak_memory_mib: Peak memory of training and evaluation in MiB, on the GPU where one computed, else of the
-            process; None where it is not known.
-        threads: Threads of the numerical library; None where their number is not known.
-        training_version: Version of the code that trained it; see :mod:`seg.ablation.trials`.
-        resampling_version: Version of the code that resampled its data.
-        fingerprint: Digests ``config`` and ``data`` of what it was made from.
     """
 
-    model_config = ConfigDict(frozen=True)
     variant: str
     fold: int
     seed: int
     status: Literal["finished", "failed"]
     attempts: int = 1
     error: str | None = None
-    seconds: float | None = None
-    measuring_seconds: float | None = None
-    peak_memory_mib: float | None = None
+
+
+class Generalisation(BaseModel):
+    """Mean Dice of each foreground class on so many training cases, and on held-out ones."""
+
+    train_cases: int | None = None
+    train_dice: tuple[float | None, ...] = ()
+    val_dice: tuple[float | None, ...] = ()
+
+
+def _case_named(text: str) -> str:
+    if not CASE_NAME.fullmatch(text):
+        raise PydanticCustomError("name", "must be letters, digits and . + _ - space")
+    return text
+
+
+def _measured(value: Any) -> Any:
+    if isinstance(value, Mapping) and not all(
+        isinstance(value.get(key), int | float) for key in ("median", "q1", "q3")
+    ):
+        raise PydanticCustomError("quartiles", "must have numbers median, q1 and q3")
+    return value
+
+
+class _CaseRow(BaseModel, extra="allow"):
+    __pydantic_extra__: dict[str, float]
+    trial: str = ""
+    case_id: Annotated[str, AfterValidator(_case_named)]
+    patient: str = ""
+    fold: str = ""
+    class_index: int
+    class_name: str = ""
+
+
+class _CurveRow(BaseModel, extra="allow"):
+    __pydantic_extra__: dict[str, float]
+    trial: str = ""
+    step: FiniteFloat
+
+
+class _Place(BaseModel, extra="allow"):
+    trial: str = ""
+    name: str
+    stage: int | None = None
+    channels: int | None = None
+    voxels: int | None = None
+    wide: int | None = None
+    narrow: int | None = None
+    cases: int | None = None
+
+
+class _Preservation(BaseModel):
+    cases: int | None = None
+    bottlenecks: list[_Place]
+
+
+class _Environment(BaseModel, extra="allow"):
     threads: int | None = None
-    training_version: int = 1
-    resampling_version: int = 1
-    fingerprint: dict[str, str] = {}
-
-    @property
-    def total_seconds(self) -> float | None:
-        """Wall time of the trial, as far as it is known."""
-        return None if self.seconds is None else self.seconds + (self.measuring_seconds or 0.0)
+    packages: dict[str, str] | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+class _EnvironmentFile(_Environment):
+    data: dict[str, str] | None = None
+    split: dict[str, list[str]] | None = None
+
+
+class _Difference(BaseModel):
+    changes: dict[str, Any]
+    removed: list[str]
+
+
+class _Configs(BaseModel):
+    base: dict[str, Any] = {}
+    trials: dict[str, _Difference] = {}
+
+
+class _Provenance(BaseModel):
+    environments: list[_Environment] = []
+    data: list[dict[str, str]] = []
+    splits: list[dict[str, list[str]]] = []
+    configs: _Configs = _Configs()
+    failures: dict[str, str] = {}
+
+
+class _TrialRow(TrialRecord, Generalisation):
+    trial: Name
+    environment: int | None = None
+    data: int | None = None
+    split: int | None = None
+
+
+class _VariantSpeed(BaseModel, extra="allow"):
+    __pydantic_extra__: dict[str, Annotated[Any, AfterValidator(_measured)]]
+    name: Name
+
+
+class _DeviceSpeed(BaseModel, extra="allow"):
+    kind: Name
+    variants: list[_VariantSpeed]
+
+
+class _Speed(BaseModel):
+    devices: list[_DeviceSpeed] = []
+
+
+# Trials
+
+
+@dataclass(kw_only=True)
 class StoredTrial:
-    """What is needed of a trial to go on with its study.
+    """All that is stored of a trial; what is not known is empty or None.
 
     Attributes:
-        record: How the trial went.
-        config: Its configuration, as it was written.
+        record: How the trial went, and what it was made from.
         path: The file or folder that says so, for messages.
+        config: Its configuration, as it was written.
+        cases: Rows of ``cases.csv``.
+        curve: Rows of ``metrics.csv``.
+        places: What was measured at each bottleneck.
+        generalisation: Dice on training and held-out cases.
+        environment: Machine, packages and precision.
+        data: Digest of each case's files, by case.
+        split: Cases of the two sides, ``train`` and ``validation``.
+        failure: What a failed trial ended with, in full.
     """
 
     record: TrialRecord
-    config: Mapping[str, Any]
     path: Path
+    config: dict[str, Any] = field(default_factory=dict)
+    cases: list[dict[str, Any]] = field(default_factory=list)
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    places: list[dict[str, Any]] = field(default_factory=list)
+    generalisation: Generalisation = field(default_factory=Generalisation)
+    environment: dict[str, Any] | None = None
+    data: dict[str, str] | None = None
+    split: dict[str, list[str]] | None = None
+    failure: str = ""
+
+    @property
+    def mean_dice(self) -> float | None:
+        """Mean over classes of the mean Dice over cases; a class that no case shows is left out."""
+        by_class: dict[int, list[float]] = {}
+        for row in self.cases:
+            if math.isfinite(dice := row.get("dice", math.nan)):
+                by_class.setdefault(row["class_index"], []).append(dice)
+        return fmean(map(fmean, by_class.values())) if by_class else None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Provenance:
-    """What trials were made from, by the name of the trial; a trial of which nothing is known is absent.
+def read_trials(folder: Path, problems: list[Problem] | None = None) -> dict[str, StoredTrial]:
+    """Reads all trials of a study directory by their names: those of the tables, and over them those with a folder.
 
-    Attributes:
-        environments: Machine, packages and precision of each trial.
-        data: Digest of each case's files, by case.
-        splits: Cases of the two sides, ``train`` and ``validation``.
-        configs: Configuration of each trial, as it was written.
-        failures: What a failed trial ended with, in full.
+    Args:
+        folder: The study directory.
+        problems: Takes what cannot be read, and is left out of the result. None raises it.
+
+    Raises:
+        RunError: A file is damaged, a link, or of a newer version, and ``problems`` is None.
     """
+    found: list[Problem] = []
+    trials: dict[str, StoredTrial] = {}
+    try:
+        trials = _read_tables(folder)
+    except RunError as error:
+        found += error.problems
+    for path in sorted((folder / TRIALS).glob(f"*/{TRIAL_FILE}")):
+        name = path.parent.name
+        if not name.startswith("."):
+            trials.pop(name, None)
+            try:
+                trials[name] = _read_folder(folder, name)
+            except RunError as error:
+                found += error.problems
+    if problems is None and found:
+        raise RunError(found)
+    if problems is not None:
+        problems += found
+    return trials
 
-    environments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    data: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    splits: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
-    configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    failures: Mapping[str, str] = field(default_factory=dict)
+
+def read_trial(folder: Path, name: str) -> StoredTrial | None:
+    """Reads what is stored of a trial; None where that is nothing.
+
+    Raises:
+        RunError: A file is damaged, a link, or of a newer version.
+    """
+    if is_there(folder / TRIALS / name / TRIAL_FILE, folder):
+        return _read_folder(folder, name)
+    return _read_tables(folder).get(name)
+
+
+def _read_folder(study_dir: Path, name: str) -> StoredTrial:
+    folder = study_dir / TRIALS / name
+    remedy = f"restore the file, or remove {folder} to run the trial again"
+    if not NAME.fullmatch(name):
+        raise RunError(Problem(quoted(str(folder)), "name", "must be letters, digits and . _ -", remedy="rename it"))
+
+    def there(file: str) -> bool:
+        return is_there(folder / file, study_dir)
+
+    def json(file: str, schema: type[T]) -> T:
+        return read_json(folder / file, schema, newest=VERSION, remedy=remedy)
+
+    def rows(file: str, schema: type[BaseModel]) -> list[dict[str, Any]]:
+        return _rows(folder / file, study_dir, schema, remedy)
+
+    there(TRIAL_FILE)
+    trial = StoredTrial(record=json(TRIAL_FILE, TrialRecord), path=folder)
+    if there(CONFIG_FILE):
+        trial.config = read_yaml(folder / CONFIG_FILE, dict[str, Any], remedy=remedy)
+    if there(FAILURE_FILE):
+        trial.failure = read_bytes(folder / FAILURE_FILE, remedy=remedy).decode(errors="replace")
+    if trial.record.status != "finished":
+        return trial
+    trial.cases, trial.curve = rows(CASES_TABLE, _CaseRow), rows(METRICS_FILE, _CurveRow)
+    if not trial.cases:
+        rule = "must hold the scores of a finished trial"
+        raise RunError(Problem(quoted(str(folder / CASES_TABLE)), "missing", rule, "none", remedy))
+    if there(GENERALISATION_FILE):
+        trial.generalisation = json(GENERALISATION_FILE, Generalisation)
+    if there(PRESERVATION_FILE):
+        content = json(PRESERVATION_FILE, _Preservation)
+        trial.places = [
+            {**place.model_dump(exclude_unset=True), "cases": content.cases} for place in content.bottlenecks
+        ]
+    if there(ENVIRONMENT_FILE):
+        environment = json(ENVIRONMENT_FILE, _EnvironmentFile)
+        trial.environment = environment.model_dump(exclude_unset=True, exclude={"data", "split"})
+        trial.data, trial.split = environment.data, environment.split
+    return trial
+
+
+def _rows(path: Path, folder: Path, schema: type[BaseModel], remedy: str) -> list[dict[str, Any]]:
+    """Reads a table; empty cells are left out, or None in a table of places. An absent file has no rows."""
+    if not is_there(path, folder):
+        return []
+    table = read_table(path, remedy=remedy)
+    if not read_bytes(path, remedy=remedy).endswith(b"\n") and table:
+        raise RunError(Problem(quoted(str(path)), "cut", "must end with a whole line", remedy=remedy))
+    kept = schema is _Place  # columns of measures stay where no place has a number
+    cells = [{name: unescaped(cell) or None for name, cell in row.items() if cell or kept} for row in table]
+    return [row.model_dump(exclude_unset=True) for row in check_rows(path, cells, schema, remedy=remedy)]
+
+
+def _read_tables(folder: Path) -> dict[str, StoredTrial]:
+    """Reads the trials of a published study; none where there are no tables."""
+    path, provenance = folder / TRIALS_TABLE, _Provenance()
+    if is_there(folder / PROVENANCE_FILE, folder):
+        provenance = read_json(folder / PROVENANCE_FILE, _Provenance, newest=VERSION, remedy=RESTORE)
+    trials = {}
+    if is_there(path, folder):
+        nested = [
+            {name: unescaped(cell) for name, cell in row.items() if cell}
+            | {f"{side}_dice": _numbered(row, f"{side}_dice") for side in ("train", "val")}
+            for row in read_table(path, remedy=RESTORE)
+        ]
+        for number, row in enumerate(check_rows(path, nested, _TrialRow, remedy=RESTORE)):
+            trials[row.trial] = _trial_of_row(row, provenance, f"{quoted(str(path))}: [{number}]", path)
+    for name, attribute, schema in (
+        (CASES_TABLE, "cases", _CaseRow),
+        (CURVES_TABLE, "curve", _CurveRow),
+        (PRESERVATION_TABLE, "places", _Place),
+    ):
+        for cells in _rows(folder / name, folder, schema, RESTORE):
+            if (trial := cells.pop("trial", "")) not in trials:
+                rule = f"must hold each trial of {name}"
+                raise RunError(Problem(quoted(str(path)), "missing", rule, f"no {shortened(trial)}", RESTORE))
+            getattr(trials[trial], attribute).append(
+                {key: _place_value(key, value) for key, value in cells.items()} if schema is _Place else cells
+            )
+    return trials
+
+
+def _numbered(row: Mapping[str, str], stem: str) -> list[str]:
+    """Returns the cells of the columns ``STEM_1``, ``STEM_2``, ... that are not empty."""
+    return [cell for index in range(1, len(row)) if (cell := row.get(f"{stem}_{index}"))]
+
+
+def _trial_of_row(row: _TrialRow, provenance: _Provenance, where: str, path: Path) -> StoredTrial:
+    values = row.model_dump()
+    trial = StoredTrial(
+        record=TrialRecord.model_validate(values),
+        path=path,
+        generalisation=Generalisation.model_validate(values),
+        failure=provenance.failures.get(row.trial, ""),
+    )
+    shared: Mapping[str, Sequence[Any]] = {
+        "environment": [one.model_dump(exclude_unset=True) for one in provenance.environments],
+        "data": provenance.data,
+        "split": provenance.splits,
+    }
+    for key, entries in shared.items():
+        if (index := values[key]) is not None:
+            if not 0 <= index < len(entries):
+                rule = f"must be an entry of {PROVENANCE_FILE}, of which there are {len(entries)}"
+                raise RunError(Problem(f"{where}.{key}", "range", rule, str(index), RESTORE))
+            setattr(trial, key, entries[index])
+    if (difference := provenance.configs.trials.get(row.trial)) is not None:
+        trial.config = _changed(provenance.configs.base, difference)
+    return trial
+
+
+def _place_value(key: str, text: Any) -> Any:
+    """Returns the value of a cell of ``preservation.csv``, also of a column that nobody knows."""
+    if not isinstance(text, str) or key in PLACE_TEXTS:
+        return text
+    if text in ("true", "false"):
+        return text == "true"
+    try:
+        numbers = [None if part == "-" else float(part) for part in text.split(" ")]
+    except ValueError:
+        return text
+    return numbers if key in VECTORS or len(numbers) > 1 else numbers[0]
+
+
+def _changed(base: Mapping[str, Any], difference: _Difference) -> dict[str, Any]:
+    """Returns a configuration from its difference to another one."""
+    result = deepcopy(dict(base))
+
+    def section(path: str) -> tuple[dict[str, Any], str]:
+        *sections, last = path.split(".")
+        at = result
+        for name in sections:
+            if not isinstance(at.get(name), dict):
+                at[name] = {}
+            at = at[name]
+        return at, last
+
+    for path in difference.removed:
+        at, name = section(path)
+        at.pop(name, None)
+    for path, value in difference.changes.items():
+        at, name = section(path)
+        at[name] = value
+    return result
+
+
+# Tables
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,10 +465,10 @@ class Results:
 
     Attributes:
         study: The plan.
-        trials: A row for each planned trial: trial, variant, fold, seed, status (``finished``, ``failed``, ``not run``
-            or ``damaged``), error, attempts, seconds, measuring_seconds, peak_memory_mib, threads, training_version,
-            config_digest, data_digest, and of its environment device, precision, cores, python, platform, revision and
-            the version of each package, such as torch. What is not known is missing.
+        trials: A row for each planned trial: trial, variant, fold, seed, the fields of :class:`TrialRecord`, with a
+            status of ``finished``, ``failed``, ``not run`` or ``damaged``, and of its environment device, precision,
+            cores, python, platform, revision and the version of each package, such as torch. What is not known is
+            missing.
         scores: trial, variant, fold, seed, case, patient, class_index, class_name, metric, value. A value is missing
             where both masks are empty, and infinite for a distance from an empty mask.
         curves: trial, variant, fold, seed, step, metric, value: what training logged.
@@ -178,7 +479,7 @@ class Results:
         speed: device_index, device, kind, threads, precision, memory_format, variant, measure, value, q1, q3. Value is
             the median where quartiles are given.
         devices: The records of ``speed.json``, GPUs first; ``device_index`` counts them.
-        provenance: What the trials were made from.
+        stored: All trials with results, by name.
         unplanned: Trials with results that the plan does not name; the tables leave them out.
         problems: What could not be read; the tables leave it out.
     """
@@ -191,25 +492,9 @@ class Results:
     preservation: pd.DataFrame
     speed: pd.DataFrame
     devices: tuple[Mapping[str, Any], ...]
-    provenance: Provenance
+    stored: Mapping[str, StoredTrial]
     unplanned: tuple[str, ...]
     problems: tuple[Problem, ...]
-
-
-@dataclass(kw_only=True)
-class FullTrial:
-    """All results of one trial; numbers of tables are texts, as in their files."""
-
-    record: TrialRecord
-    cases: list[dict[str, str]] = field(default_factory=list)
-    curve: list[dict[str, str]] = field(default_factory=list)
-    places: list[dict[str, Any]] = field(default_factory=list)
-    generalisation: dict[str, Any] = field(default_factory=dict)
-    environment: dict[str, Any] | None = None
-    data: dict[str, str] | None = None
-    split: dict[str, list[str]] | None = None
-    config: dict[str, Any] | None = None
-    failure: str = ""
 
 
 def read_results(folder: Path) -> Results:
@@ -222,281 +507,64 @@ def read_results(folder: Path) -> Results:
     """
     study = read_study(folder)
     problems: list[Problem] = []
-    trials = read_full_trials(folder, study, problems)
+    stored = read_trials(folder, problems)
+    for name in set(study.trials) & set(stored):
+        if (variant := stored[name].record.variant) not in study.names:
+            remedy = "remove the trial, or start the study again to write its plan anew"
+            rule = "must be of a variant of the study"
+            problems.append(Problem(quoted(str(folder / TRIALS / name)), "variant", rule, repr(variant), remedy))
+            del stored[name]
+    devices: tuple[Mapping[str, Any], ...] = ()
     try:
         devices = read_devices(folder)
     except RunError as error:
         problems += error.problems
-        devices = ()
-    planned = {name: trials[name] for name in study.trials if name in trials}
-    damaged = {problem.path for problem in problems}
-    frame = _trial_frame(folder, study, planned, damaged)
-    scores = _long(planned, "cases", {"case_id": "case"}, CASE_KEYS, problems)
+    planned = {name: stored[name] for name in study.trials if name in stored}
+    trials = _trial_frame(folder, study, planned, [problem.path for problem in problems])
+    scores = _long(planned, "cases", {"case_id": "case"}, CASE_KEYS).astype({"class_index": int})
     if not problems:  # a damaged file is named already, and is why its trial has no scores
-        problems += _score_problems(frame, scores)
+        problems += _score_problems(trials, scores)
+    # A resumed run may have logged a step twice: the later row is of the weights that went on.
+    curves = _long(planned, "curve", {}, ("step",)).astype({"step": int})
     return Results(
         study=study,
-        trials=frame,
+        trials=trials,
         scores=scores,
-        curves=_curve_frame(planned, problems),
+        curves=curves.drop_duplicates(["trial", "step", "metric"], keep="last").reset_index(drop=True),
         generalisation=_generalisation_frame(planned),
         preservation=_preservation_frame(planned),
         speed=_speed_frame(devices),
         devices=devices,
-        provenance=_provenance(planned),
-        unplanned=tuple(sorted(set(trials) - set(study.trials))),
+        stored=stored,
+        unplanned=tuple(sorted(set(stored) - set(study.trials))),
         problems=tuple(problems),
     )
 
 
-def read_trials(folder: Path) -> dict[str, StoredTrial]:
-    """Reads how all trials of a study directory went, by their names.
-
-    Raises:
-        RunError: A file is damaged, a link, or of a newer version.
-    """
-    with naming_file(path := folder / PROVENANCE_FILE):
-        provenance = read_json(path, folder)
-    stored = {}
-    with naming_file(path := folder / TRIALS_TABLE):
-        for row in read_table(path, folder):
-            trial = _trial_of_row(row, provenance)
-            stored[row["trial"]] = StoredTrial(record=trial.record, config=trial.config or {}, path=path)
-    for name in _trial_folders(folder):
-        stored[name] = _read_stored(folder, name)
-    return stored
-
-
-def read_trial(folder: Path, name: str) -> StoredTrial | None:
-    """Reads how a trial went; None where nothing is stored of it.
-
-    Raises:
-        RunError: A file is damaged, a link, or of a newer version.
-    """
-    if (folder / TRIALS / name / TRIAL_FILE).is_file():
-        return _read_stored(folder, name)
-    return read_trials(folder).get(name)
-
-
-def mean_dice(folder: Path, *names: str) -> dict[str, float]:
-    """Returns the Dice of finished trials: the mean over classes of the mean over cases.
-
-    A class that no case of the trial shows is left out.
-
-    Args:
-        folder: The study directory.
-        names: The trials, which have a folder each; all trials of the study where none is named.
-
-    Raises:
-        RunError: A file is damaged, a link, or of a newer version.
-    """
-    if names:
-        trials = {name: _read_trial_folder(folder, name) for name in names}
-    else:
-        trials = _read_tables(folder) | {name: _read_trial_folder(folder, name) for name in _trial_folders(folder)}
-    found = {}
-    for name, trial in trials.items():
-        by_class: dict[str, list[float]] = {}
-        for row in trial.cases:
-            if math.isfinite(dice := float(row["dice"])):
-                by_class.setdefault(row["class_index"], []).append(dice)
-        if by_class:
-            found[name] = fmean(fmean(values) for values in by_class.values())
-    return found
-
-
-def _trial_folders(folder: Path) -> list[str]:
-    found = (path.parent.name for path in (folder / TRIALS).glob(f"*/{TRIAL_FILE}"))
-    return sorted(name for name in found if not name.startswith("."))
-
-
-def _read_stored(study_dir: Path, name: str) -> StoredTrial:
-    folder = study_dir / TRIALS / name
-    if not NAME.fullmatch(name):
-        rule = "must be named by letters, digits and . _ -"
-        raise RunError(Problem(str(folder), "name", rule, remedy="rename the trial"))
-    with naming_file(path := folder / TRIAL_FILE, f"restore the file, or remove {folder} to run the trial again"):
-        record = TrialRecord.model_validate(read_json(path, study_dir))
-    with naming_file(path := folder / CONFIG_FILE, f"restore the file, or remove {folder} to run the trial again"):
-        config = yaml.load(read_text(path, study_dir), yaml.CSafeLoader)
-    return StoredTrial(record=record, config=config or {}, path=folder)
-
-
-def read_full_trials(folder: Path, study: StudyPlan, problems: list[Problem]) -> dict[str, FullTrial]:
-    """Reads the trials of the tables, and over them those that have a folder."""
-    try:
-        trials = _read_tables(folder)
-    except RunError as error:
-        problems += error.problems
-        trials = {}
-    for name in _trial_folders(folder):
-        try:
-            trials[name] = _read_trial_folder(folder, name)
-        except RunError as error:
-            problems += error.problems
-            trials.pop(name, None)
-    for name, trial in list(trials.items()):
-        record = trial.record
-        if record.variant not in study.names and name in study.trials:
-            problems.append(
-                Problem(
-                    str(folder / TRIALS / name),
-                    "variant",
-                    "must be of a variant of the study",
-                    repr(record.variant),
-                    "remove the trial, or start the study again to write its plan anew",
-                )
-            )
-            del trials[name]
-    return trials
-
-
-def _read_trial_folder(study_dir: Path, name: str) -> FullTrial:
-    stored = _read_stored(study_dir, name)
-    trial = FullTrial(record=stored.record, config=dict(stored.config))
-    folder = stored.path
-    remedy = f"restore the file, or remove {folder} to run the trial again"
-    with naming_file(path := folder / FAILURE_FILE, remedy):
-        trial.failure = read_text(path, study_dir)
-    if trial.record.status != "finished":
-        return trial
-    with naming_file(path := folder / CASES_TABLE, remedy):
-        trial.cases = _checked_cases(read_table(path, study_dir))
-        if not trial.cases:
-            raise ContentError("missing", "must hold the scores of a finished trial", "none")
-    with naming_file(path := folder / METRICS_FILE, remedy):
-        trial.curve = read_table(path, study_dir)
-    with naming_file(path := folder / GENERALISATION_FILE, remedy):
-        trial.generalisation = read_json(path, study_dir)
-        trial.generalisation.pop("schema_version", None)
-    with naming_file(path := folder / PRESERVATION_FILE, remedy):
-        if content := read_json(path, study_dir):
-            trial.places = [{**place, "cases": content.get("cases")} for place in content["bottlenecks"]]
-    with naming_file(path := folder / ENVIRONMENT_FILE, remedy):
-        if content := read_json(path, study_dir):
-            trial.data, trial.split = content.pop("data", None), content.pop("split", None)
-            trial.environment = {key: value for key, value in content.items() if key != "schema_version"}
-    return trial
-
-
-def _checked_cases(rows: list[dict[str, str]]) -> list[dict[str, str]]:
-    for row in rows:
-        if not CASE_NAME.fullmatch(row["case_id"]):
-            raise ContentError("name", "must name cases by letters, digits and . + _ - space", repr(row["case_id"]))
-        int(row["class_index"])
-    return rows
-
-
-def _read_tables(folder: Path) -> dict[str, FullTrial]:
-    """Reads the trials of a published study; none where there are no tables."""
-    with naming_file(path := folder / PROVENANCE_FILE):
-        provenance = read_json(path, folder)
-    trials: dict[str, FullTrial] = {}
-    with naming_file(path := folder / TRIALS_TABLE):
-        for row in read_table(path, folder):
-            trials[row["trial"]] = _trial_of_row(row, provenance)
-    with naming_file(path := folder / CASES_TABLE):
-        for row in _checked_cases(read_table(path, folder)):
-            trials[row.pop("trial")].cases.append(row)
-    with naming_file(path := folder / CURVES_TABLE):
-        for row in read_table(path, folder):
-            trials[row.pop("trial")].curve.append(row)
-    with naming_file(path := folder / PRESERVATION_TABLE):
-        for row in read_table(path, folder):
-            trials[row.pop("trial")].places.append({key: _place_value(key, text) for key, text in row.items()})
-    return trials
-
-
-def _trial_of_row(row: dict[str, str], provenance: Mapping[str, Any]) -> FullTrial:
-    if not NAME.fullmatch(row["trial"]):
-        raise ContentError("name", "must hold names of letters, digits and . _ -", repr(row["trial"]))
-    known = {key: text for key, text in row.items() if text and key in TrialRecord.model_fields}
-    digests = {key: row[f"{key}_digest"] for key in ("config", "data") if row.get(f"{key}_digest")}
-    trial = FullTrial(record=TrialRecord.model_validate({**known, "fingerprint": digests}))
-    for key, plural in (("environment", "environments"), ("data", "data"), ("split", "splits")):
-        if row.get(key):
-            setattr(trial, key, provenance[plural][int(row[key])])
-    if row.get("train_cases"):
-        dice = {
-            side: [_number(row[key]) for key in sorted(row, key=_order) if re.fullmatch(rf"{side}_dice_[0-9]+", key)]
-            for side in ("train", "val")
-        }
-        trial.generalisation = {
-            "train_cases": int(row["train_cases"]),
-            **{f"{side}_dice": [value for value in values if value is not None] for side, values in dice.items()},
-        }
-    configs = provenance.get("configs") or {}
-    if row["trial"] in configs.get("trials", {}):
-        trial.config = _changed(configs["base"], configs["trials"][row["trial"]])
-    trial.failure = (provenance.get("failures") or {}).get(row["trial"], "")
-    return trial
-
-
-def _order(name: str) -> tuple[str, int]:
-    stem, _, number = name.rpartition("_")
-    return stem, int(number) if number.isdigit() else -1
-
-
-def _number(text: str) -> float | None:
-    return float(text) if text else None
-
-
-def _place_value(key: str, text: str) -> Any:
-    """Returns the value of a cell of ``preservation.csv``, also of a column that nobody knows."""
-    if not text or key in PLACE_TEXTS:
-        return text or None
-    if text in ("true", "false"):
-        return text == "true"
-    if key in PLACE_INTEGERS:
-        return int(text)
-    try:
-        if key in VECTORS or " " in text:
-            return [None if part == "-" else float(part) for part in text.split(" ")]
-        return float(text)
-    except ValueError:
-        return text
-
-
-def _changed(base: Mapping[str, Any], difference: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the mapping of which :func:`_difference` gave the difference."""
-    result: dict[str, Any] = json.loads(json.dumps(base))
-    for path in difference["removed"]:
-        *sections, last = path.split(".")
-        at = result
-        for section in sections:
-            at = at[section]
-        del at[last]
-    for path, value in difference["changes"].items():
-        *sections, last = path.split(".")
-        at = result
-        for section in sections:
-            at = at[section]
-        at[last] = value
-    return result
-
-
-def _keys(name: str, trial: FullTrial) -> dict[str, Any]:
+def trial_keys(name: str, trial: StoredTrial) -> dict[str, Any]:
+    """Returns the cells by which the rows of a trial are found in every table."""
     record = trial.record
     return {"trial": name, "variant": record.variant, "fold": record.fold, "seed": record.seed}
 
 
-def _trial_frame(folder: Path, study: StudyPlan, trials: Mapping[str, FullTrial], damaged: set[str]) -> pd.DataFrame:
+def _trial_frame(
+    folder: Path, study: StudyPlan, trials: Mapping[str, StoredTrial], damaged: Sequence[str]
+) -> pd.DataFrame:
     rows = []
     for name in study.trials:
         trial = trials.get(name)
         if trial is None:
-            mine = str(folder / TRIALS / name)
+            mine = quoted(str(folder / TRIALS / name))
             status = "damaged" if any(path.startswith(mine) for path in damaged) else "not run"
             rows.append({**_planned(study, name), "status": status})
             continue
-        record = trial.record.model_dump(exclude={"fingerprint", *KEYS})
-        digests = {f"{key}_digest": trial.record.fingerprint.get(key) for key in ("config", "data")}
         environment = trial.environment or {}
-        known = {key: environment.get(key) for key in ENVIRONMENT} | dict(environment.get("packages") or {})
-        if record["threads"] is None:
-            record["threads"] = environment.get("threads")
-        rows.append(_keys(name, trial) | record | digests | known)
-    columns = [*KEYS, *(key for key in TrialRecord.model_fields if key not in (*KEYS, "fingerprint"))]
+        known = {key: environment.get(key) for key in ENVIRONMENT} | (environment.get("packages") or {})
+        row = trial_keys(name, trial) | trial.record.model_dump(exclude=set(KEYS)) | known
+        if row["threads"] is None:
+            row["threads"] = environment.get("threads")
+        rows.append(row)
+    columns = [*KEYS, *(key for key in TrialRecord.model_fields if key not in KEYS)]
     frame = pd.DataFrame(rows, columns=None if rows else columns)
     for key in ("seconds", "measuring_seconds", "peak_memory_mib"):
         frame[key] = frame[key].astype(float) if key in frame else math.nan
@@ -513,46 +581,16 @@ def _planned(study: StudyPlan, name: str) -> dict[str, Any]:
     return {"trial": name}
 
 
-def _long(
-    trials: Mapping[str, FullTrial],
-    table: str,
-    names: Mapping[str, str],
-    keys: Sequence[str],
-    problems: list[Problem],
-) -> pd.DataFrame:
-    """Makes a row of each number of a table; empty cells are left out."""
+def _long(trials: Mapping[str, StoredTrial], table: str, names: Mapping[str, str], keys: Sequence[str]) -> pd.DataFrame:
+    """Makes a row of each number of a table."""
     rows = []
     for name, trial in trials.items():
-        own = _keys(name, trial)
+        own = trial_keys(name, trial)
         for row in getattr(trial, table):
-            shared = {names.get(key, key): row[key] for key in keys if key in row and key != "fold"} | own
-            for metric, text in row.items():
-                if metric in keys or not text:
-                    continue
-                try:
-                    rows.append(shared | {"metric": metric, "value": float(text)})
-                except ValueError:
-                    problems.append(
-                        Problem(
-                            f"{name}: {metric}",
-                            "number",
-                            "must be a number",
-                            repr(text),
-                            "restore the table, or run the trial again",
-                        )
-                    )
+            shared = {names.get(key, key): row[key] for key in keys if key in row} | own
+            rows += [shared | {"metric": key, "value": value} for key, value in row.items() if key not in keys]
     shared_names = [names.get(key, key) for key in keys if key != "fold"]
-    frame = pd.DataFrame(rows, columns=[*KEYS, *shared_names, "metric", "value"]).astype({"value": float})
-    if "class_index" in frame:
-        frame["class_index"] = frame["class_index"].astype(int)
-    return frame
-
-
-def _curve_frame(trials: Mapping[str, FullTrial], problems: list[Problem]) -> pd.DataFrame:
-    """A resumed run may have logged a step twice: the later row is of the weights that went on."""
-    frame = _long(trials, "curve", {}, ("step",), problems)
-    frame["step"] = frame["step"].astype(float).astype(int)
-    return frame.drop_duplicates(["trial", "step", "metric"], keep="last").reset_index(drop=True)
+    return pd.DataFrame(rows, columns=[*KEYS, *shared_names, "metric", "value"]).astype({"value": float})
 
 
 def _score_problems(trials: pd.DataFrame, scores: pd.DataFrame) -> Iterator[Problem]:
@@ -567,38 +605,24 @@ def _score_problems(trials: pd.DataFrame, scores: pd.DataFrame) -> Iterator[Prob
         yield Problem(str(name), "repeated", rule, remedy=remedy)
 
 
-def _generalisation_frame(trials: Mapping[str, FullTrial]) -> pd.DataFrame:
+def _generalisation_frame(trials: Mapping[str, StoredTrial]) -> pd.DataFrame:
     rows = []
     for name, trial in trials.items():
-        record = trial.generalisation
-        pairs = zip(record.get("train_dice", ()), record.get("val_dice", ()), strict=True)
-        for index, (train, validation) in enumerate(pairs, start=1):
-            values = {"train_cases": record["train_cases"], "train_dice": train, "val_dice": validation}
-            rows.append(_keys(name, trial) | {"class_index": index} | values)
+        found = trial.generalisation
+        for index, (train, validation) in enumerate(zip(found.train_dice, found.val_dice, strict=False), start=1):
+            values = {"train_cases": found.train_cases, "train_dice": train, "val_dice": validation}
+            rows.append(trial_keys(name, trial) | {"class_index": index} | values)
     return pd.DataFrame(rows, columns=[*KEYS, "class_index", "train_cases", "train_dice", "val_dice"])
 
 
-def _preservation_frame(trials: Mapping[str, FullTrial]) -> pd.DataFrame:
+def _preservation_frame(trials: Mapping[str, StoredTrial]) -> pd.DataFrame:
     rows = []
     for name, trial in trials.items():
         for place in trial.places:
             values = {key: tuple(value) if isinstance(value, list) else value for key, value in place.items()}
-            rows.append(_keys(name, trial) | {"place": values.pop("name")} | values)
+            rows.append(trial_keys(name, trial) | {"place": values.pop("name")} | values)
     frame = pd.DataFrame(rows)
     return frame.reindex(columns=[*KEYS, "place", *(key for key in frame if key not in (*KEYS, "place"))])
-
-
-def _provenance(trials: Mapping[str, FullTrial]) -> Provenance:
-    def known(key: str) -> dict[str, Any]:
-        return {name: value for name, trial in trials.items() if (value := getattr(trial, key))}
-
-    return Provenance(
-        environments=known("environment"),
-        data=known("data"),
-        splits=known("split"),
-        configs=known("config"),
-        failures=known("failure"),
-    )
 
 
 def read_devices(folder: Path) -> tuple[Mapping[str, Any], ...]:
@@ -607,18 +631,11 @@ def read_devices(folder: Path) -> tuple[Mapping[str, Any], ...]:
     Raises:
         RunError: The file is damaged, a link, or of a newer version.
     """
-    with naming_file(path := folder / SPEED_FILE, "measure speed again"):
-        devices = read_json(path, folder).get("devices", ())
-        for device in devices:
-            if not NAME.fullmatch(device["kind"]):
-                raise ContentError("name", "must have kinds of letters, digits and . _ -", repr(device["kind"]))
-            for variant in device["variants"]:
-                if not NAME.fullmatch(variant["name"]):
-                    raise ContentError("name", "must name variants of the study", repr(variant["name"]))
-                for value in variant.values():
-                    if isinstance(value, Mapping):
-                        [float(value[key]) for key in ("median", "q1", "q3")]
-    return tuple(sorted(devices, key=lambda device: bool(device["kind"] != "cuda")))
+    path = folder / SPEED_FILE
+    if not is_there(path, folder):
+        return ()
+    found = read_json(path, _Speed, newest=VERSION, remedy="measure speed again").model_dump(exclude_unset=True)
+    return tuple(sorted(found.get("devices", ()), key=lambda device: bool(device["kind"] != "cuda")))
 
 
 def _speed_frame(devices: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

@@ -6,15 +6,13 @@ what it printed, and ``RUN.json`` with what it is made from, so that a trial tha
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import logging
 import os
 import shutil
-import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
@@ -22,10 +20,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-from pydantic import BaseModel, TypeAdapter
-
-from seg.ablation.store import FAILURE_FILE, TRIAL_FILE, TRIALS, StoredTrial, TrialRecord, read_trial
+from seg.ablation.launch.tasks import last_line
+from seg.ablation.reading import VERSION
+from seg.ablation.store import FAILURE_FILE, TRIAL_FILE, TRIALS, RunRecord, StoredTrial, TrialRecord, read_trial
 from seg.config import DataConfig, ExperimentConfig, dump_config, load_config
 from seg.config.loading import comparable, differences, drop_removed_fields
 from seg.data.cases import Dataset
@@ -33,14 +30,16 @@ from seg.data.datasets import read_configured
 from seg.data.splits import Split
 from seg.errors import Problem, RunError
 from seg.evaluation.scores import CASES_FILE, EVALUATION_FILE
-from seg.files import beside, locked, read_json, unwritable, write_bytes, write_json, write_text
+from seg.files import beside, locked, read_bytes, read_json, unwritable, write_bytes, write_json, write_text
 from seg.runs import (
     CONFIG_FILE,
     ENVIRONMENT_FILE,
-    ENVIRONMENT_VERSION,
     GENERALISATION_FILE,
     METRICS_FILE,
     PRESERVATION_FILE,
+    read_history,
+    read_origin,
+    some,
 )
 
 if TYPE_CHECKING:
@@ -61,7 +60,6 @@ Only trials that resample are trained anew. Version 2 lays the label on the imag
 lay a case on the same grid.
 """
 
-SCHEMA_VERSION = 1
 FORMER = "former"
 """Ending of the run directory of an older version while the trial is trained anew."""
 COPIED = (ENVIRONMENT_FILE, CASES_FILE, EVALUATION_FILE, METRICS_FILE, GENERALISATION_FILE, PRESERVATION_FILE)
@@ -70,44 +68,8 @@ REMEDY = "restore them, choose another --ablation_dir, or remove the folder"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fingerprint:
-    """What a trial is made from. Trials with equal fingerprints have equal weights.
-
-    Attributes:
-        config: SHA-256 of the resolved configuration, without what changes neither weights nor predictions.
-        data: SHA-256 of the files of all cases, what their channels and labels mean, and the two sides of the fold.
-        training_version: Version of the code that trains.
-        resampling_version: Version of the code that resamples.
-    """
-
-    config: str
-    data: str
-    training_version: int = TRAINING_VERSION
-    resampling_version: int = RESAMPLING_VERSION
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """The content of ``RUN.json``: what a run is made from, and what it took so far.
-
-    Attributes:
-        fingerprint: What the run is made from.
-        seconds: Wall time of training and evaluation, once both are done.
-        threads: Threads that they ran with.
-        peak_memory_mib: Their peak memory, where it is known.
-        measuring_seconds: Wall time of measuring generalisation and preservation, once both are done.
-    """
-
-    fingerprint: Fingerprint
-    seconds: float | None = None
-    threads: int | None = None
-    peak_memory_mib: float | None = None
-    measuring_seconds: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Places:
-    """Where the trials of a study go.
+class StudyPaths:
+    """Where the trials of a study go, and with how many threads.
 
     Attributes:
         study_dir: Study directory, for results.
@@ -136,14 +98,19 @@ def sibling(run_dir: Path, suffix: str) -> Path:
 # What a trial is made from
 
 
-def fingerprint(config: ExperimentConfig) -> Fingerprint:
-    """Returns the fingerprint of a trial. Files of cases are read once per process.
+def fingerprint(config: ExperimentConfig) -> RunRecord:
+    """Returns what a trial is made from; equal records give equal weights. Files of cases are read once per process.
 
     Raises:
         DataError: The data set cannot be read.
         RunError: The data set has no such fold, or the initial weights cannot be read.
     """
-    return Fingerprint(config=config_digest(config), data=data_digest(config))
+    return RunRecord(
+        config_digest=config_digest(config),
+        data_digest=data_digest(config),
+        training_version=TRAINING_VERSION,
+        resampling_version=RESAMPLING_VERSION,
+    )
 
 
 def config_digest(config: ExperimentConfig) -> str:
@@ -165,8 +132,12 @@ def decisive(config: ExperimentConfig) -> ExperimentConfig:
     Raises:
         RunError: The initial weights cannot be read.
     """
-    kept = comparable(config)
-    training = replace(kept.training, init_from=_weights(config.training.init_from))
+    kept, weights = comparable(config), config.training.init_from
+    if weights is not None:
+        from seg.runs import weights_digest
+
+        weights = weights_digest(Path(weights))
+    training = replace(kept.training, init_from=weights)
     return replace(kept, name="", data=replace(kept.data, splits=None), training=training)
 
 
@@ -180,15 +151,8 @@ def data_digest(config: ExperimentConfig) -> str:
     data = config.data
     splits = _splits(data)
     if config.fold >= len(splits):
-        raise RunError(
-            Problem(
-                str(data.root),
-                "range",
-                f"must have the folds of the study; there are 0 ... {len(splits) - 1}",
-                str(config.fold),
-                "choose among these",
-            )
-        )
+        rule = f"must have the folds of the study; there are 0 ... {len(splits) - 1}"
+        raise RunError(Problem(str(data.root), "range", rule, str(config.fold), "choose among these"))
     return _digest(_files(data.root, data.layout, data.patient_pattern) | splits[config.fold])
 
 
@@ -199,14 +163,6 @@ def case_digests(config: ExperimentConfig) -> Mapping[str, str]:
         DataError: The data set cannot be read.
     """
     return dict(_files(config.data.root, config.data.layout, config.data.patient_pattern)["cases"])
-
-
-def _weights(run_dir: str | None) -> str | None:
-    if run_dir is None:
-        return None
-    from seg.runs import weights_digest
-
-    return weights_digest(Path(run_dir))
 
 
 @lru_cache(maxsize=64)
@@ -238,13 +194,12 @@ def _digest(content: Mapping[str, Any]) -> str:
 # Whether a trial is finished
 
 
-def why_unfinished(stored: StoredTrial | None, config: ExperimentConfig, own: Fingerprint) -> list[str]:
+def why_unfinished(stored: StoredTrial | None, config: ExperimentConfig) -> list[str]:
     """Says why stored results do not make a trial finished; says nothing where the trial is finished.
 
     Args:
         stored: What is stored of the trial, or None.
         config: The trial's configuration.
-        own: The trial's fingerprint.
 
     Returns:
         Some of ``absent``, ``failed``, ``version``, ``data``, and the dotted paths at which the configuration differs.
@@ -255,20 +210,20 @@ def why_unfinished(stored: StoredTrial | None, config: ExperimentConfig, own: Fi
     if record.status != "finished":
         return ["failed"]
     found = []
-    if record.fingerprint.get("config") != own.config:
+    if record.config_digest != config_digest(config):
         found += _changed_fields(stored.config, config)
-    if record.fingerprint.get("data") != own.data:
+    if record.data_digest != data_digest(config):
         found.append("data")
-    if not same_version(record, config, own):
+    if not same_version(record, config):
         found.append("version")
     return found
 
 
-def same_version(made: TrialRecord | Fingerprint, config: ExperimentConfig, own: Fingerprint) -> bool:
+def same_version(made: RunRecord, config: ExperimentConfig) -> bool:
     """Tells whether results come from code that gives the same results as this code."""
     resampled = config.data.spacing_mm is not None
-    return made.training_version == own.training_version and (
-        not resampled or made.resampling_version == own.resampling_version
+    return made.training_version == TRAINING_VERSION and (
+        not resampled or made.resampling_version == RESAMPLING_VERSION
     )
 
 
@@ -276,10 +231,7 @@ def _changed_fields(recorded: Mapping[str, Any], config: ExperimentConfig) -> li
     """Compares field by field: fields that a later version added have their defaults in older results."""
     content = deepcopy(dict(recorded))
     drop_removed_fields(ExperimentConfig, content)  # in silence: a record has nothing that a user should change
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / CONFIG_FILE
-        write_text(path, yaml.safe_dump(content))
-        found = differing_fields(load_config([path]), config)
+    found = differing_fields(load_config([], content), config)
     return found or ([] if config.training.init_from is None else ["training.init_from"])
 
 
@@ -294,10 +246,48 @@ def differing_fields(recorded: ExperimentConfig, config: ExperimentConfig) -> li
     return found
 
 
+def trials_left(trials: Sequence[Trial], paths: StudyPaths, stored: Mapping[str, StoredTrial]) -> tuple[Trial, ...]:
+    """Finds the trials that are not finished, and warns of those that are trained anew though they were.
+
+    Args:
+        trials: All trials.
+        paths: Where they go.
+        stored: What is stored of each trial, by name.
+
+    Raises:
+        RunError: Results or run directories have another configuration or other data. Names the first, and how many
+            more there are.
+    """
+    left: list[Trial] = []
+    problems: list[Problem] = []
+    older: list[str] = []
+    for trial in trials:
+        known = stored.get(trial.id)
+        reasons = why_unfinished(known, trial.config)
+        if reasons:
+            left.append(trial)
+        if known is None or reasons == ["failed"]:
+            run_dir = paths.run_dir(trial)
+            if (run_dir / CONFIG_FILE).is_file():
+                problems += run_dir_problems(trial.config, run_dir)
+        elif reasons == ["version"]:
+            older.append(trial.id)
+        elif reasons:
+            rule = "must have the configuration and data that its results were made from"
+            path = f"{known.path}" if known.path.is_dir() else f"{known.path} ({trial.id})"
+            problems.append(Problem(path, "config", rule, f"other {', '.join(reasons)}", REMEDY))
+    if problems:
+        more = f"And {len(problems) - 1} more trials have results of another configuration or other data."
+        raise RunError([problems[0], Problem("", "config", more)] if len(problems) > 1 else problems)
+    if older:
+        LOG.warning("made by another version of the training code, trained anew: %s", ", ".join(sorted(older)))
+    return tuple(left)
+
+
 # Running a trial
 
 
-def run_trial(trial: Trial, places: Places, *, attempt: int = 1) -> Path:
+def run_trial(trial: Trial, paths: StudyPaths, *, attempt: int = 1) -> Path:
     """Trains and scores a trial, measures generalisation and preservation, and stores the results.
 
     A finished trial is not repeated, a killed trial goes on from its checkpoint, and a run directory that was made by
@@ -305,7 +295,7 @@ def run_trial(trial: Trial, places: Places, *, attempt: int = 1) -> Path:
 
     Args:
         trial: The trial.
-        places: Where it goes.
+        paths: Where it goes.
         attempt: Number of this attempt, for the record.
 
     Returns:
@@ -315,62 +305,47 @@ def run_trial(trial: Trial, places: Places, *, attempt: int = 1) -> Path:
         SegError: The run directory has another configuration or other data, the data cannot be read, or files cannot
             be written.
     """
-    run_dir = places.run_dir(trial)
-    with locked(sibling(run_dir, "lock")), redirect_output(places.log(trial)):
-        set_threads(places.threads)
-        own = fingerprint(trial.config)
-        if not why_unfinished(read_trial(places.study_dir, trial.id), trial.config, own):
+    run_dir = paths.run_dir(trial)
+    with locked(sibling(run_dir, "lock")), redirect_output(paths.log(trial)):
+        set_threads(paths.threads)
+        if not why_unfinished(read_trial(paths.study_dir, trial.id), trial.config):
             return run_dir  # done by another process, for which this process has waited
-        progress = _start(trial.config, run_dir, own)
-        progress = _train(trial.config, run_dir, progress)
-        progress = _measure(trial.config, run_dir, progress)
-        _store_finished(places.study_dir, trial, _record(trial, progress, attempt), run_dir)
+        record = _start(trial.config, run_dir)
+        record = _train(trial.config, run_dir, record)
+        record = _measure(trial.config, run_dir, record)
+        _store_finished(paths.study_dir, trial, _trial_record(trial, record, attempt), run_dir)
         shutil.rmtree(sibling(run_dir, FORMER), ignore_errors=True)
     return run_dir
 
 
-def store_failure(trial: Trial, places: Places, own: Fingerprint, *, attempts: int, traceback: str) -> str:
+def store_failure(trial: Trial, paths: StudyPaths, *, attempts: int, traceback: str) -> str:
     """Stores that a trial failed; results of an older version stay, and a warning says so.
 
-    Args:
-        trial: The trial.
-        places: Where it goes.
-        own: Its fingerprint.
-        attempts: Attempts made.
-        traceback: What the last attempt ended with; its last line is the error.
-
     Returns:
-        The error.
+        The error: the last line of the traceback.
     """
-    error = (traceback.strip().splitlines() or ["unknown error"])[-1]
-    record = _record(trial, Progress(fingerprint=own), attempts).model_copy(update={"status": "failed", "error": error})
-    before = read_trial(places.study_dir, trial.id)
+    error = last_line(traceback)
+    record = _trial_record(trial, fingerprint(trial.config), attempts)
+    record = record.model_copy(update={"status": "failed", "error": error})
+    before = read_trial(paths.study_dir, trial.id)
     if before is not None and before.record.status == "finished":
         LOG.warning("%s: failed when it was trained anew; its results of an older version stay", trial.id)
         return error
-    with _replaced(places.study_dir / TRIALS / trial.id) as folder:
+    with _replaced(paths.study_dir / TRIALS / trial.id) as folder:
         write_text(folder / CONFIG_FILE, dump_config(without_folders(trial.config)))
         write_text(folder / FAILURE_FILE, traceback)
-        _write_record(folder, record)
+        write_json(folder / TRIAL_FILE, record.content())
     return error
 
 
 def _store_finished(study_dir: Path, trial: Trial, record: TrialRecord, run_dir: Path) -> None:
     """Copies the light files of a finished run and adds the record; they appear together or not at all."""
-    if absent := [name for name in (CONFIG_FILE, *COPIED) if not (run_dir / name).is_file()]:
-        raise RunError(
-            Problem(
-                str(run_dir),
-                "missing",
-                f"must be a complete run, but has no {', '.join(absent)}",
-                remedy="remove it to run the trial again",
-            )
-        )
+    remedy = f"remove {run_dir} to run the trial again"
     with _replaced(study_dir / TRIALS / trial.id) as folder:
         write_text(folder / CONFIG_FILE, dump_config(without_folders(load_config([run_dir / CONFIG_FILE]))))
         for name in COPIED:
-            write_bytes(folder / name, (run_dir / name).read_bytes())
-        _write_record(folder, record)
+            write_bytes(folder / name, read_bytes(run_dir / name, remedy=remedy))
+        write_json(folder / TRIAL_FILE, record.content())
 
 
 def without_folders(config: ExperimentConfig) -> ExperimentConfig:
@@ -386,26 +361,9 @@ def without_folders(config: ExperimentConfig) -> ExperimentConfig:
     return replace(config, data=data, training=training)
 
 
-def _record(trial: Trial, progress: Progress, attempts: int) -> TrialRecord:
-    made = progress.fingerprint
-    return TrialRecord(
-        variant=trial.variant.name,
-        fold=trial.fold,
-        seed=trial.seed,
-        status="finished",
-        attempts=attempts,
-        seconds=progress.seconds,
-        measuring_seconds=progress.measuring_seconds,
-        peak_memory_mib=progress.peak_memory_mib,
-        threads=progress.threads,
-        training_version=made.training_version,
-        resampling_version=made.resampling_version,
-        fingerprint={"config": made.config, "data": made.data},
-    )
-
-
-def _write_record(folder: Path, record: TrialRecord) -> None:
-    write_json(folder / TRIAL_FILE, {"schema_version": SCHEMA_VERSION, **record.model_dump()})
+def _trial_record(trial: Trial, record: RunRecord, attempts: int) -> TrialRecord:
+    own = {"variant": trial.variant.name, "fold": trial.fold, "seed": trial.seed}
+    return TrialRecord.model_validate({**own, **record.model_dump(), "status": "finished", "attempts": attempts})
 
 
 @contextmanager
@@ -432,40 +390,39 @@ def _replaced(folder: Path) -> Iterator[Path]:
             shutil.rmtree(new, ignore_errors=True)
 
 
-def _train(config: ExperimentConfig, run_dir: Path, progress: Progress) -> Progress:
+def _train(config: ExperimentConfig, run_dir: Path, record: RunRecord) -> RunRecord:
     """Trains and scores a run where that is not done, and notes what it took."""
-    before = trained_seconds(run_dir)
+    before = max((row["seconds"] for row in read_history(run_dir) or ()), default=0.0)
     if (run_dir / EVALUATION_FILE).exists():
-        if progress.seconds is not None:
-            return progress
-        return _write_progress(run_dir, replace(progress, seconds=before))
+        return record if record.seconds is not None else _noted(run_dir, record, seconds=before)
     import torch
 
     from seg.hardware import PeakMemory
     from seg.workflows.train import train
 
+    if (path := run_dir / CONFIG_FILE).is_file():
+        config = replace(config, name=load_config([path]).name)  # the name that the run began with
     peak, start = PeakMemory(), time.perf_counter()
-    train(_under_its_name(config, run_dir), run_dir=run_dir, folds=[config.fold], resume=True)
+    train(config, run_dir=run_dir, folds=[config.fold], resume=True)
     seconds = before + time.perf_counter() - start
-    threads = torch.get_num_threads()
-    return _write_progress(run_dir, replace(progress, seconds=seconds, threads=threads, peak_memory_mib=peak.mib()))
+    return _noted(run_dir, record, seconds=seconds, threads=torch.get_num_threads(), peak_memory_mib=peak.mib())
 
 
-def _measure(config: ExperimentConfig, run_dir: Path, progress: Progress) -> Progress:
+def _measure(config: ExperimentConfig, run_dir: Path, record: RunRecord) -> RunRecord:
     """Measures generalisation and preservation where that is not done, and notes what it took."""
     from seg.ablation.generalisation import measure_generalisation
     from seg.ablation.preservation.run import measure_preservation
 
     missing = [name for name in (GENERALISATION_FILE, PRESERVATION_FILE) if not (run_dir / name).is_file()]
     if not missing:
-        return progress
+        return record
     start = time.perf_counter()
     dataset, split = read_fold(config, run_dir)
     if GENERALISATION_FILE in missing:
         measure_generalisation(run_dir, dataset, split)
     if PRESERVATION_FILE in missing:
         measure_preservation(run_dir, dataset, split.validation)
-    return _write_progress(run_dir, replace(progress, measuring_seconds=time.perf_counter() - start))
+    return _noted(run_dir, record, measuring_seconds=time.perf_counter() - start)
 
 
 def read_fold(config: ExperimentConfig, run_dir: Path) -> tuple[Dataset, Split]:
@@ -485,15 +442,6 @@ def set_threads(count: int) -> None:
         import torch
 
         torch.set_num_threads(count)
-
-
-def trained_seconds(run_dir: Path) -> float:
-    """Returns the seconds of training that a run's checkpoint has behind it; 0 before the first checkpoint."""
-    path = run_dir / METRICS_FILE
-    if not path.is_file():
-        return 0.0
-    with path.open(newline="", encoding="utf-8") as file:
-        return max((float(row["seconds"]) for row in csv.DictReader(file)), default=0.0)
 
 
 @contextmanager
@@ -517,7 +465,7 @@ def redirect_output(path: Path) -> Iterator[None]:
 # Run directories that exist
 
 
-def _start(config: ExperimentConfig, run_dir: Path, own: Fingerprint) -> Progress:
+def _start(config: ExperimentConfig, run_dir: Path) -> RunRecord:
     """Decides whether a run directory can be used, and notes what the run is made from before it begins.
 
     A run of another version is put aside until the new run is done.
@@ -525,88 +473,57 @@ def _start(config: ExperimentConfig, run_dir: Path, own: Fingerprint) -> Progres
     Raises:
         RunError: The run directory has another configuration or other data.
     """
-    progress = _read_progress(run_dir, own) if (run_dir / CONFIG_FILE).exists() else None
-    if progress is not None and not same_version(progress.fingerprint, config, own):
-        LOG.warning("%s: made by another version of the training code; trained anew", run_dir)
-        _put_aside(run_dir)
-        progress = None
-    if progress is None:
-        return _write_progress(run_dir, Progress(fingerprint=own))
-    check_run_dir(config, run_dir)
-    return progress
-
-
-def _put_aside(run_dir: Path) -> None:
-    """Renames a run directory. What was put aside before was never replaced, and stays."""
+    own = fingerprint(config)
+    if not (run_dir / CONFIG_FILE).exists():
+        return _noted(run_dir, own)
+    path = sibling(run_dir, "json")
+    if path.is_file():
+        record = read_json(path, RunRecord, newest=VERSION, remedy="remove it to use the run directory as it is")
+    else:
+        LOG.warning("%s: was made by hand and is used as it is; which code made it is not known", run_dir)
+        record = own
+    if same_version(record, config):
+        if problems := run_dir_problems(config, run_dir):
+            raise RunError(problems)
+        return record
+    LOG.warning("%s: made by another version of the training code; trained anew", run_dir)
     former = sibling(run_dir, FORMER)
     try:
-        if former.exists():
+        if former.exists():  # it was never replaced, and stays
             shutil.rmtree(run_dir)
         else:
             os.rename(run_dir, former)
     except OSError as error:
         raise unwritable(run_dir, error) from error
+    return _noted(run_dir, own)
 
 
-def _read_progress(run_dir: Path, own: Fingerprint) -> Progress:
-    """Reads what a run directory was made from; a run made by hand counts as made by this code, with a warning."""
-    path = sibling(run_dir, "json")
-    if not path.is_file():
-        LOG.warning("%s: was made by hand and is used as it is; which code made it is not known", run_dir)
-        return Progress(fingerprint=own)
-    note = read_json(path, _Note, newest=SCHEMA_VERSION, remedy="remove it to use the run directory as it is")
-    # Older notes have a digest of the code instead of versions; all of that code is version 1.
-    noted = {"training_version": 1, "resampling_version": 1, **note.fingerprint}
-    noted.pop("code", None)
-    return TypeAdapter(Progress).validate_python({**(note.model_extra or {}), "fingerprint": noted})
+def _noted(run_dir: Path, record: RunRecord, **values: float | None) -> RunRecord:
+    """Writes ``RUN.json`` with other values."""
+    record = record.model_copy(update=values)
+    write_json(sibling(run_dir, "json"), record.content())
+    return record
 
 
-class _Note(BaseModel, extra="allow"):
-    """The content of ``RUN.json`` in all its versions."""
-
-    fingerprint: dict[str, Any]
-
-
-def _write_progress(run_dir: Path, progress: Progress) -> Progress:
-    write_json(sibling(run_dir, "json"), {"schema_version": SCHEMA_VERSION, **asdict(progress)})
-    return progress
-
-
-def check_run_dir(config: ExperimentConfig, run_dir: Path) -> None:
-    """Checks that a run directory that exists holds the trial, whatever the experiment is called there.
-
-    Raises:
-        RunError: The run directory has another configuration or other data.
-    """
+def run_dir_problems(config: ExperimentConfig, run_dir: Path) -> list[Problem]:
+    """Lists why a run directory does not hold the trial, whatever the experiment is called there."""
     if changed := differing_fields(load_config([run_dir / CONFIG_FILE]), config):
         rule = "must have the configuration that the run began with"
-        raise RunError(Problem(str(run_dir), "config", rule, f"other {', '.join(changed)}", REMEDY))
+        return [Problem(str(run_dir), "config", rule, f"other {', '.join(changed)}", REMEDY)]
     current = case_digests(config)
-    other = sorted(name for name, digest in recorded_cases(run_dir).items() if current.get(name) != digest)
-    if other:
+    if other := sorted(name for name, digest in recorded_cases(run_dir).items() if current.get(name) != digest):
         rule = "must have the data that the run began with"
-        value = f"other files of cases {', '.join(other)}"
-        raise RunError(Problem(str(run_dir), "data", rule, value, REMEDY))
+        return [Problem(str(run_dir), "data", rule, f"other files of cases {some(other)}", REMEDY)]
+    return []
 
 
-def recorded_cases(run_dir: Path) -> dict[str, str]:
+def recorded_cases(run_dir: Path) -> Mapping[str, str]:
     """Returns the digests of the cases that a run was made from; faulty cases that were left out are not among them.
 
     Raises:
         RunError: The run does not say.
     """
-    path = run_dir / ENVIRONMENT_FILE
-    remedy = f"remove {run_dir} to run the trial again"
-    return read_json(path, _Digests, newest=ENVIRONMENT_VERSION, remedy=remedy).data
-
-
-class _Digests(BaseModel):
-    """The part of ``environment.json`` that says what a run was made from."""
-
-    data: dict[str, str]
-
-
-def _under_its_name(config: ExperimentConfig, run_dir: Path) -> ExperimentConfig:
-    """Returns a trial's configuration under the name that its run directory began with."""
-    path = run_dir / CONFIG_FILE
-    return replace(config, name=load_config([path]).name) if path.is_file() else config
+    if (origin := read_origin(run_dir)) is None:
+        remedy = f"remove {run_dir} to run the trial again"
+        raise RunError(Problem(str(run_dir / ENVIRONMENT_FILE), "missing", "must exist", remedy=remedy))
+    return origin.data

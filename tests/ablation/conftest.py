@@ -1,19 +1,31 @@
-"""A data set and an experiment that train in a second, and functions that other processes can import and call."""
+"""A data set, an experiment that trains in a second, studies of it, and functions that other processes can call."""
 
 from __future__ import annotations
 
 import importlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-from seg.config import DataConfig, ExperimentConfig, NetworkConfig, OptimizerConfig, PatchConfig, TrainingConfig
+from seg.ablation.study import Study, Trial, Variant, trials_of
+from seg.config import (
+    BottleneckConfig,
+    DataConfig,
+    ExperimentConfig,
+    NetworkConfig,
+    OptimizerConfig,
+    PatchConfig,
+    TrainingConfig,
+)
+from seg.config.study import StudyConfig
 
 JOBS = """
 import multiprocessing, os, signal, sys, time
@@ -111,3 +123,39 @@ def experiment(boxes: Path) -> ExperimentConfig:
         optimizer=OptimizerConfig(warmup_steps=1),
         training=TrainingConfig(steps=2, validate_every=1, precision="fp32", device="cpu", progress=False),
     )
+
+
+@pytest.fixture(scope="session")
+def make_study(experiment: ExperimentConfig) -> Callable[..., Study]:
+    """Gives a function that makes a study of the experiment and of a narrower one."""
+
+    def make(seeds: tuple[int, ...] = (0,), steps: int = 2, **fields: Any) -> Study:
+        base = replace(experiment, training=replace(experiment.training, steps=steps))
+        narrow = replace(base, network=replace(base.network, skip_bottleneck=BottleneckConfig(ratio=0.5)))
+        variants = (
+            Variant(name="baseline", changes={}, config=base),
+            Variant(name="skip_1-2", changes={"network.skip_bottleneck.ratio": 0.5}, config=narrow),
+        )
+        config = StudyConfig(name="boxes", base="boxes.yaml", seeds=seeds, **fields)
+        return Study(config=config, command="", variants=variants, trials=trials_of(config, variants))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def store() -> Callable[..., None]:
+    """Gives a function that stores results of a trial that was never run."""
+    from seg.ablation.store import TrialRecord  # not above: torch would begin before its threads are set
+    from seg.ablation.trials import fingerprint, without_folders
+    from seg.config import dump_config
+
+    def store(study_dir: Path, trial: Trial, **values: Any) -> None:
+        about = {"variant": trial.variant.name, "fold": trial.fold, "seed": trial.seed, "status": "finished"}
+        record = TrialRecord.model_validate({**fingerprint(trial.config).model_dump(), **about, **values})
+        folder = study_dir / "trials" / trial.id
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "trial.json").write_text(json.dumps(record.content()))
+        (folder / "config.yaml").write_text(dump_config(without_folders(trial.config)))
+        (folder / "cases.csv").write_text("case_id,class_index,dice\na,1,0.5\nb,1,0.7\nb,2,nan\n")
+
+    return store

@@ -57,6 +57,9 @@ def test_folders_of_a_machine_are_left_out(study: Study, tmp_path: Path) -> None
     text = (tmp_path / "out" / "study.yaml").read_text()
     assert text.count("splits.json") == 2
     assert "/home/me" not in text
+    text = write_study_file(study, tmp_path / "out").read_text()
+    assert str(tmp_path) not in text
+    assert yaml.safe_load(text)["set"] == {"data.root": "data"}
 
 
 def test_the_report_reads_what_was_planned(study: Study, tmp_path: Path) -> None:
@@ -84,13 +87,11 @@ def test_the_report_reads_what_was_planned(study: Study, tmp_path: Path) -> None
 
 
 def test_what_a_study_says_by_hand_reaches_the_report(study: Study, tmp_path: Path) -> None:
-    write_study_file(study, tmp_path / "out")
-    record = read_study(tmp_path / "out")
-    assert (record.notes, record.nominal_spacing, record.pictures) == ((), False, True)
-    config = replace(study.config, notes=("One more seed.", "No budget."), nominal_spacing=True, pictures=False)
-    write_study_file(replace(study, config=config), tmp_path / "out")
-    record = read_study(tmp_path / "out")
-    assert (record.notes, record.nominal_spacing, record.pictures) == (("One more seed.", "No budget."), True, False)
+    for said in ({}, {"notes": ("One more seed.", "No budget."), "nominal_spacing": True, "pictures": False}):
+        write_study_file(replace(study, config=replace(study.config, **said)), tmp_path)  # type: ignore[arg-type]
+        record = read_study(tmp_path)
+        found = {"notes": record.notes, "nominal_spacing": record.nominal_spacing, "pictures": record.pictures}
+        assert found == (said or {"notes": (), "nominal_spacing": False, "pictures": True})
 
 
 def test_the_committed_plans_say_what_the_studies_files_say() -> None:
@@ -118,19 +119,9 @@ def test_sizes_are_those_of_the_networks(study: Study, tmp_path: Path) -> None:
     assert skips == [0, 2048 * 4 * 2, 2048 * (4 * 8 + 8 * 4)]
 
 
-def test_no_folder_of_this_machine_is_in_the_file(study: Study, tmp_path: Path) -> None:
-    text = write_study_file(study, tmp_path / "out").read_text()
-    assert str(tmp_path) not in text
-    assert yaml.safe_load(text)["set"] == {"data.root": "data"}
-
-
-def test_a_data_set_that_is_absent(study: Study, tmp_path: Path) -> None:
+def test_data_that_do_not_hold_the_study_are_refused(study: Study, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"^folds must be in 0 \.\.\. 4, got 5; choose among these\.$"):
+        read_study_data(replace(study, config=replace(study.config, folds=(0, 5))))
     (tmp_path / "data" / "manifest.json").unlink()
     with pytest.raises(DataError, match="data"):
         write_study_file(study, tmp_path / "out")
-
-
-def test_a_fold_that_the_data_set_has_not_is_refused(study: Study) -> None:
-    other = replace(study, config=replace(study.config, folds=(0, 5)))
-    with pytest.raises(RunError, match=r"^folds must be in 0 \.\.\. 4, got 5; choose among these\.$"):
-        read_study_data(other)

@@ -5,98 +5,76 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from seg.ablation import run as module
-from seg.ablation import speed
+from seg.ablation import speed, trials
+from seg.ablation.plan import write_study_file
+from seg.ablation.preview import preview_study
 from seg.ablation.publish import publish
 from seg.ablation.run import run_study
 from seg.ablation.store import read_trial
-from seg.ablation.trials import Fingerprint, fingerprint, run_trial
-from seg.config import BottleneckConfig, ExperimentConfig
-from seg.config.study import BackendConfig, StudyConfig
+from seg.ablation.study import Study, Trial
+from seg.ablation.trials import StudyPaths
+from seg.config import dump_config
+from seg.config.study import BackendConfig
 from seg.errors import RunError
 from seg.files import locked
-from tests.ablation.trials import FakeStudy, FakeTrial, Variant
+from seg.runs import Origin, open_run
 
 CONCLUDE = module._conclude
 IDS = ["baseline.fold_0.seed_0", "skip_1-2.fold_0.seed_0", "baseline.fold_0.seed_1", "skip_1-2.fold_0.seed_1"]
+Make = Callable[..., Study]
 
 
 @pytest.fixture(autouse=True)
-def concluded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Notes the steps around the trials in place of taking them."""
-    steps: list[str] = []
-    monkeypatch.setattr(module, "write_study_file", lambda study, folder: steps.append("plan"))
-    monkeypatch.setattr(module, "_conclude", lambda study, places, **_: steps.append("report"))
-    return steps
+def steps(monkeypatch: pytest.MonkeyPatch, store: Callable[..., None]) -> list[str]:
+    """Notes the steps of a study; a trial stores results without training."""
+    found: list[str] = []
+
+    def run(trial: Trial, paths: StudyPaths, *, attempt: int) -> None:
+        found.append(trial.id)
+        store(paths.study_dir, trial, attempts=attempt, seconds=90.0)
+
+    monkeypatch.setattr(module, "run_trial", run)
+    monkeypatch.setattr(module, "write_study_file", lambda study, folder: found.append("plan"))
+    monkeypatch.setattr(module, "_conclude", lambda study, paths, **_: found.append("report"))
+    monkeypatch.setattr(
+        module, "expected_times", lambda study, _: ({trial.id: (120.0, "GMAC") for trial in study.trials}, "")
+    )
+    return found
 
 
-@pytest.fixture(scope="module")
-def make_study(experiment: ExperimentConfig) -> Callable[..., Any]:
-    def make(seeds: tuple[int, ...] = (0,), steps: int = 2, **values: Any) -> FakeStudy:
-        base = replace(experiment, training=replace(experiment.training, steps=steps))
-        narrow = replace(base, network=replace(base.network, skip_bottleneck=BottleneckConfig(ratio=0.5)))
-        variants = ((Variant(), base), (Variant(name="skip_1-2"), narrow))
-        trials = [FakeTrial(replace(config, seed=seed), variant) for seed in seeds for variant, config in variants]
-        return FakeStudy(config=StudyConfig(name="boxes", base="boxes.yaml", **values), trials=tuple(trials))
-
-    return make
-
-
-@pytest.fixture(scope="module")
-def finished(make_study: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("study")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "write_study_file", lambda study, folder: None)
-        patch.setattr(module, "_conclude", lambda study, places, **_: None)
-        run_study(make_study(), folder)
-    return folder
-
-
-@pytest.fixture
-def done_before(finished: Path, tmp_path: Path) -> Path:
-    """A study directory with two finished trials."""
-    return Path(shutil.copytree(finished, tmp_path / "done_before"))
-
-
-def said(capsys: pytest.CaptureFixture[str]) -> list[str]:
-    """What the table says of each event."""
-    return [line[10:].partition("  |  ")[0] for line in capsys.readouterr().out.splitlines() if "  |  " in line]
-
-
-def test_a_study_runs_its_trials_in_their_order(
-    make_study: Callable[..., Any], tmp_path: Path, concluded: list[str], capsys: pytest.CaptureFixture[str]
+def test_a_study_runs_its_trials_in_their_order_and_those_that_are_new_later(
+    make_study: Make, tmp_path: Path, steps: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
+    def events() -> list[tuple[str, ...]]:
+        lines = [line[10:].partition("  |  ") for line in capsys.readouterr().out.splitlines()]
+        return [(*line.split("  "), summary.rpartition("  ")[2]) for line, _, summary in lines]
+
     assert run_study(make_study(), tmp_path) == 0
-    words = [line.split("  ")[:2] for line in said(capsys)]
-    assert words[1:] == [[trial, state] for trial in IDS[:2] for state in ("running", "finished")]
-    assert sorted(path.name for path in (tmp_path / "trials").iterdir()) == sorted(IDS[:2])
-    assert concluded == ["plan", "report"]
-
-
-def test_a_study_that_grows_runs_what_is_new(
-    make_study: Callable[..., Any], done_before: Path, concluded: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run_study(make_study(), done_before) == 0
-    assert said(capsys) == []
-    assert concluded == ["plan", "report"]
-    shutil.rmtree(done_before / "runs" / "skip_1-2")  # its records are enough
-    assert run_study(make_study(seeds=(0, 1)), done_before) == 0
-    words = [line.split("  ")[:2] for line in said(capsys)]
-    assert words[0] == ["2 of 4 trials are done already"]
-    assert words[1:] == [[trial, state] for trial in IDS[2:] for state in ("running", "finished")]
+    assert steps == ["plan", *IDS[:2], "report"]
+    assert events() == [
+        ("0 of 2 trials are done already", "left 4 min"),
+        (IDS[0], "running", "left 4 min"),
+        (IDS[0], "finished", "Dice 0.6000", "90 s", "left 90 s"),
+        (IDS[1], "running", "left 90 s"),
+        (IDS[1], "finished", "Dice 0.6000", "90 s", "left 0 s"),
+    ]
+    assert run_study(make_study(), tmp_path) == 0
+    assert events() == []
+    write_study_file(make_study(), tmp_path)
+    publish(tmp_path)
+    assert run_study(make_study(seeds=(0, 1)), tmp_path) == 0
+    assert steps == ["plan", *IDS[:2], "report", "plan", "report", "plan", *IDS[2:], "report"]
+    assert events()[0] == ("2 of 4 trials are done already", "left 3 min")
 
 
 def test_speed_alone_is_measured_without_a_trial(
-    make_study: Callable[..., Any],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    make_study: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     measured: list[Path] = []
     monkeypatch.setattr(module, "_conclude", CONCLUDE)
@@ -107,95 +85,76 @@ def test_speed_alone_is_measured_without_a_trial(
     assert "no trial is finished: there is nothing to report but speed.json" in caplog.text
 
 
-def test_runs_may_lie_elsewhere(make_study: Callable[..., Any], done_before: Path, tmp_path: Path) -> None:
-    heavy = (done_before / "runs").rename(tmp_path / "heavy")
-    shutil.rmtree(done_before / "trials")
-    seconds = (heavy / "baseline/fold_0_seed_0/checkpoints/weights.pt").stat().st_mtime_ns
-    assert run_study(make_study(), done_before, runs_dir=heavy) == 0
-    assert (heavy / "baseline/fold_0_seed_0/checkpoints/weights.pt").stat().st_mtime_ns == seconds
-    assert [path.name for path in done_before.iterdir()] == ["trials"]
-
-
 def test_a_failing_trial_is_tried_again_recorded_and_named(
-    make_study: Callable[..., Any],
+    make_study: Make,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    concluded: list[str],
+    steps: list[str],
 ) -> None:
-    def fail(trial: Any, places: Any, *, attempt: int = 1) -> Path:
+    run_trial: Any = module.run_trial
+
+    def fail(trial: Trial, paths: StudyPaths, *, attempt: int) -> None:
         if trial.variant.name == "baseline":
             raise RuntimeError(f"attempt {attempt} failed")
-        return run_trial(trial, places, attempt=attempt)
+        run_trial(trial, paths, attempt=attempt)
 
     monkeypatch.setattr(module, "run_trial", fail)
     study = make_study(launch=BackendConfig(retries=2))
     assert run_study(study, tmp_path) == 1
     log = tmp_path / "runs" / "baseline" / "fold_0_seed_0.log"
-    assert capsys.readouterr().err.splitlines()[-1] == (
-        f"failed: {IDS[0]}: RuntimeError: attempt 3 failed (log: {log})"
-    )
+    assert capsys.readouterr().err.splitlines()[-1] == f"failed: {IDS[0]}: RuntimeError: attempt 3 failed (log: {log})"
     folder = tmp_path / "trials" / IDS[0]
     content = json.loads((folder / "trial.json").read_text())
     assert (content["status"], content["attempts"], content["seconds"]) == ("failed", 3, None)
     assert content["error"] == "RuntimeError: attempt 3 failed"
     assert (folder / "failure.txt").read_text().startswith("Traceback (most recent call last):\n")
-    finished = read_trial(tmp_path, IDS[1])
-    assert finished is not None
-    assert finished.record.status == "finished"
-    assert concluded == ["plan", "report"]
+    assert steps == ["plan", IDS[1], "report"]
     monkeypatch.setattr(module, "run_trial", run_trial)
     assert run_study(study, tmp_path) == 0
     again = read_trial(tmp_path, IDS[0])
     assert again is not None
-    assert (again.record.status, again.record.attempts, (folder / "failure.txt").exists()) == ("finished", 1, False)
+    assert (again.record.status, again.record.attempts) == ("finished", 1)
 
 
-def test_another_configuration_is_refused_before_anything_runs(
-    make_study: Callable[..., Any], done_before: Path, concluded: list[str]
+@pytest.mark.parametrize("start", [run_study, preview_study])
+@pytest.mark.parametrize("left", ["results", "run"])
+def test_another_study_is_refused_before_anything_runs(
+    make_study: Make, store: Callable[..., None], tmp_path: Path, steps: list[str], start: Any, left: str
 ) -> None:
-    shutil.rmtree(done_before / "trials" / IDS[1])  # its run is left
+    study, other = make_study(), make_study(steps=4, seeds=(0, 1))
+    for trial in study.trials:
+        store(tmp_path, trial)
+    path = tmp_path / "trials" / IDS[0]
+    if left == "run":
+        shutil.rmtree(path)
+        path = tmp_path / "heavy/baseline/fold_0_seed_0"
+        open_run(study.trials[0].config, path, Origin(computed_with={}, data={}))
+        (path / "config.yaml").write_text(dump_config(study.trials[0].config))
     with pytest.raises(RunError) as error:
-        run_study(make_study(steps=4), done_before)
-    assert [(problem.path, problem.kind, problem.value) for problem in error.value.problems] == [
-        (f"{done_before}/trials/{IDS[0]}", "config", "other training.steps"),
-        (f"{done_before}/runs/skip_1-2/fold_0_seed_0", "config", "other training.steps"),
-    ]
-    assert concluded == []
+        start(other, tmp_path, runs_dir=tmp_path / "heavy")
+    first, more = error.value.problems
+    assert (first.path, first.kind, first.value) == (str(path), "config", "other training.steps")
+    assert more.rule.startswith("And 1 more")
+    assert steps == []
 
 
 def test_trials_of_another_version_are_trained_anew(
-    make_study: Callable[..., Any], done_before: Path, monkeypatch: pytest.MonkeyPatch
+    make_study: Make, store: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: list[str]
 ) -> None:
-    def newer(config: ExperimentConfig) -> Fingerprint:
-        return replace(fingerprint(config), training_version=2)
-
-    ran: list[str] = []
-    monkeypatch.setattr(module, "run_trial", lambda trial, places, attempt: ran.append(trial.id))
-    run_study(make_study(), done_before)
-    assert ran == []
-    monkeypatch.setattr(module, "fingerprint", newer)
-    run_study(make_study(), done_before)
-    assert ran == IDS[:2]
+    for trial in make_study().trials:
+        store(tmp_path, trial)
+    run_study(make_study(), tmp_path)
+    assert steps == ["plan", "report"]
+    monkeypatch.setattr(trials, "TRAINING_VERSION", trials.TRAINING_VERSION + 1)
+    run_study(make_study(), tmp_path)
+    assert steps[2:] == ["plan", *IDS[:2], "report"]
 
 
-def test_a_published_study_is_continued(
-    make_study: Callable[..., Any], done_before: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    variants = [{"name": "baseline"}, {"name": "skip_1-2"}]
-    plan = {"schema_version": 1, "name": "boxes", "command": "", "baseline": "baseline", "margin": 0.01}
-    plan |= {"folds": [0], "seeds": [0], "variants": variants, "trials": IDS[:2], "data": {}}
-    (done_before / "study.json").write_text(json.dumps(plan))
-    publish(done_before)
-    shutil.rmtree(done_before / "runs")
-    assert run_study(make_study(seeds=(0, 1)), done_before) == 0
-    words = [line.split("  ")[:2] for line in said(capsys)]
-    assert words[0] == ["2 of 4 trials are done already"]
-    assert words[1:] == [[trial, state] for trial in IDS[2:] for state in ("running", "finished")]
-
-
-def test_two_processes_never_run_one_study(make_study: Callable[..., Any], tmp_path: Path) -> None:
+def test_two_processes_never_run_one_study(make_study: Make, tmp_path: Path) -> None:
     with locked(tmp_path / ".lock"), pytest.raises(RunError) as error:
         run_study(make_study(), tmp_path)
-    assert str(error.value) == f"{tmp_path}: only one process may run a study; wait for the other one."
+    assert [problem.rule for problem in error.value.problems] == [
+        f"{tmp_path}: only one process may run a study; wait for the other one."
+    ]
     assert not (tmp_path / ".lock").exists()

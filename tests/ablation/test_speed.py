@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,13 @@ import torch
 from seg.ablation import speed
 from seg.ablation.speed import measure_study
 from seg.ablation.store import read_devices
-from seg.ablation.study import Study, Variant
+from seg.ablation.study import Study
 from seg.benchmark import measure
 from seg.benchmark.measure import Settings, Timer
 from seg.benchmark.memory import Peaks
 from seg.benchmark.subjects import Subject
-from seg.config import BottleneckConfig, ExperimentConfig
-from seg.config.study import BackendConfig, SpeedConfig, StudyConfig
+from seg.config import ExperimentConfig
+from seg.config.study import BackendConfig, SpeedConfig
 from seg.errors import RunError
 from seg.runs import save_weights
 
@@ -31,17 +30,8 @@ NUMBERS = ("peak_memory_inference_mib", "peak_memory_training_mib", "parameters"
 
 
 @pytest.fixture
-def study(experiment: ExperimentConfig) -> Study:
-    narrow = replace(experiment, network=replace(experiment.network, skip_bottleneck=BottleneckConfig(ratio=0.5)))
-    return Study(
-        config=StudyConfig(name="boxes", base="boxes.yaml", folds=(1,), speed=SpeedConfig(rounds=4, warmup=1)),
-        command="",
-        variants=(
-            Variant(name="baseline", changes={}, config=experiment),
-            Variant(name="skip_1-2", changes={"network.skip_bottleneck.ratio": 0.5}, config=narrow),
-        ),
-        trials=(),
-    )
+def study(make_study: Callable[..., Study]) -> Study:
+    return make_study(folds=(1,), speed=SpeedConfig(rounds=4, warmup=1))
 
 
 @pytest.fixture
@@ -77,7 +67,7 @@ def variants_of(folder: Path) -> dict[str, Mapping[str, Any]]:
 def test_the_report_reads_what_was_measured(
     study: Study, asked: list[Any], tmp_path: Path, experiment: ExperimentConfig
 ) -> None:
-    run_dir = tmp_path / "runs" / "baseline" / "fold_1_seed_2"
+    run_dir = tmp_path / "runs" / "baseline" / "fold_1_seed_0"
     write_weights(experiment, run_dir)
     measure_study(study, tmp_path, tmp_path / "runs")
     (about,), variants = read_devices(tmp_path), variants_of(tmp_path)
@@ -99,24 +89,15 @@ def test_the_report_reads_what_was_measured(
     assert list(tmp_path.glob(".speed*")) == []
 
 
-def test_what_is_measured_is_taken_over(
-    study: Study, asked: list[Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    measure_study(study, tmp_path, tmp_path / "runs")
-    before = (tmp_path / "speed.json").read_bytes()
-    with caplog.at_level(logging.INFO):
-        measure_study(study, tmp_path, tmp_path / "runs")
-    assert len(asked) == 1
-    assert (tmp_path / "speed.json").read_bytes() == before
-    name = content(tmp_path)["devices"][0]["device"]
-    assert caplog.messages[-1] == f"speed: measured before on {name}, taken over"
-
-
-def test_trained_weights_are_measured_where_initial_ones_stood_in(
+def test_what_is_measured_is_taken_over_until_there_are_trained_weights(
     study: Study, asked: list[Any], tmp_path: Path, experiment: ExperimentConfig
 ) -> None:
     measure_study(study, tmp_path, tmp_path / "runs")
-    write_weights(experiment, tmp_path / "runs" / "baseline" / "fold_1_seed_2")
+    before = (tmp_path / "speed.json").read_bytes()
+    measure_study(study, tmp_path, tmp_path / "runs")
+    assert len(asked) == 1
+    assert (tmp_path / "speed.json").read_bytes() == before
+    write_weights(experiment, tmp_path / "runs" / "baseline" / "fold_1_seed_0")
     measure_study(study, tmp_path, tmp_path / "runs")
     measure_study(study, tmp_path, tmp_path / "nowhere")  # trained ones stay where the run is gone
     assert len(asked) == 2
@@ -187,9 +168,9 @@ def test_another_number_of_threads_is_another_device(
 
 def test_a_damaged_file_is_named(study: Study, asked: list[Any], tmp_path: Path) -> None:
     path = tmp_path / "speed.json"
-    path.write_text('{"schema_version": 1, "devices": [{}]}')
+    path.write_text('{"schema_version": 1, "devices": [{"kind": "cpu"}]}')
     with pytest.raises(RunError) as caught:
         measure_study(study, tmp_path, tmp_path / "runs")
     (problem,) = caught.value.problems
-    assert (problem.path, problem.kind) == (str(path), "damaged")
+    assert (problem.path, problem.kind) == (f"{path}: devices[0].variants", "missing")
     assert asked == []

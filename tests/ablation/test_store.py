@@ -6,7 +6,7 @@ import csv
 import json
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -115,8 +115,11 @@ def kinds(results: Results) -> list[str]:
 def assert_same(first: Results, second: Results) -> None:
     """All tables are equal to the six digits that a published study keeps."""
     for name in FRAMES:
-        pd.testing.assert_frame_equal(getattr(first, name), getattr(second, name), rtol=5e-6, atol=0)
-    assert first.provenance == second.provenance
+        pd.testing.assert_frame_equal(getattr(first, name), getattr(second, name), rtol=5e-6, atol=0, check_like=True)
+    for name, trial in first.stored.items():
+        other = second.stored[name]
+        for field in ("config", "environment", "data", "split", "failure"):
+            assert getattr(trial, field) == getattr(other, field)
     assert first.study == second.study
 
 
@@ -144,8 +147,10 @@ def test_what_is_recorded_of_a_trial_is_a_row_of_each_table(study: Path) -> None
     assert results.preservation["spectrum"][0] == (2.0, 0.123456789)
     assert list(results.speed["kind"]) == ["cuda", "cpu"]
     assert list(results.speed["value"]) == [10.123456789] * 2
-    assert results.provenance.splits["baseline.fold_0.seed_0"]["validation"] == ["a", "b"]
-    assert results.provenance.failures == {"narrow.fold_0.seed_0": "Traceback\nValueError: nan"}
+    split = results.stored["baseline.fold_0.seed_0"].split
+    assert split is not None
+    assert split["validation"] == ["a", "b"]
+    assert results.stored["narrow.fold_0.seed_0"].failure == "Traceback\nValueError: nan"
 
 
 def test_a_published_study_holds_the_same_and_can_be_continued(study: Path) -> None:
@@ -185,28 +190,98 @@ def test_published_studies_are_whole_and_outlive_a_new_metric(folder: Path, tmp_
     pd.testing.assert_frame_equal(known, before.scores)
 
 
+TRIAL = "trials/baseline.fold_0.seed_0"
+
+
 @pytest.mark.parametrize(
-    ("name", "content", "kind"),
+    ("name", "content", "place", "kind"),
     [
-        ("speed.json", '{"schema_version": 1, "devices": [{"kind": "../../x", "variants": []}]}', "name"),
-        ("speed.json", '{"schema_version": 1, "devices": [{"kind": "cpu", "variants": [{"name": "a/b"}]}]}', "name"),
-        ("speed.json", '{"schema_version": 1, "devices": [{"kind": 5, "variants": []}]}', "damaged"),
-        ("speed.json", '{"schema_version": 2, "devices": []}', "version"),
-        ("speed.json", "[" * 100_000, "damaged"),
-        ("trials/baseline.fold_0.seed_0/cases.csv", CASES.replace("\na,", "\n../a,"), "name"),
-        ("trials/baseline.fold_0.seed_0/cases.csv", CASES.replace("0.91", "many"), "number"),
-        ("trials/baseline.fold_0.seed_0/cases.csv", CASES + "c,p\n", "damaged"),
-        ("trials/baseline.fold_0.seed_0/cases.csv", "", "missing"),
-        ("trials/baseline.fold_0.seed_0/trial.json", '{"schema_version": 1, "status": "finished"}', "damaged"),
-        ("trials/baseline.fold_0.seed_0/preservation.json", '{"schema_version": 1}', "damaged"),
-        ("trials/baseline.fold_0.seed_0/config.yaml", "[a: b", "damaged"),
+        (
+            "speed.json",
+            '{"schema_version": 1, "devices": [{"kind": "../x", "variants": []}]}',
+            "devices[0].kind",
+            "name",
+        ),
+        (
+            "speed.json",
+            '{"schema_version": 1, "devices": [{"kind": "cpu", "variants": [{"name": "a/b"}]}]}',
+            "devices[0].variants[0].name",
+            "name",
+        ),
+        (
+            "speed.json",
+            '{"schema_version": 1, "devices": [{"kind": 5, "variants": []}]}',
+            "devices[0].kind",
+            "string_type",
+        ),
+        (
+            "speed.json",
+            '{"schema_version": 1, "devices": [{"kind": "cpu", "variants": [{"name": "a", "x_ms": {"q1": 1}}]}]}',
+            "devices[0].variants[0].x_ms",
+            "quartiles",
+        ),
+        ("speed.json", '{"schema_version": 2, "devices": []}', "schema_version", "version"),
+        ("speed.json", "[" * 100_000, "", "json"),
+        (f"{TRIAL}/cases.csv", CASES.replace("\na,", "\n../a,"), "[0].case_id", "name"),
+        (f"{TRIAL}/cases.csv", CASES.replace("0.91", "many"), "[0].dice", "float_parsing"),
+        (f"{TRIAL}/cases.csv", CASES + "c,p\n", "row 3", "csv"),
+        (f"{TRIAL}/cases.csv", "", "", "missing"),
+        (f"{TRIAL}/metrics.csv", "step,val_dice\n5,0.5\n10,0.62", "", "cut"),
+        (f"{TRIAL}/metrics.csv", "step,val_dice\nfive,0.5\n", "[0].step", "float_parsing"),
+        (f"{TRIAL}/trial.json", '{"schema_version": 1, "variant": "a", "fold": 0, "seed": 0}', "status", "missing"),
+        (f"{TRIAL}/preservation.json", '{"schema_version": 1}', "bottlenecks", "missing"),
+        (f"{TRIAL}/environment.json", '{"schema_version": 1, "packages": 3}', "packages", "dict_type"),
+        (f"{TRIAL}/config.yaml", "[a: b", "", "yaml"),
+        (f"{TRIAL}/config.yaml", "- a", "", "dict_type"),
     ],
 )
-def test_a_damaged_file_is_named_and_costs_no_other(study: Path, name: str, content: str, kind: str) -> None:
+def test_a_damaged_file_is_named_and_costs_no_other(
+    study: Path, name: str, content: str, place: str, kind: str
+) -> None:
     (study / name).write_text(content)
     results = read_results(study)
-    assert kinds(results) == [kind]
+    (problem,) = results.problems
+    assert (problem.path, problem.kind) == (f"{study / name}{place and f': {place}'}", kind)
     assert "baseline.fold_0.seed_1" in set(results.scores["trial"])
+
+
+def cut_digit(text: str) -> str:
+    return text.rstrip()[:-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "place", "kind"),
+    [
+        ("trials.csv", lambda text: "", "trials.csv", "missing"),
+        ("trials.csv", lambda text: "\n".join(text.splitlines()[:2]) + "\n", "trials.csv", "missing"),
+        (
+            "trials.csv",
+            lambda text: text.replace("baseline.fold_0.seed_1", "../seed_1"),
+            "trials.csv: [1].trial",
+            "name",
+        ),
+        (
+            "provenance.json",
+            lambda text: json.dumps(json.loads(text) | {"environments": []}),
+            "trials.csv: [0].environment",
+            "range",
+        ),
+        ("curves.csv", cut_digit, "curves.csv", "cut"),
+        ("cases.csv", cut_digit, "cases.csv", "cut"),
+        ("provenance.json", cut_digit, "provenance.json", "json"),
+        ("provenance.json", lambda text: text.replace('"removed": [', '"removed": 3, "x": ['), None, "list_type"),
+    ],
+)
+def test_a_damaged_file_of_a_published_study_is_named(
+    study: Path, name: str, damage: Callable[[str], str], place: str | None, kind: str
+) -> None:
+    publish(study)
+    (study / name).write_text(damage((study / name).read_text()))
+    results = read_results(study)
+    assert {problem.kind for problem in results.problems} == {kind}
+    assert place is None or results.problems[0].path == str(study / place)
+    with pytest.raises(RunError):
+        publish(study)
 
 
 @pytest.mark.parametrize(("rows", "kind"), [(0, "missing"), (2, "repeated")])
@@ -225,23 +300,37 @@ def test_a_published_study_without_scores_is_not_reported_as_whole(study: Path, 
     assert {problem.kind for problem in read_results(published).problems} == {"missing"}
 
 
+@pytest.mark.parametrize("name", ["study.json", "study.yaml"])
 @pytest.mark.parametrize(
-    ("changes", "kind"),
+    ("changes", "place", "kind"),
     [
-        ({"baseline": "other"}, "variant"),
-        ({"contrasts": [{"variant": "narrow", "against": "wide"}]}, "variant"),
-        ({"variants": [{"name": "../narrow"}, {"name": "baseline"}]}, "name"),
-        ({"trials": ["a/../../b"]}, "name"),
-        ({"schema_version": 2}, "version"),
-        ({"margin": "nan"}, "damaged"),
-        ({"folds": "zero"}, "damaged"),
+        ({"baseline": "other"}, "", "variant"),
+        ({"contrasts": [{"variant": "narrow", "against": "wide"}]}, "", "variant"),
+        ({"variants": [{"name": "../narrow"}, {"name": "baseline"}]}, ": variants[0].name", "name"),
+        ({"trials": ["a/../../b"]}, ": trials[0]", "name"),
+        ({"schema_version": 2}, ": schema_version", "version"),
+        ({"margin": "nan"}, ": margin", "finite_number"),
+        ({"folds": "zero"}, ": folds", "tuple_type"),
     ],
 )
-def test_a_plan_that_does_not_hold_is_refused(study: Path, changes: Mapping[str, Any], kind: str) -> None:
-    (study / "study.json").write_text(json.dumps({**PLAN, **changes}))
+def test_a_plan_that_does_not_hold_is_refused(
+    tmp_path: Path, name: str, changes: Mapping[str, Any], place: str, kind: str
+) -> None:
+    (tmp_path / name).write_text(json.dumps({**PLAN, **changes}))
     with pytest.raises(RunError) as caught:
-        read_study(study)
-    assert {problem.kind for problem in caught.value.problems} == {kind}
+        read_study(tmp_path)
+    (problem,) = caught.value.problems
+    assert (problem.path, problem.kind) == (f"{tmp_path / name}{place}", kind)
+
+
+@pytest.mark.parametrize(("content", "kind"), [(None, "missing"), ("a: [", "yaml"), ("", "dict_type")])
+def test_a_plan_that_is_no_plan_is_refused(tmp_path: Path, content: str | None, kind: str) -> None:
+    if content is not None:
+        (tmp_path / "study.yaml").write_text(content)
+    with pytest.raises(RunError) as caught:
+        read_study(tmp_path)
+    (problem,) = caught.value.problems
+    assert (problem.path, problem.kind) == (str(tmp_path / "study.yaml"), kind)
 
 
 def test_no_link_of_a_study_is_followed(study: Path, tmp_path: Path) -> None:

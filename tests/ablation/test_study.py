@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
-from seg.ablation.study import choose_variants, plan_study
-from seg.config import BottleneckConfig, dump_config, load_config
+from seg.ablation.study import choose_variants, plan_study, point_names
+from seg.config import AxisConfig, BottleneckConfig, dump_config, load_config
+from seg.config.study import NAME
 from seg.errors import ConfigError
 from seg.runs import Origin, check_run, open_run
 
@@ -258,3 +262,29 @@ def test_a_study_of_older_code_still_loads(tmp_path: Path, caplog: pytest.LogCap
     assert len(planned.trials) == 2
     assert (planned.config.launch.backend, planned.config.launch.workers) == ("workers", 1)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+def named(*values: Any) -> list[str]:
+    return [name.removeprefix("a_") for name in point_names(AxisConfig(path="p", label="a", values=values))]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ((1, 1.0, 2.0, 0.5, 1 / 3, 0.0625, 0.3, 1.5), ["1", "1", "2", "1-2", "1-3", "1-16", "0.3", "1.5"]),
+        ((0.0, -0.5, 1e-05, 16), ["0", "-0.5", "1-100000", "16"]),
+        ((None, True, "add", [16, 32], [0.5, 0.25]), ["none", "true", "add", "16x32", "1-2x1-4"]),
+        (("Leaky ReLU/2",), ["leaky-relu-2"]),
+        # Of groups only what differs is named.
+        ((None, {"ratio": 0.5, "norm": True}, {"ratio": 0.25, "norm": True}), ["none", "1-2", "1-4"]),
+        (({"ratio": 0.5, "norm": True},), ["1-2xtrue"]),
+        (({"ratio": 0.5}, {"ratio": 0.5, "norm": True}), ["1-2", "true"]),
+    ],
+)
+def test_points_are_named_by_their_values(values: tuple[Any, ...], expected: list[str]) -> None:
+    assert named(*values) == expected
+
+
+@given(st.floats(0.01, 4) | st.integers(0, 99) | st.booleans() | st.text(max_size=5) | st.lists(st.floats(0.01, 4)))
+def test_every_name_is_a_folder(value: Any) -> None:
+    assert all(re.fullmatch(NAME, f"a_{name}") for name in named(value))

@@ -10,7 +10,16 @@ from seg.ablation.launch.tasks import Backend, Event, Task, run_tasks
 from seg.ablation.launch.workers import InProcess, Share, Workers, share_gpus, visible_gpus
 from seg.config.study import BackendConfig
 
-__all__ = ["Backend", "Event", "Task", "build_backend", "run_tasks", "threads_per_trial", "trial_threads"]
+__all__ = [
+    "Backend",
+    "Event",
+    "Task",
+    "build_backend",
+    "is_in_process",
+    "run_tasks",
+    "threads_per_trial",
+    "trial_threads",
+]
 
 LOG = logging.getLogger(__name__)
 
@@ -27,7 +36,7 @@ def build_backend(config: BackendConfig, folder: Path) -> Backend:
     """
     threads = threads_per_trial(config)
     if config.backend == "workers":
-        if _is_in_process(config):
+        if is_in_process(config):
             return InProcess()
         gpus = visible_gpus()
         if gpus and not config.gpus_per_trial:
@@ -54,9 +63,9 @@ def threads_per_trial(config: BackendConfig) -> int:
 
 def trial_threads(config: BackendConfig) -> int:
     """Returns the threads that a trial sets for itself; 0 leaves them to the numerical library."""
-    return config.cpus_per_trial if _is_in_process(config) else threads_per_trial(config)
+    return config.cpus_per_trial if is_in_process(config) else threads_per_trial(config)
 
 
-def _is_in_process(config: BackendConfig) -> bool:
+def is_in_process(config: BackendConfig) -> bool:
     """Tells whether trials run in this process: there is a single worker, which sees what this process sees."""
     return config.backend == "workers" and config.workers == 1 and not config.gpus_per_trial

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import fmean
 from typing import TextIO
 
-from seg.ablation.launch.tasks import Event
+from seg.ablation.launch.tasks import Event, last_line
 from seg.words import NOT_MEASURED, in_time
 
 SHOWN = 8
@@ -38,10 +38,14 @@ class ProgressTable:
         trials: Variants by the id of each trial, of those that are left to run and of those that are done.
         parallel: Trials that run at once, for the time left.
         stream: Where it is shown.
+        expected: Seconds that trials are expected to take, by id, until a trial is finished; may be empty.
     """
 
-    def __init__(self, trials: dict[str, str], parallel: int, stream: TextIO) -> None:
+    def __init__(
+        self, trials: Mapping[str, str], parallel: int, stream: TextIO, expected: Mapping[str, float] | None = None
+    ) -> None:
         self.trials = trials
+        self.expected = expected or {}
         self.parallel = max(1, parallel)
         self.stream = stream
         self._results: dict[str, Result] = {}
@@ -122,20 +126,17 @@ class ProgressTable:
             if result.seconds:
                 taken.setdefault(result.variant, []).append(result.seconds)
         left = [name for name in self.trials if name not in self._results and name not in self._failed]
-        if not taken:
-            return None if left else 0.0
-        overall = fmean(value for values in taken.values() for value in values)
-        expected = {name: fmean(taken[self.trials[name]]) if self.trials[name] in taken else overall for name in left}
+        if taken:
+            overall = fmean(value for values in taken.values() for value in values)
+            expected = {name: fmean(taken.get(self.trials[name], [overall])) for name in left}
+        elif self.expected.keys() >= set(left):
+            expected = {name: self.expected[name] for name in left}
+        else:
+            return None
         now = time.monotonic()
         for name, since in self._running.items():
             expected[name] = max(0.0, expected[name] - (now - since))
         return max(max(expected.values(), default=0.0), sum(expected.values()) / self.parallel)
-
-
-def last_line(text: str | None) -> str:
-    """Returns the line of a traceback that names the error."""
-    lines: Sequence[str] = (text or "").strip().splitlines() or ["unknown error"]
-    return lines[-1]
 
 
 def _cut(line: str) -> str:

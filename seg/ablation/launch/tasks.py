@@ -113,3 +113,8 @@ class CatchingCall:
 def ended(task_id: str, failure: str | None) -> Event:
     """Returns the event of a task that came to its end, from what its guarded call gave."""
     return Event(id=task_id, state="finished" if failure is None else "failed", error=failure)
+
+
+def last_line(text: str | None) -> str:
+    """Returns the line of a traceback that names the error."""
+    return ((text or "").strip().splitlines() or ["unknown error"])[-1]
