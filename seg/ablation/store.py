@@ -26,8 +26,8 @@ from pydantic_core import PydanticCustomError
 
 from seg.ablation.plan import StudyPlan, read_study
 from seg.ablation.reading import NAME, VERSION, Name, is_there, read_yaml, unescaped
-from seg.errors import Problem, RunError
-from seg.files import check_rows, quoted, read_bytes, read_json, read_table, shortened
+from seg.errors import Problem, RunError, shown
+from seg.files import check_rows, quoted, read_bytes, read_json, read_table
 from seg.runs import CONFIG_FILE, ENVIRONMENT_FILE, GENERALISATION_FILE, METRICS_FILE, PRESERVATION_FILE
 
 TRIALS_TABLE = "trials.csv"
@@ -385,7 +385,7 @@ def _read_tables(folder: Path) -> dict[str, StoredTrial]:
         for cells in _rows(folder / name, folder, schema, RESTORE):
             if (trial := cells.pop("trial", "")) not in trials:
                 rule = f"must hold each trial of {name}"
-                raise RunError(Problem(quoted(str(path)), "missing", rule, f"no {shortened(trial)}", RESTORE))
+                raise RunError(Problem(quoted(str(path)), "missing", rule, f"no {shown(trial)}", RESTORE))
             getattr(trials[trial], attribute).append(
                 {key: _place_value(key, value) for key, value in cells.items()} if schema is _Place else cells
             )
