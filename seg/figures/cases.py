@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -40,35 +40,23 @@ References:
 
 MARGIN_MM = 10.0
 """Least tissue shown around the structures; half their extent where that is more."""
-
 MAX_SHIFT_VOXELS = 0.5
 """Largest shift of an image's grid from its label's, at a corner, at which labels lie on the image to the eye."""
-
 GREY_PERCENTILES = (0.5, 99.5)
 """Percentiles of the shown values that become black and white."""
-
 WIDTH, MAX_HEIGHT, GAP = 1800, 400, 10
 """Width of a picture, largest height of a slice, and space between slices, in pixels."""
-
 OUTLINE, STRIPE, STRIPES_APART = 2, 2, 7
 """Width of a reference's outline and of a stripe in an error, and distance between stripes, in pixels."""
-
 GROUND = 43
 """Brightness, in [0, 255], that stands for the scan where there is none."""
-
 Box = tuple[slice, slice, slice]
 Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CaseFiles:
-    """The files of a case.
-
-    Attributes:
-        prediction: Label map.
-        label: Label map of the reference, on the same grid.
-        images: The files of its image; empty where the case is shown without.
-    """
+    """The files of a case: label maps on one grid, and its images, which may be none."""
 
     prediction: Path
     label: Path
@@ -101,8 +89,7 @@ class CaseView:
         return np.asarray(self.prediction != self.reference)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plane:
+class Plane(NamedTuple):
     """A direction of slicing: the array axes along the picture's width and height, and the letters of its sides.
 
     Width runs against the array axis in all three planes: RAS has right and anterior last, the picture has them left.
@@ -112,14 +99,10 @@ class Plane:
     normal: int
     width: int
     height: int
-    letters: tuple[str, str, str, str]  # left, right, bottom, top
+    letters: str  # left, right, bottom, top
 
 
-PLANES = (
-    Plane(name="axial", normal=2, width=0, height=1, letters=("R", "L", "P", "A")),
-    Plane(name="coronal", normal=1, width=0, height=2, letters=("R", "L", "I", "S")),
-    Plane(name="sagittal", normal=0, width=1, height=2, letters=("A", "P", "I", "S")),
-)
+PLANES = (Plane("axial", 2, 0, 1, "RLPA"), Plane("coronal", 1, 0, 2, "RLIS"), Plane("sagittal", 0, 1, 2, "APIS"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,15 +110,11 @@ class SlicePicture:
     """One slice of a case, drawn twice at the same size.
 
     Attributes:
-        plane: The direction of slicing.
-        position: Index of the slice along the plane's normal.
         scan: The scan with the outlines of the reference, RGB of shape (height, width, 3), the top row first.
         result: The scan with the prediction filled and its errors striped, of the same shape.
         text: Says in words what the slice shows, for readers who do not see it.
     """
 
-    plane: Plane
-    position: int
     scan: Pixels
     result: Pixels
     text: str
@@ -240,18 +219,16 @@ def draw_slices(view: CaseView, *, box: Box, positions: Sequence[int]) -> list[S
             for axis in (plane.width, plane.height)
         ]
         maps = [_cut(array, box, plane, position) for array in (view.prediction, view.reference)]
-        predicted, expected = (np.asarray(_enlarge(labels.astype(np.int32), size)) for labels in maps)
+        predicted, expected = (_enlarge(labels.astype(np.int32), size) for labels in maps)
         if grey is None:
             ground = np.full((size[1], size[0], 3), GROUND, np.uint8)
         else:
             shade = _enlarge(_cut(grey, (slice(None),) * 3, plane, position - box[plane.normal].start), size)
-            ground = np.repeat(np.asarray(shade)[..., None], 3, axis=-1)
+            ground = np.repeat(shade[..., None], 3, axis=-1)
         voxel_mm2 = view.spacing_mm[plane.width] * view.spacing_mm[plane.height]
         areas = [np.count_nonzero(mask) * voxel_mm2 for mask in (maps[1], maps[0], maps[0] != maps[1])]
         pictures.append(
             SlicePicture(
-                plane=plane,
-                position=position,
                 scan=_write_letters(_paint(ground, expected, _is_outline(expected)), plane, position),
                 result=_write_letters(_paint_result(ground, predicted, expected), plane, position),
                 text=f"{plane.name} slice {position} of case {view.case_id}: the reference covers {areas[0]:.0f} mm², "
@@ -294,16 +271,10 @@ def _cut(array: npt.NDArray[Any], box: tuple[slice, ...], plane: Plane, position
     return np.asarray(array[tuple(where)].T[::-1, ::-1])
 
 
-def _enlarge(values: npt.NDArray[Any], size: Sequence[int]) -> Image.Image:
+def _enlarge(values: npt.NDArray[Any], size: Sequence[int]) -> npt.NDArray[Any]:
     """Resizes a slice: voxels stay sharp; where there are more voxels than pixels, brightness is averaged."""
     method = Image.Resampling.BOX if values.dtype == np.uint8 else Image.Resampling.NEAREST
-    return Image.fromarray(np.ascontiguousarray(values)).resize((size[0], size[1]), method)
-
-
-def _colours(labels: npt.NDArray[np.integer]) -> Pixels:
-    """Returns the colours of classes; background is black."""
-    table = [(0, 0, 0), *map(class_colour, range(1, int(labels.max(initial=0)) + 1))]
-    return np.asarray(np.asarray(table, dtype=np.uint8)[labels])
+    return np.asarray(Image.fromarray(np.ascontiguousarray(values)).resize((size[0], size[1]), method))
 
 
 def _is_outline(labels: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
@@ -315,7 +286,8 @@ def _is_outline(labels: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
 
 def _paint(ground: Pixels, labels: npt.NDArray[np.integer], where: npt.NDArray[np.bool_]) -> Pixels:
     """Lays the colours of classes over a picture, opaque, so that a class has one colour on any tissue."""
-    return np.asarray(np.where(where[..., None], _colours(labels), ground))
+    colours = [(0, 0, 0), *map(class_colour, range(1, int(labels.max(initial=0)) + 1))]
+    return np.asarray(np.where(where[..., None], np.asarray(colours, dtype=np.uint8)[labels], ground))
 
 
 def _paint_result(ground: Pixels, predicted: npt.NDArray[np.integer], expected: npt.NDArray[np.integer]) -> Pixels:
@@ -353,12 +325,14 @@ def _join(pictures: Iterable[Pixels], axis: int) -> Pixels:
     parts = list(pictures)
     across = max(part.shape[1 - axis] for part in parts)
     padded = []
-    for part in parts:
-        padding = [(0, 0), (0, 0), (0, 0)]
-        padding[1 - axis] = (0, across - part.shape[1 - axis])
-        padding[axis] = (0, GAP if part is not parts[-1] else 0)
-        padded.append(np.pad(part, padding, constant_values=255))
+    for number, part in enumerate(parts, start=1):
+        missing, gap = (0, across - part.shape[1 - axis]), (0, GAP if number < len(parts) else 0)
+        padded.append(_pad(part, *((gap, missing) if axis == 0 else (missing, gap))))
     return np.concatenate(padded, axis=axis)
+
+
+def _pad(picture: Pixels, rows: tuple[int, int], columns: tuple[int, int]) -> Pixels:
+    return np.pad(picture, [rows, columns, (0, 0)], constant_values=255)
 
 
 def draw_cases(titled: Sequence[tuple[str, CaseView]], class_names: Sequence[str]) -> bytes:
@@ -374,7 +348,8 @@ def draw_cases(titled: Sequence[tuple[str, CaseView]], class_names: Sequence[str
     """
     blocks: list[Pixels] = []
     for title, view in titled:
-        alike = [other for _, other in titled if _same_case(view, other)]
+        key = (view.case_id, view.prediction.shape, view.spacing_mm)
+        alike = [one for _, one in titled if (one.case_id, one.prediction.shape, one.spacing_mm) == key]
         reference = np.asarray(view.reference > 0)
         mask = reference if reference.any() else np.any([other.prediction > 0 for other in alike], axis=0)
         box = visible_box(alike)
@@ -383,12 +358,11 @@ def draw_cases(titled: Sequence[tuple[str, CaseView]], class_names: Sequence[str
         for axial, coronal, sagittal in ([one.scan for one in pictures], [one.result for one in pictures]):
             flat = is_flat(box, view.spacing_mm)
             sides.append(_join((axial, _join((coronal, sagittal), 0)) if flat else (axial, coronal, sagittal), 1))
-        sides[0] = np.pad(sides[0], [(0, 0), (0, GAP), (0, 0)], constant_values=255)
+        sides[0] = _pad(sides[0], (0, 0), (0, GAP))
         blocks += [_text_line(title), _join(sides, 1)]
     blocks.append(_draw_legend(class_names))
     content = _join(blocks, 0)[:, : WIDTH - 2 * GAP]
-    right = WIDTH - GAP - content.shape[1]
-    return to_png(np.pad(content, [(GAP, GAP), (GAP, right), (0, 0)], constant_values=255))
+    return to_png(_pad(content, (GAP, GAP), (GAP, WIDTH - GAP - content.shape[1])))
 
 
 def to_png(pixels: Pixels) -> bytes:
@@ -396,12 +370,6 @@ def to_png(pixels: Pixels) -> bytes:
     content = io.BytesIO()
     Image.fromarray(pixels).save(content, format="PNG", optimize=True)
     return content.getvalue()
-
-
-def _same_case(one: CaseView, other: CaseView) -> bool:
-    """Tells whether two views show one case on one grid."""
-    keys = [(view.case_id, view.prediction.shape, view.spacing_mm) for view in (one, other)]
-    return keys[0] == keys[1]
 
 
 def _text_line(text: str, size: int = 17) -> Pixels:
@@ -431,7 +399,7 @@ def _draw_legend(class_names: Sequence[str]) -> Pixels:
     """Draws the legend in as many lines as its texts need."""
     lines: list[list[Pixels]] = [[]]
     for sample, text in legend(class_names):
-        entry = np.pad(_join((sample, _text_line(text, 13)), 1), [(0, 0), (0, GAP), (0, 0)], constant_values=255)
+        entry = _pad(_join((sample, _text_line(text, 13)), 1), (0, 0), (0, GAP))
         if lines[-1] and sum(part.shape[1] + GAP for part in (*lines[-1], entry)) > WIDTH - 2 * GAP:
             lines.append([])
         lines[-1].append(entry)
@@ -453,7 +421,7 @@ def draw_predictions(
     """Draws the worst, the median and the best case of a set over the first channel of their images.
 
     Args:
-        path: The PNG; replaced where it exists.
+        path: The PNG, replaced.
         cases: The scored cases, one or more, each with a label.
         predictions: Folder of CASE.nii.gz label maps on the images' grids.
         scores: The scores of these cases; where none has a Dice, the first case is drawn.
@@ -469,11 +437,8 @@ def draw_predictions(
     for case_id, note in chosen.items():
         case = by_id[case_id]
         if case.label is None:
-            raise DataError(
-                Problem(
-                    f"case {case_id}", "missing", "must have a label to be drawn", "none", "add one to the data set"
-                )
-            )
+            rule, remedy = "must have a label to be drawn", "add one to the data set"
+            raise DataError(Problem(f"case {case_id}", "missing", rule, "none", remedy))
         files = CaseFiles(prediction=predictions / f"{case_id}.nii.gz", label=case.label, images=case.images)
         view = read_case(case_id, files, ignore_label=dataset.ignore_label)
         dice = {score.class_index: score.scores.dice for score in scores if score.case_id == case_id}

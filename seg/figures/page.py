@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -34,10 +34,8 @@ from seg.words import counted, fixed
 PAGE_FILE = "cases.html"
 NOTICE = "Research software, not for clinical use."
 UNKNOWN = "not stated"
-
 WORST = 3
 """Number of cases drawn from the lower end of the ranking, beside the median and the best."""
-
 SHOWN = ("hd95_mm", "nsd", "volume_difference_ml")
 """Scores that have a column of their own beside Dice."""
 
@@ -73,7 +71,7 @@ def write_page(
     """Writes the page. Equal inputs give equal bytes.
 
     Args:
-        path: The HTML file; replaced where it exists.
+        path: The HTML file, replaced.
         evaluation: The summary.
         scores: The scores that it summarises.
         files: The files of each case that can be drawn; of other cases the scores alone are shown.
@@ -93,7 +91,6 @@ def write_page(
             "case": ranked,
             "note": note,
             "scores": [by_case[ranked.case_id][index] for index in sorted(by_case[ranked.case_id])],
-            "view": None,
             **_draw(ranked.case_id, files.get(ranked.case_id), about.ignore_label),
         }
         for ranked, note in ranking.extremes(WORST)
@@ -166,7 +163,8 @@ def _embed(pixels: npt.NDArray[np.uint8]) -> dict[str, Any]:
 def _strips(ranking: Ranking, by_case: Mapping[str, Mapping[int, CaseScore]], evaluation: Evaluation) -> dict[str, Any]:
     """Lays out the Dice of every case: a row of dots for the mean over classes and for each class.
 
-    Places are per cent of a row's width; the axis begins at the tenth below the lowest Dice and ends at 1.
+    Places are per cent of a row's width; the axis begins at the tenth below the lowest Dice, ends at 1, and has at most
+    six ticks.
     """
     rows: list[tuple[str, list[tuple[int, str, float]]]] = []
     if len(evaluation.classes) > 1:
@@ -177,6 +175,9 @@ def _strips(ranking: Ranking, by_case: Mapping[str, Mapping[int, CaseScore]], ev
     kept = [(name, [dot for dot in dots if math.isfinite(dot[2])]) for name, dots in rows]
     lowest = min((value for _, dots in kept for _, _, value in dots), default=0.0)
     low = min(0.9, math.floor(lowest * 10 + 1e-9) / 10)
+
+    first = round(low * 10)
+    ticks = range(10, first - 1, -math.ceil((10 - first) / 5))
 
     def place(value: float) -> str:
         return f"{2 + 96 * (value - low) / (1 - low):.2f}%"
@@ -193,12 +194,5 @@ def _strips(ranking: Ranking, by_case: Mapping[str, Mapping[int, CaseScore]], ev
             }
             for name, dots in kept
         ],
-        "ticks": [(place(value), f"{value:.1f}") for value in _ticks(low)],
+        "ticks": [(place(tenth / 10), f"{tenth / 10:.1f}") for tenth in ticks],
     }
-
-
-def _ticks(low: float) -> Iterable[float]:
-    """Returns the values to mark between a tenth and 1, at most six."""
-    first = round(low * 10)
-    step = math.ceil((10 - first) / 5)
-    return [tenth / 10 for tenth in range(10, first - 1, -step)][::-1]

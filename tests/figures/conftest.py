@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from html.parser import HTMLParser
 from pathlib import Path
 
 import nibabel as nib
@@ -13,41 +12,7 @@ from seg.evaluation.metrics import score_case
 from seg.evaluation.scores import CaseScore, Evaluation, case_scores
 from seg.evaluation.summary import summarise
 from seg.figures import About, CaseFiles, write_page
-
-VOID = {"meta", "br", "img"}
-
-
-class Page(HTMLParser):
-    """The elements of a page and its text; refuses tags that are not closed in order."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str]]] = []
-        self.text = ""
-        self._open: list[str] = []
-        self.feed(path.read_text(encoding="utf-8"))
-        self.close()
-        assert self._open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, {name: value or "" for name, value in attrs}))
-        if tag not in VOID:
-            self._open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, {name: value or "" for name, value in attrs}))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data if not self._open or self._open[-1] != "style" else ""
-
-    def all(self, tag: str) -> list[dict[str, str]]:
-        return [attributes for name, attributes in self.elements if name == tag]
-
-    def pictures(self) -> list[dict[str, str]]:
-        return [image for image in self.all("img") if image["alt"]]
+from tests.pages import Page
 
 
 class Pages:
@@ -106,7 +71,7 @@ class Pages:
             case_id: self.files(str(number), *pair, image) for number, (case_id, pair) in enumerate(pairs.items())
         }
         write_page(self.folder / "cases.html", *self.scored(pairs), sources, about)
-        return Page(self.folder / "cases.html")
+        return Page((self.folder / "cases.html").read_text(encoding="utf-8"))
 
 
 @pytest.fixture

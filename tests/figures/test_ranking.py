@@ -43,7 +43,7 @@ def test_empty_classes_count_in_no_mean_and_empty_cases_have_no_rank() -> None:
     assert [(case.case_id, case.mean_dice) for case in ranking.cases] == [("b", 0.4), ("a", 0.5)]
     assert ranking.empty == ("c",)
     nothing = rank_cases(scores(c=(math.nan, math.nan)))
-    assert (nothing.cases, nothing.median, nothing.extremes()) == ((), None, [])
+    assert (nothing.cases, nothing.extremes()) == ((), [])
 
 
 def test_equal_cases_are_ranked_by_name() -> None:

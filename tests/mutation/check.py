@@ -103,7 +103,7 @@ MUTANTS = [
         ("_ratio", "one.censored or other.censored", "one.censored and other.censored"),
         ("weighted_pearson", "np.sqrt(xx * yy)", "np.sqrt(xx)"),
         ("weighted_partial", "xy - xz * yz", "xy"),
-        ("_ranks", "weights @ equal + 1", "weights @ equal + 2"),
+        ("_ranks", "(weights @ equal + 1) / 2", "weights @ equal"),
         ("recommend", "latency_ms[baseline] / latency_ms[fastest]", "latency_ms[fastest] / latency_ms[baseline]"),
     ),
     *mutants_of(

@@ -20,8 +20,8 @@ from seg.ablation.store import read_results
 from seg.config import ExperimentConfig, dump_config
 from seg.errors import RunError
 from tests.ablation.report.conftest import dice
-from tests.ablation.report.page import Page
 from tests.ablation.report.studies import Made, lower, make_study
+from tests.pages import Page
 
 CASES = [f"case_{number:03d}" for number in range(12)]
 LICENCE = "Data set: Test; licence: CC0 <1.0>; attribution: A. Author."

@@ -21,8 +21,8 @@ from markdown_it import MarkdownIt
 from seg.ablation.report import write_report
 from seg.errors import RunError
 from tests.ablation.report.conftest import value
-from tests.ablation.report.page import Page
 from tests.ablation.report.studies import CLASSES, VARIANTS, Made, lower, make_study
+from tests.pages import Page
 
 ROOT = Path(__file__).parents[3]
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>[a](javascript:alert(1)) | `*_ &amp; {{7*7}}"
