@@ -249,25 +249,25 @@ def check_content(
         raise error(_schema_problems(path, fault, remedy)) from fault
 
 
-def read_table(path: Path, *, remedy: str) -> list[dict[str, str]]:
-    """Reads a CSV file of ours as text by column; :func:`check_rows` gives the cells their types.
+def read_table(path: Path, *, remedy: str, error: type[SegError] = RunError) -> list[dict[str, str]]:
+    """Reads a CSV file as text by column, whose names lose spaces around them; :func:`check_rows` gives cells types.
 
     Raises:
-        RunError: The file is absent, no text in UTF-8, no CSV, has two columns of one name, or a row with more or fewer
+        SegError: The file is absent, no text in UTF-8, no CSV, has two columns of one name, or a row with more or fewer
             cells than the header.
     """
-    raw = read_bytes(path, remedy=remedy)
+    raw = read_bytes(path, remedy=remedy, error=error).removeprefix(codecs.BOM_UTF8)
     try:
         header, *rows = list(csv.reader(io.StringIO(raw.decode(), newline=""), strict=True)) or [[]]
     except (UnicodeDecodeError, csv.Error) as fault:
-        raise RunError(Problem(quoted(str(path)), "csv", "must be a table in UTF-8", f"'{fault}'", remedy)) from fault
+        raise error(Problem(quoted(str(path)), "csv", "must be a table in UTF-8", f"'{fault}'", remedy)) from fault
+    header = [name.strip() for name in header]
     if twice := [name for name in header if header.count(name) > 1]:
-        rule = "must name each column once"
-        raise RunError(Problem(quoted(str(path)), "csv", rule, shown(twice[0]), remedy))
+        raise error(Problem(quoted(str(path)), "csv", "must name each column once", shown(twice[0]), remedy))
     for number, row in enumerate(rows, start=1):
         if len(row) != len(header):
             rule, value = f"must have the {len(header)} cells of the header", f"{len(row)}"
-            raise RunError(Problem(f"{quoted(str(path))}: row {number}", "csv", rule, value, remedy))
+            raise error(Problem(f"{quoted(str(path))}: row {number}", "csv", rule, value, remedy))
     return [dict(zip(header, row, strict=True)) for row in rows]
 
 

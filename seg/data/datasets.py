@@ -27,8 +27,6 @@ References:
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import re
 from collections import Counter
@@ -46,7 +44,7 @@ from seg.data.cases import LABEL_TOLERANCE, MAX_LABEL, Case, Dataset
 from seg.data.splits import Split, make_splits
 from seg.data.volumes import NIFTI_ENDINGS, read_header, read_volume, split_ending
 from seg.errors import DataError, Problem, shown
-from seg.files import read_bytes, read_json
+from seg.files import read_json, read_table
 
 LOG = logging.getLogger(__name__)
 Layout = Literal["auto", "msd", "nnunet", "manifest"]
@@ -180,10 +178,7 @@ def _layout_of(root: Path) -> str:
     content = read_json(root / DESCRIPTION, dict[str, Any], remedy=REMEDY, error=DataError)
     if "file_ending" in content or "training" in content:
         return "nnunet" if "file_ending" in content else "msd"
-    rule, remedy = (
-        "must hold training (MSD) or file_ending (nnU-Net v2)",
-        "convert the data set to one of these layouts",
-    )
+    rule, remedy = "must hold training (MSD) or file_ending (nnU-Net v2)", "convert the data set to one of these"
     raise DataError(Problem(str(root / DESCRIPTION), "layout", rule, shown(sorted(content)), remedy))
 
 
@@ -259,36 +254,19 @@ _READERS: dict[str, Callable[[Path], Dataset]] = {"msd": _read_msd, "nnunet": _r
 
 
 def _csv_entries(path: Path) -> list[tuple[str, _Entry]]:
-    raw = read_bytes(path, remedy=REMEDY, error=DataError)
-    try:
-        text = raw.decode("utf-8-sig")
-        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-        columns = [name.strip() for name in reader.fieldnames or ()]
-        reader.fieldnames = columns
-        rows = [(reader.line_num, row) for row in reader]
-    except OSError as error:
-        raise DataError(
-            Problem(str(path), "unreadable", "must be readable", f"'{error.strerror}'", "check it")
-        ) from error
-    except (csv.Error, UnicodeDecodeError) as error:
-        rule, remedy = "must be comma-separated text in UTF-8", "export it again"
-        raise DataError(Problem(str(path), "syntax", rule, f"'{error}'", remedy)) from error
-    channels = sorted((name for name in columns if _CHANNEL.fullmatch(name)), key=lambda name: int(name[6:]))
-    unknown = set(columns) - set(_ManifestEntry.model_fields) - set(channels)
-    if unknown or len(set(columns)) < len(columns) or ("image" in columns) == bool(channels):
-        rule = "must have the columns image (or image_0, image_1, ...), label, id, patient, fold, each at most once"
-        raise DataError(Problem(str(path), "columns", rule, ", ".join(columns) or "none", "correct the header"))
+    rows = read_table(path, remedy=REMEDY, error=DataError)
     if not rows:
         raise DataError(Problem(str(path), "empty", "must list at least one case", "none", "add a line per case"))
+    columns = list(rows[0])
+    channels = sorted((name for name in columns if _CHANNEL.fullmatch(name)), key=lambda name: int(name[6:]))
+    if set(columns) - set(_ManifestEntry.model_fields) - set(channels) or ("image" in columns) == bool(channels):
+        rule = "must have the columns image (or image_0, image_1, ...), label, id, patient, fold, each at most once"
+        raise DataError(Problem(str(path), "columns", rule, ", ".join(columns), "correct the header"))
     entries, problems = [], []
-    for line, row in rows:
-        where = f"{path}: line {line}"
-        if None in row or None in row.values():
-            rule = "must have as many fields as the header"
-            problems.append(Problem(where, "columns", rule, remedy="correct the line"))
-            continue
+    for number, row in enumerate(rows, start=1):
+        where = f"{path}: row {number}"
         cells = {name: value.strip() or None for name, value in row.items()}
-        images = [row[name].strip() for name in channels] if channels else row["image"].split(";")
+        images = [row[name] for name in channels] if channels else row["image"].split(";")
         fold = _as_integer(cells.get("fold"))
         if cells.get("fold") and fold is None:
             value, remedy = repr(cells["fold"]), "correct it or leave it out"
@@ -392,11 +370,11 @@ def _dataset(
     if layout != "manifest":
         problems += check_ids(cases, path)
         if content.numTraining is not None and content.numTraining != len(cases) and not problems:
-            value, remedy = (
-                f"{shown(content.numTraining)} with {len(cases)} cases",
+            value = f"{shown(content.numTraining)} with {len(cases)} cases"
+            rule, remedy = (
+                "numTraining must equal the number of training cases",
                 "restore the missing files or correct it",
             )
-            rule = "numTraining must equal the number of training cases"
             problems.append(Problem(str(path), "count", rule, value, remedy))
     if problems:
         raise DataError(problems)
@@ -485,17 +463,13 @@ def _count_channels(cases: Sequence[Case]) -> int:
 
 
 def check_ids(cases: Sequence[Case], path: Path) -> list[Problem]:
-    """Says which case ids are unusable as file names or not unique, and which files two cases share.
-
-    Args:
-        cases: All cases of a data set.
-        path: The file that lists them.
-    """
+    """Says which case ids of a list are unusable as file names or not unique, and which files two cases share."""
     problems: list[Problem] = []
     seen = Counter(case.id for case in cases)
     alike: dict[str, str] = {}
     for case_id, count in seen.items():
-        where, size = f"case {case_id!a}" if not case_id.isprintable() else f"case {case_id}", _size(case_id)
+        where = f"case {case_id!a}" if not case_id.isprintable() else f"case {case_id}"
+        size = len(case_id.encode(errors="surrogatepass"))
         if count > 1:
             value, remedy = f"{count} cases in {path}", "rename files or give each case an id of its own"
             problems.append(Problem(where, "unique", "must have an id of its own", value, remedy))
@@ -517,7 +491,3 @@ def check_ids(cases: Sequence[Case], path: Path) -> list[Problem]:
                 value, remedy = f"{file} of case {owner} too in {path}", "correct one of the two"
                 problems.append(Problem(f"case {case.id}", "unique", "must have files of its own", value, remedy))
     return problems
-
-
-def _size(case_id: str) -> int:
-    return len(case_id.encode(errors="surrogatepass"))

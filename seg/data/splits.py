@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, combinations
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from seg.data.cases import Case, Dataset
-from seg.errors import ConfigError, DataError
+from seg.errors import ConfigError, DataError, Problem
 from seg.files import read_json
 
 FILE_NAME = "splits_final.json"
@@ -39,14 +39,7 @@ def make_splits(dataset: Dataset, *, folds: int, seed: int, splits_file: Path | 
     each case states; the seed. Seeded folds hold the labelled cases, keep all cases of a patient in one fold, differ in
     size by at most the cases of one patient, and depend on nothing but the patients' names and the seed.
 
-    Args:
-        dataset: The data set.
-        folds: Number of folds to make from the seed, >= 2; not used where the data set states its folds.
-        seed: Seed of the folds made.
-        splits_file: JSON list of ``{"train": [ids], "val": [ids]}``, as nnU-Net writes it.
-
-    Returns:
-        One split per fold.
+    A splits file is a JSON list of ``{"train": [ids], "val": [ids]}``, as nnU-Net writes it.
 
     Raises:
         ConfigError: ``folds`` is below 2.
@@ -62,9 +55,9 @@ def make_splits(dataset: Dataset, *, folds: int, seed: int, splits_file: Path | 
         splits, where = _seeded_splits(dataset.cases, folds, seed), "the folds made"
     patients = {case.id: case.patient or case.id for case in dataset.cases}
     problems = [
-        f"{where}: fold {fold}: {problem}"
+        problem
         for fold, split in enumerate(splits)
-        for problem in _check_split(split, patients)
+        for problem in _split_problems(f"{where}: fold {fold}", split, patients)
     ]
     if problems:
         raise DataError(problems)
@@ -83,36 +76,23 @@ def limit_training(splits: Sequence[Split], dataset: Dataset, *, count: int, see
     Patients are taken whole, in an order that depends on nothing but their names, the fold and the seed, until the next
     one would be too many. So the cases of a smaller count are among those of a larger one.
 
-    Args:
-        splits: The folds.
-        dataset: The data set, for its patients.
-        count: Largest number of training cases, >= 1.
-        seed: Seed of the order.
-
-    Returns:
-        The folds, with training sides in their own order.
-
     Raises:
         DataError: A fold has fewer training cases, or its first patient has more. All folds are named.
     """
     patients = {case.id: case.patient or case.id for case in dataset.cases}
     limited: list[Split] = []
-    problems: list[str] = []
+    problems: list[Problem] = []
     for fold, split in enumerate(splits):
         sizes = Counter(patients[name] for name in split.train)
         if len(split.train) < count:
-            problems.append(
-                f"fold {fold}: data.train_cases must be at most the {len(split.train)} cases to train on, got {count}; "
-                "lower it or set it to null."
-            )
+            rule, remedy = f"must be at most the {len(split.train)} cases to train on", "lower it or set it to null"
+            problems.append(Problem(f"fold {fold}: data.train_cases", "range", rule, str(count), remedy))
         order = sorted(sizes, key=lambda name: hashlib.sha256(f"{seed}/{fold}/train/{name}".encode()).digest())
         totals = accumulate(sizes[name] for name in order)
         kept = {name for name, total in zip(order, totals, strict=True) if total <= count}
         if order and not kept:
-            problems.append(
-                f"fold {fold}: data.train_cases must hold a whole patient, of {sizes[order[0]]} cases, got {count}; "
-                "raise it."
-            )
+            rule = f"must hold a whole patient, of {sizes[order[0]]} cases"
+            problems.append(Problem(f"fold {fold}: data.train_cases", "patient", rule, str(count), "raise it"))
         limited.append(replace(split, train=tuple(name for name in split.train if patients[name] in kept)))
     if problems:
         raise DataError(problems)
@@ -131,9 +111,9 @@ def check_folds(splits: Sequence[Split], folds: Sequence[int], left_out: Sequenc
         DataError: A side of a fold has no case left, or two folds hold out the same case, which would be scored twice.
             All problems are named.
     """
+    value, remedy = f"none without the faulty {_some(left_out)}", "repair them or correct the splits"
     problems = [
-        f"fold {fold}: {side} must hold at least one case, got none without the faulty {_some(left_out)}; repair them "
-        "or correct the splits."
+        Problem(f"fold {fold}: {side}", "empty", "must hold at least one case", value, remedy)
         for fold in folds
         for side, ids in (("train", splits[fold].train), ("val", splits[fold].validation))
         if not ids
@@ -141,10 +121,9 @@ def check_folds(splits: Sequence[Split], folds: Sequence[int], left_out: Sequenc
     for one, other in combinations(folds, 2):
         held_out = set(splits[other].validation)
         if both := [case_id for case_id in splits[one].validation if case_id in held_out]:
-            problems.append(
-                f"folds {one} and {other}: val sides must not share cases where both are trained and scored together, "
-                f"got {_some(both)}; correct the splits or train each --fold N on its own."
-            )
+            rule = "must not share cases where both are trained and scored together"
+            remedy = "correct the splits or train each --fold N on its own"
+            problems.append(Problem(f"folds {one} and {other}: val sides", "shared", rule, _some(both), remedy))
     if problems:
         raise DataError(problems)
 
@@ -164,38 +143,29 @@ def _read_splits(path: Path) -> tuple[Split, ...]:
 
 
 def _stated_splits(cases: Sequence[Case]) -> tuple[Split, ...]:
-    problems = [
-        f"case {case.id}: fold must be given for every case or for none, got none; fill it in or drop all folds."
-        for case in cases
-        if case.fold is None
-    ]
-    if problems:
+    rule, remedy = "must have a fold, as other cases have one", "fill it in or drop all folds"
+    if problems := [Problem(f"case {case.id}", "fold", rule, "none", remedy) for case in cases if case.fold is None]:
         raise DataError(problems)
     folds = {case.id: case.fold or 0 for case in cases}
     found = sorted(set(folds.values()))
     if found != list(range(len(found))):
-        raise DataError(
-            "the folds of the cases: they must be numbered 0, 1, 2, ... without a gap, got "
-            f"{', '.join(map(str, found))}; renumber them, so that --fold N and the results mean the same fold."
-        )
+        rule, remedy = "must be numbered 0, 1, 2, ... without a gap", "renumber them: --fold N and results name them so"
+        raise DataError(Problem("the folds of the cases", "fold", rule, ", ".join(map(str, found)), remedy))
     return _splits_of(folds)
 
 
 def _seeded_splits(cases: Sequence[Case], folds: int, seed: int) -> tuple[Split, ...]:
     if folds < 2:
-        raise ConfigError(f"data.folds must be >= 2, got {folds}; give at least 2.")
+        raise ConfigError(Problem("data.folds", "range", "must be >= 2", str(folds), "give at least 2"))
     labelled = [case for case in cases if case.label is not None]
     sizes = Counter(case.patient or case.id for case in labelled)
     if len(sizes) < 2:
-        raise DataError(
-            "the folds made: at least two patients with a label are needed, one to train on and one to hold out, got "
-            f"{len(sizes)}; add labelled cases, or state the splits in {FILE_NAME}."
-        )
+        rule = "must have at least two patients with a label, one to train on and one to hold out"
+        remedy = f"add labelled cases, or state the splits in {FILE_NAME}"
+        raise DataError(Problem("the folds made", "patients", rule, str(len(sizes)), remedy))
     if len(sizes) < folds:
-        raise DataError(
-            f"data.folds must not exceed the number of patients with a label, got {folds} folds for {len(sizes)}; "
-            f"set data.folds to {len(sizes)} or fewer."
-        )
+        rule, value = "must not exceed the number of patients with a label", f"{folds} folds for {len(sizes)}"
+        raise DataError(Problem("data.folds", "patients", rule, value, f"set data.folds to {len(sizes)} or fewer"))
     # A digest, not a generator: the order then stays the same under any version of any library.
     order = sorted(sizes, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
     filled = [0] * folds
@@ -216,26 +186,23 @@ def _splits_of(folds: Mapping[str, int]) -> tuple[Split, ...]:
     )
 
 
-def _check_split(split: Split, patients: Mapping[str, str]) -> list[str]:
+def _split_problems(where: str, split: Split, patients: Mapping[str, str]) -> Iterator[Problem]:
     """Says what is wrong with one split, given the patient of each case."""
-    problems = []
-    for side, ids in (("train", split.train), ("val", split.validation)):
+    sides = {"train": split.train, "val": split.validation}
+    for side, ids in sides.items():
         if not ids:
-            problems.append(f"{side} must hold at least one case, got none; correct the splits.")
+            yield Problem(where, "empty", f"{side} must hold at least one case", "none", "correct the splits")
         if unknown := sorted(set(ids) - set(patients)):
-            problems.append(f"{side} names cases the data set lacks: {_some(unknown)}; correct or remove them.")
+            rule = f"{side} must name cases of the data set"
+            yield Problem(where, "unknown", rule, _some(unknown), "correct or remove them")
         if repeated := sorted(name for name, count in Counter(ids).items() if count > 1):
-            problems.append(f"{side} names cases more than once: {_some(repeated)}; remove the repetition.")
-    both = set(split.train) & set(split.validation)
-    if both:
-        problems.append(f"train and val share cases: {_some(sorted(both))}; keep each on one side.")
-    train, validation = (
-        {patients[name] for name in ids if name in patients and name not in both}
-        for ids in (split.train, split.validation)
-    )
-    if shared := sorted(train & validation):
-        problems.append(f"train and val share patients: {_some(shared)}; keep all cases of a patient on one side.")
-    return problems
+            yield Problem(where, "repeated", f"{side} must name cases once", _some(repeated), "remove the repetition")
+    if both := sorted(set(split.train) & set(split.validation)):
+        yield Problem(where, "shared", "train and val must not share cases", _some(both), "keep each on one side")
+    train, val = ({patients[name] for name in ids if name in patients and name not in both} for ids in sides.values())
+    if shared := sorted(train & val):
+        rule, remedy = "train and val must not share patients", "keep all cases of a patient on one side"
+        yield Problem(where, "patients", rule, _some(shared), remedy)
 
 
 def _some(names: Sequence[str], limit: int = 5) -> str:

@@ -1,31 +1,21 @@
-"""Tiny data sets, written with nibabel alone."""
+"""Tiny data sets."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
 
-AFFINE = np.array([[1.5, 0, 0, -20], [0, 2, 0, 7], [0, 0, 4, 1], [0, 0, 0, 1]], dtype=float)
-SHAPE = (6, 5, 4)
+from tests.data.builders import save
 
-Writer = Callable[..., Path]
+SHAPE = (6, 5, 4)
 
 
 @pytest.fixture
 def write_nifti():
-    """Gives a function that writes an array as NIfTI and returns its path."""
-
-    def write(path, array, affine=AFFINE):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        nib.save(nib.Nifti1Image(array, affine), path)
-        return path
-
-    return write
+    """Gives the function that writes an array as NIfTI and returns its path."""
+    return save
 
 
 @pytest.fixture
@@ -56,44 +46,36 @@ def label_array():
 
 
 @pytest.fixture
-def msd(tmp_path, write_nifti, write_json, image_array, label_array):
+def msd(tmp_path, write_json, image_array, label_array):
     """A sound data set of three cases in MSD layout."""
     root = tmp_path / "msd"
     for name in "abc":
-        write_nifti(root / f"imagesTr/{name}.nii.gz", image_array)
-        write_nifti(root / f"labelsTr/{name}.nii.gz", label_array)
-    write_json(root / "dataset.json", msd_description("abc"))
-    return root
-
-
-def msd_description(names):
-    return {
+        save(root / f"imagesTr/{name}.nii.gz", image_array)
+        save(root / f"labelsTr/{name}.nii.gz", label_array)
+    description = {
         "name": "Tiny",
         "licence": "CC0",
         "modality": {"0": "MRI"},
         "labels": {"0": "background", "1": "organ", "2": "tumour"},
-        "training": [{"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"} for name in names],
+        "training": [{"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"} for name in "abc"],
     }
+    write_json(root / "dataset.json", description)
+    return root
 
 
 @pytest.fixture
 def nnunet(tmp_path, write_json):
     """A folder of two cases with two channels in nnU-Net's layout; the files are empty."""
     root = tmp_path / "Dataset001_Tiny"
-    write_json(
-        root / "dataset.json",
-        {
-            "channel_names": {"0": "T1", "1": "T2"},
-            "labels": {"background": 0, "organ": 1, "tumour": 2, "ignore": 3},
-            "file_ending": ".nii.gz",
-            "numTraining": 2,
-        },
-    )
-    for folder in ("imagesTr", "labelsTr"):
-        (root / folder).mkdir()
-    for case in ("b_1", "a"):
-        (root / "labelsTr" / f"{case}.nii.gz").touch()
-        for channel in range(2):
-            (root / "imagesTr" / f"{case}_{channel:04d}.nii.gz").touch()
+    description = {
+        "channel_names": {"0": "T1", "1": "T2"},
+        "labels": {"background": 0, "organ": 1, "tumour": 2, "ignore": 3},
+        "file_ending": ".nii.gz",
+        "numTraining": 2,
+    }
+    write_json(root / "dataset.json", description)
+    for name in ("labelsTr/a", "labelsTr/b_1", *(f"imagesTr/{case}_000{n}" for case in ("a", "b_1") for n in (0, 1))):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / f"{name}.nii.gz").touch()
     (root / "imagesTr" / "._a_0000.nii.gz").touch()
     return root

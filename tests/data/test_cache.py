@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import logging
-import sys
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +17,7 @@ from seg.data import cache
 from seg.data.cache import PreparedDataset, case_digest, check_cache_dir, choose_cache
 from seg.data.datasets import read_dataset
 from seg.errors import RunError
+from tests.data.builders import problems_of, save
 
 CT = CtConfig(lower=(80.0,), upper=(120.0,), mean=(100.0,), std=(8.0,))
 KINDS = pytest.mark.parametrize("kind", ["memory", "disk", "none"])
@@ -31,18 +30,6 @@ def dataset(msd):
 
 def prepare(dataset, tmp_path, kind, **fields):
     return PreparedDataset(dataset, dataset.cases, DataConfig(cache=kind, **fields), tmp_path / "cache")
-
-
-def remove_sources(dataset):
-    for case in dataset.cases:
-        for path in case.files:
-            path.unlink()
-
-
-def problems(dataset, tmp_path, kind, **fields):
-    with pytest.raises(RunError) as caught:
-        prepare(dataset, tmp_path, kind, **fields)[0]
-    return [(problem.path, problem.kind) for problem in caught.value.problems]
 
 
 @KINDS
@@ -62,27 +49,13 @@ def test_every_cache_gives_the_normalised_volume(dataset, tmp_path, kind, image_
                 np.testing.assert_array_equal(item["foreground"][value], np.argwhere(label_array == value))
 
 
-@KINDS
-def test_image_and_label_are_sampled_on_one_grid(dataset, tmp_path, kind):
-    item = prepare(dataset, tmp_path, kind, spacing_mm=(0.75, 2.0, 2.0))[0]
-    assert item["image"].shape == item["label"].shape == (1, 11, 5, 7)  # 6 x 5 x 4 voxels of 1.5 x 2 x 4 mm
-
-
-def test_a_terminal_sees_how_far_the_preparation_is(dataset, tmp_path, monkeypatch):
-    for on_terminal, progress, shown in ((True, True, True), (False, True, False), (True, False, False)):
-        screen = io.StringIO()
-        monkeypatch.setattr(screen, "isatty", lambda answer=on_terminal: answer, raising=False)
-        monkeypatch.setattr(sys, "stderr", screen)
-        PreparedDataset(dataset, dataset.cases, DataConfig(cache="memory"), tmp_path, progress=progress)
-        assert ("3/3" in screen.getvalue()) == shown
-
-
 def test_a_cache_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(RunError) as caught:
-        check_cache_dir(DataConfig(cache_dir=str(tmp_path / "file" / "cache")))
-    assert [(problem.path, problem.kind) for problem in caught.value.problems] == [("data.cache_dir", "writable")]
-    check_cache_dir(DataConfig(cache_dir=str(tmp_path / "new")))
+    wrong, right = (DataConfig(cache_dir=str(tmp_path / name)) for name in ("file/cache", "new"))
+    assert [found[:2] for found in problems_of(check_cache_dir, wrong, error=RunError)] == [
+        ("data.cache_dir", "writable")
+    ]
+    check_cache_dir(right)
     assert list((tmp_path / "new").iterdir()) == []
 
 
@@ -90,11 +63,11 @@ def test_a_cache_folder_that_cannot_be_made_is_named(tmp_path):
 def test_a_cache_needs_the_files_no_longer(dataset, tmp_path, kind):
     cases = prepare(dataset, tmp_path, kind)
     first = cases[1]["image"]
-    remove_sources(dataset)
+    for path in (path for case in dataset.cases for path in case.files):
+        path.unlink()
     if kind == "none":
-        with pytest.raises(RunError) as caught:
-            cases[1]
-        assert [(problem.path, problem.kind) for problem in caught.value.problems] == [("case b", "preparation")]
+        ((path, found, _),) = problems_of(lambda: cases[1], error=RunError)
+        assert (path, found) == ("case b", "preparation")
         assert not (tmp_path / "cache").exists()
     else:
         assert torch.equal(cases[1]["image"], first)
@@ -129,7 +102,7 @@ def test_a_changed_voxel_is_prepared_anew(dataset, tmp_path, part):
     image = nib.load(path)
     array = np.array(image.dataobj)
     array[0, 0, 0] += 1
-    nib.save(nib.Nifti1Image(array, image.affine), path)
+    save(path, array, image.affine)
     cases = prepare(dataset, tmp_path, "disk")
     assert [from_cache(cases, index) for index in range(2)] == [False, True]
 
@@ -245,7 +218,8 @@ def test_a_pickle_in_the_cache_folder_is_not_run_but_prepared_anew(dataset, tmp_
 def test_cases_that_would_not_fit_are_named_before_any_is_prepared(dataset, tmp_path, monkeypatch, kind, edge):
     monkeypatch.setattr(cache, "available_bytes", lambda: 1 << 30)
     monkeypatch.setattr(cache, "prepare_case", None)
-    assert problems(dataset, tmp_path, kind, spacing_mm=(edge,) * 3) == [(f"case {name}", "memory") for name in "abc"]
+    found = problems_of(prepare, dataset, tmp_path, kind, spacing_mm=(edge,) * 3, error=RunError)
+    assert [(path, kind) for path, kind, _ in found] == [(f"case {name}", "memory") for name in "abc"]
 
 
 @KINDS

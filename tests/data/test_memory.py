@@ -7,21 +7,12 @@ import pytest
 from seg.data import memory
 
 
-def test_memory_is_that_of_the_container_where_it_has_a_limit(tmp_path, monkeypatch):
-    meminfo = tmp_path / "meminfo"
-    meminfo.write_text("MemTotal: 100 kB\nMemAvailable:   50 kB\n")
-    monkeypatch.setattr(memory, "MEMINFO", meminfo)
-    monkeypatch.setattr(memory, "CGROUP", tmp_path)
-    monkeypatch.setattr(memory, "OWN_GROUPS", tmp_path / "none")
-    assert memory.available_bytes() == 50 * 1024
-    for name, text in (("max", "max\n"), ("current", "9000\n"), ("stat", "anon 1\ninactive_file 3000\n")):
-        (tmp_path / f"memory.{name}").write_text(text)
-    assert memory.available_bytes() == 50 * 1024
-    (tmp_path / "memory.max").write_text("10000\n")
-    assert memory.available_bytes() == 4000
-    meminfo.unlink()
-    (tmp_path / "memory.max").write_text("max\n")
-    assert memory.available_bytes() is None
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(memory, "CGROUP", tmp_path / "cgroup")
+    monkeypatch.setattr(memory, "OWN_GROUPS", tmp_path / "own")
+    return tmp_path
 
 
 def group(folder, limit, used, *, names, cached=0):
@@ -31,12 +22,13 @@ def group(folder, limit, used, *, names, cached=0):
     (folder / "memory.stat").write_text(f"anon 1\n{names[2]} {cached}\n")
 
 
-@pytest.fixture
-def root(tmp_path, monkeypatch):
-    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "none")
-    monkeypatch.setattr(memory, "CGROUP", tmp_path / "cgroup")
-    monkeypatch.setattr(memory, "OWN_GROUPS", tmp_path / "own")
-    return tmp_path
+def test_memory_is_that_of_the_container_where_it_has_a_limit(root):
+    assert memory.available_bytes() is None
+    (root / "meminfo").write_text("MemTotal: 100 kB\nMemAvailable:   50 kB\n")
+    group(root / "cgroup", "max", 9000, names=memory.V2, cached=3000)
+    assert memory.available_bytes() == 50 * 1024
+    group(root / "cgroup", 10000, 9000, names=memory.V2, cached=3000)
+    assert memory.available_bytes() == 4000
 
 
 def test_the_limit_of_a_job_lies_in_a_group_below_the_root(root):
@@ -49,8 +41,7 @@ def test_the_limit_of_a_job_lies_in_a_group_below_the_root(root):
 
 def test_the_first_version_of_control_groups_counts_too(root):
     (root / "own").write_text("12:cpu,cpuacct:/a\n5:memory:/slurm/job_7\n1:name=systemd:/b\n")
-    unlimited = 9223372036854771712
-    group(root / "cgroup/memory", unlimited, 9000, names=memory.V1)
+    group(root / "cgroup/memory", 9223372036854771712, 9000, names=memory.V1)
     group(root / "cgroup/memory/slurm/job_7", 7000, 3000, names=memory.V1, cached=1000)
     assert memory.available_bytes() == 5000
 
