@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seg.errors import DataError
+from seg.errors import DataError, Problem
+from seg.files import unwritable
 
 Progress = Callable[[int, int | None], None]
 CHUNK_BYTES = 1 << 18
@@ -32,13 +33,7 @@ GONE = "the server refuses the file, and will again: report it, and take the dat
 
 @dataclass(frozen=True, kw_only=True)
 class Archive:
-    """A tar file on a server.
-
-    Attributes:
-        url: Where it is.
-        md5: Its MD5 digest, 32 hexadecimal digits; guards against damage, as published by the server's owner.
-        folder: The one folder it unpacks to.
-    """
+    """A tar file on a server, its MD5 digest in hexadecimal digits, and the one folder that it unpacks to."""
 
     url: str
     md5: str
@@ -64,10 +59,7 @@ def fetch(archive: Archive, root: Path, *, progress: Progress | None = None) -> 
     Args:
         archive: What to fetch.
         root: Folder to put it in, made where absent.
-        progress: Called with the bytes there are and the bytes there will be, null where the server does not say.
-
-    Returns:
-        The folder of the data set.
+        progress: Called with the bytes there are and the bytes there will be, None where the server does not say.
 
     Raises:
         DataError: What is there is no finished data set, the server cannot be reached or breaks off, the checksum
@@ -77,25 +69,21 @@ def fetch(archive: Archive, root: Path, *, progress: Progress | None = None) -> 
     if (target / DESCRIPTION).is_file():
         return target
     if os.path.lexists(target):
-        raise DataError(
-            f"{target}: must be a finished data set or not there yet, got one without {DESCRIPTION}; remove it and run "
-            "the command again, or choose another folder with --root."
-        )
+        rule, value = "must be a finished data set or not there yet", f"one without {DESCRIPTION}"
+        remedy = "remove it and run the command again, or choose another folder with --root"
+        raise DataError(Problem(str(target), "unfinished", rule, value, remedy))
     partial = root / f".{archive.folder}.tar.part"
     try:
         root.mkdir(parents=True, exist_ok=True)
         _download(archive.url, partial, progress or (lambda done, total: None))
         _verify(partial, archive)
         _unpack(partial, target)
-    except urllib.error.HTTPError as error:
-        remedy = REMEDY if error.code in PASSING or error.code >= HTTP_SERVER_FAILS else GONE
-        raise DataError(f"{archive.url}: must be reachable, got '{error}'; {remedy}.") from error
     except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
-        raise DataError(f"{archive.url}: must be reachable, got '{error}'; {REMEDY}.") from error
+        code = error.code if isinstance(error, urllib.error.HTTPError) else HTTP_SERVER_FAILS
+        remedy = REMEDY if code in PASSING or code >= HTTP_SERVER_FAILS else GONE
+        raise DataError(Problem(archive.url, "server", "must be reachable", f"'{error}'", remedy)) from error
     except OSError as error:
-        raise DataError(
-            f"{root}: must be writable, got '{error.strerror or error}'; free space or choose another folder."
-        ) from error
+        raise DataError(unwritable(root, error).problems) from error
     return target
 
 
@@ -117,15 +105,12 @@ def _download(url: str, partial: Path, progress: Progress) -> None:
         size = partial.stat().st_size
         if total is None or size == total:
             return
-    raise DataError(f"{url}: must give {total} bytes, got {size} before the connection broke; {REMEDY}.")
+    value = f"{size} before the connection broke"
+    raise DataError(Problem(url, "truncated", f"must give {total} bytes", value, REMEDY))
 
 
 def _continue_download(url: str, partial: Path, progress: Progress) -> int | None:
-    """Asks once for the bytes behind those on disk.
-
-    Returns:
-        The size of the whole file, or null where the server does not say.
-    """
+    """Asks once for the bytes behind those on disk; returns the size of the whole, None where the server is silent."""
     start = partial.stat().st_size if partial.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
     try:
@@ -159,15 +144,15 @@ def _verify(partial: Path, archive: Archive) -> None:
         found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     if found != archive.md5:
         partial.unlink()
-        raise DataError(
-            f"{archive.url}: MD5 must be {archive.md5}, got {found}; the download was removed, run the command again."
-        )
+        remedy = "the download was removed, run the command again"
+        raise DataError(Problem(archive.url, "checksum", f"must have the MD5 digest {archive.md5}", found, remedy))
 
 
 def _unpack(partial: Path, target: Path) -> None:
     """Unpacks beside the target and renames, so that a folder of that name is complete."""
     if not hasattr(tarfile, "data_filter"):
-        raise DataError("Python must be 3.11.4 or newer to unpack archives safely; update Python and run again.")
+        rule = "must be 3.11.4 or newer to unpack archives safely"
+        raise DataError(Problem("Python", "version", rule, remedy="update Python and run again"))
     aside = target.with_name(f".{target.name}.unpacking")
     shutil.rmtree(aside, ignore_errors=True)
     try:
@@ -175,9 +160,8 @@ def _unpack(partial: Path, target: Path) -> None:
             tar.extractall(aside, filter=_wanted)
         (aside / target.name).rename(target)
     except (tarfile.TarError, FileNotFoundError) as error:
-        raise DataError(
-            f"{partial}: must be a tar file of the folder {target.name}, got '{error}'; report it."
-        ) from error
+        rule = f"must be a tar file of the folder {target.name}"
+        raise DataError(Problem(str(partial), "archive", rule, f"'{error}'", "report it")) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     partial.unlink()

@@ -95,7 +95,8 @@ def pool_intensities(samples: Sequence[IntensitySample]) -> ChannelIntensity:
     """
     filled = [sample for sample in samples if sample.count]
     if not filled:
-        raise DataError("data set has no foreground voxel in any label; planning needs at least one labelled voxel.")
+        rule = "must have a foreground voxel in some label"
+        raise DataError(Problem("data set", "foreground", rule, remedy="correct the labels"))
     counts = np.array([sample.count for sample in filled], dtype=np.float64)
     means = np.array([sample.mean for sample in filled])
     mean = float(np.average(means, weights=counts))
@@ -194,7 +195,7 @@ def fingerprint_dataset(dataset: Dataset, *, cases: Sequence[Case] | None = None
     given = dataset.cases if cases is None else cases
     chosen = sorted((case for case in given if case.label is not None), key=lambda case: case.id)
     if not chosen:
-        raise DataError("data set has no case with a label; planning needs at least one.")
+        raise DataError(Problem("data set", "labels", "must have a case with a label", remedy="add labelled cases"))
     hasher = hashlib.sha256()
     problems: list[Problem] = []
     summaries: list[_CaseSummary] = []
