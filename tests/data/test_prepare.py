@@ -16,7 +16,7 @@ from seg.config import CtConfig, DataConfig
 from seg.data import memory
 from seg.data.geometry import GRID_TOLERANCE
 from seg.data.prepare import CaseGrid, nearest_label, prepare, read_channels, read_image, read_label, sampled_grid
-from seg.errors import DataError
+from tests.data.builders import problems_of, save
 
 SPACINGS = (0.45, 0.7421875, 0.9375, 1.0, 1.2, 1.5, 2.0, 3.3, 5.0)
 AXES = ("RAS", "LPS", "LAS", "RPI", "PIR", "ASL", "SLP", "IRA", "AIL", "SAR")
@@ -24,11 +24,6 @@ AXES = ("RAS", "LPS", "LAS", "RPI", "PIR", "ASL", "SLP", "IRA", "AIL", "SAR")
 
 def config(spacing_mm=None, **fields):
     return DataConfig(spacing_mm=spacing_mm, **{"normalization": ("none",), **fields})
-
-
-def save(path, array, affine):
-    nib.save(nib.Nifti1Image(array, affine), path)
-    return path
 
 
 def stored(path, array, affine, codes, **change):
@@ -60,6 +55,11 @@ def scan(seed):
     return channels, label, affine, tuple(rng.choice(SPACINGS, 3))
 
 
+def save_all(folder, channels, label, affine):
+    images = [save(folder / f"{n}.nii", channel, affine) for n, channel in enumerate(channels)]
+    return images, save(folder / "label.nii", label, affine)
+
+
 def load(images, label, spacing_mm):
     image = read_image(images, ["a", "b"][: len(images)])
     sampled_label = read_label(label, image.grid)
@@ -79,11 +79,10 @@ def expected(channels, label, affine, spacing_mm):
     return np.stack(images), label[indices], steps
 
 
-@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("seed", range(20))
 def test_oblique_scans_are_sampled_as_scipy_does(tmp_path, seed):
     channels, label, affine, spacing_mm = scan(seed)
-    images = [save(tmp_path / f"{n}.nii", channel, affine) for n, channel in enumerate(channels)]
-    found = load(images, save(tmp_path / "label.nii", label, affine), spacing_mm)
+    found = load(*save_all(tmp_path, channels, label, affine), spacing_mm)
     wanted = expected(channels, label, affine, spacing_mm)
     assert found[0].shape[1:] == found[1].shape == wanted[1].shape
     # A voxel moves by a thousandth of a voxel at most along each axis.
@@ -102,14 +101,12 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("resampled", [False, True])
 @pytest.mark.parametrize("change", CHANGES)
-def test_how_a_scan_is_stored_changes_no_voxel(tmp_path, change, resampled):
+def test_how_a_scan_is_stored_changes_no_voxel(tmp_path, change):
     for seed in range(12):
         channels, label, affine, spacing_mm = scan(seed)
-        wanted = spacing_mm if resampled else None
-        images = [save(tmp_path / f"{n}.nii", channel, affine) for n, channel in enumerate(channels)]
-        plain = load(images, save(tmp_path / "label.nii", label, affine), wanted)
+        wanted = spacing_mm if seed % 2 else None
+        plain = load(*save_all(tmp_path, channels, label, affine), wanted)
         orders = np.random.default_rng(seed).choice(AXES, 3)
         others = [
             stored(tmp_path / f"other{n}.nii", volume, affine, codes, **CHANGES[change])
@@ -170,12 +167,9 @@ def test_steps_are_the_simple_fractions_meant(own, wanted, size, step, count):
 
 def test_a_step_moves_no_voxel_by_more_than_a_thousandth():
     rng = np.random.default_rng(0)
-    for own, wanted, size in zip(
-        rng.uniform(0.2, 6, 300), rng.uniform(0.2, 6, 300), rng.integers(1, 600, 300), strict=True
-    ):
-        (step, _, _), (count, _, _) = sampled_grid(
-            CaseGrid((int(size),) * 3, np.diag([own] * 3 + [1.0])), (wanted,) * 3
-        )
+    for own, wanted, size in zip(*rng.uniform(0.2, 6, (2, 300)), rng.integers(1, 600, 300), strict=True):
+        grid = CaseGrid((int(size),) * 3, np.diag([own] * 3 + [1.0]))
+        (step, _, _), (count, _, _) = sampled_grid(grid, (wanted,) * 3)
         assert abs((count - 1) * (float(step) - wanted / own)) <= 1e-3 * max(1, wanted / own) + 1e-9
         assert abs((count - 1) * wanted / own - (size - 1)) <= wanted / own / 2 + 2e-3 * max(1, wanted / own)
 
@@ -200,18 +194,15 @@ def test_files_of_every_type_are_read_as_monai_does(tmp_path, dtype, ending):
     rng = np.random.default_rng(0)
     for codes, slope, extra in (("RAS", None, ()), ("LPS", (0.37, -3.1), (1,)), ("PIR", None, (1, 1))):
         shape = (6, 5, 4, *extra)
-        affine = (
-            stored(tmp_path / "a.nii", np.zeros(shape[:3]), scan(0)[2], codes) and nib.load(tmp_path / "a.nii").affine
-        )
+        affine = nib.load(stored(tmp_path / "a.nii", np.zeros(shape[:3]), scan(0)[2], codes)).affine
         image = nib.Nifti1Image((rng.random(shape) * 200).astype(dtype), affine)
         if slope is not None:
             image.header.set_slope_inter(*slope)
         path = tmp_path / f"image{ending}"
         nib.save(image, path)
         loaded = transforms.LoadImage(image_only=True, ensure_channel_first=True)(path)
-        wanted = transforms.Orientation("RAS", labels=(("L", "R"), ("P", "A"), ("I", "S")))(
-            loaded.reshape(1, *shape[:3])
-        )
+        turn = transforms.Orientation("RAS", labels=(("L", "R"), ("P", "A"), ("I", "S")))
+        wanted = turn(loaded.reshape(1, *shape[:3]))
         found = read_image([path], ["a"])
         np.testing.assert_array_equal(found.array, wanted)
         np.testing.assert_allclose(found.grid.affine, wanted.affine, atol=1e-5)
@@ -220,27 +211,18 @@ def test_files_of_every_type_are_read_as_monai_does(tmp_path, dtype, ending):
         assert channel.dtype == (np.float64 if slope else np.dtype(dtype).newbyteorder("="))
 
 
-@pytest.mark.parametrize(
-    ("change", "kind"),
-    [
-        (lambda array, affine: (array[1:], affine), "grid"),
-        (lambda array, affine: (array, affine @ nib.affines.from_matvec(np.eye(3), [0.1, 0, 0])), "grid"),
-        (lambda array, affine: (np.stack([array] * 2, axis=-1), affine), "channels"),
-    ],
-)
-def test_files_on_other_grids_are_refused(tmp_path, change, kind):
+def test_channels_and_labels_on_other_grids_are_refused(tmp_path):
     channels, _, affine, _ = scan(1)
     first = save(tmp_path / "first.nii", channels[0], affine)
-    second = save(tmp_path / "second.nii", *change(channels[1], affine))
-    with pytest.raises(DataError) as caught:
-        read_image([first, second], ["a", "b"])
-    (problem,) = caught.value.problems
-    assert problem.kind == kind
-    if kind == "grid":
-        assert problem.path == str(second)
-        with pytest.raises(DataError) as caught:
-            read_label(second, read_image([first], ["a"]).grid)
-        assert [p.kind for p in caught.value.problems] == ["grid"]
+    grid = read_image([first], ["a"]).grid
+    moved = affine @ nib.affines.from_matvec(np.eye(3), [0.1, 0, 0])
+    for array, place in ((channels[1, 1:], affine), (channels[1], moved)):
+        second = save(tmp_path / "second.nii", array, place)
+        for found in (problems_of(read_image, [first, second], ["a", "b"]), problems_of(read_label, second, grid)):
+            assert [(path, kind) for path, kind, _ in found] == [(str(second), "grid")]
+    second = save(tmp_path / "second.nii", channels.transpose(1, 2, 3, 0), affine)
+    ((_, kind, _),) = problems_of(read_image, [first, second], ["a", "b"])
+    assert kind == "channels"
 
 
 @pytest.mark.parametrize("place", ["origin", "last voxel"])
@@ -254,31 +236,26 @@ def test_a_grid_may_differ_by_a_hundredth_of_a_voxel_at_each_corner(tmp_path, pl
         if share < 1:
             read_label(path, grid)
             continue
-        with pytest.raises(DataError) as caught:
-            read_label(path, grid)
-        assert [problem.kind for problem in caught.value.problems] == ["grid"]
+        assert [kind for _, kind, _ in problems_of(read_label, path, grid)] == ["grid"]
 
 
 def test_voxels_that_are_not_finite_are_counted(tmp_path):
     array = np.ones((4, 5, 6), np.float32)
     array[0, 0, :3] = (np.nan, np.inf, -np.inf)
     path = save(tmp_path / "a.nii", array, np.eye(4))
-    with pytest.raises(DataError) as caught:
-        read_image([path], ["a"])
-    (problem,) = caught.value.problems
-    assert (problem.path, problem.kind, problem.value) == (str(path), "finite", "3 NaN or infinite ones")
+    assert problems_of(read_image, [path], ["a"]) == [(str(path), "finite", "3 NaN or infinite ones")]
 
 
 def test_a_grid_that_would_not_fit_is_refused_before_it_is_made(tmp_path, monkeypatch):
     image = read_image([save(tmp_path / "a.nii", np.zeros((6, 5, 4), np.uint8), np.diag([1e4, 1e4, 1e4, 1.0]))], ["a"])
     monkeypatch.setattr(memory, "available_bytes", lambda: 8 << 30)
-    with pytest.raises(DataError, match=r"\(50001, 40001, 30001\).* 2\.24e\+05 GiB"):
-        prepare(image, config((1.0, 1.0, 1.0)))
+    ((_, kind, value),) = problems_of(prepare, image, config((1.0, 1.0, 1.0)))
+    assert (kind, value.split(" with")[0]) == ("memory", "2.24e+05 GiB")
 
 
 def test_intensities_are_brought_to_the_closed_form(tmp_path):
     channels, _, affine, _ = scan(2)
-    paths = [save(tmp_path / f"{n}.nii", channel, affine) for n, channel in enumerate(channels)]
+    paths, _ = save_all(tmp_path, channels, channels[0], affine)
     ct = CtConfig(lower=(30.0, 45.0), upper=(60.0, 55.0), mean=(48.0, 50.0), std=(12.0, 4.0))
     done = prepare(read_image(paths, ["a", "b"]), config(normalization=("zscore", "ct"), ct=ct)).array
     wide = channels.astype(np.float64)
@@ -290,7 +267,7 @@ def test_intensities_are_brought_to_the_closed_form(tmp_path):
 
 def test_slabs_join_without_a_seam(tmp_path, monkeypatch):
     channels, label, affine, spacing_mm = scan(4)
-    images = [save(tmp_path / f"{n}.nii", channel, affine) for n, channel in enumerate(channels)]
-    whole = load(images, save(tmp_path / "label.nii", label, affine), spacing_mm)[0]
+    files = save_all(tmp_path, channels, label, affine)
+    whole = load(*files, spacing_mm)[0]
     monkeypatch.setattr("seg.data.prepare.SLAB_BYTES", 1)
-    np.testing.assert_array_equal(load(images, tmp_path / "label.nii", spacing_mm)[0], whole)
+    np.testing.assert_array_equal(load(*files, spacing_mm)[0], whole)

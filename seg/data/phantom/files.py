@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from seg.data.phantom.scan import PhantomConfig, make_case
 from seg.data.phantom.shapes import CLASS_NAMES
-from seg.errors import DataError
+from seg.errors import DataError, Problem
 from seg.files import write_bytes, write_json, write_text
 
 GENERATOR_VERSION = 1
@@ -100,13 +100,12 @@ def _is_there(path: Path, origin: dict[str, Any]) -> bool:
     if found == origin:
         return True
     if not isinstance(found, dict):
-        raise DataError(f"{path}: a phantom never replaces another data set; name another folder.")
+        rule = "must be of a phantom, which never replaces another data set"
+        raise DataError(Problem(str(path), "other", rule, "another data set", "name another folder"))
     changed = [key for key in {**found, **origin} if found.get(key) != origin.get(key)]
     listed = ", ".join(f"{key} {found.get(key)} there, {origin.get(key)} asked for" for key in changed)
-    raise DataError(
-        f"{path}: a phantom must have the settings it was made with, but differs ({listed}); name another folder or "
-        "delete this one."
-    )
+    rule = "must have the settings it was made with"
+    raise DataError(Problem(str(path), "changed", rule, listed, "name another folder or delete this one"))
 
 
 def _write_nifti(path: Path, array: NDArray[Any], config: PhantomConfig) -> None:
