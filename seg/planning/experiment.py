@@ -28,7 +28,7 @@ from seg.config import (
     SpatialConfig,
     TrainingConfig,
 )
-from seg.errors import ConfigError, DataError
+from seg.errors import ConfigError, DataError, Problem
 from seg.networks.bottleneck import width
 from seg.networks.complexity import complexity
 from seg.planning.fingerprint import ChannelIntensity, Fingerprint
@@ -337,10 +337,8 @@ def plan_experiment(fingerprint: Fingerprint, data: DataConfig, *, name: str, me
 
     sampling = plan_sampling(geometry, memory_gib, memory_of)
     if sampling is None:
-        raise ConfigError(
-            f"memory_gib must hold a training step on {MIN_BATCH} patches of the smallest size, got {memory_gib:g}; "
-            "allow more memory."
-        )
+        rule = f"must hold a training step on {MIN_BATCH} patches of the smallest size"
+        raise ConfigError(Problem("memory_gib", "range", rule, f"{memory_gib:g}", "allow more memory"))
     steps = plan_steps(len(fingerprint.case_ids), sampling.batch)
     config = ExperimentConfig(
         name=name,
@@ -422,10 +420,9 @@ def _plan_ct(fingerprint: Fingerprint, normalization: Sequence[str]) -> CtConfig
     windows = []
     for name, channel, kind in zip(fingerprint.channels, fingerprint.intensities, normalization, strict=True):
         if kind == "ct" and not channel.p00_5 < channel.p99_5:
-            raise DataError(
-                f"channel {name}: foreground intensities must differ to give a CT window, got {channel.p00_5:g} "
-                "throughout; look at the images, or name the channel otherwise to standardise it."
-            )
+            rule = "must have foreground intensities that differ, to give a CT window"
+            remedy = "look at the images, or name the channel otherwise to standardise it"
+            raise DataError(Problem(f"channel {name}", "constant", rule, f"{channel.p00_5:g} throughout", remedy))
         windows.append(channel if kind == "ct" else unused)
     return CtConfig(
         lower=tuple(window.p00_5 for window in windows),

@@ -168,8 +168,7 @@ def test_an_archive_of_another_folder_and_no_archive(tmp_path, server, content):
 
 
 @pytest.mark.parametrize(
-    ("url", "remedy"),
-    [("9/x", REMEDY), ("{}/403", GONE), ("{}/404", GONE), ("{}/429", REMEDY), ("{}/503", REMEDY)],
+    ("url", "remedy"), [("9/x", REMEDY), ("{}/403", GONE), ("{}/404", GONE), ("{}/429", REMEDY), ("{}/503", REMEDY)]
 )
 def test_a_server_that_is_not_there_or_refuses_the_file(tmp_path, server, archive, url, remedy):
     url = f"http://127.0.0.1:{url.format(server.server_port)}"

@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from seg.data.geometry import doubts_of_nifti, geometry_of_affine, geometry_of_nifti
+from seg.data.geometry import doubts_of_nifti, geometry_of_affine, geometry_of_nifti, is_invertible
 from seg.data.prepare import read_image
 from seg.data.volumes import read_header, read_volume, write_labels, write_maps
 
@@ -180,3 +180,12 @@ def test_maps_are_written_channels_last(tmp_path):
     np.testing.assert_array_equal(read.get_fdata(dtype=np.float32), maps.transpose(1, 2, 3, 0))
     np.testing.assert_allclose(read.affine, ROTATED, atol=1e-6)
     assert sitk.ReadImage(str(tmp_path / "p.nii.gz")).GetSize() == (*SHAPE, 3)
+
+
+@pytest.mark.parametrize(("sine", "expected"), [(1.0, True), (2e-6, True), (5e-7, False), (0.0, False)])
+def test_an_affine_is_invertible_where_its_axes_span_a_volume(sine, expected):
+    affine = np.diag([2.0, 3.0, 4.0, 1.0])
+    affine[:2, 1] = 3 * np.sqrt(1 - sine**2), 3 * sine
+    assert is_invertible(affine) == expected
+    affine[2, 2] = np.nan
+    assert not is_invertible(affine)

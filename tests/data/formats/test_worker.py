@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ import pytest
 
 from seg.data.formats import worker
 from seg.data.volumes import open_volume, read_header, read_volume
-from seg.errors import DataError
+from tests.data.builders import problems_of
 
 sitk: Any = pytest.importorskip("SimpleITK", reason="writes files with SimpleITK; pip install SimpleITK")
 
@@ -38,11 +37,10 @@ def pid():
 
 
 def refused(path):
-    with pytest.raises(DataError) as caught:
-        read_volume(path)
-    (problem,) = caught.value.problems
-    assert problem.path == str(path)
-    return problem.kind
+    """Which rule a file breaks; the process goes on with others."""
+    ((named, kind, _),) = problems_of(read_volume, path)
+    assert named == str(path)
+    return kind
 
 
 def test_the_process_is_kept_and_started_for_foreign_files_alone(tmp_path, whole):
@@ -64,18 +62,10 @@ def head(dims, more=""):
     return f"ObjectType = Image\nNDims = {dims}\n{more}ElementType = MET_SHORT\nElementDataFile = LOCAL\n".encode()
 
 
-def test_a_file_that_hangs_the_reader_is_named_and_others_are_read(tmp_path, whole, monkeypatch):
-    (tmp_path / "bad.mha").write_bytes(head("-1", "DimSize = 9 9 9\n"))
-    assert is_read(whole)
-    monkeypatch.setattr(worker, "SECONDS", 0.5)
-    assert refused(tmp_path / "bad.mha") == "damaged"
-    monkeypatch.undo()
-    assert is_read(whole)
-
-
-@pytest.mark.parametrize("dims", ["1000", "0", "1", "99999999999", "x"])
+@pytest.mark.parametrize("dims", ["-1", "1000", "0", "99999999999", "x"])
 def test_absurd_numbers_of_axes_are_refused(tmp_path, whole, monkeypatch, dims):
-    monkeypatch.setattr(worker, "SECONDS", 1.0)  # some of them hang
+    assert is_read(whole)
+    monkeypatch.setattr(worker, "SECONDS", 0.5)  # some of them hang
     (tmp_path / "bad.mha").write_bytes(head(dims, "DimSize = 9 9 9\n") + bytes(1458))
     assert refused(tmp_path / "bad.mha") in ("damaged", "axes")
     (tmp_path / "bad.nrrd").write_text(f"NRRD0004\ntype: short\ndimension: {dims}\nsizes: 9 9 9\nencoding: raw\n\n")
@@ -154,17 +144,11 @@ def test_limits_of_the_environment_hold(whole):
     subprocess.run([sys.executable, "-c", code, str(whole)], check=True)
 
 
-@contextmanager
-def answering(monkeypatch, script):
-    worker._WORKER.stop()
-    monkeypatch.setattr(worker, "START", f"import os, sys; os.write(1, b'ready'); {script}")
-    yield
-    monkeypatch.undo()
-    worker._WORKER.stop()
-
-
 @pytest.mark.parametrize("script", ["sys.exit(3)", "os.abort()", "os.write(1, bytes(4)); sys.stdin.read()"])
 def test_a_process_that_answers_nothing_of_use_is_named(whole, monkeypatch, script):
-    with answering(monkeypatch, script):
+    worker._WORKER.stop()
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "START", f"import os, sys; os.write(1, b'ready'); {script}")
         assert refused(whole) == "damaged"
+    worker._WORKER.stop()
     assert is_read(whole)
