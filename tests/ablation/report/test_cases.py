@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import shutil
 from dataclasses import replace
@@ -11,6 +9,7 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import pandas as pd
 import pytest
 
 from seg.ablation.report import write_report
@@ -19,8 +18,7 @@ from seg.ablation.report.cases import case_differences, case_pictures, chosen_ca
 from seg.ablation.store import read_results
 from seg.config import ExperimentConfig, dump_config
 from seg.errors import RunError
-from tests.ablation.report.conftest import dice
-from tests.ablation.report.studies import Made, lower, make_study
+from tests.ablation.report.studies import Made, change, change_cases, dice, make_study
 from tests.pages import Page
 
 CASES = [f"case_{number:03d}" for number in range(12)]
@@ -90,7 +88,7 @@ def test_the_hardest_case_and_the_largest_losses_are_chosen(whole: Path) -> None
 def test_without_a_recommendation_the_narrowest_that_trained_is_shown(tmp_path: Path) -> None:
     study = make_study(tmp_path, Made(losses=LOSSES, preserved=False, devices=()))
     assert shown_variant(analysis_of(study)) == "flat_16"
-    lower(study, "flat_16.fold_0.seed_0", 0.3)
+    change_cases(study, "flat_16.fold_0.seed_0", lambda table: table.__setitem__("dice", table["dice"] - 0.3))
     assert shown_variant(analysis_of(study)) == "skip_1-4_decoder_1-4"  # of the others the fewest operations
 
 
@@ -117,25 +115,19 @@ def test_pictures_are_drawn_with_their_licence_and_kept_for_a_report_without_run
 
 def test_a_run_where_the_case_has_no_dice_or_that_failed_is_not_shown(runs: Path, tmp_path: Path) -> None:
     study = make_study(tmp_path, Made(preserved=False, devices=()))
-    path = study / "trials" / "decoder_1-2.fold_0.seed_0" / "cases.csv"
-    rows = list(csv.DictReader(io.StringIO(path.read_text())))
     case = next(iter(chosen_cases(case_differences(analysis_of(study), "decoder_1-2"))))
-    for row in rows:
-        if row["case_id"] == case:  # both masks empty in every class
-            row["dice"] = "nan"
-    table = io.StringIO()
-    writer = csv.DictWriter(table, rows[0].keys(), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    path.write_text(table.getvalue())
+
+    def empty(table: pd.DataFrame) -> None:  # both masks, in every class
+        table.loc[table.case_id == case, "dice"] = np.nan
+
+    change_cases(study, "decoder_1-2.fold_0.seed_0", empty)
     # Seed 1 is the first that scored the case, and there are no runs of it.
     assert case_pictures(analysis_of(study), "decoder_1-2", study, runs) == ()
 
 
 def test_pictures_that_may_not_be_published_are_left_out(runs: Path, tmp_path: Path) -> None:
     study = make_study(tmp_path, Made(preserved=False, devices=()))
-    plan = json.loads((study / "study.json").read_text())
-    (study / "study.json").write_text(json.dumps(plan | {"pictures": False}))
+    change(study / "study.json", lambda plan: plan.update(pictures=False))
     write_report(study, runs_dir=runs)
     page = Page((study / "report.html").read_text())
     assert not page.all("img")

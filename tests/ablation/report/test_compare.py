@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 
 from seg.ablation.plan import read_study
-from seg.ablation.report import write_comparison, write_report
+from seg.ablation.report import write_comparison
+from seg.ablation.report.analysis import analyse
 from seg.ablation.report.compare import read_evidence
+from seg.ablation.store import read_results
 from seg.errors import RunError
 from seg.words import fixed
-from tests.ablation.report.conftest import value
-from tests.ablation.report.studies import Made, make_study
+from tests.ablation.report.studies import Made, change, make_study
 
 
 def named(folder: Path, name: str, made: Made) -> Path:
-    path = make_study(folder, made) / "study.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"name": name}))
+    change(make_study(folder, made) / "study.json", lambda plan: plan.update(name=name))
     return folder
 
 
@@ -27,10 +27,11 @@ def named(folder: Path, name: str, made: Made) -> Path:
 def studies(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Two studies; in the second skip_1-16 was not run and decoder_1-2 loses much."""
     root = tmp_path_factory.mktemp("studies")
+    light: dict[str, Any] = {"preserved": False, "devices": ()}
     absent = tuple(f"skip_1-16.fold_0.seed_{seed}" for seed in range(3))
     return [
-        named(root / "one", "easy", Made(preserved=False)),
-        named(root / "two", "hard | <b>", Made(losses={"decoder_1-2": 0.1}, absent=absent, preserved=False)),
+        named(root / "one", "easy", Made(**light)),
+        named(root / "two", "hard | <b>", Made(losses={"decoder_1-2": 0.1}, absent=absent, **light)),
     ]
 
 
@@ -44,9 +45,9 @@ def test_each_cell_is_what_the_study_itself_reports(studies: list[Path], tmp_pat
     safe, *found = cells(file, "decoder ×1/2")
     assert safe == "1 of 2"
     for folder, cell, word in zip(studies, found, ("safe", "costs"), strict=True):
-        write_report(folder)
-        own = float(value(folder, "decoder_1-2", "dice_difference")["value"])
-        assert cell.startswith(fixed(own, 4, sign=True))
+        effect = analyse(read_results(folder)).comparisons["decoder_1-2"].dice
+        assert effect is not None
+        assert cell.startswith(fixed(effect.difference, 4, sign=True))
         assert cell.endswith(f"<br>{word}")
     assert cells(file, "skips ×1/16")[2] == "not measured"
     assert (tmp_path / "docs" / "figures" / "all.svg").is_file()
@@ -58,9 +59,7 @@ def test_each_cell_is_what_the_study_itself_reports(studies: list[Path], tmp_pat
 
 def test_verdicts_go_to_a_table_that_reports_read_their_evidence_from(studies: list[Path], tmp_path: Path) -> None:
     write_comparison(studies, tmp_path / "all.md")
-    with (tmp_path / "studies.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == 12
+    assert len(pd.read_csv(tmp_path / "studies.csv")) == 12
     evidence = read_evidence(tmp_path / "studies.csv", read_study(studies[0]))
     assert (evidence["decoder_1-2"].safe, evidence["decoder_1-2"].tried) == (1, 2)
     assert (evidence["skip_1-4"].safe, evidence["skip_1-4"].tried) == (2, 2)
@@ -77,11 +76,13 @@ def test_studies_of_one_name_or_without_a_common_variant_are_refused(studies: li
     with pytest.raises(RunError) as caught:
         write_comparison([studies[0], studies[0]], tmp_path / "all.md")
     assert [problem.kind for problem in caught.value.problems] == ["twice"]
-    other = named(tmp_path / "other", "other", Made(preserved=False))
-    plan = json.loads((other / "study.json").read_text())
-    for number, variant in enumerate(plan["variants"][1:]):
-        variant["changes"] = {"network.channels": [number, 8]}
-    (other / "study.json").write_text(json.dumps(plan))
+    other = named(tmp_path / "other", "other", Made(preserved=False, devices=()))
+
+    def replan(plan: dict[str, Any]) -> None:
+        for number, variant in enumerate(plan["variants"][1:]):
+            variant["changes"] = {"network.channels": [number, 8]}
+
+    change(other / "study.json", replan)
     with pytest.raises(RunError) as caught:
         write_comparison([studies[0], other], tmp_path / "all.md")
     assert [problem.kind for problem in caught.value.problems] == ["nothing"]
