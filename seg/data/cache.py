@@ -32,12 +32,7 @@ CACHE_VERSION = 5
 
 
 class Preparation(Compose):
-    """The preparation of a case as MONAI's data sets call it; what goes wrong names the case.
-
-    Args:
-        config: Spacing and normalisation.
-        channel_names: Channels that every image must have.
-    """
+    """The preparation of a case as MONAI's data sets call it; what goes wrong names the case."""
 
     def __init__(self, config: DataConfig, channel_names: Sequence[str]) -> None:
         super().__init__([])
@@ -49,15 +44,10 @@ class Preparation(Compose):
         try:
             array, label = prepare_case(case, self._config, self._channel_names)
         except (SegError, RuntimeError, MemoryError) as error:
-            raise RunError(
-                Problem(
-                    f"case {case.id}",
-                    "preparation",
-                    "must be prepared with data.spacing_mm and data.normalization as given",
-                    f"'{(str(error).strip() or 'no memory left').splitlines()[0]}'",
-                    "correct these or the files of the case",
-                )
-            ) from error
+            rule = "must be prepared with data.spacing_mm and data.normalization as given"
+            value = f"'{(str(error).strip() or 'no memory left').splitlines()[0]}'"
+            remedy = "correct these or the files of the case"
+            raise RunError(Problem(f"case {case.id}", "preparation", rule, value, remedy)) from error
         return {"image": torch.from_numpy(array), "label": torch.from_numpy(label)[None]}
 
 
@@ -108,7 +98,9 @@ class PreparedDataset:
             for item, case in zip(items, self.cases, strict=True):
                 item["digest"] = case_digest(case, recipe)
             folder = Path(config.cache_dir) if config.cache_dir is not None else cache_dir
-            self._items = DiskCache(items, transform, cache_dir=folder, hash_func=_item_digest)
+            self._items = DiskCache(
+                items, transform, cache_dir=folder, hash_func=lambda item: str(item["digest"]).encode()
+            )
         else:
             self._items = LazyDataset(items, transform)
 
@@ -136,27 +128,15 @@ def check_cache_dir(config: DataConfig) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise RunError(
-            Problem(
-                "data.cache_dir",
-                "writable",
-                "must be a folder that can be written",
-                f"{config.cache_dir!r} ({error.strerror})",
-                "choose another or null",
-            )
-        ) from error
+        rule, value = "must be a folder that can be written", f"{config.cache_dir!r} ({error.strerror})"
+        raise RunError(Problem("data.cache_dir", "writable", rule, value, "choose another or null")) from error
 
 
 def choose_cache(cases: Sequence[Case], config: DataConfig) -> str:
-    """Chooses where prepared volumes are kept and announces an automatic choice.
+    """Chooses where prepared volumes are kept, ``memory``, ``disk`` or ``none``, and announces an automatic choice.
 
-    Args:
-        cases: The cases to keep.
-        config: ``cache`` is followed unless it is ``auto``, which takes memory where the volumes fit into a quarter
-            of what is available now, within the container's limit, else the disk.
-
-    Returns:
-        ``memory``, ``disk`` or ``none``.
+    Automatic is memory where the volumes fit into a quarter of what is available now, within the container's limit,
+    else the disk.
     """
     if config.cache != "auto":
         return config.cache
@@ -181,17 +161,11 @@ def _check_fit(cases: Sequence[Case], config: DataConfig) -> None:
     if free is None:
         return
     spacing = "its own voxel size" if config.spacing_mm is None else f"data.spacing_mm {list(config.spacing_mm)}"
-    sizes = {case.id: _prepared_bytes(case, config) for case in cases}
+    rule, remedy = f"must fit in memory at {spacing}", "choose larger voxels, crop it or take a machine with more"
     problems = [
-        Problem(
-            f"case {case_id}",
-            "memory",
-            f"must fit in memory at {spacing}",
-            f"{gib(size)} with {gib(free)} available",
-            "choose larger voxels, crop it or take a machine with more",
-        )
-        for case_id, size in sizes.items()
-        if size > free
+        Problem(f"case {case.id}", "memory", rule, f"{gib(size)} with {gib(free)} available", remedy)
+        for case in cases
+        if (size := _prepared_bytes(case, config)) > free
     ]
     if problems:
         raise RunError(problems)
@@ -200,10 +174,6 @@ def _check_fit(cases: Sequence[Case], config: DataConfig) -> None:
 def _recipe(config: DataConfig) -> str:
     fields = {name: getattr(config, name) for name in ("spacing_mm", "normalization", "ct")}
     return f"{CACHE_VERSION} {sorted(fields.items())}"
-
-
-def _item_digest(item: dict[str, Any]) -> bytes:
-    return str(item["digest"]).encode()
 
 
 def _prepared_bytes(case: Case, config: DataConfig) -> int:

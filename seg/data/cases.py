@@ -66,13 +66,7 @@ class Dataset:
 
 
 def of_case(case: Case, problems: Iterable[Problem], role: str = "") -> list[Problem]:
-    """Names the case first in problems of its files.
-
-    Args:
-        case: The case.
-        problems: Problems whose path is a file.
-        role: What the file is, such as ``label``.
-    """
+    """Names the case first in problems of its files, then what the file is, such as ``label``."""
     return [
         replace(each, path=f"case {case.id}", rule=" ".join(part for part in (role, each.path, each.rule) if part))
         for each in problems

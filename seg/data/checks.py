@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from seg.config import DataConfig
 from seg.data.cases import LABEL_TOLERANCE, Case, Dataset, of_case
-from seg.data.prepare import CaseGrid, channel_problems, grid_of, grid_problems
+from seg.data.prepare import CaseGrid, channel_problems, grid_of, grid_problems, label_problems
 from seg.data.volumes import OpenVolume, open_volume
 from seg.errors import ConfigError, DataError, Problem
 
@@ -39,17 +39,14 @@ class CaseReport:
 
 
 def check_dataset(dataset: Dataset, *, workers: int = 0, progress: bool = True) -> tuple[CaseReport, ...]:
-    """Reads every file of a data set and reports the cases about which there is something to say.
+    """Reads every file of a data set and reports the cases about which there is something to say, in their order.
 
-    Holds one volume in memory at a time and process.
+    Holds one volume in memory at a time and process; every case is expected to have a label.
 
     Args:
-        dataset: The data set; every case is expected to have a label.
+        dataset: The data set.
         workers: Processes that read; 0 or 1 reads in this one.
         progress: Whether a terminal on stderr shows a progress bar.
-
-    Returns:
-        The reports, in the order of the cases.
     """
     check = partial(
         _check_case,
@@ -68,11 +65,7 @@ def check_dataset(dataset: Dataset, *, workers: int = 0, progress: bool = True) 
 
 
 def check_channels(config: DataConfig, channels: int) -> None:
-    """Checks that normalisation says what to do with every channel, and with no other.
-
-    Args:
-        config: Modes and windows, which obey the rules of a configuration.
-        channels: Channels of the data set.
+    """Checks that normalisation says what to do with every channel of a data set, and with no other.
 
     Raises:
         ConfigError: The number of modes or of windows does not fit; both are named.
@@ -80,25 +73,12 @@ def check_channels(config: DataConfig, channels: int) -> None:
     problems = []
     modes = config.normalization
     if len(modes) not in (1, channels):
-        problems.append(
-            Problem(
-                "data.normalization",
-                "channels",
-                f"must name one mode for all channels or one for each of the data set's {channels}",
-                f"{len(modes)}: {', '.join(modes)}",
-                "correct it or channel_names of the data set",
-            )
-        )
+        rule = f"must name one mode for all channels or one for each of the data set's {channels}"
+        value, remedy = f"{len(modes)}: {', '.join(modes)}", "correct it or channel_names of the data set"
+        problems.append(Problem("data.normalization", "channels", rule, value, remedy))
     if config.ct is not None and len(config.ct.lower) != channels:
-        problems.append(
-            Problem(
-                "data.ct",
-                "channels",
-                f"must have one value for each of the data set's {channels} channels",
-                str(len(config.ct.lower)),
-                "seg plan finds them",
-            )
-        )
+        rule = f"must have one value for each of the data set's {channels} channels"
+        problems.append(Problem("data.ct", "channels", rule, str(len(config.ct.lower)), "seg plan finds them"))
     if problems:
         raise ConfigError(problems)
 
@@ -130,11 +110,8 @@ def _check_case(
         try:
             with open_volume(case.label) as file:
                 doubts = dict.fromkeys(file.header.warnings, case.label) | doubts
-                errors += of_case(case, grid_problems(file, "label", grid or grid_of(file.header)))
-                if file.header.channels > 1:
-                    value, remedy = f"{file.header.channels} channels", "merge its parts into one label map"
-                    errors.append(_problem(case, case.label, "channels", "must have 3 axes", value, remedy))
-                else:
+                errors += of_case(case, label_problems(file, grid or grid_of(file.header)), "label")
+                if file.header.channels == 1:
                     errors += _label_problems(case, file, num_classes, ignore_label, warnings)
         except DataError as error:
             errors += of_case(case, error.problems, "label")

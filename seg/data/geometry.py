@@ -62,15 +62,7 @@ class Geometry:
         return abs(float(np.linalg.det(self.affine[:3, :3]))) / 1000
 
     def file_header(self, shape: Sequence[int], dtype: npt.DTypeLike) -> bytes:
-        """Makes the header of a NIfTI file on this grid.
-
-        Args:
-            shape: Shape of the array: this grid's, and channels last where there are several.
-            dtype: Type of its voxels.
-
-        Returns:
-            All bytes before the voxels: the header and the mark that no extension follows.
-        """
+        """Makes all bytes before the voxels of a NIfTI file on this grid; several channels are last in its shape."""
         # The older kind wherever it suffices: it is what every program reads.
         kind = nib.Nifti2Header if max(shape) > NIFTI1_MAX_EDGE else nib.Nifti1Header
         header = kind(endianness="<")
@@ -86,10 +78,7 @@ class Geometry:
 
 
 def affine_of_nifti(image: Any) -> Affine:
-    """Places a NIfTI image in space, by the one rule that everything here reads files by.
-
-    Args:
-        image: An image of nibabel.
+    """Places an image of nibabel in space, by the one rule that everything here reads files by.
 
     Returns:
         Affine (4, 4) from voxel indices to mm: the sform where its code is above 0, else the qform where its code is,
@@ -109,6 +98,12 @@ def _in_mm(image: Any, affine: Any) -> Affine:
     return scaled
 
 
+def spacing_of(affine: Affine) -> tuple[float, float, float]:
+    """Returns the voxel size along each axis, in mm."""
+    x, y, z = (float(length) for length in np.linalg.norm(affine[:3, :3], axis=0))
+    return x, y, z
+
+
 def is_invertible(affine: Affine) -> bool:
     """Says whether an affine (4, 4) is finite and maps the edges of a voxel to three directions."""
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
@@ -118,13 +113,10 @@ def is_invertible(affine: Affine) -> bool:
 
 
 def orientation_of(affine: Affine) -> npt.NDArray[np.float64]:
-    """Finds which axes of an array run left to right, back to front and feet to head.
+    """Finds which axes of an array, placed by an invertible affine (4, 4), run left to right, back to front and up.
 
     The answer is that of `nibabel.io_orientation`, but for volumes turned by exactly 45 degrees: rounding and the order
     in which a file stores its axes do not change it.
-
-    Args:
-        affine: Invertible affine (4, 4).
 
     Returns:
         For each axis of the array, its axis in RAS and 1, or -1 where it runs the other way; of shape (3, 2).
@@ -143,12 +135,7 @@ def orientation_of(affine: Affine) -> npt.NDArray[np.float64]:
 def oriented_grid(
     shape: Sequence[int], affine: Affine, onto: Affine | None = None
 ) -> tuple[npt.NDArray[np.float64], tuple[int, int, int], Affine]:
-    """Brings the axes of a grid to RAS, or to the axes of another grid.
-
-    Args:
-        shape: Voxels per axis.
-        affine: Affine (4, 4), in mm.
-        onto: Affine of the other grid; None stands for RAS.
+    """Brings the axes of a grid to RAS, or to the axes of a grid of the affine ``onto``.
 
     Returns:
         The orientation as of :func:`orientation_of`, and shape and affine in the new order of axes.
@@ -197,16 +184,7 @@ def _contradictions(image: Any) -> Iterator[str]:
 def corner_distance(
     shape: Sequence[int], one: npt.NDArray[np.floating[Any]], other: npt.NDArray[np.floating[Any]]
 ) -> float:
-    """Measures how far apart two affines put a corner of a volume, at most.
-
-    Args:
-        shape: Voxels per axis (X, Y, Z).
-        one: Affine (4, 4), in mm.
-        other: Affine (4, 4), in mm.
-
-    Returns:
-        The distance, in mm.
-    """
+    """Measures how far apart two affines put a corner of a volume (X, Y, Z) at most, in mm."""
     corners = np.array([(*corner, 1) for corner in itertools.product(*((0, size - 1) for size in shape))])
     return float(np.linalg.norm((corners @ (one - other).T)[:, :3], axis=1).max())
 

@@ -77,16 +77,10 @@ def check_memory(
     rule: str = "must fit in memory",
     remedy: str = "crop the volume or take a machine with more",
 ) -> None:
-    """Refuses what would not fit, before it is allocated.
-
-    Args:
-        what: The file, or what is to be made of it.
-        needed: Memory that it takes, in bytes.
-        rule: What must hold.
-        remedy: What the user can do.
+    """Refuses what would not fit, a file or what is to be made of it, before so many bytes are allocated.
 
     Raises:
-        DataError: It is more than what is available.
+        DataError: They are more than what is available.
     """
     available = available_bytes()
     if available is not None and needed > available:

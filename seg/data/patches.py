@@ -36,7 +36,7 @@ def foreground_voxels(label: torch.Tensor, num_classes: int) -> dict[int, torch.
         num_classes: Number of classes, background included; larger values (an ignore label) are left out.
 
     Returns:
-        Class index to coordinates of shape (N, 3).
+        Class index to coordinates i16 of shape (N, 3).
     """
     found = {}
     for index in range(1, num_classes):

@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 from seg.config import CtConfig, DataConfig
 from seg.data.cases import MAX_LABEL, Case
-from seg.data.geometry import GRID_TOLERANCE, Affine, Geometry, corner_distance, oriented_grid
+from seg.data.geometry import GRID_TOLERANCE, Affine, Geometry, corner_distance, oriented_grid, spacing_of
 from seg.data.memory import check_memory
 from seg.data.volumes import Header, OpenVolume, open_volume
 from seg.errors import DataError, Problem
@@ -62,8 +62,7 @@ class CaseGrid:
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
         """Voxel size along X, Y and Z, in mm."""
-        x, y, z = (float(length) for length in np.linalg.norm(self.affine[:3, :3], axis=0))
-        return x, y, z
+        return spacing_of(self.affine)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -81,34 +80,13 @@ class Image:
     geometry: Geometry
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Sampled:
-    """The image of a case as the network takes it.
-
-    Attributes:
-        array: Normalised voxels f32 (C, X, Y, Z), oriented to RAS, at the network's spacing.
-        step: Voxels of the scan that a voxel of the array spans, along X, Y and Z.
-    """
-
-    array: npt.NDArray[np.float32]
-    step: Step
-
-
 def grid_of(header: Header) -> CaseGrid:
     """Returns the grid of a file, with its axes brought to RAS."""
     return CaseGrid(*oriented_grid(header.shape, header.affine)[1:])
 
 
 def read_voxels(file: OpenVolume, grid: CaseGrid, dtype: npt.DTypeLike | None = None) -> Array:
-    """Reads all voxels of a file with the axes of a grid that the file lies on.
-
-    Args:
-        file: The file.
-        grid: The grid.
-        dtype: Type of the result; None takes that of the file.
-
-    Returns:
-        Voxels (C, X, Y, Z).
+    """Reads all voxels (C, X, Y, Z) of a file with the axes of a grid that it lies on, in its own type or another.
 
     Raises:
         DataError: The file is damaged, or its voxels do not fit in memory.
@@ -132,17 +110,10 @@ def _read_onto(file: OpenVolume, grid: CaseGrid, channels: Array) -> None:
 
 
 def read_image(paths: Sequence[Path], channel_names: Sequence[str] | None = None) -> Image:
-    """Reads the image of a case.
-
-    Args:
-        paths: One file per channel, one 4-D file, or the folder of a DICOM series.
-        channel_names: Channels that the image must have; None takes any.
-
-    Returns:
-        The image.
+    """Reads the image of a case from a file per channel, a 4-D file or the folder of a DICOM series.
 
     Raises:
-        DataError: A file cannot be read, has another number of channels, lies on another grid than the first, holds
+        DataError: A file cannot be read, lacks some of the channels named, lies on another grid than the first, holds
             values that are not finite, or does not fit in memory.
     """
     with ExitStack() as stack:
@@ -165,15 +136,9 @@ def read_image(paths: Sequence[Path], channel_names: Sequence[str] | None = None
         # NaN and infinity always reach the minimum or the maximum.
         if not np.isfinite(values.min()) or not np.isfinite(values.max()):
             count = int(np.count_nonzero(~np.isfinite(values)))
-            raise DataError(
-                Problem(
-                    str(paths[channel if len(paths) > 1 else 0]),
-                    "finite",
-                    "must hold finite voxels",
-                    f"{count} NaN or infinite ones",
-                    "mend the image",
-                )
-            )
+            path = str(paths[channel if len(paths) > 1 else 0])
+            value = f"{count} NaN or infinite ones"
+            raise DataError(Problem(path, "finite", "must hold finite voxels", value, "mend the image"))
     return Image(array=array, grid=grid, geometry=files[0].header.geometry)
 
 
@@ -199,24 +164,13 @@ def read_channels(paths: Sequence[Path]) -> Iterator[tuple[CaseGrid, Array]]:
 
 
 def read_label(path: Path, grid: CaseGrid) -> npt.NDArray[np.uint8]:
-    """Reads the label map of a case on the grid of its image.
-
-    Args:
-        path: Label map of integers from 0 to 255, of whatever type.
-        grid: The grid of the case.
-
-    Returns:
-        Class indices (X, Y, Z).
+    """Reads the label map of a case, of integers from 0 to 255 in whatever type, as class indices (X, Y, Z).
 
     Raises:
-        DataError: The file cannot be read, lies on another grid, or holds other values.
+        DataError: The file cannot be read, lies on another grid than the case, or holds other values.
     """
     with open_volume(path) as file:
-        problems = grid_problems(file, "label", grid)
-        if file.header.channels > 1:
-            value, remedy = f"{file.header.channels} channels", "merge its parts into one label map"
-            problems = [Problem(str(path), "channels", "must have 3 axes", value, remedy)]
-        if problems:
+        if problems := label_problems(file, grid):
             raise DataError(problems)
         (array,) = read_voxels(file, grid, np.float32)
     np.rint(array, out=array)
@@ -231,15 +185,7 @@ def read_label(path: Path, grid: CaseGrid) -> npt.NDArray[np.uint8]:
 def prepare_case(
     case: Case, config: DataConfig, channel_names: Sequence[str] | None = None
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
-    """Prepares the image and the label of a case.
-
-    Args:
-        case: The case.
-        config: Spacing and normalisation.
-        channel_names: Channels that the image must have; None takes any.
-
-    Returns:
-        The image as of :func:`prepare`, and class indices (X, Y, Z) on its grid.
+    """Prepares a case: its image as of :func:`prepare`, and class indices (X, Y, Z) on the grid of that.
 
     Raises:
         DataError: The case has no label, or as for :func:`read_image`, :func:`read_label` and :func:`prepare`.
@@ -248,16 +194,17 @@ def prepare_case(
         raise DataError(Problem(f"case {case.id}", "missing", "must have a label", remedy="add a label"))
     image = read_image(case.images, channel_names)
     label = read_label(case.label, image.grid)
-    sampled = prepare(image, config)
-    return sampled.array, nearest_label(label, sampled.step, cast(Triple, sampled.array.shape[1:]))
+    array, step = prepare(image, config)
+    return array, nearest_label(label, step, cast(Triple, array.shape[1:]))
 
 
-def prepare(image: Image, config: DataConfig) -> Sampled:
+def prepare(image: Image, config: DataConfig) -> tuple[npt.NDArray[np.float32], Step]:
     """Samples an image at the network's spacing and normalises it.
 
-    Args:
-        image: The image, whose voxels are changed or handed on: it is of no further use.
-        config: Spacing and normalisation.
+    The voxels of the image are changed or handed on: it is of no further use.
+
+    Returns:
+        Normalised voxels f32 (C, X, Y, Z), oriented to RAS; and how many voxels of the scan each spans, along X, Y, Z.
 
     Raises:
         DataError: The sampled image does not fit in memory.
@@ -271,7 +218,7 @@ def prepare(image: Image, config: DataConfig) -> Sampled:
         for source, sampled in zip(image.array, array, strict=True):
             _interpolate(source, step, sampled)
     normalize(array, config.normalization, config.ct)
-    return Sampled(array=array, step=step)
+    return array, step
 
 
 def nearest_label(label: npt.NDArray[np.uint8], step: Step, shape: Triple) -> npt.NDArray[np.uint8]:
@@ -287,10 +234,6 @@ def nearest_label(label: npt.NDArray[np.uint8], step: Step, shape: Triple) -> np
 
 def sampled_grid(grid: CaseGrid, spacing_mm: Sequence[float] | None) -> tuple[Step, Triple]:
     """Lays a grid of another spacing over a case: it begins at the same voxel and runs in the same directions.
-
-    Args:
-        grid: The grid of the case.
-        spacing_mm: Voxel sizes wanted; None keeps those of the case.
 
     Returns:
         Voxels of the case that a new voxel spans, and the shape of the new grid. The last new voxel is the one whose
@@ -323,10 +266,7 @@ def _simplest(low: Fraction, high: Fraction) -> Fraction:
 def neighbours(step: Fraction, count: int, size: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Array]:
     """Finds the two voxels that each voxel of a sampled axis lies between.
 
-    Args:
-        step: Voxels of the source that a voxel of the sampled axis spans.
-        count: Voxels of the sampled axis.
-        size: Voxels of the source; beyond the last one its value continues.
+    Beyond the last of so many voxels of the source its value continues.
 
     Returns:
         Index of the lower and of the upper voxel, and how far from the lower to the upper one the place is, in [0, 1).
@@ -368,10 +308,7 @@ def normalize(array: npt.NDArray[np.float32], modes: Sequence[str], ct: CtConfig
     ``zscore`` subtracts the volume's mean and divides by its standard deviation, so that equal voxels become 0; ``ct``
     clips to a fixed window and applies the data set's mean and standard deviation; ``none`` leaves values alone.
 
-    Args:
-        array: Volume f32 (C, X, Y, Z).
-        modes: One mode per channel, or one for all.
-        ct: Window of the channels in mode ``ct``.
+    ``array`` is f32 (C, X, Y, Z); there is one mode per channel or one for all.
     """
     for channel, values in enumerate(array):
         mode = modes[channel if len(modes) > 1 else 0]
@@ -393,39 +330,29 @@ def channel_problems(channels: Sequence[int], names: Sequence[str] | None, path:
     """Says why files that hold so many volumes each do not make up an image of the channels wanted."""
     several = [count for count in channels if count > 1]
     if several and len(channels) > 1:
-        yield Problem(
-            path,
-            "channels",
-            "must be 3-D where there is one file per channel",
-            f"{several[0]} channels in a file",
-            "split it by channel",
-        )
+        rule, value = "must be 3-D where there is one file per channel", f"{several[0]} channels in a file"
+        yield Problem(path, "channels", rule, value, "split it by channel")
     elif names is not None and sum(channels) != len(names):
-        yield Problem(
-            path,
-            "channels",
-            f"must have {len(names)} channel(s), {', '.join(names)}",
-            str(sum(channels)),
-            "name files of one case _0000, _0001, ... or stack them in a 4-D file",
-        )
+        rule = f"must have {len(names)} channel(s), {', '.join(names)}"
+        remedy = "name files of one case _0000, _0001, ... or stack them in a 4-D file"
+        yield Problem(path, "channels", rule, str(sum(channels)), remedy)
+
+
+def label_problems(file: OpenVolume, grid: CaseGrid) -> list[Problem]:
+    """Says why a file is no label map on the grid of a case."""
+    if file.header.channels == 1:
+        return grid_problems(file, "label", grid)
+    value, remedy = f"{file.header.channels} channels", "merge its parts into one label map"
+    return [Problem(str(file.path), "channels", "must have 3 axes", value, remedy)]
 
 
 def grid_problems(file: OpenVolume, what: str, grid: CaseGrid) -> list[Problem]:
-    """Says how the grid of a file differs from that of the case.
-
-    Args:
-        file: The file.
-        what: What it holds: ``label`` or ``channel``.
-        grid: The grid of the case.
-    """
+    """Says how the grid of a file, which holds a ``channel`` or a ``label``, differs from that of the case."""
     _, shape, affine = oriented_grid(file.header.shape, file.header.affine, grid.affine)
-    apart = math.inf
-    if shape == grid.shape:
-        apart = corner_distance(shape, affine, grid.affine) / min(grid.spacing_mm)
-        rule = f"must lie on the image's grid to {GRID_TOLERANCE:g} voxel"
-        value = f"a corner {apart:.3g} voxels away"
-    else:
+    if shape != grid.shape:
         rule, value = f"must have the image's shape {grid.shape}", str(shape)
-    remedy = f"export the {what} on the image's grid"
-    problem = Problem(str(file.path), "grid", rule, value, remedy)
-    return [] if apart <= GRID_TOLERANCE else [problem]
+    elif (apart := corner_distance(shape, affine, grid.affine) / min(grid.spacing_mm)) > GRID_TOLERANCE:
+        rule, value = f"must lie on the image's grid to {GRID_TOLERANCE:g} voxel", f"a corner {apart:.3g} voxels away"
+    else:
+        return []
+    return [Problem(str(file.path), "grid", rule, value, f"export the {what} on the image's grid")]

@@ -135,13 +135,8 @@ def _opener(path: Path) -> AbstractContextManager[OpenVolume]:
         rule = f"must be a file named {', '.join(ENDINGS)}, or a folder of DICOM slices"
         raise fault(path, "format", rule, found, "convert it")
     if missing := [name for name in kind.packages if importlib.util.find_spec(name) is None]:
-        raise fault(
-            path,
-            "package",
-            f"needs the packages that read {kind.name}",
-            f"no {' and no '.join(missing)}",
-            f"pip install {' '.join(missing)}, or convert the file to NIfTI",
-        )
+        rule, value = f"needs the packages that read {kind.name}", f"no {' and no '.join(missing)}"
+        raise fault(path, "package", rule, value, f"pip install {' '.join(missing)}, or convert the file to NIfTI")
     return open_foreign(path, kind) if kind.foreign else kind.open(path)
 
 
@@ -152,10 +147,7 @@ def read_header(path: Path) -> Header:
 
 
 def read_volume(path: Path) -> Volume:
-    """Reads a file to its end, checksum included.
-
-    Returns:
-        The volume in the file's own order of axes.
+    """Reads a file to its end, checksum included, in its own order of axes.
 
     Raises:
         DataError: As for :func:`open_volume`, or the voxels are damaged or do not fit in memory.
@@ -165,10 +157,7 @@ def read_volume(path: Path) -> Volume:
 
 
 def read_label(path: Path) -> Volume:
-    """Reads a label map.
-
-    Returns:
-        The label map (X, Y, Z), oriented to RAS.
+    """Reads a label map (X, Y, Z), oriented to RAS.
 
     Raises:
         DataError: As for :func:`read_volume`, or the file has several channels.
@@ -188,10 +177,6 @@ def read_first_channel(path: Path) -> Volume:
 
 def split_ending(name: str, endings: Iterable[str] = NIFTI_ENDINGS) -> tuple[str, str]:
     """Splits a file name before its ending; capitals count as small letters, since some scanners write them so.
-
-    Args:
-        name: Name of a file, without folders.
-        endings: Endings to look for, in small letters.
 
     Returns:
         The stem, and the ending as the name has it; the whole name and an empty ending where the name has none of

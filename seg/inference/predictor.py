@@ -125,9 +125,9 @@ def load_case(predictor: Predictor, paths: Sequence[Path]) -> LoadedCase:
     for name, values in zip(predictor.channel_names, image.array, strict=True):
         if values.min() == values.max():
             warnings.append(f"channel {name} must vary, got {values.flat[0]:g} in every voxel; check the file.")
-    sampled = prepare(image, predictor.data)
+    array, step = prepare(image, predictor.data)
     target = Grid(image.geometry.shape, image.geometry.affine)
-    prepared = Prepared(torch.from_numpy(sampled.array), sampled.step, target)
+    prepared = Prepared(torch.from_numpy(array), step, target)
     seconds = {"read": middle - start, "prepare": time.perf_counter() - middle}
     return LoadedCase(prepared=prepared, geometry=image.geometry, seconds=seconds, warnings=tuple(warnings))
 

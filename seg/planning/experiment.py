@@ -72,13 +72,7 @@ class Geometry:
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """Size of training patches and of the network that takes them.
-
-    Attributes:
-        patch: Patch size in voxels, divided by the topology's divisors.
-        batch: Patches per step, >= 2.
-        topology: Strides and kernels.
-    """
+    """Training patches, in voxels and as many a step, and the strides and kernels of the network that takes them."""
 
     patch: Size
     batch: int
@@ -87,12 +81,6 @@ class Sampling:
 
 def plan_geometry(fingerprint: Fingerprint) -> Geometry:
     """Chooses the target spacing: per axis the median, or its 10th percentile along a thick axis.
-
-    Args:
-        fingerprint: The data set's.
-
-    Returns:
-        The grid, and the cases' shapes on it.
 
     References:
         Isensee et al. nnU-Net. 2021. doi:10.1038/s41592-020-01008-z. Deviation: where all spacings agree to 0.1 %,
@@ -129,10 +117,7 @@ def plan_sampling(
     median shape, until two patches fit; no edge is cut below 16 voxels. The batch then grows while it fits, sees no
     more than 5 % of all voxels, and keeps to 65,536 voxels a step for each GiB of the budget.
 
-    Args:
-        geometry: The grid.
-        memory_gib: Budget of the training process, in GiB.
-        memory_of: Estimated memory in GiB for a patch, a batch and a topology.
+    ``memory_of`` estimates the memory in GiB for a patch, a batch and a topology.
 
     Returns:
         Patch, batch and topology, or null where even the smallest patch does not fit.
@@ -233,16 +218,6 @@ def step_cost(network: NetworkConfig, patch: Size, batch: int, in_channels: int,
     What is kept of residual projections, which a plan does not use, and of the heads of deep supervision on lower
     stages, whose grids are a small part of the work, is left out.
 
-    Args:
-        network: Architecture, merged by concatenation.
-        patch: Patch size in voxels, divided by the total stride.
-        batch: Patches per step.
-        in_channels: Channels of the image.
-        num_classes: Classes, background included.
-
-    Returns:
-        Parameters and multiply-accumulates of the network, and the elements kept for the backward pass.
-
     Raises:
         ValueError: The total stride does not divide the patch.
     """
@@ -295,14 +270,7 @@ REPEAT = re.compile(r"^(.+?)[_-](?:frame|phase|time|timepoint|tp|visit|session|s
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A planned experiment and what it rests on.
-
-    Attributes:
-        config: The experiment, complete.
-        geometry: Grid and shapes of the data set.
-        sampling: Patch, batch and topology.
-        cost: Estimate of a training step.
-    """
+    """A planned experiment and what it rests on: grid, patches, and the estimate of a training step."""
 
     config: ExperimentConfig
     geometry: Geometry
@@ -318,9 +286,6 @@ def plan_experiment(fingerprint: Fingerprint, data: DataConfig, *, name: str, me
         data: Where the data set is and how it splits; its spacing and normalisation are replaced.
         name: Name of the experiment.
         memory_gib: Memory that the training process may take, in GiB, in fp32.
-
-    Returns:
-        The plan.
 
     Raises:
         ConfigError: Not even two patches of the smallest size fit the memory.
@@ -383,9 +348,6 @@ def plan_steps(cases: int, batch: int) -> int:
 def detect_patient_pattern(case_ids: Sequence[str]) -> str | None:
     """Finds out whether case ids end in a frame, phase, time point, visit, session or scan of a patient.
 
-    Args:
-        case_ids: Ids of all cases.
-
     Returns:
         A pattern whose first group is the patient, or null unless every id fits it, some patient has two cases, and
         there are two patients at least, without whom nothing can be held out.
@@ -403,9 +365,9 @@ def experiment_name(root: Path) -> str:
 
 
 def _plan_data(data: DataConfig, fingerprint: Fingerprint, geometry: Geometry) -> DataConfig:
-    normalization: tuple[Literal["zscore", "ct", "none"], ...] = tuple(
-        _normalization_of(channel) for channel in fingerprint.channels
-    )
+    # As nnU-Net reads the names of channels: CT is calibrated, noNorm asks for none, all else is standardised.
+    known: dict[str, Literal["zscore", "ct", "none"]] = {"ct": "ct", "nonorm": "none"}
+    normalization = tuple(known.get(channel.strip().casefold(), "zscore") for channel in fingerprint.channels)
     return replace(
         data,
         spacing_mm=geometry.spacing_mm if geometry.resampled else None,
@@ -430,12 +392,6 @@ def _plan_ct(fingerprint: Fingerprint, normalization: Sequence[str]) -> CtConfig
         mean=tuple(window.mean for window in windows),
         std=tuple(window.std for window in windows),
     )
-
-
-def _normalization_of(channel: str) -> Literal["zscore", "ct", "none"]:
-    """Follows nnU-Net's channel names: CT is calibrated, noNorm asks for none, all else is standardised."""
-    known: dict[str, Literal["ct", "none"]] = {"ct": "ct", "nonorm": "none"}
-    return known.get(channel.strip().casefold(), "zscore")
 
 
 def _plan_spatial(geometry: Geometry) -> SpatialConfig:

@@ -57,14 +57,7 @@ class IntensitySample:
 
 
 def sample_intensities(voxels: npt.NDArray[Any]) -> IntensitySample:
-    """Summarises voxels of one channel of one case; those that are NaN or infinite are left out.
-
-    Args:
-        voxels: Voxels of any shape, possibly none.
-
-    Returns:
-        Their moments, exact, and their order statistics, exact up to 10,000 voxels.
-    """
+    """Summarises voxels of one channel of one case, possibly none; those that are NaN or infinite are left out."""
     values = np.sort(voxels[np.isfinite(voxels)].astype(np.float64))
     if not values.size:
         return IntensitySample(0, 0.0, 0.0, values)
@@ -79,13 +72,7 @@ def sample_intensities(voxels: npt.NDArray[Any]) -> IntensitySample:
 
 
 def pool_intensities(samples: Sequence[IntensitySample]) -> ChannelIntensity:
-    """Joins the cases' summaries of one channel.
-
-    Args:
-        samples: One summary per case.
-
-    Returns:
-        Mean and standard deviation over all voxels, exact, and their percentiles.
+    """Joins the summaries of one channel, one per case: mean and deviation are exact over all voxels.
 
     Raises:
         DataError: No sample holds a voxel.
@@ -119,9 +106,6 @@ def weighted_percentiles(
         values: Values, of shape (N,), N >= 1, in any order.
         weights: Voxels each stands for, of shape (N,), > 0.
         percents: Percentiles wanted, in [0, 100].
-
-    Returns:
-        One value per percentile.
 
     References:
         Hyndman, Fan. Sample quantiles in statistical packages. 1996. doi:10.2307/2684934 (definition 5).
@@ -172,7 +156,7 @@ class _CaseSummary:
     shape: tuple[int, int, int]
     spacing_mm: Triple
     extent: tuple[int, int, int]
-    class_voxels: tuple[int, ...]
+    class_volumes_ml: tuple[float, ...]
     channels: tuple[IntensitySample, ...]
 
 
@@ -184,10 +168,7 @@ def fingerprint_dataset(dataset: Dataset, *, cases: Sequence[Case] | None = None
 
     Args:
         dataset: Data set.
-        cases: Cases to read; null reads all of the data set. Cases without a label are passed over.
-
-    Returns:
-        The fingerprint, the same for the same files in whatever order.
+        cases: Cases to read, in any order; None reads all. Cases without a label are passed over.
 
     Raises:
         DataError: No case has a label, or files cannot be read or do not fit together; all such cases are named.
@@ -218,7 +199,7 @@ def fingerprint_dataset(dataset: Dataset, *, cases: Sequence[Case] | None = None
             for index in range(len(dataset.channel_names))
         ),
         class_names=tuple(dataset.class_names[1:]),
-        class_volumes_ml=tuple(_volumes_ml(item) for item in summaries),
+        class_volumes_ml=tuple(item.class_volumes_ml for item in summaries),
         digest=hasher.hexdigest(),
     )
 
@@ -232,13 +213,12 @@ def _summarise(case: Case, num_classes: int, num_channels: int) -> _CaseSummary:
     channels = [sample_intensities(channel[foreground]) for _, channel in read_channels(case.images)]
     if len(channels) != num_channels:
         rule, remedy = f"must have the data set's {num_channels} channels", "export all channels"
-        problem = Problem("image", "channels", rule, str(len(channels)), remedy)
-        raise DataError(problem)
+        raise DataError(Problem("image", "channels", rule, str(len(channels)), remedy))
     return _CaseSummary(
         shape=grid.shape,
         spacing_mm=grid.spacing_mm,
         extent=_extent(foreground),
-        class_voxels=tuple(int(count) for count in counts),
+        class_volumes_ml=tuple(float(count) * float(np.prod(grid.spacing_mm)) / 1000 for count in counts),
         channels=tuple(channels),
     )
 
@@ -249,11 +229,6 @@ def _extent(mask: npt.NDArray[np.bool_]) -> tuple[int, int, int]:
         return int(hit[-1] - hit[0] + 1) if hit.size else 0
 
     return along(0), along(1), along(2)
-
-
-def _volumes_ml(item: _CaseSummary) -> tuple[float, ...]:
-    voxel_ml = float(np.prod(item.spacing_mm)) / 1000
-    return tuple(count * voxel_ml for count in item.class_voxels)
 
 
 def _hash_case(hasher: Any, case: Case) -> None:

@@ -73,13 +73,7 @@ BACKWARD_FACTOR = 3  # a backward pass takes about twice its forward pass
 
 
 def describe_plan(plan: Plan, fingerprint: Fingerprint, memory_gib: float) -> str:
-    """Returns the reasons of a plan, one per line, without comment signs.
-
-    Args:
-        plan: The plan.
-        fingerprint: The data set that it was made for.
-        memory_gib: The budget that it was made for, in GiB.
-    """
+    """Returns the reasons of a plan within a budget in GiB, one per line, without comment signs."""
     return "\n".join((*_found(fingerprint), *_decided(plan), *_costs(plan, memory_gib)))
 
 

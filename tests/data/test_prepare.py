@@ -63,8 +63,8 @@ def save_all(folder, channels, label, affine):
 def load(images, label, spacing_mm):
     image = read_image(images, ["a", "b"][: len(images)])
     sampled_label = read_label(label, image.grid)
-    sampled = prepare(image, config(spacing_mm))
-    return sampled.array, nearest_label(sampled_label, sampled.step, sampled.array.shape[1:]), sampled.step
+    array, step = prepare(image, config(spacing_mm))
+    return array, nearest_label(sampled_label, step, array.shape[1:]), step
 
 
 def expected(channels, label, affine, spacing_mm):
@@ -178,10 +178,10 @@ def test_a_case_without_a_spacing_is_taken_as_it_is(tmp_path):
     channels, label, affine, _ = scan(0)
     image = save(tmp_path / "image.nii.gz", channels.transpose(1, 2, 3, 0), affine)
     read = read_image([image], ["a", "b"])
-    done = prepare(read, config())
-    assert done.array is read.array
-    np.testing.assert_array_equal(done.array, channels)
-    assert done.step == (1, 1, 1)
+    array, step = prepare(read, config())
+    assert array is read.array
+    np.testing.assert_array_equal(array, channels)
+    assert step == (1, 1, 1)
     labels = read_label(save(tmp_path / "label.nii.gz", label.astype(np.float64) + 1e-4, affine), read.grid)
     np.testing.assert_array_equal(labels, label)
     assert labels.dtype == np.uint8
@@ -257,12 +257,12 @@ def test_intensities_are_brought_to_the_closed_form(tmp_path):
     channels, _, affine, _ = scan(2)
     paths, _ = save_all(tmp_path, channels, channels[0], affine)
     ct = CtConfig(lower=(30.0, 45.0), upper=(60.0, 55.0), mean=(48.0, 50.0), std=(12.0, 4.0))
-    done = prepare(read_image(paths, ["a", "b"]), config(normalization=("zscore", "ct"), ct=ct)).array
+    done, _ = prepare(read_image(paths, ["a", "b"]), config(normalization=("zscore", "ct"), ct=ct))
     wide = channels.astype(np.float64)
     np.testing.assert_allclose(done[0], (wide[0] - wide[0].mean()) / wide[0].std(ddof=1), atol=1e-5)
     np.testing.assert_allclose(done[1], (np.clip(wide[1], 45, 55) - 50) / 4, atol=1e-5)
     flat = save(tmp_path / "flat.nii", np.full((4, 4, 4), 7, np.int16), affine)
-    assert not prepare(read_image([flat], ["a"]), config(normalization=("zscore",))).array.any()
+    assert not prepare(read_image([flat], ["a"]), config(normalization=("zscore",)))[0].any()
 
 
 def test_slabs_join_without_a_seam(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ import nibabel
 import numpy as np
 import numpy.typing as npt
 
-from seg.data.geometry import Affine, Geometry, geometry_of_affine, is_invertible, oriented_grid
+from seg.data.geometry import Affine, Geometry, geometry_of_affine, is_invertible, oriented_grid, spacing_of
 from seg.data.memory import check_memory
 from seg.errors import DataError, Problem
 
@@ -55,8 +55,7 @@ class Header:
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
         """Voxel size along each axis, in mm."""
-        x, y, z = (float(length) for length in np.linalg.norm(self.affine[:3, :3], axis=0))
-        return x, y, z
+        return spacing_of(self.affine)
 
     @property
     def voxels_bytes(self) -> int:
@@ -114,11 +113,9 @@ class OpenVolume:
         return array
 
     def read_into(self, channels: Sequence[Array] | Array) -> None:
-        """Reads all voxels into arrays.
+        """Reads all voxels into an array (X, Y, Z) for each channel in the file's own order of axes.
 
-        Args:
-            channels: An array (X, Y, Z) for each channel in the file's own order of axes; views of any strides and of
-                any type that holds the values.
+        The arrays may be views of any strides, and of any type that holds the values.
 
         Raises:
             DataError: The file is truncated or damaged.
@@ -129,13 +126,10 @@ class OpenVolume:
                     channels[block.channel + index][:, :, block.z : block.z + part.shape[2]] = part
 
     def check_memory(self, needed: int) -> None:
-        """Refuses the volume where it takes more memory than there is.
-
-        Args:
-            needed: Memory in bytes.
+        """Refuses the volume where the bytes needed are more than there is memory.
 
         Raises:
-            DataError: It does.
+            DataError: They are.
         """
         rule = f"must fit in memory with its shape {self.header.shape}"
         check_memory(str(self.path), needed + self.reader_bytes, rule=rule)

@@ -58,17 +58,15 @@ SAME_DIRECTION = 1e-3
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Slice:
-    """What the header of a slice says.
+    """What the header of a slice says: lengths in mm, places and directions in LPS.
 
     Attributes:
-        path: The file.
-        position: Place of the first voxel (LPS), in mm.
-        orientation: Directions of rows and columns (LPS), six numbers.
-        spacing: Distance of rows, and of columns, in mm.
+        position: Place of the first voxel.
+        orientation: Directions of rows and columns, six numbers.
+        spacing: Distance of rows, and of columns.
         size: Columns and rows.
         rescale: Slope and intercept from stored numbers to values.
-        series: Unique id of the series.
-        thickness: Thickness of the slice in mm; 0 where the header does not say it.
+        thickness: 0 where the header does not say it.
         warnings: Sentences on what is doubtful about its values.
         data: The attributes, as pydicom reads them; the pixels are left in the file.
     """

@@ -212,13 +212,8 @@ def _check_folder(text: TextHeader) -> None:
     for file in text.files:
         name = str(file.relative_to(text.path.parent)) if file.is_relative_to(text.path.parent) else str(file)
         if not file.resolve().is_relative_to(folder):
-            raise fault(
-                text.path,
-                "folder",
-                "must have its voxels in its own folder",
-                name,
-                "put both into one folder and name the file alone",
-            )
+            rule, remedy = "must have its voxels in its own folder", "put both into one folder and name the file alone"
+            raise fault(text.path, "folder", rule, name, remedy)
         if not text.is_pattern and not file.is_file():
             remedy = "copy it beside it"
             raise fault(text.path, "missing", "must have the file of its voxels beside it", f"no {name}", remedy)

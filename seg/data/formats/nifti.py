@@ -90,13 +90,8 @@ def _checked(path: Path, image: Any) -> Header:
     needed = _end(image, header)
     size = path.stat().st_size
     if needed > size * (DEFLATE_LIMIT if is_gzip(path) else 1):
-        raise fault(
-            path,
-            "truncated",
-            f"must hold the {needed} bytes of shape {sizes}",
-            f"a truncated file of {size} bytes",
-            "copy or export it again",
-        )
+        rule, value = f"must hold the {needed} bytes of shape {sizes}", f"a truncated file of {size} bytes"
+        raise fault(path, "truncated", rule, value, "copy or export it again")
     return header
 
 
