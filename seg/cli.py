@@ -16,27 +16,35 @@ import sys
 import tempfile
 import threading
 import traceback
-import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Protocol
+from typing import Any, ClassVar, Literal, NoReturn
 
 from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr
 from pydantic.dataclasses import dataclass
 
 from seg import __version__
 from seg.config import EvaluationConfig, ExperimentConfig, StudyConfig, load_config
-from seg.config.fields import REQUIRED, STRICT, AtLeastOne, ConfigField, FilePath, Positive, fields_of, form, item_of
+from seg.config.fields import (
+    REQUIRED,
+    STRICT,
+    AtLeastOne,
+    ConfigField,
+    FilePath,
+    Positive,
+    fields_of,
+    form,
+    item_of,
+    setting,
+)
 from seg.config.loading import explanation, find_config, read_options, unknown
-from seg.config.patients import pattern_problem
+from seg.config.patients import pattern_problems
 from seg.config.text import as_yaml, text_problem
 from seg.errors import ConfigError, Problem, SegError, shown
 from seg.files import file_problems
-
-if TYPE_CHECKING:
-    from seg.benchmark.run import BenchmarkArguments
 
 DONE, SOME_FAILED, WRONG_USE, FAULT, INTERRUPTED = 0, 1, 2, 3, 130
 Changes = Mapping[StrictStr, StrictStr]
@@ -46,20 +54,32 @@ COMMON = "set."
 """What stands before the path of an experiment's field, to change the field for all variants of a study."""
 
 
-class Command(Protocol):
-    """A command with its options read."""
+USAGE = "usage: seg COMMAND [--OPTION VALUE ...]; seg COMMAND --help explains the options"
+EXAMPLES = """\
+examples:
+  seg fetch phantom && seg train --config phantom
+  seg plan --data.root data/scans --output my.yaml && seg train --config my.yaml --run_dir runs/mine
+  seg predict --run_dir runs/mine --input scans --output labels
 
-    examples: ClassVar[tuple[str, ...]]
+seg --version prints the version."""
+
+
+class Command:
+    """A command with its options read: fields are options, examples show their use."""
+
+    examples: ClassVar[tuple[str, ...]] = ()
 
     def problems(self) -> Iterator[Problem]:
         """Yields what is wrong with the options together."""
+        yield from ()
 
     def run(self) -> int | None:
         """Does the work; returns the exit code, None for 0."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Train:
+class Train(Command):
     """Train on a data set, then predict, score and draw the held-out cases."""
 
     examples: ClassVar = (
@@ -68,21 +88,21 @@ class Train:
         "seg train --config my.yaml --network.skip_bottleneck.ratio 0.25 --training.steps 4000",
         "seg train --resume --run_dir runs/mine",
     )
-    config: tuple[FilePath, ...] = Field(
-        default=(),
-        description="YAML file, or the name of a configuration that comes with the package; repeat it to overlay, "
-        "later files over earlier ones, the options of single fields over all files.",
+    config: tuple[FilePath, ...] = setting(
+        (),
+        "YAML file, or the name of a configuration that comes with the package; repeat it to overlay, later files "
+        "over earlier ones, the options of single fields over all files.",
     )
-    run_dir: FilePath | None = Field(default=None, description="Run directory (default: runs/NAME/seed_S/fold_N).")
-    resume: StrictBool = Field(
-        default=False,
-        description="Continue an unfinished run; with --run_dir alone, with its own configuration, all folds where it "
-        "holds fold_0, fold_1, ...",
+    run_dir: FilePath | None = setting(None, "Run directory (default: runs/NAME/seed_S/fold_N).")
+    resume: StrictBool = setting(
+        False,
+        "Continue an unfinished run; with --run_dir alone, with its own configuration, all folds where it holds "
+        "fold_0, fold_1, ...",
     )
-    init_from: FilePath | None = Field(
-        default=None,
-        description="Run directory whose weights are the initial ones, as --training.init_from; a resumed run keeps to "
-        "its first choice.",
+    init_from: FilePath | None = setting(
+        None,
+        "Run directory whose weights are the initial ones, as --training.init_from; a resumed run keeps to its "
+        "first choice.",
     )
     changes: Changes = Field(default_factory=dict)
 
@@ -90,8 +110,7 @@ class Train:
         """Yields what is wrong with the options together, and with the configuration."""
         yield from _folder_problems("--init_from", self.init_from)
         if not self.config and not (self.resume and self.run_dir is not None):
-            rule, remedy = "must name a YAML file", "an example is --config phantom"
-            yield Problem("--config", "missing", rule, "none", remedy)
+            yield Problem("--config", "missing", "must name a YAML file", "none", "an example is --config phantom")
         try:
             yield from _folder_problems("data.root", self.experiment().data.root, exists=False)
         except ConfigError as error:
@@ -127,7 +146,7 @@ class Train:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Plan:
+class Plan(Command):
     """Read the fingerprint of a data set and write a configuration that trains on it."""
 
     examples: ClassVar = (
@@ -135,29 +154,25 @@ class Plan:
         "seg plan --data.root data/scans --memory_gib 8 --data.patient_pattern '(patient\\d+)_' --output my.yaml",
     )
     data__root: FilePath = Field(description="Folder of the data set.")
-    data__layout: Literal["auto", "msd", "nnunet", "manifest"] = Field(
-        default="auto", description="MSD, nnU-Net v2 raw, a manifest, or found out from the folder's files."
+    data__layout: Literal["auto", "msd", "nnunet", "manifest"] = setting(
+        "auto", "MSD, nnU-Net v2 raw, a manifest, or found out from the folder's files."
     )
-    data__patient_pattern: StrictStr | None = Field(
-        default=None,
-        description="Regular expression whose first group is the patient in a case id (default: found in the ids where "
-        "they end in a frame, a visit or the like).",
+    data__patient_pattern: StrictStr | None = setting(
+        None,
+        "Regular expression whose first group is the patient in a case id (default: found in the ids where they "
+        "end in a frame, a visit or the like).",
     )
-    memory_gib: Positive = Field(default=4.0, description="Memory that training may take, in GiB.")
-    output: FilePath | None = Field(default=None, description="File of the configuration (default: printed).")
-    overwrite: StrictBool = Field(default=False, description="Replace the file of --output where it exists.")
+    memory_gib: Positive = setting(4.0, "Memory that training may take, in GiB.")
+    output: FilePath | None = setting(None, "File of the configuration (default: printed).")
+    overwrite: StrictBool = setting(False, "Replace the file of --output where it exists.")
 
     def problems(self) -> Iterator[Problem]:
         """Yields what is wrong with the options together."""
         yield from _folder_problems("--data.root", self.data__root, exists=False)
-        yield from _pattern_problems("--data.patient_pattern", self.data__patient_pattern)
+        if self.data__patient_pattern is not None:
+            yield from pattern_problems(self.data__patient_pattern, name="--data.patient_pattern")
         yield from _file_problems("--output", self.output)
-        if (
-            self.output is not None
-            and not os.path.isdir(self.output)
-            and os.path.lexists(self.output)
-            and not self.overwrite
-        ):
+        if self.output and not self.overwrite and os.path.lexists(self.output) and not os.path.isdir(self.output):
             remedy = "choose another, or replace it with --overwrite"
             yield Problem("--output", "exists", "must be a new file", f"{self.output}", remedy)
 
@@ -180,7 +195,7 @@ class Plan:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Predict:
+class Predict(Command):
     """Segment scans: label maps on the scans' own grids, and predictions.json beside them; not for clinical use."""
 
     examples: ClassVar = (
@@ -199,20 +214,16 @@ class Predict:
     output: FilePath = Field(
         description="Where label maps go: a file for one scan, else a folder, in which each is named after its scan."
     )
-    device: Device = Field(default="auto", description="Where to compute; auto takes a GPU where there is one.")
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        default="auto",
-        description="Arithmetic of the networks; auto is training.precision of each run, whose own auto takes bf16 "
-        "where the hardware computes it.",
+    device: Device = setting("auto", "Where to compute; auto takes a GPU where there is one.")
+    precision: Literal["auto", "fp32", "bf16"] = setting(
+        "auto",
+        "Arithmetic of the networks; auto is training.precision of each run, whose own auto takes bf16 where the "
+        "hardware computes it.",
     )
-    tta: StrictBool = Field(
-        default=False, description="Average over mirrored copies, along the axes that training mirrored; slower."
-    )
-    probabilities: StrictBool = Field(
-        default=False, description="Write probabilities too, 4-D files in the folder probabilities/."
-    )
-    skip_existing: StrictBool = Field(default=False, description="Leave label maps that are there already.")
-    overwrite: StrictBool = Field(default=False, description="Replace label maps that are there already.")
+    tta: StrictBool = setting(False, "Average over mirrored copies, along the axes that training mirrored; slower.")
+    probabilities: StrictBool = setting(False, "Write probabilities too, 4-D files in the folder probabilities/.")
+    skip_existing: StrictBool = setting(False, "Leave label maps that are there already.")
+    overwrite: StrictBool = setting(False, "Replace label maps that are there already.")
 
     def problems(self) -> Iterator[Problem]:
         """Yields what is wrong with the options together."""
@@ -236,55 +247,50 @@ class Predict:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Evaluate:
+class Evaluate(Command):
     """Score a run's held-out cases, or one folder of label maps against another."""
 
     examples: ClassVar = (
         "seg evaluate --run_dir runs/mine",
         "seg evaluate --predictions labels --labels references --class_names left,right",
     )
-    run_dir: FilePath | None = Field(
-        default=None,
-        description="Run directory whose held-out cases are scored; all folds where it holds fold_0, fold_1, ...",
+    run_dir: FilePath | None = setting(
+        None, "Run directory whose held-out cases are scored; all folds where it holds fold_0, fold_1, ..."
     )
-    data__root: FilePath | None = Field(
-        default=None, description="Folder of the run's data set, where it moved (default: data.root of the run)."
+    data__root: FilePath | None = setting(
+        None, "Folder of the run's data set, where it moved (default: data.root of the run)."
     )
-    predictions: FilePath | None = Field(default=None, description="Folder of predicted label maps (NIfTI).")
-    labels: FilePath | None = Field(default=None, description="Folder of references with the same case ids.")
-    output: FilePath | None = Field(
-        default=None,
-        description="Folder of evaluation.json, cases.csv and cases.html, which are replaced (default: that of the "
-        "run, or of the predictions).",
+    predictions: FilePath | None = setting(None, "Folder of predicted label maps (NIfTI).")
+    labels: FilePath | None = setting(None, "Folder of references with the same case ids.")
+    output: FilePath | None = setting(
+        None,
+        "Folder of evaluation.json, cases.csv and cases.html, which are replaced (default: that of the run, or of "
+        "the predictions).",
     )
-    images: FilePath | None = Field(
-        default=None, description="Folder of images on which cases.html draws the cases; two folders alone."
-    )
-    nsd_tolerance_mm: Positive | None = Field(
-        default=None,
-        description="Tolerance of the normalised surface Dice, in mm; two folders alone (default: "
+    images: FilePath | None = setting(None, "Folder of images on which cases.html draws the cases; two folders alone.")
+    nsd_tolerance_mm: Positive | None = setting(
+        None,
+        "Tolerance of the normalised surface Dice, in mm; two folders alone (default: "
         f"{EvaluationConfig().nsd_tolerance_mm:g}).",
     )
-    class_names: StrictStr | None = Field(
-        default=None,
-        description="Names of classes 1, 2, ..., separated by commas; values above are refused; two folders alone "
-        "(default: every value found, as class_1, class_2, ...).",
+    class_names: StrictStr | None = setting(
+        None,
+        "Names of classes 1, 2, ..., separated by commas; values above are refused; two folders alone (default: "
+        "every value found, as class_1, class_2, ...).",
     )
-    ignore_label: StrictInt | None = Field(
-        default=None, description="Value of reference voxels that count for neither side; two folders alone."
+    ignore_label: StrictInt | None = setting(
+        None, "Value of reference voxels that count for neither side; two folders alone."
     )
-    patient_pattern: StrictStr | None = Field(
-        default=None,
-        description="Regular expression whose first group is the patient in a case id; intervals resample patients; "
-        "two folders alone (default: each case is a patient of its own).",
+    patient_pattern: StrictStr | None = setting(
+        None,
+        "Regular expression whose first group is the patient in a case id; intervals resample patients; two "
+        "folders alone (default: each case is a patient of its own).",
     )
-    workers: AtLeastOne | None = Field(
-        default=None, description="Processes that score cases; two folders alone (default: 1)."
-    )
-    leave_out: StrictBool = Field(
-        default=False,
-        description="Leave out cases that lack a counterpart or cannot be scored, name them, and exit with 1; two "
-        "folders alone, where one such case else refuses all.",
+    workers: AtLeastOne | None = setting(None, "Processes that score cases; two folders alone (default: 1).")
+    leave_out: StrictBool = setting(
+        False,
+        "Leave out cases that lack a counterpart or cannot be scored, name them, and exit with 1; two folders "
+        "alone, where one such case else refuses all.",
     )
 
     def problems(self) -> Iterator[Problem]:
@@ -298,31 +304,28 @@ class Evaluate:
             rule = "or both --predictions and --labels must be given"
             yield Problem("--run_dir", "missing", rule, remedy="see --help")
         elif self.data__root is not None:
-            rule = "must come with --run_dir, whose data set it is"
-            yield Problem("--data.root", "conflict", rule, remedy="leave it out")
+            yield _alone("--data.root", "--run_dir", "leave it out")
         yield from _folder_problems("--data.root", self.data__root, exists=False)
-        yield from _pattern_problems("--patient_pattern", self.patient_pattern)
+        if self.patient_pattern is not None:
+            yield from pattern_problems(self.patient_pattern, name="--patient_pattern")
         yield from self._name_problems()
 
     def _name_problems(self) -> Iterator[Problem]:
-        """Yields what is wrong with the names of classes."""
         if self.class_names is None:
             return
         names, ignored = self._names(), self.ignore_label
-        given = names[1:]
-        rule = ""
-        if "" in given:
-            rule = "must be names separated by commas, without an empty name"
-        elif "background" in given:
-            rule = "must begin with class 1; background is class 0 and needs no name"
-        elif len(set(given)) < len(given):
-            rule = "must name each class once"
-        if rule:
+        rules = {
+            "must be names separated by commas, without an empty name": "" in names,
+            "must begin with class 1; background is class 0 and needs no name": "background" in names[1:],
+            "must name each class once": len(set(names)) < len(names),
+        }
+        for rule in [rule for rule, is_broken in rules.items() if is_broken][:1]:
             yield Problem("--class_names", "names", rule, shown(self.class_names))
         if ignored is not None and 0 <= ignored < len(names):
             remedy = "leave the class out of --class_names or correct the label"
-            value = f"{ignored}, which is {names[ignored]}"
-            yield Problem("--ignore_label", "conflict", "must be no class", value, remedy)
+            yield Problem(
+                "--ignore_label", "conflict", "must be no class", f"{ignored}, which is {names[ignored]}", remedy
+            )
 
     def _names(self) -> tuple[str, ...]:
         return ("background", *(name.strip() for name in (self.class_names or "").split(",")))
@@ -353,7 +356,7 @@ class Evaluate:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Ablate:
+class Ablate(Command):
     """Run an ablation study: train every variant, measure speed and preservation, write the report.
 
     Started again, a study goes on where it stopped.
@@ -365,29 +368,22 @@ class Ablate:
         "seg ablate --config my_study.yaml --set network.merge=add --set 'network.channels=[16,32,64,128]'",
     )
     config: FilePath = Field(description="YAML file of the study, or the name of a study that comes with the package.")
-    ablation_dir: FilePath | None = Field(
-        default=None, description="Study directory (default: runs/ablation/NAME of the study)."
+    ablation_dir: FilePath | None = setting(None, "Study directory (default: runs/ablation/NAME of the study).")
+    runs: FilePath | None = setting(
+        None, "Folder of the run directories, which hold weights (default: runs/ in the study directory)."
     )
-    runs: FilePath | None = Field(
-        default=None,
-        description="Folder of the run directories, which hold weights (default: runs/ in the study directory).",
+    dry_run: StrictBool = setting(False, "Print every trial with parameters, GMAC and predicted time; run none.")
+    only: tuple[StrictStr, ...] = setting((), "Run this variant alone; repeat it for more.")
+    speed_only: StrictBool = setting(
+        False,
+        "Train nothing: measure the speed of the variants on every device present, with initial weights where "
+        "there are no trained ones, and write the report where trials are finished.",
     )
-    dry_run: StrictBool = Field(
-        default=False, description="Print every trial with parameters, GMAC and predicted time; run none."
-    )
-    only: tuple[StrictStr, ...] = Field(default=(), description="Run this variant alone; repeat it for more.")
-    speed_only: StrictBool = Field(
-        default=False,
-        description="Train nothing: measure the speed of the variants on every device present, with initial weights "
-        "where there are no trained ones, and write the report where trials are finished.",
-    )
-    data__root: StrictStr | None = Field(
-        default=None, description="Folder of the data set (default: that of the study)."
-    )
-    set: tuple[StrictStr, ...] = Field(
-        default=(),
-        description="PATH=VALUE changes a field of the experiment for all variants, as in --set network.merge=add or "
-        "--set 'network.channels=[8,16]'; repeat it for more.",
+    data__root: StrictStr | None = setting(None, "Folder of the data set (default: that of the study).")
+    set: tuple[StrictStr, ...] = setting(
+        (),
+        "PATH=VALUE changes a field of the experiment for all variants, as in --set network.merge=add or --set "
+        "'network.channels=[8,16]'; repeat it for more.",
     )
     changes: Changes = Field(default_factory=dict)
 
@@ -426,7 +422,7 @@ class Ablate:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Report:
+class Report(Command):
     """Write the report of an ablation study from its records, or put several studies side by side.
 
     The report is report.html, report.md with figures/ and results.csv, beside the results. Nothing is
@@ -437,37 +433,32 @@ class Report:
         "seg report --ablation_dir runs/ablation/phantom",
         "seg report --compare docs/results/bottleneck docs/results/acdc --output all.md",
     )
-    ablation_dir: FilePath | None = Field(default=None, description="Study directory.")
-    runs: FilePath | None = Field(
-        default=None,
-        description="Folder of the run directories, for pictures of the worst cases (default: runs/ in the study "
-        "directory); where there is none, the pictures of an earlier report are kept.",
+    ablation_dir: FilePath | None = setting(None, "Study directory.")
+    runs: FilePath | None = setting(
+        None,
+        "Folder of the run directories, for pictures of the worst cases (default: runs/ in the study directory); "
+        "where there is none, the pictures of an earlier report are kept.",
     )
-    compare: tuple[FilePath, ...] = Field(default=(), description="Study directories to put side by side.")
-    output: FilePath | None = Field(default=None, description="Markdown file of the comparison.")
+    compare: tuple[FilePath, ...] = setting((), "Study directories to put side by side.")
+    output: FilePath | None = setting(None, "Markdown file of the comparison.")
 
     def problems(self) -> Iterator[Problem]:
         """Yields what is wrong with the options together."""
         if self.compare:
             if len(self.compare) < 2:
-                remedy = "add another"
-                yield Problem("--compare", "length", "must name two studies at least", "one", remedy)
+                yield Problem("--compare", "length", "must name two studies at least", "one", "add another")
             if self.output is None:
-                rule = "must be given with --compare: a Markdown file"
-                yield Problem("--output", "missing", rule, "none")
+                yield Problem("--output", "missing", "must be given with --compare: a Markdown file", "none")
             for name in ("ablation_dir", "runs"):
                 if getattr(self, name) is not None:
                     yield _conflict(f"--{name}", "--compare", "leave it out")
         elif self.ablation_dir is None:
-            rule = "must be given: the directory of a study"
-            yield Problem("--ablation_dir", "missing", rule, "none", "see --help")
+            yield Problem("--ablation_dir", "missing", "must be given: the directory of a study", "none", "see --help")
         elif self.output is not None:
-            rule = "must come with --compare, whose file it is"
-            yield Problem("--output", "conflict", rule, remedy="leave it out")
-        for name, path in [("runs", self.runs), ("ablation_dir", self.ablation_dir)]:
-            yield from _folder_problems(f"--{name}", path)
-        for path in self.compare:
-            yield from _folder_problems("--compare", path)
+            yield _alone("--output", "--compare", "leave it out")
+        given = [("--runs", self.runs), ("--ablation_dir", self.ablation_dir)]
+        for option, path in [*given, *(("--compare", path) for path in self.compare)]:
+            yield from _folder_problems(option, path)
 
     def run(self) -> None:
         """Writes the report."""
@@ -480,22 +471,19 @@ class Report:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Compare:
+class Compare(Command):
     """Compare finished runs of two variants, seed by seed: paired differences of Dice with intervals, and a verdict."""
 
     examples: ClassVar = ("seg compare --baseline runs/a/seed_0 runs/a/seed_1 --variant runs/b/seed_0 runs/b/seed_1",)
     baseline: tuple[FilePath, ...] = Field(description="Run directories of the baseline, one per seed.")
     variant: tuple[FilePath, ...] = Field(description="Run directories of the variant, in the same order of seeds.")
-    margin: StrictFloat = Field(
-        default=0.005, gt=0, lt=1, description="Loss of Dice that still counts as not inferior."
-    )
+    margin: StrictFloat = setting(0.005, "Loss of Dice that still counts as not inferior.", gt=0, lt=1)
 
     def problems(self) -> Iterator[Problem]:
-        """Yields what is wrong with the options together: pairs of unlike seeds, runs given twice."""
+        """Yields pairs of unlike seeds and runs given twice."""
         if len(self.baseline) != len(self.variant):
             rule = "must name as many runs as --baseline, in the same order of seeds"
-            value = f"{len(self.variant)} beside {len(self.baseline)}"
-            yield Problem("--variant", "length", rule, value)
+            yield Problem("--variant", "length", rule, f"{len(self.variant)} beside {len(self.baseline)}")
             return
         for number, paths in enumerate(zip(self.baseline, self.variant, strict=True), 1):
             files = [path / "config.yaml" for path in paths]
@@ -504,9 +492,8 @@ class Compare:
                 value = f"{known[0]} in {paths[0]} and {known[1]} in {paths[1]}"
                 remedy = "give runs in the same order of seeds"
                 yield Problem(f"pair {number}", "seeds", "must have one seed", value, remedy)
-        everything = [path.resolve() for path in (*self.baseline, *self.variant)]
-        for path in dict.fromkeys(path for path in everything if everything.count(path) > 1):
-            yield Problem(f"{path}", "repeated", "must be given once", remedy="leave one out")
+        for path in _repeated((*self.baseline, *self.variant)):
+            yield Problem(path, "repeated", "must be given once", remedy="leave one out")
 
     def run(self) -> None:
         """Prints the comparison."""
@@ -520,7 +507,7 @@ class Compare:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Benchmark:
+class Benchmark(Command):
     """Measure speed, memory and size of networks side by side in one process; the first is the baseline."""
 
     examples: ClassVar = (
@@ -528,55 +515,42 @@ class Benchmark:
         "seg benchmark --config a.yaml --config b.yaml --num_classes 3 --device cpu",
         "seg benchmark --run_dir runs/mine --volume_shape 256 256 160",
     )
-    run_dir: tuple[FilePath, ...] = Field(
-        default=(),
-        description="Finished run directory, measured with its weights; repeat it, or mix it with --config, to compare "
-        "several.",
+    run_dir: tuple[FilePath, ...] = setting(
+        (), "Finished run directory, measured with its weights; repeat it, or mix it with --config, to compare several."
     )
-    config: tuple[FilePath, ...] = Field(
-        default=(),
-        description="YAML file of an experiment, measured with initial weights, which are as fast; repeat it, or mix "
-        "it with --run_dir, to compare several.",
+    config: tuple[FilePath, ...] = setting(
+        (),
+        "YAML file of an experiment, measured with initial weights, which are as fast; repeat it, or mix it with "
+        "--run_dir, to compare several.",
     )
-    peers: StrictBool = Field(default=False, description="Measure MONAI's DynUNet and BasicUNet beside them.")
-    rounds: StrictInt = Field(default=15, ge=3, description="Timed rounds.")
-    warmup: AtLeastOne = Field(default=3, description="Untimed rounds before.")
-    cases: StrictInt = Field(
-        default=8,
-        ge=0,
-        description="Held-out cases whose prediction is timed from file to file, in half of the rounds; 0 leaves "
-        "that out.",
+    peers: StrictBool = setting(False, "Measure MONAI's DynUNet and BasicUNet beside them.")
+    rounds: StrictInt = setting(15, "Timed rounds.", ge=3)
+    warmup: AtLeastOne = setting(3, "Untimed rounds before.")
+    cases: StrictInt = setting(
+        8, "Held-out cases whose prediction is timed from file to file, in half of the rounds; 0 leaves that out.", ge=0
     )
-    device: Literal["all", "cpu", "cuda"] = Field(
-        default="all", description="Where to measure; all is the processor and one GPU of each kind."
+    device: Literal["all", "cpu", "cuda"] = setting(
+        "all", "Where to measure; all is the processor and one GPU of each kind."
     )
-    data__root: FilePath | None = Field(
-        default=None, description="Folder of the data set (default: that of the experiment)."
+    data__root: FilePath | None = setting(None, "Folder of the data set (default: that of the experiment).")
+    num_channels: AtLeastOne | None = setting(None, "Channels of an image, with --num_classes (default: 1).")
+    num_classes: StrictInt | None = setting(
+        None, "Classes, background included, of the networks of --config; no data set is read then.", ge=2
     )
-    num_channels: AtLeastOne | None = Field(
-        default=None, description="Channels of an image, with --num_classes (default: 1)."
+    volume_shape: tuple[AtLeastOne, AtLeastOne, AtLeastOne] | None = setting(
+        None,
+        "Measure time and memory of the prediction of one synthetic volume of so many voxels (X Y Z), from file to "
+        "file, in place of all above; on the GPU where there is one.",
     )
-    num_classes: StrictInt | None = Field(
-        default=None,
-        ge=2,
-        description="Classes, background included, of the networks of --config; no data set is read then.",
+    volume_spacing: tuple[Positive, Positive, Positive] | None = setting(
+        None, "Voxel size (X Y Z) of that volume, in mm (default: that of the network, which then resamples nothing)."
     )
-    volume_shape: tuple[AtLeastOne, AtLeastOne, AtLeastOne] | None = Field(
-        default=None,
-        description="Measure time and memory of the prediction of one synthetic volume of so many voxels (X Y Z), from "
-        "file to file, in place of all above; on the GPU where there is one.",
+    output: FilePath | None = setting(
+        None,
+        "JSON file of the results (default: benchmark.json, with --volume_shape benchmark_volume.json, in the "
+        "baseline's run directory, else in the current folder).",
     )
-    volume_spacing: tuple[Positive, Positive, Positive] | None = Field(
-        default=None,
-        description="Voxel size (X Y Z) of that volume, in mm (default: that of the network, "
-        "which then resamples nothing).",
-    )
-    output: FilePath | None = Field(
-        default=None,
-        description="JSON file of the results (default: benchmark.json, with --volume_shape benchmark_volume.json, in "
-        "the baseline's run directory, else in the current folder).",
-    )
-    order: tuple[StrictStr, ...] = Field(default=(), description="")
+    order: tuple[StrictStr, ...] = setting((), "")
 
     def problems(self) -> Iterator[Problem]:
         """Yields what is wrong with the options together."""
@@ -585,21 +559,19 @@ class Benchmark:
             yield Problem("--run_dir", "missing", "or --config must be given", remedy="see --help")
         for run_dir in self.run_dir:
             yield from _folder_problems("--run_dir", run_dir)
-        everything = [os.path.realpath(path) for path in (*self.run_dir, *self.config)]
-        for again in sorted({path for path in everything if everything.count(path) > 1}):
-            rule, remedy = "and --run_dir must each name something else", "leave one out"
-            yield Problem("--config", "repeated", rule, f"{again} twice", remedy)
+        for config in self.config:
+            yield from _file_problems("--config", config)
+        for again in _repeated((*self.run_dir, *self.config)):
+            rule = "and --run_dir must each name something else"
+            yield Problem("--config", "repeated", rule, f"{again} twice", "leave one out")
         if self.num_classes is not None and self.run_dir:
             yield _conflict("--num_classes", "--run_dir", "a run knows its classes")
         if self.num_channels is not None and self.num_classes is None:
-            rule, remedy = "must come with --num_classes", "add it, or let the data set say both"
-            yield Problem("--num_channels", "conflict", rule, remedy=remedy)
+            yield _alone("--num_channels", "--num_classes", "add it, or let the data set say both")
         if self.volume_spacing is not None and self.volume_shape is None:
-            rule = "must come with --volume_shape"
-            yield Problem("--volume_spacing", "conflict", rule, remedy="add it")
+            yield _alone("--volume_spacing", "--volume_shape", "add it")
         if self.volume_shape is not None and count > 1:
-            rule, remedy = "must come with one network", "measure each alone"
-            yield Problem("--volume_shape", "conflict", rule, str(count), remedy)
+            yield Problem("--volume_shape", "conflict", "must come with one network", str(count), "measure each alone")
         if self.volume_shape is not None and self.peers:
             yield _conflict("--peers", "--volume_shape", "the volume is predicted by the project's networks alone")
         yield from _folder_problems("--data.root", self.data__root)
@@ -609,21 +581,9 @@ class Benchmark:
         """Measures."""
         from seg.benchmark import benchmark
 
-        benchmark(self.arguments())
-
-    def arguments(self) -> BenchmarkArguments:
-        """Returns what is measured, and how."""
-        from seg.benchmark.run import BenchmarkArguments, Target
-
-        left = {"run_dir": list(self.run_dir), "config": [find_config(path) for path in self.config]}
-        targets = []
-        for option in self.order:
-            if option == "run_dir":
-                targets.append(Target(kind="run_dir", path=left[option].pop(0)))
-            elif option == "config":
-                targets.append(Target(kind="config", path=left[option].pop(0)))
-        return BenchmarkArguments(
-            targets=tuple(targets),
+        given = {"run_dir": iter(self.run_dir), "config": map(find_config, self.config)}
+        benchmark(
+            [next(given[option]) for option in self.order if option in given],
             peers=self.peers,
             rounds=self.rounds,
             warmup=self.warmup,
@@ -639,12 +599,12 @@ class Benchmark:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Fetch:
+class Fetch(Command):
     """Put a data set in place: download a public one, with checksum, or generate the embedded phantoms."""
 
     examples: ClassVar = ("seg fetch phantom", "seg fetch hippocampus --root data")
     name: StrictStr = Field(description="Data set: hippocampus is downloaded, phantom is made here.")
-    root: FilePath = Field(default=Path("data"), description="Folder to put it in.")
+    root: FilePath = setting(Path("data"), "Folder to put it in.")
 
     def problems(self) -> Iterator[Problem]:
         """Yields what is wrong with the options together."""
@@ -669,13 +629,13 @@ class Fetch:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Widths:
+class Widths(Command):
     """Predict safe widths from a baseline's preservation.json and write them as a point of a study."""
 
     examples: ClassVar = ("seg widths --record trials/baseline.fold_0.seed_0/preservation.json --output point.yaml",)
     record: FilePath = Field(description="File preservation.json of a trial of the baseline.")
     output: FilePath = Field(description="YAML file to write, a list of one point.")
-    threshold: StrictFloat = Field(default=0.95, gt=0, le=1, description="Share of the features' variance to keep.")
+    threshold: StrictFloat = setting(0.95, "Share of the features' variance to keep.", gt=0, le=1)
 
     def problems(self) -> Iterator[Problem]:
         """Yields what is wrong with the options together."""
@@ -691,7 +651,7 @@ class Widths:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Publish:
+class Publish(Command):
     """Write the results of a study as a few tables with six significant digits, in place of a folder a trial.
 
     A published study can be reported, continued and published again.
@@ -699,11 +659,7 @@ class Publish:
 
     examples: ClassVar = ("seg publish --ablation_dir runs/ablation/mine --output docs/results/mine",)
     ablation_dir: FilePath = Field(description="Study directory.")
-    output: FilePath | None = Field(default=None, description="Directory to write (default: the study directory).")
-
-    def problems(self) -> Iterator[Problem]:
-        """Yields what is wrong with the options together: nothing, since the study says what it holds."""
-        yield from ()
+    output: FilePath | None = setting(None, "Directory to write (default: the study directory).")
 
     def run(self) -> None:
         """Publishes the study."""
@@ -712,7 +668,7 @@ class Publish:
         print(f"published: {publish(self.ablation_dir, self.output)}")
 
 
-COMMANDS: dict[str, type[Any]] = {
+COMMANDS: dict[str, type[Command]] = {
     "train": Train,
     "plan": Plan,
     "predict": Predict,
@@ -727,7 +683,7 @@ COMMANDS: dict[str, type[Any]] = {
 }
 
 
-def changeable(command: type[Any]) -> dict[str, ConfigField]:
+def changeable(command: type[Command]) -> dict[str, ConfigField]:
     """Returns the fields of configurations that are options of a command, by dotted path."""
     if command is Train:
         fields = fields_of(ExperimentConfig)
@@ -744,24 +700,15 @@ def changeable(command: type[Any]) -> dict[str, ConfigField]:
 def read_command(name: str, argv: Sequence[str]) -> Command:
     """Reads the options of a command.
 
-    Args:
-        name: Name of the command.
-        argv: Its options.
-
     Raises:
         ConfigError: Options cannot be used; all problems together.
     """
     command = COMMANDS[name]
-    found = [
-        Problem(shown(text), "text", "must be text", problem)
-        for text in argv
-        if (problem := text_problem(text)) is not None
-    ]
-    if found:
+    if found := [Problem(shown(text), "text", "must be text", bad) for text in argv if (bad := text_problem(text))]:
         raise ConfigError(found)
     options, rest = _parser(command, name).parse_known_args(argv)
     given: list[tuple[str, Any]] = options.given
-    found += _unknown_options(rest, [*_options(command), *changeable(command)])
+    found = _unknown_options(rest, [*_options(command), *changeable(command)])
     values, changes = _collected(command, given)
     for option, field in _options(command).items():
         if field.default is REQUIRED and field.path not in values:
@@ -780,10 +727,11 @@ def read_command(name: str, argv: Sequence[str]) -> Command:
         found += [problem for problem in read.problems() if problem.path not in named]
     if found:
         raise ConfigError(found)
-    return typing.cast(Command, read)
+    assert read is not None  # a field that lacks its value is a problem
+    return read
 
 
-def _collected(command: type[Any], given: Sequence[tuple[str, Any]]) -> tuple[dict[str, Any], dict[str, str]]:
+def _collected(command: type[Command], given: Sequence[tuple[str, Any]]) -> tuple[dict[str, Any], dict[str, str]]:
     """Sorts what was given into texts by field of the command, and by path of a configuration."""
     fields = fields_of(command)
     values: dict[str, Any] = {}
@@ -801,11 +749,7 @@ def _collected(command: type[Any], given: Sequence[tuple[str, Any]]) -> tuple[di
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Runs a command and exits with its code.
-
-    Args:
-        argv: Command and options; None takes the process's own.
-    """
+    """Runs the command of some words, those of the process by default, and exits with its code."""
     words = list(sys.argv[1:] if argv is None else argv)
 
     def command() -> int | None:
@@ -826,11 +770,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 def run(command: Callable[[], int | None]) -> NoReturn:
     """Calls a function and exits with its code.
 
-    Exit codes: what the function returns (0 done, 1 some cases failed or were left out), 2 for wrong use or unreadable
-    input, 3 for a fault of the program, 130 where the user interrupts or SIGTERM arrives.
-
-    Args:
-        command: Returns the exit code, or None for 0.
+    Exit codes: what the function returns (0 or None done, 1 some cases failed or were left out), 2 for wrong use or
+    unreadable input, 3 for a fault of the program, 130 where the user interrupts or SIGTERM arrives.
     """
     _show_messages()
     _name_user()
@@ -899,8 +840,6 @@ def _name_user() -> None:
 
 
 class _Plain(logging.Formatter):
-    """A message as it is, after its level where that is a warning or worse."""
-
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
         return text if record.levelno < logging.WARNING else f"{record.levelname.lower()}: {text}"
@@ -935,49 +874,46 @@ class _Collect(argparse.Action):
         namespace.given.append((self.dest, True if self.nargs == 0 else values))
 
 
-def _parser(command: type[Any], name: str) -> _Parser:
-    lines = (command.__doc__ or "").strip()
-    epilog = "examples:\n" + "\n".join(f"  {example}" for example in command.examples)
+def _parser(command: type[Command], name: str) -> _Parser:
+    positional = "name" if command is Fetch else None
     parser = _Parser(
         prog=f"seg {name}",
-        usage=f"seg {name} {'NAME ' if command is Fetch else ''}[--OPTION VALUE ...]",
-        description="\n".join(line.strip() for line in lines.splitlines()),
-        epilog=epilog,
+        usage=f"seg {name} {'NAME ' if positional else ''}[--OPTION VALUE ...]",
+        description="\n".join(line.strip() for line in (command.__doc__ or "").strip().splitlines()),
+        epilog="examples:\n" + "\n".join(f"  {example}" for example in command.examples),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.set_defaults(given=[])
     for option, field in _options(command).items():
-        positional = command is Fetch and option == "name"
-        flag = field.default is False
-        required = " (required)" if field.default is REQUIRED else ""
-        default = "" if required or flag or field.default is None or field.default == () else _default(field)
-        names: dict[str, Any] = {} if positional else {"dest": option}
-        parser.add_argument(
-            option if positional else f"--{option}",
-            action=_Collect,
-            nargs=0 if flag else _count(field),
-            metavar=None if flag else "NAME" if positional else _metavar(field),
-            help=_escaped(f"{explanation(field)}{required}{default}"),
-            **names,
-        )
-    fields = changeable(command)
+        default = " (required)" if field.default is REQUIRED else f" (default: {as_yaml(field.default)})"
+        about = f"{explanation(field)}{'' if field.default in (None, False, ()) else default}".replace("%", "%%")
+        if option == positional:
+            parser.add_argument(option, action=_Collect, metavar="NAME", help=about)
+        elif field.default is False:
+            parser.add_argument(f"--{option}", dest=option, action=_Collect, nargs=0, help=about)
+        else:
+            item = item_of(field.hint)
+            words = form(field.hint if item is None else item[0]).removesuffix("|null")
+            how: dict[str, Any] = {"nargs": _count(field), "metavar": words, "help": about}
+            parser.add_argument(f"--{option}", dest=option, action=_Collect, **how)
     groups: dict[str, Any] = {}
-    for path, field in fields.items():
+    sections = fields_of(ExperimentConfig) if command is Train else {}
+    for path, field in changeable(command).items():
         above = path.rpartition(".")[0]
         if above not in groups:
             groups[above] = parser.add_argument_group(above or "configuration")
-        section = fields_of(ExperimentConfig).get(above) if command is Train else None
-        within = above if section is not None and section.optional else ""
-        when = f"to be given where {within} is" if field.default is REQUIRED else ""
-        when = when or f"default{f' once {within} is given' if within else ''}: {_value(field)}"
-        form_of = "N|all" if path == "fold" else _form(field)
-        text = _escaped(f"{explanation(field)} ({when})")
-        groups[above].add_argument(f"--{path}", dest=path, action=_Collect, metavar=form_of, help=text)
+        optional = above in sections and sections[above].optional
+        value = "null" if field.section is not None else as_yaml(field.default)
+        when = f"default once {above} is given: {value}" if optional else f"default: {value}"
+        when = f"to be given where {above} is" if field.default is REQUIRED else when
+        words = "N|all" if path == "fold" else form(field.hint) if field.section is None else "null|{FIELD: VALUE, ...}"
+        about = f"{explanation(field)} ({when})".replace("%", "%%")
+        groups[above].add_argument(f"--{path}", dest=path, action=_Collect, metavar=words, help=about)
     return parser
 
 
-def _options(command: type[Any]) -> dict[str, ConfigField]:
+def _options(command: type[Command]) -> dict[str, ConfigField]:
     """Returns the fields of a command by the names of their options: two underscores stand for a dot."""
     fields = fields_of(command)
     return {name.replace("__", "."): field for name, field in fields.items() if name not in ("changes", "order")}
@@ -987,27 +923,6 @@ def _count(field: ConfigField) -> int | str | None:
     """Returns how many words an option takes, as argparse says it."""
     item = item_of(field.hint)
     return None if item is None else "+" if item[1] is None else item[1]
-
-
-def _metavar(field: ConfigField) -> str:
-    item = item_of(field.hint)
-    return form(field.hint if item is None else item[0]).removesuffix("|null")
-
-
-def _form(field: ConfigField) -> str:
-    return form(field.hint) if field.section is None else "null|{FIELD: VALUE, ...}"
-
-
-def _value(field: ConfigField) -> str:
-    return "null" if field.section is not None else as_yaml(field.default)
-
-
-def _default(field: ConfigField) -> str:
-    return f" (default: {_value(field)})"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("%", "%%")
 
 
 def _unknown_options(rest: Sequence[str], known: Sequence[str]) -> list[Problem]:
@@ -1020,79 +935,57 @@ def _unknown_options(rest: Sequence[str], known: Sequence[str]) -> list[Problem]
             inside = [name for name in known if f"--{name}".startswith(f"{option}.")]
             if inside:
                 rule = "is a group, whose fields are set one by one"
-                remedy = f"as in --{inside[0]} VALUE"
-                found.append(Problem(option, "unknown", rule, remedy=remedy))
+                found.append(Problem(option, "unknown", rule, remedy=f"as in --{inside[0]} VALUE"))
             else:
                 found.append(unknown(option, "option", [f"--{name}" for name in known]))
             value_follows = "=" not in word
         elif value_follows:
             value_follows = False
         else:
-            rule = "is no option; options have the form --name VALUE"
-            found.append(Problem(shown(word), "unknown", rule))
+            found.append(Problem(shown(word), "unknown", "is no option; options have the form --name VALUE"))
     return found
 
 
 def _as_option(problem: Problem, fields: Mapping[str, ConfigField]) -> Problem:
     """Names an option, not the field that holds it."""
-    name = problem.path.partition("[")[0]
-    if name not in fields:
+    if problem.path.partition("[")[0] not in fields:
         return problem
-    path = f"--{problem.path.replace('__', '.')}"
-    return Problem(path, problem.kind, problem.rule, problem.value, problem.remedy)
+    return replace(problem, path=f"--{problem.path.replace('__', '.')}")
 
 
 def _overview() -> str:
     lines = [f"  {name:10} {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
-    return "\n".join(
-        [
-            "usage: seg COMMAND [--OPTION VALUE ...]; seg COMMAND --help explains the options",
-            "",
-            *lines,
-            "",
-            "examples:",
-            "  seg fetch phantom && seg train --config phantom",
-            "  seg plan --data.root data/scans --output my.yaml && seg train --config my.yaml --run_dir runs/mine",
-            "  seg predict --run_dir runs/mine --input scans --output labels",
-            "",
-            "seg --version prints the version.",
-        ]
-    )
+    return f"{USAGE}\n\n" + "\n".join(lines) + f"\n\n{EXAMPLES}"
 
 
 def _conflict(option: str, other: str, remedy: str) -> Problem:
     return Problem(option, "conflict", f"must not come with {other}", remedy=remedy)
 
 
-def _folder_problems(option: str, folder: Path | str | None, *, exists: bool = True) -> Iterator[Problem]:
-    """Yields a problem where a path is no folder.
+def _alone(option: str, other: str, remedy: str) -> Problem:
+    return Problem(option, "conflict", f"must come with {other}", remedy=remedy)
 
-    Args:
-        option: What names the folder.
-        folder: The path; null is none.
-        exists: Whether the folder must exist; a file must never stand in its place.
-    """
+
+def _repeated(paths: Sequence[Path]) -> list[str]:
+    """Lists the paths that are given more than once, whatever their spelling."""
+    real = [os.path.realpath(path) for path in paths]
+    return sorted({path for path in real if real.count(path) > 1})
+
+
+def _folder_problems(option: str, folder: Path | str | None, *, exists: bool = True) -> Iterator[Problem]:
+    """Yields a problem where a path is no folder; with ``exists`` off, where it is a file."""
     if folder is None or os.path.isdir(folder):
         return
-    rule = "must be a folder"
     if os.path.isfile(folder):
         remedy = f"name its folder, {Path(folder).parent}"
-        yield Problem(option, "folder", rule, f"the file {folder}", remedy)
+        yield Problem(option, "folder", "must be a folder", f"the file {folder}", remedy)
     elif exists:
-        yield Problem(option, "folder", rule, f"{folder}", "check the path")
+        yield Problem(option, "folder", "must be a folder", f"{folder}", "check the path")
 
 
 def _file_problems(option: str, file: Path | None) -> Iterator[Problem]:
-    """Yields a problem where a folder stands in the place of a file."""
     if file is not None and os.path.isdir(file):
-        value = f"the folder {file}"
-        yield Problem(option, "file", "must be a file", value, "add a file name")
-
-
-def _pattern_problems(option: str, pattern: str | None) -> Iterator[Problem]:
-    problem = None if pattern is None else pattern_problem(pattern, name=option)
-    if problem is not None:
-        yield problem
+        yield Problem(option, "file", "must be a file", f"the folder {file}", "add a file name")
 
 
 if __name__ == "__main__":

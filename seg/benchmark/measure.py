@@ -21,7 +21,7 @@ from torch import nn
 from seg.benchmark.memory import measure_peaks
 from seg.benchmark.prediction import FilePrediction
 from seg.benchmark.subjects import Place, Subject, TrainingStep
-from seg.errors import RunError
+from seg.errors import Problem, RunError
 from seg.hardware import environment
 from seg.inference.model import Model
 
@@ -39,10 +39,6 @@ Call = Callable[[], object]
 Times = dict[str, tuple[float, ...]]
 
 
-def _nothing() -> None:
-    return None
-
-
 @dataclass(frozen=True, kw_only=True)
 class Timer:
     """Measures how long a call takes.
@@ -53,7 +49,7 @@ class Timer:
         least_seconds: A call is repeated until so much has passed, and its time is the mean.
     """
 
-    wait: Call = _nothing
+    wait: Call = lambda: None
     clock: Callable[[], float] = time.perf_counter
     least_seconds: float = LEAST_SECONDS
 
@@ -71,45 +67,35 @@ class Timer:
                 return passed / count
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rounds:
-    """Numbers of rounds in which calls are timed.
-
-    Attributes:
-        timed: Rounds that count, >= 1.
-        warmup: Rounds before, which do not count, >= 0.
-        seed: Seed of the order within each round, >= 0.
-    """
-
-    timed: int
-    warmup: int
-    seed: int = 0
-
-
-def interleave(calls: Mapping[str, Call], rounds: Rounds, timer: Timer, done: Call = _nothing) -> Times:
+def interleave(calls: Mapping[str, Call], timer: Timer, *, rounds: int, warmup: int, words: str = "") -> Times:
     """Times several calls side by side: in every round each of them once, in an order drawn for the round.
 
     What changes with time, such as the clock of a processor that grows warm, meets all of them alike, and times of one
-    round can be compared with one another.
+    round can be compared with one another. On a terminal a bar shows how far that is.
 
     Args:
         calls: The calls by name.
-        rounds: How often.
         timer: Takes the time.
-        done: Called after each call of each round.
+        rounds: Rounds that count, >= 1.
+        warmup: Rounds before, which do not count, >= 0.
+        words: What the bar says.
 
     Returns:
         Seconds of each call by name, round by round.
     """
+    from tqdm import tqdm
+
     times: dict[str, list[float]] = {name: [] for name in calls}
-    for index in range(rounds.warmup + rounds.timed):
-        order = list(calls)
-        random.Random(f"{rounds.seed} {index}").shuffle(order)
-        for name in order:
-            seconds = timer.seconds(calls[name])
-            if index >= rounds.warmup:
-                times[name].append(seconds)
-            done()
+    visits = (rounds + warmup) * len(calls)
+    with tqdm(total=visits, desc=words, unit="call", disable=None, leave=False) as bar:
+        for index in range(warmup + rounds):
+            order = list(calls)
+            random.Random(f"0 {index}").shuffle(order)
+            for name in order:
+                seconds = timer.seconds(calls[name])
+                if index >= warmup:
+                    times[name].append(seconds)
+                bar.update()
     return {name: tuple(values) for name, values in times.items()}
 
 
@@ -132,14 +118,12 @@ class Settings:
         rounds: Timed rounds, >= 3, each network once in each.
         warmup: Untimed rounds before, >= 1.
         images: Files of each case that prediction is measured on; without any it is not measured.
-        seed: Seed of the order within rounds.
         timer: Makes the timer of a device.
     """
 
     rounds: int = 15
     warmup: int = 3
     images: Sequence[tuple[Path, ...]] = ()
-    seed: int = 0
     timer: Callable[[Place], Timer] = field(default=lambda place: Timer(wait=place.wait))
 
     @property
@@ -170,125 +154,102 @@ def measure_device(subjects: Sequence[Subject], device: torch.device, settings: 
     Raises:
         RunError: Memory of the GPU does not suffice, weights cannot be used, or a case cannot be predicted.
     """
-    load = os.getloadavg()[0]
     try:
-        return _Measurement(subjects, device, settings).record(load)
+        return _measure(subjects, device, settings)
     except torch.OutOfMemoryError as error:
-        raise RunError(
-            f"{device}: memory must suffice for the networks side by side, got '{str(error).splitlines()[0]}'; compare "
-            "fewer at once, or measure with --device cpu."
-        ) from error
+        rule, remedy = "must have memory for the networks side by side", "compare fewer at once, or take --device cpu"
+        raise RunError(Problem(f"{device}", "memory", rule, f"'{str(error).splitlines()[0]}'", remedy)) from error
 
 
-class _Measurement:
-    """The networks on their device, and the calls that are timed."""
-
-    def __init__(self, subjects: Sequence[Subject], device: torch.device, settings: Settings) -> None:
-        self.subjects, self.settings, self.first = subjects, settings, subjects[0]
-        self.places = {subject.name: subject.place(device) for subject in subjects}
-        self.networks: dict[str, nn.Module] = {}
-
-    def record(self, load: float) -> dict[str, Any]:
-        first, place, settings = self.first, self.places[self.first.name], self.settings
-        about = environment(place.device, place.precision)
-        LOG.info("speed: %d network(s) on %s, %s", len(self.subjects), about["device"], place.precision)
-        peaks = {subject.name: measure_peaks(subject, self.places[subject.name]) for subject in self.subjects}
-        self.networks = {s.name: self.places[s.name].put(s.network()) for s in self.subjects}
-        rounds = Rounds(timed=settings.rounds, warmup=settings.warmup, seed=settings.seed)
-        times = {
-            "latency": self._time("latency", self._forward_calls(1), rounds),
-            "throughput": self._time("throughput", self._forward_calls(first.config.patches.batch), rounds),
-            "training_step": self._time("training step", self._training_calls(), rounds),
-            "prediction": self._time_prediction() if settings.images else {},
-        }
-        voxels = first.config.patches.batch * prod(first.config.patches.size)
-        rows = []
-        for subject in self.subjects:
-            network, peak = self.networks[subject.name], peaks[subject.name]
-            seconds = {name: found.get(subject.name) for name, found in times.items()}
-            row = {
-                "name": subject.name,
-                "precision": self.places[subject.name].precision,
-                "memory_format": LAYOUTS[self.places[subject.name].memory_format],
-                "weights": "initial" if subject.run_dir is None else "trained",
-                "configuration": subject.fingerprint(),
-                "latency_ms": _scaled(seconds["latency"], 1e3),
-                "throughput_voxels_per_s": spread([voxels / value for value in seconds["throughput"] or ()]),
-                "training_step_ms": _scaled(seconds["training_step"], 1e3),
-                "prediction_s": _scaled(seconds["prediction"], 1 / max(1, len(settings.images))),
-                "peak_memory_inference_mib": peak.inference_mib,
-                "peak_memory_training_mib": peak.training_mib,
-                "parameters": sum(parameter.numel() for parameter in network.parameters()),
-                "macs": subject.macs(),
-                "checkpoint_mib": subject.checkpoint_mib(network),
-            }
-            for name, own in seconds.items():
-                row[f"{name}_ratio"] = None if own is None else ratios(times[name][first.name], own)
-            rows.append(row)
-        return {
-            "device": about["device"],
-            "kind": place.device.type,
-            "threads": torch.get_num_threads(),
-            "precision": place.precision,
-            "memory_format": LAYOUTS[place.memory_format],
-            "environment": about,
-            "patch_size": list(first.config.patches.size),
-            "batch": first.config.patches.batch,
-            "accumulate": first.config.training.accumulate,
-            "rounds": settings.rounds,
-            "warmup": settings.warmup,
-            "prediction_rounds": settings.prediction_rounds if settings.images else 0,
-            "prediction_cases": len(settings.images),
-            "load_1min": load,
-            "baseline": first.name,
-            "variants": rows,
-        }
-
-    def _time(self, name: str, calls: Mapping[str, Call], rounds: Rounds) -> Times:
-        """Times calls side by side; on a terminal a bar shows how far that is."""
-        from tqdm import tqdm
-
-        timer = self.settings.timer(self.places[self.first.name])
-        visits = (rounds.timed + rounds.warmup) * len(calls)
-        with tqdm(total=visits, desc=name, unit="call", disable=None, leave=False) as bar:
-            return interleave(calls, rounds, timer, bar.update)
-
-    def _forward_calls(self, batch: int) -> dict[str, Call]:
-        """Makes the calls that a window of prediction is: forward passes to logits in fp32."""
-        calls: dict[str, Call] = {}
-        for subject in self.subjects:
-            place, size, network = self.places[subject.name], subject.config.patches.size, self.networks[subject.name]
-            model = Model(network=network, window=size, device=place.device, precision=place.precision)
-            calls[subject.name] = partial(model.logits, place.image(batch, subject.ends[0], size))
-        return calls
-
-    def _training_calls(self) -> dict[str, Call]:
-        calls: dict[str, Call] = {}
-        for subject in self.subjects:
-            channels, classes = subject.ends
-            place = self.places[subject.name]
-            network = place.put(subject.network(trained=False))
-            calls[subject.name] = TrainingStep(
-                subject.config, network, channels=channels, num_classes=classes, place=place
-            )
-        return calls
-
-    def _time_prediction(self) -> Times:
-        """Times the project's own networks from file to file."""
-        rounds = Rounds(timed=self.settings.prediction_rounds, warmup=1, seed=self.settings.seed)
-        own = [subject for subject in self.subjects if subject.peer is None]
+def _measure(subjects: Sequence[Subject], device: torch.device, settings: Settings) -> dict[str, Any]:
+    load, first = os.getloadavg()[0], subjects[0]
+    places = {subject.name: subject.place(device) for subject in subjects}
+    place = places[first.name]
+    about = environment(device, place.precision)
+    LOG.info("speed: %d network(s) on %s, %s", len(subjects), about["device"], place.precision)
+    peaks = {subject.name: measure_peaks(subject, places[subject.name]) for subject in subjects}
+    networks = {subject.name: places[subject.name].put(subject.network()) for subject in subjects}
+    timed = partial(interleave, timer=settings.timer(place), rounds=settings.rounds, warmup=settings.warmup)
+    patches = first.config.patches
+    times = {
+        "latency": timed(_forward_calls(subjects, places, networks, 1), words="latency"),
+        "throughput": timed(_forward_calls(subjects, places, networks, patches.batch), words="throughput"),
+        "training_step": timed(_training_calls(subjects, places), words="training step"),
+        "prediction": {},
+    }
+    if settings.images:
         with tempfile.TemporaryDirectory() as folder:
+            own = [subject for subject in subjects if subject.peer is None]
             calls = {
-                subject.name: FilePrediction(
-                    subject,
-                    self.networks[subject.name],
-                    self.places[subject.name],
-                    self.settings.images,
-                    Path(folder) / str(index),
+                one.name: FilePrediction(
+                    one, networks[one.name], places[one.name], settings.images, Path(folder) / str(index)
                 )
-                for index, subject in enumerate(own)
+                for index, one in enumerate(own)
             }
-            return self._time("prediction", calls, rounds)
+            times["prediction"] = timed(calls, words="prediction", rounds=settings.prediction_rounds, warmup=1)
+    voxels = patches.batch * prod(patches.size)
+    rows = []
+    for subject in subjects:
+        name, network = subject.name, networks[subject.name]
+        seconds = {measure: found.get(name) for measure, found in times.items()}
+        row = {
+            "name": name,
+            "precision": places[name].precision,
+            "memory_format": LAYOUTS[places[name].memory_format],
+            "weights": "initial" if subject.run_dir is None else "trained",
+            "configuration": subject.fingerprint(),
+            "latency_ms": _scaled(seconds["latency"], 1e3),
+            "throughput_voxels_per_s": spread([voxels / value for value in seconds["throughput"] or ()]),
+            "training_step_ms": _scaled(seconds["training_step"], 1e3),
+            "prediction_s": _scaled(seconds["prediction"], 1 / max(1, len(settings.images))),
+            "peak_memory_inference_mib": peaks[name].inference_mib,
+            "peak_memory_training_mib": peaks[name].training_mib,
+            "parameters": sum(parameter.numel() for parameter in network.parameters()),
+            "macs": subject.macs(),
+            "checkpoint_mib": subject.checkpoint_mib(network),
+        }
+        for measure, taken in seconds.items():
+            row[f"{measure}_ratio"] = None if taken is None else ratios(times[measure][first.name], taken)
+        rows.append(row)
+    return {
+        "device": about["device"],
+        "kind": device.type,
+        "threads": torch.get_num_threads(),
+        "precision": place.precision,
+        "memory_format": LAYOUTS[place.memory_format],
+        "environment": about,
+        "patch_size": list(patches.size),
+        "batch": patches.batch,
+        "accumulate": first.config.training.accumulate,
+        "rounds": settings.rounds,
+        "warmup": settings.warmup,
+        "prediction_rounds": settings.prediction_rounds if settings.images else 0,
+        "prediction_cases": len(settings.images),
+        "load_1min": load,
+        "baseline": first.name,
+        "variants": rows,
+    }
+
+
+def _forward_calls(
+    subjects: Sequence[Subject], places: Mapping[str, Place], networks: Mapping[str, nn.Module], batch: int
+) -> dict[str, Call]:
+    """Makes the calls that a window of prediction is: forward passes to logits in fp32."""
+    calls: dict[str, Call] = {}
+    for subject in subjects:
+        place, size = places[subject.name], subject.config.patches.size
+        model = Model(network=networks[subject.name], window=size, device=place.device, precision=place.precision)
+        calls[subject.name] = partial(model.logits, place.image(batch, subject.ends[0], size))
+    return calls
+
+
+def _training_calls(subjects: Sequence[Subject], places: Mapping[str, Place]) -> dict[str, Call]:
+    calls: dict[str, Call] = {}
+    for subject in subjects:
+        (channels, classes), place = subject.ends, places[subject.name]
+        network = place.put(subject.network(trained=False))
+        calls[subject.name] = TrainingStep(subject.config, network, channels=channels, num_classes=classes, place=place)
+    return calls
 
 
 def _scaled(seconds: Sequence[float] | None, factor: float) -> dict[str, float] | None:

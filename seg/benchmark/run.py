@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
-
-import torch
 
 from seg.benchmark.measure import Settings, measure_device, present_devices
 from seg.benchmark.prediction import held_out_images, measure_volume
@@ -25,64 +23,22 @@ BENCHMARK_VERSION = 1
 SPEED_FILE, VOLUME_FILE = "benchmark.json", "benchmark_volume.json"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """A network to measure.
-
-    Attributes:
-        kind: Whether the path is a run directory or the YAML file of an experiment.
-        path: The path.
-    """
-
-    kind: Literal["run_dir", "config"]
-    path: Path
-
-
-@dataclass(frozen=True, kw_only=True)
-class BenchmarkArguments:
-    """The networks to measure, and how.
-
-    Attributes:
-        targets: What is measured, the baseline first.
-        peers: Whether networks of MONAI are measured beside it.
-        rounds: Timed rounds, in each of which each network is measured once, >= 3.
-        warmup: Untimed rounds before, >= 1.
-        cases: Cases of the end-to-end measurement, >= 0.
-        device: Where to measure.
-        data_root: Folder of the data set; None is that of the experiment.
-        num_channels: Channels of an image, where no data set is read.
-        num_classes: Classes, background included, where no data set is read; None reads it.
-        volume_shape: Shape of a volume whose prediction is measured in place of speed; None measures speed.
-        volume_spacing: Its voxel size in mm, each > 0; None is that of the network.
-        output: JSON file of the results; None is the default one.
-    """
-
-    targets: tuple[Target, ...]
-    peers: bool = False
-    rounds: int = 15
-    warmup: int = 3
-    cases: int = 8
-    device: Literal["all", "cpu", "cuda"] = "all"
-    data_root: Path | None = None
-    num_channels: int = 1
-    num_classes: int | None = None
-    volume_shape: tuple[int, int, int] | None = None
-    volume_spacing: tuple[float, float, float] | None = None
-    output: Path | None = None
-
-
-def read_subjects(arguments: BenchmarkArguments) -> tuple[Subject, ...]:
-    """Reads the networks to measure, without their weights.
+def read_subjects(
+    targets: Sequence[Path], *, data_root: Path | None = None, num_channels: int = 1, num_classes: int | None = None
+) -> tuple[Subject, ...]:
+    """Reads the networks to measure, without their weights; see :func:`benchmark`.
 
     Raises:
         ConfigError: A path cannot be used, or networks cannot be compared; all problems together.
     """
-    names = short_names([target.path for target in arguments.targets])
     subjects: list[Subject] = []
     problems: list[Problem] = []
-    for target, name in zip(arguments.targets, names, strict=True):
+    for target, name in zip(targets, short_names(targets), strict=True):
         try:
-            subjects.append(_read(target, name, arguments))
+            if target.is_dir():
+                subjects.append(_of_run(target, name, data_root))
+            else:
+                subjects.append(_of_config(target, name, data_root, num_channels, num_classes))
         except SegError as error:
             problems += error.problems
     problems += [problem for subject in subjects[1:] for problem in _disagreements(subjects[0], subject)]
@@ -101,36 +57,29 @@ def short_names(paths: Sequence[Path]) -> list[str]:
     return [path.as_posix() for path in paths]
 
 
-def _read(target: Target, name: str, arguments: BenchmarkArguments) -> Subject:
-    if target.kind == "run_dir":
-        runs = read_runs([target.path])
-        if len(runs) > 1:
-            raise RunError(
-                Problem(
-                    str(target.path),
-                    "several",
-                    "must be a single run",
-                    f"{len(runs)} folds",
-                    f"give one of them, such as {runs[0].path}",
-                )
-            )
-        config, channels, classes = runs[0].config, runs[0].channel_names, runs[0].class_names
+def _of_run(path: Path, name: str, data_root: Path | None) -> Subject:
+    runs = read_runs([path])
+    if len(runs) > 1:
+        remedy = f"give one of them, such as {runs[0].path}"
+        raise RunError(Problem(str(path), "several", "must be a single run", f"{len(runs)} folds", remedy))
+    config, channels, classes = runs[0].config, runs[0].channel_names, runs[0].class_names
+    if data_root is not None:
+        config = replace(config, data=replace(config.data, root=str(data_root)))
+    return Subject(name=name, config=config, channel_names=channels, class_names=classes, run_dir=path)
+
+
+def _of_config(path: Path, name: str, data_root: Path | None, num_channels: int, num_classes: int | None) -> Subject:
+    config = load_config([path], {} if data_root is None else {"data.root": str(data_root)})
+    if num_classes is None:
+        dataset = read_configured(config.data)
+        channels, classes = tuple(dataset.channel_names), tuple(dataset.class_names)
     else:
-        config = load_config([target.path])
-    if arguments.data_root is not None:
-        config = replace(config, data=replace(config.data, root=str(arguments.data_root)))
-    if target.kind == "config":
-        if arguments.num_classes is None:
-            dataset = read_configured(config.data)
-            channels, classes = tuple(dataset.channel_names), tuple(dataset.class_names)
-        else:
-            channels = tuple(f"channel_{index}" for index in range(arguments.num_channels))
-            classes = ("background", *(f"class_{index}" for index in range(1, arguments.num_classes)))
-            if config.postprocessing != PostprocessingConfig():
-                LOG.warning("%s: clean-up is left out, as --num_classes does not name the classes", name)
-                config = replace(config, postprocessing=PostprocessingConfig())
-    run_dir = target.path if target.kind == "run_dir" else None
-    return Subject(name=name, config=config, channel_names=channels, class_names=classes, run_dir=run_dir)
+        channels = tuple(f"channel_{index}" for index in range(num_channels))
+        classes = ("background", *(f"class_{index}" for index in range(1, num_classes)))
+        if config.postprocessing != PostprocessingConfig():
+            LOG.warning("%s: clean-up is left out, as --num_classes does not name the classes", name)
+            config = replace(config, postprocessing=PostprocessingConfig())
+    return Subject(name=name, config=config, channel_names=channels, class_names=classes)
 
 
 def _disagreements(first: Subject, other: Subject) -> list[Problem]:
@@ -155,11 +104,36 @@ def _disagreements(first: Subject, other: Subject) -> list[Problem]:
     ]
 
 
-def benchmark(arguments: BenchmarkArguments) -> Path:
+def benchmark(
+    targets: Sequence[Path],
+    *,
+    peers: bool = False,
+    rounds: int = 15,
+    warmup: int = 3,
+    cases: int = 8,
+    device: Literal["all", "cpu", "cuda"] = "all",
+    data_root: Path | None = None,
+    num_channels: int = 1,
+    num_classes: int | None = None,
+    volume_shape: tuple[int, int, int] | None = None,
+    volume_spacing: tuple[float, float, float] | None = None,
+    output: Path | None = None,
+) -> Path:
     """Measures networks, prints the results, and writes them.
 
     Args:
-        arguments: What to measure, and how.
+        targets: Run directories and YAML files of experiments, the baseline first.
+        peers: Whether networks of MONAI are measured beside the first.
+        rounds: Timed rounds, in each of which each network is measured once, >= 3.
+        warmup: Untimed rounds before, >= 1.
+        cases: Largest number of held-out cases whose prediction is timed, >= 0.
+        device: Where to measure.
+        data_root: Folder of the data set; None is that of the experiment.
+        num_channels: Channels of an image, where no data set is read.
+        num_classes: Classes of the networks of YAML files, background included; None reads the data set.
+        volume_shape: Voxels (X, Y, Z) of a volume whose prediction is measured in place of speed.
+        volume_spacing: Its voxel size in mm; None is that of the network.
+        output: JSON file of the results; None is the default one.
 
     Returns:
         The JSON file.
@@ -167,51 +141,38 @@ def benchmark(arguments: BenchmarkArguments) -> Path:
     Raises:
         SegError: Nothing can be begun with these arguments, weights cannot be used, or a case cannot be predicted.
     """
-    subjects = read_subjects(arguments)
-    devices = _devices(arguments)
-    name = SPEED_FILE if arguments.volume_shape is None else VOLUME_FILE
-    output = arguments.output or (subjects[0].run_dir or Path()) / name
-    if arguments.volume_shape is not None:
-        volume = measure_volume(subjects[0], arguments.volume_shape, devices[0], spacing_mm=arguments.volume_spacing)
+    subjects = read_subjects(targets, data_root=data_root, num_channels=num_channels, num_classes=num_classes)
+    devices = [one for one in present_devices() if device in ("all", one.type)]
+    if not devices:
+        rule = "must be available"
+        raise ConfigError(Problem("--device", "unavailable", rule, "'cuda' without a GPU", "use all or cpu"))
+    output = output or (subjects[0].run_dir or Path()) / (SPEED_FILE if volume_shape is None else VOLUME_FILE)
+    if volume_shape is not None:
+        volume = measure_volume(subjects[0], volume_shape, devices[0], spacing_mm=volume_spacing)
         print(volume_text(volume))
         write_json(output, {"schema_version": BENCHMARK_VERSION, "volume": volume})
     else:
         measured = []
-        settings = Settings(rounds=arguments.rounds, warmup=arguments.warmup, images=_images(subjects[0], arguments))
-        compared = [*subjects, *(_peers(subjects[0]) if arguments.peers else ())]
-        for device in devices:
-            measured.append(measure_device(compared, device, settings))
+        images = _images(subjects[0], cases, known=num_classes is None)
+        settings = Settings(rounds=rounds, warmup=warmup, images=images)
+        compared = [*subjects, *(with_peers(subjects[0]) if peers else ())]
+        for one in devices:
+            measured.append(measure_device(compared, one, settings))
             print(device_tables(measured[-1]), end="\n\n")
         write_json(output, {"schema_version": BENCHMARK_VERSION, "devices": measured})
     print(f"results: {output}")
     return output
 
 
-def _devices(arguments: BenchmarkArguments) -> list[torch.device]:
-    devices = [device for device in present_devices() if arguments.device in ("all", device.type)]
-    if not devices:
-        raise ConfigError(
-            Problem("--device", "unavailable", "must be available", "'cuda' without a GPU", "use all or cpu")
-        )
-    return devices
-
-
-def _images(subject: Subject, arguments: BenchmarkArguments) -> list[tuple[Path, ...]]:
-    if arguments.cases == 0:
+def _images(subject: Subject, cases: int, *, known: bool) -> list[tuple[Path, ...]]:
+    if cases == 0:
         return []
-    if arguments.num_classes is not None:
+    if not known:
         LOG.warning("end to end: not measured, as --num_classes stands for a data set")
         return []
     try:
-        return held_out_images(subject.config, arguments.cases)
+        return held_out_images(subject.config, cases)
     except SegError as error:
         for problem in error.sentences:
             LOG.warning("end to end: not measured: %s", problem)
         return []
-
-
-def _peers(subject: Subject) -> list[Subject]:
-    found, left_out = with_peers(subject)
-    for problem in left_out:
-        LOG.warning("%s", problem)
-    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -16,7 +17,7 @@ from seg.benchmark.peers import PEERS, Peer, build_peer, count_macs, peer_proble
 from seg.config import ExperimentConfig
 from seg.data.augmentation import augment
 from seg.data.streams import Stream, torch_generator
-from seg.hardware import choose_precision
+from seg.hardware import MIB, choose_precision
 from seg.inference.model import autocast
 from seg.networks import network_from_config
 from seg.networks.blocks import initialise
@@ -24,6 +25,8 @@ from seg.networks.complexity import complexity
 from seg.runs import trained_network, weights_bytes
 from seg.training.losses import build_loss
 from seg.training.optim import build_optimizer
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +67,8 @@ class TrainingStep:
     Args:
         config: Batch, loss, optimiser, and augmentation.
         network: The network, in training mode on the place.
-        num_classes: Classes, background included.
         channels: Channels of an image.
+        num_classes: Classes, background included.
         place: Where to compute.
         augmented: Whether augmentation of the images is part of the step.
     """
@@ -110,9 +113,6 @@ class TrainingStep:
             output = self.network(image.to(memory_format=self.place.memory_format))
             loss: Tensor = self.loss(output, label)
         return loss
-
-
-MIB = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,15 +204,13 @@ def _precision(wanted: Literal["auto", "fp32", "bf16"], device: torch.device) ->
     return choose_precision(wanted, device)
 
 
-def with_peers(subject: Subject) -> tuple[list[Subject], list[str]]:
-    """Returns the peers of a network, in its precision and in fp32, and why others are left out."""
+def with_peers(subject: Subject) -> list[Subject]:
+    """Returns the peers of a network, in its precision and in fp32; one that cannot be built is named in a warning."""
     found: list[Subject] = []
-    left_out: list[str] = []
     for peer in PEERS:
-        problem = peer_problem(peer, subject.config)
-        if problem is not None:
-            left_out.append(problem)
+        if (problem := peer_problem(peer, subject.config)) is not None:
+            LOG.warning("%s", problem)
             continue
         own = replace(subject, name=peer, run_dir=None, peer=peer)
         found += [own, replace(own, name=f"{peer} fp32", precision="fp32")]
-    return found, left_out
+    return found

@@ -8,6 +8,7 @@ import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union
 
@@ -27,8 +28,12 @@ AtLeastOne = Annotated[StrictInt, Field(ge=1)]
 MOST_NAME_BYTES = 255  # of one file or folder, on the file systems in use
 
 
+def setting(default: Any, description: str, **limits: Any) -> Any:
+    """Returns a field with its default, its meaning and unit, and its limits by pydantic's names (ge, gt, le, lt)."""
+    return Field(default=default, description=description, **limits)
+
+
 def _checked_name(value: Any) -> Any:
-    """Refuses a text that cannot name a file or folder."""
     if isinstance(value, str | Path):
         longest = max((len(os.fsencode(part)) for part in Path(value).parts), default=0)
         if "\0" in str(value) or longest > MOST_NAME_BYTES:
@@ -37,8 +42,7 @@ def _checked_name(value: Any) -> Any:
 
 
 def _named(value: Any) -> Any:
-    """Refuses an empty text, which would stand for the working directory."""
-    if value == "":
+    if value == "":  # which would stand for the working directory
         raise ValueError("must be a path, not an empty text")
     return _checked_name(value)
 
@@ -69,16 +73,20 @@ class ConfigField:
     optional: bool
 
     @property
+    def above(self) -> str:
+        """Path of the section around the field; empty in the outermost."""
+        return self.path.rpartition(".")[0]
+
+    @property
     def name(self) -> str:
         """The last part of the path."""
         return self.path.rpartition(".")[2]
 
 
-def fields_of(cls: type) -> Mapping[str, ConfigField]:
+@cache  # reading the fields of an experiment takes milliseconds
+def fields_of(cls: Any) -> Mapping[str, ConfigField]:
     """Lists the fields of a section by dotted path, each section before its own fields."""
-    if cls not in _KNOWN:
-        _KNOWN[cls] = {field.path: field for field in _fields(cls, "")}
-    return _KNOWN[cls]
+    return {field.path: field for field in _fields(cls, "")}
 
 
 def _fields(cls: type, above: str) -> Iterator[ConfigField]:
@@ -104,9 +112,6 @@ def direct_fields(cls: type) -> dict[str, FieldInfo]:
     """Lists the fields of a section alone, by name."""
     found: dict[str, FieldInfo] = cls.__pydantic_fields__  # type: ignore[attr-defined]
     return found
-
-
-_KNOWN: dict[type, Mapping[str, ConfigField]] = {}  # reading the fields of an experiment takes milliseconds
 
 
 def value_at(config: object, path: str) -> Any:
@@ -215,11 +220,7 @@ class Rules:
         self._rules: list[tuple[tuple[str, ...], Callable[[Any], Iterator[Problem]]]] = []
 
     def rule(self, *paths: str) -> Callable[[Check], Check]:
-        """Adds a function that yields problems of a configuration.
-
-        Args:
-            paths: Fields that the function reads.
-        """
+        """Adds a function that yields problems of a configuration, made of the fields that it reads."""
 
         def add(check: Check) -> Check:
             self._rules.append((paths, check))
@@ -228,12 +229,7 @@ class Rules:
         return add
 
     def broken(self, config: object, unread: Sequence[str] = ()) -> list[Problem]:
-        """Lists the problems of a configuration.
-
-        Args:
-            config: The configuration.
-            unread: Paths of fields whose value could not be read; rules that read them are left out.
-        """
+        """Lists the problems of a configuration; ``unread`` are paths of fields whose rules are left out."""
         return [
             problem
             for paths, check in self._rules

@@ -13,6 +13,7 @@ import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -44,7 +45,6 @@ COMMENT_WIDTH = 100
 INDENT = "  "
 Config = TypeVar("Config")
 RANGE_ERRORS = ("greater_than_equal", "greater_than", "less_than_equal", "less_than", "finite_number")
-_ADAPTERS: dict[type, TypeAdapter[Any]] = {}  # making one takes a tenth of a second
 
 
 def load_config(files: Sequence[Path], *overrides: Mapping[str, object]) -> ExperimentConfig:
@@ -160,13 +160,10 @@ def _with_file(
     path = problem.path.partition("[")[0]
     if any(overlaps(path, given) for layer in overrides for given in layer):
         return problem
-    files = [file for file, content in contents.items() if len(contents) == 1 or _holds(content, path)]
+    files = [
+        file for file, content in contents.items() if len(contents) == 1 or _is_given(content, tuple(path.split(".")))
+    ]
     return replace(problem, file=str(files[-1])) if files else problem
-
-
-def _holds(content: Any, path: str) -> bool:
-    name, _, rest = path.partition(".")
-    return isinstance(content, dict) and name in content and (not rest or _holds(content[name], rest))
 
 
 def drop_removed_fields(cls: type[Any], content: Mapping[str, Any]) -> list[str]:
@@ -237,12 +234,7 @@ def typed_in(value: object, hint: Any) -> object:
 def read_options(
     cls: type[Config], values: Mapping[str, object], found: list[Problem]
 ) -> tuple[Config | None, list[str]]:
-    """Makes a section from texts typed on a command line; a list is given as the list of its items.
-
-    Args:
-        cls: The section.
-        values: Texts by field.
-        found: Takes the problems.
+    """Makes a section from texts typed on a command line, a list as the list of its items; adds to the problems found.
 
     Returns:
         The section, None where a field without default is missing, and the fields that could not be read.
@@ -315,21 +307,18 @@ def _build(cls: type[Config], merged: dict[str, Any], found: list[Problem]) -> t
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Place:
-    """Where a value stands.
-
-    Attributes:
-        field: Dotted path of the field.
-        keys: The same as keys of nested mappings and lists.
-        hint: Type of the field; None where there is no such field.
-        optional: Path of the closest optional section around the field; empty where there is none.
-        meant: Path of the field that an unknown field stands for beyond doubt, if any.
-    """
+    """Where a value stands."""
 
     field: str
+    """Dotted path of the field."""
     keys: tuple[Any, ...]
+    """The same as keys of nested mappings and lists."""
     hint: Any
+    """Type of the field; None where there is no such field."""
     optional: str = ""
+    """Path of the closest optional section around the field, if any."""
     meant: tuple[str, ...] = ()
+    """Path of the field that an unknown field stands for beyond doubt, if any."""
 
 
 def _place(cls: type, location: Sequence[Any]) -> _Place:
@@ -347,7 +336,7 @@ def _place(cls: type, location: Sequence[Any]) -> _Place:
                 return _Place(field=path, keys=tuple(keys), hint=None, meant=close[:1] if close and close[1] else ())
             if types.NoneType in alternatives(hint):
                 optional = path
-            hint = _hint(inner, part)
+            hint = fields_of(inner)[part].hint
             path = _join(path, part)
         else:
             item = next((kind for kind in alternatives(hint) if _origin(kind) is tuple), None)
@@ -367,7 +356,7 @@ def _problems(cls: type, place: _Place, entries: list[Any], merged: dict[str, An
         return
     several = len([kind for kind in alternatives(place.hint) if kind is not types.NoneType]) > 1
     out_of_range = [entry for entry in entries if entry["type"] in RANGE_ERRORS]
-    if kinds == {"missing"} and place.keys not in _keys_within(merged):
+    if kinds == {"missing"} and not _is_given(merged, place.keys):
         remedy = f"add it or set {place.optional} to null" if place.optional else ""
         yield Problem(place.field, "missing", "must be given", "none", remedy)
     elif out_of_range and (several or kinds <= set(RANGE_ERRORS)):
@@ -386,11 +375,10 @@ def _problems(cls: type, place: _Place, entries: list[Any], merged: dict[str, An
 
 def _unknown(cls: type, path: str) -> Problem:
     if path in fields_of(cls):  # named in one piece in a file
-        rule = "must be nested, one level per line"
-        return Problem(path, "unknown", rule, "a name with dots")
+        return Problem(path, "unknown", "must be nested, one level per line", "a name with dots")
     close = _closest(cls, path)
     above = path.rpartition(".")[0]
-    siblings = [field.name for field in fields_of(cls).values() if field.path.rpartition(".")[0] == above]
+    siblings = [field.name for field in fields_of(cls).values() if field.above == above]
     remedy = "see --help"
     if close is not None:
         remedy = f"did you mean {close[0]}?"
@@ -402,7 +390,7 @@ def _unknown(cls: type, path: str) -> Problem:
 def _closest(cls: type, path: str) -> tuple[str, bool] | None:
     """Finds the field that an unknown path may stand for, and whether beyond doubt."""
     above, _, name = path.rpartition(".")
-    siblings = {known.name: known.path for known in fields_of(cls).values() if known.path.rpartition(".")[0] == above}
+    siblings = {known.name: known.path for known in fields_of(cls).values() if known.above == above}
     if close := difflib.get_close_matches(name, siblings, n=1):
         return siblings[close[0]], _likeness(name, close[0]) >= CERTAIN
     elsewhere = [
@@ -420,16 +408,18 @@ def _likeness(one: str, other: str) -> float:
 def _removable(merged: dict[str, Any], keys: tuple[Any, ...]) -> tuple[Any, ...]:
     """Returns the keys of a value, or of the list or section around it; none where nothing is there to remove."""
     end = next((index for index, key in enumerate(keys) if isinstance(key, int)), len(keys))
-    while end and keys[:end] not in _keys_within(merged):
+    while end and not _is_given(merged, keys[:end]):
         end -= 1
     return keys[:end]
 
 
-def _keys_within(content: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    items = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
-    for key, value in items:
-        yield (*above, key)
-        yield from _keys_within(value, (*above, key))
+def _is_given(content: Any, keys: tuple[Any, ...]) -> bool:
+    for key in keys:
+        known = content if isinstance(content, dict) else range(len(content)) if isinstance(content, list) else ()
+        if key not in known:
+            return False
+        content = content[key]
+    return True
 
 
 def _value_within(content: Any, keys: Sequence[Any]) -> Any:
@@ -438,14 +428,9 @@ def _value_within(content: Any, keys: Sequence[Any]) -> Any:
     return content
 
 
-def _adapter(cls: type) -> TypeAdapter[Any]:
-    if cls not in _ADAPTERS:
-        _ADAPTERS[cls] = TypeAdapter(cls)
-    return _ADAPTERS[cls]
-
-
-def _hint(cls: type, name: str) -> Any:
-    return fields_of(cls)[name].hint
+@cache  # making one takes a tenth of a second
+def _adapter(cls: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(cls)
 
 
 def _section_of(hint: Any) -> type | None:
@@ -468,9 +453,6 @@ def dump_config(config: ExperimentConfig, *, comments: bool = False, header: str
         config: The configuration.
         comments: Whether each field's explanation stands above it.
         header: Text that opens the file, as comments.
-
-    Returns:
-        YAML text that ends in a line break.
     """
     lines = [f"# {line}".rstrip() for line in header.splitlines()]
     if lines:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StrictBool, StrictFloat
 from pydantic.dataclasses import dataclass
 
-from seg.config.fields import STRICT, AtLeastOne
+from seg.config.fields import STRICT, AtLeastOne, setting
 
 Ratio = Annotated[StrictFloat, Field(gt=0, le=4)]
 PerAxis = tuple[AtLeastOne, AtLeastOne, AtLeastOne]
@@ -17,48 +17,40 @@ PerAxis = tuple[AtLeastOne, AtLeastOne, AtLeastOne]
 class BottleneckConfig:
     """A 1x1 reduce or expand block."""
 
-    ratio: Ratio | tuple[Ratio, ...] = Field(
-        default=0.25,
-        description="Width of the bottleneck over the width of its stage: one number for all stages, or one per stage "
-        "from full resolution downwards.",
+    ratio: Ratio | tuple[Ratio, ...] = setting(
+        0.25,
+        "Width of the bottleneck over the width of its stage: one number for all stages, or one per stage from "
+        "full resolution downwards.",
     )
-    activation: Literal["none", "relu", "leaky_relu", "prelu", "sigmoid"] = Field(
-        default="none", description="Pointwise function after the 1x1."
+    activation: Literal["none", "relu", "leaky_relu", "prelu", "sigmoid"] = setting(
+        "none", "Pointwise function after the 1x1."
     )
-    norm: StrictBool = Field(
-        default=False, description="Whether an instance norm stands between the 1x1 and its activation."
-    )
+    norm: StrictBool = setting(False, "Whether an instance norm stands between the 1x1 and its activation.")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class NetworkConfig:
     """A 3-D U-Net."""
 
-    channels: tuple[AtLeastOne, ...] = Field(
-        default=(16, 32, 64, 128), description="Channels per stage, from full resolution down to the bottom."
+    channels: tuple[AtLeastOne, ...] = setting(
+        (16, 32, 64, 128), "Channels per stage, from full resolution down to the bottom."
     )
-    strides: tuple[PerAxis, ...] = Field(
-        default=((1, 1, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2)),
-        description="Voxel stride per stage and axis (X, Y, Z); the first stage has stride 1.",
+    strides: tuple[PerAxis, ...] = setting(
+        ((1, 1, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2)),
+        "Voxel stride per stage and axis (X, Y, Z); the first stage has stride 1.",
     )
-    kernel_sizes: tuple[PerAxis, ...] = Field(
-        default=((3, 3, 3), (3, 3, 3), (3, 3, 3), (3, 3, 3)),
-        description="Convolution kernel per stage and axis (X, Y, Z), in voxels, odd.",
+    kernel_sizes: tuple[PerAxis, ...] = setting(
+        ((3, 3, 3), (3, 3, 3), (3, 3, 3), (3, 3, 3)), "Convolution kernel per stage and axis (X, Y, Z), in voxels, odd."
     )
-    skip_bottleneck: BottleneckConfig | None = Field(
-        default=None, description="1x1 block in every skip; null keeps skips at full width."
+    skip_bottleneck: BottleneckConfig | None = setting(None, "1x1 block in every skip; null keeps skips at full width.")
+    decoder_bottleneck: BottleneckConfig | None = setting(
+        None, "1x1-3x3-1x1 block in every decoder stage; null keeps two 3x3 convolutions."
     )
-    decoder_bottleneck: BottleneckConfig | None = Field(
-        default=None, description="1x1-3x3-1x1 block in every decoder stage; null keeps two 3x3 convolutions."
+    upsample: Literal["transposed", "linear"] = setting(
+        "transposed", "Transposed convolution, or a 1x1 reduction followed by trilinear interpolation."
     )
-    upsample: Literal["transposed", "linear"] = Field(
-        default="transposed",
-        description="Transposed convolution, or a 1x1 reduction followed by trilinear interpolation.",
-    )
-    merge: Literal["concat", "add"] = Field(
-        default="concat", description="How skip and upsampled features meet in the decoder."
-    )
-    residual: StrictBool = Field(default=False, description="Whether encoder stages add their input to their output.")
-    deep_supervision: StrictBool = Field(
-        default=False, description="Whether the loss also sees the lower decoder stages during training."
+    merge: Literal["concat", "add"] = setting("concat", "How skip and upsampled features meet in the decoder.")
+    residual: StrictBool = setting(False, "Whether encoder stages add their input to their output.")
+    deep_supervision: StrictBool = setting(
+        False, "Whether the loss also sees the lower decoder stages during training."
     )

@@ -13,32 +13,26 @@ MOST_CHARACTERS = 256
 MOST_REPEATS = 4  # open-ended repeats; the time of a search grows with the power of their number
 
 
-def pattern_problem(pattern: str, *, name: str = FIELD) -> Problem | None:
-    """Returns what keeps a pattern from finding patients, null where the pattern is sound.
+def pattern_problems(pattern: str, *, name: str = FIELD) -> Iterator[Problem]:
+    """Yields what keeps a regular expression from finding patients; ``name`` is what the user calls it.
 
     A pattern that could search for hours is refused too: a repeat within an open-ended repeat, or many of them.
-
-    Args:
-        pattern: Regular expression whose first group is the patient.
-        name: What the user calls it.
     """
     if len(pattern) > MOST_CHARACTERS:
-        rule = f"must have at most {MOST_CHARACTERS} characters"
-        return Problem(name, "pattern", rule, str(len(pattern)))
+        yield Problem(name, "pattern", f"must have at most {MOST_CHARACTERS} characters", str(len(pattern)))
+        return
     try:
         groups = re.compile(pattern).groups
         repeats = list(_open_repeats(re._parser.parse(pattern), 0))  # type: ignore[attr-defined]
     except (re.error, RecursionError, OverflowError) as error:
-        rule, value = "must be a regular expression", f"{pattern!r} ({error})"
-        return Problem(name, "pattern", rule, value, "correct it")
+        yield Problem(name, "pattern", "must be a regular expression", f"{pattern!r} ({error})", "correct it")
+        return
     if groups == 0:
         rule, remedy = "must have a group (...) around the patient", r"write for example '(patient\d+)_'"
-        return Problem(name, "pattern", rule, repr(pattern), remedy)
-    if any(depth > 0 for depth in repeats) or len(repeats) > MOST_REPEATS:
+        yield Problem(name, "pattern", rule, repr(pattern), remedy)
+    elif any(depth > 0 for depth in repeats) or len(repeats) > MOST_REPEATS:
         rule = f"must have no repeat within another and at most {MOST_REPEATS} of * and +"
-        remedy = "others can take hours to search"
-        return Problem(name, "pattern", rule, repr(pattern), remedy)
-    return None
+        yield Problem(name, "pattern", rule, repr(pattern), "others can take hours to search")
 
 
 def _open_repeats(parsed: Any, depth: int) -> Iterator[int]:
@@ -55,22 +49,19 @@ def _open_repeats(parsed: Any, depth: int) -> Iterator[int]:
 
 
 def find_patients(case_ids: Iterable[str], pattern: str, *, name: str = FIELD) -> dict[str, str]:
-    """Gives the patient of each case.
+    """Gives the patient of each case, in the order given.
 
     Args:
         case_ids: Ids of the cases.
         pattern: Regular expression searched in each id, whose first group is the patient.
         name: What the user calls it.
 
-    Returns:
-        Patients by case id, in the order given.
-
     Raises:
         ConfigError: The pattern is no regular expression with a group.
         DataError: Ids hold no patient; all of them are named.
     """
-    if (problem := pattern_problem(pattern, name=name)) is not None:
-        raise ConfigError(problem)
+    if wrong := list(pattern_problems(pattern, name=name)):
+        raise ConfigError(wrong)
     matches = {case_id: re.search(pattern, case_id) for case_id in case_ids}
     found = {case_id: match[1] for case_id, match in matches.items() if match is not None and match[1]}
     rule = f"must have an id that holds a patient as {name} {pattern!r} finds it"

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from seg.config.experiment import DataConfig, ExperimentConfig
 from seg.config.fields import Rules, value_at
 from seg.config.network import NetworkConfig
-from seg.config.patients import pattern_problem
+from seg.config.patients import pattern_problems
 from seg.errors import Problem, shown
 
-AXES = "XYZ"
 RULES = Rules()
 RANGES = (
     "augmentation.spatial.scale",
@@ -24,14 +23,9 @@ RANGES = (
 )
 
 
-def problems(config: ExperimentConfig, unread: Sequence[str] = ()) -> list[Problem]:
-    """Lists every rule between fields that a configuration breaks.
-
-    Args:
-        config: The configuration.
-        unread: Paths of fields whose value could not be read; rules about them are left out.
-    """
-    return RULES.broken(config, unread)
+def problems(config: ExperimentConfig) -> list[Problem]:
+    """Lists every rule between fields that a configuration breaks."""
+    return RULES.broken(config)
 
 
 def network_problems(network: NetworkConfig) -> list[Problem]:
@@ -55,8 +49,7 @@ def _ranges(config: ExperimentConfig) -> Iterator[Problem]:
     for path in RANGES:
         low, high = value_at(config, path)
         if low > high:
-            rule = "must be a range from low to high"
-            yield Problem(path, "order", rule, shown((low, high)), "swap the two")
+            yield Problem(path, "order", "must be a range from low to high", shown((low, high)), "swap the two")
     for name in ("scale_axes", "elastic_axes", "mirror_axes"):
         path = f"augmentation.spatial.{name}"
         axes = value_at(config, path)
@@ -67,13 +60,8 @@ def _ranges(config: ExperimentConfig) -> Iterator[Problem]:
 @RULES.rule("loss.dice_weight", "loss.ce_weight")
 def _loss(config: ExperimentConfig) -> Iterator[Problem]:
     if config.loss.dice_weight == config.loss.ce_weight == 0:
-        yield Problem(
-            "loss.dice_weight",
-            "conflict",
-            "or loss.ce_weight must be > 0",
-            "0 for both",
-            "without either nothing is learned",
-        )
+        rule, remedy = "or loss.ce_weight must be > 0", "without either nothing is learned"
+        yield Problem("loss.dice_weight", "conflict", rule, "0 for both", remedy)
 
 
 @RULES.rule("data.root", "data.patient_pattern")
@@ -81,9 +69,7 @@ def _data(config: ExperimentConfig) -> Iterator[Problem]:
     if not config.data.root:
         yield Problem("data.root", "empty", "must be a folder", "an empty text", "name the folder of the data set")
     if config.data.patient_pattern is not None:
-        problem = pattern_problem(config.data.patient_pattern)
-        if problem is not None:
-            yield problem
+        yield from pattern_problems(config.data.patient_pattern)
 
 
 @RULES.rule("data.cache", "data.cache_dir")
@@ -98,18 +84,15 @@ def _cache(config: ExperimentConfig) -> Iterator[Problem]:
 def _ct(config: ExperimentConfig) -> Iterator[Problem]:
     normalization, ct = config.data.normalization, config.data.ct
     if not normalization:
-        rule = "must name a mode for all channels or one per channel"
-        yield Problem("data.normalization", "empty", rule, "none")
+        yield Problem("data.normalization", "empty", "must name a mode for all channels or one per channel", "none")
     if ct is None:
         if "ct" in normalization:
             rule = "must be given where data.normalization names ct"
-            remedy = "`seg plan` finds its values"
-            yield Problem("data.ct", "missing", rule, "null", remedy)
+            yield Problem("data.ct", "missing", rule, "null", "`seg plan` finds its values")
         return
     if "ct" not in normalization:
         rule = "must be null where data.normalization names no ct"
-        value = f"a window and {list(normalization)}"
-        yield Problem("data.ct", "conflict", rule, value)
+        yield Problem("data.ct", "conflict", rule, f"a window and {list(normalization)}")
     lengths = [len(values) for values in (ct.lower, ct.upper, ct.mean, ct.std)]
     channels = len(normalization) if len(normalization) > 1 else lengths[0]
     if set(lengths) != {channels} or channels == 0:
@@ -117,13 +100,11 @@ def _ct(config: ExperimentConfig) -> Iterator[Problem]:
             "must give lower, upper, mean and std one value per channel each, as many as data.normalization where "
             "that names several"
         )
-        value = f"{', '.join(map(str, lengths))} values"
-        yield Problem("data.ct", "length", rule, value)
+        yield Problem("data.ct", "length", rule, f"{', '.join(map(str, lengths))} values")
     for channel, (low, high) in enumerate(zip(ct.lower, ct.upper, strict=False)):
         if low >= high:
             rule = f"must be less than data.ct.upper[{channel}]"
-            value = f"{low:g} and {high:g}"
-            yield Problem(f"data.ct.lower[{channel}]", "order", rule, value)
+            yield Problem(f"data.ct.lower[{channel}]", "order", rule, f"{low:g} and {high:g}")
 
 
 @RULES.rule("network.channels", "network.strides", "network.kernel_sizes")
@@ -138,12 +119,10 @@ def _stages(config: ExperimentConfig) -> Iterator[Problem]:
             rule = f"must have as many entries as network.channels, {stages}"
             yield Problem(f"network.{name}", "length", rule, str(count))
     if network.strides and network.strides[0] != (1, 1, 1):
-        rule, value = "must be [1, 1, 1], full resolution", shown(network.strides[0])
-        yield Problem("network.strides[0]", "range", rule, value)
+        yield Problem("network.strides[0]", "range", "must be [1, 1, 1], full resolution", shown(network.strides[0]))
     for stage, kernel in enumerate(network.kernel_sizes):
         if any(size % 2 == 0 for size in kernel):
-            path = f"network.kernel_sizes[{stage}]"
-            yield Problem(path, "range", "must be odd", shown(kernel))
+            yield Problem(f"network.kernel_sizes[{stage}]", "range", "must be odd", shown(kernel))
 
 
 @RULES.rule("network.channels", "network.skip_bottleneck", "network.decoder_bottleneck")
@@ -165,43 +144,35 @@ def _deep_supervision(config: ExperimentConfig) -> Iterator[Problem]:
 
 @RULES.rule("patches.size", "network.strides")
 def _patches(config: ExperimentConfig) -> Iterator[Problem]:
-    yield from _divisible("patches.size", config.patches.size, config)
+    yield from _divisible("patches.size", config)
 
 
 @RULES.rule("inference.window", "network.strides")
 def _window(config: ExperimentConfig) -> Iterator[Problem]:
     if config.inference.window is not None:
-        yield from _divisible("inference.window", config.inference.window, config)
+        yield from _divisible("inference.window", config)
 
 
-def _divisible(path: str, edges: tuple[int, int, int], config: ExperimentConfig) -> Iterator[Problem]:
+def _divisible(path: str, config: ExperimentConfig) -> Iterator[Problem]:
+    edges = value_at(config, path)
     totals = [math.prod(stride[axis] for stride in config.network.strides) for axis in range(3)]
     for axis, (size, total) in enumerate(zip(edges, totals, strict=True)):
         if size % total:
             lower, upper = size // total * total, -(-size // total) * total
-            yield Problem(
-                f"{path}[{axis}]",
-                "divisible",
-                f"must be a multiple of {total}, the product of network.strides along {AXES[axis]}",
-                str(size),
-                f"the nearest valid size is {f'{lower} or ' if lower else ''}{upper}",
-            )
+            rule = f"must be a multiple of {total}, the product of network.strides along {'XYZ'[axis]}"
+            remedy = f"the nearest valid size is {f'{lower} or ' if lower else ''}{upper}"
+            yield Problem(f"{path}[{axis}]", "divisible", rule, str(size), remedy)
     if math.prod(size // total for size, total in zip(edges, totals, strict=True)) == 1:
-        yield Problem(
-            path,
-            "too_small",
-            "must leave more than one voxel below all network.strides",
-            f"{list(edges)}, which leaves one, without a variance to normalise by",
-            "enlarge it or leave out a stage",
-        )
+        value = f"{list(edges)}, which leaves one, without a variance to normalise by"
+        rule = "must leave more than one voxel below all network.strides"
+        yield Problem(path, "too_small", rule, value, "enlarge it or leave out a stage")
 
 
 @RULES.rule("optimizer.warmup_steps", "training.steps")
 def _warmup(config: ExperimentConfig) -> Iterator[Problem]:
     steps, warmup = config.training.steps, config.optimizer.warmup_steps
     if warmup >= steps:
-        rule = f"must be less than training.steps, {steps}"
-        yield Problem("optimizer.warmup_steps", "order", rule, str(warmup))
+        yield Problem("optimizer.warmup_steps", "order", f"must be less than training.steps, {steps}", str(warmup))
 
 
 @RULES.rule("training.steps", "training.validate_every")
@@ -209,5 +180,4 @@ def _validations(config: ExperimentConfig) -> Iterator[Problem]:
     steps, every = config.training.steps, config.training.validate_every
     if steps % every:
         rule = f"must be a multiple of training.validate_every, {every}"
-        remedy = "the run ends with a validation"
-        yield Problem("training.steps", "divisible", rule, str(steps), remedy)
+        yield Problem("training.steps", "divisible", rule, str(steps), "the run ends with a validation")

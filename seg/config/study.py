@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr
 from pydantic.dataclasses import dataclass
 
 from seg.config.experiment import LARGEST_SEED
-from seg.config.fields import STRICT, NotNegative, Positive, Rules
+from seg.config.fields import STRICT, NotNegative, Positive, Rules, setting
 from seg.errors import Problem, shown
 
 STUDY_VERSION = 1
@@ -58,35 +58,31 @@ class ContrastConfig:
 class SlurmConfig:
     """Request to Slurm, per job."""
 
-    partition: StrictStr | None = Field(
-        default=None, description="Partition to submit to; null is the cluster's default."
-    )
-    account: StrictStr | None = Field(default=None, description="Account to charge; null is the user's default.")
-    time_minutes: StrictInt = Field(default=240, ge=1, description="Limit of a trial's wall time, in minutes.")
-    memory_gib: Positive = Field(default=16.0, description="Main memory of a trial, in GiB.")
-    max_parallel: StrictInt = Field(default=64, ge=1, description="Largest number of trials that run at once.")
+    partition: StrictStr | None = setting(None, "Partition to submit to; null is the cluster's default.")
+    account: StrictStr | None = setting(None, "Account to charge; null is the user's default.")
+    time_minutes: StrictInt = setting(240, "Limit of a trial's wall time, in minutes.", ge=1)
+    memory_gib: Positive = setting(16.0, "Main memory of a trial, in GiB.")
+    max_parallel: StrictInt = setting(64, "Largest number of trials that run at once.", ge=1)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class BackendConfig:
     """Where trials run."""
 
-    backend: Literal["workers", "slurm", "ray"] = Field(
-        default="workers", description="Where trials run: on this machine, on Slurm, or on Ray."
+    backend: Literal["workers", "slurm", "ray"] = setting(
+        "workers", "Where trials run: on this machine, on Slurm, or on Ray."
     )
-    workers: StrictInt = Field(
-        default=1,
-        ge=1,
-        description="Trials that run at once on this machine; 1 runs them in this process, one after the other.",
+    workers: StrictInt = setting(
+        1, "Trials that run at once on this machine; 1 runs them in this process, one after the other.", ge=1
     )
-    cpus_per_trial: StrictInt = Field(
-        default=0, ge=0, description="Processor threads of a trial; 0 shares all of them among the workers."
+    cpus_per_trial: StrictInt = setting(
+        0, "Processor threads of a trial; 0 shares all of them among the workers.", ge=0
     )
-    gpus_per_trial: NotNegative = Field(default=0.0, description="GPUs of a trial; below 1 several trials share a GPU.")
-    retries: StrictInt = Field(default=1, ge=0, description="Further attempts after a trial failed.")
+    gpus_per_trial: NotNegative = setting(0.0, "GPUs of a trial; below 1 several trials share a GPU.")
+    retries: StrictInt = setting(1, "Further attempts after a trial failed.", ge=0)
     slurm: SlurmConfig = Field(default_factory=SlurmConfig, description="Request to Slurm.")
-    ray_address: StrictStr | None = Field(
-        default=None, description="Address of a running Ray cluster, or auto; null starts Ray on this machine."
+    ray_address: StrictStr | None = setting(
+        None, "Address of a running Ray cluster, or auto; null starts Ray on this machine."
     )
 
 
@@ -94,18 +90,16 @@ class BackendConfig:
 class SpeedConfig:
     """Measurement of speed, all variants interleaved in one process."""
 
-    rounds: StrictInt = Field(
-        default=15, ge=3, description="Rounds in which each variant is measured once; a spread needs three."
-    )
-    warmup: StrictInt = Field(default=3, ge=1, description="Untimed rounds before; the first passes are never typical.")
+    rounds: StrictInt = setting(15, "Rounds in which each variant is measured once; a spread needs three.", ge=3)
+    warmup: StrictInt = setting(3, "Untimed rounds before; the first passes are never typical.", ge=1)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class StudyConfig:
     """An ablation study."""
 
-    schema_version: StrictInt = Field(
-        default=STUDY_VERSION, ge=1, le=STUDY_VERSION, description="Version of this layout; a newer version is refused."
+    schema_version: StrictInt = setting(
+        STUDY_VERSION, "Version of this layout; a newer version is refused.", ge=1, le=STUDY_VERSION
     )
     name: StrictStr = Field(
         description="Name of the study, also of its experiments: lower-case letters, digits, dots, dashes, underscores."
@@ -118,54 +112,36 @@ class StudyConfig:
         default_factory=lambda: PointConfig(name="baseline"),
         description="The variant to which all others are compared.",
     )
-    design: Literal["product", "sweep", "list"] = Field(
-        default="list",
-        description="How axes make variants: every combination of their values, one axis at a time with the others as "
-        "in the baseline, or no axes but a list of points.",
+    design: Literal["product", "sweep", "list"] = setting(
+        "list",
+        "How axes make variants: every combination of their values, one axis at a time with the others as in the "
+        "baseline, or no axes but a list of points.",
     )
-    axes: tuple[AxisConfig, ...] = Field(default=(), description="Directions of the grid.")
-    points: tuple[PointConfig, ...] = Field(
-        default=(), description="Variants beside those of the axes, in their order."
+    axes: tuple[AxisConfig, ...] = setting((), "Directions of the grid.")
+    points: tuple[PointConfig, ...] = setting((), "Variants beside those of the axes, in their order.")
+    contrasts: tuple[ContrastConfig, ...] = setting(
+        (), "Comparisons of two variants that tell the effect of one change from that of another."
     )
-    contrasts: tuple[ContrastConfig, ...] = Field(
-        default=(), description="Comparisons of two variants that tell the effect of one change from that of another."
-    )
-    folds: tuple[FoldNumber, ...] = Field(default=(0,), description="Folds on which every variant is trained.")
-    seeds: tuple[Seed, ...] = Field(
-        default=(0, 1, 2), description="Seeds with which every variant is trained on each fold."
-    )
-    margin: StrictFloat = Field(
-        default=0.005,
-        gt=0,
-        lt=1,
-        description="Loss of Dice that still counts as not inferior; named before the first trial runs.",
+    folds: tuple[FoldNumber, ...] = setting((0,), "Folds on which every variant is trained.")
+    seeds: tuple[Seed, ...] = setting((0, 1, 2), "Seeds with which every variant is trained on each fold.")
+    margin: StrictFloat = setting(
+        0.005, "Loss of Dice that still counts as not inferior; named before the first trial runs.", gt=0, lt=1
     )
     launch: BackendConfig = Field(default_factory=BackendConfig, description="Where trials run.")
     speed: SpeedConfig = Field(default_factory=SpeedConfig, description="Measurement of speed.")
-    notes: tuple[StrictStr, ...] = Field(
-        default=(),
-        description="What a reader must know that no record says, such as a change of plan; a sentence or a few each, "
-        "printed under the methods of the report.",
+    notes: tuple[StrictStr, ...] = setting(
+        (),
+        "What a reader must know that no record says, such as a change of plan; a sentence or a few each, printed "
+        "under the methods of the report.",
     )
-    nominal_spacing: StrictBool = Field(
-        default=False,
-        description="Whether the voxel spacing in the headers is not the true spacing; the report then leaves out "
-        "distances (HD95, NSD).",
+    nominal_spacing: StrictBool = setting(
+        False,
+        "Whether the voxel spacing in the headers is not the true spacing; the report then leaves out distances "
+        "(HD95, NSD).",
     )
-    pictures: StrictBool = Field(
-        default=True,
-        description="Whether the report may show pictures of cases; false where the licence of the data forbids it.",
+    pictures: StrictBool = setting(
+        True, "Whether the report may show pictures of cases; false where the licence of the data forbids it."
     )
-
-
-def study_problems(study: StudyConfig, unread: Sequence[str] = ()) -> list[Problem]:
-    """Lists every rule between fields that a study breaks; values of its changes are judged as experiments.
-
-    Args:
-        study: The study.
-        unread: Paths of fields whose value could not be read; rules about them are left out.
-    """
-    return STUDY_RULES.broken(study, unread)
 
 
 def _name_problem(path: str, name: str) -> Iterator[Problem]:
@@ -178,13 +154,8 @@ def _name_problem(path: str, name: str) -> Iterator[Problem]:
 def _texts(study: StudyConfig) -> Iterator[Problem]:
     yield from _name_problem("name", study.name)
     if not study.base:
-        yield Problem(
-            "base",
-            "empty",
-            "must be a YAML file of an experiment",
-            "an empty text",
-            "name it relative to the study's file",
-        )
+        remedy = "name it relative to the study's file"
+        yield Problem("base", "empty", "must be a YAML file of an experiment", "an empty text", remedy)
 
 
 @STUDY_RULES.rule("baseline", "points")
@@ -195,42 +166,24 @@ def _point_names(study: StudyConfig) -> Iterator[Problem]:
         path = f"points[{index}].name"
         yield from _name_problem(path, point.name)
         if point.name in places:
-            yield Problem(
-                path,
-                "repeated",
-                "must be the name of one variant alone",
-                f"{point.name!r}, as in {places[point.name]}",
-                "rename one of the two",
-            )
+            rule, value = "must be the name of one variant alone", f"{point.name!r}, as in {places[point.name]}"
+            yield Problem(path, "repeated", rule, value, "rename one of the two")
         places.setdefault(point.name, f"points[{index}]")
         if not point.set:
-            yield Problem(
-                f"points[{index}].set", "empty", "must change something", "nothing", "the baseline is a variant already"
-            )
+            remedy = "the baseline is a variant already"
+            yield Problem(f"points[{index}].set", "empty", "must change something", "nothing", remedy)
 
 
 @STUDY_RULES.rule("design", "axes", "points")
 def _design(study: StudyConfig) -> Iterator[Problem]:
+    given = f"must be given where design is {study.design}"
     if study.design == "list" and study.axes:
-        yield Problem(
-            "axes",
-            "conflict",
-            "must be empty where design is list",
-            str(len(study.axes)),
-            "choose design product or sweep",
-        )
+        rule, remedy = "must be empty where design is list", "choose design product or sweep"
+        yield Problem("axes", "conflict", rule, str(len(study.axes)), remedy)
     if study.design == "list" and not study.points:
-        yield Problem(
-            "points",
-            "missing",
-            "must be given where design is list",
-            "none",
-            "without them there is nothing to compare",
-        )
+        yield Problem("points", "missing", given, "none", "without them there is nothing to compare")
     if study.design != "list" and not study.axes:
-        yield Problem(
-            "axes", "missing", f"must be given where design is {study.design}", "none", "add them or choose design list"
-        )
+        yield Problem("axes", "missing", given, "none", "add them or choose design list")
 
 
 @STUDY_RULES.rule("axes")
@@ -242,17 +195,11 @@ def _axes(study: StudyConfig) -> Iterator[Problem]:
         if not axis.values:
             yield Problem(f"{place}.values", "empty", "must list at least one value", "none")
         for value in [value for at, value in enumerate(axis.values) if value in axis.values[:at]]:
-            yield Problem(
-                f"{place}.values", "repeated", "must list each value once", f"{shown(value)} again", "remove it"
-            )
+            rule = "must list each value once"
+            yield Problem(f"{place}.values", "repeated", rule, f"{shown(value)} again", "remove it")
         if axis.path in paths:
-            yield Problem(
-                f"{place}.path",
-                "repeated",
-                "must be the path of one axis alone",
-                f"{axis.path}, as in axes[{paths[axis.path]}]",
-                "put all values on one axis",
-            )
+            rule, value = "must be the path of one axis alone", f"{axis.path}, as in axes[{paths[axis.path]}]"
+            yield Problem(f"{place}.path", "repeated", rule, value, "put all values on one axis")
         paths.setdefault(axis.path, index)
 
 
@@ -262,14 +209,9 @@ def _changes(study: StudyConfig) -> Iterator[Problem]:
     places += [(f"axes[{index}].path", (axis.path,)) for index, axis in enumerate(study.axes)]
     places += [(f"points[{index}].set", tuple(point.set)) for index, point in enumerate(study.points)]
     for place, paths in places:
-        for path in paths:
-            if path in OWN:
-                yield Problem(
-                    place,
-                    "conflict",
-                    f"must not change {path}, which trials take from the study's own {OWN[path]}",
-                    remedy="remove it",
-                )
+        for path in [path for path in paths if path in OWN]:
+            rule = f"must not change {path}, which trials take from the study's own {OWN[path]}"
+            yield Problem(place, "conflict", rule, remedy="remove it")
 
 
 @STUDY_RULES.rule("folds", "seeds")

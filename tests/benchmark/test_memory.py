@@ -65,7 +65,10 @@ def test_the_median_of_fresh_processes_is_taken(subject: Subject, monkeypatch: p
     assert measure_peaks(subject, gpu) == Peaks(inference_mib=7.0, training_mib=None)
 
 
-def test_a_process_of_its_own_measures_and_its_end_is_named(subject: Subject, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_process_of_its_own_measures_and_its_end_is_named(
+    subject: Subject, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(memory.PROCESSES, "cpu", 1)
     patches = replace(subject.config.patches, size=(64, 64, 64), batch=1)
     own = replace(subject, config=replace(subject.config, patches=patches))
     found = measure_peaks(own, PLACE)

@@ -14,10 +14,9 @@ import pytest
 
 from seg.benchmark import measure
 from seg.benchmark.memory import Peaks
-from seg.benchmark.run import BenchmarkArguments, Target, benchmark, read_subjects, short_names
+from seg.benchmark.run import benchmark, read_subjects, short_names
 from seg.benchmark.subjects import Subject
 from seg.benchmark.table import device_tables
-from seg.cli import read_command
 from seg.config import ExperimentConfig, PostprocessingConfig, dump_config
 from seg.errors import ConfigError
 
@@ -32,9 +31,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "Timer", lambda wait: timer(wait=wait, least_seconds=0))
 
 
-def go(*argv: object) -> dict[str, Any]:
-    words = ["--device", "cpu", "--rounds", "3", "--warmup", "1", *map(str, argv)]
-    path = benchmark(read_command("benchmark", words).arguments())
+def go(*targets: Path, **given: Any) -> dict[str, Any]:
+    path = benchmark(targets, rounds=3, warmup=1, **{"device": "cpu", **given})
     content: dict[str, Any] = json.loads(path.read_text())
     return content
 
@@ -46,7 +44,7 @@ def test_two_runs_are_compared(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     one, other = write_run(subject, "one"), write_run(narrow, "other")
-    found = go("--run_dir", one, "--run_dir", other)
+    found = go(one, other)
     assert found["schema_version"] == 1
     (entry,) = found["devices"]
     assert [row["name"] for row in entry["variants"]] == ["one", "other"]
@@ -71,7 +69,7 @@ def test_peers_stand_beside_the_first(
     file = tmp_path / "one.yaml"
     file.write_text(dump_config(replace(subject.config, network=network)))
     monkeypatch.chdir(tmp_path)
-    found = go("--config", file, "--peers", "--cases", 1)
+    found = go(file, peers=True, cases=1)
     assert found == json.loads(Path("benchmark.json").read_text())
     rows = found["devices"][0]["variants"]
     assert [row["name"] for row in rows] == ["one", "dynunet", "dynunet fp32"]
@@ -89,11 +87,11 @@ def test_without_data_the_end_to_end_time_is_not_measured(
 ) -> None:
     lost = replace(subject.config, data=replace(subject.config.data, root="gone"))
     run_dir = write_run(replace(subject, config=lost), "lost")
-    found = go("--run_dir", run_dir, "--output", tmp_path / "out.json")
+    found = go(run_dir, output=tmp_path / "out.json")
     assert found["devices"][0]["variants"][0]["prediction_s"] is None
     assert "end to end: not measured: gone" in caplog.messages[0]
     caplog.clear()
-    found = go("--config", run_dir / "config.yaml", "--num_classes", 3, "--output", tmp_path / "out.json")
+    found = go(run_dir / "config.yaml", num_classes=3, output=tmp_path / "out.json")
     assert found["devices"][0]["variants"][0]["weights"] == "initial"
     assert "--num_classes" in caplog.messages[0]
 
@@ -114,16 +112,11 @@ def test_a_volume_is_measured_in_place_of_speed(
 
 def test_a_gpu_that_is_not_there_is_missed(subject: Subject, write_run: Callable[[Subject, str], Path]) -> None:
     with pytest.raises(ConfigError) as caught:
-        go("--run_dir", write_run(subject, "one"), "--device", "cuda")
+        go(write_run(subject, "one"), device="cuda")
     assert [(problem.path, problem.kind) for problem in caught.value.problems] == [("--device", "unavailable")]
 
 
 Write = Callable[[Subject, str], Path]
-
-
-def read(*targets: Path, **values: Any) -> tuple[Subject, ...]:
-    kinds = tuple(Target(kind="run_dir" if path.is_dir() else "config", path=path) for path in targets)
-    return read_subjects(BenchmarkArguments(targets=kinds, **values))
 
 
 def written(config: ExperimentConfig, path: Path) -> Path:
@@ -133,7 +126,7 @@ def written(config: ExperimentConfig, path: Path) -> Path:
 
 def problems_of(*targets: Path) -> list[tuple[str, str]]:
     with pytest.raises(ConfigError) as caught:
-        read(*targets)
+        read_subjects(targets)
     return [(problem.path, problem.value) for problem in caught.value.problems]
 
 
@@ -149,11 +142,14 @@ def test_a_run_has_its_weights_and_an_experiment_has_not(
     subject: Subject, narrow: Subject, write_run: Write, scans: Path, tmp_path: Path
 ) -> None:
     run_dir, file = write_run(narrow, "one"), written(subject.config, tmp_path / "two.yaml")
-    assert read(run_dir, file) == (replace(narrow, name="one", run_dir=run_dir), replace(subject, name="two"))
+    assert read_subjects([run_dir, file]) == (
+        replace(narrow, name="one", run_dir=run_dir),
+        replace(subject, name="two"),
+    )
     lost = written(replace(subject.config, data=replace(subject.config.data, root="gone")), tmp_path / "one.yaml")
     with pytest.raises(ConfigError, match="gone"):
-        read(lost)
-    assert read(lost, data_root=scans) == (replace(subject, name="one"),)
+        read_subjects([lost])
+    assert read_subjects([lost], data_root=scans) == (replace(subject, name="one"),)
 
 
 def test_without_a_data_set_classes_are_counted_and_not_cleaned_up(
@@ -164,7 +160,7 @@ def test_without_a_data_set_classes_are_counted_and_not_cleaned_up(
         data=replace(subject.config.data, root="gone"),
         postprocessing=PostprocessingConfig(largest_component=("box",)),
     )
-    (found,) = read(written(lost, tmp_path / "one.yaml"), num_classes=4, num_channels=2)
+    (found,) = read_subjects([written(lost, tmp_path / "one.yaml")], num_classes=4, num_channels=2)
     assert found.ends == (2, 4)
     assert found.config.postprocessing == PostprocessingConfig()
     assert "clean-up" in caplog.text
@@ -186,4 +182,4 @@ def test_what_cannot_be_compared_is_named_together(subject: Subject, write_run: 
     ]
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="empty"):
-        read(tmp_path / "empty")
+        read_subjects([tmp_path / "empty"])

@@ -44,18 +44,20 @@ def test_a_peer_has_the_stages_of_the_plan(deep: Subject) -> None:
     assert basic_channels((200, 400)) == (200, 400, 400, 400, 400, 200)
 
 
-def test_peers_come_in_the_precision_of_the_run_and_in_fp32(deep: Subject, subject: Subject) -> None:
-    found, left_out = with_peers(replace(deep, run_dir=Path("run")))
-    assert [(one.name, one.peer, one.precision, one.run_dir) for one in found] == [
+def test_peers_come_in_the_precision_of_the_run_and_in_fp32(
+    deep: Subject, subject: Subject, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert [
+        (one.name, one.peer, one.precision, one.run_dir) for one in with_peers(replace(deep, run_dir=Path("run")))
+    ] == [
         ("dynunet", "dynunet", None, None),
         ("dynunet fp32", "dynunet", "fp32", None),
         ("basicunet", "basicunet", None, None),
         ("basicunet fp32", "basicunet", "fp32", None),
     ]
-    assert left_out == []
-    found, left_out = with_peers(subject)
-    assert found == []
-    assert [sentence.partition(":")[0] for sentence in left_out] == ["dynunet", "basicunet"]
+    assert caplog.messages == []
+    assert with_peers(subject) == []
+    assert [message.partition(":")[0] for message in caplog.messages] == ["dynunet", "basicunet"]
 
 
 def test_what_a_peer_refuses_is_left_out_and_the_rest_runs(deep: Subject) -> None:

@@ -267,15 +267,11 @@ def test_benchmark_keeps_networks_in_the_order_given(
     other = tmp_path / "other"
     other.mkdir()
     argv = ["--run_dir", tmp_path, "--config", config, "--run_dir", other, "--rounds", 4, "--device", "cpu", "--peers"]
-    calls: list[Any] = []
-    monkeypatch.setattr("seg.benchmark.benchmark", calls.append)
+    calls: list[dict[str, Any]] = []
+    monkeypatch.setattr("seg.benchmark.benchmark", lambda targets, **given: calls.append({"targets": targets, **given}))
     read("benchmark", *argv).run()
-    assert [(target.kind, target.path) for target in calls[0].targets] == [
-        ("run_dir", tmp_path),
-        ("config", Path(config)),
-        ("run_dir", other),
-    ]
-    assert (calls[0].rounds, calls[0].device, calls[0].peers, calls[0].num_channels) == (4, "cpu", True, 1)
+    assert calls[0]["targets"] == [tmp_path, Path(config), other]
+    assert (calls[0]["rounds"], calls[0]["device"], calls[0]["peers"], calls[0]["num_channels"]) == (4, "cpu", True, 1)
     volume = ["--config", config, "--volume_shape", 4, 5, 6, "--num_classes", 3, "--volume_spacing", 1, 0.5, 2]
     found = read("benchmark", *volume)
     assert (found.volume_shape, found.volume_spacing) == ((4, 5, 6), (1.0, 0.5, 2.0))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from seg.config.patients import find_patients, pattern_problem
+from seg.config.patients import find_patients, pattern_problems
 from seg.errors import ConfigError, DataError
 
 
 def test_the_first_group_is_the_patient() -> None:
-    assert pattern_problem(r"(p\d)_(\d)") is None
+    assert list(pattern_problems(r"(p\d)_(\d)")) == []
     assert find_patients(["p1_1", "p1_2", "x_p2_1"], r"(p\d)_(\d)") == {"p1_1": "p1", "p1_2": "p1", "x_p2_1": "p2"}
 
 
@@ -21,7 +21,7 @@ def test_every_id_without_a_patient_is_named() -> None:
 
 @pytest.mark.parametrize("pattern", [r"^(.+)_[lr]$", r"(patient\d+)_.*", r"(?:a|b)(\d{1,9})", r"([a-z]+\d+_\w+)_.+"])
 def test_usual_patterns_are_sound(pattern: str) -> None:
-    assert pattern_problem(pattern) is None
+    assert list(pattern_problems(pattern)) == []
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_usual_patterns_are_sound(pattern: str) -> None:
     ],
 )
 def test_patterns_without_a_group_or_without_an_end_are_refused(pattern: str) -> None:
-    problem = pattern_problem(pattern)
+    (problem,) = pattern_problems(pattern)
     assert problem is not None
     assert (problem.path, problem.kind) == ("data.patient_pattern", "pattern")
     with pytest.raises(ConfigError):
