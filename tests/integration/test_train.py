@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import nibabel as nib
-import numpy as np
 import pytest
 import torch
 
 from seg.config import ExperimentConfig
-from seg.errors import DataError, RunError
+from seg.errors import RunError
 from seg.workflows.evaluate import evaluate_run
 from seg.workflows.train import train
 
@@ -57,11 +56,11 @@ def test_a_run_leaves_what_the_conventions_list(
     assert (tmp_path / "again" / "cases.csv").read_text() == (run_dir / "cases.csv").read_text()
 
 
-def test_equal_seeds_give_equal_weights_bit_for_bit(tiny: ExperimentConfig, tmp_path: Path) -> None:
-    for name, config in (("a", tiny), ("b", tiny), ("c", replace(tiny, seed=1))):
+def test_equal_seeds_give_equal_weights_bit_for_bit(short: ExperimentConfig, trained: Path, tmp_path: Path) -> None:
+    for name, config in (("same", short), ("other", replace(short, seed=1))):
         train(config, run_dir=tmp_path / name, folds=(0,))
-    assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
-    assert not same(weights(tmp_path / "a"), weights(tmp_path / "c"))
+    assert same(weights(trained), weights(tmp_path / "same"))
+    assert not same(weights(trained), weights(tmp_path / "other"))
 
 
 THREE_STAGES = {
@@ -72,28 +71,34 @@ THREE_STAGES = {
 
 
 @pytest.mark.parametrize(
-    ("section", "values"),
+    "sections",
     [
-        ("training", {"accumulate": 2}),
-        ("training", {"precision": "bf16"}),
-        ("training", {"ema_decay": 0.0}),
-        ("training", {"early_stop": 1}),
-        ("network", {"residual": True, "upsample": "linear", "merge": "add"}),
-        ("network", {"skip_bottleneck": None}),
-        ("network", {**THREE_STAGES, "deep_supervision": True}),
-        ("optimizer", {"name": "sgd", "schedule": "poly", "clip_norm": None}),
-        ("loss", {"batch_dice": False, "include_background": True}),
-        ("data", {"cache": "disk"}),
-        ("data", {"cache": "none", "workers": 1}),
-        ("data", {"spacing_mm": (1.5, 1.0, 1.0)}),
-        ("inference", {"tta": True, "window": (12, 14, 10)}),
+        {
+            "training": {"accumulate": 2, "ema_decay": 0.0},
+            "network": {"residual": True, "upsample": "linear", "merge": "add"},
+            "data": {"cache": "disk"},
+            "loss": {"batch_dice": False, "include_background": True},
+        },
+        {
+            "training": {"precision": "bf16"},
+            "network": {"skip_bottleneck": None},
+            "optimizer": {"name": "sgd", "schedule": "poly", "clip_norm": None},
+            "data": {"spacing_mm": (1.5, 1.0, 1.0)},
+        },
+        {
+            "training": {"early_stop": 1},
+            "network": {**THREE_STAGES, "deep_supervision": True},
+            "data": {"cache": "none", "workers": 1},
+            "inference": {"tta": True, "window": (12, 14, 10)},
+        },
     ],
 )
 def test_every_option_trains(
-    tiny: ExperimentConfig, other: Change, tmp_path: Path, section: str, values: dict[str, object]
+    short: ExperimentConfig, other: Change, tmp_path: Path, sections: dict[str, dict[str, object]]
 ) -> None:
-    config = other(other(tiny, "training", steps=2, validate_every=1), section, **values)
-    assert train(config, run_dir=tmp_path / "run", folds=(0,)) == 0
+    for section, values in sections.items():
+        short = other(short, section, **values)
+    assert train(short, run_dir=tmp_path / "run", folds=(0,)) == 0
 
 
 def test_all_folds_lie_below_one_summary(
@@ -114,60 +119,41 @@ def test_all_folds_lie_below_one_summary(
     assert (tmp_path / "again" / "fold_1" / "evaluation.json").exists()
 
 
-def test_another_data_set_is_told_by_its_classes(tiny: ExperimentConfig, tmp_path: Path) -> None:
-    train(tiny, run_dir=tmp_path / "run", folds=(0,))
+def test_another_data_set_is_told_by_its_classes(tiny: ExperimentConfig, trained: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(tiny.data.root, other)
     description = json.loads((other / "dataset.json").read_text())
     description["labels"] = {"0": "background", "1": "kidney", "2": "tumour"}
     (other / "dataset.json").write_text(json.dumps(description))
     with pytest.raises(RunError) as caught:
-        evaluate_run(tmp_path / "run", data_root=other)
+        evaluate_run(trained, data_root=other)
     (problem,) = caught.value.sentences
-    assert problem.startswith(
-        f"{tmp_path / 'run/checkpoints/weights.pt'}: weights must be for the class_names of {other}, "
-    )
-    assert problem.endswith("; it is another data set, check --data.root.")
-
-
-def test_a_fold_that_does_not_exist_is_refused(tiny: ExperimentConfig, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"fold must be in 0 \.\.\. 1, got 7; choose one of these or all\."):
-        train(tiny, run_dir=tmp_path / "run", folds=(7,))
+    assert str(trained / "checkpoints/weights.pt") in problem
+    assert "class_names" in problem
+    assert "['background', 'kidney', 'tumour']" in problem
 
 
 def test_an_existing_run_is_kept(
-    tiny: ExperimentConfig, other: Change, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    short: ExperimentConfig, other: Change, trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_dir = tmp_path / "run"
-    train(tiny, run_dir=run_dir, folds=(0,))
-    first = capsys.readouterr().out
-    before = (run_dir / "checkpoints" / "weights.pt").stat().st_mtime_ns
-    with pytest.raises(RunError, match=r"must be new, got an existing run; choose another --run_dir or add --resume"):
-        train(tiny, run_dir=run_dir, folds=(0,))
-    with pytest.raises(RunError, match=r"got other values of training\.steps; restore them"):
-        train(other(tiny, "training", steps=8), run_dir=run_dir, folds=(0,), resume=True)
-    train(tiny, run_dir=run_dir, folds=(0,), resume=True)
-    assert capsys.readouterr().out == first
-    assert (run_dir / "checkpoints" / "weights.pt").stat().st_mtime_ns == before
+    before = (trained / "checkpoints" / "weights.pt").stat().st_mtime_ns
+    with pytest.raises(RunError, match=r"must be new"):
+        train(short, run_dir=trained, folds=(0,))
+    with pytest.raises(RunError, match=r"training\.steps"):
+        train(other(short, "training", steps=8), run_dir=trained, folds=(0,), resume=True)
+    train(short, run_dir=trained, folds=(0,), resume=True)
+    assert f"run directory: {trained}" in capsys.readouterr().out
+    assert (trained / "checkpoints" / "weights.pt").stat().st_mtime_ns == before
 
 
-def test_a_folder_of_something_else_is_left_alone(tiny: ExperimentConfig, tmp_path: Path) -> None:
-    (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(RunError, match=r"must be absent or an empty folder, got other files"):
-        train(tiny, run_dir=tmp_path, folds=(0,))
-    (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match=r"must be writable, got 'Not a directory'"):
-        train(tiny, run_dir=tmp_path / "file" / "run", folds=(0,))
-
-
-def test_a_run_starts_from_another_ones_weights(tiny: ExperimentConfig, other: Change, tmp_path: Path) -> None:
-    train(tiny, run_dir=tmp_path / "first", folds=(0,))
-    still = other(tiny, "optimizer", learning_rate=1e-12, weight_decay=0.0)
-    still = other(replace(still, seed=5), "training", steps=2, validate_every=2)
-    train(other(still, "training", init_from=str(tmp_path / "first")), run_dir=tmp_path / "second", folds=(0,))
-    one, two = weights(tmp_path / "first"), weights(tmp_path / "second")
+def test_a_run_starts_from_another_ones_weights(
+    short: ExperimentConfig, other: Change, trained: Path, tmp_path: Path
+) -> None:
+    still = other(replace(short, seed=5), "optimizer", learning_rate=1e-12, weight_decay=0.0)
+    train(other(still, "training", init_from=str(trained)), run_dir=tmp_path / "second", folds=(0,))
+    one, two = weights(trained), weights(tmp_path / "second")
     assert all(torch.allclose(one[name], two[name], atol=1e-6) for name in one)
-    with pytest.raises(RunError, match=r"must hold a finished run, got no checkpoints/weights\.pt; train it first"):
+    with pytest.raises(RunError, match=r"checkpoints/weights\.pt"):
         train(other(still, "training", init_from=str(tmp_path / "nowhere")), run_dir=tmp_path / "third", folds=(0,))
 
 
@@ -175,23 +161,3 @@ def test_a_loss_that_is_not_finite_names_the_cases(tiny: ExperimentConfig, other
     config = other(tiny, "optimizer", learning_rate=10.0, weight_decay=1e37, warmup_steps=0)
     with pytest.raises(RunError, match=r"step \d+: the loss must be finite, got nan on cases case_\d"):
         train(config, run_dir=tmp_path / "run", folds=(0,))
-
-
-def test_faulty_cases_are_reported_together_or_left_out(
-    tiny: ExperimentConfig,
-    other: Change,
-    tmp_path: Path,
-    write_dataset: Callable[[Path], Path],
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    root = write_dataset(tmp_path / "broken")
-    whole = (root / "imagesTr" / "case_1.nii.gz").read_bytes()
-    (root / "imagesTr" / "case_1.nii.gz").write_bytes(whole[: len(whole) // 2])
-    nib.save(nib.Nifti1Image(np.zeros((5, 5, 5), dtype=np.uint8), np.eye(4)), root / "labelsTr" / "case_4.nii.gz")
-    config = other(other(tiny, "data", root=str(root)), "training", steps=2, validate_every=2)
-    with pytest.raises(DataError) as caught:
-        train(config, run_dir=tmp_path / "run", folds=(0,))
-    assert [any(name in text for text in caught.value.sentences) for name in ("case_1", "case_4")] == [True, True]
-    assert not (tmp_path / "run").exists()
-    assert train(other(config, "data", on_error="skip"), run_dir=tmp_path / "run", folds=(0,)) == 1
-    assert "left out: case case_1" in caplog.text
