@@ -89,7 +89,7 @@ THREE_STAGES = {
             "training": {"early_stop": 1},
             "network": {**THREE_STAGES, "deep_supervision": True},
             "data": {"cache": "none", "workers": 1},
-            "inference": {"tta": True, "window": (12, 14, 10)},
+            "inference": {"tta": True, "window": (12, 16, 10)},
         },
     ],
 )
