@@ -38,10 +38,7 @@ class LoadedRun:
 
 
 def load_run(run_dir: PathLike) -> LoadedRun:
-    """Loads the network of a finished run.
-
-    Args:
-        run_dir: Run directory of one fold.
+    """Loads the network of the run directory of one fold.
 
     Raises:
         RunError: The directory holds no finished run, several folds, or damaged weights.
@@ -53,12 +50,7 @@ def load_run(run_dir: PathLike) -> LoadedRun:
         raise RunError(f"{run_dir}: must be a single run, got {len(runs)} folds; give one of them.")
     (run,) = runs
     network = trained_network(run.config.network, len(run.channel_names), len(run.class_names), run.path)
-    return LoadedRun(
-        network=network.eval(),
-        config=run.config,
-        channel_names=tuple(run.channel_names),
-        class_names=tuple(run.class_names),
-    )
+    return LoadedRun(network=network, config=run.config, channel_names=run.channel_names, class_names=run.class_names)
 
 
 def plan(
@@ -77,9 +69,6 @@ def plan(
         layout: Layout of the folder.
         memory_gib: Memory that training may take, in GiB.
         patient_pattern: Regular expression whose first group is the patient in a case id; None finds it in the ids.
-
-    Returns:
-        The configuration.
 
     Raises:
         SegError: The data set cannot be used, or the file cannot be written.
@@ -148,15 +137,12 @@ def predict(
     Args:
         run_dirs: Run directory, or several whose networks are averaged.
         input: Scan, folder of scans, or text file that lists scans.
-        output: File of the label map for one scan, else folder of the label maps.
+        output: File of the label map for one scan, else folder of the label maps; it is returned.
         device: Where to compute.
         precision: Arithmetic of the networks; auto is that of each run's configuration.
         tta: Whether logits are averaged over mirrored copies.
         probabilities: Whether probabilities are written too.
         existing: What is done about label maps that are there already.
-
-    Returns:
-        The output.
 
     Raises:
         RunError: Scans could not be segmented; the others were, and predictions.json names each.

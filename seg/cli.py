@@ -669,17 +669,8 @@ class Publish(Command):
 
 
 COMMANDS: dict[str, type[Command]] = {
-    "train": Train,
-    "plan": Plan,
-    "predict": Predict,
-    "evaluate": Evaluate,
-    "ablate": Ablate,
-    "report": Report,
-    "publish": Publish,
-    "compare": Compare,
-    "benchmark": Benchmark,
-    "widths": Widths,
-    "fetch": Fetch,
+    command.__name__.lower(): command
+    for command in (Train, Plan, Predict, Evaluate, Ablate, Report, Publish, Compare, Benchmark, Widths, Fetch)
 }
 
 

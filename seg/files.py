@@ -94,8 +94,11 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def file_problems() -> Iterator[None]:
+def file_problems(written: Path | None = None) -> Iterator[None]:
     """Turns errors of the file system within the block into problems that name the file; also a decorator.
+
+    Args:
+        written: Named where the disk is full and the error names no file, as those of other libraries do.
 
     Raises:
         RunError: A file or folder may not be used by this user, its name is too long, its path leads through a file or
@@ -104,7 +107,7 @@ def file_problems() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        path = error.filename2 or error.filename
+        path = error.filename2 or error.filename or (written if error.errno in NO_ROOM else None)
         if not isinstance(path, str | bytes | os.PathLike) or error.errno not in REASONS.keys() | NO_ROOM:
             raise
         raise file_error(Path(os.fsdecode(path)), error) from error
@@ -134,33 +137,10 @@ def unencodable(names: Iterable[str]) -> list[Problem]:
 
 def unwritable(path: Path, error: OSError) -> RunError:
     """Returns the error of a file that could not be written."""
-    return RunError(
-        Problem(
-            quoted(str(path)),
-            "no_room" if error.errno in NO_ROOM else "unwritable",
-            "must be writable",
-            f"'{error.strerror}'",
-            "free space or choose another folder" if error.errno in NO_ROOM else "choose another folder",
-        )
-    )
-
-
-@contextmanager
-def needing_room(path: Path) -> Iterator[None]:
-    """Turns a full disk that other libraries meet within the block into a problem.
-
-    Args:
-        path: Named where the error names no file.
-
-    Raises:
-        RunError: There is no room for a file.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in NO_ROOM:
-            raise
-        raise unwritable(Path(error.filename2 or error.filename or path), error) from error
+    kind, remedy = "unwritable", "choose another folder"
+    if error.errno in NO_ROOM:
+        kind, remedy = "no_room", "free space or choose another folder"
+    return RunError(Problem(quoted(str(path)), kind, "must be writable", f"'{error.strerror}'", remedy))
 
 
 def file_digest(path: Path) -> bytes:

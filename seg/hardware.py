@@ -29,9 +29,8 @@ def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
         ConfigError: A GPU is asked for and there is none.
     """
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(
-            Problem("training.device", "unavailable", "must be available", "'cuda' without a GPU", "use auto or cpu")
-        )
+        value = "'cuda' without a GPU"
+        raise ConfigError(Problem("training.device", "unavailable", "must be available", value, "use auto or cpu"))
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
         LOG.info("device: %s", wanted)

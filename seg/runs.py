@@ -292,14 +292,10 @@ class Origin:
 
 
 def check_root(root: Path, *, resume: bool) -> None:
-    """Checks that the folder of a cross-validation holds no results of something else.
-
-    Args:
-        root: Folder in which ``fold_0``, ``fold_1``, ... and their common results are to lie.
-        resume: Whether a cross-validation that lies there is continued.
+    """Checks that the folder of ``fold_0``, ``fold_1``, ... and their results holds no results of something else.
 
     Raises:
-        RunError: It holds a single run, or an evaluation that is not to be replaced.
+        RunError: It holds a single run, or an evaluation that ``resume`` is not to replace.
     """
     if (root / CONFIG_FILE).exists():
         raise RunError(f"{root}: must be no single run where several folds are trained; choose another --run_dir.")
@@ -334,21 +330,14 @@ def check_run(config: ExperimentConfig, run_dir: Path, origin: Origin, *, resume
     path = run_dir / CONFIG_FILE
     if not path.exists():
         return
-    changed = other_settings(read_config(run_dir), config)
-    if changed:
-        raise RunError(
-            f"{run_dir}: a resumed run must have the configuration it began with, got other values of "
-            f"{', '.join(changed)}; restore them or choose another --run_dir."
-        )
+    if changed := other_settings(read_config(run_dir), config):
+        raise _begun_otherwise(run_dir, "the configuration it began with", f"other values of {', '.join(changed)}")
     recorded = read_origin(run_dir)
     if recorded is None:
         LOG.warning("%s: no %s of a begun run; whether its data changed is not known", run_dir, ENVIRONMENT_FILE)
         return
-    if other := sorted(name for name, _ in set(recorded.data.items()) ^ set(origin.data.items())):
-        raise RunError(
-            f"{run_dir}: a resumed run must have the data it began with, got other files of cases "
-            f"{', '.join(dict.fromkeys(other))}; restore them or choose another --run_dir."
-        )
+    if other := sorted({name for name, _ in set(recorded.data.items()) ^ set(origin.data.items())}):
+        raise _begun_otherwise(run_dir, "the data it began with", f"other files of cases {', '.join(other)}")
     began, now = (one.computed_with.get("precision") for one in (recorded, origin))
     if began != now and not (run_dir / EVALUATION_FILE).exists():
         raise RunError(
@@ -356,15 +345,16 @@ def check_run(config: ExperimentConfig, run_dir: Path, origin: Origin, *, resume
             "with it where it began, or choose another --run_dir."
         )
     if recorded.split is not None and origin.split is not None and (moved := _moved(recorded.split, origin.split)):
-        raise RunError(
-            f"{run_dir}: a resumed run must have the cases of its fold on the sides that they began on, got others for "
-            f"{some(moved)}; restore the splits or choose another --run_dir."
-        )
+        sides = "the cases of its fold on the sides that they began on"
+        raise _begun_otherwise(run_dir, sides, f"others for {some(moved)}", "restore the splits")
     if origin.initial_weights is not None and recorded.initial_weights != origin.initial_weights:
-        raise RunError(
-            f"{run_dir}: a resumed run must have the initial weights it began with, got other ones in "
-            f"{config.training.init_from}; restore them or choose another --run_dir."
-        )
+        value = f"other ones in {config.training.init_from}"
+        raise _begun_otherwise(run_dir, "the initial weights it began with", value)
+
+
+def _begun_otherwise(run_dir: Path, what: str, found: str, remedy: str = "restore them") -> RunError:
+    rule = f"a resumed run must have {what}"
+    return RunError(Problem(f"{run_dir}:", "resume", rule, found, f"{remedy} or choose another --run_dir"))
 
 
 def open_run(config: ExperimentConfig, run_dir: Path, origin: Origin) -> None:
@@ -433,12 +423,7 @@ def _moved(one: Split, other: Split) -> list[str]:
 
 
 def changed_data(origin: Origin, held_out: Mapping[str, str]) -> list[str]:
-    """Lists the held-out cases whose files have changed since the run began.
-
-    Args:
-        origin: What the run is made from.
-        held_out: SHA-256 of the files of each case that is to be scored.
-    """
+    """Lists the held-out cases whose files, by the SHA-256 of each case, have changed since the run began."""
     return sorted(case for case, digest in held_out.items() if origin.data.get(case) != digest)
 
 

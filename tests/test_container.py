@@ -75,30 +75,16 @@ def test_the_requirements_are_those_of_the_project_and_its_extras() -> None:
         assert done.stdout.splitlines() == sum(lists, project["dependencies"])
 
 
-def test_the_base_is_a_patch_release_of_a_slim_python_that_the_build_can_replace() -> None:
-    assert re.fullmatch(r"python:3\.11\.\d+-slim-\w+", defaults()["BASE_IMAGE"])
-    assert f"`{defaults()['BASE_IMAGE']}`" in (ROOT / "docs" / "container.md").read_text()
-    assert {words.split()[0] for words in words_of("FROM")} == {"${BASE_IMAGE}", "dependencies"}
-
-
 def test_the_image_runs_as_nobody_in_particular_and_says_what_it_is() -> None:
     stage = final_stage()
     assert words_of("USER", stage) == ["1000:1000"]
-    assert words_of("HEALTHCHECK") == []
     assert not [words for words in words_of("RUN", stage) if re.search(r"pip|apt", words)]
-    labels = words_of("LABEL", stage)[0]
+    (labels,) = words_of("LABEL", stage)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert f'licenses="{project["license"]}"' in labels
-    assert "Research software. Not a medical device; not for clinical use." in labels
-    for name in ("version", "revision", "source"):
-        assert f"org.opencontainers.image.{name}=" in labels
-
-
-def test_dependencies_come_before_the_source() -> None:
-    copied = words_of("COPY", final_stage())
-    assert [re.match(r"--from=(\w+)", words).group(1) for words in copied] == ["dependencies", "source"]  # type: ignore[union-attr]
-    stage = "".join(f"{name} {words}\n" for name, words in instructions()).split("AS dependencies")[1].split("FROM")[0]
-    assert not re.search(r"^COPY (seg|scripts|configs)", stage, re.MULTILINE)
+    assert "not for clinical use" in labels
+    copied = [words.split()[0] for words in words_of("COPY", stage)]
+    assert copied == ["--from=dependencies", "--from=source"]  # what changes least comes first
 
 
 def test_the_build_sees_what_it_copies_and_nothing_else() -> None:
@@ -140,45 +126,34 @@ def same_results() -> ModuleType:
     return module
 
 
-def write_results(folder: Path, *, weight: float = 1.0, voxel: int = 1, score: float = 0.5) -> Path:
-    folder.mkdir()
-    torch.save({"schema_version": 1, "network": {"w": torch.tensor([weight])}}, folder / "weights.pt")
-    image = nibabel.Nifti1Image(np.full((2, 2, 2), voxel, np.uint8), np.eye(4))
-    nibabel.save(image, folder / "case.nii.gz")
-    (folder / "evaluation.json").write_text(f'{{"mean_dice": {score}}}\n')
-    return folder
-
-
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "differing"),
     [
         ({}, ""),
-        ({"weight": 1.0 + 2**-23}, "error: weights.pt differs\n"),
-        ({"voxel": 2}, "error: case.nii.gz differs\n"),
-        ({"score": 0.6}, "error: evaluation.json differs\n"),
+        ({"weight": 1.0 + 2**-23}, "weights.pt"),
+        ({"voxel": 2}, "case.nii.gz"),
+        ({"score": 0.6}, "evaluation.json"),
+        ({"voxel": None}, "case.nii.gz"),
     ],
 )
-def test_a_difference_of_one_bit_is_found(
+def test_a_difference_of_one_bit_and_a_missing_file_are_found(
     change: dict[str, Any],
-    message: str,
+    differing: str,
     same_results: ModuleType,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    folders = [write_results(tmp_path / "inside", **change), write_results(tmp_path / "outside")]
-    monkeypatch.setattr(sys, "argv", ["same_results.py", *map(str, folders)])
-    assert same_results.main() == (1 if message else 0)
-    assert capsys.readouterr().err == message
-
-
-def test_missing_files_are_found(
-    same_results: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folders = [write_results(tmp_path / "inside"), write_results(tmp_path / "outside")]
-    (folders[0] / "case.nii.gz").unlink()
-    monkeypatch.setattr(sys, "argv", ["same_results.py", *map(str, folders)])
-    assert same_results.main() == 1
-    assert capsys.readouterr().err == (
-        "error: case.nii.gz is in one folder only\nerror: weights and label maps must be among the files, got none\n"
-    )
+    for name, values in (("inside", change), ("outside", {})):
+        folder, values = tmp_path / name, {"weight": 1.0, "voxel": 1, "score": 0.5} | values
+        folder.mkdir()
+        state = {"w": torch.tensor([values["weight"]])}
+        torch.save({"schema_version": 1, "network": state}, folder / "weights.pt")
+        (folder / "evaluation.json").write_text(f'{{"mean_dice": {values["score"]}}}\n')
+        if values["voxel"] is not None:
+            image = nibabel.Nifti1Image(np.full((2, 2, 2), values["voxel"], np.uint8), np.eye(4))
+            nibabel.save(image, folder / "case.nii.gz")
+    monkeypatch.setattr(sys, "argv", ["same_results.py", str(tmp_path / "inside"), str(tmp_path / "outside")])
+    assert same_results.main() == (1 if differing else 0)
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {differing} ") if differing else said == ""

@@ -18,7 +18,6 @@ from seg.files import (
     check_rows,
     file_problems,
     locked,
-    needing_room,
     quoted,
     read_bytes,
     read_json,
@@ -123,11 +122,11 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path, monkeypatch):
 def test_a_full_disk_is_one_problem_whoever_writes(tmp_path):
     full = (errno.ENOSPC, "No space left on device")
     for named, path in (((), tmp_path), (("a",), "a"), (("a", None, "b"), "b")):  # copying from a to b, b has no room
-        with pytest.raises(RunError) as caught, needing_room(tmp_path):
+        with pytest.raises(RunError) as caught, file_problems(tmp_path):
             raise OSError(*full, *named)
         assert problem(caught) == (str(path), "no_room")
-    with pytest.raises(FileNotFoundError), needing_room(tmp_path):
-        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "scan.nii.gz")
+    with pytest.raises(FileNotFoundError), file_problems(tmp_path):
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -55,30 +54,8 @@ def test_the_exit_code_says_whether_an_unexpected_part_differs(
     assert golden.show([golden.Row("part", "weights", compared, different)], set(expected)) == code
 
 
-def test_oblique_scans_share_one_grid_with_their_label(golden: ModuleType, tmp_path: Path) -> None:
-    golden.write_oblique(tmp_path)
-    for label in sorted((tmp_path / "labelsTr").glob("*.nii.gz")):
-        affines = [nibabel.load(label).affine] + [
-            nibabel.load(path).affine for path in (tmp_path / "imagesTr").glob(label.name.split(".")[0] + "_*")
-        ]
-        assert len(affines) == 3
-        assert all(np.array_equal(affine, affines[0]) for affine in affines)
-        assert np.count_nonzero(np.abs(affines[0][:3, :3]) > 0.01) > 3
-        # Turns do not change the size of a voxel.
-        assert np.linalg.norm(affines[0][:3, :3], axis=0) == pytest.approx((1.0, 1.1, 2.7))
-
-
 def test_analysis_is_read_by_variant_and_quantity(golden: ModuleType) -> None:
     found = golden.estimates(ROOT / "docs" / "results" / "phantom_small")
     assert found["baseline parameters value"] == 331991
     assert found["baseline dice 1 num_patients"] == 8
     assert len(found) > 1000
-
-
-def test_arguments_name_known_parts(golden: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["golden", "a", "b", "--expect", "resampled"])
-    options: argparse.Namespace = golden.parse()
-    assert (options.old, options.new, list(options.expect)) == ("a", "b", ["resampled"])
-    monkeypatch.setattr(sys, "argv", ["golden", "a", "b", "--only", "everything"])
-    with pytest.raises(SystemExit):
-        golden.parse()

@@ -30,11 +30,9 @@ PROCESSES = {"cpu": 5, "cuda": 1}
 
 @dataclass(frozen=True, kw_only=True)
 class Peaks:
-    """Memory that a network takes, weights included, beyond the memory of a process with all imports.
+    """Largest memory in MiB over forward passes and over training steps of one patch; None where it is not known.
 
-    Attributes:
-        inference_mib: Largest over forward passes of one patch, in MiB; None where it is not known.
-        training_mib: Largest over training steps, in MiB; None where it is not known.
+    Weights count, the memory of a process with all imports does not.
     """
 
     inference_mib: float | None
@@ -56,10 +54,8 @@ def measure_peaks(subject: Subject, place: Place) -> Peaks:
             LOG.warning("%s: peak memory is not known: %s.", subject.name, one)
             return Peaks(inference_mib=None, training_mib=None)
         found.append(one)
-    return Peaks(
-        inference_mib=_median([one.inference_mib for one in found]),
-        training_mib=_median([one.training_mib for one in found]),
-    )
+    inference, training = ([getattr(one, name) for one in found] for name in ("inference_mib", "training_mib"))
+    return Peaks(inference_mib=_median(inference), training_mib=_median(training))
 
 
 def _median(values: Sequence[float | None]) -> float | None:

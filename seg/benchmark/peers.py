@@ -56,26 +56,20 @@ def build_peer(peer: Peer, network: NetworkConfig, in_channels: int, out_channel
     # Takes seconds to import, and only comparisons with peers need it.
     from monai.networks.nets import BasicUNet, DynUNet
 
-    built: nn.Module
-    if peer == "dynunet":
-        built = DynUNet(
-            spatial_dims=3,
-            in_channels=in_channels,
-            out_channels=out_channels,
-            kernel_size=network.kernel_sizes,
-            strides=network.strides,
-            upsample_kernel_size=network.strides[1:],
-            filters=network.channels,
-            norm_name=("INSTANCE", {"affine": True}),
-            act_name=("leakyrelu", {"inplace": True, "negative_slope": NEGATIVE_SLOPE}),
-        )
-    else:
-        built = BasicUNet(
-            spatial_dims=3,
-            in_channels=in_channels,
-            out_channels=out_channels,
-            features=basic_channels(network.channels),
-        )
+    if peer == "basicunet":
+        basic: nn.Module = BasicUNet(3, in_channels, out_channels, features=basic_channels(network.channels))
+        return basic
+    built: nn.Module = DynUNet(
+        spatial_dims=3,
+        in_channels=in_channels,
+        out_channels=out_channels,
+        kernel_size=network.kernel_sizes,
+        strides=network.strides,
+        upsample_kernel_size=network.strides[1:],
+        filters=network.channels,
+        norm_name=("INSTANCE", {"affine": True}),
+        act_name=("leakyrelu", {"inplace": True, "negative_slope": NEGATIVE_SLOPE}),
+    )
     return built
 
 

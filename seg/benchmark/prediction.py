@@ -22,7 +22,7 @@ from seg.data.geometry import geometry_of_affine
 from seg.data.prepare import read_image
 from seg.data.splits import spread_over
 from seg.data.volumes import write_maps
-from seg.errors import RunError, SegError
+from seg.errors import Problem, RunError, SegError
 from seg.hardware import MIB, PeakMemory, environment, held_mib
 from seg.inference.cases import FAILED, OUTPUT_ENDING, Record, Source
 from seg.inference.cleaning import cleaning_rules
@@ -92,16 +92,13 @@ def held_out_images(config: ExperimentConfig, count: int, *, fold: int | None = 
         Files of each case. Cases whose image cannot be read are left out and named.
 
     Raises:
-        DataError: The data set or its folds cannot be read.
-        RunError: There is no such fold.
+        SegError: The data set or its folds cannot be read, or there is no such fold.
     """
     dataset, splits = read_folds(config.data)
     number = config.fold if fold is None else fold
     if number >= len(splits):
-        raise RunError(
-            f"fold must be below {len(splits)}, the number of folds of {config.data.root}, got {number}; choose "
-            "another."
-        )
+        rule = f"must be below {len(splits)}, the number of folds of {config.data.root}"
+        raise RunError(Problem("fold", "range", rule, str(number), "choose another"))
     by_id = {case.id: case for case in dataset.cases}
     chosen = [by_id[case_id] for case_id in spread_over(sorted(splits[number].validation), count)]
     return [case.images for case in chosen if _is_readable(case, dataset.channel_names)]
@@ -154,16 +151,17 @@ def measure_volume(
         predict()
         seconds = time.perf_counter() - begun
         most = peak.mib()
+    about = environment(device, place.precision)
     image = prod(shape) * subject.ends[0] * FLOAT_BYTES / MIB
     labels = prod(shape) * (1 if subject.ends[1] <= MOST_IN_A_BYTE else 2) / MIB
     beyond = None if most is None or start is None else most - start
     return {
         "network": subject.name,
-        "device": environment(device, place.precision)["device"],
+        "device": about["device"],
         "kind": device.type,
         "threads": torch.get_num_threads(),
         "precision": place.precision,
-        "environment": environment(device, place.precision),
+        "environment": about,
         "volume_shape": list(shape),
         "volume_spacing_mm": list(spacing),
         "network_spacing_mm": list(own or spacing),

@@ -91,14 +91,9 @@ def _disagreements(first: Subject, other: Subject) -> list[Problem]:
         ("patches.batch", first.config.patches.batch, other.config.patches.batch),
         ("training.accumulate", first.config.training.accumulate, other.config.training.accumulate),
     )
+    rule, remedy = "must be that of {first}, {ours}, to compare both", "measure each alone"
     return [
-        Problem(
-            f"{other.name}: {name}",
-            "different",
-            f"must be that of {first.name}, {ours}, to compare both",
-            str(theirs),
-            "measure each alone",
-        )
+        Problem(f"{other.name}: {name}", "different", rule.format(first=first.name, ours=ours), str(theirs), remedy)
         for name, ours, theirs in pairs
         if ours != theirs
     ]

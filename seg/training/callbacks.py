@@ -30,8 +30,6 @@ BEGIN_ANEW = "delete it to begin anew"
 FIRST_STEPS, SHOWN_EVERY = 3, 20
 """Steps before the time of a step is measured, and steps over which it is measured."""
 
-History = list[dict[str, float]]
-
 
 class MovingAverage(WeightAveraging):
     """Exponential moving average of the weights, with a decay that grows over the first steps.
@@ -72,7 +70,7 @@ class Records(Callback):
 
     def __init__(self, run_dir: Path) -> None:
         self.path = run_dir / METRICS_FILE
-        self.history: History = []
+        self.history: list[dict[str, float]] = []
         self.begun = False
         self._started = 0.0
         self._before = 0.0
@@ -201,11 +199,6 @@ def check_checkpoint(path: Path, module: pl.LightningModule, *, averaged: bool) 
 
     Without some parts, such as the moving average, Lightning goes on; without others it ends in a traceback.
 
-    Args:
-        path: The checkpoint, present.
-        module: What is trained.
-        averaged: Whether the weights are averaged.
-
     Raises:
         RunError: The file is damaged, incomplete, not a checkpoint of this network, or of a newer version.
     """
@@ -216,24 +209,18 @@ def check_checkpoint(path: Path, module: pl.LightningModule, *, averaged: bool) 
     except Exception as error:
         raise unusable_checkpoint(path, error) from error
     check_version(path, version, CHECKPOINT_VERSION)
+    wanted = {name: (value.shape, value.dtype) for name, value in module.state_dict().items()}
     try:
-        _check_parts(
-            content, {name: (value.shape, value.dtype) for name, value in module.state_dict().items()}, averaged
-        )
+        _check_parts(content, wanted, averaged)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise unusable_checkpoint(path, error) from error
 
 
 def unusable_checkpoint(path: Path, error: Exception) -> RunError:
     """Returns the problem of a checkpoint from which nothing can be resumed."""
+    value = f"{type(error).__name__} ({error})".splitlines()[0]
     return RunError(
-        Problem(
-            quoted(str(path)),
-            "checkpoint",
-            "must be a whole checkpoint of this run",
-            f"{type(error).__name__} ({error})".splitlines()[0],
-            BEGIN_ANEW,
-        )
+        Problem(quoted(str(path)), "checkpoint", "must be a whole checkpoint of this run", value, BEGIN_ANEW)
     )
 
 

@@ -10,19 +10,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
-from torch import Tensor, nn
+from torch import nn
 
 from seg.config import ExperimentConfig
 from seg.data.cases import Dataset
 from seg.data.datamodule import SegmentationData
 from seg.data.splits import Split
-from seg.errors import Problem, RunError
-from seg.files import needing_room
+from seg.files import file_problems
 from seg.hardware import choose_device, choose_precision
 from seg.inference.windows import predict_logits
 from seg.networks import network_from_config
@@ -30,7 +28,7 @@ from seg.networks.blocks import initialise
 from seg.runs import LAST_CHECKPOINT, copy_weights, save_weights
 from seg.training.callbacks import Checkpoints, MovingAverage, Progress, Records, check_checkpoint, unusable_checkpoint
 from seg.training.losses import build_loss
-from seg.training.module import SegmentationModule, remedies
+from seg.training.module import SegmentationModule, not_finite, remedies
 from seg.words import counted
 
 LOG = logging.getLogger(__name__)
@@ -39,12 +37,7 @@ LIGHTNING_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """The result of a training in memory.
-
-    Attributes:
-        network: The network with its final (averaged) weights.
-        history: One row per validation.
-    """
+    """The network with its final (averaged) weights, and a row per validation."""
 
     network: nn.Module
     history: list[dict[str, float]]
@@ -85,7 +78,7 @@ def train_fold(
     module = SegmentationModule(
         network,
         build_loss(config.loss, ignore_index=dataset.ignore_label),
-        _predictor(config),
+        lambda network, image: predict_logits(network, image, config.patches.size, config.inference),
         num_classes=len(dataset.class_names),
         optimizer=config.optimizer,
         total_steps=config.training.steps,
@@ -106,7 +99,7 @@ def train_fold(
         _announce(config, network, dataset, split, run_dir)
     records = Records(run_dir)
     data = SegmentationData(config, dataset, split, cache_dir or run_dir / "cache")
-    with _quiet(), _interruptible(), needing_room(run_dir):
+    with _quiet(), _interruptible(), file_problems(run_dir):
         trainer = _trainer(config, run_dir, device, records)
         try:
             trainer.fit(module, data, ckpt_path=str(checkpoint) if resumes else None, weights_only=True)
@@ -180,22 +173,9 @@ def _check_finite(network: nn.Module, config: ExperimentConfig, step: int) -> No
     wrong = [name for name, value in state.items() if not torch.isfinite(value).all()]
     if wrong:
         in_bf16 = choose_precision(config.training.precision, choose_device(config.training.device)) == "bf16"
-        raise RunError(
-            Problem(
-                f"step {step}: final weights",
-                "not_finite",
-                "must be finite",
-                f"NaN or infinity in {len(wrong)} of {len(state)} tensors, {wrong[0]} first",
-                f"begin anew with {remedies(config.optimizer, in_bf16=in_bf16)}",
-            )
-        )
-
-
-def _predictor(config: ExperimentConfig) -> Any:
-    def predict(network: nn.Module, image: Tensor) -> Tensor:
-        return predict_logits(network, image, config.patches.size, config.inference)
-
-    return predict
+        value = f"NaN or infinity in {len(wrong)} of {len(state)} tensors, {wrong[0]} first"
+        remedy = f"begin anew with {remedies(config.optimizer, in_bf16=in_bf16)}"
+        raise not_finite(f"step {step}: final weights", value, remedy)
 
 
 def _trainer(config: ExperimentConfig, run_dir: Path, device: torch.device, records: Records) -> pl.Trainer:

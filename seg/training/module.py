@@ -62,15 +62,8 @@ class SegmentationModule(pl.LightningModule):
         loss: Tensor = self.loss(self(batch["image"]), batch["label"])
         if not torch.isfinite(loss):
             cases = ", ".join(sorted(set(batch["case_id"])))
-            raise RunError(
-                Problem(
-                    f"step {self.global_step}: the loss",
-                    "not_finite",
-                    "must be finite",
-                    f"{loss.item()} on cases {cases}",
-                    f"look at these images, or begin anew with {self._remedies()}",
-                )
-            )
+            remedy = f"look at these images, or begin anew with {self._remedies()}"
+            raise not_finite(f"step {self.global_step}: the loss", f"{loss.item()} on cases {cases}", remedy)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -81,15 +74,9 @@ class SegmentationModule(pl.LightningModule):
         """
         logits = self.predictor(self, batch["image"])
         if not torch.isfinite(logits).all():
-            raise RunError(
-                Problem(
-                    f"step {self.global_step}: predictions",
-                    "not_finite",
-                    "must be finite",
-                    f"NaN or infinity on held-out case {batch['case_id']}",
-                    f"look at this image, or begin anew with {self._remedies()}",
-                )
-            )
+            value = f"NaN or infinity on held-out case {batch['case_id']}"
+            remedy = f"look at this image, or begin anew with {self._remedies()}"
+            raise not_finite(f"step {self.global_step}: predictions", value, remedy)
         self._dice.append(dice_per_class(logits.argmax(1, keepdim=True), batch["label"], self.num_classes))
 
     def on_validation_epoch_end(self) -> None:
@@ -113,6 +100,11 @@ class SegmentationModule(pl.LightningModule):
 
     def _remedies(self) -> str:
         return remedies(self.optimizer_config, in_bf16=torch.is_autocast_enabled(self.device.type))
+
+
+def not_finite(what: str, value: str, remedy: str) -> RunError:
+    """Returns the error of numbers that became infinite or NaN."""
+    return RunError(Problem(what, "not_finite", "must be finite", value, remedy))
 
 
 def remedies(optimizer: OptimizerConfig, *, in_bf16: bool) -> str:

@@ -6,8 +6,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,31 +19,41 @@ from seg.errors import DataError
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize(("returned", "code"), [(None, 0), (0, 0), (1, 1)])
-def test_the_exit_code_is_what_main_returns(returned: int | None, code: int) -> None:
-    with pytest.raises(SystemExit) as caught:
-        run(lambda: returned)
-    assert caught.value.code == code
+INTERRUPTED = "\ninterrupted; files that were complete before are kept.\n"
 
 
-def test_each_problem_is_a_line_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
-    def main() -> None:
-        raise DataError(["case a: broken.", "case b: broken."])
-
+def ended(main: Callable[[], Any]) -> int | str | None:
+    """Returns the exit code of a command."""
     with pytest.raises(SystemExit) as caught:
         run(main)
-    assert caught.value.code == 2
-    assert capsys.readouterr() == ("", "error: case a: broken.\nerror: case b: broken.\n")
+    return caught.value.code
 
 
-def test_an_interrupt_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+def raising(error: BaseException) -> Callable[[], None]:
     def main() -> None:
-        raise KeyboardInterrupt
+        raise error
 
-    with pytest.raises(SystemExit) as caught:
-        run(main)
-    assert caught.value.code == 130
-    assert capsys.readouterr().err == "\ninterrupted; files that were complete before are kept.\n"
+    return main
+
+
+@pytest.mark.parametrize(
+    ("main", "code", "said"),
+    [
+        (lambda: None, 0, ""),
+        (lambda: 1, 1, ""),
+        (
+            raising(DataError(["case a: broken.", "case b: broken."])),
+            2,
+            "error: case a: broken.\nerror: case b: broken.\n",
+        ),
+        (raising(KeyboardInterrupt()), 130, INTERRUPTED),
+    ],
+)
+def test_a_command_ends_with_its_code_and_a_line_for_each_problem(
+    main: Callable[[], Any], code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ended(main) == code
+    assert capsys.readouterr() == ("", said)
 
 
 @pytest.fixture
@@ -56,10 +67,8 @@ def unheard() -> Iterator[None]:
 @pytest.mark.usefixtures("unheard")
 def test_a_request_to_end_is_met_as_an_interrupt(capsys: pytest.CaptureFixture[str]) -> None:
     for _ in range(2):
-        with pytest.raises(SystemExit) as caught:
-            run(lambda: os.kill(os.getpid(), signal.SIGTERM) or time.sleep(60))  # type: ignore[func-returns-value]
-        assert caught.value.code == 130
-        assert capsys.readouterr().err == "\ninterrupted; files that were complete before are kept.\n"
+        assert ended(lambda: os.kill(os.getpid(), signal.SIGTERM) or time.sleep(60)) == 130  # type: ignore[func-returns-value]
+        assert capsys.readouterr().err == INTERRUPTED
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
@@ -76,42 +85,22 @@ def test_a_process_that_is_forked_off_ends_as_any_other() -> None:
         os.kill(child, signal.SIGTERM)
         return 10 + os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) + signal.SIGTERM
 
-    with pytest.raises(SystemExit) as caught:
-        run(main)
-    assert caught.value.code == 10
+    assert ended(main) == 10
 
 
 def test_a_fault_of_the_program_is_a_sentence_with_a_log(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-
-    def main() -> None:
-        error = ZeroDivisionError("by\nzero \udcff")
-        error.add_note("while reading case_7.nii.gz")
-        raise error
-
-    with pytest.raises(SystemExit) as caught:
-        run(main)
-    assert caught.value.code == 3
+    error = ZeroDivisionError("by\nzero \udcff")
+    error.add_note("while reading case_7.nii.gz")
+    assert ended(raising(error)) == 3
     (log,) = tmp_path.iterdir()
     out, err = capsys.readouterr()
-    assert out == ""
-    assert err.count("\n") == 1
-    assert "ZeroDivisionError" in err
-    assert "while reading case_7.nii.gz" in err
-    assert str(log) in err
-    assert "Traceback" in log.read_text()
-    assert "in main" in log.read_text()
-
-
-def test_a_fault_names_the_file_of_the_system(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with pytest.raises(SystemExit) as caught:
-        run(lambda: (tmp_path / "absent").stat().st_size)
-    assert caught.value.code == 3
+    assert (out, err.count("\n")) == ("", 1)
+    assert all(part in err for part in ("ZeroDivisionError", "while reading case_7.nii.gz", str(log)))
+    assert all(part in log.read_text() for part in ("Traceback", "in main"))
+    assert ended(lambda: (tmp_path / "absent").stat().st_size) == 3
     assert f"with the file {tmp_path / 'absent'}" in capsys.readouterr().err
 
 
@@ -120,8 +109,7 @@ def test_announcements_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
         logging.getLogger("seg.x").info("cache: %s", "memory")
         logging.getLogger("seg.x").warning("left out: a")
 
-    with pytest.raises(SystemExit):
-        run(main)
+    ended(main)
     assert capsys.readouterr() == ("", "cache: memory\nwarning: left out: a\n")
 
 

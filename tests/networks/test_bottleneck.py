@@ -62,11 +62,17 @@ def test_is_a_linear_map_over_channels_then_the_function(activation, function, n
     torch.testing.assert_close(block(x), function(mapped))
 
 
-@pytest.mark.parametrize(
-    ("channels", "ratio", "expected"), [(32, 0.25, 8), (32, 1 / 16, 2), (16, 1 / 64, 1), (32, 4, 128), (10, 0.33, 3)]
-)
-def test_width(channels, ratio, expected):
-    assert width(channels, ratio) == expected
+def test_width_is_the_nearest_number_of_channels_and_never_none():
+    widths = {
+        (32, 0.25): 8,
+        (32, 1 / 16): 2,
+        (16, 1 / 64): 1,
+        (32, 4): 128,
+        (10, 0.33): 3,
+        (10, 0.37): 4,
+        (32, 0.3): 10,
+    }
+    assert {(channels, ratio): width(channels, ratio) for channels, ratio in widths} == widths
 
 
 def test_a_second_1x1_stands_where_the_widths_differ():
