@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+# One thread for numerical libraries, here and in the processes that tests start. Set before any other conftest.py
+# imports torch or numpy, whose thread pools read these names once.
+os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -17,15 +19,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--data-root", type=Path, default=None, help="folder that holds data sets such as Task04_Hippocampus"
     )
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Holds numerical libraries to one thread, here and in the processes that tests start.
-
-    Set before torch or numpy is imported: their thread pools read these names once.
-    """
-    for name in THREAD_VARIABLES:
-        os.environ[name] = "1"
 
 
 @pytest.fixture(scope="session")
