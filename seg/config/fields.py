@@ -8,7 +8,6 @@ import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union
 
@@ -83,10 +82,14 @@ class ConfigField:
         return self.path.rpartition(".")[2]
 
 
-@cache  # reading the fields of an experiment takes milliseconds
-def fields_of(cls: Any) -> Mapping[str, ConfigField]:
+_KNOWN: dict[type, Mapping[str, ConfigField]] = {}  # reading the fields of an experiment takes milliseconds
+
+
+def fields_of(cls: type) -> Mapping[str, ConfigField]:
     """Lists the fields of a section by dotted path, each section before its own fields."""
-    return {field.path: field for field in _fields(cls, "")}
+    if cls not in _KNOWN:
+        _KNOWN[cls] = {field.path: field for field in _fields(cls, "")}
+    return _KNOWN[cls]
 
 
 def _fields(cls: type, above: str) -> Iterator[ConfigField]:

@@ -13,7 +13,6 @@ import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -40,6 +39,7 @@ LOG = logging.getLogger(__name__)
 REMOVED_FIELDS: Mapping[type, Sequence[str]] = {StudyConfig: ("reuse",), ExperimentConfig: ("network.name",)}
 """Fields of older files that mean nothing any more, by dotted path."""
 _ANNOUNCED: set[str] = set()  # removed fields that this process has named: a study reads hundreds of older files
+_ADAPTERS: dict[type, TypeAdapter[Any]] = {}  # making one takes a tenth of a second
 CERTAIN = 0.8  # likeness of two names, of at most 1, from which a name counts as a misspelling of the other
 COMMENT_WIDTH = 100
 INDENT = "  "
@@ -428,9 +428,10 @@ def _value_within(content: Any, keys: Sequence[Any]) -> Any:
     return content
 
 
-@cache  # making one takes a tenth of a second
-def _adapter(cls: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(cls)
+def _adapter(cls: type) -> TypeAdapter[Any]:
+    if cls not in _ADAPTERS:
+        _ADAPTERS[cls] = TypeAdapter(cls)
+    return _ADAPTERS[cls]
 
 
 def _section_of(hint: Any) -> type | None:
