@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -82,6 +83,15 @@ class DataError(SegError):
 
 class RunError(SegError):
     """A run directory, checkpoint or result file cannot be used."""
+
+
+@contextmanager
+def about(subject: str) -> Iterator[None]:
+    """Names what the problems of errors within the block are about; see :func:`prefixed`."""
+    try:
+        yield
+    except SegError as error:
+        raise type(error)(prefixed(subject, error.problems)) from error
 
 
 def shown(value: object, most: int = 80) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from seg.errors import RunError
+from seg.errors import Problem, RunError
 from seg.inference.model import CPU, Model
 from seg.inference.windows import Triple
 
@@ -44,19 +44,11 @@ class Attempt:
     warnings: tuple[str, ...] = ()
 
 
+@dataclass
 class MemoryHistory:
-    """Remembers how the last image fitted in memory, so that the next image begins the same way.
+    """How the last image fitted in memory, so that the next image begins the same way; None before any."""
 
-    Attributes:
-        attempt: The last attempt that succeeded; None before any.
-    """
-
-    def __init__(self) -> None:
-        self.attempt: Attempt | None = None
-
-    def begin(self, models: Sequence[Model]) -> Attempt:
-        """Returns how to begin with an image."""
-        return self.attempt or Attempt(models=tuple(models), device=models[0].device)
+    attempt: Attempt | None = None
 
 
 def smaller(attempt: Attempt, *, sums: int, passes: int) -> tuple[Attempt, str]:
@@ -85,10 +77,8 @@ def smaller(attempt: Attempt, *, sums: int, passes: int) -> tuple[Attempt, str]:
         return replace(attempt, models=fewer), message
     halved = tuple(replace(model, window=_halved(model), whole_up_to=0) for model in models)
     if halved == models:
-        raise RunError(
-            f"memory must suffice for one window of {models[0].window} voxels, the smallest that the network takes, "
-            "got less; predict with --device cpu, or free memory."
-        )
+        rule = f"must suffice for one window of {models[0].window} voxels, the smallest that the network takes"
+        raise RunError(Problem("memory", "memory", rule, "less", "predict with --device cpu, or free memory"))
     sizes = " and ".join(
         sorted({f"{model.window} to {other.window}" for model, other in zip(models, halved, strict=True)})
     )
@@ -134,10 +124,8 @@ def place(networks: Sequence[nn.Module], device: torch.device, *, fall_back: boo
     if device.type == "cuda":
         torch.cuda.empty_cache()
     if not fall_back or device.type == "cpu":
-        raise RunError(
-            f"memory must suffice for the weights of {len(networks)} network(s), got less free on {device.type}; free "
-            "memory, or predict with --device cpu."
-        )
+        rule, value = f"must suffice for the weights of {len(networks)} network(s)", f"less free on {device.type}"
+        raise RunError(Problem("memory", "memory", rule, value, "free memory, or predict with --device cpu"))
     message = "memory of the GPU does not suffice for the weights; computing on the processor."
     LOG.warning("%s", message)
     _placed(networks, CPU)

@@ -19,18 +19,11 @@ from seg.data.volumes import write_labels, write_maps
 from seg.errors import SegError
 from seg.files import quoted
 from seg.inference.cases import DONE, FAILED, Record, Source
+from seg.inference.cleaning import class_volumes
 from seg.inference.model import Model
-from seg.inference.predictor import (
-    PROBABILITY_BYTES,
-    LoadedCase,
-    PredictedCase,
-    Predictor,
-    finish_case,
-    load_case,
-    segment_case,
-)
+from seg.inference.predictor import PROBABILITY_BYTES, Predictor, finish_case, load_case, segment_case
 from seg.inference.resampling import BLOCK_BYTES
-from seg.inference.target import label_bytes
+from seg.inference.target import Prepared, Segmentation, label_bytes
 
 LOG = logging.getLogger(__name__)
 QUEUE_LENGTH = 2
@@ -75,7 +68,7 @@ class _Job:
     """
 
     source: Source
-    content: LoadedCase | PredictedCase | Record
+    content: Prepared | Segmentation | Record
     memory: int = 0
 
 
@@ -127,9 +120,8 @@ class Pipeline:
 
     def _begin(self, job: _Job) -> Future[_Job]:
         """Hands a small case to the pool, and segments a large case with all threads."""
-        if isinstance(job.content, LoadedCase):
-            prepared = job.content.prepared
-            if self._pool.accepts(prepared.image.shape[1:], prepared.target.shape):
+        if isinstance(job.content, Prepared):
+            if self._pool.accepts(job.content.image.shape[1:], job.content.target.shape):
                 return self._pool.submit(self._segment, job)
             self._pool.wait()
         future: Future[_Job] = Future()
@@ -144,22 +136,21 @@ class Pipeline:
             self._loaded.put(self._load(source))
 
     def _load(self, source: Source) -> _Job:
-        loaded = _attempt(source, lambda: load_case(self._predictor, source.paths))
+        loaded = _attempt(source, load_case, self._predictor, source.paths)
         if isinstance(loaded, Record):
             return _Job(source, loaded)
-        classes, voxels = len(self._predictor.class_names), math.prod(loaded.prepared.target.shape)
+        classes, voxels = len(self._predictor.class_names), math.prod(loaded.target.shape)
         # The label map has the scan's own grid, which may be many times that of a coarse network.
-        memory = loaded.prepared.image.nbytes + label_bytes(classes) * voxels
+        memory = loaded.image.nbytes + label_bytes(classes) * voxels
         if self._predictor.probabilities:
             memory += PROBABILITY_BYTES * classes * voxels
         self._budget.add(memory)
         return _Job(source, loaded, memory)
 
     def _segment(self, job: _Job) -> _Job:
-        loaded = job.content
-        if not isinstance(loaded, LoadedCase):
+        if not isinstance(job.content, Prepared):
             return job
-        return replace(job, content=_attempt(job.source, lambda: segment_case(self._predictor, loaded)))
+        return replace(job, content=_attempt(job.source, segment_case, self._predictor, job.content))
 
     def _write(self) -> None:
         while self._write_next():
@@ -175,43 +166,39 @@ class Pipeline:
         except CancelledError:  # an interrupt came before the case was begun
             return True
         del future
-        source, memory = job.source, job.memory
-        record = job.content if isinstance(job.content, Record) else self._written(job)
+        source, memory, content = job.source, job.memory, job.content
         del job
+        if isinstance(content, Segmentation):
+            content = _attempt(source, self._finish, source, content)
+        assert isinstance(content, Record)  # what was prepared has been segmented
         self._budget.add(-memory)
         try:
-            self._report(source, record)
+            self._report(source, content)
         except Exception as error:  # the thread goes on: the other threads wait for it
             self._fault = error
         return True
 
-    def _written(self, job: _Job) -> Record:
+    def _finish(self, source: Source, predicted: Segmentation) -> Record:
         """Cleans up and writes a predicted case."""
-
-        def write() -> Record:
-            assert isinstance(job.content, PredictedCase)  # neither loaded alone nor failed
-            done = finish_case(self._predictor, job.content)
-            start = time.perf_counter()
-            if done.probabilities is not None:
-                write_maps(job.source.probabilities, done.probabilities, done.geometry)
-            # Last: a case whose label map is there is complete.
-            write_labels(job.source.output, done.labels, done.geometry)
-            volumes = done.volumes_ml(self._predictor.class_names)
-            return Record(
-                output=job.source.output.name,
-                status=DONE,
-                volumes_ml=volumes,
-                seconds={**done.seconds, "write": time.perf_counter() - start},
-                warnings=done.warnings,
-            )
-
-        return _attempt(job.source, write)
+        done = finish_case(self._predictor, predicted)
+        start = time.perf_counter()
+        if done.probabilities is not None:
+            write_maps(source.probabilities, done.probabilities, done.geometry)
+        # Last: a case whose label map is there is complete.
+        write_labels(source.output, done.labels, done.geometry)
+        return Record(
+            output=source.output.name,
+            status=DONE,
+            volumes_ml=class_volumes(done.labels, done.geometry.voxel_ml, self._predictor.class_names),
+            seconds={**done.seconds, "write": time.perf_counter() - start},
+            warnings=done.warnings,
+        )
 
 
-def _attempt(source: Source, step: Callable[[], T]) -> T | Record:
+def _attempt(source: Source, step: Callable[..., T], *arguments: Any) -> T | Record:
     """Takes a step of a case; a failure becomes the record of the case and costs no other case."""
     try:
-        return step()
+        return step(*arguments)
     except SegError as error:
         problems = error.sentences
     except Exception as error:

@@ -5,26 +5,24 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import numpy.typing as npt
 import torch
 from torch import nn
 
 from seg.config import DataConfig
-from seg.data.geometry import Geometry
 from seg.data.memory import check_memory
 from seg.data.prepare import prepare, read_image
-from seg.errors import ConfigError, RunError
+from seg.errors import ConfigError, Problem, RunError
 from seg.hardware import choose_device, choose_precision, computes_bf16
-from seg.inference.cleaning import CleaningRule, class_volumes, clean_labels, cleaning_rules
+from seg.inference.cleaning import CleaningRule, clean_labels, cleaning_rules
 from seg.inference.memory import MemoryHistory, place
 from seg.inference.model import Model, model_from_config
 from seg.inference.sweep import segment
-from seg.inference.target import Grid, Options, Prepared
+from seg.inference.target import Prepared, Segmentation
 from seg.runs import TrainedRun, check_task, trained_network
 
 LOG = logging.getLogger(__name__)
@@ -58,47 +56,7 @@ class Predictor:
     memory: MemoryHistory = field(default_factory=MemoryHistory)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class LoadedCase:
-    """A case that is ready for the network.
-
-    Attributes:
-        prepared: The network's input.
-        geometry: The grid of the image's file.
-        seconds: Time of the stages so far.
-        warnings: Sentences on what is doubtful about the image.
-    """
-
-    prepared: Prepared
-    geometry: Geometry
-    seconds: dict[str, float]
-    warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class PredictedCase:
-    """A label map with its volumes, times and warnings.
-
-    Attributes:
-        labels: Class indices (X, Y, Z) on the image's own grid.
-        probabilities: Probabilities f32 (K, X, Y, Z), or None.
-        geometry: That grid.
-        seconds: Time per stage.
-        warnings: Sentences on what went other than planned.
-    """
-
-    labels: npt.NDArray[Any]
-    probabilities: npt.NDArray[Any] | None
-    geometry: Geometry
-    seconds: dict[str, float]
-    warnings: tuple[str, ...]
-
-    def volumes_ml(self, class_names: Sequence[str]) -> dict[str, float]:
-        """Returns the volume of each foreground class, in ml."""
-        return class_volumes(self.labels, self.geometry.voxel_ml, class_names)
-
-
-def predict_case(predictor: Predictor, paths: Sequence[Path]) -> PredictedCase:
+def predict_case(predictor: Predictor, paths: Sequence[Path]) -> Segmentation:
     """Segments one case.
 
     Args:
@@ -116,7 +74,7 @@ def predict_case(predictor: Predictor, paths: Sequence[Path]) -> PredictedCase:
     return finish_case(predictor, segment_case(predictor, load_case(predictor, paths)))
 
 
-def load_case(predictor: Predictor, paths: Sequence[Path]) -> LoadedCase:
+def load_case(predictor: Predictor, paths: Sequence[Path]) -> Prepared:
     """Reads and prepares a case; see :func:`predict_case`."""
     start = time.perf_counter()
     image = read_image(paths, predictor.channel_names)
@@ -126,35 +84,32 @@ def load_case(predictor: Predictor, paths: Sequence[Path]) -> LoadedCase:
         if values.min() == values.max():
             warnings.append(f"channel {name} must vary, got {values.flat[0]:g} in every voxel; check the file.")
     array, step = prepare(image, predictor.data)
-    target = Grid(image.geometry.shape, image.geometry.affine)
-    prepared = Prepared(torch.from_numpy(array), step, target)
-    seconds = {"read": middle - start, "prepare": time.perf_counter() - middle}
-    return LoadedCase(prepared=prepared, geometry=image.geometry, seconds=seconds, warnings=tuple(warnings))
+    return Prepared(
+        image=torch.from_numpy(array),
+        step=step,
+        target=image.geometry,
+        seconds={"read": middle - start, "prepare": time.perf_counter() - middle},
+        warnings=tuple(warnings),
+    )
 
 
-def segment_case(predictor: Predictor, loaded: LoadedCase) -> PredictedCase:
+def segment_case(predictor: Predictor, prepared: Prepared) -> Segmentation:
     """Applies the networks to a case; see :func:`predict_case`."""
     if predictor.probabilities:
-        classes, shape = len(predictor.class_names), loaded.prepared.target.shape
+        classes, shape = len(predictor.class_names), prepared.target.shape
         check_memory(
             f"probabilities of {classes} classes on the scan's grid of {' x '.join(map(str, shape))} voxels",
             PROBABILITY_BYTES * classes * math.prod(shape),
             remedy="leave --probabilities out, crop the scan or take a machine with more",
         )
     start = time.perf_counter()
-    done = segment(predictor.models, loaded.prepared, Options(probabilities=predictor.probabilities), predictor.memory)
+    done = segment(predictor.models, prepared, predictor.memory, probabilities=predictor.probabilities)
     network = done.seconds["network"]
-    seconds = {**loaded.seconds, "network": network, "resample": time.perf_counter() - start - network}
-    return PredictedCase(
-        labels=done.labels,
-        probabilities=done.probabilities,
-        geometry=loaded.geometry,
-        seconds=seconds,
-        warnings=(*loaded.warnings, *done.warnings),
-    )
+    seconds = {**prepared.seconds, "network": network, "resample": time.perf_counter() - start - network}
+    return replace(done, seconds=seconds, warnings=(*prepared.warnings, *done.warnings))
 
 
-def finish_case(predictor: Predictor, predicted: PredictedCase) -> PredictedCase:
+def finish_case(predictor: Predictor, predicted: Segmentation) -> Segmentation:
     """Cleans a label map up, in place; see :func:`predict_case`."""
     start = time.perf_counter()
     removed = clean_labels(predicted.labels, predictor.rules, predicted.geometry.voxel_ml)
@@ -167,29 +122,8 @@ def finish_case(predictor: Predictor, predicted: PredictedCase) -> PredictedCase
     return replace(predicted, warnings=predicted.warnings + notes)
 
 
-def _copies(runs: Sequence[TrainedRun]) -> Iterator[str]:
-    """Yields a problem for each run with the same weights as another run."""
-    first: dict[str, TrainedRun] = {}
-    for run in runs if len(runs) > 1 else ():
-        other = first.setdefault(run.description()["weights_sha256"], run)
-        if other is not run:
-            yield (
-                f"{run.path}: runs must differ to be averaged, got the weights of {other.path}; they would count "
-                "double, leave one of them out."
-            )
-
-
 def load_model(run: TrainedRun, device: torch.device, precision: str, *, tta: bool | None = None) -> Model:
-    """Loads the network of a run.
-
-    Args:
-        run: The run.
-        device: Where to compute.
-        precision: ``fp32`` or ``bf16``.
-        tta: Whether logits are averaged over mirrored copies; None is as the experiment says.
-
-    Returns:
-        The network in evaluation mode on the device, with its windows.
+    """Loads the network of a run in evaluation mode on a device, with its windows; see :func:`model_from_config`.
 
     Raises:
         RunError: There are no weights, they cannot be read, they are those of another network or task, or memory of
@@ -201,7 +135,6 @@ def load_model(run: TrainedRun, device: torch.device, precision: str, *, tta: bo
 
 
 def _load_network(run: TrainedRun) -> nn.Module:
-    """Loads the network of a run in evaluation mode, on the processor."""
     network = trained_network(run.config.network, len(run.channel_names), len(run.class_names), run.path)
     check_task(run.path, channel_names=run.channel_names, class_names=run.class_names)
     return network
@@ -231,21 +164,32 @@ def load_predictor(
         RunError: Weights cannot be used, are those of two runs, or do not fit in memory.
         ConfigError: The device is not there, or has no such arithmetic.
     """
-    if copies := list(_copies(runs)):
+    first: dict[str, TrainedRun] = {}
+    copies = []
+    for run in runs if len(runs) > 1 else ():
+        other = first.setdefault(run.description()["weights_sha256"], run)
+        if other is not run:
+            value, remedy = f"the weights of {other.path}", "they would count double, leave one of them out"
+            copies.append(Problem(str(run.path), "twice", "must differ from the other runs", value, remedy))
+    if copies:
         raise RunError(copies)
-
     if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("--device must be available, got 'cuda' without a GPU; use auto or cpu.")
-    warnings = tuple(_idle_mirroring(runs, tta=tta))
-    for warning in warnings:
-        LOG.warning("%s", warning)
+        value = "'cuda' without a GPU"
+        raise ConfigError(Problem("--device", "hardware", "must be available", value, "use auto or cpu"))
+    warnings: tuple[str, ...] = ()
+    asked = [run for run in runs if tta or run.config.inference.tta]
+    if idle := [run for run in asked if not run.config.augmentation.spatial.mirror_axes]:
+        name = "--tta" if tta else "inference.tta"
+        whom = "" if len(idle) == len(runs) else f" for {', '.join(str(run.path) for run in idle)}"
+        cause = "training mirrored along no axis (augmentation.spatial.mirror_axes)"
+        warnings = (f"{name} changes nothing{whom}: {cause}.",)
+        LOG.warning("%s", warnings[0])
     chosen = choose_device(device)
     if precision == "bf16" and not computes_bf16(chosen):
         kind = "GPU" if chosen.type == "cuda" else "processor"
-        raise ConfigError(f"--precision must be one that the {kind} computes, got 'bf16', which it lacks; use fp32.")
-    networks = []
-    for run in runs:
-        networks.append(_load_network(run))
+        rule = f"must be one that the {kind} computes"
+        raise ConfigError(Problem("--precision", "hardware", rule, "'bf16', which it lacks", "use fp32"))
+    networks = [_load_network(run) for run in runs]
     # Where the GPU is full and --device is auto, the processor computes, if it has the arithmetic asked for.
     bearable = precision != "bf16" or computes_bf16(torch.device("cpu"))
     chosen, note = place(networks, chosen, fall_back=device == "auto" and bearable)
@@ -263,13 +207,3 @@ def load_predictor(
         probabilities=probabilities,
         warnings=warnings,
     )
-
-
-def _idle_mirroring(runs: Sequence[TrainedRun], *, tta: bool) -> Iterator[str]:
-    """Says which networks are to be averaged over mirrored copies and have no axis to mirror along."""
-    asked = [run for run in runs if tta or run.config.inference.tta]
-    idle = [run for run in asked if not run.config.augmentation.spatial.mirror_axes]
-    if idle:
-        name = "--tta" if tta else "inference.tta"
-        whom = "" if len(idle) == len(runs) else f" for {', '.join(str(run.path) for run in idle)}"
-        yield f"{name} changes nothing{whom}: training mirrored along no axis (augmentation.spatial.mirror_axes)."

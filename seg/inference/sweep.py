@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 import itertools
 import logging
 import math
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,11 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seg.errors import RunError
+from seg.errors import Problem, RunError
 from seg.inference.memory import Attempt, MemoryHistory, out_of_memory, smaller
 from seg.inference.model import Model
 from seg.inference.resampling import Resampling, Tile
-from seg.inference.target import LabelMap, Options, Prepared, Segmentation
+from seg.inference.target import LabelMap, Prepared, Segmentation
 from seg.inference.windows import Cuts, Triple, Windows, blend_weights, cell_box, cell_cuts, cells_within
 
 LOG = logging.getLogger(__name__)
@@ -31,8 +30,10 @@ MIB = 1 << 20
 def segment(
     models: Sequence[Model],
     prepared: Prepared,
-    options: Options = Options(),  # noqa: B008
     memory: MemoryHistory | None = None,
+    *,
+    probabilities: bool = False,
+    resident_mib: float = 128.0,
 ) -> Segmentation:
     """Segments an image with one network, or with the mean probabilities of several.
 
@@ -49,21 +50,22 @@ def segment(
     Args:
         models: Networks that take images prepared alike and give the same classes; they may lie on one device.
         prepared: The image.
-        options: What is wanted.
         memory: What earlier images taught about memory; the next one begins with that.
+        probabilities: Whether probabilities of the classes are wanted beside the labels.
+        resident_mib: Logits of up to this size, in MiB, are held for the whole volume; larger volumes are swept in
+            slabs.
 
     Returns:
         Labels on the image's own grid.
 
     Raises:
-        RunError: Memory does not suffice for the smallest windows, models give different numbers of classes, or logits
-            are not finite.
+        RunError: Memory does not suffice for the smallest windows, or logits are not finite.
     """
-    memory = MemoryHistory() if memory is None else memory
-    attempt = memory.begin(models)
+    memory = memory or MemoryHistory()
+    attempt = memory.attempt or Attempt(models=tuple(models), device=models[0].device)
     warnings = list(attempt.warnings)
     while True:
-        sweep = _Sweep(attempt, prepared, options)
+        sweep = _Sweep(attempt, prepared, probabilities, resident_mib)
         try:
             done = sweep.run()
             memory.attempt = attempt
@@ -82,9 +84,9 @@ def segment(
 class _Sweep:
     """One attempt at an image."""
 
-    def __init__(self, attempt: Attempt, prepared: Prepared, options: Options) -> None:
+    def __init__(self, attempt: Attempt, prepared: Prepared, probabilities: bool, resident_mib: float) -> None:
         self.models, self.device = attempt.models, attempt.device
-        self.prepared, self.options = prepared, options
+        self.prepared, self.probabilities, self.resident_mib = prepared, probabilities, resident_mib
         self.plans = [model.windows(prepared.image.shape[1:]) for model in self.models]
         self.clock = StageTimer(self.models[0].device, ("network", "sums", "labels"))
         self.classes = 0
@@ -100,11 +102,6 @@ class _Sweep:
             if labels is None:
                 self.classes = logits.shape[1]
                 labels, sums, writer = self._begin(self.classes)
-            elif logits.shape[1] != self.classes:
-                raise RunError(
-                    f"all models must give as many classes as the first, {self.classes}, got {logits.shape[1]} from "
-                    f"model {model + 1}; average models of one task only."
-                )
             # A NaN or an infinity stays in the sum, which is read once, at the end: each reading waits for the GPU.
             total = logits.sum() if total is None else total + logits.sum()
             self._merge(sums, writer, model, starts, logits)
@@ -114,13 +111,15 @@ class _Sweep:
         assert labels is not None  # a volume has a window
         assert total is not None
         if not math.isfinite(float(total)):
-            raise RunError(
-                "logits must be finite, got NaN or infinite ones; predict with --precision fp32, compare the image's "
-                "intensities with those of the training data, or train anew."
+            remedy = (
+                "predict with --precision fp32, compare the image's intensities with those of the training data, or "
+                "train anew"
             )
+            raise RunError(Problem("logits", "finite", "must be finite", "NaN or infinite ones", remedy))
         return Segmentation(
             labels=labels.labels,
             probabilities=labels.probabilities,
+            geometry=self.prepared.target,
             seconds=self.clock.seconds(),
             held_mib=self.most_bytes / MIB,
         )
@@ -149,13 +148,13 @@ class _Sweep:
 
     def _begin(self, classes: int) -> tuple[LabelMap, OverlapSums, BlockWriter]:
         target, prepared = self.prepared.target, self.prepared
-        labels = LabelMap(target, classes, probabilities=self.options.probabilities, logits=len(self.models) == 1)
+        labels = LabelMap(target, classes, probabilities=self.probabilities, logits=len(self.models) == 1)
         x, y, z = prepared.image.shape[1:]
         resampling = Resampling((x, y, z), labels.shape, prepared.step)
         cuts: Cuts = ([0, x], [0, y], [0, z])
         base = cuts
         whole = 4 * x * y * z * classes * len(self.models)
-        self.resident = whole <= self.options.resident_mib * MIB
+        self.resident = whole <= self.resident_mib * MIB
         if self.resident:
             self.most_bytes = whole  # of each model, from its first window on
         else:
@@ -309,21 +308,14 @@ TRIM_EVERY = 8
 """Passes between two calls: more often costs time, more seldom memory."""
 
 
-@functools.cache
-def _find() -> Callable[[int], int] | None:
-    """Returns glibc's malloc_trim; None with another C library."""
-    trim: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    return trim
-
-
 def trim_heap() -> None:
-    """Gives back the pages of all holes in the heap.
+    """Gives back the pages of all holes in the heap, where the C library is glibc.
 
     A network's work space comes and goes while sums of logits stay. glibc does not fit aligned blocks into holes that
     were left by equal ones, so between what stays they add up: to three times the size of all sums on a volume of
     512 x 512 x 600 voxels.
     """
-    trim = _find()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from seg.data.geometry import oriented_grid
+from seg.data.geometry import Geometry, oriented_grid
 from seg.data.prepare import Step
 from seg.inference.windows import Triple
 
@@ -31,7 +32,7 @@ class LabelMap:
         shape: Shape of the grid once oriented to RAS.
     """
 
-    def __init__(self, grid: Grid, num_classes: int, *, probabilities: bool, logits: bool) -> None:
+    def __init__(self, grid: Geometry, num_classes: int, *, probabilities: bool, logits: bool) -> None:
         orientation, self.shape, _ = oriented_grid(grid.shape, grid.affine)
         dtype = f"u{label_bytes(num_classes)}"
         self.labels: npt.NDArray[Any] = np.zeros(grid.shape, dtype=dtype, order="F")
@@ -83,62 +84,41 @@ def most_likely(scores: Tensor) -> Tensor:
     return labels
 
 
-@dataclass(frozen=True)
-class Grid:
-    """The grid that an image lies on in its file.
-
-    Attributes:
-        shape: Shape of the array, in the file's own order of axes.
-        affine: Affine (4, 4) from voxel indices to mm in the scanner's space, of any orientation, oblique or not.
-    """
-
-    shape: tuple[int, int, int]
-    affine: npt.NDArray[Any]
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Prepared:
     """A normalised image at the spacing of the network, with the grid that labels are wanted on.
 
     Attributes:
         image: Normalised image f32 (C, X, Y, Z), oriented to RAS, at the network's spacing.
         step: Voxels of the target, oriented to RAS, that a voxel of the image spans along X, Y and Z.
-        target: Grid on which labels are wanted.
+        target: Grid of the image's file, on which labels are wanted.
+        seconds: Time of the stages so far.
+        warnings: Sentences on what is doubtful about the image.
     """
 
     image: Tensor
     step: Step
-    target: Grid
+    target: Geometry
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """What is wanted, and how much memory may be spent on speed.
-
-    Attributes:
-        probabilities: Whether probabilities of the classes are wanted beside the labels.
-        resident_mib: Logits of up to this size, in MiB, are held for the whole volume; larger volumes are swept in
-            slabs.
-    """
-
-    probabilities: bool = False
-    resident_mib: float = 128.0
-
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Segmentation:
-    """Labels of one image on its own grid.
+    """Labels of one image on the grid of its file.
 
     Attributes:
         labels: Class indices (X, Y, Z), in the file's own order of axes; u8, or u16 above 256 classes.
         probabilities: Probabilities f32 (K, X, Y, Z) where they were asked for.
+        geometry: The grid.
         seconds: Time per stage: ``network``, ``sums`` (blending of windows), ``labels`` (resampling and choice).
         held_mib: Largest size of the sums that were held at once, in MiB.
         warnings: Sentences on what went other than planned, such as smaller windows for want of memory.
     """
 
     labels: npt.NDArray[Any]
-    probabilities: npt.NDArray[Any] | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
+    probabilities: npt.NDArray[Any] | None
+    geometry: Geometry
+    seconds: dict[str, float]
     held_mib: float = 0.0
     warnings: tuple[str, ...] = ()

@@ -6,11 +6,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from seg.data.geometry import Geometry
 from seg.data.prepare import UNCHANGED
-from seg.inference.target import Grid, Options, Prepared
+from seg.inference.target import Prepared
 
-STREAMED = Options(resident_mib=0.0)
-"""Holds no more than a front of logits, however small the volume."""
+STREAMED = 0.0
+"""MiB of logits that may be held for the whole volume: a front alone is held, however small the volume."""
 
 
 def network(classes=3, channels=2, seed=0):
@@ -27,5 +28,6 @@ def image(*shape, channels=2):
     return torch.randn(channels, *shape)
 
 
-def on_own_grid(volume):
-    return Prepared(volume, UNCHANGED, Grid(tuple(volume.shape[1:]), np.eye(4)))
+def prepared(volume, step=UNCHANGED, shape=None, affine=None):
+    grid = Geometry(shape=shape or tuple(volume.shape[1:]), affine=np.eye(4) if affine is None else affine, header=None)
+    return Prepared(image=volume, step=step, target=grid)

@@ -13,11 +13,9 @@ from monai.data import MetaTensor
 from monai.inferers import sliding_window_inference
 from monai.transforms import SpatialResample
 
-from seg.errors import RunError
 from seg.inference.model import Model
 from seg.inference.sweep import segment
-from seg.inference.target import Grid, Options, Prepared
-from tests.inference.sweeps import STREAMED, image, network, on_own_grid
+from tests.inference.sweeps import STREAMED, image, network, prepared
 
 WINDOW = (8, 12, 10)
 OBLIQUE = nib.affines.from_matvec(nib.eulerangles.euler2mat(0.2, -0.1, 0.3), [4, -7, 11])
@@ -34,13 +32,13 @@ def mirrored(net, axes):
     return forward
 
 
-def oracle(models, prepared):
+def oracle(models, case):
     """Labels and scores of the whole volume on the image's own grid."""
     scores = []
     for model in models:
         with torch.no_grad():
             logits = sliding_window_inference(
-                prepared.image[None],
+                case.image[None],
                 model.window,
                 model.batch,
                 mirrored(model.network, model.mirror_axes),
@@ -49,11 +47,11 @@ def oracle(models, prepared):
             )[0]
         scores.append(logits if len(models) == 1 else logits.softmax(0))
     mean = torch.stack(scores).mean(0)
-    target = prepared.target
+    target = case.target
     ornt = nib.orientations.io_orientation(target.affine)
     shape = nib.orientations.apply_orientation(np.empty(target.shape, bool), ornt).shape
     affine = target.affine @ nib.orientations.inv_ornt_aff(ornt, target.shape)
-    source = affine @ np.diag([*map(float, prepared.step), 1])
+    source = affine @ np.diag([*map(float, case.step), 1])
     resampled = SpatialResample(mode="bilinear", padding_mode="border")(
         MetaTensor(mean, affine=torch.as_tensor(source)),
         dst_affine=torch.as_tensor(affine),
@@ -65,10 +63,10 @@ def oracle(models, prepared):
     return labels, np.stack([nib.orientations.apply_orientation(single, back) for single in probabilities])
 
 
-def check(models, prepared, options=STREAMED):
-    labels, probabilities = oracle(models, prepared)
-    done = segment(models, prepared, Options(probabilities=True, resident_mib=options.resident_mib))
-    assert done.labels.shape == prepared.target.shape == labels.shape
+def check(models, case, resident_mib=STREAMED):
+    labels, probabilities = oracle(models, case)
+    done = segment(models, case, probabilities=True, resident_mib=resident_mib)
+    assert done.labels.shape == case.target.shape == labels.shape
     np.testing.assert_allclose(done.probabilities, probabilities, atol=2e-5)
     differing = np.count_nonzero(done.labels != labels)
     assert differing <= 1e-5 * labels.size
@@ -80,20 +78,20 @@ def check(models, prepared, options=STREAMED):
 @pytest.mark.parametrize("shape", [(25, 17, 12), (12, 33, 13), (9, 14, 29), (5, 22, 9), (3, 4, 5), WINDOW])
 def test_labels_are_those_of_the_plain_sliding_window(shape, overlap, blend):
     model = Model(network=network(), window=WINDOW, overlap=overlap, blend=blend, batch=2)
-    check([model], on_own_grid(image(*shape)))
+    check([model], prepared(image(*shape)))
 
 
 @pytest.mark.parametrize("classes", [2, 3, 40, 300])
 @pytest.mark.parametrize("resident_mib", [0.0, 1000.0])
 def test_any_number_of_classes(classes, resident_mib):
     model = Model(network=network(classes), window=WINDOW)
-    done = check([model], on_own_grid(image(21, 14, 12)), Options(resident_mib=resident_mib))
+    done = check([model], prepared(image(21, 14, 12)), resident_mib)
     assert done.labels.dtype == (np.uint8 if classes <= 256 else np.uint16)
 
 
 @pytest.mark.parametrize("axes", [(0,), (1, 2), (0, 1, 2)])
 def test_mirrored_copies_of_each_window_are_averaged(axes):
-    check([Model(network=network(), window=WINDOW, mirror_axes=axes)], on_own_grid(image(20, 15, 12)))
+    check([Model(network=network(), window=WINDOW, mirror_axes=axes)], prepared(image(20, 15, 12)))
 
 
 @pytest.mark.parametrize("resident_mib", [0.0, 1000.0])
@@ -103,7 +101,7 @@ def test_probabilities_of_models_with_windows_of_their_own_are_averaged(resident
         Model(network=network(seed=3), window=(10, 10, 10), overlap=0.25, blend="constant", batch=3),
         Model(network=network(seed=4), window=(40, 16, 8)),
     ]
-    check(models, on_own_grid(image(31, 17, 15)), Options(resident_mib=resident_mib))
+    check(models, prepared(image(31, 17, 15)), resident_mib)
 
 
 TARGETS = {
@@ -127,26 +125,17 @@ def test_labels_are_resampled_to_the_grid_of_the_image(base, name, orientation, 
     shape = tuple(int(np.ceil(n * part)) + BEYOND for n, part in zip(volume.shape[1:], step, strict=True))
     turn = nib.orientations.axcodes2ornt(orientation)
     turned = nib.Nifti1Image(np.empty(shape, np.uint8), base).as_reoriented(turn)
-    prepared = Prepared(volume, step, Grid(turned.shape, turned.affine))
-    check([Model(network=network(), window=WINDOW)], prepared, Options(resident_mib=resident_mib))
+    case = prepared(volume, step, turned.shape, turned.affine)
+    check([Model(network=network(), window=WINDOW)], case, resident_mib)
 
 
 def test_a_resampled_ensemble():
     models = [Model(network=network(seed=seed), window=WINDOW, overlap=0.25) for seed in (1, 2)]
     step = (Fraction(4, 3), Fraction(2), Fraction(5, 7))
-    check(models, Prepared(image(30, 14, 16), step, Grid((40, 28, 12), np.eye(4))))
-
-
-def test_models_of_different_tasks_are_refused():
-    models = [Model(network=network(classes), window=(8, 8, 8)) for classes in (3, 4)]
-    with pytest.raises(RunError) as caught:
-        segment(models, on_own_grid(image(8, 8, 8)))
-    assert str(caught.value) == (
-        "all models must give as many classes as the first, 3, got 4 from model 2; average models of one task only."
-    )
+    check(models, prepared(image(30, 14, 16), step, (40, 28, 12)))
 
 
 def test_time_is_told_by_stage():
-    seconds = segment([Model(network=network(), window=WINDOW)], on_own_grid(image(20, 15, 12))).seconds
+    seconds = segment([Model(network=network(), window=WINDOW)], prepared(image(20, 15, 12))).seconds
     assert set(seconds) == {"network", "sums", "labels"}
     assert all(value > 0 for value in seconds.values())

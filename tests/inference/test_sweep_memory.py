@@ -14,19 +14,17 @@ from seg.errors import RunError
 from seg.inference.memory import Attempt, MemoryHistory, smaller
 from seg.inference.model import Model
 from seg.inference.sweep import StageTimer, segment
-from seg.inference.target import Grid, Prepared
-from tests.inference.sweeps import STREAMED, image, network, on_own_grid
+from tests.inference.sweeps import STREAMED, image, network, prepared
 
 
 def held_values(length, target):
     """Values held at most in a sweep over 16 x 16 rows of 5 classes, to a grid of another spacing along the sweep."""
     shape = (math.ceil(length / target), 16, 16)
-    prepared = Prepared(
-        image(length, 16, 16),
-        (1 / Fraction(target).limit_denominator(10), Fraction(1), Fraction(1)),
-        Grid(shape, np.eye(4)),
+    case = prepared(
+        image(length, 16, 16), (1 / Fraction(target).limit_denominator(10), Fraction(1), Fraction(1)), shape
     )
-    return segment([Model(network=network(5), window=(8, 8, 8))], prepared, STREAMED).held_mib * 2**20 / 4
+    done = segment([Model(network=network(5), window=(8, 8, 8))], case, resident_mib=STREAMED)
+    return done.held_mib * 2**20 / 4
 
 
 def test_what_is_held_does_not_grow_with_the_length_of_the_sweep():
@@ -42,14 +40,14 @@ def test_what_is_held_does_not_grow_with_the_length_of_the_sweep():
 def test_the_sweep_runs_along_the_axis_that_carries_least():
     model = Model(network=network(), window=(8, 8, 8))
     shapes = [(48, 16, 16), (16, 48, 16), (16, 16, 48)]
-    held = [segment([model], on_own_grid(image(*shape)), STREAMED).held_mib for shape in shapes]
+    held = [segment([model], prepared(image(*shape)), resident_mib=STREAMED).held_mib for shape in shapes]
     assert held[0] == held[1] == held[2]
     assert held[0] < 4 * 4 * math.prod(shapes[0]) / 2**20 / 3
 
 
 def test_an_irregular_last_window_carries_no_more():
     model = Model(network=network(), window=(8, 8, 8))
-    held = [segment([model], on_own_grid(image(length, 16, 16)), STREAMED).held_mib for length in (40, 41)]
+    held = [segment([model], prepared(image(length, 16, 16)), resident_mib=STREAMED).held_mib for length in (40, 41)]
     assert held[1] <= 1.3 * held[0]
 
 
@@ -61,10 +59,10 @@ def test_a_volume_below_the_limit_is_one_window():
         return windows
 
     limited = Model(network=net, window=(8, 8, 8), multiple=(4, 8, 2), whole_up_to=12 * 16 * 10)
-    segment([limited], on_own_grid(image(10, 15, 9)), STREAMED)
+    segment([limited], prepared(image(10, 15, 9)), resident_mib=STREAMED)
     assert sizes == [(12, 16, 10)]
     sizes.clear()
-    segment([limited], on_own_grid(image(13, 15, 9)), STREAMED)
+    segment([limited], prepared(image(13, 15, 9)), resident_mib=STREAMED)
     assert set(sizes) == {(8, 8, 8)}
 
 
@@ -74,7 +72,7 @@ def test_a_whole_volume_in_one_window_is_the_forward_pass_of_it():
     volume = image(16, 12, 20)
     with torch.no_grad():
         expected = net(volume[None])[0].argmax(0).numpy()
-    np.testing.assert_array_equal(segment([model], on_own_grid(volume)).labels, expected)
+    np.testing.assert_array_equal(segment([model], prepared(volume)).labels, expected)
 
 
 class Hungry(nn.Module):
@@ -94,44 +92,32 @@ class Hungry(nn.Module):
         return self.net(windows)
 
 
-def test_fewer_windows_go_through_the_network_where_memory_is_short(caplog):
-    prepared = on_own_grid(image(20, 20, 20))
-    model = Model(network=Hungry(2 * 8**3), window=(8, 8, 8), batch=8)
-    done = segment([model], prepared)
-    assert done.warnings == (
-        "memory does not suffice for 8 windows per pass; going on with 4.",
-        "memory does not suffice for 4 windows per pass; going on with 2.",
-    )
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you"),
+    ],
+)
+def test_fewer_windows_go_through_the_network_where_memory_is_short(caplog, error):
+    case = prepared(image(20, 20, 20))
+    done = segment([Model(network=Hungry(2 * 8**3, error), window=(8, 8, 8), batch=8)], case)
+    assert len(done.warnings) == 2  # from 8 windows to 4, and to 2
     assert [record.getMessage() for record in caplog.records] == list(done.warnings)
-    plenty = segment([Model(network=network(), window=(8, 8, 8))], prepared)
+    plenty = segment([Model(network=network(), window=(8, 8, 8))], case)
     np.testing.assert_array_equal(done.labels, plenty.labels)
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
-        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
-        "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried",
-    ],
-)
-def test_libraries_say_in_their_own_words_that_memory_is_short(words):
-    prepared = on_own_grid(image(20, 20, 20))
-    done = segment([Model(network=Hungry(4 * 8**3, RuntimeError(words)), window=(8, 8, 8), batch=8)], prepared)
-    assert done.warnings == ("memory does not suffice for 8 windows per pass; going on with 4.",)
-
-
 def test_what_one_image_taught_is_where_the_next_begins():
-    prepared, memory = on_own_grid(image(20, 20, 20)), MemoryHistory()
+    case, memory = prepared(image(20, 20, 20)), MemoryHistory()
     hungry = Hungry(8 * 8 * 8)
     model = Model(network=hungry, window=(8, 12, 8), multiple=(4, 4, 4), batch=2)
-    first = segment([model], prepared, memory=memory)
-    assert first.warnings == (
-        "memory does not suffice for 2 windows per pass; going on with 1.",
-        "memory does not suffice for one window; going on with smaller ones, from (8, 12, 8) to (8, 8, 8) voxels.",
-    )
+    first = segment([model], case, memory=memory)
+    assert len(first.warnings) == 2  # one window a pass, then smaller ones
     refused = hungry.refused
-    second = segment([model], prepared, memory=memory)
+    second = segment([model], case, memory=memory)
     assert hungry.refused == refused == 2
     assert second.warnings == first.warnings[1:]  # smaller windows change labels; fewer at a time do not
     np.testing.assert_array_equal(first.labels, second.labels)
@@ -146,14 +132,9 @@ CUDA = torch.device("cuda")
 )
 def test_sums_leave_the_gpu_first_where_they_take_more_than_fewer_windows_give_back(sums, batch, moved):
     attempt = Attempt(models=(Model(network=network(), window=(8, 8, 8), batch=batch, device=CUDA),), device=CUDA)
-    following, message = smaller(attempt, sums=sums, passes=100)
+    following, _ = smaller(attempt, sums=sums, passes=100)
     assert following.device.type == ("cpu" if moved else "cuda")
     assert following.models[0].batch == (batch if moved else batch // 2)
-    assert message == (
-        "memory of the GPU does not suffice for sums of logits; keeping them in main memory."
-        if moved
-        else f"memory does not suffice for {batch} windows per pass; going on with {batch // 2}."
-    )
     assert following.warnings == ()  # labels stay the same
 
 
@@ -185,25 +166,6 @@ def test_a_gpu_is_asked_once_for_the_time_of_all_stages(monkeypatch):
     assert waits == [CUDA]
 
 
-def test_windows_go_to_a_gpu_from_pinned_memory():
-    calls = []
-
-    class Windows:
-        device = torch.device("cpu")
-
-        def pin_memory(self):
-            calls.append("pinned")
-            return self
-
-        def to(self, device, non_blocking=False):
-            calls.append((device.type, non_blocking))
-            return self
-
-    for device in (CUDA, torch.device("cpu")):
-        Model(network=network(), window=(8, 8, 8), device=device)._moved(Windows())
-    assert calls == ["pinned", ("cuda", True), ("cpu", False)]
-
-
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 def test_logits_that_are_not_finite_are_no_labels(value):
     class Broken(nn.Module):
@@ -219,37 +181,28 @@ def test_logits_that_are_not_finite_are_no_labels(value):
             return logits
 
     with pytest.raises(RunError) as caught:
-        segment([Model(network=Broken(), window=(8, 8, 8))], on_own_grid(image(20, 20, 20)))
-    assert str(caught.value) == (
-        "logits must be finite, got NaN or infinite ones; predict with --precision fp32, compare the image's "
-        "intensities with those of the training data, or train anew."
-    )
+        segment([Model(network=Broken(), window=(8, 8, 8))], prepared(image(20, 20, 20)))
+    assert [problem.kind for problem in caught.value.problems] == ["finite"]
 
 
 def test_another_fault_is_none_of_memory():
-    prepared = on_own_grid(image(20, 20, 20))
+    case = prepared(image(20, 20, 20))
     model = Model(network=Hungry(8**3, RuntimeError("shapes differ")), window=(8, 8, 8), batch=8)
     with pytest.raises(RuntimeError, match="shapes differ"):
-        segment([model], prepared)
+        segment([model], case)
 
 
 def test_windows_shrink_where_memory_is_short_for_one():
-    prepared = on_own_grid(image(30, 20, 20))
+    case = prepared(image(30, 20, 20))
     model = Model(network=Hungry(8 * 12 * 8), window=(24, 12, 8), multiple=(4, 4, 4))
-    done = segment([model], prepared)
-    assert done.warnings == (
-        "memory does not suffice for one window; going on with smaller ones, from (24, 12, 8) to (12, 12, 8) voxels.",
-        "memory does not suffice for one window; going on with smaller ones, from (12, 12, 8) to (8, 12, 8) voxels.",
-    )
-    plenty = segment([Model(network=network(), window=(8, 12, 8))], prepared)
+    done = segment([model], case)
+    assert len(done.warnings) == 2  # to (12, 12, 8) and to (8, 12, 8)
+    plenty = segment([Model(network=network(), window=(8, 12, 8))], case)
     np.testing.assert_array_equal(done.labels, plenty.labels)
 
 
 def test_a_window_that_cannot_shrink_any_more_is_an_error():
     model = Model(network=Hungry(1), window=(8, 8, 8), multiple=(4, 4, 4))
     with pytest.raises(RunError) as caught:
-        segment([model], on_own_grid(image(20, 20, 20)))
-    assert str(caught.value) == (
-        "memory must suffice for one window of (8, 8, 8) voxels, the smallest that the network takes, got less; "
-        "predict with --device cpu, or free memory."
-    )
+        segment([model], prepared(image(20, 20, 20)))
+    assert [problem.kind for problem in caught.value.problems] == ["memory"]
