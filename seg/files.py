@@ -62,6 +62,7 @@ def written_aside(path: Path) -> Iterator[IO[bytes]]:
         if path.exists() and not path.is_file():
             rule = "must be a file that can be replaced, not a folder, a pipe or a device"
             raise RunError(Problem(quoted(str(path)), "file", rule, remedy="choose another name"))
+        check_folder(path.parent)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = beside(path)
         with partial.open("xb") as file:
@@ -75,6 +76,23 @@ def written_aside(path: Path) -> Iterator[IO[bytes]]:
     finally:
         if partial is not None:
             partial.unlink(missing_ok=True)
+
+
+def check_folder(folder: Path, *, given: Path | None = None) -> None:
+    """Checks that no file lies where a folder is wanted.
+
+    Args:
+        folder: The folder; it need not exist.
+        given: What a user gave, to be named in place of the folder.
+
+    Raises:
+        RunError: The folder, or what it is to lie in, is a file.
+    """
+    if file := next((part for part in (folder, *folder.parents) if part.is_file()), None):
+        rule, value = "must lie in folders, not below a file", f"the file {quoted(str(file))}"
+        if given is None and file == folder:
+            rule = "must be a folder"
+        raise RunError(Problem(quoted(str(given or folder)), "folder", rule, value, "choose another path"))
 
 
 def is_partial(path: Path) -> bool:
@@ -316,6 +334,7 @@ def locked(path: Path, *, refusal: str | None = None) -> Iterator[None]:
 def _take(path: Path, refusal: str | None) -> int:
     while True:
         try:
+            check_folder(path.parent)
             path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:

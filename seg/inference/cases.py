@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from seg.data.volumes import ENDINGS, NIFTI_ENDINGS, companion_files, in_small_letters, is_series, split_ending
 from seg.errors import ConfigError, DataError, Problem
-from seg.files import unencodable
+from seg.files import check_folder, unencodable
 
 LIST_ENDING = ".txt"
 
@@ -28,20 +28,23 @@ class Source:
         name: What the input is called, without endings.
         paths: One file per channel, one file, or the folder of a DICOM series.
         output: File of the label map.
+        with_probabilities: Whether probabilities are written too.
     """
 
     name: str
     paths: tuple[Path, ...]
     output: Path
+    with_probabilities: bool = False
 
     @property
     def probabilities(self) -> Path:
         """File of the probabilities."""
         return self.output.parent / PROBABILITIES / self.output.name
 
-    def results(self, *, probabilities: bool) -> list[Path]:
-        """Returns the files that are written."""
-        return [self.output, self.probabilities] if probabilities else [self.output]
+    @property
+    def results(self) -> list[Path]:
+        """The files that are written."""
+        return [self.output, self.probabilities] if self.with_probabilities else [self.output]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,13 +69,9 @@ class Record:
 
     def as_json(self) -> dict[str, Any]:
         """Returns the record's entry."""
-        return {
-            "output": self.output,
-            "status": self.status,
+        return asdict(self) | {
             "volumes_ml": {name: round(volume, 6) for name, volume in self.volumes_ml.items()},
             "seconds": {stage: round(value, 4) for stage, value in self.seconds.items()},
-            "warnings": list(self.warnings),
-            "problems": list(self.problems),
         }
 
 
@@ -97,31 +96,37 @@ def find_sources(input_path: Path, output: Path, *, probabilities: bool = False)
         ConfigError: Results would fall on inputs, wherever links lead, or on one another, or the output is no name for
             them.
     """
+    check_folder(output.parent, given=output)
     if not input_path.exists():
-        raise DataError(f"--input must be a file, a folder or a list, got {input_path}, which does not exist.")
+        rule = "must be a file, a folder or a list"
+        raise DataError(Problem("--input", "missing", rule, f"{input_path}, which does not exist", "check the path"))
     if input_path.is_dir() and (not is_series(input_path) or nifti_files(input_path)):
         groups = in_folder(input_path)
     elif input_path.name.lower().endswith(LIST_ENDING):
         groups = in_list(input_path)
     elif input_path.is_dir() or input_path.name.lower().endswith(ENDINGS):
-        source = _single(with_channels(input_path), output)
-        _check_results([source], probabilities=probabilities)
-        return (source,)
+        group = with_channels(input_path)
+        sources = [_source(group, _single_output(group, output), probabilities=probabilities)]
+        _check_results(sources)
+        return tuple(sources)
     else:
-        raise DataError(
-            f"--input must be an image ({', '.join(ENDINGS)}), a folder of images or a list ({LIST_ENDING}), "
-            f"got {input_path}; convert it."
-        )
+        rule = f"must be an image ({', '.join(ENDINGS)}), a folder of images or a list ({LIST_ENDING})"
+        raise DataError(Problem("--input", "format", rule, f"{input_path}", "convert it"))
     if output.name.lower().endswith(NIFTI_ENDINGS) or output.is_file():
-        raise ConfigError(f"--output must be a folder where --input is a folder or a list, got {output}.")
-    sources = [Source(name=g.name, paths=g.paths, output=output / f"{g.name}{OUTPUT_ENDING}") for g in groups]
+        rule = "must be a folder where --input is a folder or a list"
+        raise ConfigError(Problem("--output", "folder", rule, f"{output}", "name a folder"))
+    sources = [_source(group, output / f"{group.name}{OUTPUT_ENDING}", probabilities=probabilities) for group in groups]
     inputs = {folder for source in sources for path in source.paths for folder in _folders(path)}
     written = [output, output / PROBABILITIES] if probabilities else [output]
     for folder in written:
         if folder.resolve() in inputs | ({input_path.resolve()} if input_path.is_dir() else set()):
-            raise ConfigError(f"--output must be another folder than that of the inputs, got {folder} for both.")
-    _check_results(sources, probabilities=probabilities)
+            raise ConfigError(_same_folder(folder, "the inputs", "name another"))
+    _check_results(sources)
     return tuple(sources)
+
+
+def _source(group: Group, output: Path, *, probabilities: bool) -> Source:
+    return Source(name=group.name, paths=group.paths, output=output, with_probabilities=probabilities)
 
 
 def _folders(path: Path) -> set[Path]:
@@ -129,56 +134,54 @@ def _folders(path: Path) -> set[Path]:
     return {path.resolve(), path.parent.resolve(), path.resolve().parent}
 
 
-def _single(group: Group, output: Path) -> Source:
-    if output.name.lower().endswith(NIFTI_ENDINGS) and not output.is_dir():
+def _same_folder(output: Path, of: str, remedy: str) -> Problem:
+    return Problem("--output", "input", f"must be another folder than that of {of}", f"{output} for both", remedy)
+
+
+def _single_output(group: Group, output: Path) -> Path:
+    """Returns the file of the label map of a case that is predicted by itself."""
+    name = output.name.lower()
+    if name.endswith(NIFTI_ENDINGS) and not output.is_dir():
         target = output
-    elif output.name.lower().endswith((*ENDINGS, ".gz")) and not output.is_dir():
-        raise ConfigError(f"--output must end in .nii.gz or .nii, or be a folder, got {output}; label maps are NIfTI.")
-    elif output.is_file():
-        raise ConfigError(f"--output must be a file ending in .nii.gz or .nii, or a folder, got the file {output}.")
+    elif not output.is_dir() and (output.is_file() or FILE_ENDING.fullmatch(output.suffix.lower())):
+        rule = "must be a file ending in .nii.gz or .nii, or a folder"
+        remedy = "end in .nii.gz, or name a folder; one whose name has such an ending must be made before"
+        raise ConfigError(Problem("--output", "ending", rule, f"{output}", remedy))
     else:
         target = output / f"{group.name}{OUTPUT_ENDING}"
         if output.resolve() in {folder for path in group.paths for folder in _folders(path) - {path.resolve()}}:
-            raise ConfigError(
-                f"--output must be another folder than that of the input, got {output} for both; name a file ending in "
-                ".nii.gz to write beside it."
-            )
+            raise ConfigError(_same_folder(output, "the input", "name a file ending in .nii.gz to write beside it"))
     if target.parent.resolve() in {path.resolve() for path in group.paths}:
-        raise ConfigError(f"--output must be another folder than that of the slices, got {output}; name another.")
-    return Source(name=group.name, paths=group.paths, output=target)
+        raise ConfigError(_same_folder(output, "the slices", "name another"))
+    return target
 
 
-def _check_results(sources: Sequence[Source], *, probabilities: bool) -> None:
+def _check_results(sources: Sequence[Source]) -> None:
     """Checks that no result replaces an input or another result."""
     inputs = {path.resolve(): path for source in sources for path in source.paths}
-    problems: list[str | Problem] = [*unencodable(source.name for source in sources)]
+    problems = unencodable(source.name for source in sources)
+    first: dict[Path, Source] = {}
     for source in sources:
-        for result in source.results(probabilities=probabilities):
+        for result in source.results:
             # Writing replaces a link and keeps the file that the link leads to; both are refused all the same.
             places = (result.resolve(), result.parent.resolve() / result.name)
             if path := next((inputs[place] for place in places if place in inputs), None):
-                same = "" if path == result else f", which is the input {path}"
-                problems.append(f"--output must be another file than --input, got {result} for both{same}.")
-    problems += _collisions(sources, probabilities=probabilities)
+                value = f"{result} for both" + ("" if path == result else f", which is the input {path}")
+                rule = "must be another file than --input"
+                problems.append(Problem("--output", "input", rule, value, "name another"))
+        other = first.setdefault(source.output, source)
+        if other is not source:
+            value = f"{other.paths[0]} and {source.paths[0]} for {source.output}"
+            remedy = "rename one, name its label map behind a tab in a list, or predict it by itself"
+            problems.append(Problem("inputs", "names", "must have different names", value, remedy))
     if problems:
         raise ConfigError(problems)
 
 
-def _collisions(sources: Sequence[Source], *, probabilities: bool) -> Iterator[str]:
-    first: dict[Path, Source] = {}
-    for source in sources:
-        for result in source.results(probabilities=probabilities):
-            other = first.setdefault(result, source)
-            if other is not source:
-                yield (
-                    f"inputs must have different names, got {other.paths[0]} and {source.paths[0]} for {result}; "
-                    "rename one, name its label map behind a tab in a list, or predict it by itself."
-                )
-                break
-
-
 LOG = logging.getLogger(__name__)
 CHANNEL = re.compile(r"(.+)_([0-9]{4})", re.DOTALL)
+FILE_ENDING = re.compile(r"\.[a-z][a-z0-9]{1,4}")
+"""The ending of a file's name, which the name of a new folder must not have; ``.5`` in ``run_0.5`` is none."""
 SLICE_ENDING = ".dcm"
 NAMED_AT_MOST = 20
 """Most files and folders that a warning names; of further files it gives the number."""
@@ -223,9 +226,8 @@ def in_folder(folder: Path) -> list[Group]:
     if cases:
         _announce(folder, left)
         return cases
-    raise DataError(
-        f"{folder}: must hold images ({', '.join(ENDINGS)}) or folders of DICOM slices, got none; check --input."
-    )
+    rule = f"must hold images ({', '.join(ENDINGS)}) or folders of DICOM slices"
+    raise DataError(Problem(str(folder), "empty", rule, "none", "check --input"))
 
 
 def nifti_files(folder: Path) -> list[Path]:
@@ -253,10 +255,12 @@ def in_list(file: Path) -> list[Group]:
     try:
         lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: must be a readable list in UTF-8, got '{error}'; write it anew.") from error
+        problem = Problem(str(file), "unreadable", "must be a readable list in UTF-8", f"'{error}'", "write it anew")
+        raise DataError(problem) from error
     groups = [_of_line(file, line) for line in lines if line and not line.startswith("#")]
     if not groups:
-        raise DataError(f"{file}: must name at least one image, one on each line, got none; add them.")
+        rule = "must name at least one image, one on each line"
+        raise DataError(Problem(str(file), "empty", rule, "none", "add them"))
     return groups
 
 
@@ -264,14 +268,13 @@ def _of_line(file: Path, line: str) -> Group:
     listed, tab, name = line.partition("\t")
     parts = tuple(file.parent / part.strip() for part in listed.split(";") if part.strip())
     if not parts or parts[0].name in ("", ".", ".."):
-        raise DataError(f"{file}: each line must name files, got {line!r}; correct the line.")
+        raise DataError(Problem(str(file), "line", "must name files on each line", repr(line), "correct the line"))
     if not tab:
         return group_of(parts)
     name, _ = split_ending(name.strip(), NIFTI_ENDINGS)
     if name in ("", ".", "..") or set(name) & set("/\\\t\0"):
-        raise DataError(
-            f"{file}: behind a tab each line must give a plain name for its label map, got {line!r}; correct the line."
-        )
+        rule = "must give a plain name for the label map behind a tab"
+        raise DataError(Problem(str(file), "line", rule, repr(line), "correct the line"))
     return Group(name=name, paths=parts)
 
 
@@ -301,7 +304,8 @@ def _entries(folder: Path) -> list[Path]:
     try:
         return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     except OSError as error:
-        raise DataError(f"{folder}: must be readable, got '{error.strerror}'; check --input.") from error
+        problem = Problem(str(folder), "unreadable", "must be readable", f"'{error.strerror}'", "check --input")
+        raise DataError(problem) from error
 
 
 def _series(folder: Path, above: tuple[Path, ...], left: list[Path]) -> list[Path]:
@@ -338,7 +342,7 @@ def _group_key(file: Path, names: set[str]) -> tuple[str, str]:
     return file.name, ""
 
 
-def _gaps(group: Sequence[Path]) -> Iterator[str]:
+def _gaps(group: Sequence[Path]) -> Iterator[Problem]:
     """Names the channels that are missing between others of a case."""
     stem, ending = split_ending(group[0].name, ENDINGS)
     match = CHANNEL.fullmatch(stem)
@@ -347,4 +351,5 @@ def _gaps(group: Sequence[Path]) -> Iterator[str]:
     found = {split_ending(path.name, ENDINGS)[0] for path in group}
     wanted = [f"{match[1]}_{number:04d}" for number in range(len(group))]
     if missing := [f"{stem}{ending}" for stem in wanted if stem not in found]:
-        yield f"case {match[1]}: channels must be numbered without a gap, got no {missing[0]}; add it or renumber them."
+        rule, value = "must have channels that are numbered without a gap", f"no {missing[0]}"
+        yield Problem(f"case {match[1]}", "channels", rule, value, "add it or renumber them")

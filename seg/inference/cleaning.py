@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from seg.config import PostprocessingConfig
 from seg.data.volumes import read_label
-from seg.errors import ConfigError, DataError
+from seg.errors import ConfigError, DataError, Problem, about
 
 NEIGHBOURS = np.ones((3, 3, 3), bool)
 """Voxels that share a corner are connected."""
@@ -35,31 +35,22 @@ class CleaningRule:
 
 
 def cleaning_rules(config: PostprocessingConfig, class_names: Sequence[str]) -> dict[int, CleaningRule]:
-    """Reads the rules of a configuration for the classes of a data set.
-
-    Args:
-        config: The rules by name.
-        class_names: Names of all classes, the background first.
-
-    Returns:
-        The rules by class index, of those classes that have any.
+    """Returns the rules of a configuration by class index, of the classes (background first) that have any.
 
     Raises:
         ConfigError: A name is not that of a foreground class, or volumes do not match classes; all problems together.
     """
     names = list(class_names)[1:]
+    rule = f"must name foreground classes of the data set, {', '.join(names)}"
     problems = [
-        f"postprocessing.largest_component must name foreground classes of the data set, {', '.join(names)}, "
-        f"got '{name}'."
+        Problem("postprocessing.largest_component", "unknown", rule, f"'{name}'", "correct the name")
         for name in config.largest_component
         if name not in names
     ]
     volumes = config.min_volume_ml
     if len(volumes) not in (0, 1, len(names)):
-        problems.append(
-            "postprocessing.min_volume_ml must have one number, or one for each foreground class of the data set "
-            f"({', '.join(names)}), got {len(volumes)}."
-        )
+        rule = f"must have one number, or one for each foreground class of the data set ({', '.join(names)})"
+        problems.append(Problem("postprocessing.min_volume_ml", "length", rule, f"{len(volumes)}", "give one number"))
     if problems:
         raise ConfigError(problems)
     per_class = volumes * len(names) if len(volumes) == 1 else volumes or (0.0,) * len(names)
@@ -172,12 +163,7 @@ COUNTED_VOXELS = 1 << 22
 
 
 def class_volumes(labels: npt.NDArray[Any], voxel_ml: float, class_names: Sequence[str]) -> dict[str, float]:
-    """Returns the volume of each foreground class, in ml.
-
-    Args:
-        labels: Class indices; floats of integer value are as good.
-        voxel_ml: Volume of a voxel, in ml.
-        class_names: Classes, the background first.
+    """Returns the volume of each foreground class, in ml, of class indices or floats of integer value.
 
     Raises:
         DataError: A value is no class index.
@@ -190,7 +176,8 @@ def class_volumes(labels: npt.NDArray[Any], voxel_ml: float, class_names: Sequen
             indices = part.astype(np.int64)
         wrong = (indices != part) | (indices < 0) | (indices >= len(class_names))
         if wrong.any():
-            raise DataError(f"labels must be integers from 0 to {len(class_names) - 1}, got {part[wrong][0]:g}")
+            rule, remedy = f"must be integers from 0 to {len(class_names) - 1}", "give a label map of these classes"
+            raise DataError(Problem("labels", "classes", rule, f"{part[wrong][0]:g}", remedy))
         counts += np.bincount(indices, minlength=len(class_names))
     return {name: float(count) * voxel_ml for name, count in zip(class_names[1:], counts[1:], strict=True)}
 
@@ -202,7 +189,5 @@ def file_volumes(path: Path, class_names: Sequence[str]) -> dict[str, float]:
         DataError: The file is no label map of these classes, or does not fit in memory.
     """
     label = read_label(path)
-    try:
+    with about(str(path)):
         return class_volumes(label.array, label.header.geometry.voxel_ml, class_names)
-    except DataError as error:
-        raise DataError(f"{path}: {error}; another data set's label map? Move it elsewhere.") from error

@@ -25,7 +25,7 @@ from seg.evaluation.metrics import EMPTY_SCORES, ClassScores, score_case
 from seg.evaluation.scores import CaseScore, Evaluation, case_scores, write_evaluation
 from seg.evaluation.summary import format_evaluation, summarise
 from seg.figures import PAGE_FILE, About, CaseFiles, write_page
-from seg.files import file_problems, unencodable
+from seg.files import check_folder, file_problems, unencodable
 from seg.inference.cases import series_below
 
 LOG = logging.getLogger(__name__)
@@ -81,6 +81,7 @@ def evaluate_folders(
             every case are named, and nothing is written.
         RunError: The output cannot be written, or a process that scores was ended, as for want of memory.
     """
+    check_folder(output)
     if unwritable := unencodable(class_names or ()):
         raise DataError(unwritable)
     pairs, problems = _match_files(predictions, labels)

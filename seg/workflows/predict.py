@@ -6,13 +6,14 @@ import json
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from seg.data.volumes import is_whole
-from seg.errors import DataError, RunError
+from seg.errors import DataError, Problem, RunError
 from seg.files import file_problems, quoted
 from seg.inference.cases import DONE, FAILED, SKIPPED, Record, Source, find_sources
 from seg.runs import read_runs
@@ -60,25 +61,27 @@ def predict(
     runs = read_runs(run_dirs)
     sources = find_sources(input, output, probabilities=probabilities)
     models = [run.description() for run in runs]
-    ready, skipped = _sorted_out(sources, existing, probabilities=probabilities)
-    _check_made_alike(sources, skipped, {"models": [model["weights_sha256"] for model in models]})
+    written = [path for source in sources for path in source.results if path.exists()]
+    if existing == "refuse" and written:
+        remedy = "add --skip_existing to go on with the others, --overwrite to replace it, or choose another --output"
+        raise RunError(
+            Problem(str(written[0]), "exists", "must be new", f"an existing file, one of {len(written)}", remedy)
+        )
+    manifest = sources[0].output.parent / MANIFEST_FILE
+    earlier = StoredManifest.read(manifest)
+    _remove_partial(sources)
+    skipped = [source for source in sources if existing == "skip" and _is_whole(source)]
+    _check_made_alike(manifest, earlier, skipped, {"models": [model["weights_sha256"] for model in models]})
     # Torch takes seconds to import: wrong arguments and run directories are named before that.
     from seg.inference.predictor import load_predictor
 
-    predictor = load_predictor(
-        runs,
-        device=device,
-        tta=tta,
-        probabilities=probabilities,
-        precision=precision,
-    )
-    progress = Progress(begun, sources, describe(predictor, models))
-    _check_made_alike(sources, skipped, progress.header.made_by())
-    progress.keep(skipped, predictor.class_names)
-    if ready:
+    predictor = load_predictor(runs, device=device, tta=tta, probabilities=probabilities, precision=precision)
+    progress = Progress(begun, sources, describe(predictor, models), manifest)
+    _check_made_alike(manifest, earlier, skipped, progress.header.made_by())
+    progress.keep(skipped, earlier, predictor.class_names)
+    if ready := [source for source in sources if source not in skipped]:
         _segment(predictor, ready, progress)
-    progress.summarise()
-    return progress.exit_code()
+    return progress.summarise()
 
 
 def _segment(predictor: Predictor, sources: Sequence[Source], progress: Progress) -> None:
@@ -110,51 +113,28 @@ def process_seconds() -> float:
         return 0.0
 
 
-def _sorted_out(
-    sources: Sequence[Source], existing: Existing, *, probabilities: bool
-) -> tuple[list[Source], list[Source]]:
-    """Divides cases into cases to segment and cases whose results exist."""
-    there = [source for source in sources if source.output.exists()]
-    written = [path for source in sources for path in source.results(probabilities=probabilities) if path.exists()]
-    if existing == "refuse" and written:
-        raise RunError(
-            f"{written[0]}: must be new, got an existing file, one of {len(written)}; add --skip_existing to go on "
-            "with the others, --overwrite to replace it, or choose another --output."
-        )
-    manifest = sources[0].output.parent / MANIFEST_FILE
-    StoredManifest.read(manifest)  # a file that is none is met before any work
-    _remove_partial(sources)
-    if existing == "overwrite":
-        return list(sources), []
-    kept = [source for source in there if not probabilities or source.probabilities.exists()]
-    skipped = [source for source in kept if _is_whole(source, probabilities=probabilities)]
-    return [source for source in sources if source not in skipped], skipped
-
-
-def _is_whole(source: Source, *, probabilities: bool) -> bool:
-    """Returns whether all results of a case can be read; a damaged file is logged."""
-    damaged = [path for path in source.results(probabilities=probabilities) if not is_whole(path)]
+def _is_whole(source: Source) -> bool:
+    """Returns whether all results of a case are there and can be read; a damaged file is logged."""
+    if not all(path.exists() for path in source.results):
+        return False
+    damaged = [path for path in source.results if not is_whole(path)]
     if damaged:
         LOG.warning("%s: the file is truncated or damaged; the case is predicted anew", damaged[0])
     return not damaged
 
 
-def _check_made_alike(sources: Sequence[Source], skipped: Sequence[Source], made_by: dict[str, Any]) -> None:
+def _check_made_alike(
+    manifest: Path, earlier: StoredManifest, skipped: Sequence[Source], made_by: dict[str, Any]
+) -> None:
     """Checks that the label maps of a folder were made by the same networks and settings as this command."""
-    manifest = sources[0].output.parent / MANIFEST_FILE
-    earlier = StoredManifest.read(manifest)
     for name, outputs in earlier.made_differently([source.output.name for source in skipped], made_by).items():
+        rule, which = "must hold label maps that were made alike", f"of {len(outputs)}, {outputs[0]} first"
+        value = f"{name} {json.dumps(earlier.made_by(outputs[0])[name])} {which}, and {json.dumps(made_by[name])} now"
+        remedy = "choose the same, or another --output, or replace them with --overwrite"
         if name == "models":
-            raise RunError(
-                f"{manifest.parent}: label maps of one folder must come from one model, got {len(outputs)} by another, "
-                f"{outputs[0]} first; choose another --output, or replace them with --overwrite."
-            )
-        raise RunError(
-            f"{manifest.parent}: label maps of one folder must be made alike, got {name} "
-            f"{json.dumps(earlier.made_by(outputs[0])[name])} of {len(outputs)}, {outputs[0]} first, and "
-            f"{json.dumps(made_by[name])} of this command; choose the same, or another --output, or replace them with "
-            "--overwrite."
-        )
+            rule, value = "must hold label maps of one model", f"another model {which}"
+            remedy = "choose another --output, or replace them with --overwrite"
+        raise RunError(Problem(str(manifest.parent), name, rule, value, remedy))
 
 
 def _remove_partial(sources: Sequence[Source]) -> None:
@@ -167,7 +147,6 @@ def _remove_partial(sources: Sequence[Source]) -> None:
                 entry.unlink(missing_ok=True)
 
 
-ALL_DONE, SOME_FAILED, ALL_FAILED = 0, 1, 2
 SAVE_SECONDS = 5.0
 """Seconds between two writings of the manifest, so that a killed run leaves a manifest too."""
 
@@ -181,13 +160,10 @@ def describe(predictor: Predictor, models: Sequence[dict[str, Any]]) -> Header:
         predictor.class_names[index]: {"largest_component": rule.largest, "min_volume_ml": rule.min_volume_ml}
         for index, rule in sorted(predictor.rules.items())
     }
+    mirrored = any(model.mirror_axes for model in predictor.models)
     return Header(
         models=models,
-        settings={
-            "tta": any(model.mirror_axes for model in predictor.models),
-            "precision": precision,
-            "clean_up": rules,
-        },
+        settings={"tta": mirrored, "precision": precision, "clean_up": rules},
         environment=environment(predictor.models[0].device, precision),
         warnings=predictor.warnings,
     )
@@ -201,6 +177,7 @@ class Progress:
         begun: When the process began, on the clock of ``time.perf_counter``.
         sources: All cases of the command.
         header: What makes label maps.
+        manifest: Its file.
         records: What became of cases, by output.
         seconds: Time of the command.
         saved: When the manifest was written last.
@@ -209,26 +186,13 @@ class Progress:
     begun: float
     sources: Sequence[Source]
     header: Header
+    manifest: Path
     records: dict[str, Record] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     saved: float = 0.0
 
-    @property
-    def manifest(self) -> Path:
-        """The manifest's file."""
-        return self.sources[0].output.parent / MANIFEST_FILE
-
-    def keep(self, skipped: Sequence[Source], class_names: Sequence[str]) -> None:
-        """Records label maps that exist; volumes that the manifest does not give are measured in the files.
-
-        Args:
-            skipped: Cases whose label maps are there.
-            class_names: Classes, the background first.
-
-        Raises:
-            RunError: The manifest cannot be written.
-        """
-        earlier = StoredManifest.read(self.manifest)
+    def keep(self, skipped: Sequence[Source], earlier: StoredManifest, class_names: Sequence[str]) -> None:
+        """Records label maps that exist; volumes that the earlier manifest does not give are measured in the files."""
         new = [source for source in skipped if not earlier.describes(source.output.name)]
         if unknown := [source for source in new if not earlier.made_by(source.output.name).get("models")]:
             LOG.warning(
@@ -239,7 +203,7 @@ class Progress:
         for source in skipped:
             record = Record(output=source.output.name, status=SKIPPED)
             self.records[record.output] = _counted(source, record, class_names) if source in new else record
-        if new or (earlier.latest and len(skipped) == len(self.sources)):
+        if new or (not earlier.complete and len(skipped) == len(self.sources)):
             self.save()
 
     def report(self, source: Source, record: Record) -> None:
@@ -268,14 +232,13 @@ class Progress:
                 totals[stage] = totals.get(stage, 0.0) + value
         return {**totals, "total": time.perf_counter() - self.begun}
 
-    def summarise(self) -> None:
-        """Prints counts and where the time went."""
+    def summarise(self) -> int:
+        """Prints counts and where the time went; returns the exit code, see :func:`predict`."""
         from seg.inference.predictor import STAGES
 
-        done = sum(record.status == DONE for record in self.records.values())
-        failed = sum(record.status == FAILED for record in self.records.values())
-        skipped = sum(record.status == SKIPPED for record in self.records.values())
-        print(f"predicted {done}, failed {failed}, skipped {skipped} of {len(self.sources)} cases")
+        counts = Counter(record.status for record in self.records.values())
+        done, failed, of = counts[DONE], counts[FAILED], len(self.sources)
+        print(f"predicted {done}, failed {failed}, skipped {counts[SKIPPED]} of {of} cases")
         if done:
             totals = self._totals()
             print(f"{'stage':<12}{'seconds':>10}{'ms a case':>12}")
@@ -285,13 +248,7 @@ class Progress:
                 print(f"{stage:<12}{totals[stage]:>10.2f}")
         if self.manifest.exists():
             print(f"manifest: {self.manifest}")
-
-    def exit_code(self) -> int:
-        """Returns 0, 1 or 2; see :func:`predict`."""
-        failed = sum(record.status == FAILED for record in self.records.values())
-        if not failed:
-            return ALL_DONE
-        return ALL_FAILED if failed == len(self.sources) else SOME_FAILED
+        return 2 if failed == of else 1 if failed else 0
 
 
 def _counted(source: Source, record: Record, class_names: Sequence[str]) -> Record:

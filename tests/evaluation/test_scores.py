@@ -214,8 +214,9 @@ def test_the_registry_names_scores() -> None:
 def test_results_that_cannot_be_written_are_named(tmp_path: Path) -> None:
     scores = case_scores({1: scores_of(0.9)}, case_id="a", class_names=NAMES)
     (tmp_path / "file").touch()
-    with pytest.raises(RunError, match="must be writable"):
+    with pytest.raises(RunError) as caught:
         write_evaluation(tmp_path / "file", evaluate(scores), scores)
+    assert [(problem.path, problem.kind) for problem in caught.value.problems] == [(str(tmp_path / "file"), "folder")]
 
 
 def test_scoring_needs_numpy_and_scipy_alone_and_reading_no_torch() -> None:

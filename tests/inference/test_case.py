@@ -1,6 +1,7 @@
+"""One case from its files to a label map on its own grid, whatever the files' orientation and storage."""
+
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import nibabel as nib
@@ -9,18 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from seg.config import (
-    AugmentationConfig,
-    DataConfig,
-    ExperimentConfig,
-    InferenceConfig,
-    PatchConfig,
-    SpatialConfig,
-)
-from seg.data.cases import Case
+from seg.config import AugmentationConfig, DataConfig, ExperimentConfig, InferenceConfig, PatchConfig, SpatialConfig
 from seg.errors import DataError
-from seg.inference.model import autocast, model_from_config
+from seg.inference.model import Model, autocast, model_from_config
 from seg.inference.predictor import Predictor, predict_case
+from tests.data.test_prepare import AXES, CHANGES, save, scan, stored
+from tests.inference.sweeps import network
 
 SHAPE = (9, 7, 5)
 CPU = torch.device("cpu")
@@ -51,18 +46,18 @@ def thresholded(array):
     return (array > 40).astype(np.uint8) + (array > 60)
 
 
-def experiment(spacing_mm=None, tta=False, mirror_axes=()):
+def experiment(spacing_mm=None, tta=False, mirror_axes=(), normalization="none"):
     return ExperimentConfig(
-        data=DataConfig(normalization=("none",), spacing_mm=spacing_mm),
+        data=DataConfig(normalization=(normalization,), spacing_mm=spacing_mm),
         patches=PatchConfig(size=(8, 8, 8)),
         augmentation=AugmentationConfig(spatial=SpatialConfig(mirror_axes=mirror_axes)),
         inference=InferenceConfig(tta=tta),
     )
 
 
-def write_case(folder: Path, array: np.ndarray, affine: np.ndarray) -> Case:
+def write_case(folder: Path, array: np.ndarray, affine: np.ndarray) -> tuple[Path, ...]:
     nib.save(nib.Nifti1Image(array.astype(np.float32), affine), folder / "image.nii.gz")
-    return Case(id="a", images=(folder / "image.nii.gz",))
+    return (folder / "image.nii.gz",)
 
 
 def predict(case, config=None, network=None, channels=1):
@@ -73,8 +68,7 @@ def predict(case, config=None, network=None, channels=1):
         channel_names=("MRI", "PET")[:channels],
         class_names=("background", "low", "high"),
     )
-    done = predict_case(predictor, case.images)
-    return done.labels, done.geometry.affine
+    return predict_case(predictor, case)
 
 
 def noise(shape=SHAPE):
@@ -93,11 +87,10 @@ def blobs(shape):
 def test_the_label_map_lies_on_the_grid_of_the_image(tmp_path, name):
     array = noise()
     case = write_case(tmp_path, array, AFFINES[name])
-    labels, affine = predict(case)
-    np.testing.assert_array_equal(labels, thresholded(array))
-    np.testing.assert_array_equal(affine, nib.load(case.images[0]).affine)
-    assert labels.dtype == np.uint8
-    assert affine.dtype == np.float64
+    done = predict(case)
+    np.testing.assert_array_equal(done.labels, thresholded(array))
+    np.testing.assert_array_equal(done.geometry.affine, nib.load(case[0]).affine)
+    assert done.labels.dtype == np.uint8
 
 
 @pytest.mark.parametrize("name", AFFINES)
@@ -105,8 +98,8 @@ def test_the_label_map_lies_on_the_grid_of_the_image(tmp_path, name):
 def test_resampling_there_and_back_keeps_the_objects_in_place(tmp_path, name, factor):
     array = blobs((30, 28, 26))
     case = write_case(tmp_path, array, AFFINES[name])
-    own = nib.affines.voxel_sizes(nib.as_closest_canonical(nib.load(case.images[0])).affine)
-    labels, _ = predict(case, experiment(spacing_mm=tuple(float(factor * size) for size in own)))
+    own = nib.affines.voxel_sizes(nib.as_closest_canonical(nib.load(case[0])).affine)
+    labels = predict(case, experiment(spacing_mm=tuple(float(factor * size) for size in own))).labels
     expected = thresholded(array)
     for value in (1, 2):
         overlap = 2 * np.sum((labels == value) & (expected == value))
@@ -120,8 +113,8 @@ def test_resampling_there_and_back_keeps_a_linear_image(tmp_path, name):
     # Linear interpolation is exact here, so no plane may move, not even by a fraction of a voxel.
     array = np.einsum("axyz,a->xyz", np.indices(shape), [1.31, 2.17, 2.83]) + 5.003
     case = write_case(tmp_path, array, AFFINES[name])
-    own = nib.affines.voxel_sizes(nib.as_closest_canonical(nib.load(case.images[0])).affine)
-    labels, _ = predict(case, experiment(spacing_mm=tuple(float(1.7 * size) for size in own)))
+    own = nib.affines.voxel_sizes(nib.as_closest_canonical(nib.load(case[0])).affine)
+    labels = predict(case, experiment(spacing_mm=tuple(float(1.7 * size) for size in own))).labels
     inside = np.s_[2:-2, 2:-2, 2:-2]  # The coarser grid may end short of the last voxels.
     np.testing.assert_array_equal(labels[inside], thresholded(array)[inside])
     assert set(np.unique(labels[inside])) == {0, 1, 2}
@@ -130,13 +123,13 @@ def test_resampling_there_and_back_keeps_a_linear_image(tmp_path, name):
 def test_the_spacing_of_the_image_itself_changes_nothing(tmp_path):
     array = noise()
     case = write_case(tmp_path, array, AFFINES["permuted"])
-    labels, _ = predict(case, experiment(spacing_mm=(2.0, 1.0, 1.5)))
+    labels = predict(case, experiment(spacing_mm=(2.0, 1.0, 1.5))).labels
     np.testing.assert_array_equal(labels, thresholded(array))
 
 
 def test_a_trailing_axis_of_length_one_is_no_channel(tmp_path):
     array = noise()
-    labels, _ = predict(write_case(tmp_path, array[..., None], AFFINES["LPS"]))
+    labels = predict(write_case(tmp_path, array[..., None], AFFINES["LPS"])).labels
     np.testing.assert_array_equal(labels, thresholded(array))
 
 
@@ -148,14 +141,14 @@ def test_the_network_sees_every_channel(tmp_path, together):
         paths = tuple(tmp_path / f"{channel}.nii" for channel in range(2))
         for channel, path in enumerate(paths):
             nib.save(nib.Nifti1Image(array[..., channel].astype(np.float32), AFFINES["LPS"]), path)
-        case = Case(id="a", images=paths)
+        case = paths
 
     class Second(Threshold):
         def forward(self, image):
             assert image.shape[1] == 2
             return super().forward(image[:, 1:])
 
-    labels, _ = predict(case, network=Second(), channels=2)
+    labels = predict(case, network=Second(), channels=2).labels
     np.testing.assert_array_equal(labels, thresholded(array[..., 1]))
 
 
@@ -170,7 +163,7 @@ class Left(nn.Module):
 @pytest.mark.parametrize(("tta", "axes", "found"), [(False, (0,), True), (True, (), True), (True, (0,), False)])
 def test_mirrored_copies_are_averaged_along_the_axes_of_training_on_request(tmp_path, tta, axes, found):
     case = write_case(tmp_path, noise((8, 8, 8)), np.eye(4))
-    labels, _ = predict(case, experiment(tta=tta, mirror_axes=axes), Left())
+    labels = predict(case, experiment(tta=tta, mirror_axes=axes), Left()).labels
     # The average of a half and its mirror image is 0.5 everywhere, below the 0.75 of the background.
     assert bool(labels.any()) == found
 
@@ -186,28 +179,48 @@ def test_mirrored_copies_are_averaged_along_the_axes_of_training_on_request(tmp_
 @pytest.mark.filterwarnings("ignore")
 def test_a_file_that_cannot_be_read_is_named(tmp_path, damage, kind):
     case = write_case(tmp_path, noise(), np.eye(4))
-    damage(case.images[0])
+    damage(case[0])
     with pytest.raises(DataError) as caught:
         predict(case)
-    assert [(problem.path, problem.kind) for problem in caught.value.problems] == [(str(case.images[0]), kind)]
+    assert [(problem.path, problem.kind) for problem in caught.value.problems] == [(str(case[0]), kind)]
 
 
 @pytest.mark.filterwarnings("error")
 def test_a_single_voxel_is_segmented_with_a_sentence(tmp_path):
-    case = write_case(tmp_path, np.full((1, 1, 1), 70.0), np.eye(4))
-    config = dataclasses.replace(experiment(), data=DataConfig(normalization=("zscore",)))
-    predictor = Predictor(
-        models=[model_from_config(Threshold().eval(), config, device=CPU, precision="fp32")],
-        data=config.data,
-        channel_names=("MRI",),
-        class_names=("background", "low", "high"),
-    )
-    done = predict_case(predictor, case.images)
+    done = predict(write_case(tmp_path, np.full((1, 1, 1), 70.0), np.eye(4)), experiment(normalization="zscore"))
     assert done.labels.tolist() == [[[0]]]  # which the network makes of 0
-    assert done.warnings == ("channel MRI must vary, got 70 in every voxel; check the file.",)
+    assert len(done.warnings) == 1
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
 def test_autocast_computes_with_the_precision(precision, dtype):
     with autocast(CPU, precision):
         assert nn.Linear(2, 2)(torch.zeros(1, 2)).dtype == dtype
+
+
+def ras_labels(predictor, paths):
+    predicted = predict_case(predictor, paths)
+    orientation = nib.io_orientation(predicted.geometry.affine)
+    np.testing.assert_allclose(predicted.geometry.affine, nib.load(paths[0]).affine, rtol=1e-2)
+    return nib.orientations.apply_orientation(predicted.labels, orientation)
+
+
+@pytest.mark.parametrize("change", [name for name in CHANGES if name not in ("micron", "metre")])
+@pytest.mark.parametrize("resampled", [False, True])
+def test_how_a_scan_is_stored_changes_no_label(tmp_path, change, resampled):
+    for seed in range(3):
+        channels, _, affine, spacing_mm = scan(seed)
+        predictor = Predictor(
+            models=[Model(network=network(), window=(8, 8, 8))],
+            data=DataConfig(spacing_mm=spacing_mm if resampled else None),
+            channel_names=("a", "b"),
+            class_names=("background", "organ", "tumour"),
+        )
+        plain = ras_labels(predictor, [save(tmp_path / f"{n}.nii", array, affine) for n, array in enumerate(channels)])
+        orders = np.random.default_rng(seed).choice(AXES, 2)
+        others = [
+            stored(tmp_path / f"other{n}.nii", array, affine, codes, **CHANGES[change])
+            for n, (array, codes) in enumerate(zip(channels, orders, strict=True))
+        ]
+        assert len(np.unique(plain)) > 1
+        np.testing.assert_array_equal(ras_labels(predictor, others), plain)
