@@ -16,7 +16,7 @@ from seg.data.cases import Case, Dataset
 from seg.data.datasets import read_folds
 from seg.data.splits import Split, check_folds
 from seg.data.volumes import read_label, write_labels
-from seg.errors import DataError, RunError
+from seg.errors import DataError, Problem, RunError, about
 from seg.evaluation.metrics import ClassScores, score_case
 from seg.evaluation.scores import (
     CASES_FILE,
@@ -30,7 +30,7 @@ from seg.evaluation.scores import (
 )
 from seg.evaluation.summary import format_evaluation, summarise
 from seg.figures import PAGE_FILE, About, CaseFiles, draw_predictions, write_page
-from seg.files import file_problems, write_json
+from seg.files import check_folder, file_problems, write_json
 from seg.hardware import choose_device, choose_precision, environment
 from seg.inference.cleaning import cleaning_rules
 from seg.inference.predictor import Predictor, load_model, predict_case
@@ -89,53 +89,40 @@ def score_run(
         evaluation = read_evaluation(output / EVALUATION_FILE)
     else:
         evaluation = _score(run_dir, output, config, dataset, split)
-    print(format_evaluation(evaluation))
-    print(f"run directory: {run_dir}")
-    print(f"picture: {output / PICTURE_FILE}")
+    print(f"{format_evaluation(evaluation)}\nrun directory: {run_dir}\npicture: {output / PICTURE_FILE}")
     if (output / PAGE_FILE).exists():  # runs of earlier versions have none
         print(f"cases: {output / PAGE_FILE}")
     return evaluation
 
 
-def _load_predictor(run_dir: Path, config: ExperimentConfig, dataset: Dataset) -> Predictor:
+def _score(run_dir: Path, output: Path, config: ExperimentConfig, dataset: Dataset, split: Split) -> Evaluation:
+    steps = trained_steps(run_dir)  # a damaged table ends the command before anything is predicted
     device = choose_device(config.training.device)
     run = TrainedRun(path=run_dir, config=config, channel_names=dataset.channel_names, class_names=dataset.class_names)
-    return Predictor(
+    predictor = Predictor(
         models=[load_model(run, device, choose_precision(config.training.precision, device))],
         data=config.data,
         channel_names=dataset.channel_names,
         class_names=dataset.class_names,
         rules=cleaning_rules(config.postprocessing, dataset.class_names),
     )
-
-
-def _score(run_dir: Path, output: Path, config: ExperimentConfig, dataset: Dataset, split: Split) -> Evaluation:
-    steps = trained_steps(run_dir)  # a damaged table ends the command before anything is predicted
-    predictor = _load_predictor(run_dir, config, dataset)
     held_out = set(split.validation)
     cases = [case for case in dataset.cases if case.id in held_out]
     digests = {case.id: case_digest(case) for case in cases}
     origin = read_origin(run_dir)
     if origin is not None and (changed := changed_data(origin, digests)):
         LOG.warning("%s: held-out cases have other files than when the run began: %s", config.data.root, some(changed))
+    predictions = {case.id: output / PREDICTIONS / f"{case.id}.nii.gz" for case in cases}
+    tolerance = config.evaluation.nsd_tolerance_mm
     scores: list[CaseScore] = []
     for case in tqdm(cases, desc="evaluate", unit="case", disable=None if config.training.progress else True):
-        written = output / PREDICTIONS / f"{case.id}.nii.gz"
-        by_class = score_prediction(
-            predictor, case, written, dataset, nsd_tolerance_mm=config.evaluation.nsd_tolerance_mm
-        )
+        by_class = score_prediction(predictor, case, predictions[case.id], dataset, nsd_tolerance_mm=tolerance)
         scores += case_scores(
             by_class, case_id=case.id, class_names=dataset.class_names, patient=case.patient, fold=config.fold
         )
-    evaluation = summarise(
-        scores,
-        class_names=dataset.class_names,
-        nsd_tolerance_mm=config.evaluation.nsd_tolerance_mm,
-        bootstrap_samples=config.evaluation.bootstrap_samples,
-    )
+    evaluation = _summarise(config, dataset, scores)
     draw_predictions(output / PICTURE_FILE, cases, output / PREDICTIONS, scores, dataset)
-    predictions = {case.id: output / PREDICTIONS / f"{case.id}.nii.gz" for case in cases}
-    write_run_page(output, evaluation, scores, predictions, dataset, title=f"{config.name}, fold {config.fold}")
+    _write_page(output, evaluation, scores, predictions, dataset, f"{config.name}, fold {config.fold}")
     # environment.json says what the run was trained with and on; scoring may happen elsewhere.
     computed_with = environment(predictor.models[0].device, predictor.models[0].precision)
     write_json(output / SCORING_FILE, {"schema_version": 1, **computed_with, "data": digests})
@@ -143,6 +130,15 @@ def _score(run_dir: Path, output: Path, config: ExperimentConfig, dataset: Datas
     # Last: a run directory is complete when this file is there.
     write_evaluation(output, evaluation, scores)
     return evaluation
+
+
+def _summarise(config: ExperimentConfig, dataset: Dataset, scores: Sequence[CaseScore]) -> Evaluation:
+    return summarise(
+        scores,
+        class_names=dataset.class_names,
+        nsd_tolerance_mm=config.evaluation.nsd_tolerance_mm,
+        bootstrap_samples=config.evaluation.bootstrap_samples,
+    )
 
 
 def _describe_model(run_dir: Path, config: ExperimentConfig, dataset: Dataset, steps: int | None) -> dict[str, object]:
@@ -168,33 +164,30 @@ def score_prediction(
 ) -> dict[int, ClassScores]:
     """Predicts a case, writes its label map and scores that.
 
-    Args:
-        predictor: What to predict with.
-        case: The case.
-        written: File of the label map.
-        dataset: The data set, for its classes and the label value to ignore.
-        nsd_tolerance_mm: Tolerance of the surface Dice, in mm.
-
     Returns:
         Scores by index of the foreground class.
 
     Raises:
-        DataError: A file cannot be read or written, or the case has no label.
+        SegError: A file cannot be read or written, the case has no label, or the network cannot segment it; the case
+            is named.
     """
-    if case.label is None:
-        raise DataError(f"case {case.id}: a scored case must have a label, got none; add one to the data set.")
-    predicted = predict_case(predictor, case.images)
-    write_labels(written, predicted.labels, predicted.geometry)
-    # Both are read back the same way, so a label stored in another orientation than its image is met.
-    reference = read_label(case.label)
-    return score_case(
-        read_label(written).array,
-        reference.array.round().astype("uint8"),
-        spacing_mm=reference.spacing_mm,
-        num_classes=len(dataset.class_names),
-        nsd_tolerance_mm=nsd_tolerance_mm,
-        ignore_label=dataset.ignore_label,
-    )
+    with about(f"case {case.id}"):
+        if case.label is None:
+            raise DataError(
+                Problem("label", "missing", "must be there to be scored", "none", "add one to the data set")
+            )
+        predicted = predict_case(predictor, case.images)
+        write_labels(written, predicted.labels, predicted.geometry)
+        # Both are read back the same way, so a label stored in another orientation than its image is met.
+        reference = read_label(case.label)
+        return score_case(
+            read_label(written).array,
+            reference.array.round().astype("uint8"),
+            spacing_mm=reference.spacing_mm,
+            num_classes=len(dataset.class_names),
+            nsd_tolerance_mm=nsd_tolerance_mm,
+            ignore_label=dataset.ignore_label,
+        )
 
 
 def summarise_folds(
@@ -215,22 +208,15 @@ def summarise_folds(
         RunError: The scores of a fold cannot be read, or results cannot be written.
     """
     scores = [score for directory in directories.values() for score in read_cases(directory / CASES_FILE)]
-    evaluation = summarise(
-        scores,
-        class_names=dataset.class_names,
-        nsd_tolerance_mm=config.evaluation.nsd_tolerance_mm,
-        bootstrap_samples=config.evaluation.bootstrap_samples,
-    )
+    evaluation = _summarise(config, dataset, scores)
     predictions = {
         score.case_id: directories[score.fold] / PREDICTIONS / f"{score.case_id}.nii.gz"
         for score in scores
         if score.fold is not None
     }
-    write_run_page(output, evaluation, scores, predictions, dataset, title=f"{config.name}, {len(directories)} folds")
+    _write_page(output, evaluation, scores, predictions, dataset, f"{config.name}, {len(directories)} folds")
     write_evaluation(output, evaluation, scores)
-    print(format_evaluation(evaluation))
-    print(f"run directory: {output}")
-    print(f"cases: {output / PAGE_FILE}")
+    print(f"{format_evaluation(evaluation)}\nrun directory: {output}\ncases: {output / PAGE_FILE}")
     return evaluation
 
 
@@ -252,6 +238,7 @@ def evaluate_run(run_dir: Path, *, output: Path | None = None, data_root: Path |
         RunError: A run is not finished, folds are not of one experiment, the data set is not the runs' own, or results
             cannot be written. All runs are checked before the first is scored.
     """
+    check_folder(output or run_dir)
     folds = fold_directories(run_dir)
     configs = _read_configs(folds.values() or [run_dir], data_root)
     first = next(iter(configs.values()))
@@ -274,17 +261,17 @@ def _read_configs(run_dirs: Iterable[Path], data_root: Path | None) -> dict[Path
     found: dict[Path, ExperimentConfig] = {}
     for path in run_dirs:
         if not (path / CONFIG_FILE).is_file():
-            problems.append(f"{path}: must be a run directory, got no {CONFIG_FILE}; check the path.")
+            rule = "must be a run directory"
+            problems.append(Problem(str(path), "missing", rule, f"no {CONFIG_FILE}", "check the path"))
             continue
         config = read_config(path)
         root = config.data.root if data_root is None else str(data_root)
         found[path] = replace(config, data=replace(config.data, root=root))
         first = next(iter(found))
         if other := [name for name in other_settings(found[path], found[first]) if name != "fold"]:
-            problems.append(
-                f"{path}: folds that are scored together must have one configuration, got other values of "
-                f"{', '.join(other)} than in {first}; evaluate each fold on its own."
-            )
+            rule = f"must have the configuration of {first} to be scored with it"
+            value = f"other values of {', '.join(other)}"
+            problems.append(Problem(str(path), "settings", rule, value, "evaluate each fold on its own"))
     if problems:
         raise RunError(problems)
     return found
@@ -293,7 +280,7 @@ def _read_configs(run_dirs: Iterable[Path], data_root: Path | None) -> dict[Path
 def _check_names(run_dirs: Iterable[Path], config: ExperimentConfig) -> None:
     """Checks that runs were trained on a data set's channels and classes, before its voxels are read."""
     declared, _ = read_folds(config.data)
-    problems: list[str] = []
+    problems: list[Problem] = []
     for path in run_dirs:
         try:
             check_task(
@@ -304,7 +291,7 @@ def _check_names(run_dirs: Iterable[Path], config: ExperimentConfig) -> None:
                 remedy="it is another data set, check --data.root",
             )
         except RunError as error:
-            problems += error.sentences
+            problems += error.problems
     if problems:
         raise RunError(problems)
 
@@ -315,10 +302,8 @@ def _check_once(splits: Mapping[Path, Split]) -> None:
     problems = []
     for path, split in splits.items():
         if both := sorted(set(split.validation) & held_out.keys()):
-            problems.append(
-                f"{path}: folds that are scored together must hold out each case once, got {some(both)} of "
-                f"{held_out[both[0]].name} too; evaluate each fold on its own."
-            )
+            rule = f"must hold out other cases than {held_out[both[0]].name} to be scored with it"
+            problems.append(Problem(str(path), "twice", rule, some(both), "evaluate each fold on its own"))
         held_out |= dict.fromkeys(split.validation, path)
     if problems:
         raise RunError(problems)
@@ -330,23 +315,20 @@ def _find_split(run_dir: Path, config: ExperimentConfig, dataset: Dataset, left_
     if origin is not None and origin.split is not None:
         known = {case.id for case in dataset.cases}
         if gone := sorted(set(origin.split.validation) - known):
-            raise RunError(
-                f"{config.data.root}: must have the cases that the run held out, got none of {some(gone)}; it is "
-                "another data set, or these cases were removed or left out."
-            )
+            rule, value = "must have the cases that the run held out", f"none of {some(gone)}"
+            remedy = "it is another data set, or these cases were removed or left out"
+            raise RunError(Problem(config.data.root, "cases", rule, value, remedy))
         return origin.split
     LOG.warning("%s: has no record of its cases; those of its fold are found anew", run_dir)
     splits = read_splits(config, left_out)
     if config.fold >= len(splits):
-        raise RunError(
-            f"{config.data.root}: must have the run's fold {config.fold}, got {len(splits)} folds; it is another data "
-            "set, or its splits changed."
-        )
+        rule, remedy = f"must have the run's fold {config.fold}", "it is another data set, or its splits changed"
+        raise RunError(Problem(config.data.root, "folds", rule, f"{len(splits)} folds", remedy))
     check_folds(splits, [config.fold], left_out)
     return splits[config.fold]
 
 
-def write_run_page(
+def _write_page(
     output: Path,
     evaluation: Evaluation,
     scores: Sequence[CaseScore],
@@ -354,26 +336,13 @@ def write_run_page(
     dataset: Dataset,
     title: str,
 ) -> None:
-    """Writes cases.html of a run, or of several folds.
-
-    Args:
-        output: Folder of the page.
-        evaluation: The summary.
-        scores: The scores that it summarises.
-        predictions: Label map of each scored case, by case id.
-        dataset: The data set, which has a label for each of them.
-        title: Name of the run.
-
-    Raises:
-        DataError: A label map cannot be read.
-        RunError: The page cannot be written.
-    """
+    """Writes cases.html of a run, or of several folds."""
     files = {
         case.id: CaseFiles(prediction=predictions[case.id], label=case.label, images=case.images)
         for case in dataset.cases
         if case.label is not None and case.id in predictions
     }
-    about = About(
+    about_data = About(
         title=title,
         data_set=dataset.name,
         licence=dataset.licence,
@@ -381,4 +350,4 @@ def write_run_page(
         channel=dataset.channel_names[0],
         ignore_label=dataset.ignore_label,
     )
-    write_page(output / PAGE_FILE, evaluation, scores, files, about)
+    write_page(output / PAGE_FILE, evaluation, scores, files, about_data)

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from seg.config import DataConfig, ExperimentConfig
@@ -36,6 +38,7 @@ def predict_on(path: Path) -> None:
     predict(run_dirs=[path], input=path, output=path)
 
 
+Make = Callable[..., Path]
 COMMANDS = (train_on, train_into, evaluate_run, score_folders, predict_on)
 
 
@@ -81,3 +84,22 @@ def test_names_that_no_result_could_hold_are_named_before_any_work(tmp_path: Pat
             ask()
         assert [(problem.path, problem.kind) for problem in caught.value.problems] == [(repr(name), "encoding")]
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["file", "file/below/out"])
+def test_a_file_in_the_place_of_the_output_is_named_before_any_work(tmp_path: Path, make_run: Make, name: str) -> None:
+    scan, out, file = tmp_path / "in" / "scan.nii.gz", tmp_path / name, tmp_path / "file"
+    scan.parent.mkdir()
+    nib.save(nib.Nifti1Image(np.eye(6, dtype=np.uint8)[..., None].repeat(5, 2), np.eye(4)), scan)
+    file.touch()
+    run_dir = make_run()
+    for ask in (
+        lambda: predict(run_dirs=[run_dir], input=scan.parent, output=out),
+        lambda: evaluate_folders(scan.parent, scan.parent, out, nsd_tolerance_mm=1.0),
+        lambda: evaluate_run(run_dir, output=out),
+    ):
+        with pytest.raises(SegError) as caught:
+            ask()
+        (problem,) = caught.value.problems
+        assert str(out) in (problem.path, problem.value)
+        assert problem.kind == "folder"
