@@ -97,7 +97,7 @@ def test_weights_of_another_task_are_refused_whatever_their_shapes(
     os.replace(other / "checkpoints" / "weights.pt", run_dir / "checkpoints" / "weights.pt")
     text = sentences(run_dir)[0]
     assert text.startswith(f"{run_dir}/checkpoints/weights.pt")
-    assert f"got {named}" in text
+    assert f"got {named}; " in text
 
 
 def test_runs_that_cannot_be_averaged_are_refused(make_run: Make, tiny_config: ExperimentConfig) -> None:
