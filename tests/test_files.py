@@ -107,7 +107,7 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("kept")
     with pytest.raises(RunError) as caught:
         write_text(tmp_path / "file" / "below.txt", "x")
-    assert problem(caught) == (str(tmp_path / "file/below.txt"), "unwritable")
+    assert problem(caught) == (str(tmp_path / "file"), "folder")
     assert (tmp_path / "file").read_text() == "kept"
 
     def fail(*args, **kwargs):

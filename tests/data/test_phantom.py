@@ -280,4 +280,4 @@ def test_another_data_set_in_the_folder_is_refused(tmp_path):
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").touch()
     ((path, kind, _),) = problems_of(write_dataset, tmp_path / "file" / "phantom", TINY, seed=0, error=RunError)
-    assert (path, kind) == (str(tmp_path / "file/phantom/imagesTr/phantom_000.nii.gz"), "unwritable")
+    assert (path, kind) == (str(tmp_path / "file/phantom/imagesTr"), "folder")
