@@ -255,24 +255,20 @@ def _convergence(results: Results, speed: Mapping[tuple[str, str], Spread]) -> d
 
 def _gaps(results: Results) -> dict[str, Gap]:
     """Compares Dice on training and held-out cases, for each variant that has both."""
-    keys = ["variant", "fold", "seed"]
-    frame = results.generalisation[[*keys, "train_dice", "val_dice"]].astype({"train_dice": float, "val_dice": float})
-    means = frame.groupby(keys, sort=False).mean().dropna()
-    found: dict[str, dict[tuple[int, int], tuple[float, float]]] = {}
-    for (variant, fold, seed), row in means.iterrows():
-        found.setdefault(variant, {})[int(fold), int(seed)] = float(row.train_dice), float(row.val_dice)
-    before = found.get(results.study.baseline, {})
-    gaps = {}
-    for name in filter(found.__contains__, results.study.names):
-        own = {pair: train - held_out for pair, (train, held_out) in found[name].items()}
-        gaps[name] = Gap(
-            train=fmean(train for train, _ in found[name].values()),
-            validation=fmean(held_out for _, held_out in found[name].values()),
-            gap=mean_over_runs(list(own.values()), low=-1.0, high=1.0),
+    frame = results.generalisation.astype({"train_dice": float, "val_dice": float})
+    means = frame.groupby(["variant", "fold", "seed"], sort=False)[["train_dice", "val_dice"]].mean().dropna()
+    gap = means.train_dice - means.val_dice
+    by_variant = {name: own.droplevel("variant") for name, own in gap.groupby("variant", sort=False)}
+    before = by_variant.get(results.study.baseline, gap[:0])
+    return {
+        name: Gap(
+            train=fmean(means.train_dice[name]),
+            validation=fmean(means.val_dice[name]),
+            gap=mean_over_runs(own.to_numpy(), low=-1.0, high=1.0),
             difference=mean_over_runs(
-                [gap - (before[pair][0] - before[pair][1]) for pair, gap in own.items() if pair in before],
-                low=-2.0,
-                high=2.0,
+                [own[run] - before[run] for run in own.index if run in before], low=-2.0, high=2.0
             ),
         )
-    return gaps
+        for name in results.study.names
+        if (own := by_variant.get(name)) is not None
+    }

@@ -51,8 +51,6 @@ class CasePicture(BaseModel, frozen=True):
 
 
 class _KeptPictures(BaseModel):
-    """The content of ``figures/worst.json``."""
-
     pictures: list[CasePicture]
 
 
@@ -173,9 +171,8 @@ def _draw(analysis: Analysis, variant: str, study_dir: Path, runs_dir: Path) -> 
                 "Pictures are derived from the data (slices of scans, brightness adjusted, label maps added).",
             )
         )
-    write_json(
-        study_dir / FIGURES / KEPT_FILE, {"schema_version": 1, "pictures": [one.model_dump() for one in pictures]}
-    )
+    kept = _KeptPictures(pictures=pictures).model_dump()
+    write_json(study_dir / FIGURES / KEPT_FILE, {"schema_version": 1, **kept})
     return tuple(pictures)
 
 
@@ -184,46 +181,34 @@ def _shown_run(analysis: Analysis, variant: str, case: str) -> tuple[int, int, d
 
     Runs that failed to train come last.
     """
-    scores = analysis.results.scores
+    scores, names = analysis.results.scores, (analysis.baseline, variant)
     own = scores[(scores.metric == "dice") & (scores.case == case)].dropna(subset=["value"])
-    dice: dict[str, dict[tuple[int, int], dict[int, float]]] = {analysis.baseline: {}, variant: {}}
-    for row in own[own.variant.isin(list(dice))].itertuples():
-        dice[row.variant].setdefault((int(row.fold), int(row.seed)), {})[int(row.class_index)] = float(row.value)
-    common = sorted(set(dice[analysis.baseline]) & set(dice[variant]))
-    fold, seed = min(common, key=lambda pair: (any((name, *pair) in analysis.failed for name in dice), pair))
-    return fold, seed, {name: by_run[fold, seed] for name, by_run in dice.items()}
+    own = own.set_index(["variant", "fold", "seed", "class_index"])["value"].sort_index()
+    runs = [set(own[name].index.droplevel("class_index")) for name in names]
+    fold, seed = min(
+        runs[0] & runs[1], key=lambda pair: (any((name, *pair) in analysis.failed for name in names), pair)
+    )
+    return int(fold), int(seed), {name: own[name, fold, seed].to_dict() for name in names}
 
 
 def _read_data(run_dir: Path) -> tuple[Dataset, dict[str, Case]]:
-    if not (run_dir / CONFIG_FILE).is_file():
-        raise RunError(
-            Problem(
-                str(run_dir),
-                "missing",
-                "must be a run directory, for a picture of a case",
-                remedy="name the folder of the runs with --runs",
-            )
-        )
     from seg.config import load_config
     from seg.data.datasets import read_configured
 
+    if not (run_dir / CONFIG_FILE).is_file():
+        rule, remedy = "must be a run directory, for a picture of a case", "name the folder of the runs with --runs"
+        raise RunError(Problem(str(run_dir), "missing", rule, remedy=remedy))
     dataset = read_configured(load_config([run_dir / CONFIG_FILE]).data)
     return dataset, {case.id: case for case in dataset.cases}
 
 
 def _read_view(run_dir: Path, dataset: Dataset, cases: Mapping[str, Case], case_id: str) -> CaseView:
+    from seg.figures import CaseFiles, read_case
+
     case = cases.get(case_id)
     prediction = run_dir / PREDICTIONS / f"{case_id}.nii.gz"
     if case is None or case.label is None or not prediction.is_file():
-        raise RunError(
-            Problem(
-                str(run_dir),
-                "missing",
-                f"must hold the prediction of {case_id}, whose label must be in the data",
-                remedy="restore them",
-            )
-        )
-    from seg.figures import CaseFiles, read_case
-
+        rule = f"must hold the prediction of {case_id}, whose label must be in the data"
+        raise RunError(Problem(str(run_dir), "missing", rule, remedy="restore them"))
     files = CaseFiles(prediction=prediction, label=case.label, images=case.images)
     return read_case(case_id, files, ignore_label=dataset.ignore_label)

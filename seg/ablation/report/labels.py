@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -74,9 +74,7 @@ def label_variants(variants: Mapping[str, Mapping[str, Any]]) -> dict[str, Label
         return list(FAMILIES).index(label.family), plans.index(_plan(variants[label.name])), -width
 
     return {
-        label.name: label
-        if count[label.text] == 1
-        else Label(**{**vars(label), "text": f"{label.text} ({label.name})"})
+        label.name: label if count[label.text] == 1 else replace(label, text=f"{label.text} ({label.name})")
         for label in sorted(labels, key=order)
     }
 
@@ -136,23 +134,21 @@ def _label(name: str, changes: Mapping[str, Any]) -> Label:
     return Label(
         name=name,
         text=" + ".join(parts) or "baseline",
-        family=_family(sides, others, changes),
-        width=_single(list(ratios.values())),
+        family=_family(sides, others),
+        width=_single(ratios.values()),
         group=repr((sorted(extras.items()), sorted(others.items(), key=str), sorted(set(sides) - set(ratios)))),
     )
 
 
-def _family(sides: Mapping[str, Settings | None], others: Mapping[str, Any], changes: Mapping[str, Any]) -> str:
+def _family(sides: Mapping[str, Settings | None], others: Mapping[str, Any]) -> str:
     if set(others) - {"network.channels"} or None in sides.values():
         return "other"
     if others:
         return "channels"
-    if not changes:
-        return "baseline"
-    return "both" if len(sides) == 2 else next(iter(sides))
+    return "both" if len(sides) == 2 else next(iter(sides), "baseline")
 
 
-def _single(ratios: Sequence[Any]) -> float | None:
+def _single(ratios: Iterable[Any]) -> float | None:
     """Returns the only ratio of all bottlenecks at all stages; None where ratios differ."""
     flat = {each for ratio in ratios for each in (ratio if isinstance(ratio, list | tuple) else (ratio,))}
     only = flat.pop() if len(flat) == 1 else None

@@ -30,7 +30,7 @@ def test_agrees_with_changing_every_other_voxel():
         assert torch.equal(block(x)[..., 1, 1, 1], block(other)[..., 1, 1, 1])
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(3))
 def test_a_shut_relu_hides_nothing(seed):
     torch.manual_seed(seed)
     assert keeps_position(nn.Sequential(nn.Conv3d(2, 1, 1), nn.ReLU()), 2) is True
@@ -43,11 +43,15 @@ def test_the_statistics_of_a_norm_are_held():
     assert keeps_position(held, 2) is False
 
 
-def test_a_norm_whose_scale_is_zero_hands_nothing_on():
+def test_an_output_that_depends_on_nothing_keeps_nothing():
     norm = InstanceNorm3d(2)
     nn.init.zeros_(norm.weight)
     assert keeps_position(nn.Sequential(nn.Conv3d(2, 2, 1), norm), 2) is False
     assert isinstance(norm, InstanceNorm3d)
+    block = skip()
+    nn.init.zeros_(block.reduce.weight)
+    assert keeps_position(block, 4) is False
+    assert block.reduce.weight.dtype == torch.float32  # the block itself stays as it is
 
 
 def test_the_reduction_of_a_decoder_keeps_position_and_the_whole_stage_does_not():
@@ -64,15 +68,3 @@ def test_a_far_neighbour_of_tiny_weight_is_seen():
         assert keeps_position(conv, 1) is True
         conv.weight[0, 0, 0, 2, 0] = 1e-30
     assert keeps_position(conv, 1) is False
-
-
-def test_an_output_that_depends_on_nothing_keeps_nothing():
-    block = skip()
-    nn.init.zeros_(block.reduce.weight)
-    assert keeps_position(block, 4) is False
-
-
-def test_the_block_itself_stays_as_it_is():
-    block = skip()
-    keeps_position(block, 4)
-    assert block.reduce.weight.dtype == torch.float32

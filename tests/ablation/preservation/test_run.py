@@ -43,13 +43,8 @@ def root(tmp_path_factory):
             (root / folder).mkdir(parents=True, exist_ok=True)
             nib.save(nib.Nifti1Image(array, np.eye(4)), root / folder / f"{name}.nii.gz")
         cases.append({"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"})
-    description = {
-        "name": "tiny",
-        "modality": {"0": "MRI"},
-        "labels": {"0": "background", "1": "box"},
-        "numTraining": 6,
-        "training": cases,
-    }
+    labels = {"0": "background", "1": "box"}
+    description = {"name": "tiny", "modality": {"0": "MRI"}, "labels": labels, "numTraining": 6, "training": cases}
     (root / "dataset.json").write_text(json.dumps(description))
     return root
 
@@ -168,9 +163,9 @@ def test_a_baseline_describes_what_a_bottleneck_would_narrow(make_run, root):
     run_dir, _, _ = make_run(skip=None)
     skip, decoder = measure_preservation(run_dir, *ids(root, "p0", "p1"))["bottlenecks"]
     assert (skip["wide"], decoder["wide"], decoder["channels"]) == (4, 8, 4)
+    absent = {"narrow", "r2", "r2_pca", "cka", "probe_dice_narrow", "amplified", "suppressed", "position_preserved"}
     for entry in (skip, decoder):
-        absent = ("narrow", "r2", "r2_pca", "cka", "probe_dice_narrow", "amplified", "suppressed", "position_preserved")
-        assert [entry[name] for name in absent] == [None] * len(absent)
+        assert {name for name, value in entry.items() if value is None} == absent
         assert entry["r2_by_width"][-1] == pytest.approx(1)
         assert 0 <= entry["probe_dice_wide"][0] <= 1
 

@@ -49,15 +49,6 @@ def test_features_and_labels_are_of_the_same_voxels(stride):
     assert voxels * 0.6 < seen < voxels * 1.5
 
 
-def test_the_window_in_which_a_voxel_is_most_central_is_taken():
-    windows = Windows.over((20, 8, 8), (8, 8, 8), 0.5)
-    for _, start in windows.in_order((0, 1, 2)):
-        taken = window_voxels(windows, start, (1, 1, 1)).volume[0]
-        for voxel in range(taken.start, taken.stop):
-            distance = {s: abs(voxel + 0.5 - (s + 4)) for s in windows.starts[0]}
-            assert distance[start[0]] == min(distance.values())
-
-
 def test_a_volume_smaller_than_a_stride_still_has_a_voxel():
     windows = Windows.over((3, 3, 3), (8, 8, 8), 0.5)
     _, start = windows.in_order((0, 1, 2))[0]

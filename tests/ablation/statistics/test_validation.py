@@ -8,14 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import special, stats
+from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from tests.ablation.statistics.validation import (
     METHODS,
     Design,
     Family,
-    _inverse_trigamma,
     draw_family,
     family_error,
     format_families,
@@ -102,11 +101,6 @@ def test_holm_is_that_of_statsmodels() -> None:
     for _ in range(4):  # a call of statsmodels' collects garbage for a tenth of a second
         p_values = rng.beta(0.2, 4.0, size=40)
         assert (holm(p_values) == multipletests(p_values, alpha=0.025, method="holm")[0]).all()
-
-
-def test_the_inverse_is_one() -> None:
-    for value in (0.01, 0.3, 2.0, 40.0):
-        assert special.polygamma(1, _inverse_trigamma(value)) == pytest.approx(value)
 
 
 def test_errors_have_closed_forms() -> None:

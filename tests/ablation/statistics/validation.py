@@ -186,19 +186,8 @@ def _inverse_trigamma(value: float) -> float:
 class Family:
     """A simulated study: its size, and the standard deviations of the effects on a difference in Dice.
 
-    Attributes:
-        variants: Variants beside the baseline, 2 or more.
-        classes: Classes, 1 or more; the loss of an inferior variant is in the first.
-        seeds: Training runs of each, 2 or more.
-        patients: Patients in each fold, 2 or more.
-        folds: Folds, 1 or more.
-        fold_sd: Of folds.
-        run_sd: Of training runs.
-        patient_sd: Of patients.
-        residual_sd: Of a patient in a run.
-        inferior: Variants that lose the margin; the others lose nothing. None for all.
-        inferior_run_sd: Of training runs of inferior variants; None for `run_sd`.
-        heavy: Student's t with 3 degrees of freedom instead of the normal distribution, of the same variance.
+    The inferior variants (None: all) lose the margin, in the first class; the others lose nothing. Heavy tails are
+    those of Student's t with 3 degrees of freedom, of the same variance.
     """
 
     variants: int = 18
@@ -216,7 +205,6 @@ class Family:
 
     @property
     def num_inferior(self) -> int:
-        """Number of variants that lose the margin."""
         return self.variants if self.inferior is None else self.inferior
 
     @property
@@ -226,7 +214,6 @@ class Family:
 
     @property
     def name(self) -> str:
-        """Names the family in a table."""
         name = f"{self.variants} variants, classes {self.classes}, {self.seeds} x {self.patients}"
         name += (f" x {self.folds}" if self.folds > 1 else "") + f", run {self.run_sd:g}"
         if self.fold_sd:
@@ -299,19 +286,7 @@ MARGIN = 0.005
 
 @dataclass(frozen=True, kw_only=True)
 class Design:
-    """A simulated study: its size, and the standard deviations of the effects on a difference in Dice.
-
-    Attributes:
-        folds: Folds, 1 or more.
-        seeds: Training runs in each fold, 1 or more.
-        patients: Patients in each fold, 2 or more.
-        sizes: Patients of each fold where they differ; then `folds` and `patients` have no meaning.
-        fold_sd: Of folds.
-        run_sd: Of training runs.
-        patient_sd: Of patients.
-        residual_sd: Of a patient in a run.
-        heavy: Student's t with 3 degrees of freedom instead of the normal distribution, of the same variance.
-    """
+    """As `Family`, of one difference; with ``sizes`` the folds have so many patients."""
 
     folds: int = 1
     seeds: int = 3
@@ -325,7 +300,6 @@ class Design:
 
     @property
     def name(self) -> str:
-        """Names the design in a table."""
         patients = f"({', '.join(map(str, self.sizes))})" if self.sizes else f"{self.patients} x {self.folds}"
         size = f"{self.seeds} x {patients}, run {self.run_sd:g}"
         usual = (Design.patient_sd, Design.residual_sd)
@@ -338,14 +312,8 @@ class Design:
 class Outcome:
     """How a method did on repeats of a design.
 
-    Attributes:
-        design: The design.
-        method: Name of the method.
-        repeats: Simulated studies that it gave an interval for.
-        coverage: Share of the 95 % intervals that hold the truth.
-        false_positive: Share of studies that it calls not inferior although the truth is the margin; 0.025 is aimed at.
-        power: Share of studies that it calls not inferior where the truth is no difference.
-        half_width: Median half width of the interval.
+    Shares of the studies in which its 95 % interval holds the truth, it calls not inferior what loses the margin (2.5 %
+    is aimed at), or what is equal; and the median half width of the interval.
     """
 
     design: Design
@@ -462,15 +430,7 @@ def percent(share: float, repeats: int) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class FamilyOutcome:
-    """How a test did on repeats of a family.
-
-    Attributes:
-        family: The family.
-        test: Name of the test.
-        repeats: Simulated studies.
-        error: Share of studies in which any inferior variant passes; 0.025 is allowed.
-        power: Mean share of variants that pass where none loses anything.
-    """
+    """Share of the studies in which any inferior variant passes (2.5 % is allowed), and of equal variants that pass."""
 
     family: Family
     test: str
@@ -569,12 +529,11 @@ def format_families(outcomes: Sequence[FamilyOutcome]) -> str:
 
 
 def check_intervals(*, repeats: int, seed: int) -> str:
-    """Tells how often the interval of one difference holds the truth, over so many simulated studies of each design."""
     return format_outcomes([one for design in DESIGNS for one in validate(design, repeats=repeats, seed=seed)])
 
 
 def check_verdicts(*, repeats: int, seed: int) -> str:
-    """Tells how often a study of many variants passes one that it should not; slow methods see fewer studies."""
+    """Slow methods see fewer studies."""
     fewer, whole = max(repeats // 2, 1), max(repeats // 20, 1)
     table = format_families([one for family in FAMILIES for one in validate_family(family, repeats=fewer, seed=seed)])
     share = percent(family_error(Family(), repeats=whole, seed=seed), whole)
