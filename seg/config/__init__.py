@@ -1,7 +1,6 @@
 """Configurations: what each field takes, the rules between fields, and how files become configurations; no torch."""
 
 from seg.config.experiment import (
-    SCHEMA_VERSION,
     AugmentationConfig,
     CtConfig,
     DataConfig,
@@ -20,21 +19,15 @@ from seg.config.loading import dump_config, load_config, load_study
 from seg.config.network import BottleneckConfig, NetworkConfig
 from seg.config.study import (
     AxisConfig,
-    BackendConfig,
-    ContrastConfig,
     PointConfig,
     SlurmConfig,
-    SpeedConfig,
     StudyConfig,
 )
 
 __all__ = [
-    "SCHEMA_VERSION",
     "AugmentationConfig",
     "AxisConfig",
-    "BackendConfig",
     "BottleneckConfig",
-    "ContrastConfig",
     "CtConfig",
     "DataConfig",
     "EvaluationConfig",
@@ -49,7 +42,6 @@ __all__ = [
     "PostprocessingConfig",
     "SlurmConfig",
     "SpatialConfig",
-    "SpeedConfig",
     "StudyConfig",
     "TrainingConfig",
     "dump_config",

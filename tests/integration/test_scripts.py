@@ -17,8 +17,6 @@ from typing import Any
 import pytest
 import torch
 
-from seg.training.module import SegmentationModule
-
 SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
 # A job in the background of a shell ignores interrupts, and so would its children.
 HEED_INTERRUPTS = ("env", "--default-signal=INT")
@@ -97,23 +95,6 @@ def test_a_full_disk_ends_with_2_and_the_run_goes_on_where_there_is_room(script:
         assert not (run_dir / "evaluation.json").exists()
     assert script("train", *argv).code == 0
     assert (run_dir / "evaluation.json").exists()
-
-
-def test_an_interrupt_in_a_step_ends_with_130(script: Script, tiny_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    steps = []
-
-    def interrupted(self: SegmentationModule, batch: Any, index: int) -> None:
-        steps.append(index)
-        raise KeyboardInterrupt
-
-    handler = signal.getsignal(signal.SIGINT)
-    with monkeypatch.context() as patched:
-        patched.setattr(SegmentationModule, "training_step", interrupted)
-        ended = script("train", "--config", tiny_file, "--run_dir", tiny_file.parent / "run")
-    assert steps == [0]
-    assert ended.code == 130
-    assert ended.err.endswith("\ninterrupted; files that were complete before are kept.\n")
-    assert signal.getsignal(signal.SIGINT) is handler
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
