@@ -304,7 +304,7 @@ class Evaluate(Command):
             rule = "or both --predictions and --labels must be given"
             yield Problem("--run_dir", "missing", rule, remedy="see --help")
         elif self.data__root is not None:
-            yield _alone("--data.root", "--run_dir", "leave it out")
+            yield _needs("--data.root", "--run_dir", "leave it out")
         yield from _folder_problems("--data.root", self.data__root, exists=False)
         if self.patient_pattern is not None:
             yield from pattern_problems(self.patient_pattern, name="--patient_pattern")
@@ -314,12 +314,14 @@ class Evaluate(Command):
         if self.class_names is None:
             return
         names, ignored = self._names(), self.ignore_label
-        rules = {
-            "must be names separated by commas, without an empty name": "" in names,
-            "must begin with class 1; background is class 0 and needs no name": "background" in names[1:],
-            "must name each class once": len(set(names)) < len(names),
-        }
-        for rule in [rule for rule, is_broken in rules.items() if is_broken][:1]:
+        rule = ""
+        if "" in names:
+            rule = "must be names separated by commas, without an empty name"
+        elif "background" in names[1:]:
+            rule = "must begin with class 1; background is class 0 and needs no name"
+        elif len(set(names)) < len(names):
+            rule = "must name each class once"
+        if rule:
             yield Problem("--class_names", "names", rule, shown(self.class_names))
         if ignored is not None and 0 <= ignored < len(names):
             remedy = "leave the class out of --class_names or correct the label"
@@ -455,7 +457,7 @@ class Report(Command):
         elif self.ablation_dir is None:
             yield Problem("--ablation_dir", "missing", "must be given: the directory of a study", "none", "see --help")
         elif self.output is not None:
-            yield _alone("--output", "--compare", "leave it out")
+            yield _needs("--output", "--compare", "leave it out")
         given = [("--runs", self.runs), ("--ablation_dir", self.ablation_dir)]
         for option, path in [*given, *(("--compare", path) for path in self.compare)]:
             yield from _folder_problems(option, path)
@@ -567,9 +569,9 @@ class Benchmark(Command):
         if self.num_classes is not None and self.run_dir:
             yield _conflict("--num_classes", "--run_dir", "a run knows its classes")
         if self.num_channels is not None and self.num_classes is None:
-            yield _alone("--num_channels", "--num_classes", "add it, or let the data set say both")
+            yield _needs("--num_channels", "--num_classes", "add it, or let the data set say both")
         if self.volume_spacing is not None and self.volume_shape is None:
-            yield _alone("--volume_spacing", "--volume_shape", "add it")
+            yield _needs("--volume_spacing", "--volume_shape", "add it")
         if self.volume_shape is not None and count > 1:
             yield Problem("--volume_shape", "conflict", "must come with one network", str(count), "measure each alone")
         if self.volume_shape is not None and self.peers:
@@ -878,7 +880,8 @@ def _parser(command: type[Command], name: str) -> _Parser:
     parser.set_defaults(given=[])
     for option, field in _options(command).items():
         default = " (required)" if field.default is REQUIRED else f" (default: {as_yaml(field.default)})"
-        about = f"{explanation(field)}{'' if field.default in (None, False, ()) else default}".replace("%", "%%")
+        plain = field.default is None or field.default is False or field.default == ()
+        about = f"{explanation(field)}{'' if plain else default}".replace("%", "%%")
         if option == positional:
             parser.add_argument(option, action=_Collect, metavar="NAME", help=about)
         elif field.default is False:
@@ -953,7 +956,7 @@ def _conflict(option: str, other: str, remedy: str) -> Problem:
     return Problem(option, "conflict", f"must not come with {other}", remedy=remedy)
 
 
-def _alone(option: str, other: str, remedy: str) -> Problem:
+def _needs(option: str, other: str, remedy: str) -> Problem:
     return Problem(option, "conflict", f"must come with {other}", remedy=remedy)
 
 
