@@ -132,21 +132,24 @@ def alternatives(hint: Any) -> tuple[Any, ...]:
     return (bare,)
 
 
+SIMPLE: dict[Any, tuple[str, str, str]] = {
+    int: ("INT", "an integer", "integers"),
+    float: ("NUMBER", "a number", "numbers"),
+    bool: ("true|false", "true or false", "values true or false"),
+    str: ("TEXT", "text", "texts"),
+    Path: ("PATH", "a path", "paths"),
+    types.NoneType: ("null", "null", "nulls"),
+}
+"""What a type is called in a usage text, and in words: one value, several values."""
+
+
 def type_in_words(hint: Any, *, plural: bool = False) -> str:
     """Says what a value of a type looks like, as in "a list of 3 numbers"."""
-    simple: dict[Any, tuple[str, str]] = {
-        int: ("an integer", "integers"),
-        float: ("a number", "numbers"),
-        bool: ("true or false", "values true or false"),
-        str: ("text", "texts"),
-        Path: ("a path", "paths"),
-        types.NoneType: ("null", "nulls"),
-    }
     members = alternatives(hint)
     if len(members) > 1:
         return " or ".join(type_in_words(member, plural=plural) for member in members)
-    if members[0] in simple:
-        return simple[members[0]][plural]
+    if members[0] in SIMPLE:
+        return SIMPLE[members[0]][1 + plural]
     if members[0] is Any or dataclasses.is_dataclass(members[0]):
         return "values" if plural else "a group of fields" if members[0] is not Any else "a value"
     origin, arguments = typing.get_origin(members[0]), typing.get_args(members[0])
@@ -167,14 +170,6 @@ def item_of(hint: Any) -> tuple[Any, int | None] | None:
 
 def form(hint: Any) -> str:
     """Writes the form of a value for a usage text, as in ``[INT,INT,INT]|null``."""
-    names: dict[Any, str] = {
-        int: "INT",
-        float: "NUMBER",
-        bool: "true|false",
-        str: "TEXT",
-        Path: "PATH",
-        types.NoneType: "null",
-    }
     members = alternatives(hint)
     if len(members) > 1:
         return "|".join(map(form, members))
@@ -183,7 +178,7 @@ def form(hint: Any) -> str:
         return "|".join(map(str, arguments))
     if typing.get_origin(members[0]) is tuple:
         return "[" + ",".join("..." if item is Ellipsis else form(item) for item in arguments) + "]"
-    return names.get(members[0], "VALUE")
+    return SIMPLE.get(members[0], ("VALUE",))[0]
 
 
 def range_in_words(hint: Any) -> str:

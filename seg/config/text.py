@@ -36,6 +36,8 @@ def read_yaml(file: Path) -> Any:
         YamlError: The file is absent, unreadable, not text or not valid.
     """
     try:
+        if file.exists() and not file.is_file():  # reading a pipe would wait for ever
+            raise YamlError("must be a file, not a folder, a pipe or a device")
         return parse_yaml(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise YamlError(f"must be a readable file, got '{error.strerror}'") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -182,7 +183,8 @@ def test_a_file_that_is_no_configuration_is_refused(write: Write, text: str, kin
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     image = tmp_path / "image.yaml"
     image.write_bytes(b"\xff\xd8\xff")
-    for file in (image, tmp_path, tmp_path / ("x" * 300), Path("a\0b")):
+    os.mkfifo(tmp_path / "pipe")
+    for file in (image, tmp_path, tmp_path / "pipe", tmp_path / ("x" * 300), Path("a\0b")):
         (problem,) = problems_of(file)
         assert (problem.path, problem.kind) == (f"{file}:", "file")
 
