@@ -62,6 +62,16 @@ def test_is_a_linear_map_over_channels_then_the_function(activation, function, n
     torch.testing.assert_close(block(x), function(mapped))
 
 
+def test_prelu_has_a_slope_of_its_own_for_each_channel():
+    torch.manual_seed(0)
+    block = SkipBottleneck(8, BottleneckConfig(ratio=0.5, activation="prelu"), 0.5, "concat")
+    slopes = torch.tensor([0.0, 0.1, 0.5, 2.0])
+    with torch.no_grad():
+        block.pointwise[0].weight.copy_(slopes)
+        mapped = block.reduce(x := torch.randn(2, 8, 3, 4, 5))
+    torch.testing.assert_close(block(x), torch.where(mapped > 0, mapped, slopes.reshape(1, -1, 1, 1, 1) * mapped))
+
+
 def test_width_is_the_nearest_number_of_channels_and_never_none():
     pairs = [(32, 0.25), (32, 1 / 16), (16, 1 / 64), (32, 4), (10, 0.33), (10, 0.37), (32, 0.3)]
     assert [width(*pair) for pair in pairs] == [8, 2, 1, 128, 3, 4, 10]
