@@ -153,6 +153,8 @@ def main() -> int:
     if options.known:
         lines = re.findall(r"^\| (\w+) \| `(.*)` \| (\w+) \|$", options.known.read_text(), re.MULTILINE)
         known = {(group, name): outcome for group, name, outcome in lines}
+    # Libraries read these names once; a pool of threads in the parent would let the forked tests of resuming hang.
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     for name in PRELOADED:
         importlib.import_module(name)
     worse = 0
