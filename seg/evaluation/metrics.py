@@ -140,23 +140,9 @@ def score_case(
 
 
 def score_masks(
-    prediction: BoolArray,
-    reference: BoolArray,
-    *,
-    spacing_mm: tuple[float, ...],
-    nsd_tolerance_mm: float,
+    prediction: BoolArray, reference: BoolArray, *, spacing_mm: tuple[float, ...], nsd_tolerance_mm: float
 ) -> ClassScores:
-    """Scores one mask against another.
-
-    Args:
-        prediction: Mask of shape (X, Y, Z).
-        reference: Mask of the same shape.
-        spacing_mm: Distance between voxel centres along X, Y and Z, in mm.
-        nsd_tolerance_mm: Distance up to which two surfaces count as equal in NSD, in mm.
-
-    Returns:
-        The scores, by the rules for empty masks above.
-    """
+    """Scores one mask of shape (X, Y, Z) against another, by the rules for empty masks above."""
     voxel_ml = math.prod(spacing_mm) / 1000.0
     predicted, expected = int(np.count_nonzero(prediction)), int(np.count_nonzero(reference))
     if not predicted and not expected:
@@ -188,45 +174,17 @@ def _check_arguments(
     """Refuses arguments that would give a wrong number instead of an error."""
     problems = []
     if prediction.shape != reference.shape:
-        problems.append(
-            Problem(
-                "prediction",
-                "shape",
-                f"must have the reference's shape {reference.shape}",
-                f"{prediction.shape}",
-                "resample the prediction to the reference's grid",
-            )
-        )
+        rule, remedy = f"must have the reference's shape {reference.shape}", "resample it to the reference's grid"
+        problems.append(Problem("prediction", "shape", rule, f"{prediction.shape}", remedy))
     elif prediction.ndim != 3:
-        problems.append(
-            Problem(
-                "label maps",
-                "shape",
-                "must have 3 axes to be scored",
-                f"shape {prediction.shape}",
-                "score volumes one by one",
-            )
-        )
+        rule, value = "must have 3 axes to be scored", f"shape {prediction.shape}"
+        problems.append(Problem("label maps", "shape", rule, value, "score volumes one by one"))
     if len(spacing_mm) != 3 or not all(math.isfinite(step) and step > 0 for step in spacing_mm):
-        problems.append(
-            Problem(
-                "spacing_mm",
-                "range",
-                "must be three positive lengths in mm",
-                f"{tuple(spacing_mm)}",
-                "correct the header",
-            )
-        )
+        rule = "must be three positive lengths in mm"
+        problems.append(Problem("spacing_mm", "range", rule, f"{tuple(spacing_mm)}", "correct the header"))
     if not (math.isfinite(nsd_tolerance_mm) and nsd_tolerance_mm >= 0):
-        problems.append(
-            Problem(
-                "nsd_tolerance_mm",
-                "range",
-                "must be finite and 0 or more",
-                f"{nsd_tolerance_mm}",
-                "give a length in mm",
-            )
-        )
+        rule, value = "must be finite and 0 or more", f"{nsd_tolerance_mm}"
+        problems.append(Problem("nsd_tolerance_mm", "range", rule, value, "give a length in mm"))
     if problems:
         raise DataError(problems)
 
@@ -293,13 +251,10 @@ def _bounding_box(mask: BoolArray) -> tuple[slice, ...]:
 
 
 def _neighbour_codes(mask: BoolArray) -> npt.NDArray[np.uint8]:
-    """Encodes, at each corner between voxels, which of its eight voxels lie inside the mask.
+    """Encodes, at each corner between voxels, which of its eight voxels lie inside the mask (X, Y, Z).
 
-    Args:
-        mask: Mask of shape (X, Y, Z); voxels beyond its edge count as outside.
-
-    Returns:
-        Codes of shape (X + 1, Y + 1, Z + 1): bit 7 - (4x + 2y + z) stands for the neighbour at offset (x, y, z).
+    Voxels beyond the edge count as outside. Codes have the shape (X + 1, Y + 1, Z + 1): bit 7 - (4x + 2y + z) stands
+    for the neighbour at offset (x, y, z).
     """
     padded = np.pad(mask, 1).astype(np.uint8)
     corners = tuple(size + 1 for size in mask.shape)

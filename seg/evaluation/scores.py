@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BeforeValidator, Field
 
 from seg.evaluation.metrics import ClassScores
 from seg.files import check_rows, read_json, read_table, write_json, write_text
@@ -123,18 +123,7 @@ def case_scores(
     patient: str | None = None,
     fold: int | None = None,
 ) -> list[CaseScore]:
-    """Labels what `seg.evaluation.metrics.score_case` gives for one case.
-
-    Args:
-        scores: Scores by class index.
-        case_id: The case.
-        class_names: Names by class index, background first.
-        patient: The patient, or None where each case is a patient of its own.
-        fold: The fold whose validation set held the case.
-
-    Returns:
-        One record for each class.
-    """
+    """Labels the scores of one case by class index; a patient of None makes the case a patient of its own."""
     return [
         CaseScore(
             case_id=case_id,
@@ -149,12 +138,7 @@ def case_scores(
 
 
 def write_evaluation(output: Path, evaluation: Evaluation, scores: Sequence[CaseScore]) -> None:
-    """Writes cases.csv and then evaluation.json; each appears whole or not at all.
-
-    Args:
-        output: Folder, made where it does not exist; result files in it are replaced.
-        evaluation: The summary.
-        scores: The scores that it summarises.
+    """Writes cases.csv and then evaluation.json into a folder; each appears whole or not at all.
 
     Raises:
         RunError: The folder cannot be written or the disk is full.
@@ -175,10 +159,7 @@ def write_evaluation(output: Path, evaluation: Evaluation, scores: Sequence[Case
 
 
 def read_evaluation(path: Path) -> Evaluation:
-    """Reads a summary.
-
-    Args:
-        path: An evaluation.json, or the folder that holds one.
+    """Reads an evaluation.json, or that of a folder.
 
     Raises:
         RunError: The file is missing, damaged or of a newer version.
@@ -187,7 +168,8 @@ def read_evaluation(path: Path) -> Evaluation:
     return read_json(path, Evaluation, newest=SCHEMA_VERSION, remedy=REMEDY)
 
 
-class _Row(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class _Row:
     """A row of cases.csv, its scores by column."""
 
     case_id: Annotated[str, Field(min_length=1)]
@@ -199,13 +181,7 @@ class _Row(BaseModel):
 
 
 def read_cases(path: Path) -> list[CaseScore]:
-    """Reads the scores of cases.
-
-    Args:
-        path: A cases.csv, or the folder that holds one.
-
-    Returns:
-        One record for each case and class, in the order of the file.
+    """Reads a cases.csv, or that of a folder: one record for each case and class, in the order of the file.
 
     Raises:
         RunError: The file is missing or damaged, or the evaluation.json beside it is damaged or of a newer version.
@@ -220,14 +196,5 @@ def read_cases(path: Path) -> list[CaseScore]:
         | {"scores": {name: cell for name, cell in row.items() if name not in CASE_COLUMNS}}
         for row in table
     ]
-    return [
-        CaseScore(
-            case_id=row.case_id,
-            patient=row.patient,
-            fold=row.fold,
-            class_index=row.class_index,
-            class_name=row.class_name,
-            scores=ClassScores.from_names(row.scores),
-        )
-        for row in check_rows(path, nested, _Row, remedy=REMEDY)
-    ]
+    rows = check_rows(path, nested, _Row, remedy=REMEDY)
+    return [CaseScore(**vars(row) | {"scores": ClassScores.from_names(row.scores)}) for row in rows]

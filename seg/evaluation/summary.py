@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from seg.errors import RunError
+from seg.errors import Problem, RunError
 from seg.evaluation.metrics import METRICS, Metric
 from seg.evaluation.scores import CaseScore, ClassSummary, Evaluation, FoldSummary, Interval, MetricSummary
 
@@ -74,19 +74,17 @@ def summarise(
 def _check_scores(scores: Sequence[CaseScore], class_names: Sequence[str]) -> None:
     """Refuses scores that would give a wrong mean instead of an error."""
     if not scores:
-        raise RunError("there are no scores to summarise; score at least one case.")
+        raise RunError(Problem("scores", "empty", "must be there to be summarised", "none", "score a case at least"))
     counts = Counter((record.case_id, record.class_index) for record in scores)
     problems = [
-        f"case {case_id}: class {index} is scored {count} times, but once is the rule; give each case once."
+        Problem(f"case {case_id}", "twice", f"must have scores of class {index} once", f"{count}", "give them once")
         for (case_id, index), count in counts.items()
         if count > 1
     ]
     unnamed = sorted({record.class_index for record in scores} - set(range(1, len(class_names))))
     if unnamed:
-        problems.append(
-            f"scores name classes {unnamed}, but class_names has {len(class_names)} entries, background included; "
-            "name every class."
-        )
+        rule, value = f"must name the classes of all scores, {unnamed} too", f"{len(class_names)} names"
+        problems.append(Problem("class_names", "length", rule, value, "name every class, the background included"))
     if problems:
         raise RunError(problems)
 
@@ -169,26 +167,13 @@ def _summarise_folds(scores: Sequence[CaseScore], samples: int, seed: int) -> tu
     for fold in sorted({record.fold for record in scores if record.fold is not None}):
         members = [record for record in scores if record.fold == fold]
         mean_dice, interval = _mean_dice(members, *_resample_patients(members, samples, seed))
-        folds.append(
-            FoldSummary(
-                fold=fold,
-                mean_dice=mean_dice,
-                mean_dice_ci95=interval,
-                num_cases=len({record.case_id for record in members}),
-            )
-        )
+        count = len({record.case_id for record in members})
+        folds.append(FoldSummary(fold=fold, mean_dice=mean_dice, mean_dice_ci95=interval, num_cases=count))
     return tuple(folds)
 
 
 def format_evaluation(evaluation: Evaluation) -> str:
-    """Lays out a summary as text, one row for each class.
-
-    Args:
-        evaluation: The summary.
-
-    Returns:
-        Lines of text: a table of means with the interval of Dice, then what was left out of the means and of all.
-    """
+    """Lays out a summary as text: a table of means with a row for each class, then what was left out of them."""
     metrics = list(METRICS.values())
     header = ["class", *(f"{metric.label} {metric.unit}".strip() for metric in metrics)]
     header.insert(2, "95 % CI")
@@ -210,8 +195,12 @@ def format_evaluation(evaluation: Evaluation) -> str:
         f"NSD at {evaluation.nsd_tolerance_mm:g} mm; volumes are those of the prediction less those of the reference"
     )
     for entry in evaluation.classes:
-        if hd95 := entry.metrics.get("hd95_mm"):
-            lines.extend(_left_out(entry.name, hd95))
+        hd95 = entry.metrics.get("hd95_mm")
+        if hd95 and hd95.infinite:
+            empty = f"one mask empty in {_count(hd95.infinite, 'case')}"
+            lines.append(f"{entry.name}: {empty} (Dice 0; HD95 infinite, left out of its mean)")
+        if hd95 and hd95.nan:
+            lines.append(f"{entry.name}: both masks empty in {_count(hd95.nan, 'case')} (left out of every mean)")
     lines.extend(f"not scored: {problem}" for problem in evaluation.left_out)
     return "\n".join(lines)
 
@@ -232,15 +221,3 @@ def _mean(summary: MetricSummary | None, metric: Metric) -> str:
 def _range(interval: Interval | None) -> str:
     """Writes an interval, or a dash where there is none."""
     return "-" if interval is None else f"{interval[0]:.4f}-{interval[1]:.4f}"
-
-
-def _left_out(name: str, hd95: MetricSummary) -> list[str]:
-    """Says how many cases of a class have an empty mask, and what that does to its means."""
-    lines = []
-    if hd95.infinite:
-        lines.append(
-            f"{name}: one mask empty in {_count(hd95.infinite, 'case')} (Dice 0; HD95 infinite, left out of its mean)"
-        )
-    if hd95.nan:
-        lines.append(f"{name}: both masks empty in {_count(hd95.nan, 'case')} (left out of every mean)")
-    return lines
