@@ -52,15 +52,12 @@ class MemoryHistory:
 
 
 def smaller(attempt: Attempt, *, sums: int, passes: int) -> tuple[Attempt, str]:
-    """Returns a smaller way to segment an image whose memory did not suffice.
+    """Returns a smaller way to segment an image whose memory did not suffice, and a sentence that announces it.
 
     Args:
         attempt: What was tried.
         sums: Memory of the sums of logits, as far as they had come, in bytes.
         passes: Memory of all windows of a pass through a network, in bytes.
-
-    Returns:
-        The next attempt, and a sentence that announces it.
 
     Raises:
         RunError: There is nothing smaller.
@@ -104,12 +101,7 @@ LOG = logging.getLogger(__name__)
 
 
 def place(networks: Sequence[nn.Module], device: torch.device, *, fall_back: bool) -> tuple[torch.device, str]:
-    """Brings networks to a device, or all to the processor where the memory of a GPU does not suffice for them.
-
-    Args:
-        networks: The networks; changed in place.
-        device: Where they are to go.
-        fall_back: Whether they may go to the processor instead.
+    """Brings networks to a device, or with ``fall_back`` all to the processor where the GPU has too little memory.
 
     Returns:
         Where they went, and a sentence where that is another device.

@@ -65,27 +65,18 @@ class Model:
     def logits(self, windows: Tensor) -> Tensor:
         """Returns logits f32 (B, K, X, Y, Z) of windows (B, C, X, Y, Z), on the model's device."""
         with torch.inference_mode(), autocast(self.device, self.precision):
-            return mirrored_logits(self.network, self._moved(windows), self.mirror_axes)
-
-    def _moved(self, windows: Tensor) -> Tensor:
-        """Brings windows to the device; to a GPU from pinned memory, so that the next ones are cut meanwhile."""
-        if self.device.type == "cuda" and windows.device.type == "cpu":
-            return windows.pin_memory().to(self.device, non_blocking=True)
-        return windows.to(self.device)
+            if self.device.type == "cuda" and windows.device.type == "cpu":
+                windows = windows.pin_memory()  # so that the next ones are cut while these are copied
+            return mirrored_logits(self.network, windows.to(self.device, non_blocking=True), self.mirror_axes)
 
 
 def model_from_config(
     network: Network, config: ExperimentConfig, *, device: torch.device, precision: str, tta: bool | None = None
 ) -> Model:
-    """Builds a model from the experiment that the network was trained in.
+    """Builds a model of a network in evaluation mode on the device, from the experiment that it was trained in.
 
-    Args:
-        network: Network in evaluation mode, on the device.
-        config: The experiment.
-        device: Where to compute.
-        precision: ``fp32`` or ``bf16``.
-        tta: Whether logits are averaged over mirrored copies, along the axes that training mirrored; None is as the
-            experiment says.
+    With ``tta``, logits are averaged over mirrored copies along the axes that training mirrored; None is as the
+    experiment says.
     """
     inference = config.inference
     strides = config.network.strides
@@ -111,16 +102,7 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
 
 
 def mirrored_logits(network: Network, windows: Tensor, axes: Sequence[int]) -> Tensor:
-    """Averages logits over mirrored copies of windows.
-
-    Args:
-        network: From windows (B, C, X, Y, Z) to logits (B, K, X, Y, Z).
-        windows: The windows.
-        axes: Spatial axes (0 is X) to mirror along, in every combination.
-
-    Returns:
-        Logits f32 (B, K, X, Y, Z).
-    """
+    """Returns logits f32 (B, K, X, Y, Z), averaged over mirrored copies along spatial axes in every combination."""
     dims = [2 + axis for axis in axes]
     total = network(windows).float()
     for count in range(1, len(dims) + 1):

@@ -82,9 +82,7 @@ class Pipeline:
     """
 
     def __init__(self, predictor: Predictor, sources: Sequence[Source], report: Report) -> None:
-        self._predictor = predictor
-        self._sources = sources
-        self._report = report
+        self._predictor, self._sources, self._report = predictor, sources, report
         self._pool = NetworkPool(predictor.models, len(predictor.class_names), len(sources))
         self._loaded: queue.Queue[_Job] = queue.Queue(QUEUE_LENGTH)
         self._predicted: queue.Queue[Future[_Job] | None] = queue.Queue(QUEUE_LENGTH + self._pool.most)
@@ -209,16 +207,7 @@ def _attempt(source: Source, step: Callable[..., T], *arguments: Any) -> T | Rec
 
 
 class NetworkPool:
-    """Threads that segment small cases side by side, on the processor alone.
-
-    Args:
-        models: The networks.
-        num_classes: Classes, background included.
-        cases: Number of cases.
-
-    Attributes:
-        most: Largest number of threads; 1 on a GPU.
-    """
+    """Threads that segment small cases side by side, on the processor alone; ``most`` of them, 1 on a GPU."""
 
     def __init__(self, models: Sequence[Model], num_classes: int, cases: int) -> None:
         self._models, self._num_classes, self._cases = models, num_classes, cases

@@ -192,19 +192,10 @@ def thin_cuts(cuts: Cuts, axis: int) -> Cuts:
 
 
 class BlockWriter:
-    """Cells that wait until a block of labels can be interpolated from them.
-
-    Args:
-        resampling: From the grid of the cells to the grid of the labels.
-        cuts: Where cells begin and end.
-        tiles: Blocks of the target.
-        labels: Where they are written.
-    """
+    """Cells that wait until a block of labels, a tile of the target, can be interpolated from them."""
 
     def __init__(self, resampling: Resampling, cuts: Cuts, tiles: Sequence[Tile], labels: LabelMap) -> None:
-        self._resampling = resampling
-        self._cuts = cuts
-        self._labels = labels
+        self._resampling, self._cuts, self._labels = resampling, cuts, labels
         self._held: dict[Triple, Tensor] = {}
         self._needs: dict[Tile, list[Triple]] = {}
         self._tiles: defaultdict[Triple, list[Tile]] = defaultdict(list)
@@ -266,10 +257,6 @@ class StageTimer:
 
     On a GPU, work is handed over and done later: marks in its own queue say when. Between the marks of a stage lies
     what the GPU did for it and what it waited for, so stages that follow one another add up to the whole.
-
-    Args:
-        device: Where the networks compute.
-        stages: Names of the stages.
     """
 
     def __init__(self, device: torch.device, stages: Sequence[str]) -> None:
@@ -357,11 +344,8 @@ class OverlapSums:
     """
 
     def __init__(self, plans: Sequence[Windows], weights: Sequence[Tensor], cuts: Cuts) -> None:
-        self.plans = plans
-        self.weights = weights
-        self.cuts = cuts
-        self.held_bytes = 0
-        self.most_bytes = 0
+        self.plans, self.weights, self.cuts = plans, weights, cuts
+        self.held_bytes = self.most_bytes = 0
         self._cells: dict[Triple, _Cell] = {}
         self._counts = [
             [[plan.covering(axis, span) for span in itertools.pairwise(cuts[axis])] for axis in range(3)]
@@ -369,12 +353,7 @@ class OverlapSums:
         ]
 
     def add(self, model: int, start: Triple, logits: Tensor) -> list[tuple[Triple, Tensor]]:
-        """Adds the logits of a window.
-
-        Args:
-            model: Which model they are of.
-            start: Where the window begins.
-            logits: Logits (K, x, y, z) of the window's size, on the device of the weights.
+        """Adds the logits (K, x, y, z) of a model's window, which lie on the device of the weights.
 
         Returns:
             The cells that are finished by this window, each with its scores (K, x, y, z): logits of a single model,
@@ -382,7 +361,9 @@ class OverlapSums:
         """
         window, finished = self.plans[model].inside(start), []
         for key in cells_within(self.cuts, window):
-            cell = self._cells.get(key) or self._cells.setdefault(key, _Cell(self._expected(key)))
+            if key not in self._cells:
+                self._cells[key] = _Cell(sum(self._expected(index, key) for index in range(len(self.plans))))
+            cell = self._cells[key]
             self._add_to(cell, key, model, start, logits)
             cell.left -= 1
             if cell.left == 0:
@@ -390,10 +371,7 @@ class OverlapSums:
                 finished.append((key, self._finish(cell)))
         return finished
 
-    def _expected(self, key: Triple) -> int:
-        return sum(self._expected_of(model, key) for model in range(len(self.plans)))
-
-    def _expected_of(self, model: int, key: Triple) -> int:
+    def _expected(self, model: int, key: Triple) -> int:
         return math.prod(counts[i] for counts, i in zip(self._counts[model], key, strict=True))
 
     def _add_to(self, cell: _Cell, key: Triple, model: int, start: Triple, logits: Tensor) -> None:
@@ -411,7 +389,7 @@ class OverlapSums:
         if known is None and covers:
             # Class by class in memory, and no view that would keep the window alive.
             first = torch.empty(part.shape, dtype=part.dtype, device=part.device)
-            if self._expected_of(model, key) == 1:
+            if self._expected(model, key) == 1:
                 cell.sums[model] = _Sum(first.copy_(part), None)
             else:
                 cell.sums[model] = _Sum(torch.mul(part, weights, out=first), weights.clone())

@@ -23,16 +23,10 @@ FLOOR = 1e-3
 
 
 def window_starts(size: int, window: int, overlap: float) -> list[int]:
-    """Lists where windows begin along an axis.
+    """Lists where windows begin along an axis of that size in voxels; neighbours share an overlap in [0, 1).
 
-    Args:
-        size: Length of the axis in voxels.
-        window: Length of a window in voxels.
-        overlap: Share of a window that its neighbour covers again, in [0, 1).
-
-    Returns:
-        Ascending starts. The last window ends with the axis; a window longer than the axis begins before it, at a
-        start <= 0 that centres the axis.
+    Starts ascend. The last window ends with the axis; a window longer than the axis begins before it, at a start <= 0
+    that centres the axis.
     """
     if window >= size:
         return [-((window - size) // 2)]
@@ -41,14 +35,7 @@ def window_starts(size: int, window: int, overlap: float) -> list[int]:
 
 
 def blend_weights(window: Triple, blend: str) -> Tensor:
-    """Weighs the voxels of a window.
-
-    Args:
-        window: Window size (X, Y, Z).
-        blend: ``gaussian`` about the centre, or ``constant``.
-
-    Returns:
-        Weights f32 of the window's shape, in [1e-3, 1].
+    """Returns weights f32 of a window's voxels (X, Y, Z), in [1e-3, 1]: ``gaussian`` about the centre or ``constant``.
 
     References:
         F. Isensee et al., "nnU-Net: a self-configuring method for deep learning-based biomedical image
@@ -88,12 +75,13 @@ class Windows:
     def crop(self, image: Tensor, start: Triple) -> Tensor:
         """Returns a window of an image (..., X, Y, Z), with zeros where it reaches beyond."""
         inside = image[(..., *self.inside(start))]
-        padding = [
-            pad for s, w, n in zip(start, self.size, self.shape, strict=True) for pad in (max(-s, 0), max(s + w - n, 0))
-        ]
         # torch names padding from the last axis on, each with its near side first.
-        pairs = [padding[0:2], padding[2:4], padding[4:6]]
-        return nn.functional.pad(inside, [*pairs[2], *pairs[1], *pairs[0]]) if any(padding) else inside
+        padding = [
+            pad
+            for s, w, n in zip(reversed(start), reversed(self.size), reversed(self.shape), strict=True)
+            for pad in (max(-s, 0), max(s + w - n, 0))
+        ]
+        return nn.functional.pad(inside, padding) if any(padding) else inside
 
     def inside(self, start: Triple) -> tuple[slice, slice, slice]:
         """Returns the part of the volume that a window covers."""

@@ -42,8 +42,8 @@ def read_checked(config: DataConfig, *, progress: bool = True) -> tuple[Dataset,
     bad = sorted(report.case_id for report in reports if report.errors)
     kept = tuple(case for case in dataset.cases if case.id not in bad)
     if not kept:
-        rule, remedy = "must hold at least one case that can be used", "see the problems above"
-        raise DataError(Problem(config.root, "empty", rule, "none", remedy))
+        rule = "must hold at least one case that can be used"
+        raise DataError(Problem(config.root, "empty", rule, "none", "see the problems above"))
     return replace(dataset, cases=kept), bad
 
 
@@ -74,12 +74,7 @@ def read_splits(config: ExperimentConfig, left_out: Sequence[str]) -> tuple[Spli
 
 
 def check_copies(splits: Sequence[Split], folds: Iterable[int], digests: Mapping[str, str]) -> None:
-    """Checks that no held-out case has the same files as a training case.
-
-    Args:
-        splits: All folds.
-        folds: Those to train.
-        digests: SHA-256 of the files of each case.
+    """Checks that no held-out case of the folds to train has the same files, by SHA-256, as a training case.
 
     Raises:
         DataError: A case is on both sides of a fold; all such pairs are named.
@@ -87,9 +82,9 @@ def check_copies(splits: Sequence[Split], folds: Iterable[int], digests: Mapping
     problems = []
     for fold in folds:
         trained = {digests[case]: case for case in splits[fold].train}
+        rule = "is held out and must not be trained on"
         problems += [
-            f"fold {fold}: case {case} is held out and must not be trained on, got the same files in training case "
-            f"{trained[digests[case]]}; remove one of them."
+            Problem(f"fold {fold}: case {case}", "copy", rule, f"the files of {trained[digests[case]]}", "remove one")
             for case in splits[fold].validation
             if digests[case] in trained
         ]
