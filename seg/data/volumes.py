@@ -219,10 +219,7 @@ def write_labels(path: Path, array: Array, geometry: Geometry) -> None:
 def write_maps(path: Path, maps: Array, geometry: Geometry) -> None:
     """Writes maps of numbers as a 4-D file, channels last, as :func:`write_labels` does.
 
-    Args:
-        path: Target, ending in ``.nii`` or ``.nii.gz``; its folder is made where absent.
-        maps: Numbers (K, X, Y, Z); stored in 32-bit floats.
-        geometry: The grid the maps are on.
+    Numbers are (K, X, Y, Z) and stored in 32-bit floats.
 
     Raises:
         DataError: The folder cannot be written or the disk is full; the target is as it was.

@@ -14,12 +14,7 @@ SPACING_FACTOR = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class Topology:
-    """Shape of a U-Net along its stages.
-
-    Attributes:
-        strides: Stride per stage and axis; 1 in the first stage, 1 or 2 below.
-        kernel_sizes: Convolution kernel per stage and axis, 1 or 3.
-    """
+    """Stride (1, or 2 below the first stage) and convolution kernel (1 or 3) of a U-Net by stage and axis."""
 
     strides: tuple[Size, ...]
     kernel_sizes: tuple[Size, ...]

@@ -116,18 +116,13 @@ def test_a_changed_voxel_is_prepared_anew(dataset, tmp_path, part):
         {"normalization": ("ct",), "ct": replace(CT, lower=(90.0,))},
     ],
 )
-def test_another_recipe_is_prepared_anew(dataset, tmp_path, fields):
+def test_another_recipe_or_version_is_prepared_anew(dataset, tmp_path, monkeypatch, fields):
     prepare(dataset, tmp_path, "disk")[0]
     prepare(dataset, tmp_path, "disk", normalization=("ct",), ct=CT)[0]
     mark_cache_files(tmp_path / "cache")
     assert from_cache(prepare(dataset, tmp_path, "disk", **fields)) == (fields.get("ct") == CT)
-
-
-def test_files_of_an_older_version_are_left_unread(dataset, tmp_path, monkeypatch):
-    prepare(dataset, tmp_path, "disk")[0]
-    mark_cache_files(tmp_path / "cache")
     monkeypatch.setattr(cache, "CACHE_VERSION", cache.CACHE_VERSION + 1)
-    assert not from_cache(prepare(dataset, tmp_path, "disk"))
+    assert not from_cache(prepare(dataset, tmp_path, "disk", normalization=("ct",), ct=CT))
 
 
 def test_digests_tell_files_and_recipes_apart(dataset):
@@ -148,6 +143,7 @@ FINER = 3 * 11 * 9 * 7 * (4 + 1)
     ("memory", "fields", "kind"),
     [
         (4 * VOLUMES, {}, "memory"),
+        (4 * 6 * 5 * 4 * (2 * 4 + 1) - 1, {}, "disk"),
         (4 * VOLUMES - 1, {}, "disk"),
         (None, {}, "disk"),
         # The files have voxels of 1.5 x 2 x 4 mm.
@@ -160,17 +156,13 @@ def test_the_choice_of_a_cache_follows_size_and_is_announced(dataset, monkeypatc
     with caplog.at_level(logging.INFO, cache.__name__):
         assert choose_cache(dataset.cases, DataConfig(cache="auto", **fields)) == kind
         assert len(caplog.messages) == 1
+        twice = replace(dataset.cases[0], images=dataset.cases[0].images * 2)
+        fits = memory is not None and memory >= 4 * 6 * 5 * 4 * (2 * 4 + 1)  # channels count
+        assert (choose_cache([twice], DataConfig()) == "memory") == fits
+        caplog.clear()
         for chosen in ("memory", "disk", "none"):
             assert choose_cache(dataset.cases, DataConfig(cache=chosen)) == chosen
-    assert len(caplog.messages) == 1
-
-
-def test_channels_count_in_the_size(dataset, monkeypatch):
-    memory = 4 * 6 * 5 * 4 * (2 * 4 + 1)
-    case = replace(dataset.cases[0], images=dataset.cases[0].images * 2)
-    for pages, kind in ((memory, "memory"), (memory - 1, "disk")):
-        monkeypatch.setattr(cache, "available_bytes", lambda pages=pages: pages)
-        assert choose_cache([case], DataConfig()) == kind
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize("content", ["half", "empty", "text", "removed"])

@@ -39,12 +39,7 @@ class Deformations:
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """Where patches lie in the sources that they are deformed from.
-
-    Attributes:
-        size: Size (X, Y, Z) of the patches.
-        corners: First voxel (X, Y, Z) of each patch in its source.
-    """
+    """Where patches lie in the sources that they are deformed from: size and first voxels, along X, Y and Z."""
 
     size: tuple[int, int, int]
     corners: Sequence[Sequence[int]]

@@ -71,13 +71,7 @@ class Header:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Block:
-    """A part of a volume.
-
-    Attributes:
-        channel: Its first channel.
-        z: Its first slice.
-        array: Voxels (c, X, Y, z).
-    """
+    """A part of a volume: its first channel, its first slice, and its voxels (c, X, Y, z)."""
 
     channel: int
     z: int

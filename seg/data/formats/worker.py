@@ -1,7 +1,7 @@
 """Foreign formats are read in a child process, since damaged files can kill or hang libraries in C++.
 
-The child starts when a foreign format is first read, is kept, and is replaced when it ends. A request or a reply is its
-length and JSON; voxels follow as they are. Pipes carry them: shared memory is 64 MiB in most containers.
+The child starts when a foreign format is first read, is kept, and is replaced when it ends. Requests and replies are
+JSON; voxels follow as they are. A socket carries them: shared memory is 64 MiB in most containers.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import resource
-import select
 import signal
 import subprocess
 import sys
@@ -21,8 +20,10 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -36,11 +37,10 @@ START_SECONDS = 120.0
 """How long the process may take to start, on a machine that is busy."""
 BYTES_PER_SECOND = 4 << 20
 """How fast even a slow disk is read."""
-LENGTH_BYTES = 4
 READY = b"ready"
 OPENED = 16
 """Files whose headers are kept until their voxels are asked for: more than the channels of a case."""
-START = "import sys; sys.path[:] = sys.argv[1:]; from seg.data.formats.worker import serve; serve()"
+START = "import sys; sys.path[:] = sys.argv[2:]; from seg.data.formats.worker import serve; serve(int(sys.argv[1]))"
 
 
 class _SilentError(Exception):
@@ -76,6 +76,7 @@ class _Worker:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
+        self._connection: Connection | None = None
 
     def ask(self, path: Path, kind: Format, *, voxels: bool) -> Iterator[Header | Block]:
         """Asks for a file.
@@ -97,9 +98,9 @@ class _Worker:
         with self._lock:
             whole = False
             try:
-                process = self._running()
-                _send(cast(IO[bytes], process.stdin), request)
-                yield from _answers(path, cast(IO[bytes], process.stdout), seconds)
+                connection = self._connected()
+                _send(connection, request)
+                yield from _answers(path, connection, seconds)
                 whole = True
             except _RefusedError as refusal:
                 whole = True
@@ -110,18 +111,20 @@ class _Worker:
                 if not whole:  # what it would still send is not for the next request
                     self.stop()
 
-    def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is None or self._process.poll() is not None:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", START, *sys.path],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                bufsize=0,
-                start_new_session=True,  # Ctrl-C is for the process that asks
-            )
-            _received(cast(IO[bytes], self._process.stdout), len(READY), START_SECONDS)
-        return self._process
+    def _connected(self) -> Connection:
+        if self._process is None or self._connection is None or self._process.poll() is not None:
+            self._connection, other = Pipe()
+            with other:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-c", START, str(other.fileno()), *sys.path],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    pass_fds=[other.fileno()],
+                    start_new_session=True,  # Ctrl-C is for the process that asks
+                )
+            _received(self._connection, START_SECONDS)
+        return self._connection
 
     def _end(self, error: Exception) -> str:
         """Says how the process ended."""
@@ -140,8 +143,9 @@ class _Worker:
                 process.wait(0.1)  # it may be ending, by a signal that is worth knowing
             process.kill()
             process.wait()
-            for pipe in (process.stdin, process.stdout):
-                cast(IO[bytes], pipe).close()
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
     def forget(self) -> None:
         """Leaves the process to the process that this one is a fork of."""
@@ -159,17 +163,15 @@ def _size(path: Path, kind: Format) -> int:
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
-def _send(pipe: IO[bytes], message: dict[str, Any]) -> None:
-    content = json.dumps(message).encode()
-    pipe.write(len(content).to_bytes(LENGTH_BYTES, "little") + content)
-    pipe.flush()
+def _send(connection: Connection, message: dict[str, Any]) -> None:
+    connection.send_bytes(json.dumps(message).encode())
 
 
-def _answers(path: Path, pipe: IO[bytes], seconds: float) -> Iterator[Header | Block]:
+def _answers(path: Path, connection: Connection, seconds: float) -> Iterator[Header | Block]:
     """Receives what the process says of a file."""
     header: Header | None = None
     while True:
-        answer = json.loads(_received(pipe, int.from_bytes(_received(pipe, LENGTH_BYTES, seconds), "little"), seconds))
+        answer = json.loads(_received(connection, seconds))
         if "problems" in answer:
             raise _RefusedError(answer["problems"])
         if "end" in answer:
@@ -187,39 +189,33 @@ def _answers(path: Path, pipe: IO[bytes], seconds: float) -> Iterator[Header | B
             continue
         x, y, _ = header.shape
         channels, z = answer["count"]
-        content = _received(pipe, channels * x * y * z * header.dtype.itemsize, seconds)
-        array = np.frombuffer(content, header.dtype).reshape(channels, z, y, x).transpose(0, 3, 2, 1)
+        array = (
+            np.frombuffer(_received(connection, seconds), header.dtype).reshape(channels, z, y, x).transpose(0, 3, 2, 1)
+        )
         yield Block(channel=answer["channel"], z=answer["z"], array=array)
 
 
-def _received(pipe: IO[bytes], count: int, seconds: float) -> bytearray:
-    content = bytearray(count)
-    view = memoryview(content)
-    while view:
-        if not select.select([pipe], [], [], seconds)[0]:
-            raise _SilentError
-        if not (got := pipe.readinto(view)):  # type: ignore[attr-defined]  # a pipe without a buffer
-            raise EOFError
-        view = view[got:]
-    return content
+def _received(connection: Connection, seconds: float) -> bytes:
+    if not connection.poll(seconds):
+        raise _SilentError
+    return connection.recv_bytes()
 
 
-def serve() -> None:
-    """Answers the requests that come on stdin until it closes; what libraries print is dropped."""
+def serve(descriptor: int) -> None:
+    """Answers the requests that come over a socket until it closes."""
     from seg.data.formats import FORMATS
 
-    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, 0)
-    os.dup2(null, 1)
+    connection = Connection(descriptor)
     warnings.simplefilter("ignore")
     _lower(resource.RLIMIT_CORE, 0)
     kinds = {kind.name: kind for kind in FORMATS}
-    answers.write(READY)
-    answers.flush()
+    connection.send_bytes(READY)
     opened: dict[Path, OpenVolume] = {}  # those whose voxels are likely to be asked for next
-    while length := requests.read(LENGTH_BYTES):
-        request = json.loads(requests.read(int.from_bytes(length, "little")))
+    while True:
+        try:
+            request = json.loads(connection.recv_bytes())
+        except EOFError:
+            return
         path, kind = Path(request["path"]), kinds[request["format"]]
         _limit(request["bytes"], request["seconds"])
         try:
@@ -227,20 +223,20 @@ def serve() -> None:
             if volume is None or not request["voxels"]:
                 with kind.open(path) as volume:  # readers of foreign formats keep no file open
                     pass
-            _send(answers, _described(volume.header))
+            _send(connection, _described(volume.header))
             for block in volume.blocks() if request["voxels"] else ():
-                _send_block(answers, block)
-            _send(answers, {"end": True})
+                _send_block(connection, block)
+            _send(connection, {"end": True})
             if not request["voxels"]:
                 opened = {path: volume, **dict(list(opened.items())[: OPENED - 1])}
         except DataError as error:
-            _send(answers, {"problems": [asdict(problem) for problem in error.problems]})
+            _send(connection, {"problems": [asdict(problem) for problem in error.problems]})
         except Exception as error:  # whatever a library says of a file
             # ITK says where in its source it was before it says why.
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             reason = f"'{type(error).__name__}: {lines[-1] if lines else ''}".strip(": ") + "'"
             problem = fault(path, "damaged", f"must be a readable {kind.name} image", reason).problems[0]
-            _send(answers, {"problems": [asdict(problem)]})
+            _send(connection, {"problems": [asdict(problem)]})
 
 
 def _limit(memory: int | None, seconds: float) -> None:
@@ -267,11 +263,10 @@ def _described(header: Header) -> dict[str, Any]:
     }
 
 
-def _send_block(pipe: IO[bytes], block: Block) -> None:
+def _send_block(connection: Connection, block: Block) -> None:
     channels, x, y, z = block.array.shape
     step = max(1, SLAB_BYTES // max(1, channels * x * y * block.array.itemsize))
     for first in range(0, z, step):
         slab = np.ascontiguousarray(block.array[..., first : first + step].transpose(0, 3, 2, 1))
-        _send(pipe, {"channel": block.channel, "z": block.z + first, "count": [channels, slab.shape[1]]})
-        pipe.write(slab.data)
-    pipe.flush()
+        _send(connection, {"channel": block.channel, "z": block.z + first, "count": [channels, slab.shape[1]]})
+        connection.send_bytes(slab.tobytes())

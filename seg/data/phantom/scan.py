@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
+from seg.config.fields import STRICT
 from seg.data.phantom.shapes import CLASS_NAMES, TEXTURES_PER_KIND, draw_anatomy
-from seg.errors import ConfigError, Problem
 
 Floats = NDArray[np.float32]
 HALF_SIZE_MM = np.array([20.0, 24.0, 20.0], np.float32)
@@ -29,75 +30,50 @@ CONTRASTS = np.array(
 """Mean intensity of air, body, organ and dense tissue in each contrast mode, as a fraction of full scale."""
 
 
-@dataclass(frozen=True, kw_only=True)
+Length = Annotated[float, Field(gt=0, lt=1000)]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class PhantomConfig:
     """A family of phantoms.
 
-    Attributes:
-        cases: Number of cases, at least 5 (one per fold).
-        extent_mm: Field of view (X, Y, Z) in mm; the anatomy is scaled to fit it.
-        spacing_mm: Voxel size (X, Y, Z) in mm; it changes the grid, not the anatomy.
-        channels: Channels of an image, each with its own contrast, bias field and intensity scale, 1 to 6.
-        num_classes: Classes, background included, 2 to 7; structures beyond them stay visible as background.
-        texture_types: Textures of each of lobe_a, lobe_b and body, 1 to 6. The main driver of difficulty: the first
-            two of a class differ from the other classes' by direction, more need direction and wavelength.
-        texture: Root mean square of the texture, as a fraction of full scale; 0 makes lobe_a and lobe_b identical.
-        contrast_modes: Ways in which tissues map to intensities from case to case, 1 to 6; some are inverted.
-        distractors: Background structures with the intensity of the small classes, >= 0.
-        deformation_mm: Root mean square of the smooth displacement along each axis, in mm.
-        noise: Standard deviation of the noise in each of the two parts of the complex signal whose magnitude is the
-            image (Rician), as a fraction of full scale.
-        bias_field: Root mean square of the logarithm of the smooth multiplicative field.
-        intensity_decades: Full scale is 100 times a factor drawn log-uniformly over so many decades.
+    Raises:
+        ValueError: Fields are out of their ranges, all of which are named, or leave fewer than 2 voxels along an axis.
     """
 
-    cases: int = 40
-    extent_mm: tuple[float, float, float] = (40.0, 48.0, 40.0)
-    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    channels: int = 1
-    num_classes: int = 7
-    texture_types: int = 2
-    texture: float = 0.14
-    contrast_modes: int = 4
-    distractors: int = 6
-    deformation_mm: float = 1.5
-    noise: float = 0.04
-    bias_field: float = 0.15
-    intensity_decades: float = 3.0
+    cases: int = Field(default=40, ge=5, le=10_000, description="Cases, at least one per fold.")
+    extent_mm: tuple[Length, Length, Length] = Field(
+        default=(40.0, 48.0, 40.0), description="Field of view (X, Y, Z) in mm; the anatomy is scaled to fit it."
+    )
+    spacing_mm: tuple[Length, Length, Length] = Field(
+        default=(1.0, 1.0, 1.0), description="Voxel size (X, Y, Z) in mm; it changes the grid, not the anatomy."
+    )
+    channels: int = Field(
+        default=1, ge=1, le=len(CONTRASTS), description="Each has its contrast, bias field and scale."
+    )
+    num_classes: int = Field(default=7, ge=2, le=len(CLASS_NAMES), description="Further structures are background.")
+    texture_types: int = Field(
+        default=2,
+        ge=1,
+        le=TEXTURES_PER_KIND,
+        description="Textures of each of lobe_a, lobe_b and body, the main driver of difficulty: the first two of a "
+        "class differ from the other classes' by direction, more need direction and wavelength.",
+    )
+    texture: float = Field(default=0.14, ge=0, le=1, description="Its RMS by full scale; 0 makes both lobes identical.")
+    contrast_modes: int = Field(
+        default=4, ge=1, le=len(CONTRASTS), description="Ways in which tissues map to intensities, some inverted."
+    )
+    distractors: int = Field(default=6, ge=0, le=100, description="Background with the intensity of small classes.")
+    deformation_mm: float = Field(default=1.5, ge=0, le=3, description="RMS of the displacement along each axis.")
+    noise: float = Field(
+        default=0.04, ge=0, le=1, description="Deviation of both parts of the complex signal (Rician), by full scale."
+    )
+    bias_field: float = Field(default=0.15, ge=0, le=1, description="RMS of the log of the multiplicative field.")
+    intensity_decades: float = Field(default=3.0, ge=0, le=6, description="Decades over which full scale is drawn.")
 
     def __post_init__(self) -> None:
-        """Reports all broken rules at once.
-
-        Raises:
-            ConfigError: A field is out of its range.
-        """
-        limits: dict[str, tuple[float, float]] = {
-            "cases": (5, 10000),
-            "channels": (1, len(CONTRASTS)),
-            "num_classes": (2, len(CLASS_NAMES)),
-            "texture_types": (1, TEXTURES_PER_KIND),
-            "texture": (0, 1),
-            "contrast_modes": (1, len(CONTRASTS)),
-            "distractors": (0, 100),
-            "deformation_mm": (0, 3),
-            "noise": (0, 1),
-            "bias_field": (0, 1),
-            "intensity_decades": (0, 6),
-        }
-        problems = [
-            Problem(f"phantom.{name}", "range", f"must be in [{low:g}, {high:g}]", f"{getattr(self, name):g}")
-            for name, (low, high) in limits.items()
-            if not low <= getattr(self, name) <= high
-        ]
-        for name in ("extent_mm", "spacing_mm"):
-            if not all(0 < value < 1000 for value in getattr(self, name)):
-                rule = "must be in (0, 1000) mm along each axis"
-                problems.append(Problem(f"phantom.{name}", "range", rule, str(getattr(self, name))))
-        if not problems and min(self.shape) < 2:
-            rule = "must leave 2 voxels along each axis"
-            problems.append(Problem("phantom.spacing_mm", "shape", rule, f"a grid of {self.shape}"))
-        if problems:
-            raise ConfigError(problems)
+        if min(self.shape) < 2:
+            raise ValueError(f"spacing_mm must leave 2 voxels along each axis, got a grid of {self.shape}.")
 
     @property
     def shape(self) -> tuple[int, int, int]:

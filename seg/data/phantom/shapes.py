@@ -29,20 +29,15 @@ DIRECTIONS = np.array(
     [(0, 1, _GOLDEN), (0, -1, _GOLDEN), (1, _GOLDEN, 0), (-1, _GOLDEN, 0), (_GOLDEN, 0, 1), (_GOLDEN, 0, -1)]
 ) / np.hypot(1, _GOLDEN)
 """The six axes of an icosahedron, unit vectors 63 degrees apart."""
-
-
 TEXTURES_PER_KIND = 6
 
 
 def texture_type(kind: int, number: int) -> tuple[int, int]:
-    """Names one of the 18 textures, each of which belongs to one kind of tissue.
+    """Names one of the 18 textures by its direction and wavelength; each belongs to one kind of tissue.
 
-    The first two textures of a kind have wave directions that no other kind has among its first two. From the third
-    on directions return with another wavelength under another kind: then neither tells the kind without the other.
-
-    Args:
-        kind: 0 for lobe_a, 1 for lobe_b, 2 for the body.
-        number: Number of the texture within its kind, 0 to 5.
+    Kinds are 0 for lobe_a, 1 for lobe_b, 2 for the body, and have textures 0 to 5. The first two of a kind have wave
+    directions that no other kind has among its first two. From the third on directions return with another wavelength
+    under another kind: then neither tells the kind without the other.
 
     Returns:
         Index into ``DIRECTIONS`` and index into ``WAVELENGTHS_MM``.
@@ -88,9 +83,6 @@ def draw_anatomy(points: Floats, textures: int, distractors: int, rng: np.random
         distractors: Number of background structures made of the same tissue as the small classes; every second one
             is a vessel, which may pass through the organ, the others are balls outside it.
         rng: Source of everything.
-
-    Returns:
-        The anatomy at the points.
     """
     tissue = np.full(points.shape[1], Tissue.AIR, np.uint8)
     label = np.zeros(points.shape[1], np.uint8)

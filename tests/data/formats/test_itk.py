@@ -121,12 +121,6 @@ def test_volumes_that_follow_one_another_are_channels(tmp_path):
     assert fault(tmp_path / "flat.mha")[1] == "axes"
 
 
-def test_a_large_volume_comes_in_several_parts(tmp_path):
-    array = np.random.default_rng(0).integers(0, 99, (70, 300, 200)).astype("int16")
-    sitk.WriteImage(sitk.GetImageFromArray(array), str(tmp_path / "a.mha"))
-    np.testing.assert_array_equal(read_volume(tmp_path / "a.mha").array[0], array.transpose(2, 1, 0))
-
-
 @pytest.mark.parametrize("ending", [".mha", ".nrrd", ".mhd"])
 def test_voxels_that_are_missing_are_counted(tmp_path, ending):
     path = told = tmp_path / f"a{ending}"

@@ -99,8 +99,9 @@ def test_a_reader_that_leaves_in_the_middle_does_not_spoil_the_next(tmp_path, wh
     sitk.WriteImage(sitk.GetImageFromArray(large), str(tmp_path / "large.mha"))
     with open_volume(tmp_path / "large.mha") as file:
         blocks = iter(file.blocks())
+        np.testing.assert_array_equal(file.voxels()[0], large.transpose(2, 1, 0))  # in several parts
         next(blocks)
-        blocks.close()  # type: ignore[attr-defined]
+        blocks.close()
     assert is_read(whole)
 
 
@@ -144,11 +145,14 @@ def test_limits_of_the_environment_hold(whole):
     subprocess.run([sys.executable, "-c", code, str(whole)], check=True)
 
 
-@pytest.mark.parametrize("script", ["sys.exit(3)", "os.abort()", "os.write(1, bytes(4)); sys.stdin.read()"])
+@pytest.mark.parametrize(
+    "script", ["sys.exit(3)", "os.abort()", "c.send_bytes(b'{}'); c.recv_bytes()", "c.send_bytes(b'')"]
+)
 def test_a_process_that_answers_nothing_of_use_is_named(whole, monkeypatch, script):
     worker._WORKER.stop()
     with monkeypatch.context() as patch:
-        patch.setattr(worker, "START", f"import os, sys; os.write(1, b'ready'); {script}")
+        begin = "import os, sys; from multiprocessing.connection import Connection; c = Connection(int(sys.argv[1]))"
+        patch.setattr(worker, "START", f"{begin}; c.send_bytes(b'ready'); {script}")
         assert refused(whole) == "damaged"
     worker._WORKER.stop()
     assert is_read(whole)
