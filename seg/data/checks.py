@@ -24,13 +24,9 @@ NAMED_VALUES = 10
 
 @dataclass(frozen=True, kw_only=True)
 class CaseReport:
-    """What is wrong with a case.
+    """What is wrong with a case: why it cannot be used, and what deserves a look.
 
-    Attributes:
-        case_id: The case.
-        errors: Why the case cannot be used.
-        warnings: What deserves a look: a label without foreground is legitimate in some data sets and a failed export
-            in others.
+    A label without foreground is legitimate in some data sets and a failed export in others.
     """
 
     case_id: str

@@ -121,9 +121,6 @@ def read_dataset(root: Path, *, layout: Layout = "auto", patient_pattern: str | 
         patient_pattern: Regular expression searched in each case id, whose first group is the patient; it takes the
             place of patients that the data set names.
 
-    Returns:
-        The data set, its case ids unique and its paths inside its folder.
-
     Raises:
         ConfigError: ``patient_pattern`` is not a regular expression with a group.
         DataError: There is no data set in the folder, or its description breaks rules, which are named together.

@@ -21,12 +21,7 @@ FILE_NAME = "splits_final.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """The two sides of one fold.
-
-    Attributes:
-        train: Ids of the cases to learn from.
-        validation: Ids of the cases held out.
-    """
+    """The two sides of one fold: ids of the cases to learn from, and of those held out."""
 
     train: tuple[str, ...]
     validation: tuple[str, ...]

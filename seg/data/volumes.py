@@ -15,33 +15,15 @@ import nibabel
 import numpy as np
 
 from seg.data.formats import FORMATS, NIFTI
-from seg.data.formats.base import Array, Format, Header, OpenVolume, fault, named_faults
-from seg.data.formats.nifti import is_gzip, is_whole
+from seg.data.formats.base import Array, Format, fault, named_faults
+from seg.data.formats.base import Header as Header
+from seg.data.formats.base import OpenVolume as OpenVolume
+from seg.data.formats.nifti import is_gzip
+from seg.data.formats.nifti import is_whole as is_whole
 from seg.data.formats.worker import open_foreign
 from seg.data.geometry import Affine, Geometry, orientation_of
 from seg.errors import DataError, RunError
 from seg.files import written_aside
-
-__all__ = [
-    "ENDINGS",
-    "NIFTI_ENDINGS",
-    "Header",
-    "OpenVolume",
-    "Volume",
-    "companion_files",
-    "format_of",
-    "in_small_letters",
-    "is_series",
-    "is_whole",
-    "open_volume",
-    "read_first_channel",
-    "read_header",
-    "read_label",
-    "read_volume",
-    "split_ending",
-    "write_labels",
-    "write_maps",
-]
 
 nib: Any = nibabel  # only parts of it are annotated
 NIFTI_ENDINGS = NIFTI.endings

@@ -192,13 +192,12 @@ PARAMETER_BYTES = 24  # weight, gradient, two moments, moving average, and a cop
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What a training step takes.
+    """What a training step takes: its network's parameters, and sums over the whole batch.
 
     Attributes:
-        parameters: Learned numbers of the network.
-        gmac: Multiply-accumulates of one forward pass over the whole batch, in 10^9; a step takes about three times it.
-        activations: Elements kept for the backward pass, over the whole batch.
-        loss_elements: Voxels times classes, over the whole batch.
+        gmac: Multiply-accumulates of one forward pass, in 10^9; a step takes about three times it.
+        activations: Elements kept for the backward pass.
+        loss_elements: Voxels times classes.
     """
 
     parameters: int
@@ -297,10 +296,7 @@ def plan_experiment(fingerprint: Fingerprint, data: DataConfig, *, name: str, me
     def cost_of(patch: Size, batch: int, topology: Topology) -> Cost:
         return step_cost(plan_network(topology), patch, batch, len(fingerprint.channels), classes)
 
-    def memory_of(patch: Size, batch: int, topology: Topology) -> float:
-        return cost_of(patch, batch, topology).memory_gib(PLANNED_PRECISION)
-
-    sampling = plan_sampling(geometry, memory_gib, memory_of)
+    sampling = plan_sampling(geometry, memory_gib, lambda *step: cost_of(*step).memory_gib(PLANNED_PRECISION))
     if sampling is None:
         rule = f"must hold a training step on {MIN_BATCH} patches of the smallest size"
         raise ConfigError(Problem("memory_gib", "range", rule, f"{memory_gib:g}", "allow more memory"))

@@ -43,7 +43,6 @@ class TextHeader:
     """The lines of a header.
 
     Attributes:
-        path: The file.
         fields: Values by name, of NRRD in small letters; of a name that comes again, the values in their order.
         begin: Where voxels begin in the file that holds them; 0 in a file of their own.
         files: Files that hold the voxels; empty where the header's own does.
@@ -124,12 +123,10 @@ def companions(path: Path) -> tuple[Path, ...]:
 
 @contextmanager
 def open_itk(path: Path) -> Iterator[OpenVolume]:
-    """Opens a file.
+    """Opens a file, which is refused where it contradicts itself, holds no volume or lies elsewhere.
 
     Raises:
-        DataError: The space of an NRRD file is not known, or not in mm; voxels lie in a file that is missing, or
-            outside the folder of the header; a field of a MetaImage is given twice; the file is no volume, or too small
-            for its voxels.
+        DataError: It does.
         RuntimeError: ITK cannot read the file.
     """
     import SimpleITK
@@ -176,11 +173,7 @@ def _dtype(sitk: Any, path: Path, number: int) -> np.dtype[Any]:
 
 
 def _space_of_nrrd(text: TextHeader) -> Iterator[str]:
-    """Gives what is doubtful about the space of a file.
-
-    Raises:
-        DataError: It is none that ITK knows, or not in mm.
-    """
+    """Gives what is doubtful about the space of a file; refuses one that ITK does not know, or that is not in mm."""
     space = text.get("space")
     if not space:
         yield f"the file must say how it is oriented, got no space; {DOUBT}"

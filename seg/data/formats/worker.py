@@ -79,10 +79,7 @@ class _Worker:
         self._connection: Connection | None = None
 
     def ask(self, path: Path, kind: Format, *, voxels: bool) -> Iterator[Header | Block]:
-        """Asks for a file.
-
-        Yields:
-            Its header, then the parts of its voxels where they are wanted.
+        """Yields the header of a file, then the parts of its voxels where they are wanted.
 
         Raises:
             DataError: As for :func:`open_foreign`.
