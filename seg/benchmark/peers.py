@@ -84,9 +84,7 @@ def basic_channels(channels: tuple[int, ...]) -> tuple[int, ...]:
 def count_macs(network: nn.Module, shape: tuple[int, ...]) -> int:
     """Counts multiply-accumulates of convolutions for an image (B, C, X, Y, Z), as torch counts them (two FLOP each).
 
-    Args:
-        network: The network; it may lie on the device ``meta``, where nothing is computed.
-        shape: Shape of the image.
+    The network may lie on the device ``meta``, where nothing is computed.
     """
     from torch.utils.flop_counter import FlopCounterMode
 

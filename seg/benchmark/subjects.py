@@ -149,11 +149,9 @@ class Subject:
         return Place(device=device, precision=precision, memory_format=layout)
 
     def network(self, *, trained: bool = True) -> nn.Module:
-        """Builds the network on the processor.
+        """Builds the network on the processor, in evaluation mode with the weights of its run, where it has one.
 
-        Args:
-            trained: Whether it has the weights of its run, where it has one, and is in evaluation mode; else it has
-                initial ones and is in training mode.
+        With ``trained`` off it has initial weights and is in training mode.
 
         Raises:
             RunError: The run's weights cannot be used.

@@ -24,14 +24,9 @@ def total_stride(strides: Iterable[Triple]) -> Triple:
 
 
 class ConvNormAct(nn.Module):
-    """Unbiased convolution, instance norm and leaky ReLU.
+    """Unbiased convolution, instance norm and leaky ReLU, whose slope 1 leaves it out.
 
-    Args:
-        in_channels: Channels of the input.
-        out_channels: Channels of the output.
-        kernel_size: Kernel per axis in voxels, odd; the input is padded with zeros to keep the grid.
-        stride: Stride per axis in voxels.
-        negative_slope: Slope of the leaky ReLU; 1 leaves it out.
+    Kernels are odd, in voxels per axis; the input is padded with zeros to keep the grid.
     """
 
     def __init__(
@@ -55,14 +50,7 @@ class ConvNormAct(nn.Module):
 
 
 class ConvStage(nn.Sequential):
-    """Two convolutions, the first of which may stride.
-
-    Args:
-        in_channels: Channels of the input.
-        out_channels: Channels of both convolutions.
-        kernel_size: Kernel per axis in voxels, odd.
-        stride: Stride of the first convolution per axis.
-    """
+    """Two convolutions of equal width and odd kernels, the first of which may stride."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: Triple, stride: Triple = ONE) -> None:
         super().__init__(
@@ -75,12 +63,6 @@ class ResidualStage(nn.Module):
     """Two convolutions whose input is added before the last activation.
 
     The input is projected by a normalised, strided 1x1 convolution where its width or grid differs.
-
-    Args:
-        in_channels: Channels of the input.
-        out_channels: Channels of both convolutions.
-        kernel_size: Kernel per axis in voxels, odd.
-        stride: Stride of the first convolution per axis.
 
     References:
         K. He et al., "Deep Residual Learning for Image Recognition", 2015, arXiv:1512.03385.
@@ -113,10 +95,6 @@ def initialise(network: nn.Module, seed: int) -> None:
 
     Every weight has a random stream of its own, named after the seed and the parameter, so variants of a network
     start from equal weights in all parameters that they have in common.
-
-    Args:
-        network: Network to initialise.
-        seed: Seed of the experiment, >= 0.
 
     References:
         He, Zhang, Ren, Sun. Delving deep into rectifiers. ICCV 2015. arXiv:1502.01852. Normal distribution, fan in,

@@ -26,12 +26,7 @@ def projects_back(ratio: float, merge: str) -> bool:
 
 
 class Pointwise(nn.Sequential):
-    """The norm and activation behind a 1x1 convolution, either of which may be absent.
-
-    Args:
-        channels: Channels of the input.
-        spec: Activation and norm.
-    """
+    """The norm and activation behind a 1x1 convolution, either of which may be absent."""
 
     def __init__(self, channels: int, spec: BottleneckConfig) -> None:
         super().__init__()

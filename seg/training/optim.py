@@ -20,10 +20,6 @@ POLY_POWER = 0.9
 def build_optimizer(network: nn.Module, config: OptimizerConfig) -> Optimizer:
     """Builds the optimiser; parameters of one dimension (norms and biases) are not decayed.
 
-    Args:
-        network: Network to train.
-        config: Name, peak learning rate, decay, momentum.
-
     Returns:
         AdamW, SGD with Nesterov momentum, or Muon. Under Muon the heads, which only weigh features, take AdamW's
         steps, as norms and biases do.
