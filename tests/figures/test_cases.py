@@ -124,14 +124,12 @@ def test_outlines_run_along_the_inner_edge_of_the_reference() -> None:
     reference = np.where(labels() == 1, 1, 0)
     picture = draw_slices(replace(view(nothing, reference), image=None), box=WHOLE, positions=(4, 10, 8))[0]
     edge = (picture.scan == COLOURS[0]).all(axis=-1)
-    inside = (picture.result != picture.scan).any(axis=-1) & ~edge | edge
     rows, columns = np.nonzero(edge)
     height, width = edge.shape
     # Columns 6 to 11 of 20 and rows 8 to 15 of 24, both from the far end.
     assert (columns.min(), columns.max() + 1) == pytest.approx((width * 8 / 20, width * 14 / 20), abs=1)
     assert (rows.min(), rows.max() + 1) == pytest.approx((height * 8 / 24, height * 16 / 24), abs=1)
     assert not edge[rows.min() + 4 : rows.max() - 3, columns.min() + 4 : columns.max() - 3].any()
-    assert inside.any()
 
 
 def test_what_is_shown_surrounds_both_maps_within_the_volume() -> None:
@@ -188,8 +186,7 @@ def test_values_that_are_not_finite_are_black() -> None:
     nothing = np.zeros(SHAPE, np.int16)
     shown = draw_slices(replace(view(nothing, nothing), image=image), box=WHOLE, positions=(4, 10, 8))[0].scan
     middle = shown[shown.shape[0] // 3]
-    assert middle[-40:-25].max() == 0
-    assert middle[30:50].min() == 255
+    assert (middle[-40:-25].max(), middle[30:50].min()) == (0, 255)
 
 
 def test_titles_name_the_case_and_the_dice_of_its_classes() -> None:

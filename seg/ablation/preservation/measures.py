@@ -13,12 +13,9 @@ TOLERANCE = 1e-12
 
 A direction of a millionth of the largest standard deviation is about what single precision rounds away.
 """
-
 CONSTANT = 1e-16
 """Channels whose variance is at most this share of the largest one count as constant, by the same reason."""
-
-AMPLIFIED = 1.5
-SUPPRESSED = 0.5
+AMPLIFIED, SUPPRESSED = 1.5, 0.5
 """Times the mean contribution, above or below which a channel counts as amplified or suppressed."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -138,8 +139,7 @@ def _area(curve: Curve) -> float:
     return float(np.trapezoid(curve.dice, curve.steps)) / (curve.steps[-1] - curve.steps[0])
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Crossing:
+class _Crossing(NamedTuple):
     """Step at which a curve first reaches a threshold, NaN where it never does, and whether it is an upper bound."""
 
     step: float
