@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,15 +19,15 @@ import torch
 import yaml
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "ablate.py"
-TRIALS = [f"{name}.fold_0.seed_{seed}" for seed in (0, 1) for name in ("baseline", "skip_1-2")]
+TRIALS = [f"{name}.fold_0.seed_0" for name in ("baseline", "skip_1-2")]
 STUDY = {
     "name": "tiny",
     "base": "tiny.yaml",
-    "set": {"training.steps": 40, "training.validate_every": 10},
+    "set": {"training.steps": 16, "training.validate_every": 4, "inference.tta": False},
     "baseline": {"name": "baseline", "set": {"network.skip_bottleneck": None}},
     "design": "sweep",
     "axes": [{"path": "network.skip_bottleneck.ratio", "label": "skip", "values": [0.5]}],
-    "seeds": [0, 1],
+    "seeds": [0],
     "speed": {"rounds": 3, "warmup": 1},
 }
 
@@ -71,7 +72,7 @@ def test_a_study_from_its_file_to_its_report(script: Callable[..., Any], study_f
     assert {("skip_1-2", metric) for metric in metrics} <= measured
     dice = [json.loads((whole / "trials" / trial / "evaluation.json").read_text())["mean_dice"] for trial in TRIALS]
     reported = [float(row["value"]) for row in rows if (row["metric"], row["class_index"]) == ("dice", "")]
-    assert reported == pytest.approx([(dice[0] + dice[2]) / 2, (dice[1] + dice[3]) / 2], abs=1e-9)
+    assert reported == pytest.approx(dice, abs=1e-9)
 
     # What is done is not done again, and equal records give an equal report.
     made = {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.parent.name in TRIALS}
@@ -83,11 +84,12 @@ def test_a_study_from_its_file_to_its_report(script: Callable[..., Any], study_f
     # A study that was killed loses the trial in flight at most, which goes on from its checkpoint.
     kill_during_the_second_trial(study_file, killed)
     assert [path.name for path in (killed / "trials").iterdir()] == TRIALS[:1]
+    shutil.copy(whole / "speed.json", killed)  # speed is not measured twice
     first = killed / "trials" / TRIALS[0] / "trial.json"
     at = first.stat().st_mtime_ns
     ended = script("ablate", "--config", study_file, "--ablation_dir", killed)
     assert ended.code == 0, ended.err
-    assert "1 of 4 trials are done already" in ended.out
+    assert "1 of 2 trials are done already" in ended.out
     assert first.stat().st_mtime_ns == at
     for trial in TRIALS:
         own, other = weights(killed, trial), weights(whole, trial)
