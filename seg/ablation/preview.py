@@ -8,9 +8,8 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from seg.ablation.launch import trial_threads
 from seg.ablation.plan import count_costs, read_study_data
@@ -40,15 +39,8 @@ PRESERVATION_PASSES = 3
 fp32, and about as much again for the statistics of every voxel."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Line:
-    """Time as a function of work.
-
-    Attributes:
-        fixed: What takes the same time in every variant, such as augmentation, in s.
-        per_mac: Time of a multiply-accumulate of the network, in s.
-        words: How the two were found.
-    """
+class Line(NamedTuple):
+    """Time as a function of work: what every variant takes alike, in s, and that of a multiply-accumulate, in s."""
 
     fixed: float
     per_mac: float
@@ -59,15 +51,8 @@ class Line:
         return self.fixed + self.per_mac * macs
 
 
-@dataclass(frozen=True, kw_only=True)
-class Timed:
-    """Shortest wall times of a network on this machine, in s.
-
-    Attributes:
-        step: A training step.
-        window: A prediction of one window.
-        device: Where they were computed, with threads and precision.
-    """
+class Timed(NamedTuple):
+    """Shortest wall times of a training step and of the prediction of a window on a device, in s."""
 
     step: float
     window: float

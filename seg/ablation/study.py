@@ -55,13 +55,7 @@ ALSO_FREE = ("training.precision", "training.ema_decay")
 
 
 def pairing_problems(where: str, config: ExperimentConfig, baseline: ExperimentConfig) -> list[str]:
-    """Lists the fields in which a variant must be as the baseline and is not.
-
-    Args:
-        where: What is said before each problem.
-        config: The variant's experiment.
-        baseline: The baseline's.
-    """
+    """Lists the fields in which a variant must be as the baseline and is not."""
     return [
         f"{where}: must share {path} with the baseline, or the comparison is not paired, got "
         f"{shown(value_at(config, path))} beside {shown(value_at(baseline, path))}; change it for all under set."
@@ -97,33 +91,18 @@ class Builder:
     Attributes:
         base: YAML file of the experiment.
         name: Name that the experiments get.
-        common: Changes of all of them, by dotted path.
         problems: What was found so far; each problem is added once, where it shows first.
     """
 
     base: Path
     name: str
-    common: Mapping[str, Any]
     problems: list[str]
     _seen: set[str] = field(default_factory=set)
 
-    def __post_init__(self) -> None:
-        self._load("base")
-        self._load("set", self.common)
-
     def build(self, where: str, *changes: Mapping[str, Any]) -> ExperimentConfig | None:
-        """Builds one experiment; None where it breaks a rule.
-
-        Args:
-            where: What is said before its problems.
-            changes: Values by dotted path, applied one mapping after the other.
-        """
-        config = self._load(where, self.common, *changes)
-        return None if config is None else replace(config, name=self.name)
-
-    def _load(self, where: str, *changes: Mapping[str, Any]) -> ExperimentConfig | None:
+        """Builds one experiment from mappings of values by dotted path; None where it breaks a rule."""
         try:
-            return load_config([self.base], *changes)
+            return replace(load_config([self.base], *changes), name=self.name)
         except ConfigError as error:
             new = [problem for problem in error.sentences if problem not in self._seen]
             self._seen.update(new)
@@ -131,22 +110,8 @@ class Builder:
             return None
 
 
-def designed(study: StudyConfig, builder: Builder) -> list[Point]:
-    """Lists the points of a study: those of its axes, then those it names.
-
-    Each value of an axis is built alone first, so that a bad one is reported where it stands.
-    """
-    for index, axis in enumerate(study.axes):
-        for value in axis.values:
-            builder.build(f"axes[{index}]", study.baseline.set, {axis.path: value})
-    named = [
-        Point(name=point.name, changes=point.set, where=f"points[{index}] ({point.name})", generated=False)
-        for index, point in enumerate(study.points)
-    ]
-    return [*_of_axes(study), *named]
-
-
-def _of_axes(study: StudyConfig) -> Iterator[Point]:
+def designed(study: StudyConfig) -> Iterator[Point]:
+    """Yields the points of a study: those of its axes, then those it names."""
     named = [list(zip(point_names(axis), axis.values, strict=True)) for axis in study.axes]
     if study.design == "product":
         for chosen in itertools.product(*named):
@@ -156,6 +121,9 @@ def _of_axes(study: StudyConfig) -> Iterator[Point]:
         for axis, chosen_values in zip(study.axes, named, strict=True):
             for name, value in chosen_values:
                 yield _generated(name, {axis.path: value})
+    for index, point in enumerate(study.points):
+        where = f"points[{index}] ({point.name})"
+        yield Point(name=point.name, changes=point.set, where=where, generated=False)
 
 
 def _generated(name: str, changes: Mapping[str, Any]) -> Point:
@@ -256,11 +224,18 @@ def plan_study(path: Path, overrides: Mapping[str, object] = NO_OVERRIDES) -> St
     problems = [str(problem) for problem in found]
     if config is None:
         raise ConfigError(problems)
-    builder = Builder(base=path.parent / config.base, name=config.name, common=config.set, problems=problems)
-    baseline_config = builder.build("baseline", config.baseline.set)
+    builder = Builder(base=path.parent / config.base, name=config.name, problems=problems)
+    common, own = config.set, config.baseline.set
+    # The base, its changes and each value of an axis are built alone first: a bad one is reported where it stands.
+    builder.build("base")
+    builder.build("set", common)
+    baseline_config = builder.build("baseline", common, own)
+    for index, axis in enumerate(config.axes):
+        for value in axis.values:
+            builder.build(f"axes[{index}]", common, own, {axis.path: value})
     variants = [Variant(name=config.baseline.name, changes={}, config=baseline_config)] if baseline_config else []
-    for point in designed(config, builder):
-        experiment = builder.build(point.where, config.baseline.set, point.changes)
+    for point in designed(config):
+        experiment = builder.build(point.where, common, own, point.changes)
         if experiment is None or baseline_config is None:
             continue
         if experiment == baseline_config and point.generated:
