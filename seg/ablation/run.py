@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seg.ablation.launch import Task, build_backend, is_in_process, run_tasks, trial_threads
-from seg.ablation.launch.progress import ProgressTable, Result
+from seg.ablation.launch import build_backend, is_in_process, run_tasks, trial_threads
+from seg.ablation.launch.progress import ProgressTable
 from seg.ablation.plan import write_study_file
 from seg.ablation.preview import expected_times
 from seg.ablation.store import StoredTrial, read_trial, read_trials
@@ -83,10 +83,10 @@ def _run_trials(
     variants = {trial.id: trial.variant.name for trial in study.trials}
     expected = _expected(study) if len(left) == len(variants) else {}
     table = ProgressTable(variants, backend.parallel, sys.stdout, expected)
-    table.done_before({name: _result(stored[name]) for name in variants if name not in by_id})
+    table.done_before({name: stored[name] for name in variants if name not in by_id})
 
-    def make(trial_id: str, attempt: int) -> Task:
-        return Task(id=trial_id, call=partial(run_trial, by_id[trial_id], paths, attempt=attempt))
+    def make(trial_id: str, attempt: int) -> Callable[[], object]:
+        return partial(run_trial, by_id[trial_id], paths, attempt=attempt)
 
     failed = {}
     for event in run_tasks(backend, list(by_id), make, retries=study.config.launch.retries):
@@ -95,7 +95,7 @@ def _run_trials(
             error = store_failure(trial, paths, attempts=event.attempt, traceback=event.error or "")
             failed[event.id] = error, paths.log(trial)
         known = read_trial(paths.study_dir, event.id) if event.state == "finished" else None
-        table.update(event, _result(known) if known else None)
+        table.update(event, known)
     return failed
 
 
@@ -107,7 +107,3 @@ def _expected(study: Study) -> dict[str, float]:
         return {name: seconds for name, (seconds, _) in expected_times(study, {})[0].items()}
     except SegError:  # a fault of the data is told by the trial that meets it
         return {}
-
-
-def _result(stored: StoredTrial) -> Result:
-    return Result(variant=stored.record.variant, mean_dice=stored.mean_dice, seconds=stored.record.total_seconds)

@@ -6,14 +6,13 @@ import logging
 import os
 from pathlib import Path
 
-from seg.ablation.launch.tasks import Backend, Event, Task, run_tasks
+from seg.ablation.launch.tasks import Backend, Event, run_tasks
 from seg.ablation.launch.workers import InProcess, Share, Workers, share_gpus, visible_gpus
 from seg.config.study import BackendConfig
 
 __all__ = [
     "Backend",
     "Event",
-    "Task",
     "build_backend",
     "is_in_process",
     "run_tasks",

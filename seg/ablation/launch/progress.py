@@ -5,30 +5,17 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from statistics import fmean
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from seg.ablation.launch.tasks import Event, last_line
-from seg.words import NOT_MEASURED, in_time
+from seg.words import fixed, in_time
+
+if TYPE_CHECKING:
+    from seg.ablation.store import StoredTrial
 
 SHOWN = 8
 UP_AND_CLEAR = "\x1b[{}F\x1b[J"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """What the table shows of a finished trial.
-
-    Attributes:
-        variant: Its variant.
-        mean_dice: Its score, in [0, 1]; None where no class has a Dice.
-        seconds: Wall time of the trial.
-    """
-
-    variant: str
-    mean_dice: float | None
-    seconds: float | None
 
 
 class ProgressTable:
@@ -48,23 +35,18 @@ class ProgressTable:
         self.expected = expected or {}
         self.parallel = max(1, parallel)
         self.stream = stream
-        self._results: dict[str, Result] = {}
+        self._results: dict[str, StoredTrial] = {}
         self._running: dict[str, float] = {}
         self._failed: dict[str, str] = {}
         self._height = 0
 
-    def done_before(self, results: dict[str, Result]) -> None:
+    def done_before(self, results: dict[str, StoredTrial]) -> None:
         """Takes over trials that earlier starts have finished."""
         self._results.update(results)
         self._show(f"{len(results)} of {len(self.trials)} trials are done already")
 
-    def update(self, event: Event, result: Result | None = None) -> None:
-        """Shows what became of a trial.
-
-        Args:
-            event: What became of it.
-            result: Its result, where it is finished.
-        """
+    def update(self, event: Event, result: StoredTrial | None = None) -> None:
+        """Shows what became of a trial, with its result where it is finished."""
         self._running.pop(event.id, None)
         self._failed.pop(event.id, None)
         if event.state == "running":
@@ -75,10 +57,10 @@ class ProgressTable:
             self._results[event.id] = result
         self._show(self._sentence(event, result))
 
-    def _sentence(self, event: Event, result: Result | None) -> str:
+    def _sentence(self, event: Event, result: StoredTrial | None) -> str:
         words = [event.id, event.state]
         if result is not None and event.state == "finished":
-            words += [f"Dice {_number(result.mean_dice)}", in_time(result.seconds)]
+            words += [f"Dice {fixed(result.mean_dice, 4)}", in_time(result.record.total_seconds)]
         if event.attempt > 1 and event.state == "running":
             words.append(f"attempt {event.attempt}")
         if event.error is not None:
@@ -116,15 +98,15 @@ class ProgressTable:
         scores: dict[str, list[float]] = {}
         for result in self._results.values():
             if result.mean_dice is not None:
-                scores.setdefault(result.variant, []).append(result.mean_dice)
+                scores.setdefault(result.record.variant, []).append(result.mean_dice)
         return max(((fmean(values), name) for name, values in scores.items()), default=None)
 
     def _seconds_left(self) -> float | None:
         """From the finished trials of the same variant, or of all where it has none."""
         taken: dict[str, list[float]] = {}
         for result in self._results.values():
-            if result.seconds:
-                taken.setdefault(result.variant, []).append(result.seconds)
+            if seconds := result.record.total_seconds:
+                taken.setdefault(result.record.variant, []).append(seconds)
         left = [name for name in self.trials if name not in self._results and name not in self._failed]
         if taken:
             overall = fmean(value for values in taken.values() for value in values)
@@ -143,7 +125,3 @@ def _cut(line: str) -> str:
     """A line that the terminal would break would be counted as one and left standing."""
     width = shutil.get_terminal_size((120, 24)).columns - 1
     return line if len(line) <= width else line[: width - 3] + "..."
-
-
-def _number(value: float | None) -> str:
-    return NOT_MEASURED if value is None else f"{value:.4f}"

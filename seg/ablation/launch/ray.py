@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from seg.ablation.launch.tasks import CatchingCall, Event, Task, ended
+from seg.ablation.launch.tasks import Calls, CatchingCall, Event, ended
 from seg.errors import ConfigError
 
 
@@ -51,11 +51,11 @@ class OnRay:
         self._tasks: dict[Any, str] = {}
         self._queued: list[str] = []
 
-    def submit(self, tasks: Sequence[Task]) -> None:
+    def submit(self, calls: Calls) -> None:
         """Hands tasks to Ray."""
-        for task in tasks:
-            self._tasks[self._call.remote(CatchingCall(task.call))] = task.id
-            self._queued.append(task.id)
+        for name, call in calls.items():
+            self._tasks[self._call.remote(CatchingCall(call))] = name
+            self._queued.append(name)
 
     def events(self) -> Iterator[Event]:
         """Waits for one task after the other."""

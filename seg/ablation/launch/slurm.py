@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from seg.ablation.launch.tasks import CatchingCall, Event, Task, ended
+from seg.ablation.launch.tasks import Calls, CatchingCall, Event, ended
 from seg.config.study import BackendConfig
 from seg.errors import ConfigError
 
@@ -61,12 +61,11 @@ class Slurm:
         self._jobs: dict[str, Any] = {}
         self._seen: set[str] = set()
 
-    def submit(self, tasks: Sequence[Task]) -> None:
+    def submit(self, calls: Calls) -> None:
         """Submits tasks as one array of jobs."""
         with self._executor.batch():
-            jobs = [self._executor.submit(Requeued(task.call)) for task in tasks]
-        self._jobs.update(zip((task.id for task in tasks), jobs, strict=True))
-        self._seen.difference_update(task.id for task in tasks)
+            self._jobs |= {name: self._executor.submit(Requeued(call)) for name, call in calls.items()}
+        self._seen -= calls.keys()
 
     def events(self) -> Iterator[Event]:
         """Looks at the queue until it holds no job of these tasks."""

@@ -4,23 +4,13 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """A trial as a backend sees it.
-
-    Attributes:
-        id: Its name.
-        call: What to call; where another process calls it, a function of an importable module and what can be sent.
-    """
-
-    id: str
-    call: Callable[[], object]
+Calls = Mapping[str, Callable[[], object]]
+"""What to call by the id of a trial. Where another process calls it, a function of an importable module."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +39,7 @@ class Backend(Protocol):
 
     parallel: int
 
-    def submit(self, tasks: Sequence[Task]) -> None:
+    def submit(self, calls: Calls) -> None:
         """Hands over tasks; returns before they end."""
 
     def events(self) -> Iterator[Event]:
@@ -60,14 +50,14 @@ class Backend(Protocol):
 
 
 def run_tasks(
-    backend: Backend, ids: Sequence[str], make: Callable[[str, int], Task], *, retries: int
+    backend: Backend, ids: Sequence[str], make: Callable[[str, int], Callable[[], object]], *, retries: int
 ) -> Iterator[Event]:
     """Runs tasks, those that fail once more and again, and ends all that runs however this ends.
 
     Args:
         backend: Where.
         ids: The tasks, in their order.
-        make: Gives the task of an id and the number of an attempt.
+        make: Gives what to call for an id and the number of an attempt.
         retries: Attempts after the first, >= 0.
 
     Yields:
@@ -75,12 +65,12 @@ def run_tasks(
     """
     attempts = dict.fromkeys(ids, 1)
     try:
-        backend.submit([make(name, 1) for name in ids])
+        backend.submit({name: make(name, 1) for name in ids})
         for event in backend.events():
             attempt = attempts[event.id]
             if event.state == "failed" and attempt <= retries:
                 attempts[event.id] += 1
-                backend.submit([make(event.id, attempts[event.id])])
+                backend.submit({event.id: make(event.id, attempts[event.id])})
                 yield replace(event, state="retried", attempt=attempt)
             else:
                 yield replace(event, attempt=attempt)

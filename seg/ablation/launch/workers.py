@@ -18,7 +18,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
-from seg.ablation.launch.tasks import CatchingCall, Event, Task, ended
+from seg.ablation.launch.tasks import Calls, CatchingCall, Event, ended
 from seg.config.study import BackendConfig
 from seg.errors import ConfigError
 
@@ -44,18 +44,18 @@ class InProcess:
 
     def __init__(self) -> None:
         self.parallel = 1
-        self._waiting: deque[Task] = deque()
+        self._waiting: deque[tuple[str, CatchingCall]] = deque()
 
-    def submit(self, tasks: Sequence[Task]) -> None:
+    def submit(self, calls: Calls) -> None:
         """Queues tasks."""
-        self._waiting.extend(tasks)
+        self._waiting.extend((name, CatchingCall(call)) for name, call in calls.items())
 
     def events(self) -> Iterator[Event]:
         """Runs the tasks in their order; an interrupt passes through."""
         while self._waiting:
-            task = self._waiting.popleft()
-            yield Event(id=task.id, state="running")
-            yield ended(task.id, CatchingCall(task.call)())
+            name, call = self._waiting.popleft()
+            yield Event(id=name, state="running")
+            yield ended(name, call())
 
     def stop(self) -> None:
         """Forgets what has not begun."""
@@ -75,26 +75,24 @@ class Workers:
         self.parallel = len(shares)
         self._idle = deque(_Worker(share) for share in shares)
         self._busy: dict[Future[str | None], tuple[str, _Worker]] = {}
-        self._waiting: deque[Task] = deque()
+        self._waiting: deque[tuple[str, CatchingCall]] = deque()
 
-    def submit(self, tasks: Sequence[Task]) -> None:
+    def submit(self, calls: Calls) -> None:
         """Queues tasks."""
-        self._waiting.extend(tasks)
+        self._waiting.extend((name, CatchingCall(call)) for name, call in calls.items())
 
     def events(self) -> Iterator[Event]:
         """Keeps all processes at work until no task is left."""
         while self._waiting or self._busy:
             while self._waiting and self._idle:
-                task, worker = self._waiting.popleft(), self._idle.popleft()
-                self._busy[worker.submit(task)] = (task.id, worker)
-                yield Event(id=task.id, state="running")
+                (name, call), worker = self._waiting.popleft(), self._idle.popleft()
+                self._busy[worker.submit(call)] = (name, worker)
+                yield Event(id=name, state="running")
             done, _ = wait(self._busy, return_when=FIRST_COMPLETED)
             for future in done:
-                task_id, worker = self._busy.pop(future)
+                name, worker = self._busy.pop(future)
                 self._idle.append(worker)
-                yield (
-                    Event(id=task_id, state="failed", error=DIED) if _died(future) else ended(task_id, future.result())
-                )
+                yield ended(name, DIED if isinstance(future.exception(), BrokenProcessPool) else future.result())
 
     def stop(self) -> None:
         """Ends all processes, those at work too."""
@@ -118,12 +116,12 @@ class _Worker:
         receiver, self._life = context.Pipe(duplex=False)
         self._executor = ProcessPoolExecutor(1, context, _begin, (receiver, self.share))
 
-    def submit(self, task: Task) -> Future[str | None]:
+    def submit(self, call: CatchingCall) -> Future[str | None]:
         try:
-            return self._executor.submit(CatchingCall(task.call))
+            return self._executor.submit(call)
         except BrokenProcessPool:  # died with its last task, or since
             self.renew()
-            return self._executor.submit(CatchingCall(task.call))
+            return self._executor.submit(call)
 
     def stop(self) -> None:
         """Ends the process when it is idle, which lets it clean up behind itself."""
@@ -134,10 +132,6 @@ class _Worker:
         """Ends the process at once, whatever it does."""
         self._life.close()
         self._executor.shutdown(cancel_futures=True)
-
-
-def _died(future: Future[str | None]) -> bool:
-    return isinstance(future.exception(), BrokenProcessPool)
 
 
 def _begin(life: Connection, share: Share) -> None:

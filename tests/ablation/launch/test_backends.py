@@ -13,7 +13,7 @@ from types import ModuleType
 
 import pytest
 
-from seg.ablation.launch import Backend, Event, Task, run_tasks
+from seg.ablation.launch import Backend, Event, run_tasks
 from seg.ablation.launch.slurm import Slurm
 from seg.ablation.launch.tasks import CatchingCall
 from seg.ablation.launch.workers import InProcess, Share, Workers
@@ -34,7 +34,7 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
 
 
 def run(backend: Backend, calls: dict[str, Callable[[], object]], retries: int = 0) -> list[Event]:
-    return list(run_tasks(backend, list(calls), lambda name, _: Task(id=name, call=calls[name]), retries=retries))
+    return list(run_tasks(backend, list(calls), lambda name, _: calls[name], retries=retries))
 
 
 def states(events: list[Event], name: str) -> list[str]:
@@ -88,7 +88,7 @@ def test_a_worker_has_its_share_before_anything_is_imported(jobs: ModuleType, tm
 
 def test_stopping_ends_what_runs(jobs: ModuleType, tmp_path: Path) -> None:
     backend = Workers([Share(threads=1)])
-    backend.submit([Task(id="long", call=partial(jobs.sleep, tmp_path / "pid"))])
+    backend.submit({"long": partial(jobs.sleep, tmp_path / "pid")})
     events = backend.events()
     assert next(events).state == "running"
     pid = wait_for_pid(tmp_path / "pid")
@@ -101,11 +101,10 @@ import sys
 from functools import partial
 from pathlib import Path
 import ablation_jobs
-from seg.ablation.launch.tasks import Task
 from seg.ablation.launch.workers import Share, Workers
 if __name__ == "__main__":
     backend = Workers([Share(threads=1)])
-    backend.submit([Task(id="long", call=partial(ablation_jobs.sleep, sys.argv[1]))])
+    backend.submit({"long": partial(ablation_jobs.sleep, sys.argv[1])})
     list(backend.events())
 """
 
@@ -126,10 +125,10 @@ def test_workers_end_with_a_leader_that_is_killed(tmp_path: Path) -> None:
 
 LOCKER = """
 from ablation_jobs import lock
-from seg.ablation.launch import Task, run_tasks
+from seg.ablation.launch import run_tasks
 from seg.ablation.launch.workers import Share, Workers
 if __name__ == "__main__":
-    events = list(run_tasks(Workers([Share(threads=1)]), ["a"], lambda name, _: Task(id=name, call=lock), retries=0))
+    events = list(run_tasks(Workers([Share(threads=1)]), ["a"], lambda *_: lock, retries=0))
     print(events[-1].state)
 """
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import re
+from pathlib import Path
 
 import pytest
 
 from seg.ablation.launch import Event
 from seg.ablation.launch import progress as module
-from seg.ablation.launch.progress import ProgressTable, Result
+from seg.ablation.launch.progress import ProgressTable
+from seg.ablation.store import StoredTrial, TrialRecord
 
 TRIALS = {f"{variant}.fold_0.seed_{seed}": variant for seed in (0, 1) for variant in ("baseline", "narrow")}
 
@@ -27,8 +29,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def result(variant: str, dice: float | None, seconds: float) -> Result:
-    return Result(variant=variant, mean_dice=dice, seconds=seconds)
+def result(variant: str, dice: float | None, seconds: float) -> StoredTrial:
+    record = TrialRecord(variant=variant, fold=0, seed=0, status="finished", seconds=seconds)
+    cases = [] if dice is None else [{"class_index": 1, "dice": dice}]
+    return StoredTrial(record=record, path=Path(), cases=cases)
 
 
 def test_a_line_per_event_says_how_the_study_stands(clock: list[float]) -> None:

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from seg.ablation.launch import Event, Task, run_tasks
+from seg.ablation.launch import Event, run_tasks
 from seg.ablation.launch.ray import OnRay, check_fit
 from seg.errors import ConfigError
 
@@ -25,9 +25,7 @@ def test_ray_runs_tasks_and_tells_failures(jobs: ModuleType, tmp_path: Path, mon
     }
     calls |= {f"more {number}": partial(jobs.write, tmp_path / f"more {number}") for number in range(3)}
     backend = OnRay(None, cpus=1)
-    events: list[Event] = list(
-        run_tasks(backend, list(calls), lambda name, _: Task(id=name, call=calls[name]), retries=1)
-    )
+    events: list[Event] = list(run_tasks(backend, list(calls), lambda name, _: calls[name], retries=1))
     running = list(accumulate(1 if event.state == "running" else -1 for event in events))
     assert max(running) == min(backend.parallel, len(calls))  # the others are queued
     assert running[-1] == 0
