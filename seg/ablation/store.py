@@ -18,10 +18,10 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import pandas as pd
-from pydantic import AfterValidator, AliasChoices, AliasPath, BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import AfterValidator, AliasChoices, AliasPath, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from seg.ablation.plan import StudyPlan, read_study
@@ -50,6 +50,7 @@ ENVIRONMENT = ("device", "precision", "cores", "python", "platform", "revision")
 """Fields of an environment that become columns of the trials; packages do too, by their names."""
 RESTORE = "restore the file, or remove it and run the study again"
 T = TypeVar("T", bound=BaseModel)
+Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 # The content of the files
@@ -75,7 +76,7 @@ class RunRecord(BaseModel):
     seconds: float | None = None
     measuring_seconds: float | None = None
     peak_memory_mib: float | None = None
-    threads: int | None = None
+    threads: Count | None = None
     # Records of older code lack the versions; all of that code is version 1.
     training_version: int = Field(
         default=1, validation_alias=AliasChoices("training_version", AliasPath("fingerprint", "training_version"))
@@ -115,8 +116,8 @@ class TrialRecord(RunRecord):
     """
 
     variant: str
-    fold: int
-    seed: int
+    fold: Count
+    seed: Count
     status: Literal["finished", "failed"]
     attempts: int = 1
     error: str | None = None
@@ -125,9 +126,15 @@ class TrialRecord(RunRecord):
 class Generalisation(BaseModel):
     """Mean Dice of each foreground class on so many training cases, and on held-out ones."""
 
-    train_cases: int | None = None
+    train_cases: Count | None = None
     train_dice: tuple[float | None, ...] = ()
     val_dice: tuple[float | None, ...] = ()
+
+    @model_validator(mode="after")
+    def _alike(self) -> Self:
+        if len(self.train_dice) != len(self.val_dice):
+            raise PydanticCustomError("length", "must have as many classes in train_dice as in val_dice")
+        return self
 
 
 def _case_named(text: str) -> str:
@@ -150,25 +157,25 @@ class _CaseRow(BaseModel, extra="allow"):
     case_id: Annotated[str, AfterValidator(_case_named)]
     patient: str = ""
     fold: str = ""
-    class_index: int
+    class_index: Count
     class_name: str = ""
 
 
 class _CurveRow(BaseModel, extra="allow"):
     __pydantic_extra__: dict[str, float]
     trial: str = ""
-    step: FiniteFloat
+    step: Annotated[float, Field(ge=0, le=1e15)]
 
 
 class _Place(BaseModel, extra="allow"):
     trial: str = ""
     name: str
-    stage: int | None = None
-    channels: int | None = None
-    voxels: int | None = None
-    wide: int | None = None
-    narrow: int | None = None
-    cases: int | None = None
+    stage: Count | None = None
+    channels: Count | None = None
+    voxels: Count | None = None
+    wide: Count | None = None
+    narrow: Count | None = None
+    cases: Count | None = None
 
 
 class _Preservation(BaseModel):
@@ -177,7 +184,7 @@ class _Preservation(BaseModel):
 
 
 class _Environment(BaseModel, extra="allow"):
-    threads: int | None = None
+    threads: Count | None = None
     packages: dict[str, str] | None = None
 
 
@@ -609,7 +616,7 @@ def _generalisation_frame(trials: Mapping[str, StoredTrial]) -> pd.DataFrame:
     rows = []
     for name, trial in trials.items():
         found = trial.generalisation
-        for index, (train, validation) in enumerate(zip(found.train_dice, found.val_dice, strict=False), start=1):
+        for index, (train, validation) in enumerate(zip(found.train_dice, found.val_dice, strict=True), start=1):
             values = {"train_cases": found.train_cases, "train_dice": train, "val_dice": validation}
             rows.append(trial_keys(name, trial) | {"class_index": index} | values)
     return pd.DataFrame(rows, columns=[*KEYS, "class_index", "train_cases", "train_dice", "val_dice"])
