@@ -29,7 +29,7 @@ from seg.config import (
     TrainingConfig,
 )
 from seg.errors import ConfigError, DataError, Problem
-from seg.networks.bottleneck import width
+from seg.networks.bottleneck import stage_ratios, width
 from seg.networks.complexity import complexity
 from seg.planning.fingerprint import ChannelIntensity, Fingerprint
 from seg.planning.topology import MIN_EDGE, Size, Topology, Triple, plan_topology, round_up
@@ -70,15 +70,6 @@ class Geometry:
     total_voxels: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """Training patches, in voxels and as many a step, and the strides and kernels of the network that takes them."""
-
-    patch: Size
-    batch: int
-    topology: Topology
-
-
 def plan_geometry(fingerprint: Fingerprint) -> Geometry:
     """Chooses the target spacing: per axis the median, or its 10th percentile along a thick axis.
 
@@ -109,7 +100,7 @@ def plan_geometry(fingerprint: Fingerprint) -> Geometry:
 
 def plan_sampling(
     geometry: Geometry, memory_gib: float, memory_of: Callable[[Size, int, Topology], float]
-) -> Sampling | None:
+) -> tuple[Size, int, Topology] | None:
     """Chooses the largest patch of the preferred shape whose step fits the memory, then the batch.
 
     The preferred patch has the same length in mm along every axis, at most the median shape, and at most one and a
@@ -128,7 +119,7 @@ def plan_sampling(
             batch = MIN_BATCH
             while batch + 1 <= cap and memory_of(patch, batch + 1, topology) <= memory_gib:
                 batch += 1
-            return Sampling(patch=patch, batch=batch, topology=topology)
+            return patch, batch, topology
     return None
 
 
@@ -231,25 +222,21 @@ def step_cost(network: NetworkConfig, patch: Size, batch: int, in_channels: int,
 
 def _kept(network: NetworkConfig, patch: Size, num_classes: int) -> Iterator[int]:
     """Yields the elements that each part keeps; a convolution with a norm behind it keeps what is before and after."""
-    voxels = prod(patch)
+    voxels, lowest = prod(patch), len(network.channels) - 1
     yield voxels * num_classes
     for level, channels in enumerate(network.channels):
         voxels //= prod(network.strides[level])
         yield voxels * channels * 4  # encoder
-        if level == len(network.channels) - 1:
+        if level == lowest:
             return
         if network.skip_bottleneck is not None:
-            yield voxels * _width(network.skip_bottleneck, channels, level)
+            yield voxels * width(channels, stage_ratios(network.skip_bottleneck, lowest)[level])
         yield voxels * channels  # upsampled
         if network.decoder_bottleneck is None:
             yield voxels * channels * 4
         else:
-            yield voxels * (_width(network.decoder_bottleneck, channels, level) * 3 + channels * 2)
-
-
-def _width(bottleneck: BottleneckConfig, channels: int, level: int) -> int:
-    ratio = bottleneck.ratio[level] if isinstance(bottleneck.ratio, tuple) else bottleneck.ratio
-    return width(channels, ratio)
+            inner = width(channels, stage_ratios(network.decoder_bottleneck, lowest)[level])
+            yield voxels * (inner * 3 + channels * 2)
 
 
 FIRST_CHANNELS = 16
@@ -269,11 +256,11 @@ REPEAT = re.compile(r"^(.+?)[_-](?:frame|phase|time|timepoint|tp|visit|session|s
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A planned experiment and what it rests on: grid, patches, and the estimate of a training step."""
+    """A planned experiment and what it rests on: grid, strides and kernels, and the estimate of a training step."""
 
     config: ExperimentConfig
     geometry: Geometry
-    sampling: Sampling
+    topology: Topology
     cost: Cost
 
 
@@ -300,13 +287,14 @@ def plan_experiment(fingerprint: Fingerprint, data: DataConfig, *, name: str, me
     if sampling is None:
         rule = f"must hold a training step on {MIN_BATCH} patches of the smallest size"
         raise ConfigError(Problem("memory_gib", "range", rule, f"{memory_gib:g}", "allow more memory"))
-    steps = plan_steps(len(fingerprint.case_ids), sampling.batch)
+    patch, batch, topology = sampling
+    steps = plan_steps(len(fingerprint.case_ids), batch)
     config = ExperimentConfig(
         name=name,
         data=_plan_data(data, fingerprint, geometry),
-        patches=PatchConfig(size=sampling.patch, batch=sampling.batch, foreground_fraction=FOREGROUND_FRACTION),
+        patches=PatchConfig(size=patch, batch=batch, foreground_fraction=FOREGROUND_FRACTION),
         augmentation=AugmentationConfig(spatial=_plan_spatial(geometry)),
-        network=plan_network(sampling.topology),
+        network=plan_network(topology),
         optimizer=OptimizerConfig(
             name="muon", momentum=0.95, learning_rate=0.004, weight_decay=0.3, warmup_steps=steps // 20
         ),
@@ -314,8 +302,7 @@ def plan_experiment(fingerprint: Fingerprint, data: DataConfig, *, name: str, me
             steps=steps, validate_every=steps // VALIDATIONS, ema_decay=round(1 - 1 / (EMA_SHARE * steps), 4)
         ),
     )
-    cost = cost_of(sampling.patch, sampling.batch, sampling.topology)
-    return Plan(config=config, geometry=geometry, sampling=sampling, cost=cost)
+    return Plan(config=config, geometry=geometry, topology=topology, cost=cost_of(patch, batch, topology))
 
 
 def plan_network(topology: Topology) -> NetworkConfig:

@@ -95,7 +95,7 @@ def _found(fingerprint: Fingerprint) -> Iterator[str]:
 
 
 def _decided(plan: Plan) -> Iterator[str]:
-    geometry, sampling = plan.geometry, plan.sampling
+    geometry, patch = plan.geometry, plan.config.patches.size
     spacing = _by(geometry.spacing_mm)
     yield (
         f"Grid: volumes are resampled to {spacing} mm."
@@ -108,9 +108,9 @@ def _decided(plan: Plan) -> Iterator[str]:
             f"Slices along {axis} are thick: patches turn and zoom within their slices alone, and {axis} is pooled "
             f"only as far as the thinnest volume ({thinnest} voxels) bears."
         )
-    bottom = tuple(edge // divisor for edge, divisor in zip(sampling.patch, sampling.topology.divisors, strict=True))
+    bottom = tuple(edge // divisor for edge, divisor in zip(patch, plan.topology.divisors, strict=True))
     yield (
-        f"Patch {_by(sampling.patch)} of a median volume of {_by(geometry.median_shape)}; 95 % of cases hold their "
+        f"Patch {_by(patch)} of a median volume of {_by(geometry.median_shape)}; 95 % of cases hold their "
         f"foreground within {_by(geometry.extent)}; bottom {_by(bottom)}."
     )
     yield f"Normalisation: {', '.join(plan.config.data.normalization)}."
@@ -124,7 +124,7 @@ def _costs(plan: Plan, memory_gib: float) -> Iterator[str]:
     )
     yield (
         f"Estimated work: {cost.gmac:.1f} GMAC forward, about {BACKWARD_FACTOR * cost.gmac:.0f} GMAC a training step "
-        f"of {plan.sampling.batch} patches; {cost.parameters / 1e6:.2f} M parameters."
+        f"of {plan.config.patches.batch} patches; {cost.parameters / 1e6:.2f} M parameters."
     )
 
 

@@ -59,22 +59,22 @@ def test_plans_keep_their_promises(fingerprint, shapes, spacing, memories):
     plans = [plan(fingerprint(shapes, [spacing] * len(shapes)), memory) for memory in memories]
     for made, memory in zip(plans, memories, strict=True):
         assert problems(made.config) == []
-        patch, divisors = made.sampling.patch, made.sampling.topology.divisors
+        patch, divisors = made.config.patches.size, made.topology.divisors
         assert made.cost.memory_gib("fp32") <= memory
-        assert made.sampling.batch >= 2
+        assert made.config.patches.batch >= 2
         assert all(edge % divisor == 0 for edge, divisor in zip(patch, divisors, strict=True))
         channels = made.config.network.channels
         assert channels == (16, 32, 64, 128, 128, 128)[: len(channels)]
         thick = made.geometry.thick_axis
         assert thick is None or divisors[thick] * 4 <= max(4, made.geometry.min_shape[thick] + divisors[thick])
-    assert prod(plans[0].sampling.patch) <= prod(plans[1].sampling.patch)
+    assert prod(plans[0].config.patches.size) <= prod(plans[1].config.patches.size)
 
 
 def test_thin_volumes_keep_their_slices(fingerprint):
     shapes, extents = ([(*size, slices) for slices in range(6, 19)] for size in ((216, 256), (90, 90)))
     made = plan(fingerprint(shapes, [(1.5, 1.5, 9.0)] * 13, extents=extents))
     network, spatial = made.config.network, made.config.augmentation.spatial
-    assert made.sampling.patch == (160, 160, 12)
+    assert made.config.patches.size == (160, 160, 12)
     assert network.strides == ((1, 1, 1), *((2, 2, 1),) * 5)
     assert network.kernel_sizes[:3] == ((3, 3, 1), (3, 3, 1), (3, 3, 3))
     assert (spatial.rotation_deg, spatial.mirror_axes) == ((0.0, 0.0, 30.0), ())
@@ -84,8 +84,8 @@ def test_thin_volumes_keep_their_slices(fingerprint):
 def test_batch_grows_with_memory_down_to_too_little(fingerprint):
     data = fingerprint([(35, 50, 36)] * 200, [MM] * 200)
     assert plan(data).config.data.spacing_mm is None
-    assert [plan(data, memory).sampling.batch for memory in (4, 8, 24)] == [2, 5, 7]
-    assert plan(data).sampling.patch == (40, 56, 40)
+    assert [plan(data, memory).config.patches.batch for memory in (4, 8, 24)] == [2, 5, 7]
+    assert plan(data).config.patches.size == (40, 56, 40)
     assert problems_of(plan, data, 0.5, error=ConfigError) == [("memory_gib", "range", "0.5")]
 
 
