@@ -116,6 +116,11 @@ def test_a_run_killed_again_and_again_ends_with_the_same_weights(
     for place, name, count, left in moments:
         assert train_until(config, killed, place, name, count) == -signal.SIGKILL
         assert sorted(path.name for path in (killed / "checkpoints").iterdir()) == left
-    train(config, run_dir=killed, folds=(0,), resume=True)
+    done = torch.load(killed / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+    taken, step = [], SegmentationModule.training_step
+    with monkeypatch.context() as patched:
+        patched.setattr(SegmentationModule, "training_step", lambda *given: taken.append(given[-1]) or step(*given))
+        train(config, run_dir=killed, folds=(0,), resume=True)
+    assert 0 < len(taken) <= (config.training.steps - done) * variant.accumulate  # no step is taken again
     train(config, run_dir=whole, folds=(0,))
     assert same(killed, whole)
