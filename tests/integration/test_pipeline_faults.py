@@ -215,7 +215,7 @@ def test_a_run_is_resumed_with_its_own_sides_and_precision(
     with pytest.raises(RunError, match="the precision it began with, fp8, got"):
         train(config, run_dir=run_dir, folds=(0,), resume=True)
     (run_dir / "environment.json").write_text(json.dumps(record | {"schema_version": 2}))
-    with pytest.raises(RunError, match=r"schema version must be at most 1, got 2;"):
+    with pytest.raises(RunError, match="schema_version must be at most 1"):
         train(config, run_dir=run_dir, folds=(0,), resume=True)
 
 
