@@ -7,7 +7,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
+from seg.data.augmentation.spatial import Deformations
 from seg.data.cases import Case, Dataset
 from seg.errors import DataError
 
@@ -50,4 +52,16 @@ def of_patients(patients, folds=None, root=Path("/none")):
             for n, (patient, fold) in enumerate(zip(patients, folds or [None] * len(patients), strict=True))
         ),
         root=root,
+    )
+
+
+def drawn_by(*, angles=(0.0, 0.0, 0.0), zooms=(1.0, 1.0, 1.0), shifts=(0.0, 0.0, 0.0), control=None):
+    """Gives the deformation of one patch; angles in degrees."""
+    return Deformations(
+        active=torch.tensor([True]),
+        angles=torch.deg2rad(torch.tensor([list(angles)])).float(),
+        zooms=torch.tensor([list(zooms)]).float(),
+        shifts=torch.tensor([list(shifts)]).float(),
+        control=torch.zeros(1, 3, 2, 2, 2) if control is None else control,
+        mirrored=torch.zeros(1, 3, dtype=torch.bool),
     )

@@ -11,16 +11,10 @@ from seg.config import AugmentationConfig, IntensityConfig, SpatialConfig
 from seg.data.augmentation import augment
 from seg.data.streams import Stream, torch_generator
 
+NAMES = ("noise", "blur", "brightness", "contrast", "gamma", "low_resolution")
 STRONG = AugmentationConfig(
     spatial=SpatialConfig(probability=1.0, elastic_voxels=1.0, mirror_axes=(0, 1, 2)),
-    intensity=IntensityConfig(
-        noise_probability=1.0,
-        blur_probability=1.0,
-        brightness_probability=1.0,
-        contrast_probability=1.0,
-        gamma_probability=1.0,
-        low_resolution_probability=1.0,
-    ),
+    intensity=IntensityConfig(**{f"{name}_probability": 1.0 for name in NAMES}),
 )
 
 

@@ -13,9 +13,10 @@ from torch.nn import functional
 
 from seg.config import AugmentationConfig, IntensityConfig, PatchConfig, SpatialConfig
 from seg.data.augmentation import Frame, augment, margins, spatial
-from seg.data.augmentation.spatial import Deformations, deform, draw_deformations, sampling_grid
+from seg.data.augmentation.spatial import deform, draw_deformations, sampling_grid
 from seg.data.datamodule import collate
 from seg.data.patches import TrainingPatches, foreground_voxels
+from tests.data.builders import drawn_by
 
 Size = tuple[int, int, int]
 # Of the code that deformed patches alone.
@@ -108,14 +109,7 @@ def test_a_patch_is_what_scipy_makes_of_the_whole_volume(monkeypatch, seed, shap
     random, size, padding = np.random.default_rng(seed), (7, 6, 5), 3
     corner = [int(random.integers(0, shape[0] - 6)) for _ in range(3)]
     angles, zooms, shifts = random.uniform(-60, 60, 3), random.uniform(0.6, 1.6, 3), random.uniform(-2, 2, 3)
-    drawn = Deformations(
-        active=torch.tensor([True]),
-        angles=torch.deg2rad(torch.tensor(angles[None])).float(),
-        zooms=torch.tensor(zooms[None]).float(),
-        shifts=torch.tensor(shifts[None]).float(),
-        control=torch.zeros(1, 3, 2, 2, 2),
-        mirrored=torch.zeros(1, 3, dtype=torch.bool),
-    )
+    drawn = drawn_by(angles=angles, zooms=zooms, shifts=shifts)
     monkeypatch.setattr(spatial, "draw_deformations", lambda *_: drawn)
     image, label = torch.randn(1, 1, *shape, generator=seeded(seed)), torch.randint(0, 3, (1, 1, *shape))
     frame = Frame(size=size, corners=[corner])

@@ -3,33 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 from scipy import ndimage
 from scipy.interpolate import RegularGridInterpolator
-from torch import Tensor
 
 from seg.config import SpatialConfig
 from seg.data.augmentation import spatial
-from seg.data.augmentation.spatial import Deformations, deform
+from seg.data.augmentation.spatial import deform
+from tests.data.builders import drawn_by
 
 STILL = SpatialConfig(probability=0.0)
-Deform = Callable[..., tuple[Tensor, Tensor]]
-
-
-def draws(*, angles=(0.0, 0.0, 0.0), zooms=(1.0, 1.0, 1.0), shifts=(0.0, 0.0, 0.0), control=None):
-    """Draws of one patch; angles in degrees."""
-    return Deformations(
-        active=torch.tensor([True]),
-        angles=torch.deg2rad(torch.tensor([list(angles)])),
-        zooms=torch.tensor([list(zooms)]),
-        shifts=torch.tensor([list(shifts)]),
-        control=torch.zeros(1, 3, 2, 2, 2) if control is None else control,
-        mirrored=torch.zeros(1, 3, dtype=torch.bool),
-    )
 
 
 @pytest.fixture
@@ -61,7 +47,7 @@ def test_nothing_drawn_changes_nothing(deform_by):
     assert torch.equal(same_label, label)
     assert same.data_ptr() != image.data_ptr()
     assert same_label.data_ptr() != label.data_ptr()
-    near, near_label = deform_by(image[:1], label[:1], draws())
+    near, near_label = deform_by(image[:1], label[:1], drawn_by())
     torch.testing.assert_close(near, image[:1], rtol=0, atol=1e-5)
     assert torch.equal(near_label, label[:1])
 
@@ -71,7 +57,7 @@ def test_nothing_drawn_changes_nothing(deform_by):
 def test_quarter_turns_are_those_of_numpy(deform_by, axis, quarters):
     image, label = patch(5, 5, 5)
     angles = tuple(90.0 * quarters if index == axis else 0.0 for index in range(3))
-    turned, turned_label = deform_by(image, label, draws(angles=angles))
+    turned, turned_label = deform_by(image, label, drawn_by(angles=angles))
     # A right-handed turn takes the next axis to the one after it: Y to Z, Z to X, X to Y.
     plane = (2 + (axis + 1) % 3, 2 + (axis + 2) % 3)
     np.testing.assert_allclose(turned.numpy(), np.rot90(image.numpy(), quarters, plane), atol=1e-5)
@@ -80,7 +66,7 @@ def test_quarter_turns_are_those_of_numpy(deform_by, axis, quarters):
 
 def test_whole_shifts_move_voxels_and_leave_border_and_background_behind(deform_by):
     image, label = patch(6, 7, 5)
-    moved, moved_label = deform_by(image, label, draws(shifts=(2.0, -1.0, 0.0)))
+    moved, moved_label = deform_by(image, label, drawn_by(shifts=(2.0, -1.0, 0.0)))
     torch.testing.assert_close(moved[:, :, 2:, :-1], image[:, :, :-2, 1:], rtol=0, atol=1e-5)
     assert torch.equal(moved_label[:, :, 2:, :-1], label[:, :, :-2, 1:])
     torch.testing.assert_close(moved[:, :, :2, :-1], image[:, :, :1, 1:].expand(-1, -1, 2, -1, -1), rtol=0, atol=1e-5)
@@ -95,7 +81,7 @@ def test_zooms_stretch_a_ramp_about_the_centre(deform_by, zooms):
     place = voxels(size)
     ramp = torch.from_numpy(np.tensordot(slope, place, 1)).float()[None, None]
     seen = (place - centre[:, None, None, None]) / np.array(zooms)[:, None, None, None] + centre[:, None, None, None]
-    zoomed, _ = deform_by(ramp, torch.zeros(1, 1, *size, dtype=torch.long), draws(zooms=zooms))
+    zoomed, _ = deform_by(ramp, torch.zeros(1, 1, *size, dtype=torch.long), drawn_by(zooms=zooms))
     np.testing.assert_allclose(zoomed[0, 0].numpy(), np.tensordot(slope, seen, 1), rtol=0, atol=1e-3)
 
 
@@ -103,7 +89,7 @@ def test_displacements_are_interpolated_between_control_points(deform_by):
     size, points = (9, 8, 7), (3, 2, 4)
     image, label = patch(*size, channels=1)
     control = torch.randn(1, 3, *points, generator=torch.Generator().manual_seed(3))
-    deformed, _ = deform_by(image, label, draws(control=control))
+    deformed, _ = deform_by(image, label, drawn_by(control=control))
     places = voxels(size)
     axes = [np.linspace(0, length - 1, count) for length, count in zip(size, points, strict=True)]
     for axis in range(3):
