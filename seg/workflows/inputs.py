@@ -84,9 +84,11 @@ def check_copies(splits: Sequence[Split], folds: Iterable[int], digests: Mapping
         trained = {digests[case]: case for case in splits[fold].train}
         rule = "is held out and must not be trained on"
         problems += [
-            Problem(f"fold {fold}: case {case}", "copy", rule, f"the files of {trained[digests[case]]}", "remove one")
+            Problem(
+                f"fold {fold}: case {case}", "copy", rule, f"the files of training case {other}", "remove one of them"
+            )
             for case in splits[fold].validation
-            if digests[case] in trained
+            if (other := trained.get(digests[case]))
         ]
     if problems:
         raise DataError(problems)
