@@ -222,6 +222,7 @@ def test_ablate() -> None:
         ("--dry_run", "conflict"),
         ("--set", "form"),
     ]
+    assert places("ablate", "--config", "s.yaml", "--ablation_dir", __file__) == [("--ablation_dir", "folder")]
 
 
 def test_report(tmp_path: Path) -> None:
