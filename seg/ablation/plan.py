@@ -138,10 +138,6 @@ def plan_text(study: StudyPlan) -> str:
 def write_study_file(study: Study, study_dir: Path) -> Path:
     """Writes ``study.yaml``: variants with their size and work, and all trials of the grid, also those left out now.
 
-    Args:
-        study: The study.
-        study_dir: Study directory, made where absent.
-
     Raises:
         DataError: The data set cannot be read: its channels and classes belong to the size of a network.
         RunError: The file cannot be written.

@@ -102,10 +102,6 @@ def expected_times(study: Study, stored: Mapping[str, StoredTrial]) -> tuple[dic
     Times come from trials that are finished: of the same variant where there are some, else by multiply-accumulates.
     Where none is finished, a few training steps and predictions are timed here.
 
-    Args:
-        study: The study.
-        stored: What is stored of its trials.
-
     Returns:
         Seconds of each trial and ``finished`` or what they are predicted from, by name; and a text on all of them.
 
@@ -180,12 +176,6 @@ def trial_seconds(config: ExperimentConfig, timed: Timed, *, windows: float, cas
 
     The held-out cases are predicted at each validation and once at the end, as many training cases once, and measuring
     preservation takes as long as some more predictions.
-
-    Args:
-        config: The experiment.
-        timed: Times of its network.
-        windows: Mean number of windows of a case.
-        cases: Held-out cases.
     """
     validations = config.training.steps // config.training.validate_every
     mirrored = 2 ** len(config.augmentation.spatial.mirror_axes) if config.inference.tta else 1

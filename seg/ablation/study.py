@@ -260,11 +260,7 @@ def plan_study(path: Path, overrides: Mapping[str, object] = NO_OVERRIDES) -> St
 
 
 def choose_variants(study: Study, names: Sequence[str]) -> Study:
-    """Leaves the trials of some variants alone; the grid stays whole, for the records and the report.
-
-    Args:
-        study: The study.
-        names: Names of the variants to run; empty leaves all.
+    """Leaves the trials of some variants alone, or of all where none is named; the grid stays whole for the report.
 
     Raises:
         ConfigError: The study has no variant of a name.

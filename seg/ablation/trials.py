@@ -197,10 +197,6 @@ def _digest(content: Mapping[str, Any]) -> str:
 def why_unfinished(stored: StoredTrial | None, config: ExperimentConfig) -> list[str]:
     """Says why stored results do not make a trial finished; says nothing where the trial is finished.
 
-    Args:
-        stored: What is stored of the trial, or None.
-        config: The trial's configuration.
-
     Returns:
         Some of ``absent``, ``failed``, ``version``, ``data``, and the dotted paths at which the configuration differs.
     """
@@ -248,11 +244,6 @@ def differing_fields(recorded: ExperimentConfig, config: ExperimentConfig) -> li
 
 def trials_left(trials: Sequence[Trial], paths: StudyPaths, stored: Mapping[str, StoredTrial]) -> tuple[Trial, ...]:
     """Finds the trials that are not finished, and warns of those that are trained anew though they were.
-
-    Args:
-        trials: All trials.
-        paths: Where they go.
-        stored: What is stored of each trial, by name.
 
     Raises:
         RunError: Results or run directories have another configuration or other data. Names the first, and how many
