@@ -115,4 +115,4 @@ def test_wrong_use_ends_with_sentences_and_code_2(run_dir: Path, tiny_root: Path
     images = tiny_root / "imagesTr"
     done = subprocess.run(command(run_dir, images, images), cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"error: --output must be another folder than that of the inputs, got {images} for both.\n"
+    assert done.stderr.startswith("error: --output must be another folder than that of the inputs, got ")
