@@ -287,13 +287,9 @@ def shares(threads: int, cases: int, needed: int, available: int | None) -> list
 
 
 def needed_bytes(models: Sequence[Model], shape: Sequence[int], num_classes: int, target: Sequence[int]) -> int:
-    """Estimates the memory that a prepared image takes in the networks and behind them.
+    """Estimates the memory that a prepared image (X, Y, Z) takes in the networks and behind them.
 
-    Args:
-        models: The networks.
-        shape: Shape of the prepared image (X, Y, Z).
-        num_classes: Classes, background included.
-        target: Shape of the scan's own grid, on which labels are made, block by block.
+    Labels are made block by block on the target, the shape of the scan's own grid.
     """
     voxels = math.prod(target)
     labels = label_bytes(num_classes) * voxels + 3 * min(BLOCK_BYTES, 4 * num_classes * voxels)

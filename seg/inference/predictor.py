@@ -148,17 +148,14 @@ def load_predictor(
     probabilities: bool,
     precision: Literal["auto", "fp32", "bf16"] = "auto",
 ) -> Predictor:
-    """Loads the weights of runs.
+    """Loads the networks of runs that agree with one another, in evaluation mode on the device, and their settings.
 
     Args:
-        runs: Runs that agree with one another.
+        runs: The runs.
         device: Where to compute.
         tta: Whether logits are averaged over mirrored copies; else each run does as its configuration says.
         probabilities: Whether probabilities are kept.
         precision: Arithmetic of all networks; ``auto`` is that of each run's configuration.
-
-    Returns:
-        The networks, in evaluation mode on the device, and what goes with them.
 
     Raises:
         RunError: Weights cannot be used, are those of two runs, or do not fit in memory.

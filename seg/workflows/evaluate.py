@@ -66,7 +66,7 @@ def score_run(
     *,
     output: Path | None = None,
     reuse: bool = False,
-) -> Evaluation:
+) -> None:
     """Predicts and scores the held-out cases of a trained run, and prints the table.
 
     Args:
@@ -76,9 +76,6 @@ def score_run(
         split: The run's training and held-out cases.
         output: Folder of the results, which are replaced there; None is the run directory.
         reuse: Whether results that are there already are taken for the run's own and not computed again.
-
-    Returns:
-        The scores.
 
     Raises:
         DataError: Cases cannot be read.
@@ -92,7 +89,6 @@ def score_run(
     print(f"{format_evaluation(evaluation)}\nrun directory: {run_dir}\npicture: {output / PICTURE_FILE}")
     if (output / PAGE_FILE).exists():  # runs of earlier versions have none
         print(f"cases: {output / PAGE_FILE}")
-    return evaluation
 
 
 def _score(run_dir: Path, output: Path, config: ExperimentConfig, dataset: Dataset, split: Split) -> Evaluation:
@@ -190,19 +186,10 @@ def score_prediction(
         )
 
 
-def summarise_folds(
-    config: ExperimentConfig, dataset: Dataset, output: Path, directories: Mapping[int, Path]
-) -> Evaluation:
+def summarise_folds(config: ExperimentConfig, dataset: Dataset, output: Path, directories: Mapping[int, Path]) -> None:
     """Pools the cases of all folds, each scored by the network that did not see it, and prints the table.
 
-    Args:
-        config: The experiment; its fold has no meaning.
-        dataset: The data set.
-        output: Folder of evaluation.json, cases.csv and the page of all folds, which are replaced there.
-        directories: By fold, the folder of its results.
-
-    Returns:
-        The common scores.
+    Results are replaced in the output, a folder; ``directories`` holds the folder of each fold's results.
 
     Raises:
         RunError: The scores of a fold cannot be read, or results cannot be written.
@@ -217,7 +204,6 @@ def summarise_folds(
     _write_page(output, evaluation, scores, predictions, dataset, f"{config.name}, {len(directories)} folds")
     write_evaluation(output, evaluation, scores)
     print(f"{format_evaluation(evaluation)}\nrun directory: {output}\ncases: {output / PAGE_FILE}")
-    return evaluation
 
 
 @file_problems()
