@@ -13,6 +13,7 @@ import pytest
 
 from seg.config import DataConfig, ExperimentConfig
 from seg.errors import SegError
+from seg.files import locked
 from seg.inference.cases import find_sources
 from seg.workflows.evaluate import evaluate_run
 from seg.workflows.folders import evaluate_folders
@@ -97,6 +98,7 @@ def test_a_file_in_the_place_of_the_output_is_named_before_any_work(tmp_path: Pa
         lambda: predict(run_dirs=[run_dir], input=scan.parent, output=out),
         lambda: evaluate_folders(scan.parent, scan.parent, out, nsd_tolerance_mm=1.0),
         lambda: evaluate_run(run_dir, output=out),
+        lambda: locked(out / ".lock").__enter__(),  # as a study does
     ):
         with pytest.raises(SegError) as caught:
             ask()
