@@ -20,6 +20,7 @@ ALL = (2, 2, 2)
         ((128, 128, 128), (1.0, 1.0, 1.0), (ALL,) * 5, (3, 3, 3)),
         ((64, 64, 1), (1.0, 1.0, 1.0), ((2, 2, 1),) * 4, (3, 3, 1)),  # a flat axis has flat kernels
         ((6, 7, 5), (1.0, 1.0, 4.0), ((1, 2, 1),), (3, 3, 1)),  # too small to pool: two stages still
+        ((40, 6, 6), (1.0, 1.0, 1.0), ((2, 1, 1),) * 2, (3, 3, 3)),  # a single axis is not halved below 12 voxels
         ((5, 64, 64), (1.0, 3.0, 3.0), ((1, 2, 2),) * 4, (3, 3, 3)),  # a short fine axis does not flatten the others
     ],
 )
