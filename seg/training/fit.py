@@ -14,6 +14,8 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.plugins.environments import LightningEnvironment
+from pytorch_lightning.utilities import rank_zero_only
 from torch import nn
 
 from seg.config import ExperimentConfig
@@ -188,7 +190,12 @@ def _trainer(config: ExperimentConfig, run_dir: Path, device: torch.device, reco
     callbacks += [records, Checkpoints(folder, records, training.early_stop)]
     if training.progress:
         callbacks.append(Progress(training.steps, config.patches.batch * training.accumulate, records))
+    # One process trains one fold, whatever variables a scheduler or a launcher has set around it: they would make
+    # Lightning wait for other processes, keep silent, or continue from files of another run in the working directory.
+    rank_zero_only.rank = 0
     return pl.Trainer(
+        plugins=[LightningEnvironment()],
+        default_root_dir=run_dir,
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=1,
         precision=LIGHTNING_PRECISION[choose_precision(training.precision, device)],  # type: ignore[arg-type]
