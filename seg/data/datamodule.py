@@ -62,10 +62,9 @@ class SegmentationData(pl.LightningDataModule):
             padding_label=self._padding_label,
             margin=margins(config.augmentation.spatial, config.patches.size),
         )
-        sampler = PositionSampler(config.training.validate_every * config.training.accumulate * config.patches.batch)
-        if self.trainer is not None:
-            # The trainer has workers begin on its first epoch before it tells the sampler which one that is.
-            sampler.set_epoch(self.trainer.global_step // config.training.validate_every)
+        step = 0 if self.trainer is None else self.trainer.global_step
+        per_step = config.training.accumulate * config.patches.batch
+        sampler = PositionSampler(config.training.validate_every * per_step, first=step * per_step)
         return DataLoader(
             patches,
             batch_size=config.patches.batch,

@@ -143,11 +143,14 @@ class PositionSampler(Sampler[int]):
 
     Args:
         per_epoch: Positions in an epoch.
+        first: Position that a resumed run begins with, in the middle of its epoch or at the start.
     """
 
-    def __init__(self, per_epoch: int) -> None:
+    def __init__(self, per_epoch: int, first: int = 0) -> None:
         self.per_epoch = per_epoch
-        self.epoch = 0
+        self.first = first
+        # The trainer has workers begin on its first epoch before it tells the sampler which one that is.
+        self.epoch = first // per_epoch
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the epoch; the trainer calls it, also after a resume."""
@@ -158,4 +161,4 @@ class PositionSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         start = self.epoch * self.per_epoch
-        return iter(range(start, start + self.per_epoch))
+        return iter(range(max(start, self.first), start + self.per_epoch))

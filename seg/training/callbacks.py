@@ -27,6 +27,8 @@ from seg.words import in_time
 LOG = logging.getLogger(__name__)
 CHECKPOINT_VERSION = 1
 BEGIN_ANEW = "delete it to begin anew"
+CHECKPOINT_SECONDS = 300.0
+"""Wall time after which a checkpoint is written between validations."""
 FIRST_STEPS, SHOWN_EVERY = 3, 20
 """Steps before the time of a step is measured, and steps over which it is measured."""
 
@@ -72,7 +74,7 @@ class Records(Callback):
         self.path = run_dir / METRICS_FILE
         self.history: list[dict[str, float]] = []
         self.begun = False
-        self._started = 0.0
+        self._started: float | None = None
         self._before = 0.0
         self._losses: list[Tensor] = []
 
@@ -89,8 +91,12 @@ class Records(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Starts the clock at the seconds of training that the checkpoint records."""
         self.begun = True
-        self._before = self.history[-1]["seconds"] if self.history else 0.0
         self._started = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training so far, those before a resume included."""
+        return self._before + (0.0 if self._started is None else time.perf_counter() - self._started)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -103,7 +109,7 @@ class Records(Callback):
         scores = {k: float(v) for k, v in sorted(trainer.callback_metrics.items()) if k.startswith("val_")}
         row = {
             "step": float(trainer.global_step),
-            "seconds": round(self._before + time.perf_counter() - self._started, 2),
+            "seconds": round(self.seconds, 2),
             "train_loss": float(torch.stack(self._losses).mean()),
             **scores,
             "learning_rate": float(trainer.optimizers[0].param_groups[0]["lr"]),
@@ -122,16 +128,19 @@ class Records(Callback):
         write_text(self.path, text.getvalue())
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the rows."""
-        return {"history": self.history}
+        """Returns the rows, and what the next row needs."""
+        return {"history": self.history, "seconds": self.seconds, "losses": [float(loss) for loss in self._losses]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes over the rows of a checkpoint."""
         self.history = list(state_dict["history"])
+        # Earlier versions wrote checkpoints after validations alone, without the two others.
+        self._before = state_dict.get("seconds", self.history[-1]["seconds"] if self.history else 0.0)
+        self._losses = [torch.tensor(loss) for loss in state_dict.get("losses", [])]
 
 
 class Checkpoints(Callback):
-    """Writes ``last.ckpt`` after every validation, and ``best.ckpt`` where Dice is the best so far.
+    """Writes ``last.ckpt`` after every validation and every few minutes, ``best.ckpt`` where Dice is the best so far.
 
     A file is written beside its target, flushed to disk and renamed, so a killed run leaves a whole checkpoint.
 
@@ -145,6 +154,7 @@ class Checkpoints(Callback):
         self.folder = folder
         self.records = records
         self.early_stop = early_stop
+        self._written = time.monotonic()
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -154,7 +164,21 @@ class Checkpoints(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Ends a resumed run that had stopped early before it was killed."""
+        self._written = time.monotonic()
         self._stop_early(trainer)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Writes a checkpoint where the last one is some minutes old and the optimiser has just taken a step.
+
+        Raises:
+            RunError: The folder cannot be written or the disk is full.
+        """
+        batches = batch_idx + 1
+        stepped = batches % trainer.accumulate_grad_batches == 0 and batches < trainer.num_training_batches
+        if stepped and time.monotonic() - self._written >= CHECKPOINT_SECONDS:
+            self._write(trainer, best=False)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Writes the checkpoints of this validation.
@@ -162,27 +186,27 @@ class Checkpoints(Callback):
         Raises:
             RunError: The folder cannot be written or the disk is full.
         """
-        last = self.folder / "last.ckpt"
+        self._write(trainer, best=self._since_best() == 0)
+        self._stop_early(trainer)
+
+    def _write(self, trainer: pl.Trainer, *, best: bool) -> None:
+        last, partial = self.folder / "last.ckpt", self.folder / "last.ckpt.partial"
         try:
-            self._write(trainer, last)
+            trainer.save_checkpoint(partial)
+            _flush(partial)
+            if best:
+                copy = self.folder / "best.ckpt.partial"
+                shutil.copyfile(partial, copy)
+                _flush(copy)
+                os.replace(copy, self.folder / "best.ckpt")
+            os.replace(partial, last)
         except OSError as error:
             raise unwritable(last, error) from error
         finally:
             # Left where writing failed or was interrupted; on a full disk they take the room that is missing.
-            for partial in self.folder.glob("*.partial"):
-                partial.unlink(missing_ok=True)
-        self._stop_early(trainer)
-
-    def _write(self, trainer: pl.Trainer, last: Path) -> None:
-        partial = self.folder / "last.ckpt.partial"
-        trainer.save_checkpoint(partial)
-        _flush(partial)
-        if self._since_best() == 0:
-            copy = self.folder / "best.ckpt.partial"
-            shutil.copyfile(partial, copy)
-            _flush(copy)
-            os.replace(copy, self.folder / "best.ckpt")
-        os.replace(partial, last)
+            for left in self.folder.glob("*.partial"):
+                left.unlink(missing_ok=True)
+        self._written = time.monotonic()
 
     def _since_best(self) -> int:
         """Returns the number of validations since the best Dice; NaN counts as the worst."""

@@ -124,3 +124,21 @@ def test_a_run_killed_again_and_again_ends_with_the_same_weights(
     assert 0 < len(taken) <= (config.training.steps - done) * variant.accumulate  # no step is taken again
     train(config, run_dir=whole, folds=(0,))
     assert same(killed, whole)
+
+
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
+def test_a_run_killed_between_validations_ends_with_the_same_weights(
+    tiny: ExperimentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variant: Variant
+) -> None:
+    monkeypatch.setattr(training, "score_run", lambda *_, **__: None)
+    every = 4
+    config, killed, whole = variant.of(tiny), tmp_path / "killed", tmp_path / "whole"
+    config = replace(config, training=replace(config.training, validate_every=every))
+    with monkeypatch.context() as soon:
+        soon.setattr(callbacks, "CHECKPOINT_SECONDS", 0.0)
+        for batches in (3, every, 2):  # steps 1, 2 to 5 and 6 are in a checkpoint when the process dies
+            count = batches * variant.accumulate - 1
+            assert train_until(config, killed, SegmentationModule, "training_step", max(count, 2)) == -signal.SIGKILL
+    train(config, run_dir=killed, folds=(0,), resume=True)
+    train(config, run_dir=whole, folds=(0,))
+    assert same(killed, whole)

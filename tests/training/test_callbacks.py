@@ -149,7 +149,7 @@ def test_records_travel_with_their_state(tmp_path, monkeypatch):
     tick = clock(monkeypatch, 3.0)
     records = Records(tmp_path)
     records.load_state_dict({"history": [{"step": 1.0, "seconds": 50.0}]})
-    assert records.state_dict() == {"history": [{"step": 1.0, "seconds": 50.0}]}
+    assert records.state_dict() == {"history": [{"step": 1.0, "seconds": 50.0}], "seconds": 50.0, "losses": []}
     trainer = SimpleNamespace(
         global_step=2, callback_metrics={}, optimizers=[SimpleNamespace(param_groups=[{"lr": 1}])], logger=None
     )
