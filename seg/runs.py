@@ -44,6 +44,8 @@ ENVIRONMENT_FILE = "environment.json"
 SCORING_FILE = "scoring_environment.json"
 PICTURE_FILE = "predictions.png"
 METRICS_FILE = "metrics.csv"
+LOCK_FILE = "train.lock"
+"""There while a process trains the run."""
 GENERALISATION_FILE = "generalisation.json"
 PRESERVATION_FILE = "preservation.json"
 WEIGHTS_FILE = "checkpoints/weights.pt"
@@ -387,8 +389,8 @@ def recorded_init_from(run_dirs: Iterable[Path]) -> str | None:
 
 
 def _foreign(path: Path) -> bool:
-    """Returns whether a file comes from elsewhere than :func:`open_run`, which may have been killed."""
-    return path.name != ENVIRONMENT_FILE and not is_partial(path)
+    """Returns whether a file comes from elsewhere than the beginning of a run, which may have been killed there."""
+    return path.name not in (ENVIRONMENT_FILE, LOCK_FILE) and not is_partial(path)
 
 
 def read_origin(run_dir: Path) -> Origin | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,12 @@ from seg.data.datasets import read_folds
 from seg.data.splits import check_folds
 from seg.errors import RunError
 from seg.evaluation.scores import EVALUATION_FILE
-from seg.files import file_problems
+from seg.files import file_problems, locked
 from seg.hardware import choose_device, choose_precision, environment
 from seg.inference.cleaning import cleaning_rules
 from seg.runs import (
     LAST_CHECKPOINT,
+    LOCK_FILE,
     MODEL_FILE,
     Origin,
     check_free,
@@ -67,8 +68,8 @@ def train(
         ConfigError: Clean-up names classes that the data set has not, or normalisation does not fit its channels.
         DataError: Cases are faulty, or folds cannot be trained together; all problems together.
         RunError: A fold does not exist, or a run directory exists, belongs to another config, data or initial weights,
-            or cannot be written; or the folder of the cache cannot. All directories are checked before the first fold
-            is trained.
+            is trained by another process, or cannot be written; or the folder of the cache cannot. All directories
+            are checked before the first fold is trained.
     """
     # What needs no voxel is checked before the hour that reading a large data set may take.
     check_cache_dir(config.data)
@@ -94,20 +95,25 @@ def train(
     origins = {fold: replace(origin, split=splits[fold]) for fold in chosen}
     for fold, directory in directories.items():
         check_run(replace(config, fold=fold), directory, origins[fold], resume=resume)
-    for fold, directory in directories.items():
-        open_run(replace(config, fold=fold), directory, origins[fold])
-    for fold, directory in directories.items():
-        finished = (directory / EVALUATION_FILE).exists()
-        with nullcontext() if finished else recorded_threads(directory, origin.computed_with):
-            if not finished:
-                if _starts_anew(directory):  # The weights may have changed while other folds were trained.
-                    begun = replace(origins[fold], initial_weights=_initial_weights(config))
-                    check_run(replace(config, fold=fold), directory, begun, resume=True)
-                (directory / MODEL_FILE).unlink(missing_ok=True)  # describes former weights, if any
-                fold_config = replace(config, fold=fold, training=computed_on)
-                cache_dir = None if directory == root else root / "cache"
-                train_fold(fold_config, dataset, splits[fold], directory, resume=resume, cache_dir=cache_dir)
-            score_run(directory, replace(config, fold=fold), dataset, splits[fold], reuse=True)
+    with ExitStack() as locks:
+        for directory in directories.values():
+            lock = directory / LOCK_FILE
+            refusal = f"{directory}: another process trains there; wait for it, or choose another --run_dir."
+            locks.enter_context(locked(lock, refusal=refusal))
+        for fold, directory in directories.items():
+            open_run(replace(config, fold=fold), directory, origins[fold])
+        for fold, directory in directories.items():
+            finished = (directory / EVALUATION_FILE).exists()
+            with nullcontext() if finished else recorded_threads(directory, origin.computed_with):
+                if not finished:
+                    if _starts_anew(directory):  # The weights may have changed while other folds were trained.
+                        begun = replace(origins[fold], initial_weights=_initial_weights(config))
+                        check_run(replace(config, fold=fold), directory, begun, resume=True)
+                    (directory / MODEL_FILE).unlink(missing_ok=True)  # describes former weights, if any
+                    fold_config = replace(config, fold=fold, training=computed_on)
+                    cache_dir = None if directory == root else root / "cache"
+                    train_fold(fold_config, dataset, splits[fold], directory, resume=resume, cache_dir=cache_dir)
+                score_run(directory, replace(config, fold=fold), dataset, splits[fold], reuse=True)
     if several:
         summarise_folds(config, dataset, root, directories)
     trained = root if several else next(iter(directories.values()))
