@@ -13,12 +13,15 @@ from typing import Any, Literal
 
 import torch
 
+from seg import __version__
 from seg.errors import ConfigError, Problem
 
 LOG = logging.getLogger(__name__)
 REVISION_FILE = Path(__file__).parents[1] / "REVISION"
 """Where an image keeps its revision, as the build was told it: there is neither git nor a checkout inside."""
 MIB, KIB_PER_MIB = 2**20, 1024
+INSTRUCTION_SETS = ("avx2", "avx512_f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "bf16")
+"""Sets that decide which kernels compute, as torch names them; processors of one model name differ in these."""
 PACKAGES = ("torch", "monai", "pytorch-lightning", "nibabel", "numpy", "scipy")
 
 
@@ -58,12 +61,15 @@ def computes_bf16(device: torch.device) -> bool:
 
 
 def environment(device: torch.device, precision: str) -> dict[str, Any]:
-    """Describes what a run is computed with: versions, device, threads, code revision."""
+    """Describes what a run is computed with: versions, device, instruction sets, threads, code revision."""
+    capabilities = torch.cpu.get_capabilities()
     return {
+        "version": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: metadata.version(name) for name in PACKAGES},
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "instruction_sets": [name for name in INSTRUCTION_SETS if capabilities.get(name)],
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
         "precision": precision,
@@ -82,9 +88,12 @@ def _processor() -> str:
 
 def _revision() -> str | None:
     """Returns the git revision of the code, marked where files differ from it; None outside a checkout and an image."""
+    root = Path(__file__).parents[1]
     if REVISION_FILE.is_file():
         return REVISION_FILE.read_text(encoding="utf-8").strip() or None
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    if not (root / ".git").exists():  # git would name the commit of any checkout around the installed package
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
     except (OSError, subprocess.TimeoutExpired):

@@ -2,11 +2,17 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import re
+import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
+import seg
 from seg import hardware
 from seg.errors import ConfigError
 from seg.hardware import choose_device, choose_precision, environment
@@ -77,6 +83,40 @@ def test_the_environment_names_versions_device_and_code(monkeypatch):
     assert set(found["packages"]) == {"torch", "monai", "pytorch-lightning", "nibabel", "numpy", "scipy"}
     assert (found["threads"], found["precision"]) == (torch.get_num_threads(), "bf16")
     assert {"python", "platform", "cores", "device", "revision"} < set(found)
+    assert found["version"] == seg.__version__
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="needs /proc/cpuinfo")
+def test_instruction_sets_are_those_that_the_system_names():
+    flags = set(re.findall(r"[a-z0-9_]+", Path("/proc/cpuinfo").read_text()))
+    names = {"avx2": "avx2", "avx512f": "avx512_f", "avx512_vnni": "avx512_vnni", "avx512_bf16": "avx512_bf16"}
+    found = set(environment(CPU, "fp32")["instruction_sets"])
+    assert {names[flag] for flag in flags & set(names)} == found & set(names.values())
+
+
+def test_the_commit_of_a_checkout_around_the_package_is_not_recorded(tmp_path):
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+    subprocess.run(["git", "-C", tmp_path, *identity, "commit", "-q", "--allow-empty", "-m", "other"], check=True)
+    package = tmp_path / "site" / "seg"
+    shutil.copytree(Path(seg.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    code = "import torch, seg.hardware as h; print(h.environment(torch.device('cpu'), 'fp32')['revision'])"
+    command = [sys.executable, "-c", code]
+    environ = os.environ | {"PYTHONPATH": str(package.parent)}
+    done = subprocess.run(command, cwd=package.parent, env=environ, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "None"
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="needs /proc/cpuinfo")
+def test_the_processor_is_named_as_the_system_names_it():
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    models = {line.split(": ", 1)[1] for line in lines if line.startswith("model name")}
+    if not models:
+        pytest.skip("this system names no processor")
+    assert environment(CPU, "fp32")["device"] in models
+
+
+def test_the_gpu_is_named_where_there_is_one(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"a GPU at {device}")
     assert environment(CUDA, "bf16")["device"] == "a GPU at cuda"
 
