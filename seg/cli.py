@@ -10,7 +10,6 @@ import argparse
 import logging
 import os
 import platform
-import pwd
 import signal
 import sys
 import tempfile
@@ -826,6 +825,10 @@ def _sigterm_as_interrupt() -> Iterator[None]:
 
 def _name_user() -> None:
     """Gives a user id without an entry in the list of users a name, for which torch and others ask."""
+    try:
+        import pwd
+    except ImportError:  # Windows
+        return
     try:
         pwd.getpwuid(os.getuid())
     except KeyError:

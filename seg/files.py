@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import csv
 import errno
-import fcntl
 import hashlib
 import io
 import json
@@ -21,6 +20,11 @@ from typing import IO, Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from seg.errors import Problem, RunError, SegError, shown
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 T = TypeVar("T")
 LOG = logging.getLogger(__name__)
@@ -339,6 +343,9 @@ def _take(path: Path, refusal: str | None) -> int:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise unwritable(path, error) from error
+        if fcntl is None:
+            LOG.warning("%s: this system has no locks; let one command at a time write here", path)
+            return descriptor
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -6,6 +6,7 @@ import ctypes
 import itertools
 import logging
 import math
+import platform
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -302,9 +303,8 @@ def trim_heap() -> None:
     were left by equal ones, so between what stays they add up: to three times the size of all sums on a volume of
     512 x 512 x 600 voxels.
     """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @dataclass

@@ -9,8 +9,8 @@ from __future__ import annotations
 import atexit
 import contextlib
 import json
+import mmap
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -30,6 +30,11 @@ import numpy as np
 from seg.data.formats.base import SLAB_BYTES, Block, Format, Header, OpenVolume, fault, header_of_affine
 from seg.data.memory import available_bytes
 from seg.errors import DataError, Problem
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 SECONDS = 30.0
 """How long the process may be silent, beside the time that reading the file's bytes may take."""
@@ -204,7 +209,7 @@ def serve(descriptor: int) -> None:
 
     connection = Connection(descriptor)
     warnings.simplefilter("ignore")
-    _lower(resource.RLIMIT_CORE, 0)
+    _lower("RLIMIT_CORE", 0)
     kinds = {kind.name: kind for kind in FORMATS}
     connection.send_bytes(READY)
     opened: dict[Path, OpenVolume] = {}  # those whose voxels are likely to be asked for next
@@ -237,17 +242,22 @@ def serve(descriptor: int) -> None:
 
 
 def _limit(memory: int | None, seconds: float) -> None:
-    """Bounds the address space and the time on a processor of what follows."""
+    """Bounds the address space, where Linux counts it, and the time on a processor of what follows."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+    except OSError:
+        memory = None
     if memory is not None:
-        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        _lower(resource.RLIMIT_AS, used + memory)
-    _lower(resource.RLIMIT_CPU, int(time.process_time() + seconds) + 1)
+        _lower("RLIMIT_AS", pages * mmap.PAGESIZE + memory)
+    _lower("RLIMIT_CPU", int(time.process_time() + seconds) + 1)
 
 
-def _lower(limit: int, value: int) -> None:
-    """Sets a limit that a later request may set anew; never above that of the environment."""
-    _, hard = resource.getrlimit(limit)
-    resource.setrlimit(limit, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
+def _lower(name: str, value: int) -> None:
+    """Sets a limit that a later request may set anew; never above that of the environment. Windows has none."""
+    if resource is not None:
+        limit = getattr(resource, name)
+        _, hard = resource.getrlimit(limit)
+        resource.setrlimit(limit, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
 
 
 def _described(header: Header) -> dict[str, Any]:
