@@ -14,7 +14,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.plugins.environments import LightningEnvironment
+from pytorch_lightning.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
 from pytorch_lightning.utilities import rank_zero_only
 from torch import nn
 
@@ -192,7 +192,7 @@ def _trainer(config: ExperimentConfig, run_dir: Path, device: torch.device, reco
         callbacks.append(Progress(training.steps, config.patches.batch * training.accumulate, records))
     # One process trains one fold, whatever variables a scheduler or a launcher has set around it: they would make
     # Lightning wait for other processes, keep silent, or continue from files of another run in the working directory.
-    rank_zero_only.rank = 0
+    rank_zero_only.rank = 0  # type: ignore[attr-defined]
     return pl.Trainer(
         plugins=[LightningEnvironment()],
         default_root_dir=run_dir,
