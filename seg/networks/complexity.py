@@ -1,13 +1,17 @@
-"""Parameters and multiply-accumulates of a U-Net, counted from its arguments without building it."""
+"""Parameters and multiply-accumulates of a U-Net, counted from its arguments."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
 
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
 from seg.config import BottleneckConfig, NetworkConfig
 from seg.networks.blocks import Triple, total_stride
 from seg.networks.bottleneck import projects_back, stage_ratios, width
+from seg.networks.unet import UNet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +102,34 @@ def complexity(in_channels: int, out_channels: int, config: NetworkConfig, *, sh
             head = _conv(channels, out_channels, 1, n if level == 0 else 0, bias=True)
             stages.append(_named(f"head {level}", head))
     return Complexity(stages=tuple(stages))
+
+
+def checked_complexity(in_channels: int, out_channels: int, config: NetworkConfig, *, shape: Triple) -> Complexity:
+    """Count as `complexity` does, and compare the count with the network itself.
+
+    The network is built on torch's meta device, which has shapes and no numbers, and torch's FLOP counter watches it.
+
+    Args:
+        in_channels: Channels of the image.
+        out_channels: Classes, background included.
+        config: The architecture.
+        shape: Voxels of the image per axis, divisible by the network's total stride.
+
+    Raises:
+        RuntimeError: If the counts differ: an option of the network is counted wrongly.
+        ValueError: If the total stride does not divide the shape.
+    """
+    cost = complexity(in_channels, out_channels, config, shape=shape)
+    with torch.device("meta"):
+        network = UNet(in_channels, out_channels, config).eval()
+        image = torch.empty(1, in_channels, *shape)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(image)
+    counted = cost.parameters, cost.macs
+    built = sum(parameter.numel() for parameter in network.parameters()), counter.get_total_flops() // 2
+    if counted != built:
+        raise RuntimeError(f"parameters and multiply-accumulates: counted {counted}, built {built}, for {config}")
+    return cost
 
 
 def _voxels_per_level(config: NetworkConfig, shape: Triple) -> list[int]:

@@ -5,10 +5,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from seg.config import BottleneckConfig, NetworkConfig
-from seg.networks import UNet, complexity
+from seg.networks import UNet, complexity, unet
+from seg.networks.blocks import ConvNormAct
+from seg.networks.complexity import checked_complexity
 
 PLAN = NetworkConfig(
     channels=(4, 6, 7, 8),
@@ -91,3 +94,14 @@ def test_baseline_of_the_hippocampus_part_by_part():
 def test_shape_must_be_divisible():
     with pytest.raises(ValueError, match=r"\(2, 4, 8\)"):
         complexity(1, 3, PLAN, shape=(4, 8, 9))
+
+
+def test_a_count_that_differs_from_the_network_is_no_result(monkeypatch):
+    shape = (4, 8, 8)
+    assert checked_complexity(2, 3, PLAN, shape=shape) == complexity(2, 3, PLAN, shape=shape)
+    # An option of the network that nobody counts.
+    monkeypatch.setattr(
+        unet.ConvStage, "__init__", lambda self, *args: nn.Sequential.__init__(self, ConvNormAct(*args))
+    )
+    with pytest.raises(RuntimeError, match="counted"):
+        checked_complexity(2, 3, PLAN, shape=shape)
