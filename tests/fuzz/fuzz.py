@@ -27,7 +27,7 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from seg.ablation.preservation.widths import read_preservation
+from seg.ablation.preservation.widths import write_point
 from seg.ablation.store import read_results
 from seg.config import load_config
 from seg.config.loading import load_study
@@ -41,7 +41,7 @@ from seg.networks import network_from_config
 from seg.runs import load_weights, read_history, read_origin, read_runs
 from seg.training.callbacks import check_checkpoint
 from seg.training.module import SegmentationModule
-from seg.workflows.manifest import read_manifest
+from seg.workflows.manifest import StoredManifest
 
 ROOT = Path(__file__).parents[2]
 STORED = ROOT / "tests" / "compatibility"
@@ -165,6 +165,10 @@ def checkpoint(folder: Path) -> object:
     return None
 
 
+def widths(record: Path) -> object:
+    return write_point(record, record.parent / "point.yaml")
+
+
 def splits(folder: Path) -> object:
     return make_splits(read_dataset(folder), folds=2, seed=0, splits_file=folder / "splits.json")
 
@@ -215,7 +219,7 @@ def write_inputs(folder: Path) -> Iterator[Kind]:
     for name, read in scored.items():
         yield Kind(name=name, file=f"run/{name}", read=read, text=True)
     manifest = "predicted/predictions.json"
-    yield Kind(name="predictions.json", file=manifest, read=lambda at: read_manifest(at / manifest), text=True)
+    yield Kind(name="predictions.json", file=manifest, read=lambda at: StoredManifest.read(at / manifest), text=True)
     for path in sorted((ROOT / "configs").glob("*.yaml"))[:3]:
         shutil.copy(path, folder / path.name)
         yield Kind(name=f"configs/{path.name}", file=path.name, read=_config(path.name), text=True)
@@ -229,7 +233,7 @@ def write_inputs(folder: Path) -> Iterator[Kind]:
         name = str(path.relative_to(folder))
         yield Kind(name=f"trial/{path.name}", file=name, read=lambda at: read_results(at / "trials"), text=True)
     preserved = str((first / "preservation.json").relative_to(folder))
-    yield Kind(name="preservation.json", file=preserved, read=lambda at: read_preservation(at / preserved), text=True)
+    yield Kind(name="preservation.json", file=preserved, read=lambda at: widths(at / preserved), text=True)
 
 
 def _config(name: str) -> Callable[[Path], object]:
