@@ -44,6 +44,7 @@ from seg.config.patients import pattern_problems
 from seg.config.text import as_yaml, text_problem
 from seg.errors import ConfigError, Problem, SegError, shown
 from seg.files import file_problems
+from seg.words import counted
 
 DONE, SOME_FAILED, WRONG_USE, FAULT, INTERRUPTED = 0, 1, 2, 3, 130
 Changes = Mapping[StrictStr, StrictStr]
@@ -498,13 +499,20 @@ class Compare(Command):
 
     def run(self) -> None:
         """Prints the comparison."""
+        from seg.ablation.report.compare import study_verdict
         from seg.ablation.statistics import format_comparison, paired, split_folds
         from seg.evaluation.scores import read_cases
 
         sides = {"baseline": self.baseline, "variant": self.variant}
         trials = {name: split_folds([read_cases(path) for path in paths]) for name, paths in sides.items()}
+        found, words = study_verdict(self.baseline, self.variant), ""
+        if found is not None and found[0].margin == self.margin:
+            study, verdict = found
+            words = f"(margin {study.margin:g}, corrected for {counted(len(study.names) - 1, 'variant')} of the study "
+            words += f"{study.name}): {'shown' if verdict.word == 'safe' else 'not shown'}; {verdict.word}"
+            words += "" if verdict.bound is None else f", bound {verdict.bound:+.4f} in {verdict.class_name or 'the mean'}"
         for comparison in paired(trials, "baseline", margin=self.margin):
-            print(format_comparison(comparison))
+            print(format_comparison(comparison, words))
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

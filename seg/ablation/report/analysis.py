@@ -123,15 +123,7 @@ def analyse(results: Results) -> Analysis:
     study = results.study
     scores = _scores(results)
     ready = bool(scores.get(study.baseline))
-    every = {name: scores.get(name, {}) for name in study.names}
-    compared: tuple[Comparison, ...] = ()
-    if ready and len(study.names) > 1:
-        compared = paired(every, study.baseline, margin=study.margin)
-    given_up = results.trials[results.trials.status == "failed"]
-    without_result: dict[str, list[Pair]] = {}
-    for variant, fold, seed in zip(given_up.variant, given_up.fold, given_up.seed, strict=True):
-        without_result.setdefault(variant, []).append((int(fold), int(seed)))
-    verdicts = judge(every, study.baseline, compared, without_result)
+    compared, verdicts = find_verdicts(results, scores)
     # What one run more or less would unmake is not recommended.
     safe = [replace(one, non_inferior=verdict.word == "safe") for one, verdict in zip(compared, verdicts, strict=True)]
     macs = {variant.name: variant.macs for variant in study.variants if variant.macs is not None}
@@ -163,6 +155,26 @@ def analyse(results: Results) -> Analysis:
         predictions=predictions,
         unpredicted="" if predictions else unpredicted,
     )
+
+
+def find_verdicts(
+    results: Results, scores: Trials | None = None
+) -> tuple[tuple[Comparison, ...], tuple[Verdict, ...]]:
+    """Compares every variant with the baseline and judges it; both are empty where the baseline has no scores.
+
+    Raises:
+        RunError: The runs of the study cannot be paired.
+    """
+    study, scores = results.study, _scores(results) if scores is None else scores
+    every = {name: scores.get(name, {}) for name in study.names}
+    compared: tuple[Comparison, ...] = ()
+    if scores.get(study.baseline) and len(study.names) > 1:
+        compared = paired(every, study.baseline, margin=study.margin)
+    given_up = results.trials[results.trials.status == "failed"]
+    without_result: dict[str, list[Pair]] = {}
+    for variant, fold, seed in zip(given_up.variant, given_up.fold, given_up.seed, strict=True):
+        without_result.setdefault(variant, []).append((int(fold), int(seed)))
+    return compared, judge(every, study.baseline, compared, without_result)
 
 
 def _scores(results: Results) -> dict[str, dict[tuple[int, int], list[CaseScore]]]:

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from seg.ablation.plan import StudyPlan
-from seg.ablation.report.analysis import Analysis, analyse
+from seg.ablation.plan import OLD_STUDY_FILE, STUDY_FILE, StudyPlan
+from seg.ablation.report.analysis import Analysis, analyse, find_verdicts
 from seg.ablation.report.cases import FIGURES
 from seg.ablation.report.frame import to_csv
 from seg.ablation.report.labels import Label, label_variants
 from seg.ablation.report.plots import compare_studies
 from seg.ablation.report.templating import markdown_environment
 from seg.ablation.statistics import Comparison, Verdict
-from seg.ablation.store import read_results
+from seg.ablation.store import TRIALS, read_results
 from seg.errors import Problem, RunError
 from seg.files import write_text
 
@@ -105,6 +105,41 @@ def read_evidence(path: Path, study: StudyPlan) -> dict[str, Evidence]:
         if len(own):
             found[variant.name] = Evidence(safe=int((own["verdict"] == "safe").sum()), tried=len(own))
     return found
+
+
+def study_verdict(baseline: Sequence[Path], variant: Sequence[Path]) -> tuple[StudyPlan, Verdict] | None:
+    """Finds what a study shows of a variant against its baseline.
+
+    Args:
+        baseline: Run directories of the baseline as a study lays them, or its folders of results.
+        variant: The same of the variant.
+
+    Returns:
+        The study with its verdict; None where the runs are not of one study, its baseline and one of its variants.
+
+    Raises:
+        RunError: The study cannot be read, or its runs cannot be paired.
+    """
+    places = [{_place(path) for path in paths} for paths in (baseline, variant)]
+    if any(len(found) != 1 for found in places):
+        return None
+    (folder, before), (other, after) = (found.pop() for found in places)
+    if folder != other or not any((folder / name).is_file() for name in (STUDY_FILE, OLD_STUDY_FILE)):
+        return None
+    results = read_results(folder)
+    if results.problems:
+        raise RunError(results.problems)
+    if before != results.study.baseline:
+        return None
+    return next(((results.study, one) for one in find_verdicts(results)[1] if one.variant == after), None)
+
+
+def _place(path: Path) -> tuple[Path, str]:
+    """Returns the study directory in which a run would lie, and the name of its variant."""
+    path = path.resolve()
+    if path.parent.name == TRIALS:
+        return path.parents[1], path.name.rsplit(".", 2)[0]
+    return path.parent.parent.parent, path.parent.name
 
 
 def _key(changes: Mapping[str, object]) -> str:

@@ -168,19 +168,22 @@ def _adjust(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
     )
 
 
-def format_comparison(comparison: Comparison) -> str:
+def format_comparison(comparison: Comparison, verdict: str = "") -> str:
     """Formats a comparison as lines: Dice, each class, each seed, the verdict, and what limits it.
 
-    Differences are positive in favour of the variant.
+    Differences are positive in favour of the variant. Without a verdict of a study the line says of the comparison's
+    own that it is not corrected for other variants that may have been tried.
     """
     dice = comparison.dice
     lines = [f"mean Dice {_effect(dice)}", *(f"{one.name} {_effect(one.dice)}" for one in comparison.by_class)]
     seeds = ", ".join(f"{value:+.4f}" for value in comparison.by_seed.values())
     patients = dice.num_patients if dice else 0
     lines.append(f"by seed: {seeds or 'none'}; {patients} patients, {comparison.num_folds} folds")
-    verdict = "shown" if comparison.non_inferior else "not shown"
-    p = "" if comparison.p_holm is None else f"; p = {comparison.p_holm:.2g}"
-    lines.append(f"not inferior in every class (margin {comparison.margin:g}, one-sided 97.5 %): {verdict}{p}")
+    if not verdict:
+        word = "shown" if comparison.non_inferior else "not shown"
+        p = "" if comparison.p_holm is None else f"; p = {comparison.p_holm:.2g}"
+        verdict = f"(margin {comparison.margin:g}, one-sided 97.5 %, uncorrected): {word}{p}"
+    lines.append(f"not inferior in every class {verdict}")
     if not comparison.num_folds:
         return "\n".join([*lines, "no fold and seed that the baseline and this variant have both finished"])
     lines += [

@@ -11,11 +11,15 @@ import pytest
 from seg.ablation.plan import read_study
 from seg.ablation.report import write_comparison
 from seg.ablation.report.analysis import analyse
-from seg.ablation.report.compare import read_evidence
+from seg.ablation.report.compare import read_evidence, study_verdict
 from seg.ablation.store import read_results
+from seg.cli import read_command
 from seg.errors import RunError
 from seg.words import fixed
 from tests.ablation.report.studies import Made, change, make_study
+
+
+LOSS = 0.0035
 
 
 def named(folder: Path, name: str, made: Made) -> Path:
@@ -86,3 +90,38 @@ def test_studies_of_one_name_or_without_a_common_variant_are_refused(studies: li
     with pytest.raises(RunError) as caught:
         write_comparison([studies[0], other], tmp_path / "all.md")
     assert [problem.kind for problem in caught.value.problems] == ["nothing"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ([], "(margin 0.005, corrected for 6 variants of the study easy): not shown; undecided, bound "),
+        (["--margin", "0.006"], "(margin 0.006, one-sided 97.5 %, uncorrected): shown; "),
+    ],
+)
+def test_two_variants_of_a_study_have_the_verdict_of_the_study(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], words: str
+) -> None:
+    """Alone the variant passes at the study's margin, among six it does not."""
+    folder = named(tmp_path, "easy", Made(losses={"decoder_1-2": LOSS}, preserved=False, devices=()))
+    sides = {
+        side: [str(folder / "trials" / f"{name}.fold_0.seed_{seed}") for seed in range(3)]
+        for side, name in (("--baseline", "baseline"), ("--variant", "decoder_1-2"))
+    }
+    read_command("compare", [word for side, runs in sides.items() for word in (side, *runs)] + options).run()
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("not inferior in every class")]
+    assert line.removeprefix("not inferior in every class ").startswith(words)
+
+
+def test_runs_of_no_study_have_no_verdict(studies: list[Path]) -> None:
+    baseline, variant = (studies[0] / "runs" / name / "fold_0_seed_0" for name in ("baseline", "decoder_1-2"))
+    found = study_verdict([baseline], [variant])
+    assert found is not None
+    assert (found[0].name, found[1].variant) == ("easy", "decoder_1-2")
+    for before, after in (
+        ([variant], [baseline]),
+        ([baseline], [variant, baseline]),
+        ([baseline], [studies[1] / "runs" / "decoder_1-2" / "fold_0_seed_0"]),
+        ([studies[0]], [studies[0]]),
+    ):
+        assert study_verdict(before, after) is None
