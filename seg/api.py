@@ -13,7 +13,7 @@ from torch import nn
 
 from seg.config import ExperimentConfig, dump_config, load_config
 from seg.config.loading import find_config
-from seg.errors import RunError
+from seg.errors import Problem, RunError
 
 PathLike = str | Path
 Device = Literal["auto", "cpu", "cuda"]
@@ -230,11 +230,14 @@ def ablate(
         SegError: The study cannot be used, or trials failed.
     """
     from seg.ablation.run import run_study
+    from seg.ablation.store import read_trials
     from seg.ablation.study import plan_study
 
     values = {name.replace("__", "."): value for name, value in changes.items()}
     study = plan_study(find_config(Path(config), study=True), values)
     study_dir = Path("runs/ablation") / study.config.name if ablation_dir is None else Path(ablation_dir)
-    if run_study(study, study_dir, runs_dir=None if runs_dir is None else Path(runs_dir)):
-        raise RunError(f"{study_dir}: all trials must finish, got failures; the messages above name them.")
+    run_study(study, study_dir, runs_dir=None if runs_dir is None else Path(runs_dir))
+    if failed := sorted(name for name, trial in read_trials(study_dir).items() if trial.record.status == "failed"):
+        rule, remedy = "must hold finished trials alone", "the messages above say why they failed"
+        raise RunError(Problem(str(study_dir), "failed", rule, f"failures of {', '.join(failed)}", remedy))
     return study_dir

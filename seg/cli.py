@@ -510,7 +510,9 @@ class Compare(Command):
             study, verdict = found
             words = f"(margin {study.margin:g}, corrected for {counted(len(study.names) - 1, 'variant')} of the study "
             words += f"{study.name}): {'shown' if verdict.word == 'safe' else 'not shown'}; {verdict.word}"
-            words += "" if verdict.bound is None else f", bound {verdict.bound:+.4f} in {verdict.class_name or 'the mean'}"
+            words += (
+                "" if verdict.bound is None else f", bound {verdict.bound:+.4f} in {verdict.class_name or 'the mean'}"
+            )
         for comparison in paired(trials, "baseline", margin=self.margin):
             print(format_comparison(comparison, words))
 

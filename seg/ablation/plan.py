@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +17,16 @@ from seg.ablation.study import Study, Variant, published
 from seg.config import StudyConfig
 from seg.data.cases import Dataset
 from seg.data.datasets import read_folds
-from seg.errors import Problem, RunError
+from seg.errors import Problem, RunError, shown
 from seg.files import quoted, read_json, write_text
 
 if TYPE_CHECKING:
+    from seg.ablation.store import StoredTrial
     from seg.networks.complexity import Complexity
 
 STUDY_FILE = "study.yaml"
 OLD_STUDY_FILE = "study.json"
+NO_TRIALS: Mapping[str, StoredTrial] = {}
 
 
 class StagePlan(BaseModel):
@@ -53,6 +57,39 @@ class ContrastPlan(BaseModel):
     against: str
 
 
+class Named(BaseModel):
+    """What a study has named before a result was there: its margin, and what it compares.
+
+    Attributes:
+        date: Day on which it was named, in UTC; None where no record says.
+        margin: Loss of Dice that still counts as not inferior.
+        folds: Folds of every variant.
+        seeds: Seeds of every variant.
+        variants: Changes by dotted path of each variant by name.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    date: str | None = None
+    margin: FiniteFloat
+    folds: tuple[int, ...]
+    seeds: tuple[int, ...]
+    variants: dict[str, dict[str, Any]]
+
+    def changes(self, later: Named) -> Iterator[str]:
+        """Yields what a later plan changed."""
+        for name in ("margin", "folds", "seeds"):
+            before, after = getattr(self, name), getattr(later, name)
+            if before != after:
+                yield f"{name} from {shown(before)} to {shown(after)}"
+        for name in self.variants | later.variants:
+            if name not in self.variants:
+                yield f"variant {name} added"
+            elif name not in later.variants:
+                yield f"variant {name} removed"
+            elif self.variants[name] != later.variants[name]:
+                yield f"variant {name} from {shown(self.variants[name])} to {shown(later.variants[name])}"
+
+
 class StudyPlan(BaseModel):
     """The content of ``study.yaml``: what was planned, and what a reader must know.
 
@@ -70,10 +107,12 @@ class StudyPlan(BaseModel):
         contrasts: Pairs of variants that are compared with each other.
         trials: Names of all planned trials.
         training: Steps, batch, patch_size, validate_every and the like, as far as stated.
-        data: Name, licence, attribution, num_cases, class_names and nsd_tolerance_mm, as far as stated.
+        data: Name, licence, attribution, num_cases, left_out (cases left out as faulty), class_names and
+            nsd_tolerance_mm, as far as stated.
         notes: What a reader must know that no record says.
         nominal_spacing: Whether spacing is not the true one, so that distances mean nothing.
         pictures: Whether pictures of cases may be shown.
+        named: What was named before the first result, and each later plan; empty where no record says.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -94,6 +133,18 @@ class StudyPlan(BaseModel):
     notes: tuple[str, ...] = ()
     nominal_spacing: bool = False
     pictures: bool = True
+    named: tuple[Named, ...] = ()
+
+    @property
+    def amended(self) -> tuple[tuple[str | None, tuple[str, ...]], ...]:
+        """Days after the first result on which the plan was changed, each with its changes."""
+        return tuple((after.date, tuple(before.changes(after))) for before, after in pairwise(self.named))
+
+    @property
+    def margin_named(self) -> str | None:
+        """Day on which the margin was named, before the first result; None where it was changed or no record says."""
+        kept = len({one.margin for one in self.named}) == 1
+        return self.named[0].date if kept else None
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -135,17 +186,58 @@ def plan_text(study: StudyPlan) -> str:
     return text
 
 
-def write_study_file(study: Study, study_dir: Path) -> Path:
+def write_study_file(study: Study, study_dir: Path, stored: Mapping[str, StoredTrial] = NO_TRIALS) -> StudyPlan:
     """Writes ``study.yaml``: variants with their size and work, and all trials of the grid, also those left out now.
+
+    Margin, folds, seeds and variants are frozen with the first result: what was named before stays in the file, and
+    each later change is added with its day.
+
+    Args:
+        study: The study.
+        study_dir: Study directory.
+        stored: Trials that have results, by name.
+
+    Returns:
+        What was written.
 
     Raises:
         DataError: The data set cannot be read: its channels and classes belong to the size of a network.
         RunError: The file cannot be written.
     """
     path = study_dir / STUDY_FILE
-    write_text(path, plan_text(describe_study(study, read_study_data(study))))
+    study_data = read_study_data(study)
+    plan = describe_study(study, study_data)
+    named = _named(plan, study_dir, first=not stored)
+    left_out = _left_out(study_data, stored)
+    plan = plan.model_copy(update={"named": named, "data": plan.data | {"left_out": left_out}})
+    write_text(path, plan_text(plan))
     (study_dir / OLD_STUDY_FILE).unlink(missing_ok=True)
-    return path
+    return plan
+
+
+def _left_out(dataset: Dataset, stored: Mapping[str, StoredTrial]) -> list[str]:
+    """Lists the cases that some trial left out as faulty: it has no digest of their files."""
+    known = {case.id for case in dataset.cases}
+    return sorted({case for trial in stored.values() if trial.data for case in known - trial.data.keys()})
+
+
+def _named(plan: StudyPlan, study_dir: Path, *, first: bool) -> Sequence[Named]:
+    """Returns what was named before the first result, and each later plan, the present one last."""
+    now = _naming(plan, date=datetime.now(UTC).date().isoformat())
+    if first:
+        return (now,)
+    try:
+        before = read_study(study_dir)
+    except RunError:  # absent or damaged: nobody knows what was named
+        return (now.model_copy(update={"date": None}),)
+    named = before.named or (_naming(before),)
+    same = not list(named[-1].changes(now))
+    return named if same else (*named, now)
+
+
+def _naming(plan: StudyPlan, date: str | None = None) -> Named:
+    variants = {each["name"]: each["changes"] for each in plan.model_dump(mode="json")["variants"]}
+    return Named(date=date, margin=plan.margin, folds=plan.folds, seeds=plan.seeds, variants=variants)
 
 
 def read_study_data(study: Study) -> Dataset:

@@ -37,7 +37,7 @@ def run_study(study: Study, study_dir: Path, *, runs_dir: Path | None = None, sp
         speed_only: Whether no trial is run and speed is measured nevertheless.
 
     Returns:
-        The exit code: 0, or 1 where trials failed; they are named on stderr.
+        The exit code: 0, or 1 where trials failed or left out faulty cases; both are named on stderr.
 
     Raises:
         SegError: Records or run directories there are those of another configuration or other data, all of them
@@ -51,12 +51,19 @@ def run_study(study: Study, study_dir: Path, *, runs_dir: Path | None = None, sp
     with locked(study_dir / ".lock", refusal=f"{study_dir}: only one process may run a study; wait for the other one."):
         stored = read_trials(study_dir)
         left = trials_left(study.trials, paths, stored)
-        write_study_file(study, study_dir)
-        failed = _run_trials(study, left, paths, stored) if left and not speed_only else {}
+        plan = write_study_file(study, study_dir, stored)
+        for day, changes in plan.amended:
+            LOG.warning("changed after the first result, on %s: %s", day, "; ".join(changes))
+        failed: dict[str, tuple[str, Path]] = {}
+        if left and not speed_only:
+            failed = _run_trials(study, left, paths, stored)
+            plan = write_study_file(study, study_dir, read_trials(study_dir))
         _conclude(study, paths, speed_only=speed_only)
     for trial_id, (error, log) in failed.items():
         print(f"failed: {trial_id}: {error} (log: {log})", file=sys.stderr)
-    return 1 if failed else 0
+    if left_out := plan.data["left_out"]:
+        print(f"left out as faulty, also from the report: {', '.join(left_out)}", file=sys.stderr)
+    return 1 if failed or left_out else 0
 
 
 def _conclude(study: Study, paths: StudyPaths, *, speed_only: bool) -> None:

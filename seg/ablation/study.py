@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import logging
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +14,11 @@ from typing import Any
 
 from seg.config import AxisConfig, ExperimentConfig, StudyConfig, load_config, load_study
 from seg.config.fields import fields_of, value_at
+from seg.config.study import MIN_RUNS
 from seg.errors import ConfigError, shown
+from seg.words import counted
+
+LOG = logging.getLogger(__name__)
 
 
 def point_names(axis: AxisConfig) -> tuple[str, ...]:
@@ -251,6 +256,12 @@ def plan_study(path: Path, overrides: Mapping[str, object] = NO_OVERRIDES) -> St
         )
     if problems:
         raise ConfigError(problems)
+    if (runs := len(config.folds) * len(config.seeds)) < MIN_RUNS:
+        LOG.warning(
+            "%s of each variant: fewer than %d never show that a variant is not inferior; give more seeds or folds",
+            counted(runs, "run"),
+            MIN_RUNS,
+        )
     return Study(
         config=config,
         command=_command(path, overrides),

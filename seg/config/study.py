@@ -14,6 +14,8 @@ from seg.config.fields import STRICT, NotNegative, Positive, Rules, setting
 from seg.errors import Problem, shown
 
 STUDY_VERSION = 1
+MIN_RUNS = 3
+"""Fewest pairs of training runs on which a variant can be called not inferior: two cannot say how much runs differ."""
 NAME = r"[a-z0-9][a-z0-9_.-]*"
 OWN = {"seed": "seeds", "fold": "folds", "name": "name", "schema_version": "schema_version"}
 """Fields of an experiment that the study itself gives, each with the name that the field has in a study."""

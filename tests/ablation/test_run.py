@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,11 @@ import pytest
 
 from seg.ablation import run as module
 from seg.ablation import speed, trials
-from seg.ablation.plan import write_study_file
+from seg.ablation.plan import StudyPlan, write_study_file
 from seg.ablation.preview import preview_study
 from seg.ablation.publish import publish
 from seg.ablation.run import run_study
-from seg.ablation.store import read_trial
+from seg.ablation.store import StoredTrial, read_trial
 from seg.ablation.study import Study, Trial
 from seg.ablation.trials import StudyPaths
 from seg.config import dump_config
@@ -40,7 +40,12 @@ def steps(monkeypatch: pytest.MonkeyPatch, store: Callable[..., None]) -> list[s
         store(paths.study_dir, trial, attempts=attempt, seconds=90.0)
 
     monkeypatch.setattr(module, "run_trial", run)
-    monkeypatch.setattr(module, "write_study_file", lambda study, folder: found.append("plan"))
+
+    def plan(study: Study, folder: Path, stored: Mapping[str, StoredTrial]) -> StudyPlan:
+        found.append("plan")
+        return write_study_file(study, folder, stored)
+
+    monkeypatch.setattr(module, "write_study_file", plan)
     monkeypatch.setattr(module, "_conclude", lambda study, paths, **_: found.append("report"))
     monkeypatch.setattr(
         module, "expected_times", lambda study, _: ({trial.id: (120.0, "GMAC") for trial in study.trials}, "")
@@ -56,7 +61,7 @@ def test_a_study_runs_its_trials_in_their_order_and_those_that_are_new_later(
         return [(*line.split("  "), summary.rpartition("  ")[2]) for line, _, summary in lines]
 
     assert run_study(make_study(), tmp_path) == 0
-    assert steps == ["plan", *IDS[:2], "report"]
+    assert steps == ["plan", *IDS[:2], "plan", "report"]
     assert events() == [
         ("0 of 2 trials are done already", "left 4 min"),
         (IDS[0], "running", "left 4 min"),
@@ -66,11 +71,34 @@ def test_a_study_runs_its_trials_in_their_order_and_those_that_are_new_later(
     ]
     assert run_study(make_study(), tmp_path) == 0
     assert events() == []
-    write_study_file(make_study(), tmp_path)
     publish(tmp_path)
     assert run_study(make_study(seeds=(0, 1)), tmp_path) == 0
-    assert steps == ["plan", *IDS[:2], "report", "plan", "report", "plan", *IDS[2:], "report"]
+    assert steps == ["plan", *IDS[:2], "plan", "report", "plan", "report", "plan", *IDS[2:], "plan", "report"]
     assert events()[0] == ("2 of 4 trials are done already", "left 3 min")
+
+
+def test_a_case_that_was_left_out_is_named_and_ends_in_exit_code_1(
+    make_study: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_trial: Any = module.run_trial
+
+    def run(trial: Trial, paths: StudyPaths, *, attempt: int) -> None:
+        run_trial(trial, paths, attempt=attempt)
+        environment = {"schema_version": 1, "data": {f"case_{number}": "digest" for number in (0, 1, 2, 4, 5)}}
+        (paths.study_dir / "trials" / trial.id / "environment.json").write_text(json.dumps(environment))
+
+    monkeypatch.setattr(module, "run_trial", run)
+    for _ in range(2):  # also where nothing is left to run
+        assert run_study(make_study(), tmp_path) == 1
+        assert capsys.readouterr().err.endswith("left out as faulty, also from the report: case_3\n")
+
+
+def test_changes_of_the_plan_after_the_first_result_are_logged(
+    make_study: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for margin, said in ((0.005, 0), (0.01, 1), (0.01, 2)):
+        run_study(make_study(margin=margin), tmp_path)
+        assert [text.endswith(": margin from 0.005 to 0.01") for text in caplog.messages] == [True] * said
 
 
 def test_speed_alone_is_measured_without_a_trial(
@@ -109,7 +137,7 @@ def test_a_failing_trial_is_tried_again_recorded_and_named(
     assert (content["status"], content["attempts"], content["seconds"]) == ("failed", 3, None)
     assert content["error"] == "RuntimeError: attempt 3 failed"
     assert (folder / "failure.txt").read_text().startswith("Traceback (most recent call last):\n")
-    assert steps == ["plan", IDS[1], "report"]
+    assert steps == ["plan", IDS[1], "plan", "report"]
     monkeypatch.setattr(module, "run_trial", run_trial)
     assert run_study(study, tmp_path) == 0
     again = read_trial(tmp_path, IDS[0])
@@ -148,7 +176,7 @@ def test_trials_of_another_version_are_trained_anew(
     assert steps == ["plan", "report"]
     monkeypatch.setattr(trials, "TRAINING_VERSION", trials.TRAINING_VERSION + 1)
     run_study(make_study(), tmp_path)
-    assert steps[2:] == ["plan", *IDS[:2], "report"]
+    assert steps[2:] == ["plan", *IDS[:2], "plan", "report"]
 
 
 def test_two_processes_never_run_one_study(make_study: Make, tmp_path: Path) -> None:

@@ -255,11 +255,11 @@ def test_contrasts_name_two_variants_of_the_study(write: Writer) -> None:
 def test_a_study_of_older_code_still_loads(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "base.yaml").write_text("seed: 0\n")
     points = [{"name": "narrow", "set": {"network.channels": [4, 8, 16, 32]}}]
-    study = {"name": "old", "base": "base.yaml", "reuse": "any_code", "seeds": [0], "points": points}
+    study = {"name": "old", "base": "base.yaml", "reuse": "any_code", "points": points}
     study |= {"launch": {"backend": "process", "workers": 3}}
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
     planned = plan_study(tmp_path / "study.yaml")
-    assert len(planned.trials) == 2
+    assert len(planned.trials) == 6
     assert (planned.config.launch.backend, planned.config.launch.workers) == ("workers", 1)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
@@ -288,3 +288,12 @@ def test_points_are_named_by_their_values(values: tuple[Any, ...], expected: lis
 @given(st.floats(0.01, 4) | st.integers(0, 99) | st.booleans() | st.text(max_size=5) | st.lists(st.floats(0.01, 4)))
 def test_every_name_is_a_folder(value: Any) -> None:
     assert all(re.fullmatch(NAME, f"a_{name}") for name in named(value))
+
+
+@pytest.mark.parametrize(("seeds", "folds", "said"), [([0, 1], [0], 1), ([0], [0, 1], 1), ([0, 1], [0, 1], 0)])
+def test_too_few_runs_to_show_anything_are_said(
+    write: Writer, caplog: pytest.LogCaptureFixture, seeds: list[int], folds: list[int], said: int
+) -> None:
+    plan_study(write(design="sweep", axes=[MERGE], seeds=seeds, folds=folds))
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * said
+    assert all(message.startswith("2 runs of each variant: fewer than 3 ") for message in caplog.messages)

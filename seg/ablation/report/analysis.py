@@ -157,9 +157,7 @@ def analyse(results: Results) -> Analysis:
     )
 
 
-def find_verdicts(
-    results: Results, scores: Trials | None = None
-) -> tuple[tuple[Comparison, ...], tuple[Verdict, ...]]:
+def find_verdicts(results: Results, scores: Trials | None = None) -> tuple[tuple[Comparison, ...], tuple[Verdict, ...]]:
     """Compares every variant with the baseline and judges it; both are empty where the baseline has no scores.
 
     Raises:

@@ -8,6 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from seg.ablation.report.labels import HELP
 from seg.ablation.report.metrics import METRICS
+from seg.config.study import MIN_RUNS
 from seg.runs import NOTICE
 from seg.words import NOT_MEASURED, counted, fixed, interval
 
@@ -33,6 +34,7 @@ def environment(*, autoescape: bool) -> Environment:
     made.globals |= {"interval": interval} | {
         "HELP": HELP,
         "METRICS": METRICS,
+        "MIN_RUNS": MIN_RUNS,
         "NOTICE": NOTICE,
         "NOT_MEASURED": NOT_MEASURED,
     }

@@ -1,7 +1,6 @@
 """Statistics of a study: paired differences, verdicts, ranks, convergence and correlation; no torch."""
 
 from seg.ablation.statistics.comparison import (
-    MIN_RUNS,
     ClassComparison,
     Comparison,
     format_comparison,
@@ -15,7 +14,6 @@ from seg.ablation.statistics.tables import Pair, Trials, split_folds
 from seg.ablation.statistics.verdicts import Recommendation, Verdict, judge, recommend
 
 __all__ = [
-    "MIN_RUNS",
     "ClassComparison",
     "Comparison",
     "Components",

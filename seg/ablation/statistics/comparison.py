@@ -10,10 +10,8 @@ from statsmodels.stats.multitest import multipletests
 
 from seg.ablation.statistics.effects import TAIL, Effect, estimate_effect
 from seg.ablation.statistics.tables import METRICS, SHARES, Pair, Runs, Trials, difference_tables, read_paired
+from seg.config.study import MIN_RUNS
 from seg.words import NOT_MEASURED
-
-MIN_RUNS = 3
-"""Fewest pairs of training runs on which a variant can be called not inferior: two cannot say how much runs differ."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,9 +8,10 @@ from typing import Literal
 
 import numpy as np
 
-from seg.ablation.statistics.comparison import MIN_RUNS, Comparison
+from seg.ablation.statistics.comparison import Comparison
 from seg.ablation.statistics.effects import TAIL, Effect, estimate_effect
 from seg.ablation.statistics.tables import Pair, Runs, RunScores, Trials, difference_tables, read_trials
+from seg.config.study import MIN_RUNS
 
 Word = Literal["unstable", "safe", "costs", "undecided"]
 

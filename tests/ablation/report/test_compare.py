@@ -18,7 +18,6 @@ from seg.errors import RunError
 from seg.words import fixed
 from tests.ablation.report.studies import Made, change, make_study
 
-
 LOSS = 0.0035
 
 

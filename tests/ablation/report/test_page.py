@@ -119,6 +119,36 @@ def test_a_run_that_failed_to_train_is_named_and_makes_its_variant_unstable(tmp_
     assert "Build: skips ×1/16" in shown.text  # the fastest of those that are safe
 
 
+@pytest.mark.parametrize(
+    ("margins", "words"),
+    [
+        ([], "no record says when it was named"),
+        ([0.005], "which was named on 2026-10-01, before the first result"),
+        ([0.002, 0.005], "which was changed after the first result"),
+    ],
+)
+def test_a_margin_is_called_named_before_only_where_a_record_says_so(
+    tmp_path: Path, margins: list[float], words: str
+) -> None:
+    study = make_study(tmp_path, Made(preserved=False, devices=()))
+    same = {"folds": [0], "seeds": [0, 1, 2], "variants": {}}
+    named = [same | {"date": f"2026-10-0{day}", "margin": margin} for day, margin in enumerate(margins, 1)]
+    change(study / "study.json", lambda plan: plan.update(named=named))
+    write_report(study)
+    assert f"at the margin of 0.005{',' if margins else ';'} {words}" in " ".join(page(study).text.split())
+    told = "2026-10-02: margin from 0.002 to 0.005"
+    assert (told in page(study).text) == (len(margins) > 1)
+    assert (told in (study / "report.md").read_text()) == (len(margins) > 1)
+
+
+def test_cases_that_were_left_out_are_named(tmp_path: Path) -> None:
+    study = make_study(tmp_path, Made(preserved=False, devices=()))
+    change(study / "study.json", lambda plan: plan["data"].update(left_out=["case_7", "case_9"]))
+    write_report(study)
+    for text in (page(study).text, (study / "report.md").read_text().replace("&#95;", "_")):
+        assert "Left out as faulty, in training and scores: case_7, case_9." in text
+
+
 def test_gaps_are_named(partial: Path) -> None:
     shown = page(partial)
     assert "16 of 21 trials are finished" in shown.text
