@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from seg.ablation.launch import trial_threads
 from seg.ablation.plan import count_costs, read_study_data
-from seg.ablation.store import StoredTrial, TrialRecord, read_trials
+from seg.ablation.store import SPEED_FILE, StoredTrial, TrialRecord, read_trials
 from seg.ablation.study import Study, Trial
 from seg.ablation.trials import StudyPaths, trials_left, why_unfinished
 from seg.config import ExperimentConfig
+from seg.config.study import SpeedConfig
 from seg.data.cases import Dataset
 from seg.data.datasets import read_folds
 from seg.data.splits import spread_over
@@ -37,6 +38,8 @@ SAMPLED_CASES = 8
 PRESERVATION_PASSES = 3
 """Predictions of the held-out cases that measuring preservation takes as long as: one and a half passes over them in
 fp32, and about as much again for the statistics of every voxel."""
+STEP_WINDOWS = 3
+"""Predictions of its patches that a training step takes as long as: forward, and backward twice as long."""
 
 
 class Line(NamedTuple):
@@ -78,7 +81,7 @@ def preview_study(study: Study, study_dir: Path, *, runs_dir: Path | None = None
     stored = read_trials(study_dir)
     paths = StudyPaths(study_dir=study_dir, runs_dir=runs_dir or study_dir / "runs")
     left = trials_left(study.trials, paths, stored)
-    expected, basis = expected_times(study, stored)
+    expected, speed, basis = expected_times(study, stored)
     rows = [
         (
             trial.id,
@@ -93,17 +96,20 @@ def preview_study(study: Study, study_dir: Path, *, runs_dir: Path | None = None
     if left:
         seconds = sum(expected[trial.id][0] for trial in left)
         total += f"; the other {len(left)} take about {in_time(seconds)} one after the other"
+    if speed and (left or not (study_dir / SPEED_FILE).is_file()):
+        total += f"; to measure speed takes about {in_time(speed)} on the device of the trials"
     return "\n".join([*_table(rows), "", f"{total}.", *([basis] if left else [])])
 
 
-def expected_times(study: Study, stored: Mapping[str, StoredTrial]) -> tuple[dict[str, tuple[float, str]], str]:
-    """Predicts the wall time of each trial of a study.
+def expected_times(study: Study, stored: Mapping[str, StoredTrial]) -> tuple[dict[str, tuple[float, str]], float, str]:
+    """Predicts the wall time of each trial of a study, and of measuring its speed.
 
     Times come from trials that are finished: of the same variant where there are some, else by multiply-accumulates.
     Where none is finished, a few training steps and predictions are timed here.
 
     Returns:
-        Seconds of each trial and ``finished`` or what they are predicted from, by name; and a text on all of them.
+        Seconds of each trial and ``finished`` or what they are predicted from, by name; seconds of measuring speed, 0
+        where the study does not; and a text on all of them.
 
     Raises:
         SegError: The data set cannot be read, or the device is not there.
@@ -123,7 +129,17 @@ def expected_times(study: Study, stored: Mapping[str, StoredTrial]) -> tuple[dic
         )
     else:
         line, basis = _measured(study, dataset, work)
-    return expect(study.trials, records, line, work), basis
+    expected = expect(study.trials, records, line, work)
+    if not study.config.speed.enabled or not expected:
+        return expected, 0.0, basis
+    windows, cases = count_windows(study.baseline.config, fold=study.config.folds[0])
+    by_variant = {trial.variant.name: expected[trial.id][0] for trial in study.trials}
+    by_variant.setdefault(study.baseline.name, line.seconds(work[study.baseline.name]))
+    speed = sum(
+        speed_seconds(study.config.speed, study.baseline.config, seconds, windows=windows, cases=cases)
+        for seconds in by_variant.values()
+    )
+    return expected, speed, basis
 
 
 def fit_line(times: Sequence[tuple[int, float]]) -> Line:
@@ -177,10 +193,37 @@ def trial_seconds(config: ExperimentConfig, timed: Timed, *, windows: float, cas
     The held-out cases are predicted at each validation and once at the end, as many training cases once, and measuring
     preservation takes as long as some more predictions.
     """
+    return config.training.steps * timed.step + _passes(config) * cases * windows * timed.window
+
+
+def _passes(config: ExperimentConfig) -> int:
+    """Counts the predictions of the held-out cases that a trial takes as long as, beside its training."""
     validations = config.training.steps // config.training.validate_every
     mirrored = 2 ** len(config.augmentation.spatial.mirror_axes) if config.inference.tta else 1
-    passes = validations + mirrored + 1 + PRESERVATION_PASSES
-    return config.training.steps * timed.step + passes * cases * windows * timed.window
+    return validations + mirrored + 1 + PRESERVATION_PASSES
+
+
+def speed_seconds(speed: SpeedConfig, config: ExperimentConfig, trial: float, *, windows: float, cases: int) -> float:
+    """Predicts the time of measuring the speed of a variant from that of its trial, in s.
+
+    Args:
+        speed: Rounds.
+        config: The experiment.
+        trial: Time of a trial, in s.
+        windows: Mean number of windows of a case.
+        cases: Held-out cases.
+    """
+    from seg.ablation.speed import PREDICTED_CASES
+    from seg.benchmark.measure import LEAST_SECONDS, Settings
+    from seg.benchmark.memory import PASSES, PROCESSES
+
+    batch = config.patches.batch
+    step = STEP_WINDOWS * batch * config.training.accumulate  # in windows
+    window = trial / (config.training.steps * step + _passes(config) * cases * windows)
+    rounds = speed.rounds + speed.warmup
+    times = sum(max(LEAST_SECONDS, many * window) for many in (1, batch, step))
+    predictions = (Settings(rounds=speed.rounds).prediction_rounds + 1) * min(PREDICTED_CASES, cases) * windows
+    return rounds * times + (predictions + PROCESSES["cpu"] * PASSES * (1 + step)) * window
 
 
 def count_windows(config: ExperimentConfig, *, fold: int) -> tuple[float, int]:

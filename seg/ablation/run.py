@@ -69,7 +69,7 @@ def run_study(study: Study, study_dir: Path, *, runs_dir: Path | None = None, sp
 def _conclude(study: Study, paths: StudyPaths, *, speed_only: bool) -> None:
     """Measures speed where it is not yet, and writes the report where trials are finished."""
     finished = any(trial.record.status == "finished" for trial in read_trials(paths.study_dir).values())
-    if finished or speed_only:
+    if speed_only or (finished and study.config.speed.enabled):
         from seg.ablation.speed import measure_study
 
         measure_study(study, paths.study_dir, paths.runs_dir)
@@ -88,8 +88,8 @@ def _run_trials(
     by_id = {trial.id: trial for trial in left}
     backend = build_backend(study.config.launch, paths.runs_dir)
     variants = {trial.id: trial.variant.name for trial in study.trials}
-    expected = _expected(study) if len(left) == len(variants) else {}
-    table = ProgressTable(variants, backend.parallel, sys.stdout, expected)
+    expected, speed = _expected(study, stored)
+    table = ProgressTable(variants, backend.parallel, sys.stdout, expected, after=speed)
     table.done_before({name: stored[name] for name in variants if name not in by_id})
 
     def make(trial_id: str, attempt: int) -> Callable[[], object]:
@@ -106,11 +106,12 @@ def _run_trials(
     return failed
 
 
-def _expected(study: Study) -> dict[str, float]:
-    """Predicts the seconds of each trial before any is finished; nothing where trials run elsewhere."""
+def _expected(study: Study, stored: dict[str, StoredTrial]) -> tuple[dict[str, float], float]:
+    """Predicts the seconds of each trial and of measuring speed; nothing where trials run elsewhere."""
     if not is_in_process(study.config.launch):
-        return {}
+        return {}, 0.0
     try:
-        return {name: seconds for name, (seconds, _) in expected_times(study, {})[0].items()}
+        expected, speed, _ = expected_times(study, stored)
     except SegError:  # a fault of the data is told by the trial that meets it
-        return {}
+        return {}, 0.0
+    return {name: seconds for name, (seconds, _) in expected.items()}, speed

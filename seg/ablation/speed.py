@@ -32,10 +32,10 @@ Entry = Mapping[str, Any]
 def measure_study(study: Study, study_dir: Path, runs_dir: Path) -> None:
     """Measures the variants of a study on every device present, prints tables, and writes ``speed.json``.
 
-    Nothing is measured where the file has all variants as they are now on all of these devices, in as many rounds, and
-    with trained weights where there are some by now. Else all are measured
-    anew, since only times of one process can be compared; what was measured on devices that are not here is kept as
-    far as variants are still the same.
+    Measured are the variants that have a trial among the chosen ones, the baseline, and those measured on the device
+    before: only times of one process can be compared. A device is left alone where the file has all of them as they
+    are now, in as many rounds, and with trained weights where there are some by now. What was measured on devices that
+    are not here is kept as far as variants are still the same.
 
     Args:
         study: The study.
@@ -56,13 +56,18 @@ def measure_study(study: Study, study_dir: Path, runs_dir: Path) -> None:
     first = study.config.folds[0]
     images = held_out_images(study.baseline.config, PREDICTED_CASES, fold=first)
     settings = Settings(rounds=study.config.speed.rounds, warmup=study.config.speed.warmup, images=images)
-    if all(any(_key(entry) == key and _covers(entry, subjects, settings) for entry in recorded) for key in devices):
+    chosen = {study.baseline.name, *(trial.variant.name for trial in study.trials)}
+    by_device = {
+        key: [one for one in subjects if one.name in chosen.union(*map(_configurations, _of_device(recorded, key)))]
+        for key in devices
+    }
+    if all(any(_covers(entry, own, settings) for entry in _of_device(recorded, key)) for key, own in by_device.items()):
         LOG.info("speed: measured before on %s, taken over", ", ".join(name for name, *_ in devices))
         return
     kept = [_still_valid(entry, wanted) for entry in recorded if _key(entry) not in devices]
     measured = []
-    for device in devices.values():
-        measured.append(measure_device(subjects, device, settings))
+    for key, device in devices.items():
+        measured.append(measure_device(by_device[key], device, settings))
         print(device_tables(measured[-1]), end="\n\n")
     entries = [*measured, *(entry for entry in kept if entry is not None)]
     write_json(path, {"schema_version": SPEED_VERSION, "devices": entries})
@@ -101,6 +106,10 @@ def _key(entry: Entry) -> tuple[str, str, int | None]:
     """Says which device an entry is of; a processor with another number of threads is another one."""
     kind = str(entry["kind"])
     return str(entry.get("device")), kind, entry.get("threads") if kind == "cpu" else None
+
+
+def _of_device(recorded: Sequence[Entry], key: tuple[str, str, int | None]) -> list[Entry]:
+    return [entry for entry in recorded if _key(entry) == key]
 
 
 def _configurations(entry: Entry) -> dict[str, Any]:

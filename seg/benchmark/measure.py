@@ -71,7 +71,7 @@ def interleave(calls: Mapping[str, Call], timer: Timer, *, rounds: int, warmup: 
     """Times several calls side by side: in every round each of them once, in an order drawn for the round.
 
     What changes with time, such as the clock of a processor that grows warm, meets all of them alike, and times of one
-    round can be compared with one another. On a terminal a bar shows how far that is.
+    round can be compared with one another. On a terminal a bar shows how far that is, elsewhere a line a round.
 
     Args:
         calls: The calls by name.
@@ -96,6 +96,8 @@ def interleave(calls: Mapping[str, Call], timer: Timer, *, rounds: int, warmup: 
                 if index >= warmup:
                     times[name].append(seconds)
                 bar.update()
+            if bar.disable:
+                LOG.info("speed: %s, round %d of %d", words, index + 1, warmup + rounds)
     return {name: tuple(values) for name, values in times.items()}
 
 
@@ -167,7 +169,10 @@ def _measure(subjects: Sequence[Subject], device: torch.device, settings: Settin
     place = places[first.name]
     about = environment(device, place.precision)
     LOG.info("speed: %d network(s) on %s, %s", len(subjects), about["device"], place.precision)
-    peaks = {subject.name: measure_peaks(subject, places[subject.name]) for subject in subjects}
+    peaks = {}
+    for number, subject in enumerate(subjects, 1):
+        LOG.info("speed: memory of %s (%d of %d)", subject.name, number, len(subjects))
+        peaks[subject.name] = measure_peaks(subject, places[subject.name])
     networks = {subject.name: places[subject.name].put(subject.network()) for subject in subjects}
     timed = partial(interleave, timer=settings.timer(place), rounds=settings.rounds, warmup=settings.warmup)
     patches = first.config.patches

@@ -92,6 +92,7 @@ class BackendConfig:
 class SpeedConfig:
     """Measurement of speed, all variants interleaved in one process."""
 
+    enabled: StrictBool = setting(True, "Whether speed is measured after the trials; --speed_only measures it anyway.")
     rounds: StrictInt = setting(15, "Rounds in which each variant is measured once; a spread needs three.", ge=3)
     warmup: StrictInt = setting(3, "Untimed rounds before; the first passes are never typical.", ge=1)
 

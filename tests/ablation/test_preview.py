@@ -20,6 +20,7 @@ from seg.ablation.preview import (
     fit_line,
     preview_study,
     shortest,
+    speed_seconds,
     time_network,
     trial_seconds,
 )
@@ -27,6 +28,7 @@ from seg.ablation.store import TrialRecord
 from seg.ablation.study import Study, choose_variants
 from seg.benchmark import subjects
 from seg.config import DataConfig, ExperimentConfig, PatchConfig
+from seg.config.study import SpeedConfig
 from seg.data.datasets import read_folds
 from seg.networks import network_from_config
 
@@ -83,7 +85,25 @@ def test_a_table_from_finished_trials(make_study: Make, store: Callable[..., Non
         ["baseline.fold_0.seed_1", wide, "0.00", "10", "min", "same", "variant"],
         ["skip_1-2.fold_0.seed_1", narrow, "0.00", "9", "min", "GMAC"],
     ]
-    assert lines[5:7] == ["", "4 trials, 1 finished; the other 3 take about 28 min one after the other."]
+    assert lines[5] == ""
+    ending = "; to measure speed takes about "
+    assert lines[6].startswith(f"4 trials, 1 finished; the other 3 take about 28 min one after the other{ending}")
+    silent = replace(study, config=replace(study.config, speed=SpeedConfig(enabled=False)))
+    assert ending not in preview_study(silent, tmp_path)
+    baseline = preview_study(choose_variants(study, ["baseline"]), tmp_path)
+    assert float(baseline.partition(ending)[2].split()[0]) < float(lines[6].partition(ending)[2].split()[0])
+
+
+def test_measuring_speed_takes_its_rounds_its_predictions_and_its_processes(experiment: ExperimentConfig) -> None:
+    """A window of 1 s: steps of 2 patches take 6 windows; 5 rounds and 3 predictions of 2 cases; 5 processes."""
+    config = replace(experiment, training=replace(experiment.training, steps=100, validate_every=10))
+    trial = 100 * 6 + (10 + 1 + 1 + preview.PRESERVATION_PASSES) * 2 * 3
+    rounds, predictions, processes = 5 * (1 + 2 + 6), (3 + 1) * 2 * 3, 5 * 2 * (1 + 6)
+    seconds = speed_seconds(SpeedConfig(rounds=4, warmup=1), config, trial, windows=3, cases=2)
+    assert seconds == pytest.approx(rounds + predictions + processes)
+    assert speed_seconds(SpeedConfig(rounds=4, warmup=1), config, 1e-9, windows=3, cases=2) == pytest.approx(
+        5 * 3 * 0.02
+    )
 
 
 def test_a_study_without_a_trial_left_takes_no_time(

@@ -20,7 +20,7 @@ from seg.ablation.store import StoredTrial, read_trial
 from seg.ablation.study import Study, Trial
 from seg.ablation.trials import StudyPaths
 from seg.config import dump_config
-from seg.config.study import BackendConfig
+from seg.config.study import BackendConfig, SpeedConfig
 from seg.errors import RunError
 from seg.files import locked
 from seg.runs import Origin, open_run
@@ -48,7 +48,7 @@ def steps(monkeypatch: pytest.MonkeyPatch, store: Callable[..., None]) -> list[s
     monkeypatch.setattr(module, "write_study_file", plan)
     monkeypatch.setattr(module, "_conclude", lambda study, paths, **_: found.append("report"))
     monkeypatch.setattr(
-        module, "expected_times", lambda study, _: ({trial.id: (120.0, "GMAC") for trial in study.trials}, "")
+        module, "expected_times", lambda study, _: ({trial.id: (120.0, "GMAC") for trial in study.trials}, 60.0, "")
     )
     return found
 
@@ -63,18 +63,18 @@ def test_a_study_runs_its_trials_in_their_order_and_those_that_are_new_later(
     assert run_study(make_study(), tmp_path) == 0
     assert steps == ["plan", *IDS[:2], "plan", "report"]
     assert events() == [
-        ("0 of 2 trials are done already", "left 4 min"),
-        (IDS[0], "running", "left 4 min"),
-        (IDS[0], "finished", "Dice 0.6000", "90 s", "left 90 s"),
-        (IDS[1], "running", "left 90 s"),
-        (IDS[1], "finished", "Dice 0.6000", "90 s", "left 0 s"),
+        ("0 of 2 trials are done already", "left 5 min"),
+        (IDS[0], "running", "left 5 min"),
+        (IDS[0], "finished", "Dice 0.6000", "90 s", "left 2 min"),
+        (IDS[1], "running", "left 2 min"),
+        (IDS[1], "finished", "Dice 0.6000", "90 s", "left 60 s"),
     ]
     assert run_study(make_study(), tmp_path) == 0
     assert events() == []
     publish(tmp_path)
     assert run_study(make_study(seeds=(0, 1)), tmp_path) == 0
     assert steps == ["plan", *IDS[:2], "plan", "report", "plan", "report", "plan", *IDS[2:], "plan", "report"]
-    assert events()[0] == ("2 of 4 trials are done already", "left 3 min")
+    assert events()[0] == ("2 of 4 trials are done already", "left 4 min")
 
 
 def test_a_case_that_was_left_out_is_named_and_ends_in_exit_code_1(
@@ -99,6 +99,18 @@ def test_changes_of_the_plan_after_the_first_result_are_logged(
     for margin, said in ((0.005, 0), (0.01, 1), (0.01, 2)):
         run_study(make_study(margin=margin), tmp_path)
         assert [text.endswith(": margin from 0.005 to 0.01") for text in caplog.messages] == [True] * said
+
+
+@pytest.mark.parametrize(("enabled", "speed_only", "count"), [(True, False, 1), (False, False, 0), (False, True, 1)])
+def test_speed_is_measured_after_the_trials_unless_it_is_turned_off(
+    make_study: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, enabled: bool, speed_only: bool, count: int
+) -> None:
+    measured: list[Path] = []
+    monkeypatch.setattr(module, "_conclude", CONCLUDE)
+    monkeypatch.setattr(speed, "measure_study", lambda study, folder, runs: measured.append(folder))
+    monkeypatch.setattr("seg.ablation.report.write_report", lambda *_, **__: "")
+    run_study(make_study(speed=SpeedConfig(enabled=enabled)), tmp_path, speed_only=speed_only)
+    assert measured == [tmp_path] * count
 
 
 def test_speed_alone_is_measured_without_a_trial(

@@ -14,7 +14,7 @@ import torch
 from seg.ablation import speed
 from seg.ablation.speed import measure_study
 from seg.ablation.store import read_devices
-from seg.ablation.study import Study
+from seg.ablation.study import Study, choose_variants, trials_of
 from seg.benchmark import measure
 from seg.benchmark.measure import Settings, Timer
 from seg.benchmark.memory import Peaks
@@ -113,7 +113,7 @@ def changed(study: Study, kind: str) -> Study:
     }
     if kind == "more rounds":
         return replace(study, config=replace(study.config, speed=SpeedConfig(rounds=5, warmup=1)))
-    return replace(study, variants=other[kind])
+    return replace(study, variants=other[kind], trials=trials_of(study.config, other[kind]))
 
 
 @pytest.mark.parametrize("kind", ["a new variant", "a variant changed", "more rounds"])
@@ -126,6 +126,21 @@ def test_what_changed_is_measured_anew_with_all_others(
     assert len(asked) == 2
     assert [subject.name for subject in asked[1][0]] == [variant.name for variant in other.variants]
     assert list(variants_of(tmp_path)) == [variant.name for variant in other.variants]
+
+
+def test_chosen_variants_are_measured_with_the_baseline_and_what_was_measured_stays(
+    study: Study, asked: list[Any], tmp_path: Path
+) -> None:
+    more = changed(study, "a new variant")
+    for names, expected in (
+        (["skip_1-2"], ["baseline", "skip_1-2"]),
+        (["wide"], ["baseline", "skip_1-2", "wide"]),
+        (["baseline"], None),
+    ):
+        measure_study(choose_variants(more, names), tmp_path, tmp_path / "runs")
+        if expected is not None:
+            assert [subject.name for subject in asked[-1][0]] == list(variants_of(tmp_path)) == expected
+    assert len(asked) == 2
 
 
 def test_devices_that_are_elsewhere_are_kept_as_far_as_they_still_hold(

@@ -98,3 +98,9 @@ def test_ratios_are_paired_by_round(pairs: list[tuple[float, float]]) -> None:
 def test_drift_that_both_share_leaves_the_ratio_alone() -> None:
     drift = np.linspace(1, 4, 15)
     assert ratios(list(2 * drift), list(drift)) == {"median": 2, "q1": 2, "q3": 2}
+
+
+def test_without_a_terminal_each_round_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", "seg.benchmark"):
+        interleave({"a": lambda: None, "b": lambda: None}, Timer(least_seconds=0), rounds=2, warmup=1, words="latency")
+    assert caplog.messages == [f"speed: latency, round {number} of 3" for number in (1, 2, 3)]

@@ -26,13 +26,21 @@ class ProgressTable:
         parallel: Trials that run at once, for the time left.
         stream: Where it is shown.
         expected: Seconds that trials are expected to take, by id, until a trial is finished; may be empty.
+        after: Seconds that what follows the trials is expected to take.
     """
 
     def __init__(
-        self, trials: Mapping[str, str], parallel: int, stream: TextIO, expected: Mapping[str, float] | None = None
+        self,
+        trials: Mapping[str, str],
+        parallel: int,
+        stream: TextIO,
+        expected: Mapping[str, float] | None = None,
+        *,
+        after: float = 0.0,
     ) -> None:
         self.trials = trials
         self.expected = expected or {}
+        self.after = after
         self.parallel = max(1, parallel)
         self.stream = stream
         self._results: dict[str, StoredTrial] = {}
@@ -118,7 +126,7 @@ class ProgressTable:
         now = time.monotonic()
         for name, since in self._running.items():
             expected[name] = max(0.0, expected[name] - (now - since))
-        return max(max(expected.values(), default=0.0), sum(expected.values()) / self.parallel)
+        return max(max(expected.values(), default=0.0), sum(expected.values()) / self.parallel) + self.after
 
 
 def _cut(line: str) -> str:
