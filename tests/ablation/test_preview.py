@@ -112,6 +112,7 @@ def test_a_study_without_a_trial_left_takes_no_time(
     study = make_study()
     for trial in study.trials:
         store(tmp_path, trial, seconds=60.0)
+    (tmp_path / "speed.json").touch()
     assert preview_study(study, tmp_path).splitlines()[3:] == ["", "2 trials, 2 finished."]
     # A trial of another version is trained anew by the run, so the preview does not call it finished.
     monkeypatch.setattr(trials, "TRAINING_VERSION", 2)

@@ -18,8 +18,6 @@ from seg.errors import RunError
 from seg.words import fixed
 from tests.ablation.report.studies import Made, change, make_study
 
-LOSS = 0.0035
-
 
 def named(folder: Path, name: str, made: Made) -> Path:
     change(make_study(folder, made) / "study.json", lambda plan: plan.update(name=name))
@@ -102,7 +100,7 @@ def test_two_variants_of_a_study_have_the_verdict_of_the_study(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], words: str
 ) -> None:
     """Alone the variant passes at the study's margin, among six it does not."""
-    folder = named(tmp_path, "easy", Made(losses={"decoder_1-2": LOSS}, preserved=False, devices=()))
+    folder = named(tmp_path, "easy", Made(losses={"decoder_1-2": 0.002}, noise=0.0008, preserved=False, devices=()))
     sides = {
         side: [str(folder / "trials" / f"{name}.fold_0.seed_{seed}") for seed in range(3)]
         for side, name in (("--baseline", "baseline"), ("--variant", "decoder_1-2"))
