@@ -1,6 +1,6 @@
 """Feed damaged files to every reader, and name each input that does not end in a result or a refusal.
 
-python tests/fuzz/fuzz.py [--inputs 10000] [--seed 0] [--only KIND ...]
+python -m tests.fuzz.fuzz [--inputs 10000] [--seed 0] [--only KIND ...]
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A sample of damaged inputs ends in results or refusals; `fuzz.py` reads as many as wanted."""
+"""A sample of damaged inputs ends in results or refusals; `python -m tests.fuzz.fuzz` reads as many as wanted."""
 
 from __future__ import annotations
 
