@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,10 @@ def measure_generalisation(run_dir: Path, dataset: Dataset, split: Split) -> dic
         RunError: The run is not finished, or the record cannot be written.
     """
     (run,) = read_runs([run_dir])
+    # Held-out cases are scored without the post-processing that was chosen on them.
+    stated = run.config.postprocessing.largest_component or ()
+    as_scored = replace(run.config.postprocessing, largest_component=stated)
+    run = replace(run, config=replace(run.config, postprocessing=as_scored))
     device = run.config.training.device
     predictor = load_predictor([run], device=device, tta=False, probabilities=False)
     by_id = {case.id: case for case in dataset.cases}

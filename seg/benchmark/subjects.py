@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from seg.benchmark.peers import PEERS, Peer, build_peer, count_macs, peer_problem
 from seg.config import ExperimentConfig
+from seg.config.loading import comparable
 from seg.data.augmentation import augment
 from seg.data.streams import Stream, torch_generator
 from seg.hardware import MIB, choose_precision
@@ -180,7 +181,7 @@ class Subject:
 
     def fingerprint(self) -> str:
         """Returns a digest of all that the network's speed depends on, beside machine and code."""
-        config = asdict(self.config)
+        config = asdict(comparable(self.config))
         parts = {
             "ends": self.ends,
             "peer": self.peer,

@@ -248,8 +248,11 @@ class InferenceConfig:
 class PostprocessingConfig:
     """Clean-up of predicted label maps; voxels that are removed become background."""
 
-    largest_component: tuple[StrictStr, ...] = setting(
-        (), "Names of classes of which only the largest connected component (26 neighbours) is kept."
+    largest_component: tuple[StrictStr, ...] | None = setting(
+        None,
+        "Names of classes of which only the largest connected component (26 neighbours) is kept; empty keeps all. "
+        "Null leaves scores as they are, finds the classes that it helps on the held-out cases, and predicts with "
+        "these.",
     )
     min_volume_ml: tuple[NotNegative, ...] = setting(
         (),

@@ -490,12 +490,14 @@ UNDECISIVE = (
 
 
 def comparable(config: ExperimentConfig) -> ExperimentConfig:
-    """Leaves out what changes neither weights nor predictions; of initial weights stays whether there are any."""
+    """Leaves out what changes neither weights nor their scores; of initial weights stays whether there are any."""
     defaults = DataConfig()
     data = replace(config.data, root="", cache=defaults.cache, cache_dir=None, workers=defaults.workers)
     source = None if config.training.init_from is None else "given"
     training = replace(config.training, progress=False, init_from=source)
-    return replace(config, data=data, training=training)
+    largest = config.postprocessing.largest_component or ()
+    postprocessing = replace(config.postprocessing, largest_component=largest)
+    return replace(config, data=data, training=training, postprocessing=postprocessing)
 
 
 def config_digest(file: Path) -> str:

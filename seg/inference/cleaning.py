@@ -40,11 +40,11 @@ def cleaning_rules(config: PostprocessingConfig, class_names: Sequence[str]) -> 
     Raises:
         ConfigError: A name is not that of a foreground class, or volumes do not match classes; all problems together.
     """
-    names = list(class_names)[1:]
+    names, largest = list(class_names)[1:], config.largest_component or ()
     rule = f"must name foreground classes of the data set, {', '.join(names)}"
     problems = [
         Problem("postprocessing.largest_component", "unknown", rule, f"'{name}'", "correct the name")
-        for name in config.largest_component
+        for name in largest
         if name not in names
     ]
     volumes = config.min_volume_ml
@@ -55,7 +55,7 @@ def cleaning_rules(config: PostprocessingConfig, class_names: Sequence[str]) -> 
         raise ConfigError(problems)
     per_class = volumes * len(names) if len(volumes) == 1 else volumes or (0.0,) * len(names)
     rules = {
-        index: CleaningRule(name in config.largest_component, volume)
+        index: CleaningRule(name in largest, volume)
         for index, (name, volume) in enumerate(zip(names, per_class, strict=True), start=1)
     }
     return {index: rule for index, rule in rules.items() if rule.largest or rule.min_volume_ml > 0}

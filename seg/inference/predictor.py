@@ -18,6 +18,7 @@ from seg.data.memory import check_memory
 from seg.data.prepare import prepare, read_image
 from seg.errors import ConfigError, Problem, RunError
 from seg.hardware import choose_device, choose_precision, computes_bf16
+from seg.inference.choice import CHOICE_FILE, chosen_classes
 from seg.inference.cleaning import CleaningRule, clean_labels, cleaning_rules
 from seg.inference.memory import MemoryHistory, place
 from seg.inference.model import Model, model_from_config
@@ -41,6 +42,7 @@ class Predictor:
         channel_names: Channels that an image must have.
         class_names: Classes, the background first.
         rules: Clean-up by class index.
+        chosen: Classes whose largest component is kept because that was found to help on held-out cases.
         probabilities: Whether probabilities are kept.
         warnings: Sentences on what is other than asked for, in all cases.
         memory: What cases taught about memory.
@@ -51,6 +53,7 @@ class Predictor:
     channel_names: tuple[str, ...]
     class_names: tuple[str, ...]
     rules: dict[int, CleaningRule] = field(default_factory=dict)
+    chosen: tuple[str, ...] = ()
     probabilities: bool = False
     warnings: tuple[str, ...] = ()
     memory: MemoryHistory = field(default_factory=MemoryHistory)
@@ -195,12 +198,21 @@ def load_predictor(
     for run, network in zip(runs, networks, strict=True):
         own = choose_precision(run.config.training.precision if precision == "auto" else precision, chosen)
         models.append(model_from_config(network, run.config, device=chosen, precision=own, tta=True if tta else None))
+    postprocessing = runs[0].config.postprocessing
+    if kept := chosen_classes(runs):
+        postprocessing = replace(postprocessing, largest_component=kept)
+        LOG.info(
+            "post-processing: the largest component alone is kept of %s, which raised Dice on held-out cases (%s of "
+            "the run; without that file nothing is removed)",
+            *(", ".join(kept), CHOICE_FILE),
+        )
     return Predictor(
         models=models,
         data=runs[0].config.data,
         channel_names=runs[0].channel_names,
         class_names=runs[0].class_names,
-        rules=cleaning_rules(runs[0].config.postprocessing, runs[0].class_names),
+        rules=cleaning_rules(postprocessing, runs[0].class_names),
+        chosen=kept,
         probabilities=probabilities,
         warnings=warnings,
     )

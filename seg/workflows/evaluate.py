@@ -32,6 +32,7 @@ from seg.evaluation.summary import format_evaluation, summarise
 from seg.figures import PAGE_FILE, About, CaseFiles, draw_predictions, write_page
 from seg.files import check_folder, file_problems, write_json
 from seg.hardware import choose_device, choose_precision, environment
+from seg.inference.choice import choose, write_choice
 from seg.inference.cleaning import cleaning_rules
 from seg.inference.predictor import Predictor, load_model, predict_case
 from seg.runs import (
@@ -53,6 +54,7 @@ from seg.runs import (
     trained_steps,
     weights_digest,
 )
+from seg.words import counted
 from seg.workflows.inputs import read_checked, read_splits
 
 LOG = logging.getLogger(__name__)
@@ -66,6 +68,7 @@ def score_run(
     *,
     output: Path | None = None,
     reuse: bool = False,
+    alone: bool = True,
 ) -> None:
     """Predicts and scores the held-out cases of a trained run, and prints the table.
 
@@ -76,6 +79,7 @@ def score_run(
         split: The run's training and held-out cases.
         output: Folder of the results, which are replaced there; None is the run directory.
         reuse: Whether results that are there already are taken for the run's own and not computed again.
+        alone: Whether post-processing is chosen on these cases; else :func:`summarise_folds` chooses.
 
     Raises:
         DataError: Cases cannot be read.
@@ -85,13 +89,15 @@ def score_run(
     if reuse and (output / EVALUATION_FILE).exists():
         evaluation = read_evaluation(output / EVALUATION_FILE)
     else:
-        evaluation = _score(run_dir, output, config, dataset, split)
+        evaluation = _score(run_dir, output, config, dataset, split, alone=alone)
     print(f"{format_evaluation(evaluation)}\nrun directory: {run_dir}\npicture: {output / PICTURE_FILE}")
     if (output / PAGE_FILE).exists():  # runs of earlier versions have none
         print(f"cases: {output / PAGE_FILE}")
 
 
-def _score(run_dir: Path, output: Path, config: ExperimentConfig, dataset: Dataset, split: Split) -> Evaluation:
+def _score(
+    run_dir: Path, output: Path, config: ExperimentConfig, dataset: Dataset, split: Split, *, alone: bool
+) -> Evaluation:
     steps = trained_steps(run_dir)  # a damaged table ends the command before anything is predicted
     device = choose_device(config.training.device)
     run = TrainedRun(path=run_dir, config=config, channel_names=dataset.channel_names, class_names=dataset.class_names)
@@ -123,9 +129,39 @@ def _score(run_dir: Path, output: Path, config: ExperimentConfig, dataset: Datas
     computed_with = environment(predictor.models[0].device, predictor.models[0].precision)
     write_json(output / SCORING_FILE, {"schema_version": 1, **computed_with, "data": digests})
     write_json(output / MODEL_FILE, _describe_model(run_dir, config, dataset, steps))
+    if alone:
+        _choose(output, config, dataset, scores, predictions, [run_dir])
     # Last: a run directory is complete when this file is there.
     write_evaluation(output, evaluation, scores)
     return evaluation
+
+
+def _choose(
+    output: Path,
+    config: ExperimentConfig,
+    dataset: Dataset,
+    scores: Sequence[CaseScore],
+    predictions: Mapping[str, Path],
+    run_dirs: Sequence[Path],
+) -> None:
+    """Chooses post-processing, writes and prints the choice; not where the configuration states what is kept."""
+    if config.postprocessing.largest_component is not None:
+        return
+    choice = choose(
+        scores,
+        [case for case in dataset.cases if case.id in predictions],
+        predictions,
+        class_names=dataset.class_names,
+        ignore_label=dataset.ignore_label,
+        models=[weights_digest(run_dir) for run_dir in run_dirs],
+    )
+    write_choice(output, choice)
+    print(choice)
+    if len(run_dirs) == 1:
+        LOG.warning(
+            "post-processing was chosen on %s of one fold; train all folds to choose it on every case",
+            counted(choice.cases, "held-out case"),
+        )
 
 
 def _summarise(config: ExperimentConfig, dataset: Dataset, scores: Sequence[CaseScore]) -> Evaluation:
@@ -186,10 +222,21 @@ def score_prediction(
         )
 
 
-def summarise_folds(config: ExperimentConfig, dataset: Dataset, output: Path, directories: Mapping[int, Path]) -> None:
-    """Pools the cases of all folds, each scored by the network that did not see it, and prints the table.
+def summarise_folds(
+    config: ExperimentConfig,
+    dataset: Dataset,
+    output: Path,
+    directories: Mapping[int, Path],
+    run_dirs: Sequence[Path],
+) -> None:
+    """Pools the cases of folds, each scored by the network that did not see it, and chooses post-processing on them.
 
-    Results are replaced in the output, a folder; ``directories`` holds the folder of each fold's results.
+    Args:
+        config: The experiment.
+        dataset: The data set.
+        output: Folder in which results are replaced.
+        directories: Folder of each fold's results.
+        run_dirs: Run directories of the folds.
 
     Raises:
         RunError: The scores of a fold cannot be read, or results cannot be written.
@@ -202,6 +249,7 @@ def summarise_folds(config: ExperimentConfig, dataset: Dataset, output: Path, di
         if score.fold is not None
     }
     _write_page(output, evaluation, scores, predictions, dataset, f"{config.name}, {len(directories)} folds")
+    _choose(output, config, dataset, scores, predictions, run_dirs)
     write_evaluation(output, evaluation, scores)
     print(f"{format_evaluation(evaluation)}\nrun directory: {output}\ncases: {output / PAGE_FILE}")
 
@@ -234,10 +282,11 @@ def evaluate_run(run_dir: Path, *, output: Path | None = None, data_root: Path |
     _check_once(splits)
     for path, config in configs.items():
         target = None if output is None else output / path.name if folds else output
-        score_run(path, config, dataset, splits[path], output=target)
+        score_run(path, config, dataset, splits[path], output=target, alone=not folds)
     if folds:
         target = output or run_dir
-        summarise_folds(first, dataset, target, {fold: target / path.name for fold, path in folds.items()})
+        results = {fold: target / path.name for fold, path in folds.items()}
+        summarise_folds(first, dataset, target, results, list(folds.values()))
     return 1 if left_out else 0
 
 

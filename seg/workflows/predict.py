@@ -154,12 +154,15 @@ SAVE_SECONDS = 5.0
 def describe(predictor: Predictor, models: Sequence[dict[str, Any]]) -> Header:
     """Returns what all label maps have in common: networks, settings as really used, machine."""
     from seg.hardware import environment
+    from seg.inference.choice import CHOICE_FILE
 
     precision = "+".join(sorted({model.precision for model in predictor.models}))
-    rules = {
+    rules: dict[str, dict[str, Any]] = {
         predictor.class_names[index]: {"largest_component": rule.largest, "min_volume_ml": rule.min_volume_ml}
         for index, rule in sorted(predictor.rules.items())
     }
+    for name in predictor.chosen:
+        rules[name]["chosen_by"] = CHOICE_FILE
     mirrored = any(model.mirror_axes for model in predictor.models)
     return Header(
         models=models,

@@ -113,9 +113,9 @@ def train(
                     fold_config = replace(config, fold=fold, training=computed_on)
                     cache_dir = None if directory == root else root / "cache"
                     train_fold(fold_config, dataset, splits[fold], directory, resume=resume, cache_dir=cache_dir)
-                score_run(directory, replace(config, fold=fold), dataset, splits[fold], reuse=True)
+                score_run(directory, replace(config, fold=fold), dataset, splits[fold], reuse=True, alone=not several)
     if several:
-        summarise_folds(config, dataset, root, directories)
+        summarise_folds(config, dataset, root, directories, list(directories.values()))
     trained = root if several else next(iter(directories.values()))
     print(f"next: seg predict --run_dir {shlex.quote(str(trained))} --input SCANS --output LABEL_MAPS")
     return 1 if left_out else 0

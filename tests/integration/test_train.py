@@ -42,6 +42,9 @@ def test_a_run_leaves_what_the_conventions_list(
     assert (run_dir / "predictions.png").read_bytes().startswith(b"\x89PNG")
     assert "<h1>tiny, fold 0</h1>" in (run_dir / "cases.html").read_text(encoding="utf-8")
     assert f"cases: {run_dir / 'cases.html'}" in printed
+    assert "post-processing: " in printed
+    chosen = json.loads((run_dir / "postprocessing.json").read_text())
+    assert (chosen["cases"], [one["name"] for one in chosen["classes"]]) == (3, ["box", "corner"])
     for name in ("last.ckpt", "best.ckpt", "weights.pt"):
         torch.load(run_dir / "checkpoints" / name, weights_only=True)
     evaluation = json.loads((run_dir / "evaluation.json").read_text())
@@ -112,6 +115,9 @@ def test_all_folds_lie_below_one_summary(
     assert evaluation["num_cases"] == 6
     assert [fold["fold"] for fold in evaluation["folds"]] == [0, 1]
     assert (tmp_path / "cv" / "fold_1" / "evaluation.json").exists()
+    chosen = json.loads((tmp_path / "cv" / "postprocessing.json").read_text())
+    assert (chosen["cases"], len(chosen["models"])) == (6, 2)
+    assert not (tmp_path / "cv" / "fold_1" / "postprocessing.json").exists()
     page = (tmp_path / "cv" / "cases.html").read_text(encoding="utf-8")
     assert "<h1>tiny, 2 folds</h1>" in page
     assert page.count("<article ") == 5

@@ -12,10 +12,12 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import pytest
+from scipy import ndimage
 
 from seg.config import AugmentationConfig, ExperimentConfig, PostprocessingConfig, SpatialConfig
 from seg.errors import RunError
 from seg.inference import pipeline
+from seg.inference.choice import Choice, ClassChoice, write_choice
 from seg.inference.predictor import load_predictor, predict_case
 from seg.runs import read_runs
 from seg.workflows import predict as command
@@ -223,6 +225,25 @@ def test_what_was_really_done_is_recorded(
         assert case["volumes_ml"]["right"] == 0
         assert case["warnings"][0].startswith("clean-up removed ")
         assert 2 not in voxels(out / case["output"])
+
+
+def test_clean_up_that_was_chosen_on_held_out_cases_is_recorded_as_such(
+    make_run: Make, scans: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run_dir, out = make_run(), tmp_path / "out"
+    (model,) = (one.description()["weights_sha256"] for one in read_runs([run_dir]))
+    classes = tuple(
+        ClassChoice(name=name, largest_component=name == "right", dice=0.5, dice_largest=0.6, changed_cases=1)
+        for name in ("left", "right")
+    )
+    write_choice(run_dir, Choice(models=(model,), cases=2, patients=2, classes=classes))
+    with caplog.at_level("INFO"):
+        run(run_dir, scans, out)
+    assert "kept of right, which raised Dice on held-out cases (postprocessing.json" in caplog.text
+    clean_up = {"right": {"largest_component": True, "min_volume_ml": 0.0, "chosen_by": "postprocessing.json"}}
+    for case in manifest(out)["cases"]:
+        assert case["clean_up"] == clean_up
+        assert ndimage.label(voxels(out / case["output"]) == 2, np.ones((3, 3, 3)))[1] == 1
 
 
 @pytest.mark.parametrize("content", ["[]", "{", '{"schema_version": 1, "cases": [1], "models": []}'])
