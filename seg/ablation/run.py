@@ -14,7 +14,7 @@ from seg.ablation.launch.progress import ProgressTable
 from seg.ablation.plan import write_study_file
 from seg.ablation.preview import expected_times
 from seg.ablation.store import StoredTrial, read_trial, read_trials
-from seg.ablation.trials import StudyPaths, run_trial, store_failure, trials_left
+from seg.ablation.trials import StudyPaths, put_back, run_trial, store_failure, trials_left
 from seg.errors import SegError
 from seg.files import locked
 
@@ -51,6 +51,9 @@ def run_study(study: Study, study_dir: Path, *, runs_dir: Path | None = None, sp
     with locked(study_dir / ".lock", refusal=f"{study_dir}: only one process may run a study; wait for the other one."):
         stored = read_trials(study_dir)
         left = trials_left(study.trials, paths, stored)
+        for trial in study.trials:
+            if trial not in left:
+                put_back(trial, paths)
         plan = write_study_file(study, study_dir, stored)
         for day, changes in plan.amended:
             LOG.warning("changed after the first result, on %s: %s", day, "; ".join(changes))

@@ -61,7 +61,10 @@ lay a case on the same grid.
 """
 
 FORMER = "former"
-"""Ending of the run directory of an older version while the trial is trained anew."""
+"""Ending of the run directory of another version while the trial is trained anew; RUN.former.json says which."""
+FORMER_RECORD = f"{FORMER}.json"
+CACHE = ".cache"
+"""Folder of prepared cases that all trials share, beside the folders of variants; no variant can be called so."""
 COPIED = (ENVIRONMENT_FILE, CASES_FILE, EVALUATION_FILE, METRICS_FILE, GENERALISATION_FILE, PRESERVATION_FILE)
 """Files of a run directory that a study keeps."""
 REMEDY = "restore them, choose another --ablation_dir, or remove the folder"
@@ -302,11 +305,24 @@ def run_trial(trial: Trial, paths: StudyPaths, *, attempt: int = 1) -> Path:
         if not why_unfinished(read_trial(paths.study_dir, trial.id), trial.config):
             return run_dir  # done by another process, for which this process has waited
         record = _start(trial.config, run_dir)
-        record = _train(trial.config, run_dir, record)
+        record = _train(trial.config, run_dir, record, paths.runs_dir / CACHE)
         record = _measure(trial.config, run_dir, record)
         _store_finished(paths.study_dir, trial, _trial_record(trial, record, attempt), run_dir)
         shutil.rmtree(sibling(run_dir, FORMER), ignore_errors=True)
+        sibling(run_dir, FORMER_RECORD).unlink(missing_ok=True)
     return run_dir
+
+
+def put_back(trial: Trial, paths: StudyPaths) -> None:
+    """Puts a run back that another version of the code had put aside, where it counts again.
+
+    Raises:
+        RunError: What is noted of it is damaged, or it cannot be moved.
+    """
+    run_dir = paths.run_dir(trial)
+    if sibling(run_dir, FORMER_RECORD).is_file():
+        with locked(sibling(run_dir, "lock")):
+            _put_back(run_dir, trial.config)
 
 
 def store_failure(trial: Trial, paths: StudyPaths, *, attempts: int, traceback: str) -> str:
@@ -381,7 +397,7 @@ def _replaced(folder: Path) -> Iterator[Path]:
             shutil.rmtree(new, ignore_errors=True)
 
 
-def _train(config: ExperimentConfig, run_dir: Path, record: RunRecord) -> RunRecord:
+def _train(config: ExperimentConfig, run_dir: Path, record: RunRecord, cache_dir: Path) -> RunRecord:
     """Trains and scores a run where that is not done, and notes what it took."""
     before = max((row["seconds"] for row in read_history(run_dir) or ()), default=0.0)
     if (run_dir / EVALUATION_FILE).exists():
@@ -394,7 +410,7 @@ def _train(config: ExperimentConfig, run_dir: Path, record: RunRecord) -> RunRec
     if (path := run_dir / CONFIG_FILE).is_file():
         config = replace(config, name=load_config([path]).name)  # the name that the run began with
     peak, start = PeakMemory(), time.perf_counter()
-    train(config, run_dir=run_dir, folds=[config.fold], resume=True)
+    train(config, run_dir=run_dir, folds=[config.fold], resume=True, cache_dir=cache_dir)
     seconds = before + time.perf_counter() - start
     return _noted(run_dir, record, seconds=seconds, threads=torch.get_num_threads(), peak_memory_mib=peak.mib())
 
@@ -465,6 +481,7 @@ def _start(config: ExperimentConfig, run_dir: Path) -> RunRecord:
         RunError: The run directory has another configuration or other data.
     """
     own = fingerprint(config)
+    _put_back(run_dir, config)
     if not (run_dir / CONFIG_FILE).exists():
         return _noted(run_dir, own)
     path = sibling(run_dir, "json")
@@ -483,10 +500,28 @@ def _start(config: ExperimentConfig, run_dir: Path) -> RunRecord:
         if former.exists():  # it was never replaced, and stays
             shutil.rmtree(run_dir)
         else:
+            write_json(sibling(run_dir, FORMER_RECORD), record.content())
             os.rename(run_dir, former)
     except OSError as error:
         raise unwritable(run_dir, error) from error
     return _noted(run_dir, own)
+
+
+def _put_back(run_dir: Path, config: ExperimentConfig) -> None:
+    former, path = sibling(run_dir, FORMER), sibling(run_dir, FORMER_RECORD)
+    if not path.is_file():
+        return
+    if not same_version(read_json(path, RunRecord, newest=VERSION, remedy=f"remove it and {former}"), config):
+        return
+    LOG.warning("%s: was put aside by another version of the training code; put back", run_dir)
+    try:
+        if former.is_dir():
+            if run_dir.exists():
+                shutil.rmtree(run_dir)
+            os.rename(former, run_dir)
+        os.replace(path, sibling(run_dir, "json"))  # last: until then the next start goes on here
+    except OSError as error:
+        raise unwritable(run_dir, error) from error
 
 
 def _noted(run_dir: Path, record: RunRecord, **values: float | None) -> RunRecord:

@@ -17,6 +17,10 @@ STUDY_VERSION = 1
 MIN_RUNS = 3
 """Fewest pairs of training runs on which a variant can be called not inferior: two cannot say how much runs differ."""
 NAME = r"[a-z0-9][a-z0-9_.-]*"
+SLURM_NAME, SLURM_TEXT = r"[A-Za-z0-9_.,@-]+", r"[A-Za-z0-9_.,:=+@%/&|*!()\[\]-]+"
+OF_A_JOB = ("account", "array", "constraint", "cpus-per-task", "error", "gpus-per-node", "job-name", "mem", "nodes")
+OF_A_JOB += ("ntasks-per-node", "open-mode", "output", "partition", "qos", "signal", "time", "wckey", "wrap")
+"""Options of sbatch that a study gives by its other fields, and those that its jobs are run with."""
 OWN = {"seed": "seeds", "fold": "folds", "name": "name", "schema_version": "schema_version"}
 """Fields of an experiment that the study itself gives, each with the name that the field has in a study."""
 STUDY_RULES = Rules()
@@ -62,6 +66,13 @@ class SlurmConfig:
 
     partition: StrictStr | None = setting(None, "Partition to submit to; null is the cluster's default.")
     account: StrictStr | None = setting(None, "Account to charge; null is the user's default.")
+    qos: StrictStr | None = setting(None, "Quality of service; null is the user's default.")
+    constraint: StrictStr | None = setting(None, "Features that a node must have, as in a100|h100; null is any node.")
+    options: Mapping[StrictStr, StrictStr] = Field(
+        default_factory=dict,
+        description="Further options of sbatch by name, as in {nodelist: node1}; an empty text is an option without a "
+        "value.",
+    )
     time_minutes: StrictInt = setting(240, "Limit of a trial's wall time, in minutes.", ge=1)
     memory_gib: Positive = setting(16.0, "Main memory of a trial, in GiB.")
     max_parallel: StrictInt = setting(64, "Largest number of trials that run at once.", ge=1)
@@ -224,6 +235,27 @@ def _numbers(study: StudyConfig) -> Iterator[Problem]:
             yield Problem(path, "empty", "must list at least one number", "none")
         if len(set(numbers)) < len(numbers):
             yield Problem(path, "repeated", "must list each number once", shown(numbers))
+
+
+@STUDY_RULES.rule("launch")
+def _slurm(study: StudyConfig) -> Iterator[Problem]:
+    slurm = study.launch.slurm
+    named = {name: getattr(slurm, name) for name in ("partition", "account", "qos")}
+    texts = {name: (SLURM_NAME, "letters, digits and _ . , @ -", text) for name, text in named.items()}
+    texts["constraint"] = (SLURM_TEXT, "letters, digits and _ . , : = + @ % / & | * ! ( ) [ ] -", slurm.constraint)
+    for name, text in slurm.options.items():
+        path = f"options.{name}"
+        if not re.fullmatch(r"[a-z][a-z-]*", name):
+            rule = "must be the name of an option of sbatch, in lower-case letters and dashes"
+            yield Problem(f"launch.slurm.{path}", "name", rule, shown(name))
+        elif name in OF_A_JOB:
+            yield Problem(
+                f"launch.slurm.{path}", "conflict", "is given by another field or by seg itself", "", "remove it"
+            )
+        texts[path] = (SLURM_TEXT, texts["constraint"][1], text or None)
+    for path, (pattern, rule, value) in texts.items():
+        if value is not None and not re.fullmatch(pattern, value):
+            yield Problem(f"launch.slurm.{path}", "name", f"must be {rule}, not empty", shown(value))
 
 
 @STUDY_RULES.rule("notes")

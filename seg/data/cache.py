@@ -7,12 +7,13 @@ import logging
 import math
 import sys
 import tempfile
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from monai.data import CacheDataset, PersistentDataset
+from monai.data import CacheDataset
 from monai.data import Dataset as LazyDataset
 from monai.transforms import Compose
 
@@ -23,7 +24,7 @@ from seg.data.patches import foreground_voxels
 from seg.data.prepare import BYTES_PER_IMAGE_VOXEL, BYTES_PER_LABEL_VOXEL, grid_of, prepare_case, sampled_grid
 from seg.data.volumes import read_header
 from seg.errors import Problem, RunError, SegError
-from seg.files import file_digest
+from seg.files import file_digest, written_aside
 
 LOG = logging.getLogger(__name__)
 MEMORY_SHARE = 0.25
@@ -51,17 +52,41 @@ class Preparation(Compose):
         return {"image": torch.from_numpy(array), "label": torch.from_numpy(label)[None]}
 
 
-class DiskCache(PersistentDataset):
-    """MONAI's disk cache, which prepares a case again where a killed process left its file incomplete."""
+class DiskCache(LazyDataset):
+    """Prepared cases in files, one each; several processes may share the folder.
 
-    def _cachecheck(self, item_transformed: dict[str, Any]) -> Any:
-        parent: Any = super()
+    A file is written aside and renamed. A damaged file, by the check sums within it, is prepared anew.
+    """
+
+    def __init__(self, items: Sequence[dict[str, Any]], transform: Preparation, folder: Path) -> None:
+        super().__init__(items, transform)
+        self._folder = folder
+        self._checked: set[Path] = set()
+
+    def _transform(self, index: int) -> Any:
+        path = self._folder / f"{self.data[index]['digest']}.pt"
+        if (found := self._read(path)) is None:
+            found = self.transform(self.data[index])  # type: ignore[misc]  # it is given above
+            with written_aside(path) as file:
+                torch.save(found, file)
+        return found
+
+    def _read(self, path: Path) -> Any:
+        """Returns a prepared case; None where there is no whole one."""
         try:
-            return parent._cachecheck(item_transformed)
-        except (RuntimeError, EOFError, FileNotFoundError):
-            # Another process that shares the folder may have met the same file, and removed it or written it anew.
-            (Path(str(self.cache_dir)) / f"{item_transformed['digest']}.pt").unlink(missing_ok=True)
-            return parent._cachecheck(item_transformed)
+            if path not in self._checked and (damaged := zipfile.ZipFile(path).testzip()) is not None:
+                raise zipfile.BadZipFile(f"{damaged} has another check sum")
+            content = torch.load(path, weights_only=True)
+            image, label = content["image"], content["label"]
+            if image.ndim != 4 or image.shape[1:] != label.shape[1:]:
+                raise ValueError("image and label have other shapes")
+        except FileNotFoundError:
+            return None
+        except Exception as error:  # of whatever kind the damage brings about
+            LOG.warning("%s: a damaged file of the cache, prepared anew (%s)", path, str(error).partition("\n")[0])
+            return None
+        self._checked.add(path)
+        return content
 
 
 class PreparedDataset:
@@ -98,9 +123,7 @@ class PreparedDataset:
             for item, case in zip(items, self.cases, strict=True):
                 item["digest"] = case_digest(case, recipe)
             folder = Path(config.cache_dir) if config.cache_dir is not None else cache_dir
-            self._items = DiskCache(
-                items, transform, cache_dir=folder, hash_func=lambda item: str(item["digest"]).encode()
-            )
+            self._items = DiskCache(items, transform, folder)
         else:
             self._items = LazyDataset(items, transform)
 

@@ -50,6 +50,7 @@ def train(
     run_dir: Path | None = None,
     folds: Sequence[int] | None = None,
     resume: bool = False,
+    cache_dir: Path | None = None,
 ) -> int:
     """Trains folds, scores each on its held-out cases and prints the results.
 
@@ -60,6 +61,7 @@ def train(
         folds: Folds to train, >= 0; None trains all.
         resume: Whether to continue run directories that are there; finished ones are not trained again. They keep
             the initial weights they began with, also where the config names none, and the number of threads.
+        cache_dir: Folder of the disk cache where the config names none; None lies beside the results.
 
     Returns:
         The exit code: 0, or 1 where faulty cases were left out.
@@ -111,8 +113,8 @@ def train(
                         check_run(replace(config, fold=fold), directory, begun, resume=True)
                     (directory / MODEL_FILE).unlink(missing_ok=True)  # describes former weights, if any
                     fold_config = replace(config, fold=fold, training=computed_on)
-                    cache_dir = None if directory == root else root / "cache"
-                    train_fold(fold_config, dataset, splits[fold], directory, resume=resume, cache_dir=cache_dir)
+                    cache = cache_dir or (None if directory == root else root / "cache")
+                    train_fold(fold_config, dataset, splits[fold], directory, resume=resume, cache_dir=cache)
                 score_run(directory, replace(config, fold=fold), dataset, splits[fold], reuse=True, alone=not several)
     if several:
         summarise_folds(config, dataset, root, directories, list(directories.values()))

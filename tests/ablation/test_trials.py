@@ -18,7 +18,15 @@ from seg.ablation.generalisation import measure_generalisation
 from seg.ablation.publish import publish
 from seg.ablation.store import RunRecord, TrialRecord, read_results, read_trial
 from seg.ablation.study import Study, Trial
-from seg.ablation.trials import StudyPaths, config_digest, data_digest, run_trial, store_failure, why_unfinished
+from seg.ablation.trials import (
+    StudyPaths,
+    config_digest,
+    data_digest,
+    put_back,
+    run_trial,
+    store_failure,
+    why_unfinished,
+)
 from seg.config import BottleneckConfig, ExperimentConfig
 from seg.data.splits import spread_over
 from seg.errors import RunError
@@ -181,6 +189,36 @@ def test_a_trial_of_another_version_is_trained_anew(study: Path, trial: Trial, m
     assert record_of(study).training_version == 2
     assert weights.stat().st_mtime_ns > before
     assert reasons(study, trial) == []
+
+
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize("results", ["there", "lost"])
+def test_a_run_that_was_put_aside_comes_back_where_it_counts_again(
+    study: Path, trial: Trial, monkeypatch: pytest.MonkeyPatch, results: str
+) -> None:
+    weights, note = study / RUN / "checkpoints/weights.pt", study / f"{RUN}.json"
+    before = weights.stat().st_mtime_ns, note.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "TRAINING_VERSION", 2)
+        for _ in range(2):
+            with pytest.raises(pytest.fail.Exception):
+                run_trial(trial, paths_in(study))
+    assert not weights.exists()
+    if results == "lost":
+        shutil.rmtree(study / "trials")
+        run_trial(trial, paths_in(study))
+    else:
+        put_back(trial, paths_in(study))
+    assert (weights.stat().st_mtime_ns, note.read_bytes()) == before
+    assert not list((study / RUN).parent.glob("*.former*"))
+    assert reasons(study, trial) == []
+
+
+def test_trials_share_the_cache_of_their_study(trial: Trial, tmp_path: Path) -> None:
+    on_disk = replace(trial, variant=replace(trial.variant, config=changed(trial.config, "data", cache="disk")))
+    run_trial(on_disk, paths_in(tmp_path))
+    assert len(list((tmp_path / "runs/.cache").glob("*.pt"))) == 6
+    assert not list((tmp_path / RUN).rglob("*cache*"))
 
 
 def test_another_version_of_resampling_touches_only_trials_that_resample(trial: Trial) -> None:

@@ -167,3 +167,28 @@ def test_an_absent_file(tmp_path: Path) -> None:
 def test_a_broken_rule_gives_one_problem(tmp_path: Path, values: dict[str, Any], place: str | None) -> None:
     text = "\n".join(f"{name}: {as_yaml(value)}" for name, value in (GOOD | values).items())
     assert [path for path, _, _ in read(tmp_path, text)[1]] == ([] if place is None else [place])
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "kind"),
+    [
+        ("qos", "long\n#SBATCH --wrap=ls", "name"),
+        ("partition", "gpu; ls", "name"),
+        ("account", "$(ls)", "name"),
+        ("constraint", "a100 h100", "name"),
+        ("constraint", "", "name"),
+        ("options.nodelist", "a'b", "name"),
+        ("options.Node List", "a", "name"),
+        ("options.time", "5", "conflict"),
+        ("options.wrap", "ls", "conflict"),
+        ("constraint", "a100|h100&(big*2)", ""),
+        ("partition", "gpu,long-1", ""),
+        ("options.exclusive", "", ""),
+        ("options.gres", "gpu:a100:2", ""),
+    ],
+)
+def test_slurm_is_given_names_alone(tmp_path: Path, field: str, value: str, kind: str) -> None:
+    name, _, option = field.partition(".")
+    slurm = {name: {option: value} if option else value}
+    _, problems = read(tmp_path, as_yaml({**GOOD, "launch": {"slurm": slurm}}))
+    assert [problem[:2] for problem in problems] == [(f"launch.slurm.{field}", kind)] * bool(kind)

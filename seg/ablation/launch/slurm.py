@@ -113,10 +113,11 @@ def slurm_parameters(config: BackendConfig, cpus: int) -> dict[str, Any]:
     }
     if gpus:
         parameters["gpus_per_node"] = int(gpus)
-    if slurm.partition is not None:
-        parameters["slurm_partition"] = slurm.partition
-    if slurm.account is not None:
-        parameters["slurm_account"] = slurm.account
+    for name in ("partition", "account", "qos", "constraint"):
+        if (value := getattr(slurm, name)) is not None:
+            parameters[f"slurm_{name}"] = value
+    if slurm.options:
+        parameters["slurm_additional_parameters"] = {name: text or True for name, text in slurm.options.items()}
     return parameters
 
 

@@ -90,12 +90,15 @@ def test_submitit_takes_the_request(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """The names are those that its Slurm executor knows: the script that it writes asks for the same."""
     submitit = pytest.importorskip("submitit")
     monkeypatch.setattr(submitit.slurm.slurm.SlurmExecutor, "affinity", classmethod(lambda cls: 2))
-    slurm = SlurmConfig(partition="gpu", time_minutes=90, memory_gib=24, max_parallel=8)
+    asked = {"qos": "long", "constraint": "a100|h100", "options": {"exclusive": "", "nodelist": "node[1-3]"}}
+    slurm = SlurmConfig(partition="gpu", time_minutes=90, memory_gib=24, max_parallel=8, **asked)  # type: ignore[arg-type]
     parameters = slurm_parameters(BackendConfig(backend="slurm", gpus_per_trial=2, slurm=slurm), 6)
     executor = submitit.AutoExecutor(folder=tmp_path, cluster="slurm")
     executor.update_parameters(**parameters)
     script = executor._executor._make_submission_file_text("true", "uid")
     for line in ("--time=90", "--mem=24GB", "--cpus-per-task=6", "--gpus-per-node=2", "--partition=gpu"):
+        assert f"#SBATCH {line}\n" in script
+    for line in ("--qos=long", "--constraint='a100|h100'", "--exclusive", "--nodelist='node[1-3]'"):
         assert f"#SBATCH {line}\n" in script
 
 
