@@ -46,7 +46,7 @@ VECTORS = ("spectrum", "r2_by_width", "probe_dice_wide", "probe_dice_narrow")
 PLACE_TEXTS = ("trial", "name", "path")
 TRIAL_TEXTS = ("trial", "variant", "status", "error", "config_digest", "data_digest")
 KEYS = ("trial", "variant", "fold", "seed")
-ENVIRONMENT = ("device", "precision", "cores", "python", "platform", "revision")
+ENVIRONMENT = ("device", "precision", "instruction_sets", "cores", "python", "platform", "version", "revision")
 """Fields of an environment that become columns of the trials; packages do too, by their names."""
 RESTORE = "restore the file, or remove it and run the study again"
 T = TypeVar("T", bound=BaseModel)
@@ -473,9 +473,8 @@ class Results:
     Attributes:
         study: The plan.
         trials: A row for each planned trial: trial, variant, fold, seed, the fields of :class:`TrialRecord`, with a
-            status of ``finished``, ``failed``, ``not run`` or ``damaged``, and of its environment device, precision,
-            cores, python, platform, revision and the version of each package, such as torch. What is not known is
-            missing.
+            status of ``finished``, ``failed``, ``not run`` or ``damaged``, and of its environment what `ENVIRONMENT`
+            names and the version of each package, such as torch. What is not known is missing.
         scores: trial, variant, fold, seed, case, patient, class_index, class_name, metric, value. A value is missing
             where both masks are empty, and infinite for a distance from an empty mask.
         curves: trial, variant, fold, seed, step, metric, value: what training logged.
@@ -566,7 +565,7 @@ def _trial_frame(
             rows.append({**_planned(study, name), "status": status})
             continue
         environment = trial.environment or {}
-        known = {key: environment.get(key) for key in ENVIRONMENT} | (environment.get("packages") or {})
+        known = {key: _flat(environment.get(key)) for key in ENVIRONMENT} | (environment.get("packages") or {})
         row = trial_keys(name, trial) | trial.record.model_dump(exclude=set(KEYS)) | known
         if row["threads"] is None:
             row["threads"] = environment.get("threads")
@@ -576,6 +575,11 @@ def _trial_frame(
     for key in ("seconds", "measuring_seconds", "peak_memory_mib"):
         frame[key] = frame[key].astype(float) if key in frame else math.nan
     return frame.reindex(columns=[*columns, *(name for name in frame.columns if name not in columns)])
+
+
+def _flat(value: Any) -> Any:
+    """Returns a list, as of instruction sets, as one text, so that it can stand in a table."""
+    return " ".join(map(str, value)) if isinstance(value, list) else value
 
 
 def _planned(study: StudyPlan, name: str) -> dict[str, Any]:

@@ -37,6 +37,8 @@ from seg.evaluation.metrics import METRICS, ClassScores
 from seg.evaluation.scores import CaseScore
 
 SCORES = tuple(METRICS)
+ARITHMETIC = ("precision", "instruction_sets", "torch", "threads", "device")
+"""What two trials of a pair are computed with, and must share for their difference to be that of the variants alone."""
 
 Spread = tuple[float, float | None, float | None]
 """A value with its quartiles, or without."""
@@ -70,6 +72,9 @@ class Analysis:
             over runs and patients, within 0 to 1.
         comparisons: Each variant against the baseline by name; empty where the baseline has no finished trial.
         verdicts: What is shown of each variant, by name.
+        unequal: What a variant and the baseline were computed with, by name of the variant and of the field, where the
+            two differ within a pair of runs.
+        precisions: Number of finished trials by precision.
         contrasts: Further comparisons that the study names, by variant and what is subtracted; None where the two have
             no fold and seed in common.
         recommendations: A recommendation for each device, or a single one without latencies; empty without comparisons.
@@ -87,6 +92,8 @@ class Analysis:
     dice: Mapping[str, Mapping[int, Effect]]
     comparisons: Mapping[str, Comparison]
     verdicts: Mapping[str, Verdict]
+    unequal: Mapping[str, Mapping[str, tuple[str, str]]]
+    precisions: Mapping[str, int]
     contrasts: Mapping[tuple[str, str], Comparison | None]
     recommendations: tuple[Recommendation, ...]
     ranks: RankStability | None
@@ -140,6 +147,8 @@ def analyse(results: Results) -> Analysis:
         dice=_dice(scores),
         comparisons={one.variant: one for one in compared},
         verdicts={verdict.variant: verdict for verdict in verdicts},
+        unequal=_unequal(results),
+        precisions=_finished(results).precision.value_counts().sort_index().to_dict(),
         contrasts={
             (pair.variant, pair.against): _contrast(scores, pair.variant, pair.against, study.margin)
             for pair in study.contrasts
@@ -194,6 +203,27 @@ def _scores(results: Results) -> dict[str, dict[tuple[int, int], list[CaseScore]
                     scores=scores,
                 )
             )
+    return found
+
+
+def _finished(results: Results) -> pd.DataFrame:
+    """Returns the finished trials with what they were computed with; what no trial says is missing."""
+    trials = results.trials[results.trials.status == "finished"]
+    return trials.reindex(columns=[*trials.columns, *(name for name in ARITHMETIC if name not in trials)])
+
+
+def _unequal(results: Results) -> dict[str, dict[str, tuple[str, str]]]:
+    """Compares within each pair of a variant and the baseline what the two were computed with, as far as known."""
+    runs = _finished(results).set_index(["variant", "fold", "seed"])
+    found: dict[str, dict[str, tuple[str, str]]] = {}
+    for (variant, fold, seed), run in runs.iterrows():
+        pair = (results.study.baseline, fold, seed)
+        if variant == results.study.baseline or pair not in runs.index:
+            continue
+        for name in ARITHMETIC:
+            own, other = run[name], runs.loc[pair, name]
+            if pd.notna(own) and pd.notna(other) and own != other:
+                found.setdefault(variant, {})[name] = str(own), str(other)
     return found
 
 

@@ -149,6 +149,26 @@ def test_cases_that_were_left_out_are_named(tmp_path: Path) -> None:
         assert "Left out as faulty, in training and scores: case_7, case_9." in text
 
 
+def test_unequal_arithmetic_within_a_pair_is_said_beside_the_verdict(tmp_path: Path) -> None:
+    study = make_study(tmp_path, Made(preserved=False, devices=()))
+    about = {"precision": "bf16", "instruction_sets": ["avx2"], "packages": {"torch": "2.1"}}
+    other = {"precision": "fp32", "instruction_sets": ["avx2", "avx512"], "packages": {"torch": "2.2"}}
+    for path in study.glob("trials/*/environment.json"):
+        changed = path.parent.name == "skip_1-4.fold_0.seed_1"
+        change(path, lambda content, changed=changed: content.update(other if changed else about))
+    write_report(study)
+    cells = page(study).rows("Verdict")
+    said = "computed with other precision, instruction sets, torch"
+    assert [name for name in cells if said in cells[name]["Verdict"]] == ["skips ×1/4"]
+    mixed = "Precisions are mixed: bf16 in 20 trials, fp32 in 1 trial."
+    text = " ".join(page(study).text.split())
+    assert mixed in text
+    assert "precision fp32 beside bf16; instruction sets avx2 avx512 beside avx2; torch 2.2 beside 2.1." in text
+    markdown_text = (study / "report.md").read_text().replace("**", "")
+    assert mixed in markdown_text
+    assert said in markdown_text
+
+
 def test_gaps_are_named(partial: Path) -> None:
     shown = page(partial)
     assert "16 of 21 trials are finished" in shown.text
