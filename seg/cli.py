@@ -634,8 +634,13 @@ class Fetch(Command):
             folder = write_dataset(self.root / "phantom", PhantomConfig(), seed=0)
         else:
             from seg.data.fetch import ARCHIVES, fetch, show_progress
+            from seg.data.splits import STUDY_FILE_NAME, study_splits, write_splits
 
             folder = fetch(ARCHIVES[self.name], self.root, progress=show_progress)
+            folds = folder / STUDY_FILE_NAME
+            if not folds.exists():
+                write_splits(study_splits(self.name), folds)
+            print(f"folds of the published studies: {folds}")
         print(f"data set: {folder}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,11 +13,14 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from seg.config.text import read_yaml
 from seg.data.cases import Case, Dataset
 from seg.errors import ConfigError, DataError, Problem
-from seg.files import read_json
+from seg.files import read_json, write_text
 
 FILE_NAME = "splits_final.json"
+STUDY_FILE_NAME = "splits_studies.json"
+"""Folds of the published studies, beside their data; a run takes them by ``data.splits``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +61,25 @@ def make_splits(dataset: Dataset, *, folds: int, seed: int, splits_file: Path | 
     if problems:
         raise DataError(problems)
     return splits
+
+
+def study_splits(name: str) -> tuple[Split, ...]:
+    """Returns the folds on which the published studies of a data set were run; none where there is no such study."""
+    folds = read_yaml(Path(__file__).with_name("study_folds.yaml")).get(name, [])
+    every = sorted(case for fold in folds for case in fold)
+    return tuple(
+        Split(train=tuple(case for case in every if case not in fold), validation=tuple(fold)) for fold in folds
+    )
+
+
+def write_splits(splits: Sequence[Split], path: Path) -> None:
+    """Writes a splits file, as :func:`make_splits` reads it.
+
+    Raises:
+        RunError: It cannot be written.
+    """
+    content = [{"train": list(split.train), "val": list(split.validation)} for split in splits]
+    write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def spread_over(names: Sequence[str], count: int) -> list[str]:

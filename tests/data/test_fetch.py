@@ -6,6 +6,7 @@ import errno
 import hashlib
 import importlib.metadata
 import io
+import json
 import os
 import subprocess
 import sys
@@ -225,7 +226,10 @@ def test_the_script_says_where_the_data_set_is_and_names_faults(tmp_path):
     (tmp_path / "Task04_Hippocampus").mkdir()
     (tmp_path / "Task04_Hippocampus/dataset.json").write_text("{}")
     done = script("hippocampus", "--root", str(tmp_path))
-    assert (done.returncode, done.stdout) == (0, f"data set: {tmp_path}/Task04_Hippocampus\n")
+    folds = tmp_path / "Task04_Hippocampus/splits_studies.json"
+    said = f"folds of the published studies: {folds}\ndata set: {tmp_path}/Task04_Hippocampus\n"
+    assert (done.returncode, done.stdout) == (0, said)
+    assert len(json.loads(folds.read_text())[0]["val"]) == 40
     (tmp_path / "file").touch()
     unwritable = script("hippocampus", "--root", str(tmp_path / "file"))
     assert (unwritable.returncode, f"error: {tmp_path}/file must be" in unwritable.stderr) == (2, True)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import csv
+import json
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from seg.data.datasets import read_dataset
-from seg.data.splits import Split, check_folds, limit_training, make_splits
+from seg.data.splits import Split, check_folds, limit_training, make_splits, study_splits, write_splits
 from seg.errors import ConfigError
 from tests.data.builders import of_patients, problems_of
 
@@ -196,3 +199,24 @@ def test_more_training_cases_than_there_are_and_patients_that_do_not_fit():
         ("fold 1: data.train_cases", "range", "2"),
         ("fold 2: data.train_cases", "range", "2"),
     ]
+
+
+@pytest.mark.parametrize(("name", "study", "letters"), [("hippocampus", "bottleneck", 15), ("acdc", "acdc", 10)])
+def test_the_folds_of_the_published_studies_are_at_hand(tmp_path, name, study, letters):
+    """Fold 0 holds out the cases that the study scored, and all folds together are the cases that it read."""
+    splits = study_splits(name)
+    folder = Path(__file__).parents[2] / "docs/results" / study
+    with (folder / "cases.csv").open(newline="") as file:
+        assert sorted(splits[0].validation) == sorted({row["case_id"] for row in csv.DictReader(file)})
+    (read,) = json.loads((folder / "provenance.json").read_text())["data"]
+    dataset = of_patients([case[:letters] for case in read])
+    cases = [replace(case, id=own) for case, own in zip(dataset.cases, read, strict=True)]
+    dataset = replace(dataset, cases=tuple(cases))
+    write_splits(splits, tmp_path / "splits.json")
+    assert make_splits(dataset, folds=2, seed=0, splits_file=tmp_path / "splits.json") == splits
+    assert sorted(case for split in splits for case in split.validation) == sorted(read)
+    assert all(sorted(split.train + split.validation) == sorted(read) for split in splits)
+
+
+def test_other_data_sets_have_no_folds_of_studies():
+    assert study_splits("phantom") == ()
