@@ -18,8 +18,28 @@ MIN_RUNS = 3
 """Fewest pairs of training runs on which a variant can be called not inferior: two cannot say how much runs differ."""
 NAME = r"[a-z0-9][a-z0-9_.-]*"
 SLURM_NAME, SLURM_TEXT = r"[A-Za-z0-9_.,@-]+", r"[A-Za-z0-9_.,:=+@%/&|*!()\[\]-]+"
-OF_A_JOB = ("account", "array", "constraint", "cpus-per-task", "error", "gpus-per-node", "job-name", "mem", "nodes")
-OF_A_JOB += ("ntasks-per-node", "open-mode", "output", "partition", "qos", "signal", "time", "wckey", "wrap")
+OF_A_JOB = frozenset(
+    (
+        "account",
+        "array",
+        "constraint",
+        "cpus-per-task",
+        "error",
+        "gpus-per-node",
+        "job-name",
+        "mem",
+        "nodes",
+        "ntasks-per-node",
+        "open-mode",
+        "output",
+        "partition",
+        "qos",
+        "signal",
+        "time",
+        "wckey",
+        "wrap",
+    )
+)
 """Options of sbatch that a study gives by its other fields, and those that its jobs are run with."""
 OWN = {"seed": "seeds", "fold": "folds", "name": "name", "schema_version": "schema_version"}
 """Fields of an experiment that the study itself gives, each with the name that the field has in a study."""

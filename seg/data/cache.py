@@ -66,7 +66,7 @@ class DiskCache(LazyDataset):
     def _transform(self, index: int) -> Any:
         path = self._folder / f"{self.data[index]['digest']}.pt"
         if (found := self._read(path)) is None:
-            found = self.transform(self.data[index])  # type: ignore[misc]  # it is given above
+            found = self.transform(self.data[index])
             with written_aside(path) as file:
                 torch.save(found, file)
         return found
