@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seg.config import DataConfig
+from seg.ablation.report.analysis import analyse
+from seg.ablation.store import read_results
+from seg.config import BottleneckConfig, DataConfig, load_config
 from seg.config.rules import problems
 from seg.errors import ConfigError
 from seg.planning.experiment import detect_patient_pattern, experiment_name, plan_experiment, plan_geometry, plan_steps
@@ -19,6 +21,7 @@ from seg.planning.fingerprint import ChannelIntensity
 from seg.planning.plan import describe_plan
 from tests.data.builders import problems_of
 
+ROOT = Path(__file__).parents[2]
 CUBE, MM = (64, 64, 64), (1.0, 1.0, 1.0)
 
 
@@ -79,6 +82,21 @@ def test_thin_volumes_keep_their_slices(fingerprint):
     assert network.kernel_sizes[:3] == ((3, 3, 1), (3, 3, 1), (3, 3, 3))
     assert (spatial.rotation_deg, spatial.mirror_axes) == ((0.0, 0.0, 30.0), ())
     assert spatial.scale_axes == spatial.elastic_axes == (0, 1)
+
+
+def test_what_is_built_by_default_is_what_the_study_recommends(fingerprint):
+    results = read_results(ROOT / "docs/results/bottleneck")
+    # What bottlenecks preserve decides nothing, and takes most of the time.
+    analysis = analyse(replace(results, preservation=results.preservation.iloc[:0]))
+    changes = next(one.changes for one in analysis.results.study.variants if one.name == analysis.recommended)
+    wanted = [
+        BottleneckConfig(**changes[path]) if path in changes else None
+        for path in ("network.skip_bottleneck", "network.decoder_bottleneck")
+    ]
+    built = {name: load_config([ROOT / f"configs/{name}.yaml"]) for name in ("acdc", "brats", "hippocampus", "phantom")}
+    built["planned"] = plan(fingerprint([CUBE], [MM])).config
+    found = {name: [one.network.skip_bottleneck, one.network.decoder_bottleneck] for name, one in built.items()}
+    assert found == dict.fromkeys(built, wanted)
 
 
 def test_batch_grows_with_memory_down_to_too_little(fingerprint):
