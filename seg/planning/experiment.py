@@ -40,6 +40,7 @@ SPACING_TOLERANCE = 1e-3
 START_VOXELS = 256**3
 EXTENT_PERCENTILE = 95.0
 EXTENT_MARGIN = 1.5
+MIN_CONTEXT = 64
 MIN_BATCH = 2
 MIN_PATCH = 16
 MAX_SHARE = 0.05
@@ -104,7 +105,7 @@ def plan_sampling(
     """Chooses the largest patch of the preferred shape whose step fits the memory, then the batch.
 
     The preferred patch has the same length in mm along every axis, at most the median shape, and at most one and a
-    half times the foreground's extent. It loses one divisor at a time along the axis that is longest against the
+    half times the foreground's extent or 64 voxels, whichever is longer. It loses one divisor at a time along the axis that is longest against the
     median shape, until two patches fit; no edge is cut below 16 voxels. The batch then grows while it fits, sees no
     more than 5 % of all voxels, and keeps to 65,536 voxels a step for each GiB of the budget.
 
@@ -141,7 +142,7 @@ def _patches(geometry: Geometry) -> Iterator[tuple[Size, Topology]]:
 def _preferred_patch(geometry: Geometry) -> Size:
     inverse = 1 / np.array(geometry.spacing_mm)
     cube = np.rint(inverse * (START_VOXELS / inverse.prod()) ** (1 / 3))
-    context = np.ceil(np.array(geometry.extent) * EXTENT_MARGIN)
+    context = np.maximum(MIN_CONTEXT, np.ceil(np.array(geometry.extent) * EXTENT_MARGIN))
     preferred = np.maximum(1, np.minimum(np.minimum(cube, geometry.median_shape), context))
     if preferred.max() < MIN_EDGE:
         # Halved once, so small a patch would leave a single voxel, which has no variance to normalise by.

@@ -17,7 +17,14 @@ from seg.data.checks import check_dataset
 from seg.data.datasets import read_dataset, with_patients
 from seg.data.splits import make_splits
 from seg.errors import DataError
-from seg.planning.experiment import Plan, detect_patient_pattern, experiment_name, plan_experiment
+from seg.planning.experiment import (
+    EXTENT_MARGIN,
+    MIN_CONTEXT,
+    Plan,
+    detect_patient_pattern,
+    experiment_name,
+    plan_experiment,
+)
 from seg.planning.fingerprint import Fingerprint, fingerprint_dataset
 
 LOG = logging.getLogger(__name__)
@@ -113,6 +120,12 @@ def _decided(plan: Plan) -> Iterator[str]:
         f"Patch {_by(patch)} of a median volume of {_by(geometry.median_shape)}; 95 % of cases hold their "
         f"foreground within {_by(geometry.extent)}; bottom {_by(bottom)}."
     )
+    lengths = zip(AXES, geometry.extent, geometry.median_shape, strict=True)
+    if widened := [axis for axis, held, whole in lengths if held * EXTENT_MARGIN < min(MIN_CONTEXT, whole)]:
+        yield (
+            f"Foreground is short along {', '.join(widened)}: for context the patch takes {MIN_CONTEXT} voxels there "
+            "before memory cuts it, or the median volume where it is shorter."
+        )
     yield f"Normalisation: {', '.join(plan.config.data.normalization)}."
 
 

@@ -99,6 +99,24 @@ def test_what_is_built_by_default_is_what_the_study_recommends(fingerprint):
     assert found == dict.fromkeys(built, wanted)
 
 
+@pytest.mark.parametrize(
+    ("shape", "extent", "patch", "told"),
+    [
+        ((96, 96, 96), (1, 1, 1), (64, 64, 64), "X, Y, Z"),
+        ((96, 96, 96), (7, 60, 7), (64, 96, 64), "X, Z"),
+        ((40, 48, 24), (2, 2, 2), (40, 48, 24), "X, Y, Z"),
+        ((96, 96, 96), (50, 50, 50), (80, 80, 80), None),
+        ((30, 96, 96), (30, 50, 50), (32, 80, 80), None),  # the median shape, not the floor
+    ],
+)
+def test_small_foreground_keeps_its_context(fingerprint, shape, extent, patch, told):
+    data = fingerprint([shape] * 20, [MM] * 20, extents=[extent] * 20)
+    made = plan(data)
+    assert (made.config.patches.size, made.config.patches.batch) == (patch, 2)
+    found = re.search(r"Foreground is short along (.+): ", describe_plan(made, data, 4.0))
+    assert (found and found[1]) == told
+
+
 def test_batch_grows_with_memory_down_to_too_little(fingerprint):
     data = fingerprint([(35, 50, 36)] * 200, [MM] * 200)
     assert plan(data).config.data.spacing_mm is None

@@ -41,7 +41,7 @@ def test_plan_is_text_that_reads_back(tmp_path):
     config = load_config([file])
     assert (config.name, config.data.root) == ("hearts", str(root))
     assert config.data.patient_pattern.startswith("(?i)")
-    assert config.patches.size == (32, 32, 7)
+    assert config.patches.size == (48, 40, 7)
     assert config.network.strides == ((1, 1, 1), (2, 2, 1), (2, 2, 1), (2, 2, 1))
     assert config.training.steps == 1_000
     fingerprint = fingerprint_dataset(read_dataset(root))
