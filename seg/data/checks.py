@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -14,9 +15,11 @@ from tqdm import tqdm
 from seg.config import DataConfig
 from seg.data.cases import LABEL_TOLERANCE, Case, Dataset, of_case
 from seg.data.prepare import CaseGrid, channel_problems, grid_of, grid_problems, label_problems
-from seg.data.volumes import OpenVolume, open_volume
+from seg.data.volumes import ENDINGS, OpenVolume, open_volume, split_ending
 from seg.errors import ConfigError, DataError, Problem
 
+LOG = logging.getLogger(__name__)
+FOLDERS = ("imagesTr", "labelsTr")
 LARGEST_INTENSITY = 1e15
 """Largest magnitude of a voxel: the squares of 3e8 such voxels still add up within single precision."""
 NAMED_VALUES = 10
@@ -37,13 +40,19 @@ class CaseReport:
 def check_dataset(dataset: Dataset, *, workers: int = 0, progress: bool = True) -> tuple[CaseReport, ...]:
     """Reads every file of a data set and reports the cases about which there is something to say, in their order.
 
-    Holds one volume in memory at a time and process; every case is expected to have a label.
+    Holds one volume in memory at a time and process; every case is expected to have a label. Scans in imagesTr and
+    labelsTr that no case uses are announced by a warning.
 
     Args:
         dataset: The data set.
         workers: Processes that read; 0 or 1 reads in this one.
         progress: Whether a terminal on stderr shows a progress bar.
     """
+    if unused := _unused_files(dataset):
+        more = f" and {len(unused) - NAMED_VALUES} more" if len(unused) > NAMED_VALUES else ""
+        value = f"{len(unused)}: {', '.join(unused[:NAMED_VALUES])}{more}"
+        rule, remedy = "should hold no scan that no case uses", "name them as dataset.json says or move them away"
+        LOG.warning("%s", Problem(str(dataset.root), "unused", rule, value, remedy))
     check = partial(
         _check_case,
         channel_names=dataset.channel_names,
@@ -58,6 +67,16 @@ def check_dataset(dataset: Dataset, *, workers: int = 0, progress: bool = True) 
         with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
             reports = list(bar(pool.map(check, dataset.cases, chunksize=4)))
     return tuple(report for report in reports if report.errors or report.warnings)
+
+
+def _unused_files(dataset: Dataset) -> list[str]:
+    used = {path for case in dataset.cases for path in case.files}
+    return [
+        str(path.relative_to(dataset.root))
+        for folder in FOLDERS
+        for path in sorted(dataset.root.joinpath(folder).glob("[!.]*"))
+        if split_ending(path.name, ENDINGS)[1] and path not in used
+    ]
 
 
 def check_channels(config: DataConfig, channels: int) -> None:

@@ -39,6 +39,19 @@ def put(array, voxels, dtype):
     return changed
 
 
+@pytest.mark.parametrize("layout", ["msd", "nnunet"])
+def test_scans_that_no_case_uses_are_announced(layout, request, caplog):
+    root = request.getfixturevalue(layout)
+    check_dataset(read_dataset(root))
+    assert not caplog.records
+    for name in ("imagesTr/c_0000.nii", "labelsTr/c.nii", "labelsTr/d.NRRD", "imagesTr/._e.nii", "labelsTr/notes.txt"):
+        (root / name).touch()
+    check_dataset(read_dataset(root))
+    (problem,) = [record.args[0] for record in caplog.records]
+    assert (problem.path, problem.kind) == (str(root), "unused")
+    assert problem.value == "3: imagesTr/c_0000.nii, labelsTr/c.nii, labelsTr/d.NRRD"
+
+
 def test_where_a_file_lies_is_doubted_once_a_case(msd):
     assert check_dataset(read_dataset(msd)) == ()
     for path in (msd / "imagesTr/a.nii.gz", msd / "labelsTr/a.nii.gz", msd / "labelsTr/c.nii.gz"):
