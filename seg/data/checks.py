@@ -120,7 +120,7 @@ def _check_case(
         errors += channel_problems(channels, channel_names, f"case {case.id}")
     if case.label is None:
         rule, remedy = "must have a label, as training and evaluation need it", "add the label or remove the case"
-        errors.append(Problem(f"case {case.id}", "missing", rule, remedy=remedy))
+        errors.append(Problem(f"case {case.id}", "missing", rule, f"the image {case.images[0].name} alone", remedy))
     else:
         try:
             with open_volume(case.label) as file:

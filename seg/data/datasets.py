@@ -28,6 +28,7 @@ References:
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -126,9 +127,11 @@ def read_dataset(root: Path, *, layout: Layout = "auto", patient_pattern: str | 
         DataError: There is no data set in the folder, or its description breaks rules, which are named together.
     """
     root = Path(root)
+    rule = "must be the folder of a data set as data.root"
     if not root.exists():
-        rule = "must be the folder of a data set as data.root"
         raise DataError(Problem(str(root), "missing", rule, "no such folder", "check the path"))
+    if root.is_file() and root.name == DESCRIPTION:
+        raise DataError(Problem(str(root), "folder", rule, "a file in it", f"give its folder, {root.parent}"))
     dataset = _READERS[_layout_of(root) if layout == "auto" else layout](root)
     return dataset if patient_pattern is None else with_patients(dataset, patient_pattern)
 
@@ -184,11 +187,25 @@ def _read_msd(root: Path) -> Dataset:
     content = read_json(path, _Msd, remedy=REMEDY, error=DataError)
     problems: list[Problem] = []
     cases = _cases(root, [(f"{path}: training[{n}]", entry) for n, entry in enumerate(content.training)], problems)
+    problems += _v1_problems(path, cases)
     labels = {str(name): value for value, name in content.labels.items()}
     if len(labels) < len(content.labels):
         names = shown(sorted(map(str, content.labels.values())))
         problems.append(Problem(str(path), "labels", "class names must be unique", names, "rename one"))
     return _dataset(root, "msd", (path, content), cases, (labels, content.channel_names or content.modality), problems)
+
+
+def _v1_problems(path: Path, cases: Sequence[Case]) -> Iterator[Problem]:
+    """Says whether images are listed by their case alone, and named by case and channel as in nnU-Net v1."""
+    for image in (case.images[0] for case in cases):
+        stem, ending = split_ending(image.name)
+        channel = image.parent / f"{stem}_0000{ending}"
+        if not os.path.lexists(image) and os.path.exists(channel):
+            rule = "must list images by the names of their files; nnU-Net v1 does not"
+            value = f"{image.name} where there is {channel.name}"
+            remedy = "convert the data set by nnUNetv2_convert_old_nnUNet_dataset, or list the files"
+            yield Problem(str(path), "layout", rule, value, remedy)
+            return
 
 
 def _read_nnunet(root: Path) -> Dataset:
@@ -308,6 +325,9 @@ def _path_problems(where: str, name: str) -> Iterator[Problem]:
     elif PurePosixPath(name).is_absolute() or bool(PureWindowsPath(name).anchor) or ".." in re.split(r"[/\\]", name):
         remedy = "write it relative to the folder, without '..'"
         yield Problem(where, "path", "must name files inside the data set's folder", repr(name), remedy)
+    elif "\\" in name:
+        remedy = f"write {PureWindowsPath(name).as_posix()}"
+        yield Problem(where, "separator", "must separate folders by /", name, remedy)
 
 
 def _found_cases(root: Path, ending: str, num_channels: int, problems: list[Problem]) -> list[Case]:
@@ -358,7 +378,7 @@ def _dataset(
 ) -> Dataset:
     """Builds a data set, or names all that is wrong with its description."""
     path, content = description
-    classes, ignore = _classes(meaning[0], path, problems)
+    classes, ignore = _classes(meaning[0], path, layout, problems)
     channels = _channel_names(meaning[1], path, problems)
     for name in (*classes, *channels):
         if not name.isprintable():
@@ -388,8 +408,18 @@ def _dataset(
     )
 
 
-def _classes(labels: Mapping[str, Any], path: Path, problems: list[Problem]) -> tuple[tuple[str, ...], int | None]:
+def _classes(
+    labels: Mapping[str, Any], path: Path, layout: str, problems: list[Problem]
+) -> tuple[tuple[str, ...], int | None]:
     """Returns the names of the classes, in the order of their values, and the label to leave out."""
+    if labels and all(
+        _as_integer(name) is not None and isinstance(value, str) and _as_integer(value) is None
+        for name, value in labels.items()
+    ):
+        example = '{"0": "background", "1": "liver"}' if layout == "msd" else '{"background": 0, "liver": 1}'
+        rule, remedy = f"labels must be written as {example}", "swap values and names"
+        problems.append(Problem(str(path), "order", rule, "the other way round", remedy))
+        return (), None
     values: dict[int, str] = {}
     ignore: int | None = None
     for name, value in labels.items():

@@ -105,9 +105,10 @@ def plan_sampling(
     """Chooses the largest patch of the preferred shape whose step fits the memory, then the batch.
 
     The preferred patch has the same length in mm along every axis, at most the median shape, and at most one and a
-    half times the foreground's extent or 64 voxels, whichever is longer. It loses one divisor at a time along the axis that is longest against the
-    median shape, until two patches fit; no edge is cut below 16 voxels. The batch then grows while it fits, sees no
-    more than 5 % of all voxels, and keeps to 65,536 voxels a step for each GiB of the budget.
+    half times the foreground's extent or 64 voxels, whichever is longer. It loses one divisor at a time along the axis
+    that is longest against the median shape, until two patches fit; no edge is cut below 16 voxels. The batch then
+    grows while it fits, sees no more than 5 % of all voxels, and keeps to 65,536 voxels a step for each GiB of the
+    budget.
 
     ``memory_of`` estimates the memory in GiB for a patch, a batch and a topology.
 

@@ -148,7 +148,8 @@ def test_labels(case, label_array, change, ignore, expected):
 
 
 def test_labels_that_say_nothing(msd, case, label_array):
-    assert [problem.kind for problem in errors_of(replace(case, label=None))] == ["missing"]
+    (missing,) = errors_of(replace(case, label=None))
+    assert (missing.path, missing.kind, missing.value) == ("case a", "missing", "the image a.nii.gz alone")
     save(case.label, np.where(label_array > 0, 9, 0).astype(np.uint8))
     (report,) = check_dataset(replace(read_dataset(msd), ignore_label=9))  # what is ignored is no foreground
     assert (report.case_id, report.errors, [problem.kind for problem in report.warnings]) == ("a", (), ["empty"])

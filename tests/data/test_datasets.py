@@ -184,6 +184,30 @@ def test_faults_of_a_description(nnunet, values, kind):
     assert ("dataset.json", kind) in [(path.split(":")[0], found) for path, found in faults(nnunet)]
 
 
+def test_labels_written_the_other_way_round_are_told_from_regions(msd, nnunet, tmp_path, write_json):
+    change(msd / "dataset.json", labels={"background": 0, "organ": 1, "tumour": 1})
+    assert faults(msd) == [("dataset.json", "labels"), ("dataset.json", "order")]
+    swapped = {"0": "background", "1": "organ"}
+    change(nnunet / "dataset.json", labels=swapped)
+    assert faults(nnunet) == [("dataset.json", "order")]
+    write_json(
+        tmp_path / "m/manifest.json", {"labels": swapped, "channel_names": ["T1"], "cases": [{"image": "a.nii"}]}
+    )
+    assert faults(tmp_path / "m") == [("manifest.json", "order")]
+
+
+def test_images_named_as_in_version_1_of_nnunet_are_told_once(msd):
+    for name in "ac":
+        (msd / f"imagesTr/{name}.nii.gz").rename(msd / f"imagesTr/{name}_0000.nii.gz")
+    value = "a.nii.gz where there is a_0000.nii.gz"
+    assert problems_of(read_dataset, msd) == [(str(msd / "dataset.json"), "layout", value)]
+
+
+def test_a_description_is_no_folder(msd):
+    file = msd / "dataset.json"
+    assert problems_of(read_dataset, file) == [(str(file), "folder", "a file in it")]
+
+
 def test_nnunet_file_names(nnunet):
     (nnunet / "imagesTr/c.nii.gz").touch()
     assert faults(nnunet) == [("imagesTr/c.nii.gz", "name")]
@@ -206,6 +230,7 @@ def test_nnunet_file_names(nnunet):
         ("image,fold\na.nii,1.5\n", ": row 1", "fold"),
         ("image\n;a.nii\n", ": row 1", "path"),
         ("image\n/a.nii\n", ": row 1", "path"),
+        ("image\nx\\a.nii\n", ": row 1", "separator"),
         ('image\n"a', "", "csv"),
     ],
 )

@@ -19,6 +19,7 @@ from seg.errors import DataError
 
 nib: Any = nibabel  # only parts of it are annotated
 ENDINGS = (".nii.gz", ".nii")
+GZIP = b"\x1f\x8b"
 CHUNK_BYTES = 1 << 20
 LENGTH_BYTES = 4
 TAIL_BYTES = 1 << 22
@@ -42,6 +43,12 @@ def open_nifti(path: Path) -> Iterator[OpenVolume]:
         DataError: The file is empty, no NIfTI or damaged, its header is none or contradicts itself, its unit of length
             is not known, it is not 3-D or 4-D, or it is too small for the volume it announces.
     """
+    with path.open("rb") as raw:
+        start = raw.read(352)
+    if is_gzip(path) and _kind(start) is not None:
+        raise fault(path, "format", "must be packed, as .gz says", "a plain NIfTI file", "rename it to end in .nii")
+    if not is_gzip(path) and start.startswith(GZIP):
+        raise fault(path, "format", "must be a plain NIfTI file", "a packed one", "rename it to end in .nii.gz")
     with gzip.open(path) if is_gzip(path) else path.open("rb") as opened:
         stream = cast(IO[bytes], opened)
         image, header = _header(path, stream)
@@ -53,11 +60,8 @@ def _header(path: Path, stream: IO[bytes]) -> tuple[Any, Header]:
     stream.seek(0)
     if not start:
         raise fault(path, "format", "must be a NIfTI file", "an empty one", "copy or export it again")
-    if start[344:348] == b"n+1\0":
-        kind = nib.Nifti1Image
-    elif start[4:8] == b"n+2\0":
-        kind = nib.Nifti2Image
-    else:
+    kind = _kind(start)
+    if kind is None:
         raise fault(path, "format", "must be a NIfTI file", "other content", "convert it")
     try:
         with nib.imageglobals.LoggingOutputSuppressor():  # its remarks name no file
@@ -68,6 +72,13 @@ def _header(path: Path, stream: IO[bytes]) -> tuple[Any, Header]:
     except Exception as error:  # what nibabel raises on fields that make no sense is of many types
         reason = f"'{type(error).__name__}: {error}'"
         raise fault(path, "header", "must have a valid NIfTI header", reason) from error
+
+
+def _kind(start: bytes) -> Any:
+    """Returns the class of a NIfTI file from its first 352 bytes, or null where it is none."""
+    if start[344:348] == b"n+1\0":
+        return nib.Nifti1Image
+    return nib.Nifti2Image if start[4:8] == b"n+2\0" else None
 
 
 def _checked(path: Path, image: Any) -> Header:
