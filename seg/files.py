@@ -254,13 +254,18 @@ def check_content(
 def read_table(path: Path, *, remedy: str, error: type[SegError] = RunError) -> list[dict[str, str]]:
     """Reads a CSV file as text by column, whose names lose spaces around them; :func:`check_rows` gives cells types.
 
+    Columns are separated by commas, or by semicolons or tabs where the first line has no comma.
+
     Raises:
         SegError: The file is absent, no text in UTF-8, no CSV, has two columns of one name, or a row with more or fewer
             cells than the header.
     """
     raw = read_bytes(path, remedy=remedy, error=error).removeprefix(codecs.BOM_UTF8)
     try:
-        header, *rows = list(csv.reader(io.StringIO(raw.decode(), newline=""), strict=True)) or [[]]
+        text = raw.decode()
+        first = text.partition("\n")[0]
+        mark = next((mark for mark in ",;\t" if mark in first), ",")
+        header, *rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=mark, strict=True)) or [[]]
     except (UnicodeDecodeError, csv.Error) as fault:
         raise error(Problem(quoted(str(path)), "csv", "must be a table in UTF-8", f"'{fault}'", remedy)) from fault
     header = [name.strip() for name in header]

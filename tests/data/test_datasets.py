@@ -101,6 +101,15 @@ def test_a_csv_manifest(tmp_path, write_json, root):
     )
 
 
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_columns_of_a_manifest_are_apart_by_commas_semicolons_or_tabs(tmp_path, write_json, mark):
+    write_json(tmp_path / "manifest.json", {"labels": {"background": 0, "liver": 1}, "channel_names": ["T1", "T2"]})
+    rows = (("id", "image", "label"), ("x", '"a.nii;b, c.nii"', "m.nii"))
+    (tmp_path / "manifest.csv").write_text("".join(f"{mark.join(row)}\r\n" for row in rows))
+    images = (tmp_path / "a.nii", tmp_path / "b, c.nii")
+    assert read_dataset(tmp_path).cases == (Case(id="x", images=images, label=tmp_path / "m.nii"),)
+
+
 def test_a_json_manifest_says_the_same_as_a_csv(tmp_path, write_json):
     names = {"labels": {"background": 0, "liver": 1}, "channel_names": {"0": "T1", "1": "T2"}, "name": "Livers"}
     entry = {"id": "x", "image": ["a.nii", "b.nii"], "label": "m.nii", "patient": "p", "fold": 2}
