@@ -36,7 +36,9 @@ from seg.runs import (
     ENVIRONMENT_FILE,
     GENERALISATION_FILE,
     METRICS_FILE,
+    MODEL_FILE,
     PRESERVATION_FILE,
+    WEIGHTS_FILE,
     read_history,
     read_origin,
     some,
@@ -271,7 +273,7 @@ def trials_left(trials: Sequence[Trial], paths: StudyPaths, stored: Mapping[str,
             path = f"{known.path}" if known.path.is_dir() else f"{known.path} ({trial.id})"
             problems.append(Problem(path, "config", rule, f"other {', '.join(reasons)}", REMEDY))
     if problems:
-        more = f"And {len(problems) - 1} more trials have results of another configuration or other data."
+        more = f"And {len(problems) - 1} more trials cannot go on from what is there."
         raise RunError([problems[0], Problem("", "config", more)] if len(problems) > 1 else problems)
     if older:
         LOG.warning("made by another version of the training code, trained anew: %s", ", ".join(sorted(older)))
@@ -533,9 +535,15 @@ def _noted(run_dir: Path, record: RunRecord, **values: float | None) -> RunRecor
 
 def run_dir_problems(config: ExperimentConfig, run_dir: Path) -> list[Problem]:
     """Lists why a run directory does not hold the trial, whatever the experiment is called there."""
+    scored = (run_dir / EVALUATION_FILE).exists()
     if changed := differing_fields(load_config([run_dir / CONFIG_FILE]), config):
         rule = "must have the configuration that the run began with"
         return [Problem(str(run_dir), "config", rule, f"other {', '.join(changed)}", REMEDY)]
+    needed = (ENVIRONMENT_FILE, *((WEIGHTS_FILE, MODEL_FILE, CASES_FILE, METRICS_FILE) if scored else ()))
+    if missing := [name for name in needed if not (run_dir / name).is_file()]:
+        rule = f"must have the files of a run that {'is scored' if scored else 'has begun'}"
+        remedy = "restore them, or remove the folder to train the trial again"
+        return [Problem(str(run_dir), "missing", rule, f"no {', '.join(missing)}", remedy)]
     current = case_digests(config)
     if other := sorted(name for name, digest in recorded_cases(run_dir).items() if current.get(name) != digest):
         rule = "must have the data that the run began with"

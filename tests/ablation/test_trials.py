@@ -25,6 +25,7 @@ from seg.ablation.trials import (
     put_back,
     run_trial,
     store_failure,
+    trials_left,
     why_unfinished,
 )
 from seg.config import BottleneckConfig, ExperimentConfig
@@ -252,6 +253,28 @@ def test_other_data_are_refused_by_case(study: Path, trial: Trial, monkeypatch: 
     monkeypatch.setattr(module, "case_digests", lambda config: digests)
     (problem,) = module.run_dir_problems(trial.config, study / RUN)
     assert (problem.path, problem.kind, problem.value) == (str(study / RUN), "data", "other files of cases case_3")
+
+
+@pytest.mark.parametrize(
+    ("lost", "named"),
+    [
+        (("checkpoints/weights.pt", "metrics.csv"), ("checkpoints/weights.pt", "metrics.csv")),
+        (("evaluation.json", "environment.json", "model.json"), ("environment.json",)),
+        (("evaluation.json", "model.json", "checkpoints/weights.pt"), ()),  # it goes on
+    ],
+)
+def test_files_that_a_run_directory_lacks_are_named_before_anything_runs(
+    study: Path, trial: Trial, lost: tuple[str, ...], named: tuple[str, ...]
+) -> None:
+    shutil.rmtree(study / "trials")
+    for name in lost:
+        (study / RUN / name).unlink()
+    found = []
+    try:
+        trials_left([trial], paths_in(study), {})
+    except RunError as error:
+        found = [(problem.path, problem.kind, problem.value) for problem in error.problems]
+    assert found == [(str(study / RUN), "missing", f"no {', '.join(named)}")] * bool(named)
 
 
 def test_fields_that_were_added_later_do_not_void_a_record(study: Path, trial: Trial) -> None:
