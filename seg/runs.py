@@ -8,7 +8,7 @@ import re
 import struct
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -254,26 +254,42 @@ def weights_digest(run_dir: Path) -> str:
     return file_digest(run_dir / WEIGHTS_FILE).hex()
 
 
-def copy_weights(network: nn.Module, run_dir: Path) -> None:
-    """Copies another run's final weights wherever name, type and shape agree, and logs which tensors are left.
+def copy_weights(network: nn.Module, run_dir: Path, class_names: Sequence[str]) -> None:
+    """Copies another run's final weights where they fit, and logs which tensors are left; see :func:`fitting_weights`.
 
     Raises:
-        RunError: Nothing agrees.
+        RunError: The weights cannot be used.
     """
-    source = load_weights(run_dir)
     own = network.state_dict()
-    shared = {
-        name: value for name, value in source.items() if name in own and _described(own[name]) == _described(value)
-    }
-    if not shared:
-        raise RunError(
-            f"{run_dir}: must share parameters with the network, got none of {len(own)}; choose another run."
-        )
+    shared = fitting_weights(network, run_dir, class_names)
     network.load_state_dict(own | shared)
     kept = [name for name in own if name not in shared]
     LOG.info(
         "initial weights: %d of %d tensors from %s; own: %s", len(shared), len(own), run_dir, ", ".join(kept) or "-"
     )
+
+
+def fitting_weights(network: nn.Module, run_dir: Path, class_names: Sequence[str]) -> dict[str, Tensor]:
+    """Returns another run's final weights wherever name, type and shape agree with a network's.
+
+    Raises:
+        RunError: Less than half of the network's tensors agree, or the weights are for other classes.
+    """
+    source, names = _read(run_dir)
+    own = network.state_dict()
+    shared = {
+        name: value for name, value in source.items() if name in own and _described(own[name]) == _described(value)
+    }
+    problems = []
+    if 2 * len(shared) < len(own):
+        rule, value = "must fit at least half of the network's tensors", f"{len(shared)} of {len(own)}"
+        problems.append(Problem(quoted(str(run_dir)), "network", rule, value, "choose a run of a like network"))
+    if names["class_names"] != list(class_names):
+        rule, value = f"must be for the classes {', '.join(class_names)}", ", ".join(names["class_names"])
+        problems.append(Problem(quoted(str(run_dir)), "classes", rule, value, "choose a run of these classes"))
+    if problems:
+        raise RunError(problems)
+    return shared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,12 +301,14 @@ class Origin:
         data: SHA-256 of the files of each case.
         initial_weights: SHA-256 of the weights to start from; None draws them from the seed, or needs them no more.
         split: Cases on the two sides of the run's fold; None is not known, as in runs of earlier versions.
+        seen: SHA-256 of the files of each case that the initial weights, or those they came from, were trained on.
     """
 
     computed_with: Mapping[str, Any]
     data: Mapping[str, str]
     initial_weights: str | None = None
     split: Split | None = None
+    seen: Mapping[str, str] = field(default_factory=dict)
 
 
 def check_root(root: Path, *, resume: bool) -> None:
@@ -377,6 +395,8 @@ def open_run(config: ExperimentConfig, run_dir: Path, origin: Origin) -> None:
     }
     if origin.split is not None:
         record["split"] = asdict(origin.split)
+    if origin.seen:
+        record["seen"] = dict(origin.seen)
     write_json(run_dir / ENVIRONMENT_FILE, record | {"data": dict(origin.data)})
     # Last: a run has begun once its directory holds this file.
     write_text(run_dir / CONFIG_FILE, dump_config(config))
@@ -408,7 +428,23 @@ def read_origin(run_dir: Path) -> Origin | None:
         data=record.data,
         initial_weights=record.initial_weights,
         split=record.split,
+        seen=record.seen,
     )
+
+
+def seen_cases(run_dir: Path) -> dict[str, str] | None:
+    """Returns the SHA-256 of the files of each case that a run's weights, or those they came from, were trained on.
+
+    Returns:
+        The digests by id of the case; None where the run's version did not record the cases.
+
+    Raises:
+        RunError: The record is damaged, or of a newer version.
+    """
+    origin = read_origin(run_dir)
+    if origin is None or origin.split is None:
+        return None
+    return dict(origin.seen) | {case: origin.data[case] for case in origin.split.train if case in origin.data}
 
 
 class _Environment(BaseModel, extra="allow"):
@@ -417,6 +453,7 @@ class _Environment(BaseModel, extra="allow"):
     data: dict[str, str]
     initial_weights: str | None = None
     split: Split | None = None
+    seen: dict[str, str] = {}
 
 
 def _moved(one: Split, other: Split) -> list[str]:

@@ -22,11 +22,13 @@ from seg.runs import (
     METRICS_FILE,
     MODEL_FILE,
     WEIGHTS_FILE,
+    fitting_weights,
     load_weights,
     read_history,
     read_origin,
     read_runs,
     save_weights,
+    seen_cases,
     trained_network,
     trained_steps,
 )
@@ -238,3 +240,36 @@ def test_the_record_of_the_beginning_keeps_what_computed(tmp_path: Path) -> None
     assert origin.split is not None
     assert (origin.split.train, origin.split.validation) == (("a",), ("b",))
     assert replace(origin, split=None) != origin
+
+
+def test_weights_know_the_cases_that_they_and_their_ancestors_were_trained_on(tmp_path: Path) -> None:
+    assert seen_cases(tmp_path) is None
+    content: dict[str, object] = {"schema_version": 1, "data": {"a": "0f", "b": "1f"}}
+    for more, expected in (
+        ({}, None),
+        ({"split": {"train": ["a"], "validation": ["b"]}}, {"a": "0f"}),
+        ({"split": {"train": ["a"], "validation": ["b"]}, "seen": {"z": "2f"}}, {"a": "0f", "z": "2f"}),
+    ):
+        (tmp_path / "environment.json").write_text(json.dumps(content | more))
+        assert seen_cases(tmp_path) == expected
+
+
+@pytest.mark.parametrize(
+    ("channels", "classes", "found"),
+    [
+        ((4, 8), ["background", "tumour"], set()),
+        ((4, 8), ["background", "kidney"], {"classes"}),
+        ((8, 16), ["background", "tumour"], {"network"}),  # biases alone might fit
+        ((8, 16), ["background", "kidney"], {"network", "classes"}),
+    ],
+)
+def test_initial_weights_of_another_network_or_task_are_refused(
+    run_dir: Path, channels: tuple[int, ...], classes: list[str], found: set[str]
+) -> None:
+    network = network_from_config(replace(CONFIG, channels=channels), 1, 2)
+    if not found:
+        assert fitting_weights(network, run_dir, classes).keys() == network.state_dict().keys()
+        return
+    with pytest.raises(RunError) as caught:
+        fitting_weights(network, run_dir, classes)
+    assert {problem.kind for problem in caught.value.problems} == found

@@ -210,8 +210,13 @@ class TrainingConfig:
     )
     init_from: PathText | None = setting(
         None,
-        "Run directory whose final weights are the initial ones where name and shape agree; null draws them from "
-        "the seed.",
+        "Run directory whose final weights are the initial ones where name and shape agree, at least half of the "
+        "tensors; null draws them from the seed.",
+    )
+    score_seen: StrictBool = setting(
+        False,
+        "Whether held-out cases are scored that the initial weights, or those they came from, were trained on; every "
+        "score that counts such cases is marked.",
     )
     device: Literal["auto", "cpu", "cuda"] = setting(
         "auto", "Where to train; auto takes the GPU where there is one, and announces its choice."

@@ -102,6 +102,7 @@ class Evaluation:
         classes: One summary for each foreground class, by index.
         folds: One summary for each fold, where cases have one.
         left_out: One sentence for each case that was to be scored and could not be, where that was allowed.
+        seen: Cases of patients that the initial weights were trained on, where that was allowed.
     """
 
     mean_dice: float | None
@@ -113,6 +114,7 @@ class Evaluation:
     classes: tuple[ClassSummary, ...]
     folds: tuple[FoldSummary, ...]
     left_out: tuple[str, ...] = ()
+    seen: tuple[str, ...] = ()
 
 
 def case_scores(

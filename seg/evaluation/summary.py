@@ -202,6 +202,9 @@ def format_evaluation(evaluation: Evaluation) -> str:
         if hd95 and hd95.nan:
             lines.append(f"{entry.name}: both masks empty in {_count(hd95.nan, 'case')} (left out of every mean)")
     lines.extend(f"not scored: {problem}" for problem in evaluation.left_out)
+    if evaluation.seen:
+        cases = f"{len(evaluation.seen)} of {_count(evaluation.num_cases, 'case')}"
+        lines.append(f"optimistic: the initial weights were trained on the patients of {cases}, which count above")
     return "\n".join(lines)
 
 

@@ -90,7 +90,7 @@ def train_fold(
     if resumes:
         check_checkpoint(checkpoint, module, averaged=config.training.ema_decay > 0)
     elif config.training.init_from is not None:
-        copy_weights(network, Path(config.training.init_from))
+        copy_weights(network, Path(config.training.init_from), dataset.class_names)
     if config.training.early_stop is not None:
         LOG.warning(
             "early stop: after %d validations without a better Dice on the held-out cases, which are scored too; "

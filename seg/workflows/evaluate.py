@@ -55,7 +55,7 @@ from seg.runs import (
     weights_digest,
 )
 from seg.words import counted
-from seg.workflows.inputs import read_checked, read_splits
+from seg.workflows.inputs import read_checked, read_splits, seen_among
 
 LOG = logging.getLogger(__name__)
 
@@ -122,7 +122,10 @@ def _score(
         scores += case_scores(
             by_class, case_id=case.id, class_names=dataset.class_names, patient=case.patient, fold=config.fold
         )
-    evaluation = _summarise(config, dataset, scores)
+    evaluation = replace(
+        _summarise(config, dataset, scores),
+        seen=() if origin is None else seen_among(split.validation, dataset.cases, origin.data, origin.seen),
+    )
     draw_predictions(output / PICTURE_FILE, cases, output / PREDICTIONS, scores, dataset)
     _write_page(output, evaluation, scores, predictions, dataset, f"{config.name}, fold {config.fold}")
     # environment.json says what the run was trained with and on; scoring may happen elsewhere.
@@ -242,7 +245,8 @@ def summarise_folds(
         RunError: The scores of a fold cannot be read, or results cannot be written.
     """
     scores = [score for directory in directories.values() for score in read_cases(directory / CASES_FILE)]
-    evaluation = _summarise(config, dataset, scores)
+    seen = [case for directory in directories.values() for case in read_evaluation(directory).seen]
+    evaluation = replace(_summarise(config, dataset, scores), seen=tuple(seen))
     predictions = {
         score.case_id: directories[score.fold] / PREDICTIONS / f"{score.case_id}.nii.gz"
         for score in scores

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from seg.config import DataConfig, ExperimentConfig
-from seg.data.cases import Dataset
+from seg.data.cases import Case, Dataset
 from seg.data.checks import check_dataset
 from seg.data.datasets import read_configured, read_folds
 from seg.data.splits import Split, limit_training
 from seg.errors import DataError, Problem
+from seg.runs import Origin, some
 
 LOG = logging.getLogger(__name__)
 
@@ -71,6 +72,48 @@ def read_splits(config: ExperimentConfig, left_out: Sequence[str]) -> tuple[Spli
         if len(split.train) < data.train_cases:
             LOG.info("fold %d: %d training cases, as the next patient has too many", fold, len(split.train))
     return limited
+
+
+def seen_among(
+    held_out: Iterable[str], cases: Iterable[Case], digests: Mapping[str, str], seen: Mapping[str, str]
+) -> tuple[str, ...]:
+    """Returns the held-out cases of patients of whom initial weights were trained on a case, by its id or its files.
+
+    Args:
+        held_out: Ids of held-out cases.
+        cases: The cases of the data set.
+        digests: SHA-256 of the files of each case.
+        seen: The same of each case that the initial weights were trained on.
+    """
+    files, cases = set(seen.values()), list(cases)
+    patients = {case.patient or case.id for case in cases if case.id in seen or digests.get(case.id) in files}
+    known = {case.id for case in cases if (case.patient or case.id) in patients}
+    return tuple(case for case in held_out if case in known)
+
+
+def check_seen(
+    config: ExperimentConfig, splits: Sequence[Split], folds: Iterable[int], dataset: Dataset, origin: Origin
+) -> None:
+    """Checks that no held-out case of the folds to train was seen by the initial weights; see :func:`seen_among`.
+
+    Where the configuration accepts such cases, they are announced.
+
+    Raises:
+        DataError: Cases were seen; all folds are named.
+    """
+    problems = []
+    for fold in folds:
+        if found := seen_among(splits[fold].validation, dataset.cases, origin.data, origin.seen):
+            rule = "must hold out cases of patients that the initial weights were not trained on"
+            remedy = (
+                "give data.splits in which these train and what was held out before stays held out, or score them, "
+                "marked, with training.score_seen"
+            )
+            problems.append(Problem(f"fold {fold}", "seen", rule, some(found), remedy))
+    if problems and not config.training.score_seen:
+        raise DataError(problems)
+    for problem in problems:
+        LOG.warning("%s: the initial weights were trained on patients of held-out %s", problem.path, problem.value)
 
 
 def check_copies(splits: Sequence[Split], folds: Iterable[int], digests: Mapping[str, str]) -> None:

@@ -23,6 +23,7 @@ from seg.evaluation.scores import EVALUATION_FILE
 from seg.files import file_problems, locked
 from seg.hardware import choose_device, choose_precision, environment
 from seg.inference.cleaning import cleaning_rules
+from seg.networks import network_from_config
 from seg.runs import (
     LAST_CHECKPOINT,
     LOCK_FILE,
@@ -31,14 +32,16 @@ from seg.runs import (
     check_free,
     check_root,
     check_run,
+    fitting_weights,
     open_run,
     read_origin,
     recorded_init_from,
+    seen_cases,
     weights_digest,
 )
 from seg.training.fit import train_fold
 from seg.workflows.evaluate import score_run, summarise_folds
-from seg.workflows.inputs import check_copies, read_checked, read_splits
+from seg.workflows.inputs import check_copies, check_seen, read_checked, read_splits
 
 LOG = logging.getLogger(__name__)
 
@@ -68,7 +71,8 @@ def train(
 
     Raises:
         ConfigError: Clean-up names classes that the data set has not, or normalisation does not fit its channels.
-        DataError: Cases are faulty, or folds cannot be trained together; all problems together.
+        DataError: Cases are faulty, folds cannot be trained together, or the initial weights were trained on patients
+            that are held out; all problems together.
         RunError: A fold does not exist, or a run directory exists, belongs to another config, data or initial weights,
             is trained by another process, or cannot be written; or the folder of the cache cannot. All directories
             are checked before the first fold is trained.
@@ -94,6 +98,7 @@ def train(
     check_folds(splits, chosen, left_out)
     config, computed_on, origin = _begin(config, dataset, directories.values(), resume=resume)
     check_copies(splits, chosen, origin.data)
+    check_seen(config, splits, chosen, dataset, origin)
     origins = {fold: replace(origin, split=splits[fold]) for fold in chosen}
     for fold, directory in directories.items():
         check_run(replace(config, fold=fold), directory, origins[fold], resume=resume)
@@ -134,10 +139,12 @@ def _begin(
     device = choose_device(training.device)
     precision = choose_precision(training.precision, device)
     config = replace(config, training=training)
+    anew = any(map(_starts_anew, directories))
     origin = Origin(
         computed_with=environment(device, precision),
         data={case.id: case_digest(case) for case in dataset.cases},
-        initial_weights=_initial_weights(config) if any(map(_starts_anew, directories)) else None,
+        initial_weights=_initial_weights(config) if anew else None,
+        seen=_seen(config, dataset) if anew else {},
     )
     return config, replace(training, device="cuda" if device.type == "cuda" else "cpu", precision=precision), origin
 
@@ -149,6 +156,19 @@ def _starts_anew(run_dir: Path) -> bool:
 def _initial_weights(config: ExperimentConfig) -> str | None:
     source = config.training.init_from
     return None if source is None else weights_digest(Path(source))
+
+
+def _seen(config: ExperimentConfig, dataset: Dataset) -> dict[str, str]:
+    """Returns the cases that usable initial weights were trained on."""
+    if config.training.init_from is None:
+        return {}
+    source = Path(config.training.init_from)
+    network = network_from_config(config.network, len(dataset.channel_names), len(dataset.class_names))
+    fitting_weights(network, source, dataset.class_names)
+    seen = seen_cases(source)
+    if seen is None:
+        LOG.warning("%s: has no record of its cases; held-out cases may be among those it was trained on", source)
+    return seen or {}
 
 
 @contextmanager

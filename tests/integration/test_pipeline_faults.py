@@ -50,18 +50,29 @@ def test_initial_weights_survive_a_kill_before_the_first_checkpoint(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     still = replace(other(short, "optimizer", learning_rate=1e-12, weight_decay=0.0), seed=5)
     begun = other(still, "training", init_from=str(trained))
     cv = tmp_path / "cv"
-    killed_at_fold(0, monkeypatch, lambda: train(begun, run_dir=cv))
+    with pytest.raises(DataError) as refused:
+        train(begun, run_dir=cv)
+    assert [(problem.path, problem.kind) for problem in refused.value.problems] == [("fold 1", "seen")]
+    assert not cv.exists()
+    killed_at_fold(0, monkeypatch, lambda: train(other(begun, "training", score_seen=True), run_dir=cv))
     with caplog.at_level(logging.INFO, logger="seg"):
-        train(still, run_dir=cv, resume=True)
+        train(other(still, "training", score_seen=True), run_dir=cv, resume=True)
     assert f"initial weights: those of {trained}, as the run began" in caplog.text
     source = load_weights(trained)
     for fold in ("fold_0", "fold_1"):
         found = load_weights(cv / fold)
         assert all(torch.allclose(found[name], source[name], atol=1e-6) for name in source)
+    seen = sorted(json.loads((trained / "environment.json").read_text())["split"]["train"])
+    assert sorted(json.loads((cv / "fold_0" / "environment.json").read_text())["seen"]) == seen
+    for folder, marked in (("fold_0", []), ("fold_1", seen), (".", seen)):
+        assert sorted(json.loads((cv / folder / "evaluation.json").read_text())["seen"]) == marked
+        assert ("Optimistic" in (cv / folder / "cases.html").read_text()) == bool(marked)
+    assert "optimistic: the initial weights were trained on the patients of 3 of 6 cases" in capsys.readouterr().out
 
 
 def test_initial_weights_that_changed_are_refused(

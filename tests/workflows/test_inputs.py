@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from seg.config import DataConfig, ExperimentConfig
-from seg.workflows.inputs import read_splits
+from seg.config import DataConfig, ExperimentConfig, TrainingConfig
+from seg.data.cases import Case, Dataset
+from seg.data.splits import Split
+from seg.errors import DataError
+from seg.runs import Origin
+from seg.workflows.inputs import check_seen, read_splits, seen_among
 
 
 def manifest(root: Path, count: int) -> None:
@@ -57,3 +62,42 @@ def test_a_training_side_that_whole_patients_do_not_fill_is_announced(
     assert caplog.messages == [
         f"fold {fold}: {len(splits[fold].train)} training cases, as the next patient has too many" for fold in short
     ]
+
+
+CASES = (Case(id="a", images=()), Case(id="b1", images=(), patient="b"), Case(id="b2", images=(), patient="b"))
+FILES = {"a": "00", "b1": "11", "b2": "22"}
+
+
+@pytest.mark.parametrize(
+    ("seen", "found"),
+    [
+        ({}, ()),
+        ({"other": "33"}, ()),
+        ({"a": "00"}, ("a",)),
+        ({"a": "99"}, ("a",)),  # the same case with a corrected label
+        ({"renamed": "00"}, ("a",)),
+        ({"b1": "11"}, ("b2",)),  # the other case of a patient
+    ],
+)
+def test_cases_that_initial_weights_saw_are_found_by_id_files_and_patient(
+    seen: dict[str, str], found: tuple[str, ...]
+) -> None:
+    assert seen_among(["a", "b2"], CASES, FILES, seen) == found
+
+
+def test_seen_cases_are_refused_as_held_out_unless_they_are_asked_for(caplog: pytest.LogCaptureFixture) -> None:
+    config = ExperimentConfig()
+    names = ("background", "x")
+    dataset = Dataset(
+        name="d", root=Path(), layout="msd", cases=CASES, class_names=names, channel_names=("x",), ignore_label=None
+    )
+    origin = Origin(computed_with={}, data=FILES, seen={"a": "00"})
+    splits = [Split(train=("b1", "b2"), validation=("a",)), Split(train=("a",), validation=("b1", "b2"))]
+    check_seen(config, splits, [1], dataset, origin)
+    with pytest.raises(DataError) as caught:
+        check_seen(config, splits, [0, 1], dataset, origin)
+    (problem,) = caught.value.problems
+    assert (problem.path, problem.kind, problem.value) == ("fold 0", "seen", "a")
+    assert caplog.messages == []
+    check_seen(replace(config, training=TrainingConfig(score_seen=True)), splits, [0], dataset, origin)
+    assert len(caplog.messages) == 1
