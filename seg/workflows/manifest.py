@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,11 +12,15 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from seg.files import locked, read_json, write_json
+from seg.data.volumes import split_ending
+from seg.errors import Problem, RunError, shown
+from seg.files import locked, quoted, read_bytes, read_json, write_json, write_text
 from seg.inference.cases import DONE, FAILED, SKIPPED, Record
 from seg.runs import NOTICE
 
 MANIFEST_FILE = "predictions.json"
+VOLUMES_FILE = "volumes.csv"
+VOLUMES_COLUMNS = ("scan", "path", "class", "ml")
 MANIFEST_VERSION = 1
 SETTINGS = ("tta", "precision", "clean_up")
 """What changes labels beside the networks."""
@@ -118,7 +124,13 @@ def _sorted(value: Any) -> Any:
 
 
 def write_manifest(
-    path: Path, header: Header, records: Sequence[Record], seconds: Mapping[str, float], *, complete: bool
+    path: Path,
+    header: Header,
+    records: Sequence[Record],
+    seconds: Mapping[str, float],
+    *,
+    complete: bool,
+    table: bool = False,
 ) -> None:
     """Writes the manifest; entries of an earlier one are kept where these cases do not replace them.
 
@@ -131,6 +143,7 @@ def write_manifest(
         records: The cases of this run.
         seconds: Time of the whole run, per stage.
         complete: Whether all cases of this run have been dealt with.
+        table: Whether ``volumes.csv`` beside it gets a row for each label map and class.
 
     Raises:
         RunError: The folder cannot be written.
@@ -159,4 +172,31 @@ def write_manifest(
             "seconds": {stage: round(value, 4) for stage, value in seconds.items()},
             "cases": cases,
         }
+        if table:
+            write_text(path.with_name(VOLUMES_FILE), _volumes(cases))
         write_json(path, content)
+
+
+def check_volumes(path: Path) -> None:
+    """Checks that a file that is to be replaced by a table of volumes is one.
+
+    Raises:
+        RunError: It is another file.
+    """
+    if path.exists():
+        remedy = "rename it, or choose another --output"
+        header = read_bytes(path, remedy=remedy).partition(b"\n")[0].decode(errors="replace").strip()
+        if header != ",".join(VOLUMES_COLUMNS):
+            rule = f"must have the columns {', '.join(VOLUMES_COLUMNS)} to be replaced"
+            raise RunError(Problem(quoted(str(path)), "exists", rule, shown(header), remedy))
+
+
+def _volumes(cases: Sequence[Mapping[str, Any]]) -> str:
+    """Writes the volumes of label maps as a table: scan, path of the label map beside the table, class, ml."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(VOLUMES_COLUMNS)
+    for entry in cases:
+        for name, volume in entry.get("volumes_ml", {}).items():
+            writer.writerow((split_ending(entry["output"])[0], entry["output"], name, volume))
+    return text.getvalue()

@@ -17,7 +17,7 @@ from seg.errors import DataError, Problem, RunError
 from seg.files import file_problems, quoted
 from seg.inference.cases import DONE, FAILED, SKIPPED, Record, Source, find_sources
 from seg.runs import read_runs
-from seg.workflows.manifest import MANIFEST_FILE, Header, StoredManifest, write_manifest
+from seg.workflows.manifest import MANIFEST_FILE, VOLUMES_FILE, Header, StoredManifest, check_volumes, write_manifest
 
 if TYPE_CHECKING:
     from seg.inference.predictor import Predictor
@@ -69,6 +69,8 @@ def predict(
         )
     manifest = sources[0].output.parent / MANIFEST_FILE
     earlier = StoredManifest.read(manifest)
+    if table := output not in {source.output for source in sources}:
+        check_volumes(manifest.with_name(VOLUMES_FILE))
     _remove_partial(sources)
     skipped = [source for source in sources if existing == "skip" and _is_whole(source)]
     _check_made_alike(manifest, earlier, skipped, {"models": [model["weights_sha256"] for model in models]})
@@ -76,7 +78,7 @@ def predict(
     from seg.inference.predictor import load_predictor
 
     predictor = load_predictor(runs, device=device, tta=tta, probabilities=probabilities, precision=precision)
-    progress = Progress(begun, sources, describe(predictor, models), manifest)
+    progress = Progress(begun, sources, describe(predictor, models), manifest, table=table)
     _check_made_alike(manifest, earlier, skipped, progress.header.made_by())
     progress.keep(skipped, earlier, predictor.class_names)
     if ready := [source for source in sources if source not in skipped]:
@@ -181,6 +183,7 @@ class Progress:
         sources: All cases of the command.
         header: What makes label maps.
         manifest: Its file.
+        table: Whether a table of volumes lies beside it, as in a folder of label maps.
         records: What became of cases, by output.
         seconds: Time of the command.
         saved: When the manifest was written last.
@@ -190,6 +193,7 @@ class Progress:
     sources: Sequence[Source]
     header: Header
     manifest: Path
+    table: bool = False
     records: dict[str, Record] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     saved: float = 0.0
@@ -226,7 +230,8 @@ class Progress:
         """Writes the manifest."""
         self.saved = time.perf_counter()
         complete = len(self.records) == len(self.sources)
-        write_manifest(self.manifest, self.header, list(self.records.values()), self._totals(), complete=complete)
+        records = list(self.records.values())
+        write_manifest(self.manifest, self.header, records, self._totals(), complete=complete, table=self.table)
 
     def _totals(self) -> dict[str, float]:
         totals = dict(self.seconds)
@@ -251,6 +256,8 @@ class Progress:
                 print(f"{stage:<12}{totals[stage]:>10.2f}")
         if self.manifest.exists():
             print(f"manifest: {self.manifest}")
+        if self.table and (volumes := self.manifest.with_name(VOLUMES_FILE)).exists():
+            print(f"volumes: {volumes}")
         return 2 if failed == of else 1 if failed else 0
 
 

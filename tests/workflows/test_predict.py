@@ -16,6 +16,7 @@ from scipy import ndimage
 
 from seg.config import AugmentationConfig, ExperimentConfig, PostprocessingConfig, SpatialConfig
 from seg.errors import RunError
+from seg.files import read_table
 from seg.inference import pipeline
 from seg.inference.choice import Choice, ClassChoice, write_choice
 from seg.inference.predictor import load_predictor, predict_case
@@ -56,7 +57,7 @@ def test_a_folder_gives_a_folder_and_a_manifest(
 ) -> None:
     run_dir, out = make_run(), tmp_path / "out"
     assert run(run_dir, scans, out) == 0
-    assert names(out) == ["predictions.json", "scan_0.nii.gz", "scan_1.nii.gz", "scan_2.nii.gz"]
+    assert names(out) == ["predictions.json", "scan_0.nii.gz", "scan_1.nii.gz", "scan_2.nii.gz", "volumes.csv"]
     content = manifest(out)
     assert (content["schema_version"], content["complete"]) == (1, True)
     assert "not for clinical use" in content["notice"]
@@ -85,7 +86,7 @@ def test_a_case_that_cannot_be_read_costs_itself_alone(
     bad, out = scans / "scan_1.nii.gz", tmp_path / "out"
     bad.write_bytes(bad.read_bytes()[:300])
     assert run(make_run(), scans, out) == 1
-    assert names(out) == ["predictions.json", "scan_0.nii.gz", "scan_2.nii.gz"]
+    assert names(out) == ["predictions.json", "scan_0.nii.gz", "scan_2.nii.gz", "volumes.csv"]
     entry = manifest(out)["cases"][1]
     assert (entry["output"], entry["status"], entry["volumes_ml"]) == ("scan_1.nii.gz", "failed", {})
     assert entry["problems"][0].startswith(str(bad))
@@ -113,7 +114,7 @@ def test_any_fault_in_a_step_costs_its_case_alone(
 
     monkeypatch.setattr(pipeline, step, fail_second)
     assert run(make_run(), scans, tmp_path / "out") == 1
-    assert names(tmp_path / "out") == ["predictions.json", "scan_0.nii.gz", "scan_2.nii.gz"]
+    assert names(tmp_path / "out") == ["predictions.json", "scan_0.nii.gz", "scan_2.nii.gz", "volumes.csv"]
     assert f"case scan_1: {scans / 'scan_1.nii.gz'}" in caplog.text
     assert "'RuntimeError: out of'" in caplog.text
 
@@ -227,6 +228,25 @@ def test_what_was_really_done_is_recorded(
         assert 2 not in voxels(out / case["output"])
 
 
+def test_a_folder_of_label_maps_has_a_table_of_their_volumes(make_run: Make, scans: Path, tmp_path: Path) -> None:
+    run_dir, out = make_run(), tmp_path / "out"
+    run(run_dir, scans / "scan_0.nii.gz", out)
+    run(run_dir, scans, out, existing="skip")  # keeps the rows that are there
+    rows = read_table(out / "volumes.csv", remedy="")
+    assert list(rows[0]) == ["scan", "path", "class", "ml"]
+    found = {(row["scan"], row["path"], row["class"]): float(row["ml"]) for row in rows}
+    assert len(rows) == len(found) == 3 * 2
+    for number in range(3):
+        labels = voxels(out / f"scan_{number}.nii.gz")
+        for index, name in enumerate(("left", "right"), start=1):
+            expected = np.count_nonzero(labels == index) * 1.0 * 2.0 * 1.5 / 1000
+            assert found[f"scan_{number}", f"scan_{number}.nii.gz", name] == pytest.approx(expected, abs=1e-6)
+    run(run_dir, scans / "scan_0.nii.gz", tmp_path / "one" / "label.nii.gz")
+    assert names(tmp_path / "one") == ["label.nii.gz", "predictions.json"]
+    (out / "volumes.csv").write_text("patient,age\n")  # of somebody else
+    assert refused(run_dir, scans, out, existing="overwrite") == (str(out / "volumes.csv"), "exists")
+
+
 def test_clean_up_that_was_chosen_on_held_out_cases_is_recorded_as_such(
     make_run: Make, scans: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -275,7 +295,7 @@ def test_the_manifest_is_written_before_the_first_label_map_and_stops_no_case(
         run(make_run(), scans, out)
     assert there[0] == []
     assert (manifest(out)["complete"], len(manifest(out)["models"])) == (False, 1)
-    assert names(out) == ["predictions.json", "scan_0.nii.gz", "scan_1.nii.gz", "scan_2.nii.gz"]
+    assert names(out) == ["predictions.json", "scan_0.nii.gz", "scan_1.nii.gz", "scan_2.nii.gz", "volumes.csv"]
 
 
 def test_label_maps_that_no_manifest_names_get_their_volumes(
