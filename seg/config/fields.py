@@ -34,6 +34,7 @@ def setting(default: Any, description: str, **limits: Any) -> Any:
 
 def _checked_name(value: Any) -> Any:
     if isinstance(value, str | Path):
+        value = type(value)(os.path.expanduser(value))
         longest = max((len(os.fsencode(part)) for part in Path(value).parts), default=0)
         if "\0" in str(value) or longest > MOST_NAME_BYTES:
             raise ValueError(f"must be a path without NUL, of names of at most {MOST_NAME_BYTES} bytes")
@@ -48,7 +49,7 @@ def _named(value: Any) -> Any:
 
 FilePath = Annotated[Path, BeforeValidator(_named)]
 PathText = Annotated[StrictStr, BeforeValidator(_checked_name)]
-"""A path that a configuration keeps as it was written."""
+"""A path that a configuration keeps as it was written, but for ``~``."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr
 from pydantic.dataclasses import dataclass
 
 from seg.config.experiment import LARGEST_SEED
-from seg.config.fields import STRICT, NotNegative, Positive, Rules, setting
+from seg.config.fields import STRICT, NotNegative, PathText, Positive, Rules, setting
 from seg.errors import Problem, shown
 
 STUDY_VERSION = 1
@@ -138,7 +138,7 @@ class StudyConfig:
     name: StrictStr = Field(
         description="Name of the study, also of its experiments: lower-case letters, digits, dots, dashes, underscores."
     )
-    base: StrictStr = Field(description="YAML file of the experiment that is varied, relative to the study's file.")
+    base: PathText = Field(description="YAML file of the experiment that is varied, relative to the study's file.")
     set: Changes = Field(
         default_factory=dict, description="Changes of the base that are common to all variants, by dotted path."
     )

@@ -156,6 +156,13 @@ def test_predict() -> None:
     ]
 
 
+def test_the_home_folder_is_meant_by_a_tilde(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    found = read("predict", "--run_dir", "~/a", "b/~", "--input", "~/scans", "--output=~/labels")
+    assert found.run_dir == (Path("/home/me/a"), Path("b/~"))
+    assert (found.input, found.output) == (Path("/home/me/scans"), Path("/home/me/labels"))
+
+
 def test_evaluate_of_two_folders() -> None:
     argv = [*FOLDERS, "--class_names", "liver, tumour", "--ignore_label", "-1", "--nsd_tolerance_mm", "2.5"]
     found = read("evaluate", *argv, "--patient_pattern", r"(p\d+)_", "--workers", "2")

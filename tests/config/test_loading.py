@@ -279,3 +279,12 @@ def test_fields_that_older_files_have_are_ignored_with_one_notice(
         assert load_config([old]).network == NetworkConfig(merge="add")
     assert caplog.text.count("network.name") == 1
     assert places(problems_of(network__name="unet")) == [("network.name", "unknown", "")]
+
+
+def test_the_home_folder_is_meant_by_a_tilde_in_every_path(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    file = write("data: {root: ~/scans, splits: ~/splits.json}\ntraining: {init_from: a/~/b}\n")
+    config = load_config([file], {"data.cache_dir": "~/cache"})
+    data = config.data
+    assert (data.root, data.splits, data.cache_dir) == ("/home/me/scans", "/home/me/splits.json", "/home/me/cache")
+    assert config.training.init_from == "a/~/b"
