@@ -12,8 +12,9 @@ import logging
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -32,6 +33,7 @@ MOST_PROBLEMS = 5
 """Problems of one file that are named; of further ones the number is given."""
 UNION_MEMBERS = ("str", "list[str]", "int")
 """Members of the unions in the schemas of JSON files, as pydantic names them."""
+PARTIAL_SECONDS = 60.0
 REASONS = {
     errno.ENOENT: ("missing", "must exist", "check the path"),
     errno.EACCES: ("permission", "must be open to this user", "change its permissions or those of its folder"),
@@ -102,6 +104,21 @@ def check_folder(folder: Path, *, given: Path | None = None) -> None:
 def is_partial(path: Path) -> bool:
     """Whether a file is one that a killed :func:`written_aside` left beside its target."""
     return re.fullmatch(r"\..+\.[a-z0-9_]{8}", path.name) is not None
+
+
+def remove_partial(folder: Path, *, of: Collection[str] | None = None, seconds: float = PARTIAL_SECONDS) -> None:
+    """Removes what killed writers left in a folder; see :func:`is_partial`.
+
+    Args:
+        folder: The folder; it need not exist.
+        of: Names of targets whose files are removed; None is all.
+        seconds: What changed within so many seconds stays, for it may belong to a process that is writing.
+    """
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if is_partial(path) and (of is None or path.name[1:].rpartition(".")[0] in of):
+            with suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime >= seconds:
+                    path.unlink()
 
 
 def beside(path: Path) -> Path:

@@ -385,9 +385,6 @@ def open_run(config: ExperimentConfig, run_dir: Path, origin: Origin) -> None:
     """
     if (run_dir / CONFIG_FILE).exists():
         return
-    if run_dir.is_dir():
-        for partial in filter(is_partial, run_dir.iterdir()):  # of a first write that was killed
-            partial.unlink(missing_ok=True)
     record: dict[str, Any] = {
         "schema_version": ENVIRONMENT_VERSION,
         **origin.computed_with,

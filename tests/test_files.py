@@ -22,6 +22,7 @@ from seg.files import (
     read_bytes,
     read_json,
     read_table,
+    remove_partial,
     write_bytes,
     write_json,
     write_text,
@@ -257,3 +258,18 @@ def test_what_is_no_regular_file_is_not_replaced(tmp_path):
         files.write_text(tmp_path / "pipe", "text")
     assert [problem.kind for problem in caught.value.problems] == ["file"]
     assert (tmp_path / "pipe").is_fifo()
+
+
+def test_what_killed_writers_left_is_removed_once_it_is_old(tmp_path):
+    old = [".a.nii.gz.0123abcd", ".b.json.0123abcd", "a.nii.gz", ".hidden", ".a.nii.gz.lock"]
+    for name in old:
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (0, 0))
+    (tmp_path / ".a.nii.gz.89abcdef").touch()  # of a process that is writing
+    remove_partial(tmp_path, of={"a.nii.gz"})
+    assert set(names(tmp_path)) == {*old[1:], ".a.nii.gz.89abcdef"}
+    remove_partial(tmp_path)
+    assert set(names(tmp_path)) == {*old[2:], ".a.nii.gz.89abcdef"}
+    remove_partial(tmp_path, seconds=0)
+    assert set(names(tmp_path)) == set(old[2:])
+    remove_partial(tmp_path / "absent")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from seg.data.volumes import is_whole
 from seg.errors import DataError, Problem, RunError
-from seg.files import file_problems, quoted
+from seg.files import file_problems, quoted, remove_partial
 from seg.inference.cases import DONE, FAILED, SKIPPED, Record, Source, find_sources
 from seg.runs import read_runs
 from seg.workflows.manifest import MANIFEST_FILE, VOLUMES_FILE, Header, StoredManifest, check_volumes, write_manifest
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from seg.inference.predictor import Predictor
 
 LOG = logging.getLogger(__name__)
-PARTIAL_SECONDS = 60.0
 Existing = Literal["refuse", "skip", "overwrite"]
 
 
@@ -140,13 +139,10 @@ def _check_made_alike(
 
 
 def _remove_partial(sources: Sequence[Source]) -> None:
-    """Removes partial files of killed runs; a file that changed within the last minute belongs to a running command."""
-    prefixes = {f".{source.output.name}." for source in sources}
+    """Removes partial files of killed runs."""
+    names = {source.output.name for source in sources} | {MANIFEST_FILE, VOLUMES_FILE}
     for folder in {path.parent for source in sources for path in (source.output, source.probabilities)}:
-        for entry in folder.iterdir() if folder.is_dir() else ():
-            begun = entry.name.startswith(".") and f"{entry.name.rpartition('.')[0]}." in prefixes
-            if begun and time.time() - entry.stat().st_mtime > PARTIAL_SECONDS:
-                entry.unlink(missing_ok=True)
+        remove_partial(folder, of=names)
 
 
 SAVE_SECONDS = 5.0

@@ -20,7 +20,7 @@ from seg.data.datasets import read_folds
 from seg.data.splits import check_folds
 from seg.errors import RunError
 from seg.evaluation.scores import EVALUATION_FILE
-from seg.files import file_problems, locked
+from seg.files import file_problems, locked, remove_partial
 from seg.hardware import choose_device, choose_precision, environment
 from seg.inference.cleaning import cleaning_rules
 from seg.networks import network_from_config
@@ -28,6 +28,8 @@ from seg.runs import (
     LAST_CHECKPOINT,
     LOCK_FILE,
     MODEL_FILE,
+    PREDICTIONS,
+    WEIGHTS_FILE,
     Origin,
     check_free,
     check_root,
@@ -107,6 +109,8 @@ def train(
             lock = directory / LOCK_FILE
             refusal = f"{directory}: another process trains there; wait for it, or choose another --run_dir."
             locks.enter_context(locked(lock, refusal=refusal))
+            for folder in (directory, directory / PREDICTIONS, (directory / WEIGHTS_FILE).parent):
+                remove_partial(folder, seconds=0)
         for fold, directory in directories.items():
             open_run(replace(config, fold=fold), directory, origins[fold])
         for fold, directory in directories.items():
