@@ -89,7 +89,14 @@ def test_seen_cases_are_refused_as_held_out_unless_they_are_asked_for(caplog: py
     config = ExperimentConfig()
     names = ("background", "x")
     dataset = Dataset(
-        name="d", root=Path(), layout="msd", cases=CASES, class_names=names, channel_names=("x",), ignore_label=None
+        name="d",
+        root=Path(),
+        layout="msd",
+        cases=CASES,
+        class_names=names,
+        channel_names=("x",),
+        ignore_label=None,
+        licence="CC0",
     )
     origin = Origin(computed_with={}, data=FILES, seen={"a": "00"})
     splits = [Split(train=("b1", "b2"), validation=("a",)), Split(train=("a",), validation=("b1", "b2"))]
