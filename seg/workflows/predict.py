@@ -250,10 +250,10 @@ class Progress:
                 print(f"{stage:<12}{totals.get(stage, 0):>10.2f}{1000 * totals.get(stage, 0) / done:>12.1f}")
             for stage in ("start_up", "first_file", "total"):
                 print(f"{stage:<12}{totals[stage]:>10.2f}")
-        if self.manifest.exists():
-            print(f"manifest: {self.manifest}")
         if self.table and (volumes := self.manifest.with_name(VOLUMES_FILE)).exists():
             print(f"volumes: {volumes}")
+        if self.manifest.exists():
+            print(f"manifest: {self.manifest}")
         return 2 if failed == of else 1 if failed else 0
 
 
