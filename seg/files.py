@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 import time
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -307,9 +308,11 @@ def check_rows(path: Path, rows: Sequence[Mapping[str, object]], schema: type[T]
 def _schema_problems(path: Path, error: ValidationError, remedy: str) -> list[Problem]:
     """Returns a problem for each place that breaks a schema, up to a number."""
     found: dict[str, Problem] = {}
-    for one in error.errors(include_url=False, include_context=False):
-        # For a union, pydantic adds the name of each member behind the place.
-        parts = [part for part in one["loc"] if part not in UNION_MEMBERS]
+    errors = error.errors(include_url=False, include_context=False)
+    times = Counter(one["loc"][:-1] for one in errors if one["loc"] and one["loc"][-1] in UNION_MEMBERS)
+    for one in errors:
+        # For a union, pydantic adds the name of each member behind the place, an error for each.
+        parts = one["loc"][:-1] if times[one["loc"][:-1]] > 1 else one["loc"]
         place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).lstrip(".")
         rule = one["msg"].replace("Input should be", "must be").replace("Extra inputs are", "is")
         value = "" if one["type"] == "missing" else shown(one["input"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import locale
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -19,6 +20,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--data-root", type=Path, default=None, help="folder that holds data sets such as Task04_Hippocampus"
     )
+
+
+@pytest.fixture(autouse=True)
+def _locale_as_it_was() -> Iterator[None]:
+    """Restores the locale: SimpleITK, an oracle here, sets that of its process to C for some files."""
+    before = locale.setlocale(locale.LC_ALL)
+    yield
+    locale.setlocale(locale.LC_ALL, before)
 
 
 @pytest.fixture(scope="session")

@@ -173,6 +173,18 @@ def test_all_breaks_of_a_schema_are_named_together_in_the_class_asked_for(tmp_pa
     assert found == [(f"{tmp_path}/a.json: a", "int_parsing"), (f"{tmp_path}/a.json: b", "int_type")]
 
 
+def test_a_place_is_named_whatever_its_schema_and_its_keys(tmp_path):
+    path = tmp_path / "a.json"
+    for content, schema, place in (
+        ('{"a": {"int": "x"}}', dict[str, dict[str, int]], "a.int"),
+        ('{"a": [1, {}]}', dict[str, list[int | str]], "a[1]"),
+    ):
+        path.write_text(content)
+        with pytest.raises(RunError) as caught:
+            read_json(path, schema, remedy="restore it")
+        assert [one.path for one in caught.value.problems] == [f"{path}: {place}"]
+
+
 def test_a_record_and_a_table_are_read(tmp_path):
     (tmp_path / "a.json").write_text('{"schema_version": 1, "a": 5, "b": 6}')
     assert read_json(tmp_path / "a.json", dict[str, int], newest=2, remedy="") == {"a": 5, "b": 6}

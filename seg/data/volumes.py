@@ -21,7 +21,7 @@ from seg.data.formats.base import OpenVolume as OpenVolume
 from seg.data.formats.nifti import is_gzip
 from seg.data.formats.nifti import is_whole as is_whole
 from seg.data.formats.worker import open_foreign
-from seg.data.geometry import Affine, Geometry, orientation_of
+from seg.data.geometry import Affine, Geometry, oriented_grid
 from seg.errors import DataError, RunError
 from seg.files import written_aside
 
@@ -62,11 +62,11 @@ class Volume:
         """Sentences on what is doubtful about where the volume lies."""
         return self.header.warnings
 
-    def oriented(self) -> Volume:
-        """Returns a view of the volume with its axes turned to RAS."""
-        orientation = orientation_of(self.affine)
+    def oriented(self, like: Affine | None = None) -> Volume:
+        """Returns a view of the volume with its axes turned to RAS, or to those of a grid of the affine ``like``."""
+        orientation, _, _ = oriented_grid(self.header.shape, self.affine, like)
         turned = nib.apply_orientation(np.moveaxis(self.array, 0, 3), orientation)
-        return Volume(array=np.moveaxis(turned, 3, 0), header=self.header.oriented())
+        return Volume(array=np.moveaxis(turned, 3, 0), header=self.header.oriented(like))
 
 
 def format_of(path: Path) -> Format | None:
@@ -138,8 +138,11 @@ def read_volume(path: Path) -> Volume:
         return Volume(array=file.voxels(), header=file.header)
 
 
-def read_label(path: Path) -> Volume:
-    """Reads a label map (X, Y, Z), oriented to RAS.
+def read_label(path: Path, like: Affine | None = None) -> Volume:
+    """Reads a label map (X, Y, Z), oriented to RAS, or as a grid of the affine ``like``.
+
+    A second map of the same case is read like the first: each by its own affine would be turned differently where a
+    scan is turned by 45 degrees and the affines differ in their last digits.
 
     Raises:
         DataError: As for :func:`read_volume`, or the file has several channels.
@@ -148,12 +151,12 @@ def read_label(path: Path) -> Volume:
         if file.header.channels > 1:
             shape = (*file.header.shape, file.header.channels)
             raise fault(path, "axes", "must have the 3 axes of a label map", f"shape {shape}", "export one label map")
-    return read_first_channel(path)
+    return read_first_channel(path, like)
 
 
-def read_first_channel(path: Path) -> Volume:
-    """Reads the first channel (X, Y, Z) of a file, oriented to RAS; see :func:`read_volume`."""
-    volume = read_volume(path).oriented()
+def read_first_channel(path: Path, like: Affine | None = None) -> Volume:
+    """Reads the first channel (X, Y, Z) of a file, oriented as by :func:`read_label`; see :func:`read_volume`."""
+    volume = read_volume(path).oriented(like)
     return replace(volume, array=volume.array[0])
 
 

@@ -133,7 +133,8 @@ def read_case(case_id: str, files: CaseFiles, *, ignore_label: int | None) -> Ca
     Raises:
         DataError: A label map cannot be read.
     """
-    prediction, label = (read_label(path) for path in (files.prediction, files.label))
+    label = read_label(files.label)
+    prediction = read_label(files.prediction, like=label.affine)
     predicted, expected = (np.rint(volume.array).astype(np.int32) for volume in (prediction, label))
     if ignore_label is not None:
         ignored = expected == ignore_label
@@ -156,7 +157,7 @@ def _read_image(paths: tuple[Path, ...], label: Volume) -> tuple[npt.NDArray[Any
     if not paths:
         return None, ""
     try:
-        image = read_first_channel(paths[0])
+        image = read_first_channel(paths[0], like=label.affine)
     except DataError as error:
         return None, error.sentences[0]
     if image.array.shape != label.array.shape:

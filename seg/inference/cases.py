@@ -11,7 +11,7 @@ from typing import Any
 
 from seg.data.volumes import ENDINGS, NIFTI_ENDINGS, companion_files, in_small_letters, is_series, split_ending
 from seg.errors import ConfigError, DataError, Problem
-from seg.files import check_folder, unencodable
+from seg.files import check_folder, read_bytes, unencodable
 
 LIST_ENDING = ".txt"
 
@@ -252,10 +252,11 @@ def in_list(file: Path) -> list[Group]:
     Raises:
         DataError: The list cannot be read or names no case, or a line names no files or no name.
     """
+    raw = read_bytes(file, remedy="check --input", error=DataError)
     try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        problem = Problem(str(file), "unreadable", "must be a readable list in UTF-8", f"'{error}'", "write it anew")
+        lines = [line.strip() for line in raw.decode("utf-8-sig").splitlines()]
+    except UnicodeDecodeError as error:
+        problem = Problem(str(file), "encoding", "must be a list in UTF-8", f"'{error}'", "write it anew")
         raise DataError(problem) from error
     groups = [_of_line(file, line) for line in lines if line and not line.startswith("#")]
     if not groups:
@@ -267,7 +268,7 @@ def in_list(file: Path) -> list[Group]:
 def _of_line(file: Path, line: str) -> Group:
     listed, tab, name = line.partition("\t")
     parts = tuple(file.parent / part.strip() for part in listed.split(";") if part.strip())
-    if not parts or parts[0].name in ("", ".", ".."):
+    if not parts or parts[0].name in ("", ".", "..") or "\0" in listed:
         raise DataError(Problem(str(file), "line", "must name files on each line", repr(line), "correct the line"))
     if not tab:
         return group_of(parts)

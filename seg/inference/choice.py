@@ -132,13 +132,14 @@ def choose(
 
 def _cleaned_dice(predicted: Path, label: Path, num_classes: int, ignore_label: int | None) -> dict[int, float]:
     """Returns the Dice of each class that loses voxels where its largest component alone is kept."""
-    labels = np.rint(read_label(predicted).array).astype(np.uint8)
+    expected = read_label(label)
+    labels = np.rint(read_label(predicted, like=expected.affine).array).astype(np.uint8)
     rule = CleaningRule(largest=True, min_volume_ml=0.0)
     removed = clean_labels(labels, dict.fromkeys(range(1, num_classes), rule), 1.0)
     changed = [index for index, voxels in removed.items() if voxels > 0]
     if not changed:
         return {}
-    reference = np.rint(read_label(label).array).astype(np.uint8)
+    reference = np.rint(expected.array).astype(np.uint8)
     if ignore_label is not None:
         labels[reference == ignore_label] = 0
     return {index: _dice(labels == index, reference == index) for index in changed}

@@ -215,10 +215,10 @@ def score_prediction(
             )
         predicted = predict_case(predictor, case.images)
         write_labels(written, predicted.labels, predicted.geometry)
-        # Both are read back the same way, so a label stored in another orientation than its image is met.
+        # Read back like its reference, so a label stored in another orientation than its image is met.
         reference = read_label(case.label)
         return score_case(
-            read_label(written).array,
+            read_label(written, like=reference.affine).array,
             reference.array.round().astype("uint8"),
             spacing_mm=reference.spacing_mm,
             num_classes=len(dataset.class_names),

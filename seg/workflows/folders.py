@@ -151,36 +151,37 @@ def _score_files(
     case: tuple[str, Path, Path], *, num_classes: int | None, nsd_tolerance_mm: float, ignore_label: int | None
 ) -> _Outcome:
     """Reads, checks and scores a case; one that cannot be read or does not fit in memory fails alone."""
-    case_id, *files = case
+    case_id, prediction_file, label_file = case
     name = f"case {case_id}"
     volumes: list[Volume] = []
     problems: list[Problem] = []
     try:
-        for path in files:
+        for path in (label_file, prediction_file):  # the map of the prediction is oriented like that of the label
             try:
-                volumes.append(read_label(path))
+                volumes.append(read_label(path, like=volumes[0].affine if volumes else None))
             except DataError as error:
                 problems += error.problems
         if not problems:
-            problems = _check_case(volumes[0], volumes[1], num_classes, ignore_label)
+            label_map, predicted = volumes
+            problems = _check_case(predicted, label_map, num_classes, ignore_label)
         if problems:
             return _Outcome(problems=prefixed(name, problems))
-        prediction, label = (np.rint(volume.array).astype(np.int64) for volume in volumes)
+        label, prediction = (np.rint(volume.array).astype(np.int64) for volume in volumes)
         if num_classes is None:
             kept = label if ignore_label is None else label[label != ignore_label]
             num_classes = 1 + max(int(prediction.max(initial=0)), int(kept.max(initial=0)))
         scores = score_case(
             prediction,
             label,
-            spacing_mm=volumes[1].spacing_mm,
+            spacing_mm=label_map.spacing_mm,
             num_classes=num_classes,
             nsd_tolerance_mm=nsd_tolerance_mm,
             ignore_label=ignore_label,
         )
     except MemoryError:
-        rule, value = "must fit in memory to be scored", f"{files[1].name} that does not"
+        rule, value = "must fit in memory to be scored", f"{label_file.name} that does not"
         return _Outcome(problems=[Problem(name, "memory", rule, value, "score with fewer workers, or crop it")])
-    return _Outcome(scores=scores, warnings=[f"{name}: label {files[1].name}: {text}" for text in volumes[1].warnings])
+    return _Outcome(scores=scores, warnings=[f"{name}: label {label_file.name}: {text}" for text in label_map.warnings])
 
 
 def _check_case(prediction: Volume, label: Volume, num_classes: int | None, ignore_label: int | None) -> list[Problem]:

@@ -338,9 +338,9 @@ def test_damaged_descriptions_give_problems_and_no_traceback(kind, msd, nnunet, 
     for _ in range(MUTANTS):
         if kind == "csv":
             at = draw.randrange(len(sound))
-            path.write_text(sound[:at] + draw.choice(characters) + sound[at + 1 :])
+            path.write_text(sound[:at] + draw.choice(characters) + sound[at + 1 :], encoding="utf-8")
         else:
-            path.write_text(broken(sound, draw))
+            path.write_text(broken(sound, draw), encoding="utf-8")
         with contextlib.suppress(SegError):
             make_splits(read_dataset(root), folds=2, seed=0)
             continue

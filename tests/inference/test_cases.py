@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from seg.errors import SegError
-from seg.inference.cases import find_sources
+from seg.errors import DataError, SegError
+from seg.inference.cases import find_sources, in_list
 
 
 def touch(folder: Path, *names: str) -> list[Path]:
@@ -104,9 +105,18 @@ def test_a_list_names_cases_relative_to_itself(tmp_path: Path) -> None:
     sources = find_sources(listed, tmp_path / "out")
     assert [source.output.name for source in sources] == ["x.nii.gz", "y.nii.gz", "two.nii.gz"]
     assert [path.resolve() for path in sources[1].paths] == [tmp_path / "a" / "y_0000.nii", tmp_path / "b" / "pet.nii"]
-    for line in ("..", "p/x.nii.gz\t../x", "p/x.nii.gz\ta/b", "p/x.nii.gz\t..", "p/x.nii.gz\ta\tb"):
+    for line in ("..", "p/x\0.nii.gz", "p/x.nii.gz\t../x", "p/x.nii.gz\ta/b", "p/x.nii.gz\t..", "p/x.nii.gz\ta\tb"):
         listed.write_text(f"{line}\n")
         assert problem(listed, tmp_path / "out") == (str(listed), "line", repr(line.strip()))
+
+
+def test_a_list_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9.nii.gz\n")
+    assert problem(tmp_path / "latin.txt", tmp_path / "out")[:2] == (str(tmp_path / "latin.txt"), "encoding")
+    os.mkfifo(tmp_path / "pipe")  # reading it would wait for ever
+    with pytest.raises(DataError) as caught:
+        in_list(tmp_path / "pipe")
+    assert [one.kind for one in caught.value.problems] == ["file"]
 
 
 def test_a_file_goes_to_a_file_or_into_a_folder(tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ MUTANTS = [
     *mutants_of(
         "resume",
         ("load_state_dict", 'list(state_dict["history"])', "[]"),
-        ("state_dict", '{"history": self.history}', '{"history": []}'),
+        ("state_dict", '"history": self.history', '"history": []'),
         ("on_fit_end", "self._copy_average_to_current(pl_module)", "pass"),
         ("_since_best", "dice.index(max(dice))", "dice.index(min(dice))"),
         ("train_fold", "ckpt_path=str(checkpoint) if resumes else None", "ckpt_path=None"),

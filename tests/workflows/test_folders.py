@@ -15,6 +15,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
 from seg.errors import ConfigError, DataError, RunError
 from seg.evaluation.scores import Evaluation, read_cases, read_evaluation
@@ -98,6 +99,22 @@ def test_two_folders_are_scored_and_written(folders: Folders, capsys: pytest.Cap
         affine = image.affine + sign * 1e-3 * np.eye(4, k=3)
         save(folder / name, (array + sign * 0.0009 * (array > 0)).astype(np.float32), affine)
     assert evaluate(folders, workers=2, patient_pattern=r"^(p\d)_") == evaluation
+
+
+def test_maps_turned_by_45_degrees_lie_on_one_another(folders: Folders, tmp_path: Path) -> None:
+    """Their affines differ by rounding; each by itself would be turned to RAS in another way."""
+    turn = nib.affines.from_matvec(Rotation.from_euler("z", 45, degrees=True).as_matrix())
+    for case in ("p0_0", "p0_1", "p1_2"):
+        for number, folder in enumerate((folders.predictions, folders.labels)):
+            noise = np.random.default_rng([number, ord(case[-1])]).normal(0, 1e-6, (4, 4))
+            save(folder / f"{case}.nii.gz", block(3), turn + np.diag([1, 1, 1, 0]) @ noise)
+    orientations = {
+        nib.aff2axcodes(nib.load(path).affine) for folder in folders[:2] for path in folder.glob("*.nii.gz")
+    }
+    assert len(orientations) > 1
+    evaluation = evaluate(folders)
+    assert evaluation.mean_dice == 1.0
+    assert not evaluation.left_out
 
 
 def test_doubts_about_where_a_label_lies_are_said(folders: Folders, caplog: pytest.LogCaptureFixture) -> None:
@@ -220,7 +237,7 @@ def test_folders_that_hold_no_pairs_are_named(folders: Folders, tmp_path: Path) 
 def test_a_case_that_does_not_fit_in_memory_is_named(folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
     read = module.read_label
 
-    def first_is_too_large(path: Path) -> Any:
+    def first_is_too_large(path: Path, **named: Any) -> Any:
         if path.name == "p0_0.nii.gz":
             raise MemoryError
         return read(path)

@@ -63,9 +63,9 @@ class Header:
         x, y, z = self.shape  # Python's integers: the product of what a header says may exceed 64 bits
         return self.dtype.itemsize * self.channels * x * y * z
 
-    def oriented(self) -> Header:
-        """Returns the header with its axes turned to RAS."""
-        _, shape, affine = oriented_grid(self.shape, self.affine)
+    def oriented(self, like: Affine | None = None) -> Header:
+        """Returns the header with its axes turned to RAS, or to those of a grid of the affine ``like``."""
+        _, shape, affine = oriented_grid(self.shape, self.affine, like)
         return replace(self, shape=shape, affine=affine)
 
 

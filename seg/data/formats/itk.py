@@ -239,7 +239,7 @@ def _check_size(text: TextHeader, header: Header) -> None:
         rule, value = f"must hold the {needed} bytes of {shape} voxels", f"a truncated file with {got} of them"
         raise fault(text.voxels_file, "truncated", rule, value, "copy or export it again")
     if text.get("ElementType") in UNSURE and not _is_packed(text) and got != needed:
-        rule = f"must hold the {needed} bytes of {shape} voxels of {text.get('elementtype')}, 4 bytes each"
+        rule = f"must hold the {needed} bytes of {shape} voxels of {text.get('ElementType')}, 4 bytes each"
         remedy = "export it as MET_INT, MET_LONG_LONG or their unsigned kind"
         raise fault(text.voxels_file, "size", rule, str(got), remedy)
 
