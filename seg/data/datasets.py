@@ -33,6 +33,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
 
@@ -42,7 +43,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from seg.config import DataConfig
 from seg.config.patients import find_patients
 from seg.data.cases import LABEL_TOLERANCE, MAX_LABEL, Case, Dataset
-from seg.data.splits import Split, make_splits
+from seg.data.splits import Split, make_splits, shared_patients
 from seg.data.volumes import NIFTI_ENDINGS, read_header, read_volume, split_ending
 from seg.errors import DataError, Problem, shown
 from seg.files import read_json, read_table
@@ -51,6 +52,7 @@ LOG = logging.getLogger(__name__)
 Layout = Literal["auto", "msd", "nnunet", "manifest"]
 DESCRIPTION = "dataset.json"
 REMEDY = "correct the file, or export it again"
+PATIENTS = "patients.csv"
 MANIFESTS = ("manifest.csv", "manifest.json")
 SCHEMA_VERSION = 1
 MAX_ID_BYTES = 200  # of the 255 that file systems give a name; endings and names of partial files take the others
@@ -137,8 +139,50 @@ def read_dataset(root: Path, *, layout: Layout = "auto", patient_pattern: str | 
 
 
 def read_configured(config: DataConfig) -> Dataset:
-    """Reads the data set that a configuration names; see :func:`read_dataset`."""
-    return read_dataset(Path(config.root), layout=config.layout, patient_pattern=config.patient_pattern)
+    """Reads the data set that a configuration names; see :func:`read_dataset`.
+
+    Where neither a pattern nor the data set names patients, they come from ``patients.csv`` beside it. Stated folds
+    that put such patients on both sides come first, which is announced: every case then is a patient of its own.
+
+    Raises:
+        DataError: As :func:`read_dataset`; or ``patients.csv`` breaks a rule, or does not name a case.
+    """
+    dataset = read_dataset(Path(config.root), layout=config.layout, patient_pattern=config.patient_pattern)
+    path = dataset.root / PATIENTS
+    if not path.is_file() or any(case.patient is not None for case in dataset.cases):
+        return dataset
+    patients = _read_patients(path, dataset.cases)
+    named = replace(dataset, cases=tuple(replace(case, patient=patients[case.id]) for case in dataset.cases))
+    shared, where = shared_patients(named, Path(config.splits) if config.splits else None)
+    if shared:
+        _announce_shared(str(path), where, len(shared))
+    return dataset if shared else named
+
+
+@lru_cache
+def _announce_shared(path: str, where: str, count: int) -> None:
+    """Announces once what keeps patients from being used, however often a command reads the data set."""
+    rule = f"is not used: {where} puts patients on both sides, and scores are too good by it"
+    LOG.warning("%s", Problem(path, "patients", rule, f"{count}", "give other splits"))
+
+
+def _read_patients(path: Path, cases: Sequence[Case]) -> dict[str, str]:
+    """Returns the patient of each case in a table of the columns case and patient; lines of other cases are allowed."""
+    rows = read_table(path, remedy=REMEDY, error=DataError)
+    if rows and set(rows[0]) != {"case", "patient"}:
+        rule = "must have the columns case and patient"
+        raise DataError(Problem(str(path), "columns", rule, ", ".join(rows[0]), "correct the header"))
+    patients = {row["case"].strip(): row["patient"].strip() for row in rows}
+    problems = []
+    if len(patients) < len(rows):
+        problems.append(Problem(str(path), "unique", "must name each case once", remedy="remove the repetition"))
+    rule, remedy = f"must have a patient in {path}", "add it, or remove the table"
+    problems += [
+        Problem(f"case {case.id}", "patient", rule, remedy=remedy) for case in cases if not patients.get(case.id)
+    ]
+    if problems:
+        raise DataError(problems)
+    return patients
 
 
 def read_folds(config: DataConfig) -> tuple[Dataset, tuple[Split, ...]]:

@@ -45,12 +45,8 @@ def make_splits(dataset: Dataset, *, folds: int, seed: int, splits_file: Path | 
         DataError: Splits name unknown cases, leave a side empty, or share a case or patient between the two sides;
             stated folds are not numbered 0, 1, 2, ...; or there are fewer patients than folds. All problems are named.
     """
-    path = splits_file or dataset.root / FILE_NAME
-    if splits_file is not None or path.is_file():
-        splits, where = _read_splits(path), str(path)
-    elif any(case.fold is not None for case in dataset.cases):
-        splits, where = _stated_splits(dataset.cases), "the folds of the cases"
-    else:
+    splits, where = _given_splits(dataset, splits_file)
+    if not splits:
         splits, where = _seeded_splits(dataset.cases, folds, seed), "the folds made"
     patients = {case.id: case.patient or case.id for case in dataset.cases}
     problems = [
@@ -80,6 +76,31 @@ def write_splits(splits: Sequence[Split], path: Path) -> None:
     """
     content = [{"train": list(split.train), "val": list(split.validation)} for split in splits]
     write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def _given_splits(dataset: Dataset, splits_file: Path | None) -> tuple[tuple[Split, ...], str]:
+    """Returns the folds that a file or the cases state, and where; none where nothing states them."""
+    path = splits_file or dataset.root / FILE_NAME
+    if splits_file is not None or path.is_file():
+        return _read_splits(path), str(path)
+    if any(case.fold is not None for case in dataset.cases):
+        return _stated_splits(dataset.cases), "the folds of the cases"
+    return (), ""
+
+
+def shared_patients(dataset: Dataset, splits_file: Path | None) -> tuple[list[str], str]:
+    """Returns the patients that stated folds put on both sides, and where the folds are stated.
+
+    Raises:
+        DataError: The splits file cannot be read, or cases lack a fold.
+    """
+    splits, where = _given_splits(dataset, splits_file)
+    patients = {case.id: case.patient or case.id for case in dataset.cases}
+    both: set[str] = set()
+    for split in splits:
+        train, held_out = ({patients.get(name, name) for name in side} for side in (split.train, split.validation))
+        both |= train & held_out
+    return sorted(both), where
 
 
 def spread_over(names: Sequence[str], count: int) -> list[str]:

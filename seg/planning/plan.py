@@ -14,7 +14,7 @@ import numpy as np
 
 from seg.config import DataConfig, dump_config
 from seg.data.checks import check_dataset
-from seg.data.datasets import read_dataset, with_patients
+from seg.data.datasets import read_configured, with_patients
 from seg.data.splits import make_splits
 from seg.errors import DataError
 from seg.planning.experiment import (
@@ -56,7 +56,7 @@ def plan_dataset(
         DataError: The data set cannot be read, cases are faulty or without a label, or no folds can be made of them:
             what training would refuse too. All problems of the cases are named together.
     """
-    dataset = read_dataset(root, layout=layout, patient_pattern=patient_pattern)
+    dataset = read_configured(DataConfig(root=str(root), layout=layout, patient_pattern=patient_pattern))
     pattern = patient_pattern
     if pattern is None and all(case.patient is None for case in dataset.cases):
         pattern = detect_patient_pattern([case.id for case in dataset.cases])

@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from seg.config import DataConfig
 from seg.data.cases import Case
-from seg.data.datasets import check_ids, read_dataset
+from seg.data.datasets import check_ids, read_configured, read_dataset, read_folds
 from seg.data.splits import make_splits
 from seg.errors import ConfigError, SegError
+from seg.planning.plan import plan_dataset
 from tests.data.builders import problems_of, save
 
 Writer = Callable[..., Path]
@@ -271,6 +273,54 @@ def test_patients_from_the_ids(nnunet):
     assert faults(nnunet, patient_pattern="(b)_") == [("case a", "patient")]
     with pytest.raises(ConfigError, match=r"^data\.patient_pattern "):
         read_dataset(nnunet, patient_pattern="a")
+
+
+def patients_of(root, **fields):
+    return [case.patient for case in read_configured(DataConfig(root=str(root), **fields)).cases]
+
+
+def test_patients_from_a_table_beside_the_data(msd, nnunet):
+    for root, names in ((msd, "abc"), (nnunet, ("a", "b_1"))):
+        assert set(patients_of(root)) == {None}
+        rows = "".join(f"{name}; p{index // 2}\n" for index, name in enumerate(names))
+        (root / "patients.csv").write_text(f"case;patient\n{rows}other;p9\n")
+        assert patients_of(root) == ["p0", "p0", "p1"][: len(names)]
+    assert patients_of(nnunet, patient_pattern="^([ab])") == ["a", "b"]
+    _, folds = read_folds(DataConfig(root=str(msd), folds=2))
+    assert sorted(split.validation for split in folds) == [("a", "b"), ("c",)]
+    text = plan_dataset(msd)
+    assert "\n  folds: 2\n" in text
+
+
+def test_patients_of_a_manifest_come_before_those_of_a_table(tmp_path):
+    (tmp_path / "manifest.csv").write_text("image,patient\na.nii,p\nb.nii,\n")
+    (tmp_path / "patients.csv").write_text("case,patient\na,x\nb,x\n")
+    assert patients_of(tmp_path) == ["p", None]
+
+
+def test_stated_folds_with_a_patient_on_both_sides_are_announced_once(msd, write_json, caplog):
+    (msd / "patients.csv").write_text("case,patient\na,x\nb,x\nc,y\n")
+    write_json(msd / "splits_final.json", [{"train": ["a"], "val": ["b", "c"]}])
+    assert [patients_of(msd), patients_of(msd)] == [[None] * 3] * 2
+    (problem,) = [record.args[0] for record in caplog.records]
+    assert (problem.path, problem.kind, problem.value) == (str(msd / "patients.csv"), "patients", "1")
+    splits = write_json(msd / "by_patient.json", [{"train": ["a", "b"], "val": ["c"]}])
+    assert patients_of(msd, splits=str(splits)) == ["x", "x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("case,patient\na,x\nb,\n", [("case b", "patient"), ("case c", "patient")]),
+        ("case,patient\na,x\na,x\nb,y\nc,y\n", [("patients.csv", "unique")]),
+        ("case,head\na,x\n", [("patients.csv", "columns")]),
+        ("", [("case a", "patient"), ("case b", "patient"), ("case c", "patient")]),
+    ],
+)
+def test_faults_of_a_table_of_patients(msd, text, expected):
+    (msd / "patients.csv").write_text(text)
+    found = problems_of(patients_of, msd)
+    assert [(path.removeprefix(f"{msd}/"), kind) for path, kind, _ in found] == expected
 
 
 def case(case_id, file=None):
