@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from seg.data.volumes import ENDINGS, NIFTI_ENDINGS, companion_files, in_small_letters, is_series, split_ending
@@ -270,6 +271,9 @@ def _of_line(file: Path, line: str) -> Group:
     parts = tuple(file.parent / part.strip() for part in listed.split(";") if part.strip())
     if not parts or parts[0].name in ("", ".", "..") or "\0" in listed:
         raise DataError(Problem(str(file), "line", "must name files on each line", repr(line), "correct the line"))
+    if "\\" in listed and not os.path.lexists(parts[0]):
+        remedy = f"write {PureWindowsPath(listed).as_posix()}"
+        raise DataError(Problem(str(file), "separator", "must separate folders by /", listed, remedy))
     if not tab:
         return group_of(parts)
     name, _ = split_ending(name.strip(), NIFTI_ENDINGS)

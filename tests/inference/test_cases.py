@@ -113,6 +113,8 @@ def test_a_list_names_cases_relative_to_itself(tmp_path: Path) -> None:
 def test_a_list_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9.nii.gz\n")
     assert problem(tmp_path / "latin.txt", tmp_path / "out")[:2] == (str(tmp_path / "latin.txt"), "encoding")
+    (tmp_path / "windows.txt").write_text("scans\\a.nii.gz\n")
+    assert problem(tmp_path / "windows.txt", tmp_path / "out")[:2] == (str(tmp_path / "windows.txt"), "separator")
     os.mkfifo(tmp_path / "pipe")  # reading it would wait for ever
     with pytest.raises(DataError) as caught:
         in_list(tmp_path / "pipe")
