@@ -822,6 +822,8 @@ def _sigterm_as_interrupt() -> Iterator[None]:
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         if os.getpid() == owner:
+            if hasattr(signal, "SIGCHLD"):  # torch turns the end of loader workers, whom it reaches too, into a fault
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             raise KeyboardInterrupt
         # A forked process is ended by the process that forked it.
         signal.signal(number, signal.SIG_DFL)

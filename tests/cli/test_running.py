@@ -73,6 +73,32 @@ def test_a_request_to_end_is_met_as_an_interrupt(capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.usefixtures("unheard")
+def test_workers_that_the_same_request_ends_are_no_fault(capsys: pytest.CaptureFixture[str]) -> None:
+    def fault(*_: object) -> None:
+        raise RuntimeError("a worker is killed by signal: Terminated")
+
+    def main() -> None:
+        signal.signal(signal.SIGCHLD, fault)  # as torch does where a loader has workers
+        if (worker := os.fork()) == 0:
+            time.sleep(60)
+            os._exit(0)
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        finally:
+            os.kill(worker, signal.SIGTERM)
+            os.waitpid(worker, 0)
+            time.sleep(0.01)  # in which a handler would be called
+
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        assert ended(main) == 130
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    assert capsys.readouterr().err == INTERRUPTED
+
+
+@pytest.mark.usefixtures("unheard")
 def test_a_process_that_is_forked_off_ends_as_any_other() -> None:
     def main() -> int:
         begun, say = os.pipe()
