@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import shutil
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,14 @@ from seg.data.patches import PositionSampler, TrainingPatches
 from seg.data.splits import Split
 from seg.data.streams import Stream, torch_generator
 
+LOG = logging.getLogger(__name__)
 Batch = dict[str, Any]
+SHARED_MEMORY = Path("/dev/shm")
+MIB = 1 << 20
+PREFETCHED = 2
+"""Batches that a worker has ready, torch's default; one more is in use."""
+LARGER = 2
+"""How many times as large as the first batch a later one may be: the sources of patches differ in size."""
 
 
 class SegmentationData(pl.LightningDataModule):
@@ -65,15 +75,36 @@ class SegmentationData(pl.LightningDataModule):
         step = 0 if self.trainer is None else self.trainer.global_step
         per_step = config.training.accumulate * config.patches.batch
         sampler = PositionSampler(config.training.validate_every * per_step, first=step * per_step)
+        workers = self._workers(patches, sampler)
         return DataLoader(
             patches,
             batch_size=config.patches.batch,
             sampler=sampler,
             collate_fn=collate,
-            num_workers=config.data.workers,
-            persistent_workers=config.data.workers > 0,
+            num_workers=workers,
+            persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
+
+    def _workers(self, patches: TrainingPatches, sampler: PositionSampler) -> int:
+        """Returns as many workers as there is shared memory for, through which they hand over batches.
+
+        Where there is too little, a worker dies or waits for ever. Batches are the same with any number.
+        """
+        wanted = self.config.data.workers
+        if not wanted or not SHARED_MEMORY.is_dir():
+            return wanted
+        items = [patches[position] for position in islice(sampler, self.config.patches.batch)]
+        size: int = LARGER * sum(item[name].nbytes for item in items for name in ("image", "label"))
+        free = shutil.disk_usage(SHARED_MEMORY).free
+        workers = max(0, min(wanted, (free // size - 1) // PREFETCHED))
+        if workers < wanted:
+            LOG.warning(
+                "data.workers: %d in place of %d, as a batch takes up to %.3g MiB of shared memory and %s has %.3g MiB "
+                "free; give it more (docker run --shm-size 2g)",
+                *(workers, wanted, size / MIB, SHARED_MEMORY, free / MIB),
+            )
+        return workers
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Returns whole validation cases, one a batch."""

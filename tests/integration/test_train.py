@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nibabel as nib
@@ -15,10 +16,14 @@ import torch
 
 from seg.config import ExperimentConfig
 from seg.config.loading import config_digest
+from seg.data import datamodule
+from seg.data.datamodule import SegmentationData
 from seg.errors import RunError
 from seg.workflows.evaluate import evaluate_run
+from seg.workflows.inputs import read_checked, read_splits
 from seg.workflows.train import train
 
+BATCH = 2 * 2 * 8**3 * 5  # twice two patches of a channel in floats and a label in bytes
 Change = Callable[..., ExperimentConfig]
 
 
@@ -164,3 +169,28 @@ def test_a_run_starts_from_another_ones_weights(
     assert all(torch.allclose(one[name], two[name], atol=1e-6) for name in one)
     with pytest.raises(RunError, match=r"checkpoints/weights\.pt"):
         train(other(still, "training", init_from=str(tmp_path / "nowhere")), run_dir=tmp_path / "third", folds=(0,))
+
+
+@pytest.mark.parametrize(
+    ("free", "workers"), [(7 * BATCH, 3), (7 * BATCH - 1, 2), (3 * BATCH, 1), (2 * BATCH, 0), (0, 0)]
+)
+def test_there_are_as_many_workers_as_shared_memory_bears(
+    tiny: ExperimentConfig,
+    other: Change,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    free: int,
+    workers: int,
+) -> None:
+    still = replace(tiny.augmentation.spatial, probability=0.0)
+    config = other(other(tiny, "data", workers=3, cache="none"), "augmentation", spatial=still)
+    dataset, _ = read_checked(tiny.data, progress=False)
+    data = SegmentationData(config, dataset, read_splits(config, [])[0], tmp_path)
+    data.setup("fit")
+    monkeypatch.setattr(datamodule, "SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    assert data.train_dataloader().num_workers == workers
+    assert [f"data.workers: {workers} in place of 3" in message for message in caplog.messages] == [True] * (
+        workers < 3
+    )
