@@ -95,7 +95,7 @@ def about(subject: str) -> Iterator[None]:
 
 
 def shown(value: object, most: int = 80) -> str:
-    """Writes a value for a message as YAML and JSON have it (null, true, [1, 2]), cut where it is long."""
+    """Formats a value for a message as YAML and JSON have it (null, true, [1, 2]), cut where it is long."""
     try:
         text = json.dumps(value) if value is None or isinstance(value, bool) else repr(_as_lists(value))
     except (ValueError, RecursionError):  # a number of thousands of digits, lists in lists in lists

@@ -597,7 +597,7 @@ def _disagreements(first: TrainedRun, other: TrainedRun) -> list[str]:
 
 
 def _said(value: Any) -> str:
-    """Writes a value of a configuration for a sentence, as YAML has it; an empty value is "none"."""
+    """Formats a value of a configuration for a sentence, as YAML has it; an empty value is "none"."""
     if value is None or value == ():
         return "none"
     if isinstance(value, tuple):

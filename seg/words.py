@@ -9,7 +9,7 @@ MINUS = "\N{MINUS SIGN}"
 
 
 def fixed(value: float | None, digits: int, *, sign: bool = False, absent: str = NOT_MEASURED) -> str:
-    """Writes a number with fixed decimals; ``absent`` stands for None and NaN."""
+    """Formats a number with fixed decimals; ``absent`` stands for None and NaN."""
     if value is None or math.isnan(value):
         return absent
     if math.isinf(value):
@@ -21,7 +21,7 @@ def fixed(value: float | None, digits: int, *, sign: bool = False, absent: str =
 
 
 def significant(value: float | None, digits: int = 3, *, absent: str = NOT_MEASURED) -> str:
-    """Writes a number with significant figures and thousands apart; ``absent`` stands for None and NaN."""
+    """Formats a number with significant figures and thousands apart; ``absent`` stands for None and NaN."""
     if value is None or math.isnan(value):
         return absent
     if value == 0 or math.isinf(value):
@@ -31,7 +31,7 @@ def significant(value: float | None, digits: int = 3, *, absent: str = NOT_MEASU
 
 
 def interval(low: float, high: float, digits: int, *, sign: bool = False) -> str:
-    """Writes an interval.
+    """Formats an interval.
 
     With ``sign``, an end that is not 0 but rounds to it keeps its sign, which tells whether the interval holds 0.
     """
@@ -43,12 +43,12 @@ def interval(low: float, high: float, digits: int, *, sign: bool = False) -> str
 
 
 def counted(number: int, noun: str, several: str = "") -> str:
-    """Writes a number with its noun; ``several`` is a plural that does not end in s."""
+    """Formats a number with its noun; ``several`` is a plural that does not end in s."""
     return f"{number} {noun}" if number == 1 else f"{number} {several or f'{noun}s'}"
 
 
 def in_time(seconds: float | None) -> str:
-    """Writes a duration: ``40 s``, ``12 min``, ``3 h 05 min``."""
+    """Formats a duration: ``40 s``, ``12 min``, ``3 h 05 min``."""
     if seconds is None:
         return NOT_MEASURED
     if seconds < 100:

@@ -66,7 +66,7 @@ def _number(value: float | None, factor: float) -> str:
 
 
 def _digits(value: float) -> str:
-    """Writes a number with three significant digits, and never fewer than those before the point."""
+    """Formats a number with three significant digits, and never fewer than those before the point."""
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 

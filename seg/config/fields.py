@@ -170,7 +170,7 @@ def item_of(hint: Any) -> tuple[Any, int | None] | None:
 
 
 def form(hint: Any) -> str:
-    """Writes the form of a value for a usage text, as in ``[INT,INT,INT]|null``."""
+    """Formats the form of a value for a usage text, as in ``[INT,INT,INT]|null``."""
     members = alternatives(hint)
     if len(members) > 1:
         return "|".join(map(form, members))
@@ -183,7 +183,7 @@ def form(hint: Any) -> str:
 
 
 def range_in_words(hint: Any) -> str:
-    """Writes the range of the numbers in a type, as in "in (0, 4]" or ">= 1"; empty where there is none."""
+    """Formats the range of the numbers in a type, as in "in (0, 4]" or ">= 1"; empty where there is none."""
     bounds = _bounds(hint)
     low, high = bounds.get("ge", bounds.get("gt")), bounds.get("le", bounds.get("lt"))
     if low is not None and high is not None:

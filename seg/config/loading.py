@@ -448,7 +448,7 @@ def _join(above: str, name: object) -> str:
 
 
 def dump_config(config: ExperimentConfig, *, comments: bool = False, header: str = "") -> str:
-    """Writes a configuration as YAML, every field of it, so that reading it gives the same configuration.
+    """Formats a configuration as YAML, every field of it, so that reading it gives the same configuration.
 
     Args:
         config: The configuration.

@@ -23,7 +23,7 @@ merge keys are not read. All problems of all files are reported at once.
 
 
 def page() -> str:
-    """Writes the page as Markdown."""
+    """Formats the page as Markdown."""
     lines = [OPENING, "## Experiment", "", *_table(ExperimentConfig)]
     lines += ["", "## Study", "", *_table(StudyConfig)]
     for title, cls in (("A point", PointConfig), ("An axis", AxisConfig), ("A contrast", ContrastConfig)):

@@ -143,7 +143,7 @@ def text_problem(text: str) -> str | None:
 
 
 def as_yaml(value: Any) -> str:
-    """Writes a value as YAML on one line, such that YAML 1.1 readers read the same."""
+    """Formats a value as YAML on one line, such that YAML 1.1 readers read the same."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, float):

@@ -209,12 +209,12 @@ def format_evaluation(evaluation: Evaluation) -> str:
 
 
 def _count(number: int, noun: str) -> str:
-    """Writes a number with its noun."""
+    """Formats a number with its noun."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _mean(summary: MetricSummary | None, metric: Metric) -> str:
-    """Writes the mean of a metric, or a dash where there is none; a metric that is best at zero keeps its sign."""
+    """Formats the mean of a metric, or a dash where there is none; a metric that is best at zero keeps its sign."""
     if summary is None or summary.mean is None:
         return "-"
     sign = "+" if metric.better == "zero" else ""
@@ -222,5 +222,5 @@ def _mean(summary: MetricSummary | None, metric: Metric) -> str:
 
 
 def _range(interval: Interval | None) -> str:
-    """Writes an interval, or a dash where there is none."""
+    """Formats an interval, or a dash where there is none."""
     return "-" if interval is None else f"{interval[0]:.4f}-{interval[1]:.4f}"

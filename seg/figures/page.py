@@ -126,13 +126,13 @@ def write_page(
 
 
 def format_score(value: float | None, metric: str = "dice") -> str:
-    """Writes a score; a dash stands for a score that does not exist."""
+    """Formats a score; a dash stands for a score that does not exist."""
     shown = METRICS[metric]
     return fixed(value, shown.digits, sign=shown.better == "zero", absent="\N{EN DASH}")
 
 
 def format_interval(interval: tuple[float, float] | None) -> str:
-    """Writes a 95 % interval."""
+    """Formats a 95 % interval."""
     return "no interval" if interval is None else " to ".join(map(format_score, interval))
 
 

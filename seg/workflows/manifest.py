@@ -192,7 +192,7 @@ def check_volumes(path: Path) -> None:
 
 
 def _volumes(cases: Sequence[Mapping[str, Any]]) -> str:
-    """Writes the volumes of label maps as a table: scan, path of the label map beside the table, class, ml."""
+    """Formats the volumes of label maps as a table: scan, path of the label map beside the table, class, ml."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(VOLUMES_COLUMNS)

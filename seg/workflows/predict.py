@@ -97,10 +97,10 @@ def _segment(predictor: Predictor, sources: Sequence[Source], progress: Progress
             progress.report(source, record)
             bar.update()
 
-        line = Pipeline(predictor, sources, report)
+        pipeline = Pipeline(predictor, sources, report)
         progress.seconds["start_up"] = time.perf_counter() - progress.begun
         try:
-            line.run()
+            pipeline.run()
         finally:
             progress.save()
 

@@ -102,7 +102,7 @@ def bottlenecks(changes: Mapping[str, Any]) -> tuple[dict[str, Settings | None],
 
 
 def write_ratio(ratio: Any) -> str:
-    """Writes a bottleneck ratio as ``×1/4``; of a ratio for each stage, the lowest and the highest."""
+    """Formats a bottleneck ratio as ``×1/4``; of a ratio for each stage, the lowest and the highest."""
     if isinstance(ratio, int | float) and not isinstance(ratio, bool):
         plain = Fraction(ratio).limit_denominator(64)
         return f"×{plain}" if abs(plain - ratio) < 1e-6 else f"×{ratio:.2f}"

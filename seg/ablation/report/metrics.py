@@ -35,13 +35,13 @@ class Metric:
     per_device: bool = False
 
     def write(self, value: float) -> str:
-        """Writes a value in the shown unit, without the unit."""
+        """Formats a value in the shown unit, without the unit."""
         if self.significant:
             return significant(value * self.scale, self.digits)
         return fixed(value * self.scale, self.digits, sign=self.signed)
 
     def write_interval(self, low: float, high: float) -> str:
-        """Writes an interval in the shown unit."""
+        """Formats an interval in the shown unit."""
         if self.significant:
             return f"{self.write(low)}\N{EN DASH}{self.write(high)}"
         return interval(low * self.scale, high * self.scale, self.digits, sign=self.signed)

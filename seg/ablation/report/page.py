@@ -104,7 +104,7 @@ def make_report(
 
 
 def _snippet(changes: Mapping[str, Any]) -> str:
-    """Writes values by dotted path as the sections of a configuration, in YAML."""
+    """Formats values by dotted path as the sections of a configuration, in YAML."""
     nested: dict[str, Any] = {}
     for path, value in changes.items():
         *sections, last = path.split(".")
@@ -116,7 +116,7 @@ def _snippet(changes: Mapping[str, Any]) -> str:
 
 
 def to_html(report: Report, study_dir: Path) -> str:
-    """Writes the page: one file that needs no network, whose content policy runs this package's script alone."""
+    """Formats the page: one file that needs no network, whose content policy runs this package's script alone."""
     made = environment(autoescape=True)
     css, script = (made.loader.get_source(made, name)[0] for name in ("report.css", "report.js"))  # type: ignore[union-attr]
     policy = (
@@ -128,7 +128,7 @@ def to_html(report: Report, study_dir: Path) -> str:
 
 
 def to_markdown(report: Report) -> str:
-    """Writes the report as Markdown: short, and safe also where Markdown lets HTML through."""
+    """Formats the report as Markdown: short, and safe also where Markdown lets HTML through."""
     text = markdown_environment().get_template("report.md.j2").render(report)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 

@@ -355,7 +355,7 @@ def shortened(text: str, most: int = 36) -> str:
 
 
 def _written(interval: Interval) -> str:
-    """Writes a difference in Dice with its interval."""
+    """Formats a difference in Dice with its interval."""
     return f"{DICE.write(interval[0])} ({DICE.write_interval(*interval[1:])})"
 
 

@@ -49,7 +49,7 @@ def markdown_environment() -> Environment:
 
 
 def escape_markdown(text: object) -> str:
-    """Writes a text so that no Markdown parser takes a part of it for structure, a link or HTML.
+    """Formats a text so that no Markdown parser takes a part of it for structure, a link or HTML.
 
     Character references do that in CommonMark and in Python-Markdown alike, where a backslash before ``<`` does not.
     """
