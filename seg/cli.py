@@ -10,6 +10,7 @@ import argparse
 import logging
 import os
 import platform
+import re
 import signal
 import sys
 import tempfile
@@ -85,6 +86,7 @@ class Train(Command):
     examples: ClassVar = (
         "seg train --config phantom",
         "seg train --config my.yaml --fold all --run_dir runs/mine",
+        "seg train --config my.yaml --fold 0,1 --run_dir runs/mine",
         "seg train --config my.yaml --network.skip_bottleneck.ratio 0.25 --training.steps 4000",
         "seg train --resume --run_dir runs/mine",
     )
@@ -121,7 +123,7 @@ class Train(Command):
         from seg.workflows.train import train
 
         config = self.experiment()
-        folds = None if self._sources()[1] else (config.fold,)
+        folds = None if self._sources()[1] else self._listed() or (config.fold,)
         return train(config, run_dir=self.run_dir, folds=folds, resume=self.resume)
 
     def experiment(self) -> ExperimentConfig:
@@ -129,9 +131,16 @@ class Train(Command):
         changes: dict[str, object] = dict(self.changes)
         if changes.get("fold") == "all":
             del changes["fold"]
+        elif listed := self._listed():
+            changes["fold"] = listed[0]
         if self.init_from is not None:
             changes["training.init_from"] = str(self.init_from)
         return load_config(self._sources()[0], changes)
+
+    def _listed(self) -> tuple[int, ...]:
+        """Returns the folds of a list such as 0,1, each once; none where --fold gives no list."""
+        text = self.changes.get("fold", "")
+        return tuple(dict.fromkeys(map(int, text.split(",")))) if re.fullmatch(r"\d{1,4}(,\d{1,4})+", text) else ()
 
     def _sources(self) -> tuple[list[Path], bool]:
         """Returns the files of the configuration, and whether all folds are trained."""
@@ -921,7 +930,8 @@ def _parser(command: type[Command], name: str) -> _Parser:
         value = "null" if field.section is not None else as_yaml(field.default)
         when = f"default once {above} is given: {value}" if optional else f"default: {value}"
         when = f"to be given where {above} is" if field.default is REQUIRED else when
-        words = "N|all" if path == "fold" else form(field.hint) if field.section is None else "null|{FIELD: VALUE, ...}"
+        words = form(field.hint) if field.section is None else "null|{FIELD: VALUE, ...}"
+        words = "N|N,N,...|all" if path == "fold" else words
         about = f"{explanation(field)} ({when})".replace("%", "%%")
         groups[above].add_argument(f"--{path}", dest=path, action=_Collect, metavar=words, help=about)
     return parser

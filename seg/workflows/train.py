@@ -35,7 +35,10 @@ from seg.runs import (
     check_root,
     check_run,
     fitting_weights,
+    fold_directories,
     open_run,
+    other_settings,
+    read_config,
     read_origin,
     recorded_init_from,
     seen_cases,
@@ -126,10 +129,19 @@ def train(
                     train_fold(fold_config, dataset, splits[fold], directory, resume=resume, cache_dir=cache)
                 score_run(directory, replace(config, fold=fold), dataset, splits[fold], reuse=True, alone=not several)
     if several:
-        summarise_folds(config, dataset, root, directories, list(directories.values()))
+        # Folds of the same experiment that were trained before count too.
+        finished_folds = {fold: path for fold, path in fold_directories(root).items() if _is_alike(path, config)}
+        summarise_folds(config, dataset, root, finished_folds, list(finished_folds.values()))
     trained = root if several else next(iter(directories.values()))
     print(f"next: seg predict --run_dir {shlex.quote(str(trained))} --input SCANS --output LABEL_MAPS")
     return 1 if left_out else 0
+
+
+def _is_alike(run_dir: Path, config: ExperimentConfig) -> bool:
+    """Tells whether a run is finished and differs from an experiment in its fold alone."""
+    if not (run_dir / EVALUATION_FILE).exists():
+        return False
+    return not set(other_settings(read_config(run_dir), config)) - {"fold"}
 
 
 def _begin(

@@ -100,6 +100,19 @@ def test_a_cross_validation_is_resumed_with_the_configuration_of_its_folds(
     assert [(call["config"].seed, call["folds"]) for call in called] == [(11, None), (11, (1,))]
 
 
+@pytest.mark.parametrize(
+    ("given", "folds"), [("0,1", (0, 1)), ("4,0,4", (4, 0)), ("1,1", (1,)), ("2", (2,)), ("all", None)]
+)
+def test_folds_are_listed(config: str, called: list[dict[str, Any]], given: str, folds: tuple[int, ...] | None) -> None:
+    read("train", "--config", config, "--fold", given).run()
+    assert [call["folds"] for call in called] == [folds]
+
+
+@pytest.mark.parametrize("given", ["0,", "0,x", "0, 1", "1.5,2"])
+def test_a_list_of_other_things_is_no_list_of_folds(config: str, given: str) -> None:
+    assert places("train", "--config", config, "--fold", given) == [("fold", "type")]
+
+
 def test_misuse_of_train_is_reported_all_at_once(config: str, tmp_path: Path) -> None:
     file = tmp_path / "dataset.json"
     file.write_text("{}")
@@ -338,7 +351,7 @@ def test_help_of_train_states_ranges_and_defaults(capsys: pytest.CaptureFixture[
         read("train", "--help")
     text = " ".join(capsys.readouterr().out.split())
     assert "null keeps each volume's own grid, > 0. (default: null)" in text
-    assert "--fold N|all Fold whose validation cases" in text
+    assert "--fold N|N,N,...|all Fold whose validation cases" in text
     assert "--network.strides [[INT,INT,INT],...] " in text
     assert "in (0, 4]. (default once network.skip_bottleneck is given: 0.25)" in text
     assert "(to be given where data.ct is)" in text

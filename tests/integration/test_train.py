@@ -74,6 +74,18 @@ def test_equal_seeds_give_equal_weights_bit_for_bit(short: ExperimentConfig, tra
     assert not same(weights(trained), weights(tmp_path / "other"))
 
 
+def test_folds_that_are_trained_later_join_the_summary(
+    short: ExperimentConfig, other: Change, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = other(short, "data", folds=3)
+    for folds, scored in (((0, 1), [0, 1]), ((2, 1), [0, 1, 2])):
+        train(config, run_dir=tmp_path, folds=folds, resume=True)
+        evaluation = json.loads((tmp_path / "evaluation.json").read_text())
+        assert [fold["fold"] for fold in evaluation["folds"]] == scored
+        assert len(json.loads((tmp_path / "postprocessing.json").read_text())["models"]) == len(scored)
+    assert "6 cases of 6 patients" in capsys.readouterr().out
+
+
 THREE_STAGES = {
     "channels": (4, 4, 4),
     "strides": ((1, 1, 1), (2, 2, 2), (2, 2, 1)),
