@@ -112,11 +112,11 @@ def remove_partial(folder: Path, *, of: Collection[str] | None = None, seconds: 
 
     Args:
         folder: The folder; it need not exist.
-        of: Names of targets whose files are removed; None is all.
+        of: Names of targets whose files are removed; None is all, for a folder that is nobody else's.
         seconds: What changed within so many seconds stays, for it may belong to a process that is writing.
     """
     for path in folder.iterdir() if folder.is_dir() else ():
-        if is_partial(path) and (of is None or path.name[1:].rpartition(".")[0] in of):
+        if is_partial(path) and path.is_file() and (of is None or path.name[1:].rpartition(".")[0] in of):
             with suppress(FileNotFoundError):
                 if time.time() - path.stat().st_mtime >= seconds:
                     path.unlink()

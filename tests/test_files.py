@@ -285,3 +285,6 @@ def test_what_killed_writers_left_is_removed_once_it_is_old(tmp_path):
     remove_partial(tmp_path, seconds=0)
     assert set(names(tmp_path)) == set(old[2:])
     remove_partial(tmp_path / "absent")
+    (tmp_path / ".folder.settings").mkdir()
+    remove_partial(tmp_path, seconds=0)
+    assert (tmp_path / ".folder.settings").is_dir()

@@ -32,7 +32,7 @@ from seg.evaluation.summary import format_evaluation, summarise
 from seg.figures import PAGE_FILE, About, CaseFiles, draw_predictions, write_page
 from seg.files import check_folder, file_problems, remove_partial, write_json
 from seg.hardware import choose_device, choose_precision, environment
-from seg.inference.choice import choose, write_choice
+from seg.inference.choice import CHOICE_FILE, choose, write_choice
 from seg.inference.cleaning import cleaning_rules
 from seg.inference.predictor import Predictor, load_model, predict_case
 from seg.runs import (
@@ -58,6 +58,8 @@ from seg.words import counted
 from seg.workflows.inputs import read_checked, read_splits, seen_among
 
 LOG = logging.getLogger(__name__)
+RESULTS = (EVALUATION_FILE, CASES_FILE, PAGE_FILE, PICTURE_FILE, CHOICE_FILE, SCORING_FILE, MODEL_FILE)
+"""Files that scoring writes into its output folder."""
 
 
 def score_run(
@@ -98,8 +100,8 @@ def score_run(
 def _score(
     run_dir: Path, output: Path, config: ExperimentConfig, dataset: Dataset, split: Split, *, alone: bool
 ) -> Evaluation:
-    for folder in (output, output / PREDICTIONS):
-        remove_partial(folder)
+    remove_partial(output, of=RESULTS)
+    remove_partial(output / PREDICTIONS, of={f"{case}.nii.gz" for case in split.validation})
     steps = trained_steps(run_dir)  # a damaged table ends the command before anything is predicted
     device = choose_device(config.training.device)
     run = TrainedRun(path=run_dir, config=config, channel_names=dataset.channel_names, class_names=dataset.class_names)
@@ -247,7 +249,7 @@ def summarise_folds(
         RunError: The scores of a fold cannot be read, or results cannot be written.
     """
     scores = [score for directory in directories.values() for score in read_cases(directory / CASES_FILE)]
-    remove_partial(output)
+    remove_partial(output, of=RESULTS)
     seen = [case for directory in directories.values() for case in read_evaluation(directory).seen]
     evaluation = replace(_summarise(config, dataset, scores), seen=tuple(seen))
     predictions = {

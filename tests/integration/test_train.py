@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -63,7 +64,13 @@ def test_a_run_leaves_what_the_conventions_list(
     predictions = sorted((run_dir / "predictions").iterdir())
     assert len(predictions) == evaluation["num_cases"] == 3
     assert nib.load(predictions[0]).shape == (12, 14, 10)
+    (tmp_path / "again").mkdir()
+    left = [tmp_path / "again" / name for name in (".shell.settings", ".cases.csv.0123abcd")]
+    for path in left:
+        path.touch()
+        os.utime(path, (0, 0))
     assert evaluate_run(run_dir, output=tmp_path / "again") == 0
+    assert [path.exists() for path in left] == [True, False]  # the first is the user's
     assert (tmp_path / "again" / "cases.csv").read_text() == (run_dir / "cases.csv").read_text()
 
 
