@@ -254,6 +254,11 @@ def plan_study(path: Path, overrides: Mapping[str, object] = NO_OVERRIDES) -> St
             f"training.early_stop must be null in a study, got {baseline_config.training.early_stop}: variants would "
             "differ in their steps; set it to null under set."
         )
+    if baseline_config is not None and baseline_config.training.score_seen:
+        problems.append(
+            "training.score_seen must be false in a study, got true: it would compare scores of cases that the initial "
+            "weights were trained on; set it to false under set."
+        )
     if problems:
         raise ConfigError(problems)
     if (runs := len(config.folds) * len(config.seeds)) < MIN_RUNS:

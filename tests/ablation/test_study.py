@@ -224,6 +224,11 @@ def test_an_early_stop_is_refused(write: Writer) -> None:
     )
 
 
+def test_scores_of_cases_that_initial_weights_saw_are_refused(write: Writer) -> None:
+    (problem,) = problems_of(write(design="sweep", axes=[MERGE], set={"training.score_seen": True}))
+    assert problem.startswith("training.score_seen must be false in a study, got true: ")
+
+
 def test_a_run_made_by_hand_from_the_same_fields_is_that_of_the_trial(tmp_path: Path) -> None:
     study = plan_study(ROOT / "configs" / "ablation" / "bottleneck.yaml")
     by_hand = tmp_path / "both.yaml"
