@@ -87,6 +87,7 @@ class Train(Command):
         "seg train --config phantom",
         "seg train --config my.yaml --fold all --run_dir runs/mine",
         "seg train --config my.yaml --fold 0,1 --run_dir runs/mine",
+        "seg train --config my.yaml --fold none --run_dir runs/final",
         "seg train --config my.yaml --network.skip_bottleneck.ratio 0.25 --training.steps 4000",
         "seg train --resume --run_dir runs/mine",
     )
@@ -133,6 +134,8 @@ class Train(Command):
             del changes["fold"]
         elif listed := self._listed():
             changes["fold"] = listed[0]
+        elif changes.get("fold") == "none":
+            changes["fold"] = "null"
         if self.init_from is not None:
             changes["training.init_from"] = str(self.init_from)
         return load_config(self._sources()[0], changes)
@@ -931,7 +934,7 @@ def _parser(command: type[Command], name: str) -> _Parser:
         when = f"default once {above} is given: {value}" if optional else f"default: {value}"
         when = f"to be given where {above} is" if field.default is REQUIRED else when
         words = form(field.hint) if field.section is None else "null|{FIELD: VALUE, ...}"
-        words = "N|N,N,...|all" if path == "fold" else words
+        words = "N|N,N,...|all|none" if path == "fold" else words
         about = f"{explanation(field)} ({when})".replace("%", "%%")
         groups[above].add_argument(f"--{path}", dest=path, action=_Collect, metavar=words, help=about)
     return parser

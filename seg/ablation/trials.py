@@ -155,6 +155,7 @@ def data_digest(config: ExperimentConfig) -> str:
     """
     data = config.data
     splits = _splits(data)
+    assert config.fold is not None  # each trial has its fold
     if config.fold >= len(splits):
         rule = f"must have the folds of the study; there are 0 ... {len(splits) - 1}"
         raise RunError(Problem(str(data.root), "range", rule, str(config.fold), "choose among these"))
@@ -442,6 +443,7 @@ def read_fold(config: ExperimentConfig, run_dir: Path) -> tuple[Dataset, Split]:
     kept = recorded_cases(run_dir)
     left_out = [case.id for case in dataset.cases if case.id not in kept]
     cases = tuple(case for case in dataset.cases if case.id in kept)
+    assert config.fold is not None
     return replace(dataset, cases=cases), read_splits(config, left_out)[config.fold]
 
 

@@ -86,7 +86,7 @@ def held_out_images(config: ExperimentConfig, count: int, *, fold: int | None = 
     Args:
         config: The experiment, for its data set and folds.
         count: Largest number of cases.
-        fold: The fold; None is that of the experiment.
+        fold: The fold; None is that of the experiment, the first for a final model.
 
     Returns:
         Files of each case. Cases whose image cannot be read are left out and named.
@@ -95,7 +95,7 @@ def held_out_images(config: ExperimentConfig, count: int, *, fold: int | None = 
         SegError: The data set or its folds cannot be read, or there is no such fold.
     """
     dataset, splits = read_folds(config.data)
-    number = config.fold if fold is None else fold
+    number = (config.fold or 0) if fold is None else fold
     if number >= len(splits):
         rule = f"must be below {len(splits)}, the number of folds of {config.data.root}"
         raise RunError(Problem("fold", "range", rule, str(number), "choose another"))

@@ -285,7 +285,12 @@ class ExperimentConfig:
     seed: StrictInt = setting(
         0, "Seed of initial weights, data order, sampling and augmentation.", ge=0, le=LARGEST_SEED
     )
-    fold: StrictInt = setting(0, "Fold whose validation cases are held out.", ge=0)
+    fold: StrictInt | None = setting(
+        0,
+        "Fold whose validation cases are held out; null trains a final model on all labelled cases, which has no "
+        "scores.",
+        ge=0,
+    )
     data: DataConfig = Field(default_factory=DataConfig, description="Cases and their preparation.")
     patches: PatchConfig = Field(default_factory=PatchConfig, description="Sampling of training patches.")
     augmentation: AugmentationConfig = Field(

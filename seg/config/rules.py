@@ -72,6 +72,14 @@ def _data(config: ExperimentConfig) -> Iterator[Problem]:
         yield from pattern_problems(config.data.patient_pattern)
 
 
+@RULES.rule("fold", "data.train_cases", "training.early_stop")
+def _final(config: ExperimentConfig) -> Iterator[Problem]:
+    for path in ("data.train_cases", "training.early_stop"):
+        if config.fold is None and (value := value_at(config, path)) is not None:
+            rule = "must be null where fold is null, as a final model trains on all cases and holds none out"
+            yield Problem(path, "conflict", rule, shown(value))
+
+
 @RULES.rule("data.cache", "data.cache_dir")
 def _cache(config: ExperimentConfig) -> Iterator[Problem]:
     data = config.data

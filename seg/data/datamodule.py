@@ -56,8 +56,8 @@ class SegmentationData(pl.LightningDataModule):
         """Prepares both sides of the split once."""
         by_id = {case.id: case for case in self.dataset.cases}
         for side in ("train", "validation"):
-            if side not in self._prepared:
-                cases = [by_id[case_id] for case_id in getattr(self.split, side)]
+            cases = [by_id[case_id] for case_id in getattr(self.split, side)]
+            if cases and side not in self._prepared:
                 self._prepared[side] = PreparedDataset(
                     self.dataset, cases, self.config.data, self.cache_dir, progress=self.config.training.progress
                 )

@@ -111,7 +111,7 @@ class Records(Callback):
             "step": float(trainer.global_step),
             "seconds": round(self.seconds, 2),
             "train_loss": float(torch.stack(self._losses).mean()),
-            **scores,
+            **(scores or {"val_dice": math.nan}),  # a final model holds no case out
             "learning_rate": float(trainer.optimizers[0].param_groups[0]["lr"]),
         }
         self._losses.clear()
@@ -336,11 +336,11 @@ class Progress(Callback):
             rate = row["seconds"] / row["step"]
             left = self.total_steps - row["step"]
             LOG.info(
-                "step %d of %d: loss %.3f, Dice %.4f, %s so far%s",
+                "step %d of %d: loss %.3f%s, %s so far%s",
                 row["step"],
                 self.total_steps,
                 row["train_loss"],
-                row["val_dice"],
+                "" if math.isnan(row["val_dice"]) else f", Dice {row['val_dice']:.4f}",
                 in_time(row["seconds"]),
                 f", about {in_time(rate * left)} left" if left else "",
             )

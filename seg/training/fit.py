@@ -102,7 +102,7 @@ def train_fold(
     records = Records(run_dir)
     data = SegmentationData(config, dataset, split, cache_dir or run_dir / "cache")
     with _quiet(), _interruptible(), file_problems(run_dir):
-        trainer = _trainer(config, run_dir, device, records)
+        trainer = _trainer(config, run_dir, device, records, validates=bool(split.validation))
         try:
             trainer.fit(module, data, ckpt_path=str(checkpoint) if resumes else None, weights_only=True)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
@@ -180,7 +180,9 @@ def _check_finite(network: nn.Module, config: ExperimentConfig, step: int) -> No
         raise not_finite(f"step {step}: final weights", value, remedy)
 
 
-def _trainer(config: ExperimentConfig, run_dir: Path, device: torch.device, records: Records) -> pl.Trainer:
+def _trainer(
+    config: ExperimentConfig, run_dir: Path, device: torch.device, records: Records, *, validates: bool
+) -> pl.Trainer:
     training = config.training
     folder = run_dir / "checkpoints"
     folder.mkdir(parents=True, exist_ok=True)
@@ -203,6 +205,7 @@ def _trainer(config: ExperimentConfig, run_dir: Path, device: torch.device, reco
         accumulate_grad_batches=training.accumulate,
         gradient_clip_val=config.optimizer.clip_norm,
         num_sanity_val_steps=0,
+        limit_val_batches=None if validates else 0,
         logger=TensorBoardLogger(run_dir, name="", version="tensorboard"),
         callbacks=callbacks,
         enable_checkpointing=False,

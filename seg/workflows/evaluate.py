@@ -171,6 +171,13 @@ def _choose(
         )
 
 
+def finish_final(run_dir: Path, config: ExperimentConfig, dataset: Dataset) -> None:
+    """Describes a final model, which is complete then, and says that it has no scores."""
+    write_json(run_dir / MODEL_FILE, _describe_model(run_dir, config, dataset, trained_steps(run_dir)))
+    cases = counted(sum(case.label is not None for case in dataset.cases), "labelled case")
+    print(f"final model, trained on all {cases}: none is held out, so it has no scores\nrun directory: {run_dir}")
+
+
 def _summarise(config: ExperimentConfig, dataset: Dataset, scores: Sequence[CaseScore]) -> Evaluation:
     return summarise(
         scores,
@@ -309,6 +316,10 @@ def _read_configs(run_dirs: Iterable[Path], data_root: Path | None) -> dict[Path
             problems.append(Problem(str(path), "missing", rule, f"no {CONFIG_FILE}", "check the path"))
             continue
         config = read_config(path)
+        if config.fold is None:
+            rule, value = "must have held-out cases to be scored", "a final model, trained on all"
+            problems.append(Problem(str(path), "held_out", rule, value, "evaluate the runs of its folds"))
+            continue
         root = config.data.root if data_root is None else str(data_root)
         found[path] = replace(config, data=replace(config.data, root=root))
         first = next(iter(found))
@@ -365,6 +376,7 @@ def _find_split(run_dir: Path, config: ExperimentConfig, dataset: Dataset, left_
         return origin.split
     LOG.warning("%s: has no record of its cases; those of its fold are found anew", run_dir)
     splits = read_splits(config, left_out)
+    assert config.fold is not None
     if config.fold >= len(splits):
         rule, remedy = f"must have the run's fold {config.fold}", "it is another data set, or its splits changed"
         raise RunError(Problem(config.data.root, "folds", rule, f"{len(splits)} folds", remedy))

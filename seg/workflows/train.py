@@ -17,7 +17,7 @@ from seg.data.cache import case_digest, check_cache_dir
 from seg.data.cases import Dataset
 from seg.data.checks import check_channels
 from seg.data.datasets import read_folds
-from seg.data.splits import check_folds
+from seg.data.splits import Split, check_folds
 from seg.errors import RunError
 from seg.evaluation.scores import EVALUATION_FILE
 from seg.files import file_problems, locked, remove_partial
@@ -45,7 +45,7 @@ from seg.runs import (
     weights_digest,
 )
 from seg.training.fit import train_fold
-from seg.workflows.evaluate import score_run, summarise_folds
+from seg.workflows.evaluate import finish_final, score_run, summarise_folds
 from seg.workflows.inputs import check_copies, check_seen, read_checked, read_splits
 
 LOG = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def train(
     config: ExperimentConfig,
     *,
     run_dir: Path | None = None,
-    folds: Sequence[int] | None = None,
+    folds: Sequence[int | None] | None = None,
     resume: bool = False,
     cache_dir: Path | None = None,
 ) -> int:
@@ -66,7 +66,8 @@ def train(
         config: The experiment; its fold is replaced by each of those asked for.
         run_dir: Run directory; None is ``runs/NAME/seed_S/fold_F``, or ``runs/NAME/seed_S`` for several folds.
             Several folds lie in ``fold_F`` below the run directory, their summary in it.
-        folds: Folds to train, >= 0; None trains all.
+        folds: Folds to train, >= 0; None trains all. The single fold None is a final model on all labelled cases, which
+            has no scores; its default run directory is ``runs/NAME/seed_S/final``.
         resume: Whether to continue run directories that are there; finished ones are not trained again. They keep
             the initial weights they began with, also where the config names none, and the number of threads.
         cache_dir: Folder of the disk cache where the config names none; None lies beside the results.
@@ -89,22 +90,27 @@ def train(
     if several:
         check_root(root, resume=resume)
     number = len(read_folds(config.data)[1])
-    chosen = range(number) if folds is None else folds
-    unknown = [fold for fold in chosen if fold >= number]
-    if unknown:
+    chosen: Sequence[int | None] = range(number) if folds is None else folds
+    scored = [fold for fold in chosen if fold is not None]
+    if several and None in chosen:
+        raise RunError("folds: must not hold a final model beside others; train it by itself.")
+    if unknown := [fold for fold in scored if fold >= number]:
         raise RunError(f"fold must be in 0 ... {number - 1}, got {unknown[0]}; choose one of these or all.")
-    directories = {fold: root / f"fold_{fold}" if several or run_dir is None else root for fold in chosen}
+    names = {fold: "final" if fold is None else f"fold_{fold}" for fold in chosen}
+    directories = {fold: root / name if several or run_dir is None else root for fold, name in names.items()}
     for directory in directories.values():
         check_free(directory, resume=resume)
     dataset, left_out = read_checked(config.data, progress=config.training.progress)
     check_channels(config.data, len(dataset.channel_names))
     cleaning_rules(config.postprocessing, dataset.class_names)  # Names that do not exist end the run before it begins.
     splits = read_splits(config, left_out)
-    check_folds(splits, chosen, left_out)
+    check_folds(splits, scored, left_out)
     config, computed_on, origin = _begin(config, dataset, directories.values(), resume=resume)
-    check_copies(splits, chosen, origin.data)
-    check_seen(config, splits, chosen, dataset, origin)
-    origins = {fold: replace(origin, split=splits[fold]) for fold in chosen}
+    check_copies(splits, scored, origin.data)
+    check_seen(config, splits, scored, dataset, origin)
+    labelled = tuple(case.id for case in dataset.cases if case.label is not None)
+    sides = {fold: Split(train=labelled, validation=()) if fold is None else splits[fold] for fold in chosen}
+    origins = {fold: replace(origin, split=sides[fold]) for fold in chosen}
     for fold, directory in directories.items():
         check_run(replace(config, fold=fold), directory, origins[fold], resume=resume)
     with ExitStack() as locks:
@@ -117,7 +123,7 @@ def train(
         for fold, directory in directories.items():
             open_run(replace(config, fold=fold), directory, origins[fold])
         for fold, directory in directories.items():
-            finished = (directory / EVALUATION_FILE).exists()
+            finished = (directory / (MODEL_FILE if fold is None else EVALUATION_FILE)).exists()
             with nullcontext() if finished else recorded_threads(directory, origin.computed_with):
                 if not finished:
                     if _starts_anew(directory):  # The weights may have changed while other folds were trained.
@@ -126,8 +132,13 @@ def train(
                     (directory / MODEL_FILE).unlink(missing_ok=True)  # describes former weights, if any
                     fold_config = replace(config, fold=fold, training=computed_on)
                     cache = cache_dir or (None if directory == root else root / "cache")
-                    train_fold(fold_config, dataset, splits[fold], directory, resume=resume, cache_dir=cache)
-                score_run(directory, replace(config, fold=fold), dataset, splits[fold], reuse=True, alone=not several)
+                    train_fold(fold_config, dataset, sides[fold], directory, resume=resume, cache_dir=cache)
+                if fold is None:
+                    finish_final(directory, replace(config, fold=None), dataset)
+                else:
+                    score_run(
+                        directory, replace(config, fold=fold), dataset, splits[fold], reuse=True, alone=not several
+                    )
     if several:
         # Folds of the same experiment that were trained before count too.
         finished_folds = {fold: path for fold, path in fold_directories(root).items() if _is_alike(path, config)}

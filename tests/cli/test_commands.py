@@ -101,9 +101,12 @@ def test_a_cross_validation_is_resumed_with_the_configuration_of_its_folds(
 
 
 @pytest.mark.parametrize(
-    ("given", "folds"), [("0,1", (0, 1)), ("4,0,4", (4, 0)), ("1,1", (1,)), ("2", (2,)), ("all", None)]
+    ("given", "folds"),
+    [("0,1", (0, 1)), ("4,0,4", (4, 0)), ("1,1", (1,)), ("2", (2,)), ("all", None), ("none", (None,))],
 )
-def test_folds_are_listed(config: str, called: list[dict[str, Any]], given: str, folds: tuple[int, ...] | None) -> None:
+def test_folds_are_listed(
+    config: str, called: list[dict[str, Any]], given: str, folds: tuple[int | None, ...] | None
+) -> None:
     read("train", "--config", config, "--fold", given).run()
     assert [call["folds"] for call in called] == [folds]
 
@@ -351,7 +354,7 @@ def test_help_of_train_states_ranges_and_defaults(capsys: pytest.CaptureFixture[
         read("train", "--help")
     text = " ".join(capsys.readouterr().out.split())
     assert "null keeps each volume's own grid, > 0. (default: null)" in text
-    assert "--fold N|N,N,...|all Fold whose validation cases" in text
+    assert "--fold N|N,N,...|all|none Fold whose validation cases" in text
     assert "--network.strides [[INT,INT,INT],...] " in text
     assert "in (0, 4]. (default once network.skip_bottleneck is given: 0.25)" in text
     assert "(to be given where data.ct is)" in text

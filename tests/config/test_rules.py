@@ -142,3 +142,11 @@ def test_the_remedy_names_the_nearest_valid_sizes() -> None:
     remedies = {problem.path: problem.remedy for problem in caught.value.problems}
     assert remedies["patches.size[0]"].endswith(" is 8")
     assert remedies["patches.size[1]"].endswith(" is 48 or 56")
+
+
+def test_a_final_model_needs_all_cases_and_a_fixed_length() -> None:
+    assert broken({"fold": None}) == []
+    assert broken({"fold": "null", "data.train_cases": 5, "training.early_stop": 2}) == [
+        ("data.train_cases", "conflict", "5"),
+        ("training.early_stop", "conflict", "2"),
+    ]

@@ -20,6 +20,7 @@ from seg.config.loading import config_digest
 from seg.data import datamodule
 from seg.data.datamodule import SegmentationData
 from seg.errors import RunError
+from seg.files import read_table
 from seg.workflows.evaluate import evaluate_run
 from seg.workflows.inputs import read_checked, read_splits
 from seg.workflows.train import train
@@ -91,6 +92,30 @@ def test_folds_that_are_trained_later_join_the_summary(
         assert [fold["fold"] for fold in evaluation["folds"]] == scored
         assert len(json.loads((tmp_path / "postprocessing.json").read_text())["models"]) == len(scored)
     assert "6 cases of 6 patients" in capsys.readouterr().out
+
+
+def test_a_final_model_trains_on_all_cases_and_has_no_scores(
+    short: ExperimentConfig,
+    tiny_root: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    script: Callable[..., Any],
+) -> None:
+    run_dir = tmp_path / "final"
+    assert train(short, run_dir=run_dir, folds=(None,)) == 0
+    assert "trained on all 6 labelled cases: none is held out, so it has no scores" in capsys.readouterr().out
+    split = json.loads((run_dir / "environment.json").read_text())["split"]
+    assert (len(split["train"]), split["validation"]) == (6, [])
+    assert not (run_dir / "evaluation.json").exists()
+    assert [row["val_dice"] for row in read_table(run_dir / "metrics.csv", remedy="")] == ["nan", "nan"]
+    before = (run_dir / "checkpoints" / "weights.pt").stat().st_mtime_ns
+    assert script("train", "--resume", "--run_dir", run_dir).code == 0
+    assert (run_dir / "checkpoints" / "weights.pt").stat().st_mtime_ns == before
+    scan = sorted((tiny_root / "imagesTr").iterdir())[0]
+    assert script("predict", "--run_dir", run_dir, "--input", scan, "--output", tmp_path / "out").code == 0
+    with pytest.raises(RunError) as caught:
+        evaluate_run(run_dir)
+    assert [(problem.path, problem.kind) for problem in caught.value.problems] == [(str(run_dir), "held_out")]
 
 
 THREE_STAGES = {
