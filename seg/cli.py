@@ -17,7 +17,7 @@ import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -43,11 +43,13 @@ from seg.config.fields import (
 from seg.config.loading import explanation, find_config, read_options, unknown
 from seg.config.patients import pattern_problems
 from seg.config.text import as_yaml, text_problem
-from seg.errors import ConfigError, Problem, SegError, shown
+from seg.errors import ConfigError, Problem, RunError, SegError, shown
 from seg.files import file_problems
 from seg.words import counted
 
 DONE, SOME_FAILED, WRONG_USE, FAULT, INTERRUPTED = 0, 1, 2, 3, 130
+MOST_SAID = 10
+"""Problems of a command that are printed; of further ones the number is."""
 Changes = Mapping[StrictStr, StrictStr]
 """Texts by dotted path of a configuration, in the order typed."""
 Device = Literal["auto", "cpu", "cuda"]
@@ -795,11 +797,14 @@ def run(command: Callable[[], int | None]) -> NoReturn:
     _show_messages()
     _name_user()
     try:
-        with _sigterm_as_interrupt():
-            code = command() or DONE
+        output: Any = _Output(sys.stdout)
+        with _sigterm_as_interrupt(), redirect_stdout(output):
+            try:
+                code = command() or DONE
+            finally:
+                output.flush()
     except SegError as error:
-        for problem in error.sentences:
-            _say(f"error: {problem}")
+        _say_problems(error.sentences)
         code = WRONG_USE
     except KeyboardInterrupt:
         _say("\ninterrupted; files that were complete before are kept.")
@@ -808,6 +813,39 @@ def run(command: Callable[[], int | None]) -> NoReturn:
         _say(f"error: {_fault(error)}")
         code = FAULT
     sys.exit(code)
+
+
+def _say_problems(sentences: Sequence[str]) -> None:
+    for sentence in sentences[:MOST_SAID]:
+        _say(f"error: {sentence}")
+    if len(sentences) > MOST_SAID:
+        _say(f"error: and {len(sentences) - MOST_SAID} more.")
+
+
+class _Output:
+    """A stream to print to, whose failures, as on a full disk, are problems and no faults."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with self._problem():
+            return self._stream.write(text)  # type: ignore[no-any-return]
+
+    def flush(self) -> None:
+        with self._problem():
+            self._stream.flush()
+
+    @contextmanager
+    def _problem(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            rule, value = "must be writable", f"'{error.strerror}'"
+            raise RunError(Problem("standard output", "unwritable", rule, value, "print to another place")) from error
 
 
 def _say(text: str) -> None:

@@ -86,20 +86,30 @@ def written_aside(path: Path) -> Iterator[IO[bytes]]:
 
 
 def check_folder(folder: Path, *, given: Path | None = None) -> None:
-    """Checks that no file lies where a folder is wanted.
+    """Checks that no file and no link that leads back to itself lies where a folder is wanted.
 
     Args:
         folder: The folder; it need not exist.
         given: What a user gave, to be named in place of the folder.
 
     Raises:
-        RunError: The folder, or what it is to lie in, is a file.
+        RunError: The folder, or what it is to lie in, is a file or such a link.
     """
+    try:
+        os.stat(given or folder)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise file_error(given or folder, error) from error
     if file := next((part for part in (folder, *folder.parents) if part.is_file()), None):
         rule, value = "must lie in folders, not below a file", f"the file {quoted(str(file))}"
         if given is None and file == folder:
             rule = "must be a folder"
         raise RunError(Problem(quoted(str(given or folder)), "folder", rule, value, "choose another path"))
+
+
+def real_path(path: Path) -> Path:
+    """Returns the absolute path that links lead to; one that leads back to itself stays, no error."""
+    return Path(os.path.realpath(path))
 
 
 def is_partial(path: Path) -> bool:

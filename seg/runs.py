@@ -20,6 +20,7 @@ from seg.data.splits import Split
 from seg.errors import ConfigError, Problem, RunError
 from seg.evaluation.scores import EVALUATION_FILE
 from seg.files import (
+    check_folder,
     check_rows,
     check_version,
     file_digest,
@@ -28,6 +29,7 @@ from seg.files import (
     quoted,
     read_json,
     read_table,
+    real_path,
     write_bytes,
     write_json,
     write_text,
@@ -332,6 +334,7 @@ def check_free(run_dir: Path, *, resume: bool) -> None:
     Raises:
         RunError: It holds a run and ``resume`` is off, or other files.
     """
+    check_folder(run_dir)
     if not (run_dir / CONFIG_FILE).exists():
         if run_dir.exists() and (not run_dir.is_dir() or any(map(_foreign, run_dir.iterdir()))):
             raise RunError(f"{run_dir}: must be absent or an empty folder, got other files; choose another --run_dir.")
@@ -540,7 +543,7 @@ class TrainedRun:
     def description(self) -> dict[str, Any]:
         """Describes the network in a manifest: names, and the digest of its weights."""
         digest = file_digest(self.path / WEIGHTS_FILE).hex()
-        return {"name": self.config.name, "run": self.path.resolve().name, "weights_sha256": digest}
+        return {"name": self.config.name, "run": real_path(self.path).name, "weights_sha256": digest}
 
 
 def read_runs(run_dirs: Sequence[Path]) -> tuple[TrainedRun, ...]:
@@ -554,7 +557,7 @@ def read_runs(run_dirs: Sequence[Path]) -> tuple[TrainedRun, ...]:
         ConfigError: A configuration cannot be read, or a run is named twice.
     """
     paths = [fold for path in run_dirs for fold in fold_directories(path).values() or [path]]
-    if twice := [path for index, path in enumerate(paths) if path.resolve() in map(Path.resolve, paths[:index])]:
+    if twice := [path for index, path in enumerate(paths) if real_path(path) in map(real_path, paths[:index])]:
         raise ConfigError(
             f"--run_dir must name each run once, got {twice[0]} twice; it would count double, leave it out."
         )

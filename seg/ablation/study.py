@@ -16,6 +16,7 @@ from seg.config import AxisConfig, ExperimentConfig, StudyConfig, load_config, l
 from seg.config.fields import fields_of, value_at
 from seg.config.study import MIN_RUNS
 from seg.errors import ConfigError, shown
+from seg.files import real_path
 from seg.words import counted
 
 LOG = logging.getLogger(__name__)
@@ -333,7 +334,7 @@ def published(path: str, value: Any) -> Any:
 
 def _command(path: Path, overrides: Mapping[str, object]) -> str:
     try:
-        path = path.resolve().relative_to(Path.cwd())
+        path = real_path(path).relative_to(Path.cwd())
     except ValueError:
         path = Path(path.name)
     words = ["seg", "ablate", "--config", path.as_posix()]

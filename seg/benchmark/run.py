@@ -15,7 +15,7 @@ from seg.benchmark.table import device_tables, volume_text
 from seg.config import PostprocessingConfig, load_config
 from seg.data.datasets import read_configured
 from seg.errors import ConfigError, Problem, RunError, SegError
-from seg.files import write_json
+from seg.files import real_path, write_json
 from seg.runs import read_runs
 
 LOG = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ def read_subjects(
 
 def short_names(paths: Sequence[Path]) -> list[str]:
     """Names each path by as many of its last parts as tell all of them apart; files without their ending."""
-    parts = [path.resolve().with_suffix("").parts if path.is_file() else path.resolve().parts for path in paths]
+    parts = [(real_path(path).with_suffix("") if path.is_file() else real_path(path)).parts for path in paths]
     for count in range(1, max(map(len, parts), default=1) + 1):
         names = ["/".join(one[-count:]) for one in parts]
         if len(set(names)) == len(names):

@@ -127,8 +127,6 @@ def _content(cls: type[Any], version: int, file: Path) -> dict[str, Any]:
         content = read_yaml(file)
     except YamlError as error:
         raise ConfigError(Problem(where, "file", str(error))) from error
-    if content is None and cls is ExperimentConfig:  # a file of comments alone
-        return {}
     if not isinstance(content, dict):
         raise ConfigError(Problem(where, "file", "must hold fields and their values", shown(content)))
     sections = {name for name, field in fields_of(ExperimentConfig).items() if field.section is not None}

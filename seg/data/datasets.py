@@ -43,16 +43,19 @@ from pydantic import BaseModel, ConfigDict, Field
 from seg.config import DataConfig
 from seg.config.patients import find_patients
 from seg.data.cases import LABEL_TOLERANCE, MAX_LABEL, Case, Dataset
+from seg.data.fetch import ARCHIVES
 from seg.data.splits import Split, make_splits, shared_patients
 from seg.data.volumes import NIFTI_ENDINGS, read_header, read_volume, split_ending
 from seg.errors import DataError, Problem, shown
-from seg.files import read_json, read_table
+from seg.files import read_json, read_table, real_path
 
 LOG = logging.getLogger(__name__)
 Layout = Literal["auto", "msd", "nnunet", "manifest"]
 DESCRIPTION = "dataset.json"
 REMEDY = "correct the file, or export it again"
 PATIENTS = "patients.csv"
+FETCHED = {"phantom": "phantom"} | {archive.folder: name for name, archive in ARCHIVES.items()}
+"""Name for ``seg fetch`` of each data set that it puts in place, by its folder."""
 MANIFESTS = ("manifest.csv", "manifest.json")
 SCHEMA_VERSION = 1
 MAX_ID_BYTES = 200  # of the 255 that file systems give a name; endings and names of partial files take the others
@@ -131,7 +134,10 @@ def read_dataset(root: Path, *, layout: Layout = "auto", patient_pattern: str | 
     root = Path(root)
     rule = "must be the folder of a data set as data.root"
     if not root.exists():
-        raise DataError(Problem(str(root), "missing", rule, "no such folder", "check the path"))
+        remedy = f"run seg fetch {FETCHED[root.name]}" if root.name in FETCHED else "check the path"
+        raise DataError(Problem(str(root), "missing", rule, "no such folder", remedy))
+    if not (root.is_dir() or root.is_file()):
+        raise DataError(Problem(str(root), "file", rule, "a pipe or a device", "check the path"))
     if root.is_file() and root.name == DESCRIPTION:
         raise DataError(Problem(str(root), "folder", rule, "a file in it", f"give its folder, {root.parent}"))
     dataset = _READERS[_layout_of(root) if layout == "auto" else layout](root)
@@ -440,7 +446,7 @@ def _dataset(
     if problems:
         raise DataError(problems)
     return Dataset(
-        name=str(content.name or root.resolve().name),
+        name=str(content.name or real_path(root).name),
         root=root,
         layout=layout,
         cases=tuple(cases),

@@ -12,7 +12,7 @@ from typing import Any
 
 from seg.data.volumes import ENDINGS, NIFTI_ENDINGS, companion_files, in_small_letters, is_series, split_ending
 from seg.errors import ConfigError, DataError, Problem
-from seg.files import check_folder, read_bytes, unencodable
+from seg.files import check_folder, read_bytes, real_path, unencodable
 
 LIST_ENDING = ".txt"
 
@@ -120,7 +120,7 @@ def find_sources(input_path: Path, output: Path, *, probabilities: bool = False)
     inputs = {folder for source in sources for path in source.paths for folder in _folders(path)}
     written = [output, output / PROBABILITIES] if probabilities else [output]
     for folder in written:
-        if folder.resolve() in inputs | ({input_path.resolve()} if input_path.is_dir() else set()):
+        if real_path(folder) in inputs | ({real_path(input_path)} if input_path.is_dir() else set()):
             raise ConfigError(_same_folder(folder, "the inputs", "name another"))
     _check_results(sources)
     return tuple(sources)
@@ -132,7 +132,7 @@ def _source(group: Group, output: Path, *, probabilities: bool) -> Source:
 
 def _folders(path: Path) -> set[Path]:
     """Returns the folders that hold an input, by its name and by where links lead, and the input itself."""
-    return {path.resolve(), path.parent.resolve(), path.resolve().parent}
+    return {real_path(path), real_path(path.parent), real_path(path).parent}
 
 
 def _same_folder(output: Path, of: str, remedy: str) -> Problem:
@@ -150,22 +150,22 @@ def _single_output(group: Group, output: Path) -> Path:
         raise ConfigError(Problem("--output", "ending", rule, f"{output}", remedy))
     else:
         target = output / f"{group.name}{OUTPUT_ENDING}"
-        if output.resolve() in {folder for path in group.paths for folder in _folders(path) - {path.resolve()}}:
+        if real_path(output) in {folder for path in group.paths for folder in _folders(path) - {real_path(path)}}:
             raise ConfigError(_same_folder(output, "the input", "name a file ending in .nii.gz to write beside it"))
-    if target.parent.resolve() in {path.resolve() for path in group.paths}:
+    if real_path(target.parent) in {real_path(path) for path in group.paths}:
         raise ConfigError(_same_folder(output, "the slices", "name another"))
     return target
 
 
 def _check_results(sources: Sequence[Source]) -> None:
     """Checks that no result replaces an input or another result."""
-    inputs = {path.resolve(): path for source in sources for path in source.paths}
+    inputs = {real_path(path): path for source in sources for path in source.paths}
     problems = unencodable(source.name for source in sources)
     first: dict[Path, Source] = {}
     for source in sources:
         for result in source.results:
             # Writing replaces a link and keeps the file that the link leads to; both are refused all the same.
-            places = (result.resolve(), result.parent.resolve() / result.name)
+            places = (real_path(result), real_path(result.parent) / result.name)
             if path := next((inputs[place] for place in places if place in inputs), None):
                 value = f"{result} for both" + ("" if path == result else f", which is the input {path}")
                 rule = "must be another file than --input"
@@ -240,7 +240,7 @@ def series_below(folder: Path) -> tuple[list[Group], list[Path]]:
     """Finds folders of DICOM slices at any depth below a folder, and the folders that hold none."""
     left: list[Path] = []
     found = [
-        series for entry in _entries(folder) if entry.is_dir() for series in _series(entry, (folder.resolve(),), left)
+        series for entry in _entries(folder) if entry.is_dir() for series in _series(entry, (real_path(folder),), left)
     ]
     return [Group(name="_".join(series.relative_to(folder).parts), paths=(series,)) for series in found], left
 
@@ -299,7 +299,7 @@ def with_channels(path: Path) -> Group:
 
 def group_of(paths: tuple[Path, ...]) -> Group:
     """Names a case after its first file; the name is never a path."""
-    name = paths[0].name if paths[0].name not in ("", ".", "..") else paths[0].resolve().name
+    name = paths[0].name if paths[0].name not in ("", ".", "..") else real_path(paths[0]).name
     stem, _ = split_ending(name, ENDINGS)
     match = CHANNEL.fullmatch(stem)
     return Group(name=match[1] if match and match[2] == "0000" else stem, paths=paths)
@@ -315,7 +315,7 @@ def _entries(folder: Path) -> list[Path]:
 
 def _series(folder: Path, above: tuple[Path, ...], left: list[Path]) -> list[Path]:
     """Finds the folders of slices in a folder, itself included; other folders are added to ``left``."""
-    real = folder.resolve()
+    real = real_path(folder)
     if real in above:  # a link back to a folder that it lies in
         return []
     folders = [entry for entry in _entries(folder) if entry.is_dir()]

@@ -29,6 +29,7 @@ from seg.config import (
     TrainingConfig,
 )
 from seg.errors import ConfigError, DataError, Problem
+from seg.files import real_path
 from seg.networks.bottleneck import stage_ratios, width
 from seg.networks.complexity import complexity
 from seg.planning.fingerprint import ChannelIntensity, Fingerprint
@@ -343,7 +344,7 @@ def detect_patient_pattern(case_ids: Sequence[str]) -> str | None:
 
 def experiment_name(root: Path) -> str:
     """Returns the folder's own name without the numbering of MSD and nnU-Net, in lower case."""
-    bare = re.sub(r"^(?:Task|Dataset)\d+_", "", root.resolve().name)
+    bare = re.sub(r"^(?:Task|Dataset)\d+_", "", real_path(root).name)
     return re.sub(r"[^a-z0-9_-]+", "_", bare.lower()).strip("_") or "experiment"
 
 

@@ -25,7 +25,7 @@ from seg.evaluation.metrics import EMPTY_SCORES, ClassScores, score_case
 from seg.evaluation.scores import CaseScore, Evaluation, case_scores, write_evaluation
 from seg.evaluation.summary import format_evaluation, summarise
 from seg.figures import PAGE_FILE, About, CaseFiles, write_page
-from seg.files import check_folder, file_problems, unencodable
+from seg.files import check_folder, file_problems, real_path, unencodable
 from seg.inference.cases import series_below
 
 LOG = logging.getLogger(__name__)
@@ -120,7 +120,7 @@ def evaluate_folders(
         case_id: CaseFiles(prediction=pairs[case_id][0], label=pairs[case_id][1], images=found.get(case_id, ()))
         for case_id in scored
     }
-    title = f"{predictions.resolve().name} against {labels.resolve().name}"
+    title = f"{real_path(predictions).name} against {real_path(labels).name}"
     write_page(output / PAGE_FILE, evaluation, records, files, About(title=title, ignore_label=ignore_label))
     write_evaluation(output, evaluation, records)
     print(format_evaluation(evaluation))
@@ -221,10 +221,16 @@ def _first(values: npt.NDArray[Any], limit: int = 5) -> str:
     return f"{listed} and {len(values) - limit} more" if len(values) > limit else listed
 
 
+def _check_given(folder: Path, remedy: str) -> None:
+    if not folder.exists():
+        raise DataError(Problem(str(folder), "missing", "must exist", "no such folder", "check the path"))
+    if not folder.is_dir():
+        raise DataError(Problem(str(folder), "folder", "must be a folder", remedy=remedy))
+
+
 def _list_cases(folder: Path) -> dict[str, Path]:
     """Gives the label maps of a folder by case id, in order of their names."""
-    if not folder.is_dir():
-        raise DataError(Problem(str(folder), "folder", "must be a folder", remedy=FOLDER_REMEDY))
+    _check_given(folder, FOLDER_REMEDY)
     files: dict[str, Path] = {}
     problems = []
     for path in sorted(folder.iterdir()):
@@ -265,8 +271,7 @@ def _find_images(folder: Path, case_ids: Iterable[str]) -> dict[str, tuple[Path]
 
     Of several channels that is CASE_0000.nii.gz; a DICOM series is called after its folders, as in prediction.
     """
-    if not folder.is_dir():
-        raise DataError(Problem(str(folder), "folder", "must be a folder", remedy="give the folder of the images"))
+    _check_given(folder, "give the folder of the images")
     found: dict[str, tuple[Path]] = {}
     problems = []
     files = {in_small_letters(path.name, ENDINGS): path for path in folder.iterdir() if path.is_file()}

@@ -56,6 +56,22 @@ def test_a_command_ends_with_its_code_and_a_line_for_each_problem(
     assert capsys.readouterr() == ("", said)
 
 
+def test_of_many_problems_the_first_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ended(raising(DataError([f"case {number}: broken." for number in range(300)]))) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[::10] == ["error: case 0: broken.", "error: and 290 more."]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is full")
+@pytest.mark.parametrize("words", [["--help"], ["plan", "--help"], ["fetch", "phantom"]])
+def test_output_that_cannot_be_printed_is_one_problem(words: list[str], tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        argv = [sys.executable, str(ROOT / "scripts"), *words]
+        done = subprocess.run(argv, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert done.stderr.startswith("error: standard output must be writable, got 'No space left on device'")
+
+
 @pytest.fixture
 def unheard() -> Iterator[None]:
     """No handler of a request to end, as in a fresh process; libraries that other tests load may leave theirs."""

@@ -53,8 +53,15 @@ def test_values_take_the_types_of_their_fields(write: Write) -> None:
     assert not config.training.progress
 
 
-def test_without_files_or_with_comments_alone_there_are_the_defaults(write: Write) -> None:
-    assert load_config([]) == load_config([write("# nothing\n")]) == ExperimentConfig()
+def test_without_files_there_are_the_defaults() -> None:
+    assert load_config([]) == ExperimentConfig()
+
+
+@pytest.mark.parametrize("text", ["", "null", "# nothing\n"])
+def test_a_file_that_gives_nothing_is_refused(write: Write, text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config([write("seed: 1"), file := write(text)])
+    assert [(one.path, one.kind, one.value) for one in caught.value.problems] == [(f"{file}:", "file", "null")]
 
 
 def test_changed_sections_are_checked_too() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,7 +19,7 @@ from seg.config import DataConfig
 from seg.data.cases import Case
 from seg.data.datasets import check_ids, read_configured, read_dataset, read_folds
 from seg.data.splits import make_splits
-from seg.errors import ConfigError, SegError
+from seg.errors import ConfigError, DataError, SegError
 from seg.planning.plan import plan_dataset
 from tests.data.builders import problems_of, save
 
@@ -396,3 +397,23 @@ def test_damaged_descriptions_give_problems_and_no_traceback(kind, msd, nnunet, 
             continue
         refused += 1
     assert refused > MUTANTS // 4
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("phantom", "run seg fetch phantom"),
+        ("Task04_Hippocampus", "run seg fetch hippocampus"),
+        ("other", "check the path"),
+    ],
+)
+def test_a_data_set_that_can_be_fetched_says_how(tmp_path, name, remedy):
+    with pytest.raises(DataError) as caught:
+        read_dataset(tmp_path / name)
+    assert [(one.kind, one.remedy) for one in caught.value.problems] == [("missing", remedy)]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_a_pipe_is_no_data_set(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert faults(tmp_path / "pipe") == [("ROOT", "file")]

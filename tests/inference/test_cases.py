@@ -186,3 +186,12 @@ def test_what_is_no_input_or_no_output_is_said(tmp_path: Path) -> None:
         assert problem(given, below) == (str(below), "folder", f"the file {jpeg}")
     touch(tmp_path / "in", "a_0000.nii.gz", "a_0002.nii.gz", "b_0000.nii.gz", "b_0001.nii.gz", "c_2021.nii.gz")
     assert problem(tmp_path / "in", out) == ("case a", "channels", "no a_0001.nii.gz")
+
+
+def test_a_link_that_leads_back_to_itself_costs_itself_alone(tmp_path: Path) -> None:
+    touch(tmp_path / "in", "a.nii.gz")
+    (tmp_path / "in" / "loop.nii.gz").symlink_to("loop.nii.gz")
+    assert list(found(tmp_path / "in", tmp_path / "out")) == ["a.nii.gz", "loop.nii.gz"]
+    (tmp_path / "out").symlink_to("out")
+    path, kind, _ = problem(tmp_path / "in", tmp_path / "out")
+    assert (path, kind) == (str(tmp_path / "out"), "link")

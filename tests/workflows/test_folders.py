@@ -216,8 +216,10 @@ def test_a_wrong_pattern_is_named(folders: Folders, pattern: str) -> None:
 
 def test_folders_that_hold_no_pairs_are_named(folders: Folders, tmp_path: Path) -> None:
     none = tmp_path / "none"
+    assert problems(folders._replace(predictions=none)) == [(str(none), "missing", "no such folder")]
+    assert problems(folders, images=none) == [(str(none), "missing", "no such folder")]
+    none.touch()
     assert problems(folders._replace(predictions=none)) == [(str(none), "folder", "")]
-    assert problems(folders, images=none) == [(str(none), "folder", "")]
     assert problems(folders._replace(predictions=tmp_path)) == [(str(tmp_path), "empty", "none")]
     for name in ("p0_1_0000.nii.gz", "p1_2.nii"):
         (folders.images / name).unlink()

@@ -19,7 +19,7 @@ from seg.ablation.report.templating import markdown_environment
 from seg.ablation.statistics import Comparison, Verdict
 from seg.ablation.store import TRIALS, read_results
 from seg.errors import Problem, RunError
-from seg.files import write_text
+from seg.files import real_path, write_text
 
 STUDIES_TABLE = "studies.csv"
 """Verdicts of several studies, one to a row; a report of one of them reads its evidence there."""
@@ -136,7 +136,7 @@ def study_verdict(baseline: Sequence[Path], variant: Sequence[Path]) -> tuple[St
 
 def _place(path: Path) -> tuple[Path, str]:
     """Returns the study directory in which a run would lie, and the name of its variant."""
-    path = path.resolve()
+    path = real_path(path)
     if path.parent.name == TRIALS:
         return path.parents[1], path.name.rsplit(".", 2)[0]
     return path.parent.parent.parent, path.parent.name

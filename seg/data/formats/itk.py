@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from seg.data.formats.base import Block, Format, Header, OpenVolume, fault, header_of_affine
+from seg.files import real_path
 
 CHUNK_BYTES = 1 << 20
 AUTOMATIC = 47
@@ -201,10 +202,10 @@ def _check_fields(text: TextHeader) -> None:
 
 def _check_folder(text: TextHeader) -> None:
     """Checks that files with voxels lie in the folder of their header, or below it, and are there."""
-    folder = text.path.parent.resolve()
+    folder = real_path(text.path.parent)
     for file in text.files:
         name = str(file.relative_to(text.path.parent)) if file.is_relative_to(text.path.parent) else str(file)
-        if not file.resolve().is_relative_to(folder):
+        if not real_path(file).is_relative_to(folder):
             rule, remedy = "must have its voxels in its own folder", "put both into one folder and name the file alone"
             raise fault(text.path, "folder", rule, name, remedy)
         if not text.is_pattern and not file.is_file():
