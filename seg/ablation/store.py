@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -275,35 +275,50 @@ class StoredTrial:
         return fmean(map(fmean, by_class.values())) if by_class else None
 
 
-def read_trials(folder: Path, problems: list[Problem] | None = None) -> dict[str, StoredTrial]:
+def read_trials(folder: Path) -> dict[str, StoredTrial]:
     """Reads all trials of a study directory by their names: those of the tables, and over them those with a folder.
+
+    Raises:
+        RunError: A file is damaged, a link, or of a newer version.
+    """
+    trials, _, problems = _read_readable(folder)
+    if problems:
+        raise RunError(problems)
+    return trials
+
+
+def _read_readable(
+    folder: Path, planned: Collection[str] = ()
+) -> tuple[dict[str, StoredTrial], set[str], list[Problem]]:
+    """Reads the trials that can be read; returns the names of the others too, and what is wrong with these.
 
     Args:
         folder: The study directory.
-        problems: Takes what cannot be read, and is left out of the result. None raises it.
-
-    Raises:
-        RunError: A file is damaged, a link, or of a newer version, and ``problems`` is None.
+        planned: Names of all trials: a table of trials that cannot be read may have held any of them.
     """
-    found: list[Problem] = []
     trials: dict[str, StoredTrial] = {}
+    damaged: set[str] = set()
+    problems: list[Problem] = []
     try:
-        trials = _read_tables(folder)
+        damaged |= set(planned)
+        trials = _read_trials_table(folder)
+        damaged = set(trials)
+        _add_rows(folder, trials)
+        damaged.clear()
     except RunError as error:
-        found += error.problems
+        trials.clear()
+        problems += error.problems
     for path in sorted((folder / TRIALS).glob(f"*/{TRIAL_FILE}")):
         name = path.parent.name
         if not name.startswith("."):
             trials.pop(name, None)
+            damaged.discard(name)
             try:
                 trials[name] = _read_folder(folder, name)
             except RunError as error:
-                found += error.problems
-    if problems is None and found:
-        raise RunError(found)
-    if problems is not None:
-        problems += found
-    return trials
+                damaged.add(name)
+                problems += error.problems
+    return trials, damaged, problems
 
 
 def read_trial(folder: Path, name: str) -> StoredTrial | None:
@@ -372,6 +387,13 @@ def _rows(path: Path, folder: Path, schema: type[BaseModel], remedy: str) -> lis
 
 def _read_tables(folder: Path) -> dict[str, StoredTrial]:
     """Reads the trials of a published study; none where there are no tables."""
+    trials = _read_trials_table(folder)
+    _add_rows(folder, trials)
+    return trials
+
+
+def _read_trials_table(folder: Path) -> dict[str, StoredTrial]:
+    """Reads the trials of a published study, without what its other tables hold of them."""
     path, provenance = folder / TRIALS_TABLE, _Provenance()
     if is_there(folder / PROVENANCE_FILE, folder):
         provenance = read_json(folder / PROVENANCE_FILE, _Provenance, newest=VERSION, remedy=RESTORE)
@@ -384,6 +406,12 @@ def _read_tables(folder: Path) -> dict[str, StoredTrial]:
         ]
         for number, row in enumerate(check_rows(path, nested, _TrialRow, remedy=RESTORE)):
             trials[row.trial] = _trial_of_row(row, provenance, f"{quoted(str(path))}: [{number}]", path)
+    return trials
+
+
+def _add_rows(folder: Path, trials: Mapping[str, StoredTrial]) -> None:
+    """Adds scores, curves and places from the tables of a published study to its trials."""
+    path = folder / TRIALS_TABLE
     for name, attribute, schema in (
         (CASES_TABLE, "cases", _CaseRow),
         (CURVES_TABLE, "curve", _CurveRow),
@@ -396,7 +424,6 @@ def _read_tables(folder: Path) -> dict[str, StoredTrial]:
             getattr(trials[trial], attribute).append(
                 {key: _place_value(key, value) for key, value in cells.items()} if schema is _Place else cells
             )
-    return trials
 
 
 def _numbered(row: Mapping[str, str], stem: str) -> list[str]:
@@ -512,21 +539,21 @@ def read_results(folder: Path) -> Results:
         RunError: The plan is absent, damaged or of a newer version.
     """
     study = read_study(folder)
-    problems: list[Problem] = []
-    stored = read_trials(folder, problems)
+    stored, damaged, problems = _read_readable(folder, study.trials)
     for name in set(study.trials) & set(stored):
         if (variant := stored[name].record.variant) not in study.names:
             remedy = "remove the trial, or start the study again to write its plan anew"
             rule = "must be of a variant of the study"
             problems.append(Problem(quoted(str(folder / TRIALS / name)), "variant", rule, repr(variant), remedy))
             del stored[name]
+            damaged.add(name)
     devices: tuple[Mapping[str, Any], ...] = ()
     try:
         devices = read_devices(folder)
     except RunError as error:
         problems += error.problems
     planned = {name: stored[name] for name in study.trials if name in stored}
-    trials = _trial_frame(folder, study, planned, [problem.path for problem in problems])
+    trials = _trial_frame(study, planned, damaged)
     scores = _long(planned, "cases", {"case_id": "case"}, CASE_KEYS).astype({"class_index": int})
     if not problems:  # a damaged file is named already, and is why its trial has no scores
         problems += _score_problems(trials, scores)
@@ -553,15 +580,12 @@ def trial_keys(name: str, trial: StoredTrial) -> dict[str, Any]:
     return {"trial": name, "variant": record.variant, "fold": record.fold, "seed": record.seed}
 
 
-def _trial_frame(
-    folder: Path, study: StudyPlan, trials: Mapping[str, StoredTrial], damaged: Sequence[str]
-) -> pd.DataFrame:
+def _trial_frame(study: StudyPlan, trials: Mapping[str, StoredTrial], damaged: Collection[str]) -> pd.DataFrame:
     rows = []
     for name in study.trials:
         trial = trials.get(name)
         if trial is None:
-            mine = quoted(str(folder / TRIALS / name))
-            status = "damaged" if any(path.startswith(mine) for path in damaged) else "not run"
+            status = "damaged" if name in damaged else "not run"
             rows.append({**_planned(study, name), "status": status})
             continue
         environment = trial.environment or {}

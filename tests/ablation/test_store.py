@@ -249,6 +249,26 @@ def test_a_damaged_file_is_named_and_costs_no_other(
     assert "baseline.fold_0.seed_1" in set(results.scores["trial"])
 
 
+def statuses(results: Results) -> dict[str, str]:
+    return dict(zip(results.trials["trial"], results.trials["status"], strict=True))
+
+
+def test_a_damaged_trial_is_told_from_one_whose_name_it_begins_with(study: Path) -> None:
+    names = ["narrow.fold_0.seed_1", "narrow.fold_0.seed_10"]
+    (study / "study.json").write_text(json.dumps({**PLAN, "seeds": [1, 10], "trials": names}))
+    (write_trial(study, names[1], seed=10) / "trial.json").write_text("{")
+    assert statuses(read_results(study)) == dict(zip(names, ["not run", "damaged"], strict=True))
+
+
+@pytest.mark.parametrize(("table", "unknown"), [("cases.csv", "not run"), ("trials.csv", "damaged")])
+def test_a_damaged_table_makes_the_trials_damaged_that_it_holds(study: Path, table: str, unknown: str) -> None:
+    publish(study)
+    (study / table).write_text((study / table).read_text().replace("fold_0.seed_1,", "fold_0.seed_1,,"))
+    write_trial(study, "baseline.fold_0.seed_0", seed=0)
+    found = statuses(read_results(study))
+    assert found == dict(zip(PLAN["trials"], ["finished", "damaged", "damaged", unknown], strict=True))
+
+
 def cut_digit(text: str) -> str:
     return text.rstrip()[:-1]
 
