@@ -15,7 +15,7 @@ from seg.ablation.launch import trial_threads
 from seg.ablation.plan import count_costs, read_study_data
 from seg.ablation.store import SPEED_FILE, StoredTrial, TrialRecord, read_trials
 from seg.ablation.study import Study, Trial
-from seg.ablation.trials import StudyPaths, trials_left, why_unfinished
+from seg.ablation.trials import StudyPaths, check_study_dir, trials_left, why_unfinished
 from seg.config import ExperimentConfig
 from seg.config.study import SpeedConfig
 from seg.data.cases import Dataset
@@ -77,6 +77,7 @@ def preview_study(study: Study, study_dir: Path, *, runs_dir: Path | None = None
         SegError: The data set or a result cannot be read, results are those of another study, or the device is not
             there.
     """
+    check_study_dir(study_dir)
     costs = count_costs(study, read_study_data(study))
     stored = read_trials(study_dir)
     paths = StudyPaths(study_dir=study_dir, runs_dir=runs_dir or study_dir / "runs")

@@ -14,7 +14,7 @@ from seg.ablation.launch.progress import ProgressTable
 from seg.ablation.plan import write_study_file
 from seg.ablation.preview import expected_times
 from seg.ablation.store import StoredTrial, read_trial, read_trials
-from seg.ablation.trials import StudyPaths, put_back, run_trial, store_failure, trials_left
+from seg.ablation.trials import LOCK_FILE, StudyPaths, check_study_dir, put_back, run_trial, store_failure, trials_left
 from seg.errors import SegError
 from seg.files import locked
 
@@ -40,15 +40,19 @@ def run_study(study: Study, study_dir: Path, *, runs_dir: Path | None = None, sp
         The exit code: 0, or 1 where trials failed or left out faulty cases; both are named on stderr.
 
     Raises:
-        SegError: Records or run directories there are those of another configuration or other data, all of them
-            named; another process works on the study; the backend is not there; or files cannot be read or written.
+        SegError: The directory holds something else than a study; records or run directories there are those of another
+            configuration or other data, all of them named; another process works on the study; the backend is not
+            there; or files cannot be read or written.
     """
     paths = StudyPaths(
         study_dir=study_dir,
         runs_dir=runs_dir or study_dir / "runs",
         threads=trial_threads(study.config.launch),
     )
-    with locked(study_dir / ".lock", refusal=f"{study_dir}: only one process may run a study; wait for the other one."):
+    check_study_dir(study_dir)
+    with locked(
+        study_dir / LOCK_FILE, refusal=f"{study_dir}: only one process may run a study; wait for the other one."
+    ):
         stored = read_trials(study_dir)
         left = trials_left(study.trials, paths, stored)
         for trial in study.trials:

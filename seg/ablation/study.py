@@ -15,7 +15,7 @@ from typing import Any
 from seg.config import AxisConfig, ExperimentConfig, StudyConfig, load_config, load_study
 from seg.config.fields import fields_of, value_at
 from seg.config.study import MIN_RUNS
-from seg.errors import ConfigError, shown
+from seg.errors import ConfigError, Problem, prefixed, shown
 from seg.files import real_path
 from seg.words import counted
 
@@ -60,11 +60,16 @@ FREE = ("network.", "loss.", "optimizer.", "inference.", "postprocessing.")
 ALSO_FREE = ("training.precision", "training.ema_decay")
 
 
-def pairing_problems(where: str, config: ExperimentConfig, baseline: ExperimentConfig) -> list[str]:
+def pairing_problems(where: str, config: ExperimentConfig, baseline: ExperimentConfig) -> list[Problem]:
     """Lists the fields in which a variant must be as the baseline and is not."""
     return [
-        f"{where}: must share {path} with the baseline, or the comparison is not paired, got "
-        f"{shown(value_at(config, path))} beside {shown(value_at(baseline, path))}; change it for all under set."
+        Problem(
+            f"{where}: {path}",
+            "pairing",
+            "must be as in the baseline, or the comparison is not paired",
+            f"{shown(value_at(config, path))} beside {shown(value_at(baseline, path))}",
+            "change it for all under set",
+        )
         for path, field in fields_of(ExperimentConfig).items()
         if field.section is None
         and not path.startswith(FREE)
@@ -102,17 +107,18 @@ class Builder:
 
     base: Path
     name: str
-    problems: list[str]
-    _seen: set[str] = field(default_factory=set)
+    problems: list[Problem]
+    _seen: set[Problem] = field(default_factory=set)
 
     def build(self, where: str, *changes: Mapping[str, Any]) -> ExperimentConfig | None:
         """Builds one experiment from mappings of values by dotted path; None where it breaks a rule."""
         try:
             return replace(load_config([self.base], *changes), name=self.name)
         except ConfigError as error:
-            new = [problem for problem in error.sentences if problem not in self._seen]
+            new = [problem for problem in error.problems if problem not in self._seen]
             self._seen.update(new)
-            self.problems += [f"{where}: {problem}" for problem in new]
+            for problem in new:  # a file says where already
+                self.problems += [problem] if problem.file else prefixed(where, [problem])
             return None
 
 
@@ -226,10 +232,10 @@ def plan_study(path: Path, overrides: Mapping[str, object] = NO_OVERRIDES) -> St
         ConfigError: The file cannot be read, a field is unknown or breaks a rule, a variant breaks a rule of
             experiments or of pairing, or two are alike. Holds all problems.
     """
-    config, found = load_study(path, overrides)
-    problems = [str(problem) for problem in found]
+    config, problems = load_study(path, overrides)
     if config is None:
         raise ConfigError(problems)
+    problems += _overridden(config, overrides)
     builder = Builder(base=path.parent / config.base, name=config.name, problems=problems)
     common, own = config.set, config.baseline.set
     # The base, its changes and each value of an axis are built alone first: a bad one is reported where it stands.
@@ -251,15 +257,12 @@ def plan_study(path: Path, overrides: Mapping[str, object] = NO_OVERRIDES) -> St
         variants.append(Variant(name=point.name, changes=point.changes, config=experiment))
     problems += _contrast_problems(config, [variant.name for variant in variants])
     if baseline_config is not None and baseline_config.training.early_stop is not None:
-        problems.append(
-            f"training.early_stop must be null in a study, got {baseline_config.training.early_stop}: variants would "
-            "differ in their steps; set it to null under set."
-        )
+        rule = "must be null in a study, whose variants would differ in their steps"
+        value = str(baseline_config.training.early_stop)
+        problems.append(Problem("training.early_stop", "conflict", rule, value, "set it to null under set"))
     if baseline_config is not None and baseline_config.training.score_seen:
-        problems.append(
-            "training.score_seen must be false in a study, got true: it would compare scores of cases that the initial "
-            "weights were trained on; set it to false under set."
-        )
+        rule = "must be false in a study, which would compare scores of cases that the initial weights were trained on"
+        problems.append(Problem("training.score_seen", "conflict", rule, "true", "set it to false under set"))
     if problems:
         raise ConfigError(problems)
     if (runs := len(config.folds) * len(config.seeds)) < MIN_RUNS:
@@ -299,31 +302,64 @@ def trials_of(config: StudyConfig, variants: Sequence[Variant]) -> tuple[Trial, 
     )
 
 
-def _contrast_problems(config: StudyConfig, known: Sequence[str]) -> list[str]:
+def _overridden(config: StudyConfig, overrides: Mapping[str, object]) -> list[Problem]:
+    """Finds changes for all variants that the baseline undoes; warns of those that axes or points undo for some."""
+    problems = []
+    for path in [name.removeprefix("set.") for name in overrides if name.startswith("set.")]:
+        if _gives(config.baseline.set, path):
+            remedy = "change it in the study's file"
+            problems.append(Problem(f"set.{path}", "conflict", "is given by the study's baseline", "", remedy))
+            continue
+        axes = [
+            (f"axes[{index}]", {axis.path: value}) for index, axis in enumerate(config.axes) for value in axis.values
+        ]
+        points = [(f"points[{index}] ({point.name})", point.set) for index, point in enumerate(config.points)]
+        places = dict.fromkeys(where for where, changes in (*axes, *points) if _gives(changes, path))
+        if places:
+            LOG.warning("set.%s does not change the variants of %s, which give it too", path, ", ".join(places))
+    return problems
+
+
+def _gives(changes: Mapping[str, Any], path: str) -> bool:
+    """Whether changes give the field or a part of the section at a dotted path, or take away a section around it."""
+    for own, value in changes.items():
+        if f"{own}.".startswith(f"{path}."):
+            return True
+        if path.startswith(f"{own}."):
+            within = path.removeprefix(f"{own}.")
+            if not isinstance(value, Mapping) or _gives(value, within):
+                return True
+    return False
+
+
+def _contrast_problems(config: StudyConfig, known: Sequence[str]) -> list[Problem]:
     problems = []
     for index, one in enumerate(config.contrasts):
         problems += _unknown(f"contrasts[{index}].variant", one.variant, known)
         problems += _unknown(f"contrasts[{index}].against", one.against, known)
         if one.variant == one.against:
-            problems.append(f"contrasts[{index}] must compare two variants, got {one.variant} twice; remove it.")
+            rule, value = "must compare two variants", f"{one.variant} twice"
+            problems.append(Problem(f"contrasts[{index}]", "repeated", rule, value, "remove it"))
     return problems
 
 
-def _unknown(field: str, name: str, known: Sequence[str]) -> list[str]:
+def _unknown(field: str, name: str, known: Sequence[str]) -> list[Problem]:
     if name in known:
         return []
     close = difflib.get_close_matches(name, known, n=1)
-    remedy = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}."
-    return [f"{field} must name a variant of the study, got {name}; {remedy}"]
+    remedy = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
+    return [Problem(field, "unknown", "must name a variant of the study", name, remedy)]
 
 
-def _twins(where: str, name: str, config: ExperimentConfig, variants: Sequence[Variant]) -> list[str]:
+def _twins(where: str, name: str, config: ExperimentConfig, variants: Sequence[Variant]) -> list[Problem]:
     problems = []
     for variant in variants:
         if variant.config == config:
-            problems.append(f"{where}: must differ from {variant.name}, got an equal configuration; remove one.")
+            rule = f"must differ from {variant.name}"
+            problems.append(Problem(where, "twin", rule, "an equal configuration", "remove one"))
         elif variant.name == name:
-            problems.append(f"{where}: must have a name of its own, got {name!r} again; rename one of the two.")
+            rule = "must have a name of its own"
+            problems.append(Problem(where, "repeated", rule, f"{name!r} again", "rename one of the two"))
     return problems
 
 

@@ -21,16 +21,38 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seg.ablation.launch.tasks import last_line
+from seg.ablation.plan import OLD_STUDY_FILE, STUDY_FILE
 from seg.ablation.reading import VERSION
-from seg.ablation.store import FAILURE_FILE, TRIAL_FILE, TRIALS, RunRecord, StoredTrial, TrialRecord, read_trial
+from seg.ablation.store import (
+    FAILURE_FILE,
+    SPEED_FILE,
+    TRIAL_FILE,
+    TRIALS,
+    RunRecord,
+    StoredTrial,
+    TrialRecord,
+    read_trial,
+)
 from seg.config import DataConfig, ExperimentConfig, dump_config, load_config
 from seg.config.loading import comparable, differences, drop_removed_fields
 from seg.data.cases import Dataset
 from seg.data.datasets import read_configured
 from seg.data.splits import Split
-from seg.errors import Problem, RunError
+from seg.errors import Problem, RunError, shown
 from seg.evaluation.scores import CASES_FILE, EVALUATION_FILE
-from seg.files import beside, locked, read_bytes, read_json, unwritable, write_bytes, write_json, write_text
+from seg.files import (
+    beside,
+    check_folder,
+    is_partial,
+    locked,
+    quoted,
+    read_bytes,
+    read_json,
+    unwritable,
+    write_bytes,
+    write_json,
+    write_text,
+)
 from seg.runs import (
     CONFIG_FILE,
     ENVIRONMENT_FILE,
@@ -69,6 +91,9 @@ CACHE = ".cache"
 """Folder of prepared cases that all trials share, beside the folders of variants; no variant can be called so."""
 COPIED = (ENVIRONMENT_FILE, CASES_FILE, EVALUATION_FILE, METRICS_FILE, GENERALISATION_FILE, PRESERVATION_FILE)
 """Files of a run directory that a study keeps."""
+LOCK_FILE = ".lock"
+OWN = (LOCK_FILE, TRIALS, "runs", SPEED_FILE)
+"""What a study directory may hold without a plan, which is then written anew."""
 REMEDY = "restore them, choose another --ablation_dir, or remove the folder"
 
 
@@ -98,6 +123,20 @@ class StudyPaths:
 def sibling(run_dir: Path, suffix: str) -> Path:
     """Returns the path of a file beside a run directory."""
     return run_dir.with_name(f"{run_dir.name}.{suffix}")
+
+
+def check_study_dir(folder: Path) -> None:
+    """Checks that a folder is absent or empty, or holds a study; writes nothing.
+
+    Raises:
+        RunError: It has no plan of a study, and files that are not from the beginning of a study.
+    """
+    check_folder(folder)
+    if not folder.is_dir() or any((folder / name).is_file() for name in (STUDY_FILE, OLD_STUDY_FILE)):
+        return
+    if other := sorted(path.name for path in folder.iterdir() if path.name not in OWN and not is_partial(path)):
+        rule = f"must be absent, empty, or the directory of a study with its {STUDY_FILE}"
+        raise RunError(Problem(quoted(str(folder)), "folder", rule, shown(other[0]), "choose another --ablation_dir"))
 
 
 # What a trial is made from

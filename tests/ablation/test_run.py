@@ -164,15 +164,15 @@ def test_another_study_is_refused_before_anything_runs(
 ) -> None:
     study, other = make_study(), make_study(steps=4, seeds=(0, 1))
     for trial in study.trials:
-        store(tmp_path, trial)
-    path = tmp_path / "trials" / IDS[0]
+        store(tmp_path / "study", trial)
+    path = tmp_path / "study/trials" / IDS[0]
     if left == "run":
         shutil.rmtree(path)
         path = tmp_path / "heavy/baseline/fold_0_seed_0"
         open_run(study.trials[0].config, path, Origin(computed_with={}, data={}))
         (path / "config.yaml").write_text(dump_config(study.trials[0].config))
     with pytest.raises(RunError) as error:
-        start(other, tmp_path, runs_dir=tmp_path / "heavy")
+        start(other, tmp_path / "study", runs_dir=tmp_path / "heavy")
     first, more = error.value.problems
     assert (first.path, first.kind, first.value) == (str(path), "config", "other training.steps")
     assert more.rule.startswith("And 1 more")
@@ -189,6 +189,22 @@ def test_trials_of_another_version_are_trained_anew(
     monkeypatch.setattr(trials, "TRAINING_VERSION", trials.TRAINING_VERSION + 1)
     run_study(make_study(), tmp_path)
     assert steps[2:] == ["plan", *IDS[:2], "plan", "report"]
+
+
+@pytest.mark.parametrize("use", [run_study, preview_study])
+@pytest.mark.parametrize(
+    "names", [("config.yaml", "checkpoints", "train.lock"), ("notes.txt",), ("trials", "cases.csv")]
+)
+def test_a_folder_of_something_else_is_refused_before_anything_is_written(
+    make_study: Make, tmp_path: Path, use: Callable[..., object], names: tuple[str, ...]
+) -> None:
+    for name in names:
+        (tmp_path / name).mkdir() if name in ("checkpoints", "trials") else (tmp_path / name).touch()
+    with pytest.raises(RunError) as caught:
+        use(make_study(), tmp_path)
+    (problem,) = caught.value.problems
+    assert (problem.path, problem.kind) == (str(tmp_path), "folder")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
 
 
 def test_two_processes_never_run_one_study(make_study: Make, tmp_path: Path) -> None:
