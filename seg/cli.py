@@ -43,7 +43,7 @@ from seg.config.fields import (
 from seg.config.loading import explanation, find_config, read_options, unknown
 from seg.config.patients import pattern_problems
 from seg.config.text import as_yaml, text_problem
-from seg.errors import ConfigError, Problem, RunError, SegError, shown
+from seg.errors import ConfigError, Problem, RunError, SegError, escaped, shown
 from seg.files import file_problems
 from seg.words import counted
 
@@ -904,7 +904,7 @@ def _name_user() -> None:
 
 class _Plain(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
+        text = escaped(super().format(record), keep="\n\t")
         return text if record.levelno < logging.WARNING else f"{record.levelname.lower()}: {text}"
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
+from unicodedata import category
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,20 @@ class Problem:
 
     def __str__(self) -> str:
         if not self.path:
-            return self.rule
+            return escaped(self.rule, keep="\n")
         got = f", got {self.value}" if self.value else ""
         remedy = f"; {self.remedy}" if self.remedy else ""
         where = f"{self.file}: " if self.file else ""
-        text = f"{where}{self.path} {self.rule}{got}{remedy}"
+        text = escaped(f"{where}{self.path} {self.rule}{got}{remedy}")
         return text if text.endswith((".", "?")) else f"{text}."
+
+
+def escaped(text: str, *, keep: str = "") -> str:
+    """Writes the control characters of a text, which would break or colour a line, as in a literal; those kept stay."""
+    return "".join(
+        letter.encode("unicode_escape").decode() if category(letter) in ("Cc", "Cs") and letter not in keep else letter
+        for letter in text
+    )
 
 
 def prefixed(subject: str, problems: Iterable[Problem]) -> list[Problem]:

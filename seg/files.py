@@ -35,6 +35,8 @@ MOST_PROBLEMS = 5
 UNION_MEMBERS = ("str", "list[str]", "int")
 """Members of the unions in the schemas of JSON files, as pydantic names them."""
 PARTIAL_SECONDS = 60.0
+MOST_NAME_BYTES = 255  # of one file or folder, on the file systems in use
+MOST_STEM_BYTES = MOST_NAME_BYTES - len("..12345678")
 REASONS = {
     errno.ENOENT: ("missing", "must exist", "check the path"),
     errno.EACCES: ("permission", "must be open to this user", "change its permissions or those of its folder"),
@@ -117,6 +119,12 @@ def is_partial(path: Path) -> bool:
     return re.fullmatch(r"\..+\.[a-z0-9_]{8}", path.name) is not None
 
 
+def _stem(name: str) -> str:
+    """Returns a name as that of a partial file holds it: cut where the whole would be no name of a file any more."""
+    raw = os.fsencode(name)
+    return name if len(raw) <= MOST_STEM_BYTES else raw[:MOST_STEM_BYTES].decode(errors="ignore")
+
+
 def remove_partial(folder: Path, *, of: Collection[str] | None = None, seconds: float = PARTIAL_SECONDS) -> None:
     """Removes what killed writers left in a folder; see :func:`is_partial`.
 
@@ -125,8 +133,9 @@ def remove_partial(folder: Path, *, of: Collection[str] | None = None, seconds: 
         of: Names of targets whose files are removed; None is all, for a folder that is nobody else's.
         seconds: What changed within so many seconds stays, for it may belong to a process that is writing.
     """
+    stems = None if of is None else set(map(_stem, of))
     for path in folder.iterdir() if folder.is_dir() else ():
-        if is_partial(path) and path.is_file() and (of is None or path.name[1:].rpartition(".")[0] in of):
+        if is_partial(path) and path.is_file() and (stems is None or path.name[1:].rpartition(".")[0] in stems):
             with suppress(FileNotFoundError):
                 if time.time() - path.stat().st_mtime >= seconds:
                     path.unlink()
@@ -134,7 +143,7 @@ def remove_partial(folder: Path, *, of: Collection[str] | None = None, seconds: 
 
 def beside(path: Path) -> Path:
     """Returns a hidden name of its own beside a target, for what is to be renamed to it; see :func:`is_partial`."""
-    return path.parent / f".{path.name}.{secrets.token_hex(4)}"
+    return path.parent / f".{_stem(path.name)}.{secrets.token_hex(4)}"
 
 
 def write_bytes(path: Path, content: bytes) -> None:

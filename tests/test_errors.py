@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from seg.errors import Problem, SegError
+from seg.errors import Problem, SegError, escaped
 
 
 def test_a_problem_is_said_in_one_sentence() -> None:
@@ -17,3 +17,9 @@ def test_a_value_that_is_cut_short_stays_so() -> None:
 def test_a_plain_text_is_a_problem_of_its_own() -> None:
     (problem,) = SegError("It broke.").problems
     assert (problem.kind, str(problem)) == ("other", "It broke.")
+
+
+def test_control_characters_are_written_out() -> None:
+    problem = Problem("--output", "folder", "must be a folder", "a\x1b[2J\nerror: all\udcff lost", file="b\x07")
+    assert str(problem) == r"b\x07: --output must be a folder, got a\x1b[2J\nerror: all\udcff lost."
+    assert escaped("ü\t\r\n", keep="\n") == "ü\\t\\r\n"

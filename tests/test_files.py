@@ -15,6 +15,7 @@ import pytest
 from seg import files
 from seg.errors import DataError, RunError
 from seg.files import (
+    beside,
     check_rows,
     file_problems,
     locked,
@@ -288,3 +289,14 @@ def test_what_killed_writers_left_is_removed_once_it_is_old(tmp_path):
     (tmp_path / ".folder.settings").mkdir()
     remove_partial(tmp_path, seconds=0)
     assert (tmp_path / ".folder.settings").is_dir()
+
+
+def test_a_file_of_the_longest_name_is_written_and_its_rest_removed(tmp_path):
+    for name in ("n" * 255, "ü" * 127):
+        write_text(tmp_path / name, "whole")
+        assert (tmp_path / name).read_text() == "whole"
+        rest = beside(tmp_path / name)
+        rest.touch()
+        remove_partial(tmp_path, of={name}, seconds=0)
+        assert not rest.exists()
+    assert len(names(tmp_path)) == 2

@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, StrictFloat, StrictInt,
 from pydantic.fields import FieldInfo
 
 from seg.errors import Problem
+from seg.files import MOST_NAME_BYTES
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 REQUIRED: Any = dataclasses.MISSING
@@ -24,7 +25,6 @@ Probability = Annotated[StrictFloat, Field(ge=0, le=1)]
 Positive = Annotated[StrictFloat, Field(gt=0)]
 NotNegative = Annotated[StrictFloat, Field(ge=0)]
 AtLeastOne = Annotated[StrictInt, Field(ge=1)]
-MOST_NAME_BYTES = 255  # of one file or folder, on the file systems in use
 
 
 def setting(default: Any, description: str, **limits: Any) -> Any:

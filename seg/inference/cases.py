@@ -12,7 +12,7 @@ from typing import Any
 
 from seg.data.volumes import ENDINGS, NIFTI_ENDINGS, companion_files, in_small_letters, is_series, split_ending
 from seg.errors import ConfigError, DataError, Problem
-from seg.files import check_folder, read_bytes, real_path, unencodable
+from seg.files import MOST_NAME_BYTES, check_folder, quoted, read_bytes, real_path, unencodable
 
 LIST_ENDING = ".txt"
 
@@ -30,12 +30,14 @@ class Source:
         paths: One file per channel, one file, or the folder of a DICOM series.
         output: File of the label map.
         with_probabilities: Whether probabilities are written too.
+        problem: Why no file can have the name of the label map; the case then fails, and nothing is written of it.
     """
 
     name: str
     paths: tuple[Path, ...]
     output: Path
     with_probabilities: bool = False
+    problem: Problem | None = None
 
     @property
     def probabilities(self) -> Path:
@@ -45,6 +47,8 @@ class Source:
     @property
     def results(self) -> list[Path]:
         """The files that are written."""
+        if self.problem is not None:
+            return []
         return [self.output, self.probabilities] if self.with_probabilities else [self.output]
 
 
@@ -127,7 +131,13 @@ def find_sources(input_path: Path, output: Path, *, probabilities: bool = False)
 
 
 def _source(group: Group, output: Path, *, probabilities: bool) -> Source:
-    return Source(name=group.name, paths=group.paths, output=output, with_probabilities=probabilities)
+    problem = next(iter(unencodable([group.name])), None)
+    if (length := len(os.fsencode(output.name))) > MOST_NAME_BYTES:
+        rule = f"must have a label map whose name has at most {MOST_NAME_BYTES} bytes"
+        problem = Problem(quoted(group.name), "name", rule, f"{length}", "rename it")
+    # The manifest names the case, and is in UTF-8.
+    output = output.with_name(output.name.encode(errors="backslashreplace").decode())
+    return Source(name=group.name, paths=group.paths, output=output, with_probabilities=probabilities, problem=problem)
 
 
 def _folders(path: Path) -> set[Path]:
@@ -160,7 +170,8 @@ def _single_output(group: Group, output: Path) -> Path:
 def _check_results(sources: Sequence[Source]) -> None:
     """Checks that no result replaces an input or another result."""
     inputs = {real_path(path): path for source in sources for path in source.paths}
-    problems = unencodable(source.name for source in sources)
+    unnamed = [source.problem for source in sources if source.problem is not None]
+    problems = unnamed if len(unnamed) == len(sources) else []
     first: dict[Path, Source] = {}
     for source in sources:
         for result in source.results:
@@ -171,7 +182,7 @@ def _check_results(sources: Sequence[Source]) -> None:
                 rule = "must be another file than --input"
                 problems.append(Problem("--output", "input", rule, value, "name another"))
         other = first.setdefault(source.output, source)
-        if other is not source:
+        if other is not source and source.problem is None:
             value = f"{other.paths[0]} and {source.paths[0]} for {source.output}"
             remedy = "rename one, name its label map behind a tab in a list, or predict it by itself"
             problems.append(Problem("inputs", "names", "must have different names", value, remedy))

@@ -134,6 +134,8 @@ class Pipeline:
             self._loaded.put(self._load(source))
 
     def _load(self, source: Source) -> _Job:
+        if source.problem is not None:
+            return _Job(source, Record(output=source.output.name, status=FAILED, problems=(str(source.problem),)))
         loaded = _attempt(source, load_case, self._predictor, source.paths)
         if isinstance(loaded, Record):
             return _Job(source, loaded)

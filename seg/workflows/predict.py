@@ -116,7 +116,7 @@ def process_seconds() -> float:
 
 def _is_whole(source: Source) -> bool:
     """Returns whether all results of a case are there and can be read; a damaged file is logged."""
-    if not all(path.exists() for path in source.results):
+    if source.problem is not None or not all(path.exists() for path in source.results):
         return False
     damaged = [path for path in source.results if not is_whole(path)]
     if damaged:

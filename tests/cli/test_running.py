@@ -155,6 +155,11 @@ def test_announcements_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == ("", "cache: memory\nwarning: left out: a\n")
 
 
+def test_control_characters_of_what_is_announced_are_written_out(capsys: pytest.CaptureFixture[str]) -> None:
+    ended(lambda: logging.getLogger("seg.x").info("cache: %s", "a\x1b[2J\tb"))
+    assert capsys.readouterr() == ("", "cache: a\\x1b[2J\tb\n")
+
+
 def test_the_list_of_commands_and_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     for words in ([], ["--help"]):
         with pytest.raises(SystemExit) as caught:

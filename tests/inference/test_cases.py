@@ -195,3 +195,17 @@ def test_a_link_that_leads_back_to_itself_costs_itself_alone(tmp_path: Path) -> 
     (tmp_path / "out").symlink_to("out")
     path, kind, _ = problem(tmp_path / "in", tmp_path / "out")
     assert (path, kind) == (str(tmp_path / "out"), "link")
+
+
+def test_a_name_that_no_result_can_have_costs_itself_alone(tmp_path: Path) -> None:
+    touch(tmp_path / "in", "a.nii.gz", "b_\udcff.nii.gz", f"{'c' * 251}.nii", f"{'d' * 248}.nii.gz")
+    sources = find_sources(tmp_path / "in", tmp_path / "out")
+    assert [source.problem and source.problem.kind for source in sources] == [None, "encoding", "name", None]
+    assert [len(source.results) for source in sources] == [1, 0, 0, 1]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_a_pipe_among_scans_is_not_waited_for(tmp_path: Path) -> None:
+    touch(tmp_path / "in", "a.nii.gz")
+    os.mkfifo(tmp_path / "in" / "b.mhd")
+    assert list(found(tmp_path / "in", tmp_path / "out")) == ["a.nii.gz", "b.nii.gz"]

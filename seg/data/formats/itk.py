@@ -118,7 +118,7 @@ def read_text_header(path: Path) -> TextHeader:
 def companions(path: Path) -> tuple[Path, ...]:
     """Returns the files beside a header that hold its voxels; none where these are in the same file."""
     with contextlib.suppress(OSError):
-        return read_text_header(path).files
+        return read_text_header(path).files if path.is_file() else ()  # reading a pipe would wait for ever
     return ()
 
 
