@@ -516,7 +516,10 @@ class Compare(Command):
         from seg.ablation.report.compare import study_verdict
         from seg.ablation.statistics import format_comparison, paired, split_folds
         from seg.evaluation.scores import read_cases
+        from seg.runs import read_origin
 
+        for run_dir in (*self.baseline, *self.variant):
+            read_origin(run_dir)  # a damaged record is named, whatever the scores say
         sides = {"baseline": self.baseline, "variant": self.variant}
         trials = {name: split_folds([read_cases(path) for path in paths]) for name, paths in sides.items()}
         found, words = study_verdict(self.baseline, self.variant), ""

@@ -288,14 +288,22 @@ def check_content(
         raise error(_schema_problems(path, fault, remedy)) from fault
 
 
-def read_table(path: Path, *, remedy: str, error: type[SegError] = RunError) -> list[dict[str, str]]:
+def read_table(
+    path: Path, *, columns: Sequence[str] = (), remedy: str, error: type[SegError] = RunError
+) -> list[dict[str, str]]:
     """Reads a CSV file as text by column, whose names lose spaces around them; :func:`check_rows` gives cells types.
 
     Columns are separated by commas, or by semicolons or tabs where the first line has no comma.
 
+    Args:
+        path: The file.
+        columns: Columns that a table of ours has, and then a row at least; none for any other table.
+        remedy: What to do where the file cannot be used.
+        error: Class of the error that is raised.
+
     Raises:
-        SegError: The file is absent, no text in UTF-8, no CSV, has two columns of one name, or a row with more or fewer
-            cells than the header.
+        SegError: The file is absent, no text in UTF-8, no CSV, has two columns of one name, a row with more or fewer
+            cells than the header, or lacks columns or rows.
     """
     raw = read_bytes(path, remedy=remedy, error=error).removeprefix(codecs.BOM_UTF8)
     try:
@@ -312,6 +320,11 @@ def read_table(path: Path, *, remedy: str, error: type[SegError] = RunError) -> 
         if len(row) != len(header):
             rule, value = f"must have the {len(header)} cells of the header", f"{len(row)}"
             raise error(Problem(f"{quoted(str(path))}: row {number}", "csv", rule, value, remedy))
+    if lacking := [name for name in columns if name not in header]:
+        rule, value = f"must have the columns {', '.join(lacking)}", shown(", ".join(header)) if header else "none"
+        raise error(Problem(quoted(str(path)), "missing", rule, value, remedy))
+    if columns and not rows:
+        raise error(Problem(quoted(str(path)), "missing", "must have a row at least", "none", remedy))
     return [dict(zip(header, row, strict=True)) for row in rows]
 
 

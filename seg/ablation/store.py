@@ -373,11 +373,13 @@ def _read_folder(study_dir: Path, name: str) -> StoredTrial:
     return trial
 
 
-def _rows(path: Path, folder: Path, schema: type[BaseModel], remedy: str) -> list[dict[str, Any]]:
+def _rows(
+    path: Path, folder: Path, schema: type[BaseModel], remedy: str, columns: Sequence[str] = ()
+) -> list[dict[str, Any]]:
     """Reads a table; empty cells are left out, or None in a table of places. An absent file has no rows."""
     if not is_there(path, folder):
         return []
-    table = read_table(path, remedy=remedy)
+    table = read_table(path, columns=columns, remedy=remedy)
     if not read_bytes(path, remedy=remedy).endswith(b"\n") and table:
         raise RunError(Problem(quoted(str(path)), "cut", "must end with a whole line", remedy=remedy))
     kept = schema is _Place  # columns of measures stay where no place has a number
@@ -402,7 +404,7 @@ def _read_trials_table(folder: Path) -> dict[str, StoredTrial]:
         nested = [
             {name: unescaped(cell) for name, cell in row.items() if cell}
             | {f"{side}_dice": _numbered(row, f"{side}_dice") for side in ("train", "val")}
-            for row in read_table(path, remedy=RESTORE)
+            for row in read_table(path, columns=(*KEYS, "status"), remedy=RESTORE)
         ]
         for number, row in enumerate(check_rows(path, nested, _TrialRow, remedy=RESTORE)):
             trials[row.trial] = _trial_of_row(row, provenance, f"{quoted(str(path))}: [{number}]", path)
@@ -417,7 +419,8 @@ def _add_rows(folder: Path, trials: Mapping[str, StoredTrial]) -> None:
         (CURVES_TABLE, "curve", _CurveRow),
         (PRESERVATION_TABLE, "places", _Place),
     ):
-        for cells in _rows(folder / name, folder, schema, RESTORE):
+        required = [column for column, info in schema.model_fields.items() if info.is_required()]
+        for cells in _rows(folder / name, folder, schema, RESTORE, ("trial", *required)):
             if (trial := cells.pop("trial", "")) not in trials:
                 rule = f"must hold each trial of {name}"
                 raise RunError(Problem(quoted(str(path)), "missing", rule, f"no {shown(trial)}", RESTORE))

@@ -11,7 +11,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
@@ -191,8 +191,8 @@ def read_cases(path: Path) -> list[CaseScore]:
     path = path / CASES_FILE if path.is_dir() else path
     summary = path.with_name(EVALUATION_FILE)
     if summary.is_file():
-        read_json(summary, dict[str, Any], newest=SCHEMA_VERSION, remedy=REMEDY)
-    table = read_table(path, remedy=REMEDY)
+        read_evaluation(summary)
+    table = read_table(path, columns=(*CASE_COLUMNS, "dice"), remedy=REMEDY)
     nested = [
         {name: row[name] for name in CASE_COLUMNS if name in row}
         | {"scores": {name: cell for name, cell in row.items() if name not in CASE_COLUMNS}}

@@ -277,6 +277,9 @@ def cut_digit(text: str) -> str:
     ("name", "damage", "place", "kind"),
     [
         ("trials.csv", lambda text: "", "trials.csv", "missing"),
+        ("trials.csv", lambda text: "garbage\n", "trials.csv", "missing"),
+        ("curves.csv", lambda text: "garbage\n", "curves.csv", "missing"),
+        ("cases.csv", lambda text: text.splitlines()[0] + "\n", "cases.csv", "missing"),
         ("trials.csv", lambda text: "\n".join(text.splitlines()[:2]) + "\n", "trials.csv", "missing"),
         (
             "trials.csv",

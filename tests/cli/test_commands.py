@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from seg.cli import COMMANDS, changeable, read_command
 from seg.config import BottleneckConfig, ExperimentConfig, dump_config, load_config
 from seg.config.fields import REQUIRED, fields_of
 from seg.config.text import as_yaml
-from seg.errors import ConfigError
+from seg.errors import ConfigError, SegError
 
 ROOT = Path(__file__).parents[2]
 PREDICT = ["--run_dir", "r", "--input", "i", "--output", "o"]
@@ -276,6 +277,26 @@ def test_compare(tmp_path: Path) -> None:
         (tmp_path / f"run_{seed}" / "config.yaml").write_text(f"seed: {seed}")
     argv = ("--baseline", tmp_path / "run_0", "--variant", tmp_path / "run_1")
     assert places("compare", *argv) == [("pair 1", "seeds")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("cases.csv", "garbage\n"),
+        ("config.yaml", ""),
+        ("evaluation.json", '{"schema_version": 1}'),
+        ("environment.json", '{"schema_version": 1}'),
+        ("environment.json", '{"schema_version": 1, "data": 3}'),
+    ],
+)
+def test_a_damaged_file_of_a_compared_run_is_named(tmp_path: Path, name: str, content: str) -> None:
+    finished = Path(__file__).parents[1] / "compatibility/finished"
+    for run in ("a", "b"):
+        shutil.copytree(finished, tmp_path / run, ignore=shutil.ignore_patterns("predictions", "checkpoints"))
+    (tmp_path / "b" / name).write_text(content)
+    with pytest.raises(SegError) as caught:
+        read("compare", "--baseline", tmp_path / "a", "--variant", tmp_path / "b").run()
+    assert all(str(tmp_path / "b" / name) in problem.path for problem in caught.value.problems)
 
 
 def test_benchmark_keeps_networks_in_the_order_given(

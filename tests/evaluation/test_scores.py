@@ -12,7 +12,15 @@ import pytest
 
 from seg.errors import RunError
 from seg.evaluation.metrics import EMPTY_SCORES, METRICS, ClassScores, score_case
-from seg.evaluation.scores import CaseScore, Evaluation, case_scores, read_cases, read_evaluation, write_evaluation
+from seg.evaluation.scores import (
+    CASE_COLUMNS,
+    CaseScore,
+    Evaluation,
+    case_scores,
+    read_cases,
+    read_evaluation,
+    write_evaluation,
+)
 from seg.evaluation.summary import format_evaluation, summarise
 
 NAMES = ("background", "head", "tail")
@@ -158,6 +166,29 @@ def test_a_damaged_cell_is_named(
     with pytest.raises(RunError) as caught:
         read_cases(path)
     assert [problem.path for problem in caught.value.problems] == [f"{path}: {place}"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "garbage", "garbage\n1\n", ",".join(CASE_COLUMNS) + ",dice\n", ",".join(CASE_COLUMNS) + "\na,a,0,1,head\n"],
+)
+def test_a_table_without_its_columns_or_rows_is_damaged(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "cases.csv"
+    path.write_text(content)
+    with pytest.raises(RunError) as caught:
+        read_cases(path)
+    assert [(problem.path, problem.kind) for problem in caught.value.problems] == [(str(path), "missing")]
+
+
+@pytest.mark.parametrize("content", ['{"schema_version": 1}', '{"schema_version": 1, "classes": 3}'])
+def test_a_table_beside_a_damaged_summary_is_refused(
+    written: tuple[Path, Evaluation, list[CaseScore]], content: str
+) -> None:
+    path = written[0] / "evaluation.json"
+    path.write_text(content)
+    with pytest.raises(RunError) as caught:
+        read_cases(written[0])
+    assert all(problem.path.startswith(str(path)) for problem in caught.value.problems)
 
 
 def test_the_registry_names_scores() -> None:

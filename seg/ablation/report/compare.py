@@ -19,7 +19,7 @@ from seg.ablation.report.templating import markdown_environment
 from seg.ablation.statistics import Comparison, Verdict
 from seg.ablation.store import TRIALS, read_results
 from seg.errors import Problem, RunError
-from seg.files import real_path, write_text
+from seg.files import read_table, real_path, write_text
 
 STUDIES_TABLE = "studies.csv"
 """Verdicts of several studies, one to a row; a report of one of them reads its evidence there."""
@@ -95,15 +95,11 @@ def read_evidence(path: Path, study: StudyPlan) -> dict[str, Evidence]:
     """
     if not path.is_file() or path.is_symlink():
         return {}
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    if not {"changes", "verdict"} <= set(table.columns):
-        rule, remedy = "must be a table of verdicts", "write the table again with --compare"
-        raise RunError(Problem(str(path), "damaged", rule, remedy=remedy))
+    table = read_table(path, columns=("changes", "verdict"), remedy="write the table again with --compare")
     found = {}
     for variant in study.variants:
-        own = table[table["changes"] == _key(variant.changes)]
-        if len(own):
-            found[variant.name] = Evidence(safe=int((own["verdict"] == "safe").sum()), tried=len(own))
+        if verdicts := [row["verdict"] for row in table if row["changes"] == _key(variant.changes)]:
+            found[variant.name] = Evidence(safe=verdicts.count("safe"), tried=len(verdicts))
     return found
 
 

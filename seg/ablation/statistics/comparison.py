@@ -177,10 +177,13 @@ def format_comparison(comparison: Comparison, verdict: str = "") -> str:
     seeds = ", ".join(f"{value:+.4f}" for value in comparison.by_seed.values())
     patients = dice.num_patients if dice else 0
     lines.append(f"by seed: {seeds or 'none'}; {patients} patients, {comparison.num_folds} folds")
+    few = _too_few([dice, *(one.dice for one in comparison.by_class)])
     if not verdict:
         word = "shown" if comparison.non_inferior else "not shown"
-        p = "" if comparison.p_holm is None else f"; p = {comparison.p_holm:.2g}"
-        verdict = f"(margin {comparison.margin:g}, one-sided 97.5 %, uncorrected): {word}{p}"
+        p = "" if comparison.p_holm is None else f"; p {_p_value(comparison.p_holm)}"
+        verdict = f"(margin {comparison.margin:g}, one-sided 97.5 %, uncorrected): {word}{f'; {few}' if few else p}"
+    elif few:
+        verdict = f"{verdict}; {few}"
     lines.append(f"not inferior in every class {verdict}")
     if not comparison.num_folds:
         return "\n".join([*lines, "no fold and seed that the baseline and this variant have both finished"])
@@ -189,11 +192,19 @@ def format_comparison(comparison: Comparison, verdict: str = "") -> str:
         for one in comparison.by_class
         if one.p_noninferior is None
     ]
-    if dice and dice.num_runs == 1:
-        lines.append("a single training run: the interval is over patients alone and says nothing about other seeds")
-    elif dice and dice.num_runs < MIN_RUNS:
-        lines.append(f"{dice.num_runs} training runs: never called not inferior, which takes {MIN_RUNS}")
     return "\n".join(lines)
+
+
+def _too_few(effects: Sequence[Effect | None]) -> str:
+    """Says that the runs are too few for any p-value to decide; empty where they are not."""
+    runs = min((effect.num_runs for effect in effects if effect), default=MIN_RUNS)
+    if runs == 1:
+        return "a single training run: the interval is over patients alone and says nothing about other seeds"
+    return f"{runs} training runs: never called not inferior, which takes {MIN_RUNS}" if runs < MIN_RUNS else ""
+
+
+def _p_value(p: float) -> str:
+    return "< 0.0001" if p < 1e-4 else f"= {p:.2g}"
 
 
 def _effect(effect: Effect | None) -> str:

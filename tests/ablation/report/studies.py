@@ -204,7 +204,7 @@ def _trial(folder: Path, row: Row, number: int, seed: int, made: Made) -> None:
         return
     scores = _scores(made.losses.get(row.name, row.loss), number, seed, made.noise)
     write_evaluation(folder, summarise(scores, class_names=CLASSES, nsd_tolerance_mm=1.0, bootstrap_samples=50), scores)
-    _write(folder / "environment.json", python="3.11", device="Test Processor")
+    _write(folder / "environment.json", python="3.11", device="Test Processor", data={})
     mean = float(np.mean([score.scores.dice for score in scores]))
     steps = np.arange(100, 1001, 100)
     curve = pd.DataFrame({"step": steps, "seconds": steps * 0.9, "train_loss": 0.5})

@@ -67,10 +67,11 @@ def test_verdicts_go_to_a_table_that_reports_read_their_evidence_from(studies: l
     assert "baseline" not in evidence
     (tmp_path / "link.csv").symlink_to(tmp_path / "studies.csv")
     assert read_evidence(tmp_path / "link.csv", read_study(studies[0])) == {}
-    (tmp_path / "damaged.csv").write_text("a,b\n")
-    with pytest.raises(RunError) as caught:
-        read_evidence(tmp_path / "damaged.csv", read_study(studies[0]))
-    assert caught.value.problems[0].kind == "damaged"
+    for content in ("", "a,b\n", "changes,verdict\n"):
+        (tmp_path / "damaged.csv").write_text(content)
+        with pytest.raises(RunError) as caught:
+            read_evidence(tmp_path / "damaged.csv", read_study(studies[0]))
+        assert [problem.kind for problem in caught.value.problems] == ["missing"]
 
 
 def test_studies_of_one_name_or_without_a_common_variant_are_refused(studies: list[Path], tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from seg.ablation.statistics import format_comparison, paired, split_folds
 from seg.evaluation.scores import write_evaluation
@@ -37,7 +38,7 @@ def test_the_command_prints_differences_and_the_verdict(tmp_path: Path) -> None:
         "a +0.0150 (95 % CI -0.0485 to +0.0785)",
         "b +0.0150 (95 % CI -0.0485 to +0.0785)",
         "by seed: +0.0100, +0.0200; 4 patients, 1 folds",
-        "not inferior in every class (margin 0.005, one-sided 97.5 %, uncorrected): not shown; p = 0.078",
+        "not inferior in every class (margin 0.005, one-sided 97.5 %, uncorrected): not shown; "
         "2 training runs: never called not inferior, which takes 3",
     ]
     for name, seeds in (("base", (3, 4)), ("other", (4, 3))):
@@ -53,9 +54,25 @@ def test_what_could_not_be_compared_reads_not_measured() -> None:
     (found,) = paired({"v": {(0, 0): run_of(gap)}, "w": {(0, 0): run_of(gap)}}, "v", margin=0.005)
     lines = format_comparison(found).splitlines()
     assert lines[2] == "b not measured"
-    assert [line[:16] for line in lines[5:]] == ["class b could no", "a single trainin"]
+    assert [line[:16] for line in lines[5:]] == ["class b could no"]
+    assert "; a single training run: " in lines[4]
     (found,) = paired({"v": {(0, 0): run_of(BASE)}, "w": {(0, 1): run_of(BASE)}}, "v", margin=0.005)
     assert "by seed: none; 0 patients, 0 folds" in format_comparison(found)
+
+
+@pytest.mark.parametrize(
+    ("num_runs", "result"),
+    [
+        (1, "not shown; a single training run: the interval is over patients alone and says nothing about other seeds"),
+        (2, "not shown; 2 training runs: never called not inferior, which takes 3"),
+        (3, "shown; p < 0.0001"),
+    ],
+)
+def test_a_p_value_is_shown_where_it_decides(num_runs: int, result: str) -> None:
+    runs = {(0, seed): run_of(BASE) for seed in range(num_runs)}
+    (found,) = paired({"v": runs, "w": runs}, "v", margin=0.005)
+    (line,) = [line for line in format_comparison(found).splitlines() if line.startswith("not inferior")]
+    assert line == f"not inferior in every class (margin 0.005, one-sided 97.5 %, uncorrected): {result}"
 
 
 def test_records_of_several_folds_are_parted() -> None:
