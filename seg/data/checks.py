@@ -17,6 +17,7 @@ from seg.data.cases import LABEL_TOLERANCE, Case, Dataset, of_case
 from seg.data.prepare import CaseGrid, channel_problems, grid_of, grid_problems, label_problems
 from seg.data.volumes import ENDINGS, OpenVolume, open_volume, split_ending
 from seg.errors import ConfigError, DataError, Problem
+from seg.processes import usable_cores
 
 LOG = logging.getLogger(__name__)
 FOLDERS = ("imagesTr", "labelsTr")
@@ -45,7 +46,7 @@ def check_dataset(dataset: Dataset, *, workers: int = 0, progress: bool = True) 
 
     Args:
         dataset: The data set.
-        workers: Processes that read; 0 or 1 reads in this one.
+        workers: Processes that read, at most one for each case and core; 0 or 1 reads in this one.
         progress: Whether a terminal on stderr shows a progress bar.
     """
     if unused := _unused_files(dataset):
@@ -60,6 +61,7 @@ def check_dataset(dataset: Dataset, *, workers: int = 0, progress: bool = True) 
         ignore_label=dataset.ignore_label,
     )
     bar = partial(tqdm, total=len(dataset.cases), desc="check", unit="case", disable=None if progress else True)
+    workers = min(workers, usable_cores(), len(dataset.cases))
     if workers <= 1:
         reports = list(bar(map(check, dataset.cases)))
     else:

@@ -19,6 +19,7 @@ from seg.data.cases import Dataset
 from seg.data.patches import PositionSampler, TrainingPatches
 from seg.data.splits import Split
 from seg.data.streams import Stream, torch_generator
+from seg.processes import capped_workers
 
 LOG = logging.getLogger(__name__)
 Batch = dict[str, Any]
@@ -87,11 +88,11 @@ class SegmentationData(pl.LightningDataModule):
         )
 
     def _workers(self, patches: TrainingPatches, sampler: PositionSampler) -> int:
-        """Returns as many workers as there is shared memory for, through which they hand over batches.
+        """Returns as many workers as there are cores, and shared memory for, through which they hand over batches.
 
         Where there is too little, a worker dies or waits for ever. Batches are the same with any number.
         """
-        wanted = self.config.data.workers
+        wanted = capped_workers("data.workers", self.config.data.workers)
         if not wanted or not SHARED_MEMORY.is_dir():
             return wanted
         items = [patches[position] for position in islice(sampler, self.config.patches.batch)]

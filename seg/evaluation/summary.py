@@ -48,7 +48,7 @@ def summarise(
     _check_scores(scores, class_names)
     patients, weights = _resample_patients(scores, bootstrap_samples, seed)
     classes = []
-    for index in range(1, len(class_names)):
+    for index in sorted({record.class_index for record in scores}):
         rows = [
             (record, patient) for record, patient in zip(scores, patients, strict=True) if record.class_index == index
         ]

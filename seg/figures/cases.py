@@ -383,12 +383,12 @@ def _text_line(text: str, size: int = 17) -> Pixels:
 
 
 def legend(class_names: Sequence[str]) -> list[tuple[Pixels, str]]:
-    """Returns a sample and a text for each colour and pattern; names by class index, background first."""
+    """Returns a sample and a text for each colour and pattern; names by class index, background first, "" for none."""
     on, off = np.ones((18, 34), np.int32), np.zeros((18, 34), np.int32)
     ground = np.full((18, 34, 3), 128, np.uint8)
     edge = np.pad(on[4:-4, 4:-4], 4)
     return [
-        *((_paint(ground, on * index, on > 0), name) for index, name in enumerate(class_names) if index),
+        *((_paint(ground, on * index, on > 0), name) for index, name in enumerate(class_names) if index and name),
         (_paint(ground, edge, _is_outline(edge)), "reference: outlined"),
         (_paint(ground, on, on > 0), "prediction: filled"),
         (_paint_result(ground, on, off), "labelled wrongly: striped black"),

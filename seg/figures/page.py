@@ -105,7 +105,8 @@ def write_page(
     )
     environment.filters.update(score=format_score, interval=format_interval, counted=counted)
     style = environment.get_template("cases.css").render()
-    class_names = ["background", *(entry.name for entry in evaluation.classes)]
+    names = {entry.index: entry.name for entry in evaluation.classes}
+    class_names = [names.get(index, "") for index in range(max(names) + 1)]
     page = environment.get_template("cases.html.j2").render(
         about=about,
         by_case=by_case,

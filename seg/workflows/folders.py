@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import multiprocessing
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -27,6 +28,7 @@ from seg.evaluation.summary import format_evaluation, summarise
 from seg.figures import PAGE_FILE, About, CaseFiles, write_page
 from seg.files import check_folder, file_problems, real_path, unencodable
 from seg.inference.cases import series_below
+from seg.processes import capped_workers
 
 LOG = logging.getLogger(__name__)
 IMAGE_ENDINGS = tuple(f"{number}{ending}" for number in ("", "_0000") for ending in ENDINGS)
@@ -71,7 +73,7 @@ def evaluate_folders(
         ignore_label: Value of label voxels that count for neither side.
         patient_pattern: Regular expression whose first group is the patient in a case id; None takes each case as a
             patient of its own.
-        workers: Processes that score cases; 1 scores them in this one.
+        workers: Processes that score cases, at most one for each case and core; 1 scores them in this one.
         leave_out: Whether cases that cannot be scored are left out and named in the summary, instead of refusing all.
 
     Raises:
@@ -105,11 +107,11 @@ def evaluate_folders(
     for outcome in outcomes.values():
         for warning in outcome.warnings:
             LOG.warning("%s", warning)
-    highest = max(max(outcome.scores, default=0) for outcome in scored.values())
-    names = tuple(class_names or ("background", *(f"class_{index}" for index in range(1, highest + 1))))
+    indices = range(1, len(class_names)) if class_names else _found_values(scored)
+    names = tuple(class_names or ("background", *(f"class_{index}" for index in range(1, max(indices, default=0) + 1))))
     records: list[CaseScore] = []
     for case_id, outcome in scored.items():
-        scores = {index: outcome.scores.get(index, EMPTY_SCORES) for index in range(1, len(names))}
+        scores = {index: outcome.scores.get(index, EMPTY_SCORES) for index in indices}
         records += case_scores(scores, case_id=case_id, class_names=names, patient=patients.get(case_id))
     if not records:
         rule = "or the predictions must hold a foreground voxel"
@@ -128,10 +130,24 @@ def evaluate_folders(
     return evaluation
 
 
+def _found_values(scored: Mapping[str, _Outcome]) -> list[int]:
+    """Returns the values of foreground voxels; warns of those that one case of several holds."""
+    holders: dict[int, list[str]] = {}
+    for case_id, outcome in scored.items():
+        for index, scores in outcome.scores.items():
+            if not math.isnan(scores.dice):  # prediction or reference has the class
+                holders.setdefault(index, []).append(case_id)
+    for index, cases in sorted(holders.items()):
+        if len(cases) == 1 < len(scored):
+            LOG.warning("case %s: alone holds the value %d; give --class_names if it is no class", cases[0], index)
+    return sorted(holders)
+
+
 def _score_all(score: partial[_Outcome], pairs: Mapping[str, tuple[Path, Path]], workers: int) -> dict[str, _Outcome]:
     """Scores cases in this process or in several, in the order given."""
     # disable=None: the bar shows on a terminal only.
     progress = partial(tqdm, total=len(pairs), desc="evaluate", unit="case", disable=None)
+    workers = capped_workers("--workers", workers, cases=len(pairs))
     if workers <= 1:
         return {case_id: score((case_id, *files)) for case_id, files in progress(pairs.items())}
     done: list[_Outcome] = []

@@ -15,6 +15,7 @@ import nibabel as nib
 import pytest
 import torch
 
+from seg import processes
 from seg.config import ExperimentConfig
 from seg.config.loading import config_digest
 from seg.data import datamodule
@@ -232,6 +233,7 @@ def test_there_are_as_many_workers_as_shared_memory_bears(
     dataset, _ = read_checked(tiny.data, progress=False)
     data = SegmentationData(config, dataset, read_splits(config, [])[0], tmp_path)
     data.setup("fit")
+    monkeypatch.setattr(processes, "usable_cores", lambda: 3)
     monkeypatch.setattr(datamodule, "SHARED_MEMORY", tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
     assert data.train_dataloader().num_workers == workers

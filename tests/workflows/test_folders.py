@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -17,6 +18,7 @@ import pytest
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
+from seg import processes
 from seg.errors import ConfigError, DataError, RunError
 from seg.evaluation.scores import Evaluation, read_cases, read_evaluation
 from seg.workflows import folders as module
@@ -127,14 +129,36 @@ def test_doubts_about_where_a_label_lies_are_said(folders: Folders, caplog: pyte
     assert message.startswith("case p1_2: label p1_2.nii.gz: ")
 
 
-def test_classes_that_a_case_lacks_are_counted(folders: Folders) -> None:
+def test_classes_that_a_case_lacks_are_counted(folders: Folders, caplog: pytest.LogCaptureFixture) -> None:
     named = evaluate(folders, class_names=("background", "head", "tail"))
     assert [(entry.name, entry.metrics["dice"].nan) for entry in named.classes] == [("head", 0), ("tail", 3)]
-    save(folders.labels / "p1_2.nii.gz", block(2, value=3))
+    assert not caplog.records
+    save(folders.labels / "p1_2.nii.gz", block(2, value=255))
     found = evaluate(folders)
-    assert [entry.name for entry in found.classes] == ["class_1", "class_2", "class_3"]
-    third = found.classes[2].metrics["dice"]
-    assert (third.mean, third.count, third.nan) == (0.0, 1, 2)
+    assert [(entry.index, entry.name) for entry in found.classes] == [(1, "class_1"), (255, "class_255")]
+    stray = found.classes[1].metrics["dice"]
+    assert (stray.mean, stray.count, stray.nan) == (0.0, 1, 2)
+    assert [record.args for record in caplog.records] == [("p1_2", 255)]
+
+
+@pytest.mark.parametrize(("asked", "cores", "used"), [(99999999, 64, 3), (99999999, 2, 2), (3, 64, 3), (1, 1, 1)])
+def test_no_more_processes_score_than_there_are_cases_and_cores(
+    folders: Folders,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    asked: int,
+    cores: int,
+    used: int,
+) -> None:
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, workers: int, mp_context: object) -> None:
+            assert workers == used
+            super().__init__(1)
+
+    monkeypatch.setattr(module, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(processes, "usable_cores", lambda: cores)
+    evaluate(folders, workers=asked)
+    assert [record.args[:3] for record in caplog.records] == [("--workers", used, asked)] * (used < asked)
 
 
 def test_ignored_voxels_and_hidden_files_are_left_out(folders: Folders) -> None:

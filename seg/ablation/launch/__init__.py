@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 
 from seg.ablation.launch.tasks import Backend, Event, run_tasks
 from seg.ablation.launch.workers import InProcess, Share, Workers, share_gpus, visible_gpus
 from seg.config.study import BackendConfig
+from seg.processes import usable_cores
 
 __all__ = [
     "Backend",
@@ -55,9 +55,7 @@ def threads_per_trial(config: BackendConfig) -> int:
     if config.cpus_per_trial:
         return config.cpus_per_trial
     workers = config.workers if config.backend == "workers" else 1
-    # A container or a job may be held to some of the machine's processors; macOS does not tell.
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, available // workers)
+    return max(1, usable_cores() // workers)
 
 
 def trial_threads(config: BackendConfig) -> int:
