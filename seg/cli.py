@@ -48,6 +48,9 @@ from seg.files import file_problems
 from seg.words import counted
 
 DONE, SOME_FAILED, WRONG_USE, FAULT, INTERRUPTED = 0, 1, 2, 3, 130
+NO_MEMORY = Problem(
+    "memory", "memory", "must suffice", remedy="make patches, batch, network or volume smaller, or use another machine"
+)
 MOST_SAID = 10
 """Problems of a command that are printed; of further ones the number is."""
 Changes = Mapping[StrictStr, StrictStr]
@@ -813,9 +816,18 @@ def run(command: Callable[[], int | None]) -> NoReturn:
         _say("\ninterrupted; files that were complete before are kept.")
         code = INTERRUPTED
     except Exception as error:
-        _say(f"error: {_fault(error)}")
-        code = FAULT
+        without_memory = _is_out_of_memory(error)
+        _say(f"error: {NO_MEMORY if without_memory else _fault(error)}")
+        code = WRONG_USE if without_memory else FAULT
     sys.exit(code)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if "torch" not in sys.modules:
+        return isinstance(error, MemoryError)
+    from seg.inference.memory import out_of_memory
+
+    return isinstance(error, MemoryError) or out_of_memory(error)
 
 
 def _say_problems(sentences: Sequence[str]) -> None:

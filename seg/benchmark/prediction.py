@@ -19,6 +19,7 @@ from seg.config import ExperimentConfig
 from seg.data.cases import Case
 from seg.data.datasets import read_folds
 from seg.data.geometry import geometry_of_affine
+from seg.data.memory import check_memory
 from seg.data.prepare import read_image
 from seg.data.splits import spread_over
 from seg.data.volumes import write_maps
@@ -140,6 +141,8 @@ def measure_volume(
     own = subject.config.data.spacing_mm
     spacing = spacing_mm or own or (1.0, 1.0, 1.0)
     gpu = device.type == "cuda"
+    needed = prod(shape) * (subject.ends[0] * FLOAT_BYTES + 1)
+    check_memory("--volume_shape", needed, remedy="give fewer voxels")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "image.nii.gz"
         write_volume(path, shape, subject.ends[0], spacing_mm=spacing)

@@ -23,12 +23,17 @@ def available_bytes() -> int | None:
     return min(free) if free else None
 
 
-def _of_machine() -> int | None:
+def total_bytes() -> int | None:
+    """Returns the memory that the machine has; None where the system does not say."""
+    return _of_machine("MemTotal:")
+
+
+def _of_machine(entry: str = "MemAvailable:") -> int | None:
     try:
         lines = MEMINFO.read_text().splitlines()
     except OSError:
         return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(entry)), None)
 
 
 def _of_container() -> int | None:

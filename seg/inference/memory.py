@@ -24,7 +24,7 @@ NO_MEMORY = (
 """What torch, CUDA, cuDNN, cuBLAS and the allocator of main memory say where there is none left."""
 
 
-def out_of_memory(error: RuntimeError) -> bool:
+def out_of_memory(error: Exception) -> bool:
     """Tells whether memory did not suffice: libraries of the GPU say so in words of their own."""
     return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in NO_MEMORY)
 

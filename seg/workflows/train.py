@@ -17,8 +17,9 @@ from seg.data.cache import case_digest, check_cache_dir
 from seg.data.cases import Dataset
 from seg.data.checks import check_channels
 from seg.data.datasets import read_folds
+from seg.data.memory import GIB, gib, total_bytes
 from seg.data.splits import Split, check_folds
-from seg.errors import RunError
+from seg.errors import ConfigError, Problem, RunError
 from seg.evaluation.scores import EVALUATION_FILE
 from seg.files import file_problems, locked, remove_partial
 from seg.hardware import choose_device, choose_precision, environment
@@ -44,6 +45,7 @@ from seg.runs import (
     seen_cases,
     weights_digest,
 )
+from seg.training.cost import step_cost
 from seg.training.fit import train_fold
 from seg.workflows.evaluate import finish_final, score_run, summarise_folds
 from seg.workflows.inputs import check_copies, check_seen, read_checked, read_splits
@@ -76,7 +78,8 @@ def train(
         The exit code: 0, or 1 where faulty cases were left out.
 
     Raises:
-        ConfigError: Clean-up names classes that the data set has not, or normalisation does not fit its channels.
+        ConfigError: Clean-up names classes that the data set has not, normalisation does not fit its channels, or a
+            training step does not fit in memory.
         DataError: Cases are faulty, folds cannot be trained together, or the initial weights were trained on patients
             that are held out; all problems together.
         RunError: A fold does not exist, or a run directory exists, belongs to another config, data or initial weights,
@@ -106,6 +109,7 @@ def train(
     splits = read_splits(config, left_out)
     check_folds(splits, scored, left_out)
     config, computed_on, origin = _begin(config, dataset, directories.values(), resume=resume)
+    _check_step(config, computed_on, dataset)
     check_copies(splits, scored, origin.data)
     check_seen(config, splits, scored, dataset, origin)
     labelled = tuple(case.id for case in dataset.cases if case.label is not None)
@@ -174,6 +178,23 @@ def _begin(
         seen=_seen(config, dataset) if anew else {},
     )
     return config, replace(training, device="cuda" if device.type == "cuda" else "cpu", precision=precision), origin
+
+
+def _check_step(config: ExperimentConfig, computed_on: TrainingConfig, dataset: Dataset) -> None:
+    """Checks that the estimate of a training step is within the whole memory of the device.
+
+    Raises:
+        ConfigError: It is beyond.
+    """
+    ends = len(dataset.channel_names), len(dataset.class_names)
+    cost = step_cost(config.network, config.patches.size, config.patches.batch, *ends)
+    needed = int(cost.memory_gib("bf16" if computed_on.precision == "bf16" else "fp32") * GIB)
+    on_gpu = computed_on.device == "cuda"
+    total = torch.cuda.get_device_properties(0).total_memory if on_gpu else total_bytes()
+    if total is not None and needed > total:
+        rule, value = "must leave a training step that fits in memory", f"about {gib(needed)}, with {gib(total)} in all"
+        remedy = "make patches.size, patches.batch or network.channels smaller"
+        raise ConfigError(Problem("patches.size", "memory", rule, value, remedy))
 
 
 def _starts_anew(run_dir: Path) -> bool:

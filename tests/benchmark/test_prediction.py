@@ -15,7 +15,7 @@ from seg.benchmark import prediction
 from seg.benchmark.prediction import FilePrediction, held_out_images, measure_volume, write_volume
 from seg.benchmark.subjects import Subject
 from seg.benchmark.table import volume_text
-from seg.errors import RunError
+from seg.errors import RunError, SegError
 
 CPU = torch.device("cpu")
 
@@ -105,3 +105,9 @@ def test_a_case_that_cannot_be_read_is_left_out_and_named(
     paths[0][0].write_bytes(b"no image")
     assert held_out_images(config, 8) == paths[1:]
     assert str(paths[0][0]) in caplog.text
+
+
+def test_a_volume_beyond_memory_is_refused(subject: Subject) -> None:
+    with pytest.raises(SegError) as caught:
+        measure_volume(subject, (100_000, 100_000, 100_000), CPU)
+    assert [(one.path, one.kind) for one in caught.value.problems] == [("--volume_shape", "memory")]

@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from seg.config import BottleneckConfig, NetworkConfig
 from seg.networks.unet import UNet
-from seg.planning.experiment import step_cost
+from seg.training.cost import step_cost
 
 
 @pytest.mark.parametrize(

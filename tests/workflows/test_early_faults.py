@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-from seg.config import DataConfig, ExperimentConfig
+from seg.config import DataConfig, ExperimentConfig, NetworkConfig, PatchConfig
 from seg.errors import SegError
 from seg.workflows.train import train
 
@@ -53,4 +54,18 @@ def test_normalisation_of_other_channels_is_named_before_a_run_directory_is_made
     with pytest.raises(SegError) as caught:
         train(ExperimentConfig(data=data), run_dir=tmp_path / "run", folds=[0])
     assert str(caught.value).startswith("data.normalization ")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"patches": PatchConfig(size=(100_000,) * 3)}, {"network": NetworkConfig(channels=(8, 16, 32, 1_000_000))}],
+)
+def test_a_step_beyond_all_memory_is_named_before_a_run_directory_is_made(
+    root: Path, tmp_path: Path, changed: dict[str, Any]
+) -> None:
+    config = replace(ExperimentConfig(data=DataConfig(root=str(root), folds=2)), **changed)
+    with pytest.raises(SegError) as caught:
+        train(config, run_dir=tmp_path / "run", folds=[0])
+    assert [(problem.path, problem.kind) for problem in caught.value.problems] == [("patches.size", "memory")]
     assert not (tmp_path / "run").exists()
