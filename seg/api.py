@@ -76,7 +76,9 @@ def plan(
     from seg.files import write_text
     from seg.planning.plan import plan_dataset
 
-    text = plan_dataset(Path(data_root), layout=layout, memory_gib=memory_gib, patient_pattern=patient_pattern)
+    text = plan_dataset(
+        Path(data_root), layout=layout, memory_gib=memory_gib, patient_pattern=patient_pattern, output=Path(output)
+    )
     write_text(Path(output), text)
     return load_config([Path(output)])
 

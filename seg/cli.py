@@ -34,6 +34,7 @@ from seg.config.fields import (
     AtLeastOne,
     ConfigField,
     FilePath,
+    NewFile,
     Positive,
     fields_of,
     form,
@@ -180,7 +181,7 @@ class Plan(Command):
         "end in a frame, a visit or the like).",
     )
     memory_gib: Positive = setting(4.0, "Memory that training may take, in GiB.")
-    output: FilePath | None = setting(None, "File of the configuration (default: printed).")
+    output: NewFile | None = setting(None, "File of the configuration (default: printed).")
     overwrite: StrictBool = setting(False, "Replace the file of --output where it exists.")
 
     def problems(self) -> Iterator[Problem]:
@@ -203,6 +204,7 @@ class Plan(Command):
             layout=self.data__layout,
             memory_gib=self.memory_gib,
             patient_pattern=self.data__patient_pattern,
+            output=self.output,
         )
         if self.output is None:
             print(text, end="")
@@ -459,7 +461,7 @@ class Report(Command):
         "where there is none, the pictures of an earlier report are kept.",
     )
     compare: tuple[FilePath, ...] = setting((), "Study directories to put side by side.")
-    output: FilePath | None = setting(None, "Markdown file of the comparison.")
+    output: NewFile | None = setting(None, "Markdown file of the comparison.")
 
     def problems(self) -> Iterator[Problem]:
         """Yields what is wrong with the options together."""
@@ -576,7 +578,7 @@ class Benchmark(Command):
     volume_spacing: tuple[Positive, Positive, Positive] | None = setting(
         None, "Voxel size (X Y Z) of that volume, in mm (default: that of the network, which then resamples nothing)."
     )
-    output: FilePath | None = setting(
+    output: NewFile | None = setting(
         None,
         "JSON file of the results (default: benchmark.json, with --volume_shape benchmark_volume.json, in the "
         "baseline's run directory, else in the current folder).",
@@ -670,7 +672,7 @@ class Widths(Command):
 
     examples: ClassVar = ("seg widths --record trials/baseline.fold_0.seed_0/preservation.json --output point.yaml",)
     record: FilePath = Field(description="File preservation.json of a trial of the baseline.")
-    output: FilePath = Field(description="YAML file to write, a list of one point.")
+    output: NewFile = Field(description="YAML file to write, a list of one point.")
     threshold: StrictFloat = setting(0.95, "Share of the features' variance to keep.", gt=0, le=1)
 
     def problems(self) -> Iterator[Problem]:

@@ -47,6 +47,13 @@ def _named(value: Any) -> Any:
     return _checked_name(value)
 
 
+def _of_file(value: Any) -> Any:
+    if isinstance(value, str) and value.endswith("/"):  # which Path would drop
+        raise ValueError("must be the name of a file, not of a folder")
+    return _named(value)
+
+
+NewFile = Annotated[Path, BeforeValidator(_of_file)]
 FilePath = Annotated[Path, BeforeValidator(_named)]
 PathText = Annotated[StrictStr, BeforeValidator(_checked_name)]
 """A path that a configuration keeps as it was written, but for ``~``."""

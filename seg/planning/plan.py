@@ -14,9 +14,10 @@ import numpy as np
 
 from seg.config import DataConfig, dump_config
 from seg.data.checks import check_dataset
-from seg.data.datasets import read_configured, with_patients
-from seg.data.splits import make_splits
-from seg.errors import DataError
+from seg.data.datasets import DESCRIPTION, MANIFESTS, PATIENTS, read_configured, with_patients
+from seg.data.splits import FILE_NAME, STUDY_FILE_NAME, make_splits
+from seg.errors import ConfigError, DataError, Problem
+from seg.files import real_path
 from seg.planning.experiment import (
     EXTENT_MARGIN,
     MIN_CONTEXT,
@@ -38,6 +39,7 @@ def plan_dataset(
     layout: Literal["auto", "msd", "nnunet", "manifest"] = "auto",
     memory_gib: float = DEFAULT_MEMORY_GIB,
     patient_pattern: str | None = None,
+    output: Path | None = None,
 ) -> str:
     """Reads a data set and plans an experiment on it.
 
@@ -47,16 +49,22 @@ def plan_dataset(
         memory_gib: Memory that the training process may take, in GiB, in fp32; bf16 takes less.
         patient_pattern: Regular expression whose first group is the patient in a case id. Null takes one that is found
             in the ids, where they end in a frame, visit or the like and the data set names no patients.
+        output: Where the text is to be written, which must be no file of the data set.
 
     Returns:
         YAML text of a complete configuration, commented.
 
     Raises:
-        ConfigError: The memory does not hold a training step, or the pattern is no regular expression with a group.
+        ConfigError: The output is a file of the data set, the memory does not hold a training step, or the pattern
+            is no regular expression with a group.
         DataError: The data set cannot be read, cases are faulty or without a label, or no folds can be made of them:
             what training would refuse too. All problems of the cases are named together.
     """
     dataset = read_configured(DataConfig(root=str(root), layout=layout, patient_pattern=patient_pattern))
+    read = [path for case in dataset.cases for path in case.files]
+    read += [dataset.root / name for name in (DESCRIPTION, *MANIFESTS, PATIENTS, FILE_NAME, STUDY_FILE_NAME)]
+    if output is not None and real_path(output) in map(real_path, read):
+        raise ConfigError(Problem("--output", "input", "must be no file of the data set", f"{output}", "name another"))
     pattern = patient_pattern
     if pattern is None and all(case.patient is None for case in dataset.cases):
         pattern = detect_patient_pattern([case.id for case in dataset.cases])

@@ -224,6 +224,7 @@ def test_plan(tmp_path: Path) -> None:
         ("--output", "exists"),
     ]
     assert read("plan", "--data.root", "d", "--output", file, "--overwrite").overwrite
+    assert places("plan", "--data.root", "d", "--output", "new/") == [("--output", "name")]
     assert places("plan", "--output", tmp_path, "--data_root", "x") == [
         ("--data_root", "unknown"),
         ("--data.root", "missing"),

@@ -10,6 +10,7 @@ import pytest
 
 from seg.config import DataConfig, load_config
 from seg.data.datasets import read_dataset
+from seg.errors import ConfigError
 from seg.planning.experiment import plan_experiment
 from seg.planning.fingerprint import fingerprint_dataset
 from seg.planning.plan import plan_dataset
@@ -31,6 +32,16 @@ def write_acdc_like(root, count=10):
         label[10:30, 10:30] = 1
         save(root / f"imagesTr/{name}_0000.nii.gz", random.normal(size=shape).astype(np.float32), AFFINE)
         save(root / f"labelsTr/{name}.nii.gz", label, AFFINE)
+
+
+@pytest.mark.parametrize("name", ["dataset.json", "labelsTr/patient0_frame00.nii.gz", "splits_final.json"])
+def test_a_plan_never_falls_on_the_data_set(tmp_path, name):
+    write_acdc_like(tmp_path / "data")
+    (tmp_path / "link").symlink_to(tmp_path / "data" / name)
+    for output in (tmp_path / "data" / name, tmp_path / "link"):
+        with pytest.raises(ConfigError) as caught:
+            plan_dataset(tmp_path / "data", output=output)
+        assert [(one.path, one.kind) for one in caught.value.problems] == [("--output", "input")]
 
 
 def test_plan_is_text_that_reads_back(tmp_path):
