@@ -305,7 +305,9 @@ class Evaluate(Command):
         "Regular expression whose first group is the patient in a case id; intervals resample patients; two "
         "folders alone (default: each case is a patient of its own).",
     )
-    workers: AtLeastOne | None = setting(None, "Processes that score cases; two folders alone (default: 1).")
+    workers: AtLeastOne | None = setting(
+        None, "Processes that score cases, at most one for each case and core; two folders alone (default: 1)."
+    )
     leave_out: StrictBool = setting(
         False,
         "Leave out cases that lack a counterpart or cannot be scored, name them, and exit with 1; two folders "

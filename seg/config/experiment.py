@@ -74,7 +74,9 @@ class DataConfig:
         None,
         "Folder of the disk cache; null is cache/ in the run directory, or beside fold_0, fold_1, ..., which share it.",
     )
-    workers: StrictInt = setting(0, "Processes that prepare batches; 0 prepares them in the main process.", ge=0)
+    workers: StrictInt = setting(
+        0, "Processes that prepare batches, at most one for each core; 0 prepares them in the main process.", ge=0
+    )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

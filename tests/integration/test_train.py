@@ -240,3 +240,6 @@ def test_there_are_as_many_workers_as_shared_memory_bears(
     assert [f"data.workers: {workers} in place of 3" in message for message in caplog.messages] == [True] * (
         workers < 3
     )
+    monkeypatch.setattr(processes, "usable_cores", lambda: 1)
+    assert data.train_dataloader().num_workers == min(workers, 1)
+    assert ("data.workers", 1, 3) in [record.args[:3] for record in caplog.records if record.args]
