@@ -95,9 +95,12 @@ def test_workers_that_the_same_request_ends_are_no_fault(capsys: pytest.CaptureF
 
     def main() -> None:
         signal.signal(signal.SIGCHLD, fault)  # as torch does where a loader has workers
+        reader, writer = os.pipe()
         if (worker := os.fork()) == 0:
+            os.write(writer, b"begun")  # Python drops a signal that reaches a process while it is forked
             time.sleep(60)
             os._exit(0)
+        os.read(reader, 5)
         try:
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(60)
