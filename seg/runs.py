@@ -217,27 +217,27 @@ def _check_digest(run_dir: Path) -> None:
     """Checks the weights by the digest in model.json, where the version that wrote model.json gave a digest."""
     about, path = _description(run_dir), run_dir / WEIGHTS_FILE
     if about is not None and about.weights_sha256 is not None:
-        _check_sha256(path, file_digest(path).hex(), about.weights_sha256)
+        _check_sha256(path, file_digest(path).hex(), about.weights_sha256, MODEL_FILE)
 
 
-def _check_sha256(path: Path, found: str, wanted: str) -> None:
+def _check_sha256(path: Path, found: str, wanted: str, source: str) -> None:
     if found != wanted:
-        rule = f"must be {wanted[:12]}... as {MODEL_FILE} says"
+        rule = f"must be {wanted[:12]}... as {source} says"
         raise RunError(Problem(f"{quoted(str(path))}: SHA-256", "digest", rule, f"{found[:12]}...", RESTORE))
 
 
 def read_config(run_dir: Path) -> ExperimentConfig:
-    """Reads the configuration of a run, which must be the one that model.json describes, where it gives a digest.
+    """Reads the configuration of a run, which must be the one that the run began with, where its records say which.
 
     Raises:
         ConfigError: config.yaml is absent or cannot be read.
-        RunError: config.yaml lost or changed a field that decides weights or predictions, or model.json is damaged.
+        RunError: config.yaml lost or changed a field that decides weights or predictions, or a record is damaged.
     """
     path = run_dir / CONFIG_FILE
     config = load_config([path])
-    about = _description(run_dir)
-    if about is not None and about.config_sha256 is not None:
-        _check_sha256(path, config_digest(path), about.config_sha256)
+    for source, record in ((MODEL_FILE, _description(run_dir)), (ENVIRONMENT_FILE, _read_environment(run_dir))):
+        if record is not None and record.config_sha256 is not None:
+            _check_sha256(path, config_digest(path.read_text(encoding="utf-8")), record.config_sha256, source)
     return config
 
 
@@ -388,9 +388,11 @@ def open_run(config: ExperimentConfig, run_dir: Path, origin: Origin) -> None:
     """
     if (run_dir / CONFIG_FILE).exists():
         return
+    text = dump_config(config)
     record: dict[str, Any] = {
         "schema_version": ENVIRONMENT_VERSION,
         **origin.computed_with,
+        "config_sha256": config_digest(text),
         "initial_weights": origin.initial_weights,
     }
     if origin.split is not None:
@@ -399,7 +401,7 @@ def open_run(config: ExperimentConfig, run_dir: Path, origin: Origin) -> None:
         record["seen"] = dict(origin.seen)
     write_json(run_dir / ENVIRONMENT_FILE, record | {"data": dict(origin.data)})
     # Last: a run has begun once its directory holds this file.
-    write_text(run_dir / CONFIG_FILE, dump_config(config))
+    write_text(run_dir / CONFIG_FILE, text)
 
 
 def recorded_init_from(run_dirs: Iterable[Path]) -> str | None:
@@ -419,16 +421,17 @@ def read_origin(run_dir: Path) -> Origin | None:
     Raises:
         RunError: The record is damaged, or of a newer version.
     """
-    path = run_dir / ENVIRONMENT_FILE
-    if not path.is_file():  # of a version that wrote it at the end
-        return None
-    record = read_json(path, _Environment, newest=ENVIRONMENT_VERSION, remedy="restore it or choose another --run_dir")
-    return Origin(
-        computed_with=record.model_extra or {},
-        data=record.data,
-        initial_weights=record.initial_weights,
-        split=record.split,
-        seen=record.seen,
+    record = _read_environment(run_dir)
+    return (
+        None
+        if record is None
+        else Origin(
+            computed_with=record.model_extra or {},
+            data=record.data,
+            initial_weights=record.initial_weights,
+            split=record.split,
+            seen=record.seen,
+        )
     )
 
 
@@ -451,9 +454,17 @@ class _Environment(BaseModel, extra="allow"):
     """The content of environment.json; further fields say on what machine the run computes."""
 
     data: dict[str, str]
+    config_sha256: str | None = None
     initial_weights: str | None = None
     split: Split | None = None
     seen: dict[str, str] = {}
+
+
+def _read_environment(run_dir: Path) -> _Environment | None:
+    path = run_dir / ENVIRONMENT_FILE
+    if not path.is_file():  # of a version that wrote it at the end
+        return None
+    return read_json(path, _Environment, newest=ENVIRONMENT_VERSION, remedy="restore it or choose another --run_dir")
 
 
 def _moved(one: Split, other: Split) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from seg.config import DataConfig, ExperimentConfig, NetworkConfig, dump_config
+from seg.config import DataConfig, ExperimentConfig, NetworkConfig, dump_config, load_config
 from seg.config.loading import config_digest
 from seg.errors import RunError
 from seg.files import file_digest
@@ -22,8 +22,12 @@ from seg.runs import (
     METRICS_FILE,
     MODEL_FILE,
     WEIGHTS_FILE,
+    Origin,
+    check_run,
     fitting_weights,
     load_weights,
+    open_run,
+    read_config,
     read_history,
     read_origin,
     read_runs,
@@ -168,7 +172,7 @@ def test_a_configuration_that_lost_its_end_is_blamed_itself(run_dir: Path) -> No
     path = run_dir / CONFIG_FILE
     text = dump_config(replace(ExperimentConfig(), network=CONFIG, data=DataConfig(cache="none")))
     path.write_text(text)
-    describe(run_dir, config_sha256=config_digest(path))
+    describe(run_dir, config_sha256=config_digest(path.read_text()))
     (whole,) = read_runs([run_dir])
     path.write_text(
         "# moved\n" + text.replace("root: data/phantom", "root: elsewhere").replace("cache: none", "cache: disk")
@@ -183,6 +187,22 @@ def test_a_configuration_that_lost_its_end_is_blamed_itself(run_dir: Path) -> No
         assert [(found.path, found.kind) for found in caught.value.problems] == [(f"{path}: SHA-256", "digest")]
     describe(run_dir)  # as earlier versions did
     assert read_runs([run_dir])[0].config.evaluation == whole.config.evaluation
+
+
+def test_a_configuration_edited_while_the_run_was_stopped_is_refused(tmp_path: Path) -> None:
+    origin = Origin(computed_with={}, data={})
+    open_run(ExperimentConfig(), tmp_path, origin)
+    assert read_config(tmp_path) == ExperimentConfig()
+    path = tmp_path / CONFIG_FILE
+    text = path.read_text()
+    path.write_text(text.replace("root: data/phantom", "root: elsewhere"))
+    assert read_config(tmp_path).data.root == "elsewhere"
+    edited = text.replace("\nseed: 0", "\nseed: 1")
+    assert edited != text
+    path.write_text(edited)
+    with pytest.raises(RunError) as caught:
+        check_run(load_config([path]), tmp_path, origin, resume=True)
+    assert [(one.path, one.kind) for one in caught.value.problems] == [(f"{path}: SHA-256", "digest")]
 
 
 def test_the_history_of_a_run_is_checked(tmp_path: Path) -> None:

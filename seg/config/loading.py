@@ -498,12 +498,12 @@ def comparable(config: ExperimentConfig) -> ExperimentConfig:
     return replace(config, data=data, training=training, postprocessing=postprocessing)
 
 
-def config_digest(file: Path) -> str:
-    """Returns the SHA-256 of the fields that a file gives, but for those that change neither weights nor predictions.
+def config_digest(text: str) -> str:
+    """Returns the SHA-256 of the fields that a YAML text gives, but for those that change no weights or predictions.
 
-    Fields that the file does not give are left out, so that a later version with more fields finds the same digest.
+    Fields that the text does not give are left out, so that a later version with more fields finds the same digest.
     """
-    content = read_yaml(file)
+    content = parse_yaml(text)
     for path in UNDECISIVE:
         section, name = path.split(".")
         content.get(section, {}).pop(name, None)

@@ -200,7 +200,7 @@ def _describe_model(run_dir: Path, config: ExperimentConfig, dataset: Dataset, s
         "network": asdict(config.network),
         "patch_size": list(config.patches.size),
         "weights_sha256": weights_digest(run_dir),
-        "config_sha256": config_digest(run_dir / CONFIG_FILE),
+        "config_sha256": config_digest((run_dir / CONFIG_FILE).read_text(encoding="utf-8")),
         "stopped_early_at_step": steps if steps is not None and steps < config.training.steps else None,
     }
 

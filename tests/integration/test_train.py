@@ -59,7 +59,7 @@ def test_a_run_leaves_what_the_conventions_list(
     assert next(iter(evaluation)) == "mean_dice"
     about = json.loads((run_dir / "model.json").read_text())
     assert "not for clinical use" in about["notice"]
-    assert about["config_sha256"] == config_digest(run_dir / "config.yaml")
+    assert about["config_sha256"] == config_digest((run_dir / "config.yaml").read_text())
     assert json.loads((run_dir / "environment.json").read_text())["packages"]["torch"]
     rows = (run_dir / "metrics.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows] == ["step", "2.0", "4.0", "6.0"]
