@@ -38,7 +38,7 @@ class LoadedRun:
 
 
 def load_run(run_dir: PathLike) -> LoadedRun:
-    """Loads the network of the run directory of one fold.
+    """Loads a finished run of one fold: its network, configuration, channels and classes.
 
     Raises:
         RunError: The directory holds no finished run, several folds, or damaged weights.

@@ -235,9 +235,11 @@ def read_config(run_dir: Path) -> ExperimentConfig:
     """
     path = run_dir / CONFIG_FILE
     config = load_config([path])
-    for source, record in ((MODEL_FILE, _description(run_dir)), (ENVIRONMENT_FILE, _read_environment(run_dir))):
-        if record is not None and record.config_sha256 is not None:
-            _check_sha256(path, config_digest(path.read_text(encoding="utf-8")), record.config_sha256, source)
+    records = {MODEL_FILE: _description(run_dir), ENVIRONMENT_FILE: _read_environment(run_dir)}
+    wanted = {source: record.config_sha256 for source, record in records.items() if record and record.config_sha256}
+    found = config_digest(path.read_text(encoding="utf-8")) if wanted else ""
+    for source, digest in wanted.items():
+        _check_sha256(path, found, digest, source)
     return config
 
 
@@ -436,10 +438,10 @@ def read_origin(run_dir: Path) -> Origin | None:
 
 
 def seen_cases(run_dir: Path) -> dict[str, str] | None:
-    """Returns the SHA-256 of the files of each case that a run's weights, or those they came from, were trained on.
+    """Returns all cases that the weights of a run were trained on, directly or through their initial weights.
 
     Returns:
-        The digests by id of the case; None where the run's version did not record the cases.
+        The SHA-256 of the files of each case, by its id; None where the run's version did not record the cases.
 
     Raises:
         RunError: The record is damaged, or of a newer version.

@@ -222,7 +222,7 @@ def _left_out(dataset: Dataset, stored: Mapping[str, StoredTrial]) -> list[str]:
 
 
 def _named(plan: StudyPlan, study_dir: Path, *, first: bool) -> Sequence[Named]:
-    """Returns what was named before the first result, and each later plan, the present one last."""
+    """Returns the plans of a study in order: the plan before the first result, then every changed plan up to now."""
     now = _naming(plan, date=datetime.now(UTC).date().isoformat())
     if first:
         return (now,)

@@ -36,10 +36,10 @@ LONGEST_S = 20.0
 SAMPLED_CASES = 8
 """Held-out cases whose headers tell how many windows a prediction has."""
 PRESERVATION_PASSES = 3
-"""Predictions of the held-out cases that measuring preservation takes as long as: one and a half passes over them in
-fp32, and about as much again for the statistics of every voxel."""
+"""Measuring preservation is taken to last as long as three predictions of the held-out cases: one and a half passes
+over them in fp32, and about as much again for the statistics of every voxel."""
 STEP_WINDOWS = 3
-"""Predictions of its patches that a training step takes as long as: forward, and backward twice as long."""
+"""A training step is taken to last as long as three predictions of its patches: the backward pass takes two."""
 
 
 class Line(NamedTuple):

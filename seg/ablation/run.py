@@ -14,7 +14,7 @@ from seg.ablation.launch.progress import ProgressTable
 from seg.ablation.plan import write_study_file
 from seg.ablation.preview import expected_times
 from seg.ablation.store import StoredTrial, read_trial, read_trials
-from seg.ablation.trials import LOCK_FILE, StudyPaths, check_study_dir, put_back, run_trial, store_failure, trials_left
+from seg.ablation.trials import STUDY_LOCK, StudyPaths, check_study_dir, put_back, run_trial, store_failure, trials_left
 from seg.errors import SegError
 from seg.files import locked
 
@@ -51,7 +51,7 @@ def run_study(study: Study, study_dir: Path, *, runs_dir: Path | None = None, sp
     )
     check_study_dir(study_dir)
     with locked(
-        study_dir / LOCK_FILE, refusal=f"{study_dir}: only one process may run a study; wait for the other one."
+        study_dir / STUDY_LOCK, refusal=f"{study_dir}: only one process may run a study; wait for the other one."
     ):
         stored = read_trials(study_dir)
         left = trials_left(study.trials, paths, stored)

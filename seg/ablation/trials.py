@@ -85,14 +85,15 @@ lay a case on the same grid.
 """
 
 FORMER = "former"
-"""Ending of the run directory of another version while the trial is trained anew; RUN.former.json says which."""
+"""A run directory made by another version is renamed to RUN.former while its trial is trained anew; RUN.former.json is
+its record, which says the version."""
 FORMER_RECORD = f"{FORMER}.json"
 CACHE = ".cache"
 """Folder of prepared cases that all trials share, beside the folders of variants; no variant can be called so."""
 COPIED = (ENVIRONMENT_FILE, CASES_FILE, EVALUATION_FILE, METRICS_FILE, GENERALISATION_FILE, PRESERVATION_FILE)
 """Files of a run directory that a study keeps."""
-LOCK_FILE = ".lock"
-OWN = (LOCK_FILE, TRIALS, "runs", SPEED_FILE)
+STUDY_LOCK = ".lock"
+OWN = (STUDY_LOCK, TRIALS, "runs", SPEED_FILE)
 """What a study directory may hold without a plan, which is then written anew."""
 REMEDY = "restore them, choose another --ablation_dir, or remove the folder"
 

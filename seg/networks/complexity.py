@@ -105,15 +105,9 @@ def complexity(in_channels: int, out_channels: int, config: NetworkConfig, *, sh
 
 
 def checked_complexity(in_channels: int, out_channels: int, config: NetworkConfig, *, shape: Triple) -> Complexity:
-    """Count as `complexity` does, and compare the count with the network itself.
+    """Count as `complexity` does, with the same arguments, and compare the count with the network itself.
 
     The network is built on torch's meta device, which has shapes and no numbers, and torch's FLOP counter watches it.
-
-    Args:
-        in_channels: Channels of the image.
-        out_channels: Classes, background included.
-        config: The architecture.
-        shape: Voxels of the image per axis, divisible by the network's total stride.
 
     Raises:
         RuntimeError: If the counts differ: an option of the network is counted wrongly.

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -135,9 +136,10 @@ def _score(
     # environment.json says what the run was trained with and on; scoring may happen elsewhere.
     computed_with = environment(predictor.models[0].device, predictor.models[0].precision)
     write_json(output / SCORING_FILE, {"schema_version": 1, **computed_with, "data": digests})
-    write_json(output / MODEL_FILE, _describe_model(run_dir, config, dataset, steps))
+    model = _describe_model(run_dir, config, dataset, steps)
+    write_json(output / MODEL_FILE, model)
     if alone:
-        _choose(output, config, dataset, scores, predictions, [run_dir])
+        _choose(output, config, dataset, scores, predictions, [model["weights_sha256"]])
     # Last: a run directory is complete when this file is there.
     write_evaluation(output, evaluation, scores)
     return evaluation
@@ -149,9 +151,12 @@ def _choose(
     dataset: Dataset,
     scores: Sequence[CaseScore],
     predictions: Mapping[str, Path],
-    run_dirs: Sequence[Path],
+    models: Iterable[str],
 ) -> None:
-    """Chooses post-processing, writes and prints the choice; not where the configuration states what is kept."""
+    """Chooses post-processing, writes and prints the choice; not where the configuration states what is kept.
+
+    ``models`` gives the SHA-256 of the weights of each run; it is not asked where nothing is chosen.
+    """
     if config.postprocessing.largest_component is not None:
         return
     choice = choose(
@@ -160,11 +165,11 @@ def _choose(
         predictions,
         class_names=dataset.class_names,
         ignore_label=dataset.ignore_label,
-        models=[weights_digest(run_dir) for run_dir in run_dirs],
+        models=tuple(models),
     )
     write_choice(output, choice)
     print(choice)
-    if len(run_dirs) == 1:
+    if len(choice.models) == 1:
         LOG.warning(
             "post-processing was chosen on %s of one fold; train all folds to choose it on every case",
             counted(choice.cases, "held-out case"),
@@ -187,7 +192,7 @@ def _summarise(config: ExperimentConfig, dataset: Dataset, scores: Sequence[Case
     )
 
 
-def _describe_model(run_dir: Path, config: ExperimentConfig, dataset: Dataset, steps: int | None) -> dict[str, object]:
+def _describe_model(run_dir: Path, config: ExperimentConfig, dataset: Dataset, steps: int | None) -> dict[str, Any]:
     """Returns the content of model.json, which describes a network to whoever is handed its run directory."""
     return {
         "schema_version": MODEL_VERSION,
@@ -265,7 +270,7 @@ def summarise_folds(
         if score.fold is not None
     }
     _write_page(output, evaluation, scores, predictions, dataset, f"{config.name}, {len(directories)} folds")
-    _choose(output, config, dataset, scores, predictions, run_dirs)
+    _choose(output, config, dataset, scores, predictions, map(weights_digest, run_dirs))
     write_evaluation(output, evaluation, scores)
     print(f"{format_evaluation(evaluation)}\nrun directory: {output}\ncases: {output / PAGE_FILE}")
 

@@ -167,7 +167,10 @@ def analyse(results: Results) -> Analysis:
 
 
 def find_verdicts(results: Results, scores: Trials | None = None) -> tuple[tuple[Comparison, ...], tuple[Verdict, ...]]:
-    """Compares every variant with the baseline and judges it; both are empty where the baseline has no scores.
+    """Compares each variant with the baseline and gives each a verdict.
+
+    Returns:
+        The comparisons and the verdicts; both are empty where the baseline has no scores.
 
     Raises:
         RunError: The runs of the study cannot be paired.

@@ -55,7 +55,7 @@ def estimates(analysis: Analysis) -> pd.DataFrame:
 
 
 def to_csv(frame: pd.DataFrame) -> str:
-    """Formats a table as CSV: texts that a spreadsheet would run are escaped, numbers are not."""
+    """Returns a table as CSV text, with text cells escaped that a spreadsheet would run as formulas."""
     return str(frame.map(lambda cell: escaped(cell) if isinstance(cell, str) else cell).to_csv(index=False))
 
 

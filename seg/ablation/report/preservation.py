@@ -55,7 +55,7 @@ class Prediction:
 
 @dataclass(frozen=True, kw_only=True)
 class Law:
-    """How a measure of preservation goes with the Dice lost.
+    """The correlation between a measure of preservation and the Dice that trials lost.
 
     Attributes:
         measure: The measure.
