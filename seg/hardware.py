@@ -26,7 +26,9 @@ PACKAGES = ("torch", "monai", "pytorch-lightning", "nibabel", "numpy", "scipy")
 
 
 def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
-    """Returns the device to compute on.
+    """Returns the device to compute on; ``auto`` is a CUDA GPU where there is one, else the processor.
+
+    An Apple GPU (mps) is named and left alone: no training or prediction was checked on one.
 
     Raises:
         ConfigError: A GPU is asked for and there is none.
@@ -36,7 +38,10 @@ def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
         raise ConfigError(Problem("training.device", "unavailable", "must be available", value, "use auto or cpu"))
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
-        LOG.info("device: %s", wanted)
+        if wanted == "cpu" and torch.backends.mps.is_available():
+            LOG.warning("device: cpu; the Apple GPU (mps) is not used, as no results were checked on one")
+        else:
+            LOG.info("device: %s", wanted)
     return torch.device(wanted)
 
 
@@ -75,6 +80,14 @@ def environment(device: torch.device, precision: str) -> dict[str, Any]:
         "precision": precision,
         "revision": _revision(),
     }
+
+
+def load_1min() -> float | None:
+    """Returns the load average of the last minute; None where the system keeps none, as Windows."""
+    try:
+        return os.getloadavg()[0]
+    except (AttributeError, OSError):
+        return None
 
 
 def _processor() -> str:

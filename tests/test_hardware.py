@@ -32,6 +32,26 @@ def test_a_device_is_chosen_by_what_there_is_and_announced(monkeypatch, caplog, 
     assert caplog.messages == [f"device: {device}"]
 
 
+def test_an_apple_gpu_is_named_and_left_alone(monkeypatch, caplog):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert choose_device("auto") == CPU
+    assert [(one.levelname, "mps" in one.getMessage()) for one in caplog.records] == [("WARNING", True)]
+
+
+def test_the_load_is_that_of_the_system_or_not_known(monkeypatch):
+    monkeypatch.setattr(os, "getloadavg", lambda: (1.5, 2.0, 3.0), raising=False)
+    assert hardware.load_1min() == 1.5
+
+    def unobtainable():
+        raise OSError
+
+    monkeypatch.setattr(os, "getloadavg", unobtainable)
+    assert hardware.load_1min() is None
+    monkeypatch.delattr(os, "getloadavg")
+    assert hardware.load_1min() is None
+
+
 def test_a_named_device_or_precision_is_followed_silently_and_refused_where_it_is_missing(monkeypatch, caplog):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert (choose_device("cpu"), choose_device("cuda")) == (CPU, CUDA)

@@ -11,7 +11,7 @@ import monai.data, monai.transforms, pandas, pytorch_lightning, torch, matplotli
 import seg
 for name in ("fcntl", "pwd", "grp", "resource", "termios"):
     sys.modules[name] = None
-del os.getuid, os.sched_getaffinity
+del os.getuid, os.sched_getaffinity, os.getloadavg
 sys.platform = "win32"
 names = [module.name for module in pkgutil.walk_packages(seg.__path__, "seg.")]
 for name in names:
@@ -21,6 +21,8 @@ from pathlib import Path
 from seg.files import locked
 with locked(Path(sys.argv[1]), refusal="taken"):
     pass
+from seg.hardware import load_1min
+assert load_1min() is None
 print(len(names))
 """
 

@@ -320,6 +320,8 @@ def shortest(
 
 def _measured(study: Study, dataset: Dataset, work: Mapping[str, int]) -> tuple[Line, str]:
     """Times the baseline and the variant that is farthest from it in work."""
+    from seg.hardware import load_1min
+
     windows, cases = count_windows(study.baseline.config, fold=study.config.folds[0])
     farthest = max(study.variants, key=lambda variant: abs(work[variant.name] - work[study.baseline.name]))
     timed = {}
@@ -335,8 +337,11 @@ def _measured(study: Study, dataset: Dataset, work: Mapping[str, int]) -> tuple[
     seconds = {name: trial_seconds(config, one, windows=windows, cases=cases) for name, one in timed.items()}
     line = fit_line([(work[name], value) for name, value in seconds.items()])
     steps = " and ".join(f"{one.step * 1000:.0f} ms for {name}" for name, one in timed.items())
-    load, cores = os.getloadavg()[0], os.cpu_count() or 1
-    busy = f" The machine was busy meanwhile (load {load:.1f}), so an idle one is faster." if load > cores else ""
+    load, busy = load_1min(), ""
+    if load is None:
+        busy = " Whether the machine was busy meanwhile is not known."
+    elif load > (os.cpu_count() or 1):
+        busy = f" The machine was busy meanwhile (load {load:.1f}), so an idle one is faster."
     return line, (
         f"No trial is finished: times are predicted from steps and predictions timed now on "
         f"{timed[study.baseline.name].device}. A step takes {steps}; to {config.training.steps} steps come the "

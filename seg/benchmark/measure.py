@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import random
 import tempfile
 import time
@@ -22,7 +21,7 @@ from seg.benchmark.memory import measure_peaks
 from seg.benchmark.prediction import FilePrediction
 from seg.benchmark.subjects import Place, Subject, TrainingStep
 from seg.errors import Problem, RunError
-from seg.hardware import environment
+from seg.hardware import environment, load_1min
 from seg.inference.model import Model
 
 LOG = logging.getLogger(__name__)
@@ -164,7 +163,7 @@ def measure_device(subjects: Sequence[Subject], device: torch.device, settings: 
 
 
 def _measure(subjects: Sequence[Subject], device: torch.device, settings: Settings) -> dict[str, Any]:
-    load, first = os.getloadavg()[0], subjects[0]
+    load, first = load_1min(), subjects[0]
     places = {subject.name: subject.place(device) for subject in subjects}
     place = places[first.name]
     about = environment(device, place.precision)

@@ -35,7 +35,8 @@ def device_tables(entry: Mapping[str, Any]) -> str:
     head = (
         f"{entry['device']}, {entry['threads']} thread(s), {entry['precision']}, {entry['memory_format']}; patch "
         f"{patch}, batch {entry['batch']}; median [quartiles] of {entry['rounds']} rounds, end to end of "
-        f"{entry['prediction_rounds']} over {entry['prediction_cases']} case(s); load {entry['load_1min']:.2f} before"
+        f"{entry['prediction_rounds']} over {entry['prediction_cases']} case(s); load "
+        f"{'not known' if entry['load_1min'] is None else format(entry['load_1min'], '.2f')} before"
     )
     names = ["network", *(words for _, words, _ in SPREADS)]
     times = [names, *([label(row), *(_spread(row[key], by) for key, _, by in SPREADS)] for row in rows)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -167,7 +168,9 @@ def test_without_finished_trials_the_networks_are_timed(
         return Timed(step=25 if bottleneck is None else 24.5, window=0.0, device="a test")
 
     monkeypatch.setattr(preview, "time_network", timed)
+    monkeypatch.delattr(os, "getloadavg")  # as on Windows
     lines = preview_study(make_study(seeds=(0, 1)), tmp_path / "absent").splitlines()
+    assert "busy meanwhile is not known" in " ".join(lines)
     assert asked == [(None, (1, 3), 0), (0.5, (1, 3), 0)]
     times = {line.split()[0]: " ".join(line.split()[3:]) for line in lines[1:5]}
     assert times["baseline.fold_0.seed_0"] == "50 s GMAC"

@@ -46,5 +46,6 @@ def test_tables_hold_what_was_measured_and_say_what_was_not() -> None:
         "not measured",
     ]
     assert sizes.splitlines()[1].split()[3:] == ["not", "measured", "512", "5.6", "19.1", "21.4"]
+    assert "load not known before" in device_tables(ENTRY | {"load_1min": None})
     assert len(compared.splitlines()) == 2
     assert len(device_tables(ENTRY | {"variants": [ROW]}).split("\n\n")) == 3
