@@ -168,6 +168,23 @@ class LossConfig:
     )
     include_background: StrictBool = setting(False, "Whether class 0 counts in the Dice term.")
     smooth: Positive = setting(1e-5, "Added to numerator and denominator of Dice, in voxels.")
+    class_weights: tuple[NotNegative, ...] = setting(
+        (),
+        "Weight of each class in the cross-entropy term, the background first: the mean over voxels is weighted by "
+        "the class of the label. Empty weighs all alike.",
+    )
+    focal_gamma: NotNegative = setting(
+        0.0,
+        "Exponent of the focal loss: the cross-entropy of a voxel counts (1 - p) to this power, p the probability of "
+        "its class; 0 is plain cross-entropy, 2 is usual.",
+    )
+    top_k: StrictFloat = setting(
+        1.0,
+        "Share of voxels of a batch, those with the largest cross-entropy, of which the term is the mean; 1 takes all, "
+        "0.1 is usual.",
+        gt=0,
+        le=1,
+    )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterator
 
-from seg.config.experiment import DataConfig, ExperimentConfig
+from seg.config.experiment import DataConfig, ExperimentConfig, LossConfig
 from seg.config.fields import Rules, value_at
 from seg.config.network import NetworkConfig
 from seg.config.patients import pattern_problems
@@ -62,6 +62,17 @@ def _loss(config: ExperimentConfig) -> Iterator[Problem]:
     if config.loss.dice_weight == config.loss.ce_weight == 0:
         rule, remedy = "or loss.ce_weight must be > 0", "without either nothing is learned"
         yield Problem("loss.dice_weight", "conflict", rule, "0 for both", remedy)
+
+
+@RULES.rule("loss.ce_weight", "loss.class_weights", "loss.focal_gamma", "loss.top_k")
+def _cross_entropy(config: ExperimentConfig) -> Iterator[Problem]:
+    loss, plain = config.loss, LossConfig()
+    if loss.class_weights and not any(loss.class_weights):
+        yield Problem("loss.class_weights", "range", "must have a weight > 0", shown(loss.class_weights))
+    for name in ("class_weights", "focal_gamma", "top_k"):
+        if loss.ce_weight == 0 and getattr(loss, name) != getattr(plain, name):
+            rule = f"must be {shown(getattr(plain, name))} where loss.ce_weight is 0, as it changes cross-entropy alone"
+            yield Problem(f"loss.{name}", "conflict", rule, shown(getattr(loss, name)))
 
 
 @RULES.rule("data.root", "data.patient_pattern")

@@ -11,6 +11,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from seg.config import LossConfig
+from seg.errors import ConfigError, Problem
 
 
 class DiceCrossEntropy(nn.Module):
@@ -22,7 +23,10 @@ class DiceCrossEntropy(nn.Module):
     far below a voxel, has next to no gradient. Cross-entropy alone then drives it down; only where the prediction is
     empty too does it cost nothing.
 
-    Cross-entropy is the mean over voxels. A batch without any counted voxel has loss 0.
+    Cross-entropy is the mean over voxels. A batch without any counted voxel has loss 0. With class weights w, a focal
+    exponent g or a share k of voxels, it is the sum over the counted voxels of ``w (1 - p)^g (-log p)``, p being the
+    probability of the voxel's class and w its weight, over the sum of their w. Where k < 1, only the k n voxels (to the
+    nearest, one at least) of the n in the batch with the largest such terms count.
 
     Args:
         config: Weights, smoothing and reach of the Dice term.
@@ -33,6 +37,9 @@ class DiceCrossEntropy(nn.Module):
         segmentation. 2016. arXiv:1608.04117 (soft Dice).
         Isensee, Jaeger, Kohl, Petersen, Maier-Hein. nnU-Net. Nature Methods 2021. doi:10.1038/s41592-020-01008-z
         (the sum of both terms, and Dice over the batch as one volume).
+        Lin, Goyal, Girshick, He, Dollár. Focal Loss for Dense Object Detection. ICCV 2017. arXiv:1708.02002.
+        Wu, Shen, van den Hengel. Bridging Category-level and Instance-level Semantic Image Segmentation. 2016.
+        arXiv:1605.06885 (the mean over the hardest voxels; nnU-Net's TopK loss takes a tenth).
     """
 
     def __init__(self, config: LossConfig, ignore_index: int | None = None) -> None:
@@ -85,7 +92,9 @@ class _DiceCrossEntropy(torch.autograd.Function):
     C the number of Dice terms, the loss is dice_weight (1 - sum D / C) - ce_weight sum(t log p) / N where
     D = (2 I + s) / (P + R + s). Hence g = dL/dp of the Dice term is ``dice_weight / C (D - 2 t) / (P + R + s)``, and
     dL/dlogits = p (g - sum_k g p) + ce_weight / N (p - t). That takes half the time of autograd on a CPU, and keeps one
-    tensor for the backward pass instead of four.
+    tensor for the backward pass instead of four. Where cross-entropy is weighted, 1 / N is another number for each
+    voxel: its weight over the sum of weights, times (1 - q)^g - g q (1 - q)^(g - 1) log q, where q is p of the voxel's
+    class.
     """
 
     @staticmethod
@@ -100,7 +109,12 @@ class _DiceCrossEntropy(torch.autograd.Function):
         voxels = labels.numel() if counted is None else max(1.0, float(counted.sum()))
 
         log_p = planes.log_softmax(0)
-        cross_entropy = -torch.dot(log_p.flatten(), target.flatten()) / voxels
+        entropy: float | Tensor = config.ce_weight / voxels
+        if (config.class_weights, config.focal_gamma, config.top_k) == ((), 0, 1):
+            cross_entropy = -torch.dot(log_p.flatten(), target.flatten()) / voxels
+        else:
+            cross_entropy, share = _weighted_cross_entropy((log_p * target).sum(0), target, counted, config)
+            entropy = config.ce_weight * share
         p = log_p.exp_()
         if counted is not None:
             p *= counted
@@ -114,7 +128,7 @@ class _DiceCrossEntropy(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             slope = config.dice_weight / dice[first:].numel() / size
             slope[:first] = 0
-            ctx.gradient = _gradient(p, target, (slope * dice, -2 * slope), config.ce_weight / voxels)
+            ctx.gradient = _gradient(p, target, (slope * dice, -2 * slope), entropy)
             ctx.like = torch.empty_like(logits, device="meta")
         return loss
 
@@ -137,12 +151,50 @@ def _one_hot(labels: Tensor, classes: int, counted: Tensor | None, dtype: torch.
     return target if counted is None else target.mul_(counted)
 
 
-def _gradient(p: Tensor, target: Tensor, dice: tuple[Tensor, Tensor], entropy: float) -> Tensor:
-    """Returns the gradient for the logits, (K, B, V), from dL/dp = constant + factor x target of each class."""
+def _weighted_cross_entropy(
+    log_q: Tensor, target: Tensor, counted: Tensor | None, config: LossConfig
+) -> tuple[Tensor, Tensor]:
+    """Returns the cross-entropy term, and each voxel's factor of (p - t) in its gradient, of shape (B, V).
+
+    Args:
+        log_q: Logarithm of the probability of each voxel's class, of shape (B, V); 0 where the voxel does not count.
+        target: 1 where a counted voxel is of a class, of shape (K, B, V).
+        counted: 1 where a voxel counts, of shape (B, V); None counts all.
+        config: Weights, exponent and share of voxels.
+    """
+    gamma, weights = config.focal_gamma, torch.ones_like(log_q) if counted is None else counted
+    if config.class_weights:
+        weights = torch.einsum("k,kbv->bv", target.new_tensor(config.class_weights), target)
+    miss = -torch.expm1(log_q)  # 1 - q
+    terms = -log_q * weights
+    if gamma:
+        terms = terms * miss**gamma
+    if config.top_k < 1:
+        number = log_q.numel() if counted is None else int(counted.sum())
+        # What does not count is below every term that does.
+        ranked = (terms if counted is None else terms - (1 - counted)).flatten()
+        hardest = ranked.topk(max(1, round(config.top_k * number)), sorted=False).indices
+        chosen = torch.zeros_like(ranked).index_fill_(0, hardest, 1).view_as(terms)
+        terms, weights = terms * chosen, weights * chosen
+    total = weights.sum().clamp_min(torch.finfo(weights.dtype).tiny)
+    share = weights / total
+    if gamma:
+        least = torch.finfo(miss.dtype).tiny  # beside log q = 0 a power of 0 below 0 would be no number
+        share = share * (miss**gamma - gamma * log_q.exp() * miss.clamp_min(least) ** (gamma - 1) * log_q)
+    return terms.sum() / total, share
+
+
+def _gradient(p: Tensor, target: Tensor, dice: tuple[Tensor, Tensor], entropy: float | Tensor) -> Tensor:
+    """Returns the gradient for the logits, (K, B, V), from dL/dp = constant + factor x target of each class.
+
+    To it comes ``entropy`` (p - t), of one factor or of one for each voxel (B, V).
+    """
     constant, factor = (value[..., None] for value in dice)
     gradient = torch.addcmul(constant, target, factor).mul_(p)
     common = gradient.sum(0) - entropy
     gradient.addcmul_(p, common, value=-1)
+    if isinstance(entropy, Tensor):
+        return gradient.addcmul_(target, entropy, value=-1)
     return gradient.sub_(target, alpha=entropy)
 
 
@@ -180,6 +232,18 @@ def _resize(label: Tensor, size: torch.Size) -> Tensor:
     if label.shape[2:] == size:
         return label
     return functional.interpolate(label.float(), size=size, mode="nearest-exact").to(label.dtype)
+
+
+def check_class_weights(config: LossConfig, class_names: Sequence[str]) -> None:
+    """Checks that there is a weight for each class, or none.
+
+    Raises:
+        ConfigError: There are fewer or more.
+    """
+    if len(config.class_weights) not in (0, len(class_names)):
+        rule = f"must have one weight for each of the {len(class_names)} classes: {', '.join(class_names)}"
+        value = str(len(config.class_weights))
+        raise ConfigError(Problem("loss.class_weights", "length", rule, value, "the background comes first"))
 
 
 def build_loss(config: LossConfig, *, ignore_index: int | None) -> nn.Module:

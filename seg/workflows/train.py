@@ -47,6 +47,7 @@ from seg.runs import (
 )
 from seg.training.cost import step_cost
 from seg.training.fit import train_fold
+from seg.training.losses import check_class_weights
 from seg.workflows.evaluate import finish_final, score_run, summarise_folds
 from seg.workflows.inputs import check_copies, check_seen, read_checked, read_splits
 
@@ -78,8 +79,8 @@ def train(
         The exit code: 0, or 1 where faulty cases were left out.
 
     Raises:
-        ConfigError: Clean-up names classes that the data set has not, normalisation does not fit its channels, or a
-            training step does not fit in memory.
+        ConfigError: Clean-up names classes that the data set has not, normalisation does not fit its channels, weights
+            of the loss do not fit its classes, or a training step does not fit in memory.
         DataError: Cases are faulty, folds cannot be trained together, or the initial weights were trained on patients
             that are held out; all problems together.
         RunError: A fold does not exist, or a run directory exists, belongs to another config, data or initial weights,
@@ -106,6 +107,7 @@ def train(
     dataset, left_out = read_checked(config.data, progress=config.training.progress)
     check_channels(config.data, len(dataset.channel_names))
     cleaning_rules(config.postprocessing, dataset.class_names)  # Names that do not exist end the run before it begins.
+    check_class_weights(config.loss, dataset.class_names)
     splits = read_splits(config, left_out)
     check_folds(splits, scored, left_out)
     config, computed_on, origin = _begin(config, dataset, directories.values(), resume=resume)

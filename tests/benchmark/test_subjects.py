@@ -108,6 +108,7 @@ def test_a_fingerprint_changes_with_what_speed_depends_on_alone(subject: Subject
         replace(subject, config=replace(config, inference=replace(config.inference, overlap=0.25))),
         replace(subject, class_names=("background", "box", "corner")),
         replace(subject, peer="dynunet"),
+        replace(subject, config=replace(config, loss=replace(config.loss, top_k=0.5))),
     )
     assert {one.fingerprint() for one in same} == {own}
     changed = [one.fingerprint() for one in (*other[:1], *other[2:])]

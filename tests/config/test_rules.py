@@ -103,6 +103,15 @@ def test_a_broken_rule_gives_one_problem(path: str, value: object, place: str, k
         (CT | {"data.normalization": ("ct", "zscore")}, [("data.ct", "length", "1, 1, 1, 1 values")]),
         (CT | {"data.ct.mean": (float("nan"),)}, [("data.ct.mean[0]", "range", "nan")]),
         ({"loss.dice_weight": 0.0, "loss.ce_weight": 0.0}, [("loss.dice_weight", "conflict", "0 for both")]),
+        ({"loss.class_weights": (0.0, 0.0)}, [("loss.class_weights", "range", "[0.0, 0.0]")]),
+        (
+            {"loss.ce_weight": 0.0, "loss.class_weights": (1.0, 2.0), "loss.focal_gamma": 2.0, "loss.top_k": 0.1},
+            [
+                ("loss.class_weights", "conflict", "[1.0, 2.0]"),
+                ("loss.focal_gamma", "conflict", "2.0"),
+                ("loss.top_k", "conflict", "0.1"),
+            ],
+        ),
         ({"data.cache_dir": "cache", "data.cache": "memory"}, [("data.cache_dir", "conflict", "'cache'")]),
         (
             {"network.channels": (8, 16, 32)},

@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from monai.losses import DiceCELoss
+from monai.losses import DiceCELoss, FocalLoss
 from torch import Tensor
 
 from seg.config import LossConfig
-from seg.training.losses import DeepSupervisionLoss, DiceCrossEntropy, build_loss
+from seg.errors import ConfigError
+from seg.training.losses import DeepSupervisionLoss, DiceCrossEntropy, build_loss, check_class_weights
 
 SHAPE = (5, 4, 3)
 
@@ -172,3 +173,84 @@ def test_what_does_not_fit_is_refused(label: Tensor, ignore_index: int | None, m
     logits, _ = example()
     with pytest.raises(ValueError, match=re.escape(message)):
         DiceCrossEntropy(LossConfig(), ignore_index)(logits, label)
+
+
+def plain_terms(logits: Tensor, label: Tensor) -> Tensor:
+    """Returns the cross-entropy of each voxel."""
+    return torch.nn.functional.cross_entropy(logits, label[:, 0], reduction="none")
+
+
+@pytest.mark.parametrize("weights", [(1.0, 2.0, 0.5), (0.0, 1.0, 1.0), (3.0, 3.0, 3.0)])
+def test_class_weights_are_those_of_torch(weights: tuple[float, ...]) -> None:
+    logits, label = example()
+    config = LossConfig(class_weights=weights, ce_weight=0.7)
+    oracle = torch.nn.functional.cross_entropy(logits, label[:, 0], weight=torch.tensor(weights).double())
+    oracle = 0.7 * oracle + DiceCrossEntropy(replace(config, class_weights=(), ce_weight=0.0))(logits, label)
+    (expected,) = torch.autograd.grad(oracle, logits)
+    loss = DiceCrossEntropy(config)(logits, label)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    torch.testing.assert_close(loss, oracle)
+    torch.testing.assert_close(gradient, expected)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0, 5.0])
+@pytest.mark.parametrize("classes", [2, 4])
+def test_focal_loss_is_that_of_monai(gamma: float, classes: int) -> None:
+    logits, label = example(classes)
+    theirs = FocalLoss(gamma=gamma, use_softmax=True, to_onehot_y=True, include_background=True)
+    oracle = classes * theirs(logits, label)  # its mean is over classes too
+    (expected,) = torch.autograd.grad(oracle, logits)
+    loss = DiceCrossEntropy(LossConfig(dice_weight=0.0, focal_gamma=gamma))(logits, label)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    torch.testing.assert_close(loss.float(), oracle)  # theirs computes in fp32
+    torch.testing.assert_close(gradient.float(), expected.float())
+
+
+@pytest.mark.parametrize(("share", "voxels"), [(0.1, 12), (0.29, 35), (0.001, 1), (0.9999, 120)])
+def test_the_hardest_voxels_of_the_batch_count_alone(share: float, voxels: int) -> None:
+    logits, label = example()
+    oracle = plain_terms(logits, label).flatten().sort(descending=True).values[:voxels].mean()
+    (expected,) = torch.autograd.grad(oracle, logits)
+    loss = DiceCrossEntropy(LossConfig(dice_weight=0.0, top_k=share))(logits, label)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    torch.testing.assert_close(loss, oracle)
+    torch.testing.assert_close(gradient, expected)
+    assert int((gradient.abs().sum(1) > 0).sum()) == voxels
+
+
+def test_weights_exponent_and_share_together_with_ignored_voxels() -> None:
+    logits, label = example(4)
+    label[:, :, :2] = 3
+    config = LossConfig(dice_weight=0.0, class_weights=(0.5, 2.0, 1.0, 9.0), focal_gamma=2.0, top_k=0.25)
+    entropy = plain_terms(logits, label)
+    weights = torch.tensor(config.class_weights).double()[label[:, 0]]
+    terms, counted = weights * (1 - (-entropy).exp()) ** 2 * entropy, label[:, 0] != 3
+    hardest = terms[counted].argsort(descending=True)[: round(0.25 * int(counted.sum()))]
+    oracle = terms[counted][hardest].sum() / weights[counted][hardest].sum()
+    (expected,) = torch.autograd.grad(oracle, logits)
+    loss = DiceCrossEntropy(config, 3)(logits, label)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    torch.testing.assert_close(loss, oracle)
+    torch.testing.assert_close(gradient, expected)
+    both = DiceCrossEntropy(replace(config, dice_weight=1.0), 3)
+    assert torch.autograd.gradcheck(lambda x: both(x, label), logits)
+    nothing = DiceCrossEntropy(config, 3)(logits, torch.full_like(label, 3))
+    (gradient,) = torch.autograd.grad(nothing, logits)
+    assert (nothing.item(), gradient.abs().max().item()) == (0, 0)
+
+
+@pytest.mark.parametrize("gamma", [0.01, 0.5, 3.0])
+def test_certain_voxels_give_the_focal_loss_a_finite_gradient(gamma: float) -> None:
+    _, label = example()
+    certain = 200.0 * torch.nn.functional.one_hot(label[:, 0], 3).movedim(-1, 1).float()
+    for logits in (certain.clone().requires_grad_(), (-certain).requires_grad_()):
+        loss = DiceCrossEntropy(LossConfig(focal_gamma=gamma))(logits, label)
+        assert all(torch.isfinite(found).all() for found in (loss, *torch.autograd.grad(loss, logits)))
+
+
+def test_the_number_of_weights_is_that_of_the_classes() -> None:
+    check_class_weights(LossConfig(), ("background", "a"))
+    check_class_weights(LossConfig(class_weights=(1.0, 2.0)), ("background", "a"))
+    with pytest.raises(ConfigError) as caught:
+        check_class_weights(LossConfig(class_weights=(1.0,)), ("background", "a"))
+    assert [(one.path, one.kind, one.value) for one in caught.value.problems] == [("loss.class_weights", "length", "1")]

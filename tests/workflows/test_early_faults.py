@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from seg.config import DataConfig, ExperimentConfig, NetworkConfig, PatchConfig
+from seg.config import DataConfig, ExperimentConfig, LossConfig, NetworkConfig, PatchConfig
 from seg.errors import SegError
 from seg.workflows.train import train
 
@@ -54,6 +54,14 @@ def test_normalisation_of_other_channels_is_named_before_a_run_directory_is_made
     with pytest.raises(SegError) as caught:
         train(ExperimentConfig(data=data), run_dir=tmp_path / "run", folds=[0])
     assert str(caught.value).startswith("data.normalization ")
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_of_other_classes_are_named_before_a_run_directory_is_made(root: Path, tmp_path: Path) -> None:
+    config = ExperimentConfig(data=DataConfig(root=str(root), folds=2), loss=LossConfig(class_weights=(1.0, 2.0, 3.0)))
+    with pytest.raises(SegError) as caught:
+        train(config, run_dir=tmp_path / "run", folds=[0])
+    assert [(problem.path, problem.value) for problem in caught.value.problems] == [("loss.class_weights", "3")]
     assert not (tmp_path / "run").exists()
 
 
