@@ -328,6 +328,22 @@ def read_table(
     return [dict(zip(header, row, strict=True)) for row in rows]
 
 
+def table_text(rows: Sequence[Mapping[str, object]], *, columns: Sequence[str] = (), absent: str = "") -> str:
+    """Returns rows as CSV text.
+
+    Args:
+        rows: Values by column.
+        columns: The columns, in their order; by default all that a row has.
+        absent: Cell of a column that a row has not.
+    """
+    text = io.StringIO(newline="")
+    names = columns or list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(text, names, restval=absent, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
 def check_rows(path: Path, rows: Sequence[Mapping[str, object]], schema: type[T], *, remedy: str) -> list[T]:
     """Returns the rows of a file as values of a type.
 
@@ -372,19 +388,19 @@ def check_version(path: Path, version: object, newest: int, *, error: type[SegEr
 
 
 @contextmanager
-def locked(path: Path, *, refusal: str | None = None) -> Iterator[None]:
+def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
     """Holds a lock for the time of a block; the file is there while it is held.
 
     A file system without locks is announced, and the block runs unguarded.
 
     Args:
         path: The file, made with its folder where absent.
-        refusal: Message of the error where another process holds the lock; None waits until it is free.
+        wait: Whether to wait where another process holds the lock, until it is free.
 
     Raises:
-        RunError: Another process holds it and ``refusal`` is given, or the file cannot be written.
+        RunError: Another process holds it and ``wait`` is off, or the file cannot be written.
     """
-    descriptor = _take(path, refusal)
+    descriptor = _take(path, wait)
     try:
         yield
     finally:
@@ -392,7 +408,7 @@ def locked(path: Path, *, refusal: str | None = None) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _take(path: Path, refusal: str | None) -> int:
+def _take(path: Path, wait: bool) -> int:
     while True:
         try:
             check_folder(path.parent)
@@ -406,9 +422,13 @@ def _take(path: Path, refusal: str | None) -> int:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            if refusal is not None:
+            if not wait:
                 os.close(descriptor)
-                raise RunError(refusal) from error
+                rule, remedy = (
+                    "must be used by one process at a time",
+                    "wait for the other one, or choose another folder",
+                )
+                raise RunError(Problem(quoted(str(path.parent)), "locked", rule, remedy=remedy)) from error
             LOG.info("%s: another process works on this; waiting for it", path)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         except OSError as error:

@@ -247,10 +247,11 @@ def test_a_lock_goes_with_the_process_that_held_it(tmp_path: Path) -> None:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"held\n"
-        with pytest.raises(RunError, match="taken"), locked(path, refusal="taken"):
+        with pytest.raises(RunError) as caught, locked(path, wait=False):
             pass
+        assert problem(caught) == (str(tmp_path), "locked")
         other.kill()
-    with locked(path, refusal="taken"):
+    with locked(path, wait=False):
         assert path.exists()
     assert not path.exists()
 

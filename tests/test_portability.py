@@ -19,7 +19,7 @@ for name in names:
         importlib.import_module(name)
 from pathlib import Path
 from seg.files import locked
-with locked(Path(sys.argv[1]), refusal="taken"):
+with locked(Path(sys.argv[1]), wait=False):
     pass
 from seg.hardware import load_1min
 assert load_1min() is None

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, FiniteFloat
 
-from seg.ablation.reading import VERSION, Name, is_there, read_yaml
+from seg.ablation.reading import VERSION, Name, is_there
 from seg.ablation.study import Study, Variant, published
 from seg.config import StudyConfig
+from seg.config.text import read_yaml
 from seg.data.cases import Dataset
 from seg.data.datasets import read_folds
 from seg.errors import Problem, RunError, shown

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import shutil
 from collections.abc import Hashable, Mapping, Sequence
@@ -29,7 +27,7 @@ from seg.ablation.store import (
     trial_keys,
 )
 from seg.errors import RunError
-from seg.files import write_json, write_text
+from seg.files import table_text, write_json, write_text
 
 DIGITS = 6
 """Significant digits of a number in a published table."""
@@ -113,14 +111,7 @@ def _nan(value: float | None) -> float:
 
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Returns a CSV table with all columns that a row has."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    table = io.StringIO(newline="")
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(columns)
-    for row in rows:
-        writer.writerow(_cell(key, row.get(key)) for key in columns)
-    return table.getvalue()
+    return table_text([{key: _cell(key, value) for key, value in row.items()} for row in rows])
 
 
 _TEXT_COLUMNS = frozenset({*TRIAL_TEXTS, *PLACE_TEXTS, *CASE_KEYS})

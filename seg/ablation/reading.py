@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 
-from seg.config.text import YamlError, parse_yaml
 from seg.errors import Problem, RunError
-from seg.files import check_content, file_problems, quoted, read_bytes
+from seg.files import file_problems, quoted
 
-T = TypeVar("T")
 VERSION = 1
 """Version of every file of a study directory; a newer one is refused."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
@@ -42,21 +40,6 @@ def is_there(path: Path, folder: Path) -> bool:
             rule, remedy = "must be a file of the study itself", "put the file itself there"
             raise RunError(Problem(quoted(str(part)), "link", rule, "a symbolic link", remedy))
     return path.exists()
-
-
-def read_yaml(path: Path, schema: type[T], *, newest: int | None = None, remedy: str) -> T:
-    """Reads a YAML file and checks its content, as :func:`seg.files.read_json` does.
-
-    Raises:
-        RunError: The file is absent, no YAML, of a newer version, or breaks the schema.
-    """
-    try:
-        content = parse_yaml(read_bytes(path, remedy=remedy).decode())
-    except UnicodeDecodeError as error:
-        raise RunError(Problem(quoted(str(path)), "yaml", "must be text in UTF-8", remedy=remedy)) from error
-    except YamlError as error:
-        raise RunError(Problem(quoted(str(path)), "yaml", str(error), remedy=remedy)) from error
-    return check_content(path, content, schema, newest=newest, remedy=remedy)
 
 
 def escaped(text: str) -> str:

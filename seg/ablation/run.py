@@ -50,9 +50,7 @@ def run_study(study: Study, study_dir: Path, *, runs_dir: Path | None = None, sp
         threads=trial_threads(study.config.launch),
     )
     check_study_dir(study_dir)
-    with locked(
-        study_dir / STUDY_LOCK, refusal=f"{study_dir}: only one process may run a study; wait for the other one."
-    ):
+    with locked(study_dir / STUDY_LOCK, wait=False):
         stored = read_trials(study_dir)
         left = trials_left(study.trials, paths, stored)
         for trial in study.trials:

@@ -17,7 +17,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import pandas as pd
@@ -25,8 +24,10 @@ from pydantic import AfterValidator, AliasChoices, AliasPath, BaseModel, ConfigD
 from pydantic_core import PydanticCustomError
 
 from seg.ablation.plan import StudyPlan, read_study
-from seg.ablation.reading import NAME, VERSION, Name, is_there, read_yaml, unescaped
+from seg.ablation.reading import NAME, VERSION, Name, is_there, unescaped
+from seg.config.text import read_yaml
 from seg.errors import Problem, RunError, shown
+from seg.evaluation.metrics import finite_mean
 from seg.files import check_rows, quoted, read_bytes, read_json, read_table
 from seg.runs import CONFIG_FILE, ENVIRONMENT_FILE, GENERALISATION_FILE, METRICS_FILE, PRESERVATION_FILE
 
@@ -268,11 +269,10 @@ class StoredTrial:
     @property
     def mean_dice(self) -> float | None:
         """Mean over classes of the mean Dice over cases; a class that no case shows is left out."""
-        by_class: dict[int, list[float]] = {}
+        by_class: dict[int, list[float | None]] = {}
         for row in self.cases:
-            if math.isfinite(dice := row.get("dice", math.nan)):
-                by_class.setdefault(row["class_index"], []).append(dice)
-        return fmean(map(fmean, by_class.values())) if by_class else None
+            by_class.setdefault(row["class_index"], []).append(row.get("dice"))
+        return finite_mean(map(finite_mean, by_class.values()))
 
 
 def read_trials(folder: Path) -> dict[str, StoredTrial]:

@@ -34,6 +34,7 @@ from seg.config.rules import RULES
 from seg.config.study import STUDY_RULES, STUDY_VERSION, StudyConfig
 from seg.config.text import YamlError, as_yaml, parse_yaml, read_yaml, text_problem
 from seg.errors import ConfigError, Problem, shown
+from seg.files import check_version, quoted
 
 LOG = logging.getLogger(__name__)
 REMOVED_FIELDS: Mapping[type, Sequence[str]] = {StudyConfig: ("reuse",), ExperimentConfig: ("network.name",)}
@@ -122,13 +123,10 @@ def _read(
 
 def _content(cls: type[Any], version: int, file: Path) -> dict[str, Any]:
     """Reads the fields that a file gives."""
-    where = f"{file}:"
-    try:
-        content = read_yaml(file)
-    except YamlError as error:
-        raise ConfigError(Problem(where, "file", str(error))) from error
+    where = quoted(str(file))
+    content: Any = read_yaml(file, Any, remedy="correct the file, or give another", error=ConfigError)
     if not isinstance(content, dict):
-        raise ConfigError(Problem(where, "file", "must hold fields and their values", shown(content)))
+        raise ConfigError(Problem(where, "type", "must hold fields and their values", shown(content)))
     sections = {name for name, field in fields_of(ExperimentConfig).items() if field.section is not None}
     of_studies = direct_fields(StudyConfig).keys() - direct_fields(ExperimentConfig).keys()
     if cls is ExperimentConfig and "base" in content and not sections & content.keys():
@@ -138,9 +136,8 @@ def _content(cls: type[Any], version: int, file: Path) -> dict[str, Any]:
         rule, remedy = "must be the file of a study", "train it by `seg train --config`"
         raise ConfigError(Problem(where, "kind", rule, "that of an experiment", remedy))
     written = content.get("schema_version")
-    if isinstance(written, int) and written > version:
-        rule, newer = f"must have a schema_version of at most {version}", f"{written}, of a newer version of seg"
-        raise ConfigError(Problem(where, "version", rule, newer, "update seg"))
+    if isinstance(written, int):
+        check_version(file, written, version, error=ConfigError)
     for path in drop_removed_fields(cls, content):
         if path not in _ANNOUNCED:
             LOG.warning("%s: %s is no longer a field and is ignored; it can be removed", file, path)

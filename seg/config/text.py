@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
-from seg.errors import shown
+from seg.errors import Problem, RunError, SegError
+from seg.files import check_content, quoted, read_bytes
 
 MOST_CHARACTERS = 1_000_000
 MOST_LEVELS = 20
@@ -22,29 +24,29 @@ _SPECIAL |= {text: text.lower() == "true" for text in ("true", "True", "TRUE", "
 _SPECIAL |= {f"{sign}.{text}": float(f"{sign}inf") for sign in ("", "+", "-") for text in ("inf", "Inf", "INF")}
 _SPECIAL |= {f".{text}": math.nan for text in ("nan", "NaN", "NAN")}
 _PLAIN = re.compile(r"[A-Za-z_/][\w./-]*", re.ASCII)
+T = TypeVar("T")
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class YamlError(Exception):
-    """A text is no YAML that is read here; the message says what must hold and where."""
+    """A text is no YAML that is read here; the message, the rule of a problem, says what must hold and where."""
 
 
-def read_yaml(file: Path) -> Any:
-    """Reads a YAML file.
+def read_yaml(
+    path: Path, schema: type[T], *, newest: int | None = None, remedy: str, error: type[SegError] = RunError
+) -> T:
+    """Reads a YAML file and checks its content; see :func:`seg.files.read_json` for the arguments.
 
     Raises:
-        YamlError: The file is absent, unreadable, not text or not valid.
+        SegError: The file is absent, no YAML, of a newer version, or breaks the schema.
     """
     try:
-        if file.exists() and not file.is_file():  # reading a pipe would wait for ever
-            raise YamlError("must be a file, not a folder, a pipe or a device")
-        return parse_yaml(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise YamlError(f"must be a readable file, got '{error.strerror}'") from error
-    except UnicodeDecodeError as error:
-        raise YamlError(f"must be UTF-8 text, got other bytes at position {error.start}") from error
-    except ValueError as error:  # a NUL in the name
-        raise YamlError(f"must be the name of a file, got {shown(str(file))}") from error
+        content = parse_yaml(read_bytes(path, remedy=remedy, error=error).decode())
+    except UnicodeDecodeError as fault:
+        raise error(Problem(quoted(str(path)), "yaml", "must be text in UTF-8", remedy=remedy)) from fault
+    except YamlError as fault:
+        raise error(Problem(quoted(str(path)), "yaml", str(fault), remedy=remedy)) from fault
+    return check_content(path, content, schema, newest=newest, remedy=remedy, error=error)
 
 
 def parse_yaml(text: str) -> Any:
@@ -60,38 +62,11 @@ def parse_yaml(text: str) -> Any:
         raise YamlError(f"must have at most {MOST_CHARACTERS} characters, got {len(text)}")
     if (bad := text_problem(text)) is not None:
         raise YamlError(f"must be text, got {bad}")
-    documents: list[Any] = []
-    open_lists: list[tuple[Any, list[Any]]] = []  # each list or mapping still open, and its flat content
+    events = yaml.parse(text, _Loader)
     try:
-        for event in yaml.parse(text, _Loader):
-            if isinstance(event, yaml.AliasEvent):
-                raise YamlError(f"must be valid YAML; {_where(event)}aliases are not read, write the value out")
-            if isinstance(event, yaml.SequenceStartEvent | yaml.MappingStartEvent):
-                if event.tag is not None:
-                    raise YamlError(f"must be valid YAML; {_where(event)}tags are not read")
-                if len(open_lists) == MOST_LEVELS:
-                    raise YamlError(f"must be valid YAML; {_where(event)}more than {MOST_LEVELS} levels")
-                open_lists.append((event, []))
-                continue
-            if isinstance(event, yaml.ScalarEvent):
-                value: Any = _scalar(event, key=_awaits_key(open_lists))
-            elif isinstance(event, yaml.SequenceEndEvent):
-                value = open_lists.pop()[1]
-            elif isinstance(event, yaml.MappingEndEvent):
-                content = open_lists.pop()[1]
-                value = dict(zip(content[::2], content[1::2], strict=True))
-            else:
-                continue
-            if open_lists and _awaits_key(open_lists):
-                if not isinstance(value, str):
-                    raise YamlError(f"must be valid YAML; {_where(event)}a list or mapping stands in a key's place")
-                if value in open_lists[-1][1][::2]:
-                    raise YamlError(f"must be valid YAML; {_where(event)}{value} is given twice")
-            (open_lists[-1][1] if open_lists else documents).append(value)
+        documents = [_value(events, event, 0) for event in events if isinstance(event, yaml.NodeEvent)]
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = "" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: "
-        raise YamlError(f"must be valid YAML; {where}{error.problem}") from error
+        raise YamlError(f"must be valid YAML; {_where(error.problem_mark)}{error.problem}") from error
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         raise YamlError(f"must be valid YAML; {str(error).splitlines()[0]}") from error
     if len(documents) > 1:
@@ -99,36 +74,56 @@ def parse_yaml(text: str) -> Any:
     return documents[0] if documents else None
 
 
-def _awaits_key(open_lists: list[tuple[Any, list[Any]]]) -> bool:
-    return (
-        bool(open_lists) and isinstance(open_lists[-1][0], yaml.MappingStartEvent) and len(open_lists[-1][1]) % 2 == 0
-    )
+def _value(events: Iterator[yaml.Event], event: Any, level: int) -> Any:
+    """Reads the value that begins with an event, so many lists and mappings deep."""
+    if isinstance(event, yaml.ScalarEvent):
+        text = _text(event)
+        return _bare(event, text) if event.implicit[0] else text
+    _check_untagged(event)
+    _check(event, level == MOST_LEVELS, f"more than {MOST_LEVELS} levels")
+    if isinstance(event, yaml.SequenceStartEvent):
+        inside = takewhile(lambda item: not isinstance(item, yaml.SequenceEndEvent), events)
+        return [_value(events, item, level + 1) for item in inside]
+    content: dict[str, Any] = {}
+    key: Any
+    for key in takewhile(lambda item: not isinstance(item, yaml.MappingEndEvent), events):
+        _check(key, isinstance(key, yaml.CollectionStartEvent), "a list or mapping stands in a key's place")
+        name = _text(key)
+        _check(key, key.implicit[0] and name == "<<", "merge keys are not read, write the fields out")
+        _check(key, name in content, f"{name} is given twice")
+        content[name] = _value(events, next(events), level + 1)
+    return content
 
 
-def _where(event: yaml.Event) -> str:
-    mark = event.start_mark
-    return "" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: "
+def _check(event: yaml.Event, refused: bool, reason: str) -> None:
+    if refused:
+        raise YamlError(f"must be valid YAML; {_where(event.start_mark)}{reason}")
 
 
-def _scalar(event: yaml.ScalarEvent, *, key: bool) -> Any:
-    text: str = event.value
-    if event.tag is not None:
-        raise YamlError(f"must be valid YAML; {_where(event)}tags are not read")
-    if (bad := text_problem(text)) is not None:
-        raise YamlError(f"must be valid YAML; {_where(event)}{bad}")
-    if key:
-        if event.implicit[0] and text == "<<":
-            raise YamlError(f"must be valid YAML; {_where(event)}merge keys are not read, write the fields out")
-        return text
-    if not event.implicit[0]:  # quoted
-        return text
+def _check_untagged(event: Any) -> None:
+    _check(event, isinstance(event, yaml.AliasEvent), "aliases are not read, write the value out")
+    _check(event, event.tag is not None, "tags are not read")
+
+
+def _text(event: Any) -> str:
+    _check_untagged(event)
+    bad = text_problem(event.value)
+    _check(event, bad is not None, f"{bad}")
+    return str(event.value)
+
+
+def _bare(event: yaml.Event, text: str) -> Any:
+    """Reads a word without quotes."""
     if text in _SPECIAL:
         return _SPECIAL[text]
     if _INTEGER.fullmatch(text):
-        if len(text.lstrip("+-0")) > MOST_DIGITS:
-            raise YamlError(f"must be valid YAML; {_where(event)}an integer has more than {MOST_DIGITS} digits")
+        _check(event, len(text.lstrip("+-0")) > MOST_DIGITS, f"an integer has more than {MOST_DIGITS} digits")
         return int(text)
     return float(text) if _FLOAT.fullmatch(text) else text
+
+
+def _where(mark: Any) -> str:
+    return "" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: "
 
 
 def text_problem(text: str) -> str | None:

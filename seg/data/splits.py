@@ -61,7 +61,8 @@ def make_splits(dataset: Dataset, *, folds: int, seed: int, splits_file: Path | 
 
 def study_splits(name: str) -> tuple[Split, ...]:
     """Returns the folds on which the published studies of a data set were run; none where there is no such study."""
-    folds = read_yaml(Path(__file__).with_name("study_folds.yaml")).get(name, [])
+    file = Path(__file__).with_name("study_folds.yaml")
+    folds = read_yaml(file, dict[str, list[list[str]]], remedy="install the package again").get(name, [])
     every = sorted(case for fold in folds for case in fold)
     return tuple(
         Split(train=tuple(case for case in every if case not in fold), validation=tuple(fold)) for fold in folds

@@ -6,8 +6,6 @@ the metrics that a file has: a score that is missing is NaN, and scores of other
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +14,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 from seg.evaluation.metrics import ClassScores
-from seg.files import check_rows, read_json, read_table, write_json, write_text
+from seg.files import check_rows, read_json, read_table, table_text, write_json, write_text
 
 SCHEMA_VERSION = 1
 EVALUATION_FILE = "evaluation.json"
@@ -145,18 +143,12 @@ def write_evaluation(output: Path, evaluation: Evaluation, scores: Sequence[Case
     Raises:
         RunError: The folder cannot be written or the disk is full.
     """
-    rows = [{name: getattr(record, name) for name in CASE_COLUMNS} | record.scores.by_name() for record in scores] or [
-        dict.fromkeys((*CASE_COLUMNS, *ClassScores().by_name()))
-    ]
-    table = io.StringIO(newline="")
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    writer = csv.DictWriter(table, columns, restval="nan", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows if scores else ())
+    rows = [{name: getattr(record, name) for name in CASE_COLUMNS} | record.scores.by_name() for record in scores]
+    columns = () if rows else (*CASE_COLUMNS, *ClassScores().by_name())
     # The mean stands first: it is what a reader opens the file for.
     values = asdict(evaluation)
     content = {"mean_dice": values.pop("mean_dice"), "mean_dice_ci95": values.pop("mean_dice_ci95")}
-    write_text(output / CASES_FILE, table.getvalue())
+    write_text(output / CASES_FILE, table_text(rows, columns=columns, absent="nan"))
     write_json(output / EVALUATION_FILE, content | {"schema_version": SCHEMA_VERSION} | values)
 
 

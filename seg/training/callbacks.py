@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import math
 import os
@@ -20,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from seg.errors import Problem, RunError
-from seg.files import check_version, quoted, unwritable, write_text
+from seg.files import check_version, quoted, table_text, unwritable, write_text
 from seg.runs import METRICS_FILE, check_archive
 from seg.words import in_time
 
@@ -121,11 +119,7 @@ class Records(Callback):
         self._write()
 
     def _write(self) -> None:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(self.history[-1]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.history)
-        write_text(self.path, text.getvalue())
+        write_text(self.path, table_text(self.history, columns=list(self.history[-1])))
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the rows, and what the next row needs."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +12,7 @@ from pydantic import BaseModel
 
 from seg.data.volumes import split_ending
 from seg.errors import Problem, RunError, shown
-from seg.files import locked, quoted, read_bytes, read_json, write_json, write_text
+from seg.files import locked, quoted, read_bytes, read_json, table_text, write_json, write_text
 from seg.inference.cases import DONE, FAILED, SKIPPED, Record
 from seg.runs import NOTICE
 
@@ -193,10 +191,9 @@ def check_volumes(path: Path) -> None:
 
 def _volumes(cases: Sequence[Mapping[str, Any]]) -> str:
     """Formats the volumes of label maps as a table: scan, path of the label map beside the table, class, ml."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(VOLUMES_COLUMNS)
-    for entry in cases:
-        for name, volume in entry.get("volumes_ml", {}).items():
-            writer.writerow((split_ending(entry["output"])[0], entry["output"], name, volume))
-    return text.getvalue()
+    rows = [
+        (split_ending(entry["output"])[0], entry["output"], name, volume)
+        for entry in cases
+        for name, volume in entry.get("volumes_ml", {}).items()
+    ]
+    return table_text([dict(zip(VOLUMES_COLUMNS, row, strict=True)) for row in rows], columns=VOLUMES_COLUMNS)

@@ -121,9 +121,7 @@ def train(
         check_run(replace(config, fold=fold), directory, origins[fold], resume=resume)
     with ExitStack() as locks:
         for directory in directories.values():
-            lock = directory / LOCK_FILE
-            refusal = f"{directory}: another process trains there; wait for it, or choose another --run_dir."
-            locks.enter_context(locked(lock, refusal=refusal))
+            locks.enter_context(locked(directory / LOCK_FILE, wait=False))
             for folder in (directory, directory / PREDICTIONS, (directory / WEIGHTS_FILE).parent):
                 remove_partial(folder, seconds=0)
         for fold, directory in directories.items():

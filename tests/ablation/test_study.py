@@ -200,7 +200,7 @@ def test_a_base_that_cannot_be_used_is_said_once(write: Writer) -> None:
     assert problems_of(path) == [("fold", "range", "-1")]
     absent = path.parent / "none.yaml"
     path.write_text(path.read_text().replace("base.yaml", "none.yaml"))
-    assert problems_of(path) == [(f"base: {absent}:", "file", "")]
+    assert problems_of(path) == [(f"base: {absent}", "missing", "'No such file or directory'")]
 
 
 @pytest.mark.parametrize("given", [None, {"ratio": 1.0}])

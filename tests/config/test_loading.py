@@ -61,7 +61,7 @@ def test_without_files_there_are_the_defaults() -> None:
 def test_a_file_that_gives_nothing_is_refused(write: Write, text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config([write("seed: 1"), file := write(text)])
-    assert [(one.path, one.kind, one.value) for one in caught.value.problems] == [(f"{file}:", "file", "null")]
+    assert [(one.path, one.kind, one.value) for one in caught.value.problems] == [(str(file), "type", "null")]
 
 
 def test_changed_sections_are_checked_too() -> None:
@@ -115,7 +115,7 @@ def test_mistakes_of_several_files_and_overrides_are_reported_together(write: Wr
             {"loss.smooth": "0", "training.epochs": "5", "seed": "[", "name": "\ud800"},
         )
     assert sorted(places(caught.value.problems)) == [
-        ("absent.yaml:", "file", ""),
+        ("absent.yaml", "missing", "'No such file or directory'"),
         ("fold", "type", "[1]"),
         ("loss.smooth", "range", "0"),
         ("name", "yaml", "'\\ud800'"),
@@ -175,8 +175,8 @@ def test_a_type_is_said_in_words(path: str, words: str) -> None:
 @pytest.mark.parametrize(
     ("text", "kind"),
     [
-        ("- 1", "file"),
-        ("seed: 1\nseed: 2", "file"),
+        ("- 1", "type"),
+        ("seed: 1\nseed: 2", "yaml"),
         ("schema_version: 2\nnew_field: 1", "version"),
         ("data.root: x", "unknown"),
         ("1: 2", "unknown"),
@@ -191,9 +191,10 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     image = tmp_path / "image.yaml"
     image.write_bytes(b"\xff\xd8\xff")
     os.mkfifo(tmp_path / "pipe")
-    for file in (image, tmp_path, tmp_path / "pipe", tmp_path / ("x" * 300), Path("a\0b")):
+    long, nul = tmp_path / ("x" * 300), Path("a\0b")
+    for file, kind in ((image, "yaml"), (tmp_path, "file"), (tmp_path / "pipe", "file"), (long, "name"), (nul, "name")):
         (problem,) = problems_of(file)
-        assert (problem.path, problem.kind) == (f"{file}:", "file")
+        assert (problem.path, problem.kind) == (str(file) if file != nul else repr(str(nul)), kind)
 
 
 def test_later_files_overlay_earlier_ones_field_by_field(write: Write) -> None:
@@ -253,7 +254,7 @@ def test_a_problem_names_the_file_that_gives_the_field(write: Write) -> None:
 def test_a_study_is_no_experiment(write: Write) -> None:
     study = write("name: a\nbase: b.yaml\npoints: [{name: c, set: {seed: 1}}]\nseeds: [0, 1]\nfoldz: [0]")
     (problem,) = problems_of(study)
-    assert (problem.path, problem.kind, "seg ablate" in problem.remedy) == (f"{study}:", "kind", True)
+    assert (problem.path, problem.kind, "seg ablate" in problem.remedy) == (str(study), "kind", True)
     experiment = write("name: a\nseed: 3\ntraining: {steps: 100}")
     made, (problem,) = load_study(experiment, {})
     assert (made, problem.kind, "seg train" in problem.remedy) == (None, "kind", True)

@@ -114,7 +114,7 @@ def test_rules_are_judged_beside_faults_but_not_on_what_could_not_be_read(tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("text", "kind"), [("a: [", "file"), ("- a\n", "file"), ("", "file"), ("schema_version: 9\nnew: 1", "version")]
+    ("text", "kind"), [("a: [", "yaml"), ("- a\n", "type"), ("", "type"), ("schema_version: 9\nnew: 1", "version")]
 )
 def test_a_file_that_is_no_study(tmp_path: Path, text: str, kind: str) -> None:
     study, ((_, found, _),) = read(tmp_path, text)
@@ -123,7 +123,7 @@ def test_a_file_that_is_no_study(tmp_path: Path, text: str, kind: str) -> None:
 
 def test_an_absent_file(tmp_path: Path) -> None:
     study, (problem,) = load_study(tmp_path / "none.yaml", {})
-    assert (study, problem.path, problem.kind) == (None, f"{tmp_path / 'none.yaml'}:", "file")
+    assert (study, problem.path, problem.kind) == (None, str(tmp_path / "none.yaml"), "missing")
 
 
 @pytest.mark.parametrize(
