@@ -10,12 +10,13 @@ import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, Field, FiniteFloat
+from pydantic import AfterValidator, BaseModel, Field, FiniteFloat, model_validator
 
 from seg.config import ExperimentConfig, NetworkConfig, dump_config, load_config
 from seg.config.loading import comparable, config_digest, differences
+from seg.data.classes import MAX_VALUE, ClassMap
 from seg.data.splits import Split
 from seg.errors import ConfigError, Problem, RunError
 from seg.evaluation.scores import EVALUATION_FILE
@@ -521,6 +522,9 @@ def other_settings(one: ExperimentConfig, other: ExperimentConfig) -> list[str]:
 SHARED = ("spacing_mm", "normalization", "ct")
 
 
+Value = Annotated[int, Field(ge=0, le=MAX_VALUE)]
+
+
 def _different(names: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(names)) != len(names):
         raise ValueError("names must differ")
@@ -532,8 +536,20 @@ class Description(BaseModel):
 
     channel_names: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_different)]
     class_names: Annotated[tuple[str, ...], Field(min_length=2), AfterValidator(_different)]
+    label_values: tuple[Annotated[tuple[Value, ...], Field(min_length=1)], ...] | None = None
     weights_sha256: str | None = None
     config_sha256: str | None = None
+
+    @model_validator(mode="after")
+    def _check_values(self) -> Self:
+        if self.label_values is not None and len(self.label_values) != len(self.class_names):
+            raise ValueError("label_values must hold the values of each class")
+        return self
+
+    @property
+    def classes(self) -> ClassMap | None:
+        """The values of label maps; null where each is the index of its class, as in runs of earlier versions."""
+        return None if self.label_values is None else ClassMap(self.label_values).simplest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -545,12 +561,14 @@ class TrainedRun:
         config: The experiment.
         channel_names: Channels of its images.
         class_names: Classes, the background first.
+        classes: The values of label maps; None where each is the index of its class.
     """
 
     path: Path
     config: ExperimentConfig
     channel_names: tuple[str, ...]
     class_names: tuple[str, ...]
+    classes: ClassMap | None = None
 
     def description(self) -> dict[str, Any]:
         """Describes the network in a manifest: names, and the digest of its weights."""
@@ -590,6 +608,7 @@ def _read_run(path: Path) -> TrainedRun:
         config=read_config(path),
         channel_names=model.channel_names,
         class_names=model.class_names,
+        classes=model.classes,
     )
 
 
@@ -597,6 +616,7 @@ def _disagreements(first: TrainedRun, other: TrainedRun) -> list[str]:
     pairs = [
         ("channels", first.channel_names, other.channel_names),
         ("classes", first.class_names, other.class_names),
+        ("label values", *(None if run.classes is None else run.classes.groups for run in (first, other))),
         *((f"data.{name}", getattr(first.config.data, name), getattr(other.config.data, name)) for name in SHARED),
         *(
             (f"postprocessing.{name}", ours, getattr(other.config.postprocessing, name))

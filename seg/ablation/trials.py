@@ -222,6 +222,8 @@ def _files(root: str, layout: Any, patient_pattern: str | None) -> dict[str, Any
         "class_names": dataset.class_names,
         "channel_names": dataset.channel_names,
         "ignore_label": dataset.ignore_label,
+        # Only where values are no indices, so that trials of other data keep their digest.
+        **({} if dataset.classes is None else {"label_values": dataset.classes.groups}),
     }
 
 

@@ -119,9 +119,8 @@ class PreparedDataset:
             shown = progress and sys.stderr.isatty()
             self._items = CacheDataset(items, transform, progress=shown, num_workers=torch.get_num_threads())
         elif kind == "disk":
-            recipe = _recipe(config)
             for item, case in zip(items, self.cases, strict=True):
-                item["digest"] = case_digest(case, recipe)
+                item["digest"] = case_digest(case, _recipe(config, case))
             folder = Path(config.cache_dir) if config.cache_dir is not None else cache_dir
             self._items = DiskCache(items, transform, folder)
         else:
@@ -194,8 +193,10 @@ def _check_fit(cases: Sequence[Case], config: DataConfig) -> None:
         raise RunError(problems)
 
 
-def _recipe(config: DataConfig) -> str:
+def _recipe(config: DataConfig, case: Case) -> str:
     fields = {name: getattr(config, name) for name in ("spacing_mm", "normalization", "ct")}
+    # Only what is not as it always was, so that cases prepared before keep their names.
+    fields |= {} if case.classes is None else {"classes": case.classes}
     return f"{CACHE_VERSION} {sorted(fields.items())}"
 
 

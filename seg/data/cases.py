@@ -6,9 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from seg.data.classes import ClassMap
 from seg.errors import Problem
-
-MAX_LABEL = 255
 
 LABEL_TOLERANCE = 1e-3
 """How far a label stored as a float may lie from its integer; preparation rounds it."""
@@ -24,6 +23,7 @@ class Case:
         label: Label map on the image's grid; null where the case has none.
         patient: Whose case it is; null makes the case a patient of its own.
         fold: Fold whose validation side holds the case; null where the data set does not say.
+        classes: What the values of the label map mean; null where each is the index of its class.
     """
 
     id: str
@@ -31,6 +31,7 @@ class Case:
     label: Path | None = None
     patient: str | None = None
     fold: int | None = None
+    classes: ClassMap | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -47,11 +48,12 @@ class Dataset:
         root: Folder of the data set.
         layout: ``msd``, ``nnunet`` or ``manifest``.
         cases: The cases, in the order of the data set.
-        class_names: Name of each label value, from 0 (background) upwards without a gap.
+        class_names: Name of each class, the background (index 0) first.
         channel_names: Name of each image channel.
-        ignore_label: Label value left out of training and scores; null where there is none.
+        ignore_label: Class index left out of training and scores; null where there is none.
         licence: Licence the data set states, else ``not stated``.
         attribution: Whom the data set asks to be named (``reference`` in its description), else ``not stated``.
+        classes: The values of label files, as its cases have it; null where each is the index of its class.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Dataset:
     ignore_label: int | None
     licence: str
     attribution: str = "not stated"
+    classes: ClassMap | None = None
 
 
 def of_case(case: Case, problems: Iterable[Problem], role: str = "") -> list[Problem]:

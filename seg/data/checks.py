@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from seg.config import DataConfig
 from seg.data.cases import LABEL_TOLERANCE, Case, Dataset, of_case
+from seg.data.classes import NAMED_VALUES, ClassMap
 from seg.data.prepare import CaseGrid, channel_problems, grid_of, grid_problems, label_problems
 from seg.data.volumes import ENDINGS, OpenVolume, open_volume, split_ending
 from seg.errors import ConfigError, DataError, Problem
@@ -23,7 +24,6 @@ LOG = logging.getLogger(__name__)
 FOLDERS = ("imagesTr", "labelsTr")
 LARGEST_INTENSITY = 1e15
 """Largest magnitude of a voxel: the squares of 3e8 such voxels still add up within single precision."""
-NAMED_VALUES = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,12 +54,8 @@ def check_dataset(dataset: Dataset, *, workers: int = 0, progress: bool = True) 
         value = f"{len(unused)}: {', '.join(unused[:NAMED_VALUES])}{more}"
         rule, remedy = "should hold no scan that no case uses", "name them as dataset.json says or move them away"
         LOG.warning("%s", Problem(str(dataset.root), "unused", rule, value, remedy))
-    check = partial(
-        _check_case,
-        channel_names=dataset.channel_names,
-        num_classes=len(dataset.class_names),
-        ignore_label=dataset.ignore_label,
-    )
+    plain = ClassMap(tuple((index,) for index in range(len(dataset.class_names))), dataset.ignore_label)
+    check = partial(_check_case, channel_names=dataset.channel_names, classes=dataset.classes or plain)
     bar = partial(tqdm, total=len(dataset.cases), desc="check", unit="case", disable=None if progress else True)
     workers = min(workers, usable_cores(), len(dataset.cases))
     if workers <= 1:
@@ -100,9 +96,7 @@ def check_channels(config: DataConfig, channels: int) -> None:
         raise ConfigError(problems)
 
 
-def _check_case(
-    case: Case, *, channel_names: tuple[str, ...], num_classes: int, ignore_label: int | None
-) -> CaseReport:
+def _check_case(case: Case, *, channel_names: tuple[str, ...], classes: ClassMap) -> CaseReport:
     errors: list[Problem] = []
     doubts: dict[str, Path] = {}  # what is doubtful of all files of a case is said of the first
     warnings: list[Problem] = []
@@ -129,7 +123,7 @@ def _check_case(
                 doubts = dict.fromkeys(file.header.warnings, case.label) | doubts
                 errors += of_case(case, label_problems(file, grid or grid_of(file.header)), "label")
                 if file.header.channels == 1:
-                    errors += _label_problems(case, file, num_classes, ignore_label, warnings)
+                    errors += _label_problems(case, file, classes, warnings)
         except DataError as error:
             errors += of_case(case, error.problems, "label")
     of_grid = [_problem(case, path, "grid", text) for text, path in doubts.items()]
@@ -161,9 +155,7 @@ def _image_problems(case: Case, file: OpenVolume) -> list[Problem]:
     return found
 
 
-def _label_problems(
-    case: Case, file: OpenVolume, num_classes: int, ignore_label: int | None, warnings: list[Problem]
-) -> list[Problem]:
+def _label_problems(case: Case, file: OpenVolume, classes: ClassMap, warnings: list[Problem]) -> list[Problem]:
     (array,) = file.voxels()
     lowest, highest = float(array.min()), float(array.max())
     if not (np.isfinite(lowest) and np.isfinite(highest)):
@@ -179,14 +171,14 @@ def _label_problems(
             value, remedy = f"{uneven[0]!s} and {uneven.size - 1} more fractions", "export it without interpolation"
             return [_problem(case, file.path, "integer", "must hold integers", value, remedy)]
         array = np.rint(array)
-    foreground = array > 0 if ignore_label is None else (array > 0) & (array != ignore_label)
-    if round(lowest) < 0 or round(highest) >= num_classes:
-        strange = [value for value in np.unique(array) if not 0 <= value < num_classes and value != ignore_label]
-        if strange:
-            allowed = f"0 to {num_classes - 1}" + ("" if ignore_label is None else f" or {ignore_label} (ignore)")
-            value = ", ".join(f"{value:.17g}" for value in strange[:NAMED_VALUES])
-            remedy = "declare these classes or correct the label"
-            return [_problem(case, file.path, "values", f"values must be {allowed}", value, remedy)]
-    if not foreground.any():
+    gapless = classes.known == tuple(range(len(classes.known)))
+    # Sorting the values of a whole volume takes longer than all else here.
+    if not (gapless and 0 <= round(lowest) <= round(highest) < len(classes.known)) and (
+        strange := classes.strange(np.unique(array))
+    ):
+        value = ", ".join(f"{value:.17g}" for value in strange[:NAMED_VALUES])
+        remedy = "declare these classes or correct the label"
+        return [_problem(case, file.path, "values", f"values must be {classes}", value, remedy)]
+    if not any(np.any(array == value) for group in classes.groups[1:] for value in group):
         warnings.append(_problem(case, file.path, "empty", "holds no foreground", remedy="check that this is meant"))
     return []

@@ -42,7 +42,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from seg.config import DataConfig
 from seg.config.patients import find_patients
-from seg.data.cases import LABEL_TOLERANCE, MAX_LABEL, Case, Dataset
+from seg.data.cases import LABEL_TOLERANCE, Case, Dataset
+from seg.data.classes import MAX_INDEX, MAX_VALUE, ClassMap
 from seg.data.fetch import ARCHIVES
 from seg.data.splits import Split, make_splits, shared_patients
 from seg.data.volumes import NIFTI_ENDINGS, read_header, read_volume, split_ending
@@ -428,9 +429,9 @@ def _dataset(
 ) -> Dataset:
     """Builds a data set, or names all that is wrong with its description."""
     path, content = description
-    classes, ignore = _classes(meaning[0], path, layout, problems)
+    names, classes = _classes(meaning[0], path, layout, problems)
     channels = _channel_names(meaning[1], path, problems)
-    for name in (*classes, *channels):
+    for name in (*names, *channels):
         if not name.isprintable():
             rule = "names of classes and channels must be printable on one line"
             problems.append(Problem(str(path), "name", rule, repr(name), "rename it"))
@@ -445,23 +446,32 @@ def _dataset(
             problems.append(Problem(str(path), "count", rule, value, remedy))
     if problems:
         raise DataError(problems)
-    return Dataset(
+    dataset = Dataset(
         name=str(content.name or real_path(root).name),
         root=root,
         layout=layout,
         cases=tuple(cases),
-        class_names=classes,
+        class_names=(),
         channel_names=channels,
-        ignore_label=ignore,
+        ignore_label=None,
         licence=str(content.licence or content.license or "not stated"),
         attribution=str(content.reference or "not stated"),
     )
+    return _with_classes(dataset, names, classes)
+
+
+def _with_classes(dataset: Dataset, names: tuple[str, ...], classes: ClassMap) -> Dataset:
+    """Returns a data set whose label files are read by a map."""
+    needed = classes.simplest
+    ignore = classes.ignore if needed is None or classes.ignore is None else len(names)
+    cases = tuple(replace(case, classes=needed) for case in dataset.cases)
+    return replace(dataset, cases=cases, class_names=names, ignore_label=ignore, classes=needed)
 
 
 def _classes(
     labels: Mapping[str, Any], path: Path, layout: str, problems: list[Problem]
-) -> tuple[tuple[str, ...], int | None]:
-    """Returns the names of the classes, in the order of their values, and the label to leave out."""
+) -> tuple[tuple[str, ...], ClassMap]:
+    """Returns the names of the classes, in the order of their values, and the values of each."""
     if labels and all(
         _as_integer(name) is not None and isinstance(value, str) and _as_integer(value) is None
         for name, value in labels.items()
@@ -469,7 +479,7 @@ def _classes(
         example = '{"0": "background", "1": "liver"}' if layout == "msd" else '{"background": 0, "liver": 1}'
         rule, remedy = f"labels must be written as {example}", "swap values and names"
         problems.append(Problem(str(path), "order", rule, "the other way round", remedy))
-        return (), None
+        return (), ClassMap(())
     values: dict[int, str] = {}
     ignore: int | None = None
     for name, value in labels.items():
@@ -484,14 +494,15 @@ def _classes(
             problems.append(Problem(str(path), "labels", rule, f"{number} twice", "give each its own"))
         else:
             values[number] = name
-    if sorted(values) != list(range(len(values))) or len(values) < 2:
-        rule = "label values must be 0 (background), 1, 2, ... without a gap and at least two"
-        problems.append(Problem(str(path), "labels", rule, shown(sorted(values)), "renumber the labels"))
-    if max((*values, ignore or 0), default=0) > MAX_LABEL or (ignore is not None and ignore < len(values)):
-        rule = f"the ignore label must follow the classes and no label may exceed {MAX_LABEL}"
-        value = f"ignore {shown(ignore)} with {len(values)} classes"
+    if 0 not in values or not 2 <= len(values) <= MAX_INDEX:
+        rule = f"label values must be 0 (background) and those of 1 to {MAX_INDEX - 1} classes"
+        problems.append(Problem(str(path), "labels", rule, shown(sorted(values)), "declare each label"))
+    if max((*values, ignore or 0), default=0) > MAX_VALUE or ignore in values:
+        rule = f"the ignore label must have a value of its own and no label may exceed {MAX_VALUE}"
+        value = f"ignore {shown(ignore)} with {shown(sorted(values))}"
         problems.append(Problem(str(path), "labels", rule, value, "renumber the labels"))
-    return tuple(values[key] for key in sorted(values)), ignore
+    ordered = sorted(values)
+    return tuple(values[value] for value in ordered), ClassMap(tuple((value,) for value in ordered), ignore)
 
 
 def _channel_names(channels: object, path: Path, problems: list[Problem]) -> tuple[str, ...]:
@@ -522,7 +533,7 @@ def _label_values(cases: Sequence[Case]) -> set[int]:
             values = np.unique(read_volume(case.label).array)
         except DataError:
             continue
-        near = values[(values > 0.5) & (values < MAX_LABEL + 0.5)]
+        near = values[(values > 0.5) & (values < MAX_INDEX + 0.5)]
         found.update(int(value) for value in np.rint(near[np.abs(near - np.rint(near)) <= LABEL_TOLERANCE]))
     return found
 

@@ -28,7 +28,8 @@ import numpy as np
 import numpy.typing as npt
 
 from seg.config import CtConfig, DataConfig
-from seg.data.cases import MAX_LABEL, Case
+from seg.data.cases import Case
+from seg.data.classes import MAX_INDEX, ClassMap, class_indices
 from seg.data.geometry import GRID_TOLERANCE, Affine, Geometry, corner_distance, oriented_grid, spacing_of
 from seg.data.memory import check_memory
 from seg.data.volumes import Header, OpenVolume, open_volume
@@ -163,8 +164,13 @@ def read_channels(paths: Sequence[Path]) -> Iterator[tuple[CaseGrid, Array]]:
         del array, channel
 
 
-def read_label(path: Path, grid: CaseGrid) -> npt.NDArray[np.uint8]:
-    """Reads the label map of a case, of integers from 0 to 255 in whatever type, as class indices (X, Y, Z).
+def read_label(path: Path, grid: CaseGrid, classes: ClassMap | None = None) -> npt.NDArray[np.uint8]:
+    """Reads the label map of a case, of integers in whatever type, as class indices (X, Y, Z).
+
+    Args:
+        path: The file.
+        grid: The grid of the case.
+        classes: What the values mean; None takes values from 0 to 255 for indices.
 
     Raises:
         DataError: The file cannot be read, lies on another grid than the case, or holds other values.
@@ -173,13 +179,11 @@ def read_label(path: Path, grid: CaseGrid) -> npt.NDArray[np.uint8]:
         if problems := label_problems(file, grid):
             raise DataError(problems)
         (array,) = read_voxels(file, grid, np.float32)
-    np.rint(array, out=array)
-    lowest, highest = float(array.min()), float(array.max())
-    if not 0 <= lowest <= highest <= MAX_LABEL:
-        value, remedy = f"{lowest:g} to {highest:g}", "correct the label"
-        rule = f"must hold integers from 0 to {MAX_LABEL}"
-        raise DataError(Problem(str(path), "values", rule, value, remedy))
-    return cast(npt.NDArray[np.uint8], array.astype(np.uint8))
+    labels = class_indices(array, classes, str(path))
+    if labels.dtype != np.uint8:
+        value, remedy = f"{labels.min()} to {labels.max()}", "correct the label"
+        raise DataError(Problem(str(path), "values", f"must hold integers from 0 to {MAX_INDEX}", value, remedy))
+    return labels
 
 
 def prepare_case(
@@ -193,7 +197,7 @@ def prepare_case(
     if case.label is None:
         raise DataError(Problem(f"case {case.id}", "missing", "must have a label", remedy="add a label"))
     image = read_image(case.images, channel_names)
-    label = read_label(case.label, image.grid)
+    label = read_label(case.label, image.grid, case.classes)
     array, step = prepare(image, config)
     return array, nearest_label(label, step, cast(Triple, array.shape[1:]))
 

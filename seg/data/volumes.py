@@ -14,6 +14,7 @@ from typing import IO, Any, cast
 import nibabel
 import numpy as np
 
+from seg.data.classes import ClassMap, class_indices
 from seg.data.formats import FORMATS, NIFTI
 from seg.data.formats.base import Array, Format, fault, named_faults
 from seg.data.formats.base import Header as Header
@@ -154,6 +155,21 @@ def read_label(path: Path, like: Affine | None = None) -> Volume:
     return read_first_channel(path, like)
 
 
+def read_classes(path: Path, like: Affine | None = None, classes: ClassMap | None = None) -> Volume:
+    """Reads a label map as :func:`read_label` does, its voxels as class indices.
+
+    Args:
+        path: The file.
+        like: Affine of the grid that it is oriented as.
+        classes: What its values mean; None takes each for an index.
+
+    Raises:
+        DataError: As for :func:`read_label`, or a value is of no class.
+    """
+    volume = read_label(path, like)
+    return replace(volume, array=class_indices(volume.array, classes, str(path)))
+
+
 def read_first_channel(path: Path, like: Affine | None = None) -> Volume:
     """Reads the first channel (X, Y, Z) of a file, oriented as by :func:`read_label`; see :func:`read_volume`."""
     volume = read_volume(path).oriented(like)
@@ -178,7 +194,7 @@ def in_small_letters(name: str, endings: Iterable[str] = NIFTI_ENDINGS) -> str:
     return stem + ending.lower()
 
 
-def write_labels(path: Path, array: Array, geometry: Geometry) -> None:
+def write_labels(path: Path, array: Array, geometry: Geometry, classes: ClassMap | None = None) -> None:
     """Writes a label map beside its target, flushes it to disk and renames it.
 
     The same array and geometry always give the same bytes.
@@ -187,11 +203,13 @@ def write_labels(path: Path, array: Array, geometry: Geometry) -> None:
         path: Target, ending in ``.nii`` or ``.nii.gz``; its folder is made where absent.
         array: Integer labels (X, Y, Z) in [0, 65535]; stored in 8 bits where they fit, else in 16.
         geometry: The grid the array is on; every field of it is handed on.
+        classes: The value that is written for each class index; None writes the index.
 
     Raises:
         ValueError: The array is not of three axes, or not of integers in that range.
         DataError: The folder cannot be written or the disk is full; the target is as it was.
     """
+    array = array if classes is None else classes.values(array)
     if array.ndim != 3 or array.dtype.kind not in "iub":
         raise ValueError(f"array must hold integers on 3 axes, got {array.dtype} of shape {array.shape}.")
     lowest, highest = int(array.min(initial=0)), int(array.max(initial=0))

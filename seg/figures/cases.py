@@ -21,8 +21,9 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from seg.data.cases import Case, Dataset
+from seg.data.classes import ClassMap
 from seg.data.geometry import corner_distance
-from seg.data.volumes import Volume, read_first_channel, read_label
+from seg.data.volumes import Volume, read_classes, read_first_channel
 from seg.errors import DataError, Problem
 from seg.evaluation.scores import CaseScore
 from seg.figures.ranking import rank_cases
@@ -56,11 +57,24 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, kw_only=True)
 class CaseFiles:
-    """The files of a case: label maps on one grid, and its images, which may be none."""
+    """The files of a case: label maps on one grid, what their values mean, and its images, which may be none."""
 
     prediction: Path
     label: Path
     images: tuple[Path, ...] = ()
+    classes: ClassMap | None = None
+
+    @classmethod
+    def of(cls, case: Case, prediction: Path) -> CaseFiles:
+        """Returns the files of a case of a data set, and a prediction of it.
+
+        Raises:
+            DataError: The case has no label.
+        """
+        if case.label is None:
+            rule, remedy = "must have a label to be drawn", "add one to the data set"
+            raise DataError(Problem(f"case {case.id}", "missing", rule, "none", remedy))
+        return cls(prediction=prediction, label=case.label, images=case.images, classes=case.classes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,9 +147,9 @@ def read_case(case_id: str, files: CaseFiles, *, ignore_label: int | None) -> Ca
     Raises:
         DataError: A label map cannot be read.
     """
-    label = read_label(files.label)
-    prediction = read_label(files.prediction, like=label.affine)
-    predicted, expected = (np.rint(volume.array).astype(np.int32) for volume in (prediction, label))
+    label = read_classes(files.label, classes=files.classes)
+    prediction = read_classes(files.prediction, label.affine, files.classes)
+    predicted, expected = (volume.array.astype(np.int32) for volume in (prediction, label))
     if ignore_label is not None:
         ignored = expected == ignore_label
         predicted[ignored], expected[ignored] = 0, 0
@@ -436,11 +450,7 @@ def draw_predictions(
     chosen = {ranked.case_id: note for ranked, note in rank_cases(scores).extremes()} or {cases[0].id: ""}
     titled = []
     for case_id, note in chosen.items():
-        case = by_id[case_id]
-        if case.label is None:
-            rule, remedy = "must have a label to be drawn", "add one to the data set"
-            raise DataError(Problem(f"case {case_id}", "missing", rule, "none", remedy))
-        files = CaseFiles(prediction=predictions / f"{case_id}.nii.gz", label=case.label, images=case.images)
+        files = CaseFiles.of(by_id[case_id], predictions / f"{case_id}.nii.gz")
         view = read_case(case_id, files, ignore_label=dataset.ignore_label)
         dice = {score.class_index: score.scores.dice for score in scores if score.case_id == case_id}
         titled.append((case_title(case_id, dice, dataset.class_names, note), view))

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from seg.data.cases import Case
-from seg.data.volumes import read_label
+from seg.data.volumes import read_classes
 from seg.evaluation.metrics import finite_mean
 from seg.evaluation.scores import CaseScore
 from seg.files import read_json, write_json
@@ -105,8 +105,7 @@ def choose(
     """
     changed: dict[tuple[str, int], float] = {}
     for case in cases:
-        assert case.label is not None
-        dice = _cleaned_dice(predictions[case.id], case.label, len(class_names), ignore_label)
+        dice = _cleaned_dice(predictions[case.id], case, len(class_names), ignore_label)
         changed |= {(case.id, index): value for index, value in dice.items()}
     classes = []
     for index, name in enumerate(class_names[1:], start=1):
@@ -130,16 +129,17 @@ def choose(
     )
 
 
-def _cleaned_dice(predicted: Path, label: Path, num_classes: int, ignore_label: int | None) -> dict[int, float]:
+def _cleaned_dice(predicted: Path, case: Case, num_classes: int, ignore_label: int | None) -> dict[int, float]:
     """Returns the Dice of each class that loses voxels where its largest component alone is kept."""
-    expected = read_label(label)
-    labels = np.rint(read_label(predicted, like=expected.affine).array).astype(np.uint8)
+    assert case.label is not None
+    expected = read_classes(case.label, classes=case.classes)
+    labels = read_classes(predicted, expected.affine, case.classes).array
     rule = CleaningRule(largest=True, min_volume_ml=0.0)
     removed = clean_labels(labels, dict.fromkeys(range(1, num_classes), rule), 1.0)
     changed = [index for index, voxels in removed.items() if voxels > 0]
     if not changed:
         return {}
-    reference = np.rint(expected.array).astype(np.uint8)
+    reference = expected.array
     if ignore_label is not None:
         labels[reference == ignore_label] = 0
     return {index: _dice(labels == index, reference == index) for index in changed}

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from seg.config import PostprocessingConfig
+from seg.data.classes import ClassMap
 from seg.data.volumes import read_label
 from seg.errors import ConfigError, DataError, Problem, about
 
@@ -182,12 +183,18 @@ def class_volumes(labels: npt.NDArray[Any], voxel_ml: float, class_names: Sequen
     return {name: float(count) * voxel_ml for name, count in zip(class_names[1:], counts[1:], strict=True)}
 
 
-def file_volumes(path: Path, class_names: Sequence[str]) -> dict[str, float]:
+def file_volumes(path: Path, class_names: Sequence[str], classes: ClassMap | None = None) -> dict[str, float]:
     """Returns the volume of each foreground class in the file of a label map, in ml.
+
+    Args:
+        path: The file.
+        class_names: Names by class index, the background first.
+        classes: The values of label maps; None where each is the index of its class.
 
     Raises:
         DataError: The file is no label map of these classes, or does not fit in memory.
     """
     label = read_label(path)
     with about(str(path)):
-        return class_volumes(label.array, label.header.geometry.voxel_ml, class_names)
+        labels = label.array if classes is None else classes.indices(label.array, "labels")
+        return class_volumes(labels, label.header.geometry.voxel_ml, class_names)

@@ -185,7 +185,7 @@ class Pipeline:
         if done.probabilities is not None:
             write_maps(source.probabilities, done.probabilities, done.geometry)
         # Last: a case whose label map is there is complete.
-        write_labels(source.output, done.labels, done.geometry)
+        write_labels(source.output, done.labels, done.geometry, self._predictor.classes)
         return Record(
             output=source.output.name,
             status=DONE,

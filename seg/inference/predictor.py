@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from seg.config import DataConfig
+from seg.data.classes import ClassMap
 from seg.data.memory import check_memory
 from seg.data.prepare import prepare, read_image
 from seg.errors import ConfigError, Problem, RunError
@@ -41,6 +42,7 @@ class Predictor:
         data: How images are prepared.
         channel_names: Channels that an image must have.
         class_names: Classes, the background first.
+        classes: The values of label maps; None where each is the index of its class.
         rules: Clean-up by class index.
         chosen: Classes whose largest component is kept because that was found to help on held-out cases.
         probabilities: Whether probabilities are kept.
@@ -52,6 +54,7 @@ class Predictor:
     data: DataConfig
     channel_names: tuple[str, ...]
     class_names: tuple[str, ...]
+    classes: ClassMap | None = None
     rules: dict[int, CleaningRule] = field(default_factory=dict)
     chosen: tuple[str, ...] = ()
     probabilities: bool = False
@@ -211,6 +214,7 @@ def load_predictor(
         data=runs[0].config.data,
         channel_names=runs[0].channel_names,
         class_names=runs[0].class_names,
+        classes=runs[0].classes,
         rules=cleaning_rules(postprocessing, runs[0].class_names),
         chosen=kept,
         probabilities=probabilities,

@@ -16,7 +16,7 @@ from seg.data.cache import case_digest
 from seg.data.cases import Case, Dataset
 from seg.data.datasets import read_folds
 from seg.data.splits import Split, check_folds
-from seg.data.volumes import read_label, write_labels
+from seg.data.volumes import read_classes, write_labels
 from seg.errors import DataError, Problem, RunError, about
 from seg.evaluation.metrics import ClassScores, score_case
 from seg.evaluation.scores import (
@@ -200,6 +200,7 @@ def _describe_model(run_dir: Path, config: ExperimentConfig, dataset: Dataset, s
         "name": config.name,
         "channel_names": list(dataset.channel_names),
         "class_names": list(dataset.class_names),
+        "label_values": _label_values(dataset),
         "data_set": dataset.name,
         "data_licence": dataset.licence,
         "network": asdict(config.network),
@@ -208,6 +209,13 @@ def _describe_model(run_dir: Path, config: ExperimentConfig, dataset: Dataset, s
         "config_sha256": config_digest((run_dir / CONFIG_FILE).read_text(encoding="utf-8")),
         "stopped_early_at_step": steps if steps is not None and steps < config.training.steps else None,
     }
+
+
+def _label_values(dataset: Dataset) -> list[list[int]]:
+    """Returns the values of label files of each class; the first of each is written in predictions."""
+    if dataset.classes is None:
+        return [[index] for index in range(len(dataset.class_names))]
+    return [list(group) for group in dataset.classes.groups]
 
 
 def score_prediction(
@@ -228,12 +236,12 @@ def score_prediction(
                 Problem("label", "missing", "must be there to be scored", "none", "add one to the data set")
             )
         predicted = predict_case(predictor, case.images)
-        write_labels(written, predicted.labels, predicted.geometry)
+        write_labels(written, predicted.labels, predicted.geometry, case.classes)
         # Read back like its reference, so a label stored in another orientation than its image is met.
-        reference = read_label(case.label)
+        reference = read_classes(case.label, classes=case.classes)
         return score_case(
-            read_label(written, like=reference.affine).array,
-            reference.array.round().astype("uint8"),
+            read_classes(written, reference.affine, case.classes).array,
+            reference.array,
             spacing_mm=reference.spacing_mm,
             num_classes=len(dataset.class_names),
             nsd_tolerance_mm=nsd_tolerance_mm,
@@ -399,7 +407,7 @@ def _write_page(
 ) -> None:
     """Writes cases.html of a run, or of several folds."""
     files = {
-        case.id: CaseFiles(prediction=predictions[case.id], label=case.label, images=case.images)
+        case.id: CaseFiles.of(case, predictions[case.id])
         for case in dataset.cases
         if case.label is not None and case.id in predictions
     }

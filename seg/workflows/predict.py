@@ -79,7 +79,7 @@ def predict(
     predictor = load_predictor(runs, device=device, tta=tta, probabilities=probabilities, precision=precision)
     progress = Progress(begun, sources, describe(predictor, models), manifest, table=table)
     _check_made_alike(manifest, earlier, skipped, progress.header.made_by())
-    progress.keep(skipped, earlier, predictor.class_names)
+    progress.keep(skipped, earlier, predictor)
     if ready := [source for source in sources if source not in skipped]:
         _segment(predictor, ready, progress)
     return progress.summarise()
@@ -194,7 +194,7 @@ class Progress:
     seconds: dict[str, float] = field(default_factory=dict)
     saved: float = 0.0
 
-    def keep(self, skipped: Sequence[Source], earlier: StoredManifest, class_names: Sequence[str]) -> None:
+    def keep(self, skipped: Sequence[Source], earlier: StoredManifest, predictor: Predictor) -> None:
         """Records label maps that exist; volumes that the earlier manifest does not give are measured in the files."""
         new = [source for source in skipped if not earlier.describes(source.output.name)]
         if unknown := [source for source in new if not earlier.made_by(source.output.name).get("models")]:
@@ -205,7 +205,7 @@ class Progress:
             )
         for source in skipped:
             record = Record(output=source.output.name, status=SKIPPED)
-            self.records[record.output] = _counted(source, record, class_names) if source in new else record
+            self.records[record.output] = _counted(source, record, predictor) if source in new else record
         if new or (not earlier.complete and len(skipped) == len(self.sources)):
             self.save()
 
@@ -257,12 +257,12 @@ class Progress:
         return 2 if failed == of else 1 if failed else 0
 
 
-def _counted(source: Source, record: Record, class_names: Sequence[str]) -> Record:
+def _counted(source: Source, record: Record, predictor: Predictor) -> Record:
     """Adds the volumes of an existing label map, or a warning where the file cannot be read."""
     from seg.inference.cleaning import file_volumes
 
     try:
-        return replace(record, volumes_ml=file_volumes(source.output, class_names))
+        return replace(record, volumes_ml=file_volumes(source.output, predictor.class_names, predictor.classes))
     except DataError as error:
         warning = f"volumes are not known: {error}"
         LOG.warning("case %s: %s", quoted(source.name), warning)

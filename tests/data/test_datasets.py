@@ -156,7 +156,7 @@ def test_all_faults_of_a_list_are_named(msd):
         {"image": "b\0.nii.gz"},
         {"image": " "},
     ]
-    change(msd / "dataset.json", training=training, modality=None, labels={"0": "background", "2": "organ"})
+    change(msd / "dataset.json", training=training, modality=None, labels={"1": "tumour", "2": "organ"})
     assert faults(msd) == [
         *((f"dataset.json: training[{number}]", "path") for number in (0, 0, 1, 2)),
         ("dataset.json: training[3]", "missing"),
@@ -177,7 +177,9 @@ def test_all_faults_of_a_list_are_named(msd):
     [
         ({"labels": {"background": 0, "whole": [1, 2], "core": 1}}, "labels"),
         ({"labels": {"background": 0, "a": 1, "b": 1}}, "labels"),
-        ({"labels": {"background": 0, "a": 2}}, "labels"),
+        ({"labels": {"background": 0}}, "labels"),
+        ({"labels": {"background": 1, "a": 2}}, "labels"),
+        ({"labels": {"background": 0, "a": 65536}}, "labels"),
         ({"labels": {"background": 0, "ignore": 1, "a": 2, "b": 1}}, "labels"),
         ({"labels": {"background": 0, "a": 10**400}}, "labels"),
         ({"labels": {"background": 0, "or\ngan": 1}}, "name"),

@@ -167,3 +167,45 @@ def test_a_folder_that_is_no_data_set_is_named_by_each_command(script: Script, t
         assert (ended.code, ended.out) == (2, "")
         assert ended.err.startswith(f"error: {empty}")
     assert not (tmp_path / "run").exists()
+
+
+def test_values_with_gaps_train_as_those_without_and_predictions_have_them(
+    script: Script, tiny_file: Path, tmp_path: Path
+) -> None:
+    length = ("--training.steps", 20, "--training.validate_every", 20, "--training.ema_decay", 0.5)
+    runs = {}
+    for name, values in (("plain", (0, 1, 2)), ("gaps", (0, 1, 4))):
+        root = write_nnunet(tmp_path / name)
+        for path in (root / "labelsTr").iterdir():
+            save(path, np.asarray(values, np.uint8)[load(path)], (1.5, 1.5, 8.0))
+        description = json.loads((root / "dataset.json").read_text())
+        labels = dict(zip(("background", "box", "corner"), values, strict=True))
+        (root / "dataset.json").write_text(json.dumps(description | {"labels": labels}))
+        run_dir = tmp_path / f"run_{name}"
+        argv = ("--config", tiny_file, "--data.root", root, "--run_dir", run_dir, "--optimizer.learning_rate", 0.02)
+        ended = script("train", *argv, *length)
+        assert ended.code == 0, ended.err
+        scans = tmp_path / f"scans_{name}"
+        ended = script("predict", "--run_dir", run_dir, "--input", root / "imagesTr", "--output", scans)
+        assert ended.code == 0, ended.err
+        runs[name] = (run_dir, scans)
+    (plain, plain_scans), (gaps, gaps_scans) = runs["plain"], runs["gaps"]
+    assert (plain / "cases.csv").read_text() == (gaps / "cases.csv").read_text()
+    assert (plain / "predictions.png").read_bytes() == (gaps / "predictions.png").read_bytes()
+    models = [json.loads((run_dir / "model.json").read_text()) for run_dir in (plain, gaps)]
+    assert models[0]["weights_sha256"] == models[1]["weights_sha256"]
+    assert [model["label_values"] for model in models] == [[[0], [1], [2]], [[0], [1], [4]]]
+    found: set[int] = set()
+    for one, other in ((plain / "predictions", gaps / "predictions"), (plain_scans, gaps_scans)):
+        for path in one.glob("*.nii.gz"):
+            indices, values = load(path), load(other / path.name)
+            np.testing.assert_array_equal(np.array([0, 1, 4])[indices], values)
+            found |= set(np.unique(values))
+    assert 4 in found
+    assert (plain_scans / "volumes.csv").read_text() == (gaps_scans / "volumes.csv").read_text()
+    # Label maps that are there already are measured by their values.
+    (gaps_scans / "predictions.json").unlink()
+    (gaps_scans / "volumes.csv").unlink()
+    argv = ("--run_dir", gaps, "--input", tmp_path / "gaps" / "imagesTr", "--output", gaps_scans, "--skip_existing")
+    assert script("predict", *argv).code == 0
+    assert (plain_scans / "volumes.csv").read_text() == (gaps_scans / "volumes.csv").read_text()

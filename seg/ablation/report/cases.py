@@ -210,5 +210,4 @@ def _read_view(run_dir: Path, dataset: Dataset, cases: Mapping[str, Case], case_
     if case is None or case.label is None or not prediction.is_file():
         rule = f"must hold the prediction of {case_id}, whose label must be in the data"
         raise RunError(Problem(str(run_dir), "missing", rule, remedy="restore them"))
-    files = CaseFiles(prediction=prediction, label=case.label, images=case.images)
-    return read_case(case_id, files, ignore_label=dataset.ignore_label)
+    return read_case(case_id, CaseFiles.of(case, prediction), ignore_label=dataset.ignore_label)
