@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import nn
 
 from seg.config import ExperimentConfig, dump_config, load_config
 from seg.config.loading import find_config
+from seg.config.text import parse_yaml
 from seg.errors import Problem, RunError
 
 PathLike = str | Path
@@ -110,10 +110,7 @@ def train(
 
     values = {name.replace("__", "."): value for name, value in changes.items()}
     if isinstance(config, ExperimentConfig):
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "config.yaml"
-            file.write_text(dump_config(config), encoding="utf-8")
-            experiment = load_config([file], values)
+        experiment = load_config([], parse_yaml(dump_config(config)), values)
     else:
         experiment = load_config([find_config(Path(config))], values)
     chosen = None if folds == "all" else (experiment.fold,) if folds is None else tuple(folds)

@@ -169,6 +169,15 @@ def type_in_words(hint: Any, *, plural: bool = False) -> str:
     return f"{'lists' if plural else 'a list'} of {count}{type_in_words(arguments[0], plural=True)}"
 
 
+def is_path(hint: Any) -> bool:
+    """Tells whether a type is that of a path."""
+    if isinstance(hint, FieldInfo):
+        return any(map(is_path, hint.metadata))
+    if isinstance(hint, BeforeValidator):
+        return hint.func is _checked_name
+    return any(map(is_path, typing.get_args(hint)))
+
+
 def item_of(hint: Any) -> tuple[Any, int | None] | None:
     """Returns the type of a list's items and their number, None where it is free; None where the type is no list."""
     kind = next((kind for kind in alternatives(hint) if typing.get_origin(kind) is tuple), None)

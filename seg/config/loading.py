@@ -11,7 +11,7 @@ import os
 import textwrap
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -25,6 +25,7 @@ from seg.config.fields import (
     alternatives,
     direct_fields,
     fields_of,
+    is_path,
     item_of,
     overlaps,
     range_in_words,
@@ -53,7 +54,8 @@ def load_config(files: Sequence[Path], *overrides: Mapping[str, object]) -> Expe
 
     Args:
         files: YAML files; a later file overlays the earlier ones field by field. Null in the place of an optional
-            section removes the section, a mapping brings it (back) with its defaults.
+            section removes the section, a mapping brings it (back) with its defaults. A relative path is relative to
+            the file that gives it; in files of the package and of a run, and in overrides, to the working directory.
         overrides: Values by dotted path, applied in order after the files, one mapping after the other. Texts are
             read as if typed on a command line, so both ``"[1, 2]"`` and ``(1, 2)`` are lists.
 
@@ -142,10 +144,75 @@ def _content(cls: type[Any], version: int, file: Path) -> dict[str, Any]:
         if path not in _ANNOUNCED:
             LOG.warning("%s: %s is no longer a field and is ignored; it can be removed", file, path)
         _ANNOUNCED.add(path)
+    if not _from_where_the_user_stands(file):
+        _from_file(content, cls, file)
     launch = content.get("launch") if cls is StudyConfig else None
     if isinstance(launch, dict) and launch.get("backend") == "process":  # of older files
         launch |= {"backend": "workers", "workers": 1, "gpus_per_trial": 0.0}
     return content
+
+
+def _from_where_the_user_stands(file: Path) -> bool:
+    """Tells whether relative paths in a file start from the working directory, not from the file.
+
+    They do in files that come with the package, which know nothing of where they lie, and in a run's own record, which
+    says what the run was told.
+    """
+    beside = (file.with_name(name) for name in ("environment.json", "model.json"))
+    return any(map(os.path.isfile, beside)) or _configs_folder() in Path(os.path.realpath(file)).parents
+
+
+def path_in_file(path: Path, file: Path) -> str:
+    """Returns how a configuration file names a path, which is relative to the working directory or absolute."""
+    if path.is_absolute() or _from_where_the_user_stands(file):
+        return str(path)
+    return os.path.relpath(path, file.parent)
+
+
+def _from_file(content: dict[str, Any], cls: type, file: Path) -> None:
+    """Makes the relative paths that a user's file gives start from its folder, in place."""
+    known = {path for path, field in fields_of(ExperimentConfig).items() if is_path(field.hint)}
+    if cls is ExperimentConfig:
+        _move_paths(content, known, file)
+        return
+    # The base is found beside the study's file already.
+    points = [content.get("baseline"), *(_items(content, "points"))]
+    for changes in [content, *points]:
+        if isinstance(changes, dict):
+            _move_paths(changes.get("set"), known, file)
+    for axis in _items(content, "axes"):
+        if isinstance(axis, dict) and axis.get("path") in known and isinstance(axis.get("values"), list):
+            axis["values"] = [_moved(value, file) for value in axis["values"]]
+
+
+def _items(content: Mapping[str, Any], name: str) -> list[Any]:
+    found = content.get(name)
+    return found if isinstance(found, list) else []
+
+
+def _move_paths(content: object, known: Collection[str], file: Path, above: str = "") -> None:
+    if not isinstance(content, dict):  # reported where the value is read
+        return
+    for name, value in content.items():
+        path = _join(above, name)
+        if path in known:
+            content[name] = _moved(value, file)
+        else:
+            _move_paths(value, known, file, path)
+
+
+def _moved(value: object, file: Path) -> object:
+    if not isinstance(value, str) or not value or os.path.isabs(os.path.expanduser(value)):
+        return value
+    moved = os.path.join(os.path.dirname(file), value)
+    if not os.path.lexists(moved) and os.path.lexists(value):
+        LOG.warning(
+            "%s: %s is relative to this file and is not there; what lies where you stand is %s",
+            file,
+            value,
+            os.path.relpath(value, file.parent),
+        )
+    return moved
 
 
 def _with_file(
@@ -259,9 +326,7 @@ def find_config(given: Path, *, study: bool = False) -> Path:
     """
     if given.suffix or len(given.parts) != 1 or os.path.exists(given):
         return given
-    package = Path(__file__).parents[1]
-    above = package if (package / "configs").is_dir() else package.parent  # installed, or in a checkout
-    folder = above / "configs" / ("ablation" if study else "")
+    folder = _configs_folder() / ("ablation" if study else "")
     known = {file.stem: file for file in sorted(folder.glob("*.yaml"))}
     if str(given) not in known:
         close = difflib.get_close_matches(str(given), known, n=1)
@@ -269,6 +334,13 @@ def find_config(given: Path, *, study: bool = False) -> Path:
         rule = f"is no file and none of {', '.join(known)}"
         raise ConfigError(Problem(f"--config {given}", "unknown", rule, remedy=remedy))
     return known[str(given)]
+
+
+def _configs_folder() -> Path:
+    """Returns the folder of the configurations that come with the package."""
+    package = Path(os.path.realpath(__file__)).parents[1]
+    above = package if (package / "configs").is_dir() else package.parent  # installed, or in a checkout
+    return above / "configs"
 
 
 def _build(cls: type[Config], merged: dict[str, Any], found: list[Problem]) -> tuple[Config | None, list[str]]:

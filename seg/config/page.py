@@ -19,6 +19,10 @@ another field by field: `seg train --config my.yaml --config gpu`; options such 
 over all files. `null` in the place of an optional section removes the section, a mapping brings it back with
 its defaults. YAML is read by its version 1.2: `yes` and `4:00:00` are texts, `010` is 10; tags, aliases and
 merge keys are not read. All problems of all files are reported at once.
+
+A relative path is relative to the file that gives it: `root: ../scans` in `configs/my.yaml` is the folder `scans`
+beside `configs`. On the command line and in Python, in the configurations that come with the package, and in the
+`config.yaml` of a run, it is relative to where you stand. `seg plan` writes the path that suits its output.
 """
 
 

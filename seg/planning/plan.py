@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from seg.config import DataConfig, dump_config
+from seg.config.loading import path_in_file
 from seg.data.checks import check_dataset
 from seg.data.datasets import DESCRIPTION, MANIFESTS, PATIENTS, read_configured, with_patients
 from seg.data.splits import FILE_NAME, STUDY_FILE_NAME, make_splits
@@ -52,7 +53,7 @@ def plan_dataset(
         output: Where the text is to be written, which must be no file of the data set.
 
     Returns:
-        YAML text of a complete configuration, commented.
+        YAML text of a complete configuration, commented; its relative paths are for a file at the output.
 
     Raises:
         ConfigError: The output is a file of the data set, the memory does not hold a training step, or the pattern
@@ -76,7 +77,8 @@ def plan_dataset(
         raise DataError(errors)
     patients = {case.patient or case.id for case in dataset.cases}
     folds = max(MIN_FOLDS, min(DataConfig().folds, len(patients)))
-    data = DataConfig(root=str(root), layout=layout, patient_pattern=pattern, folds=folds)
+    written = str(root) if output is None else path_in_file(root, output)
+    data = DataConfig(root=written, layout=layout, patient_pattern=pattern, folds=folds)
     make_splits(dataset, folds=folds, seed=data.split_seed)  # what training would refuse is not planned
     fingerprint = fingerprint_dataset(dataset)
     plan = plan_experiment(fingerprint, data, name=experiment_name(root), memory_gib=memory_gib)

@@ -152,18 +152,17 @@ def test_the_command_repeats_the_study_and_names_no_machine(write: Writer, monke
     [
         ("data.split_seed", 1, "1 beside 0"),
         ("data.train_cases", 10, "10 beside null"),
-        ("data.root", "elsewhere", "'elsewhere' beside 'data/boxes'"),
+        ("data.root", "/elsewhere", "'/elsewhere' beside '{folder}/data/boxes'"),
         ("patches.batch", 4, "4 beside 2"),
         ("augmentation.spatial.probability", 0.5, "0.5 beside 0.8"),
         ("training.steps", 40, "40 beside 20"),
-        ("training.init_from", "runs/x", "'runs/x' beside null"),
+        ("training.init_from", "runs/x", "'{folder}/runs/x' beside null"),
         ("evaluation.nsd_tolerance_mm", 2.0, "2.0 beside 1.0"),
     ],
 )
 def test_a_variant_that_breaks_the_pairing_is_refused(write: Writer, path: str, value: object, shown: str) -> None:
-    assert problems_of(write(points=[{"name": "odd", "set": {path: value}}])) == [
-        (f"points[0] (odd): {path}", "pairing", shown)
-    ]
+    file = write(points=[{"name": "odd", "set": {path: value}}])
+    assert problems_of(file) == [(f"points[0] (odd): {path}", "pairing", shown.format(folder=file.parent))]
 
 
 @pytest.mark.parametrize(

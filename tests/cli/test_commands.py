@@ -85,6 +85,7 @@ def test_no_environment_variable_reaches_the_configuration(config: str, monkeypa
 
 def test_a_run_is_resumed_with_its_own_configuration(tmp_path: Path, called: list[dict[str, Any]]) -> None:
     own = load_config([], {"seed": 11})
+    (tmp_path / "environment.json").touch()
     (tmp_path / "config.yaml").write_text(dump_config(own))
     read("train", "--run_dir", tmp_path, "--resume").run()
     assert called == [{"config": own, "folds": (0,), "run_dir": tmp_path, "resume": True}]

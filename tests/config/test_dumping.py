@@ -47,6 +47,7 @@ def test_what_is_written_reads_as_the_same(
     tmp_path_factory: pytest.TempPathFactory, config: ExperimentConfig, comments: bool
 ) -> None:
     file = tmp_path_factory.mktemp("dump") / "config.yaml"
+    (file.parent / "environment.json").touch()  # a run's record keeps relative paths as they are
     file.write_text(dump_config(config, comments=comments, header="two\nlines"), encoding="utf-8")
     assert load_config([file]) == config
 

@@ -11,6 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from seg.config import BottleneckConfig, CtConfig, ExperimentConfig, NetworkConfig, load_config, load_study
+from seg.config.loading import find_config
 from seg.errors import ConfigError, Problem
 
 Write = Callable[[str], Path]
@@ -289,10 +290,82 @@ def test_fields_that_older_files_have_are_ignored_with_one_notice(
     assert places(problems_of(network__name="unet")) == [("network.name", "unknown", "")]
 
 
+PATHS = "data: {root: scans, splits: ../folds.json, cache_dir: /var/cache}\ntraining: {init_from: run}\n"
+
+
+def paths_of(config: ExperimentConfig) -> tuple[str | None, ...]:
+    return config.data.root, config.data.splits, config.data.cache_dir, config.training.init_from
+
+
+def test_relative_paths_start_from_the_file_that_gives_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("one", "other"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "one" / "my.yaml").write_text(PATHS)
+    (tmp_path / "other" / "my.yaml").write_text("data: {splits: folds.json}")
+    (tmp_path / "my.yaml").write_text(PATHS)
+    one, other = Path("one/my.yaml"), Path("other/my.yaml")
+    assert paths_of(load_config([one])) == ("one/scans", "one/../folds.json", "/var/cache", "one/run")
+    assert paths_of(load_config([one, other])) == ("one/scans", "other/folds.json", "/var/cache", "one/run")
+    assert paths_of(load_config([tmp_path / one]))[0] == str(tmp_path / "one" / "scans")
+    assert paths_of(load_config([Path("my.yaml")])) == ("scans", "../folds.json", "/var/cache", "run")
+    assert load_config([one], {"data.root": "scans"}).data.root == "scans"
+    assert load_config([one], {"data": {"root": "scans"}}).data.root == "scans"
+
+
+def test_relative_paths_of_the_package_and_of_a_run_start_from_where_the_user_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    packaged = find_config(Path("hippocampus"))
+    linked = tmp_path / "linked.yaml"
+    linked.symlink_to(packaged)
+    for file in (packaged, linked, Path(os.path.relpath(packaged))):
+        assert load_config([file]).data.root == "data/Task04_Hippocampus"
+    run = tmp_path / "runs" / "mine"
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text(PATHS)
+    (run / "environment.json").write_text("{}")
+    assert paths_of(load_config([run / "config.yaml"])) == ("scans", "../folds.json", "/var/cache", "run")
+
+
+def test_a_path_that_lies_where_the_user_stands_alone_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "my.yaml").write_text("data: {root: scans}")
+    assert load_config([Path("conf/my.yaml")]).data.root == "conf/scans"
+    assert [record.args[2] for record in caplog.records] == ["../scans"]
+    (tmp_path / "conf" / "my.yaml").write_text("data: {root: ../scans}")
+    assert os.path.samefile(load_config([Path("conf/my.yaml")]).data.root, "scans")
+    assert len(caplog.records) == 1
+
+
+def test_relative_paths_of_a_study_start_from_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "study.yaml").write_text(
+        "name: s\nbase: base.yaml\ndesign: sweep\nset: {data.root: scans, data.layout: msd}\n"
+        "baseline: {name: b, set: {data: {splits: a.json}}}\n"
+        "points: [{name: p, set: {training.init_from: run, network.channels: [2, 4]}}]\n"
+        "axes: [{path: training.init_from, label: from, values: [null, run, ~/run]}]\n"
+    )
+    study, problems = load_study(Path("conf/study.yaml"), {"set.data.cache_dir": "cache"})
+    assert study is not None
+    assert problems == []
+    assert study.base == "base.yaml"
+    assert dict(study.set) == {"data.root": "conf/scans", "data.layout": "msd", "data.cache_dir": "cache"}
+    assert study.baseline.set["data"] == {"splits": "conf/a.json"}
+    assert study.points[0].set == {"training.init_from": "conf/run", "network.channels": [2, 4]}
+    assert study.axes[0].values == (None, "conf/run", "~/run")
+
+
 def test_the_home_folder_is_meant_by_a_tilde_in_every_path(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     file = write("data: {root: ~/scans, splits: ~/splits.json}\ntraining: {init_from: a/~/b}\n")
     config = load_config([file], {"data.cache_dir": "~/cache"})
     data = config.data
     assert (data.root, data.splits, data.cache_dir) == ("/home/me/scans", "/home/me/splits.json", "/home/me/cache")
-    assert config.training.init_from == "a/~/b"
+    assert config.training.init_from == str(file.parent / "a/~/b")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from math import prod
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from seg.config import DataConfig, load_config
+from seg.config.text import parse_yaml
 from seg.data.datasets import read_dataset
 from seg.errors import ConfigError
 from seg.planning.experiment import plan_experiment
@@ -42,6 +45,20 @@ def test_a_plan_never_falls_on_the_data_set(tmp_path, name):
         with pytest.raises(ConfigError) as caught:
             plan_dataset(tmp_path / "data", output=output)
         assert [(one.path, one.kind) for one in caught.value.problems] == [("--output", "input")]
+
+
+@pytest.mark.parametrize(("output", "written"), [("my.yaml", "scans/data"), ("conf/my.yaml", "../scans/data")])
+def test_a_plan_names_the_data_from_where_it_is_written(tmp_path, monkeypatch, output, written):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("scans", "conf"):
+        (tmp_path / folder).mkdir()
+    write_acdc_like(tmp_path / "scans" / "data")
+    file = Path(output)
+    file.write_text(plan_dataset(Path("scans/data"), output=file))
+    assert parse_yaml(file.read_text())["data"]["root"] == written
+    assert os.path.samefile(load_config([file]).data.root, "scans/data")
+    monkeypatch.chdir("/")
+    assert os.path.samefile(load_config([tmp_path / file]).data.root, tmp_path / "scans" / "data")
 
 
 def test_plan_is_text_that_reads_back(tmp_path):
