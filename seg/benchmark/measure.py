@@ -200,6 +200,8 @@ def _measure(subjects: Sequence[Subject], device: torch.device, settings: Settin
             "name": name,
             "precision": places[name].precision,
             "memory_format": LAYOUTS[places[name].memory_format],
+            "engine": "torch",
+            "kernels": "torch" if subject.stock else "seg",
             "weights": "initial" if subject.run_dir is None else "trained",
             "configuration": subject.fingerprint(),
             "latency_ms": _scaled(seconds["latency"], 1e3),

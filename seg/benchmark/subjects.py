@@ -23,6 +23,7 @@ from seg.inference.model import autocast
 from seg.networks import network_from_config
 from seg.networks.blocks import initialise
 from seg.networks.complexity import complexity
+from seg.networks.conv import use_fast_kernels
 from seg.runs import trained_network, weights_bytes
 from seg.training.losses import build_loss
 from seg.training.optim import build_optimizer
@@ -128,6 +129,7 @@ class Subject:
         run_dir: Finished run whose weights it has; None draws initial ones, which are as fast.
         peer: The network of MONAI that stands in its place; None is its own.
         precision: Arithmetic of the forward pass; None is that of its training.
+        stock: Whether the kernels are those that torch takes by itself, as the users of a peer run it.
     """
 
     name: str
@@ -137,6 +139,7 @@ class Subject:
     run_dir: Path | None = None
     peer: Peer | None = None
     precision: Literal["fp32"] | None = None
+    stock: bool = False
 
     @property
     def ends(self) -> tuple[int, int]:
@@ -159,6 +162,8 @@ class Subject:
         """
         if self.peer is not None:
             built = build_peer(self.peer, self.config.network, *self.ends)
+            if not self.stock:
+                use_fast_kernels(built)
         elif trained and self.run_dir is not None:
             return trained_network(self.config.network, *self.ends, self.run_dir)
         else:
@@ -197,6 +202,7 @@ class Subject:
             # Digests of published studies hold the name that networks once had.
             "network": {"name": "unet", **config["network"]},
             **{name: config[name] for name in ("loss", "optimizer", "inference", "postprocessing")},
+            **({"stock": True} if self.stock else {}),
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -208,12 +214,16 @@ def _precision(wanted: Literal["auto", "fp32", "bf16"], device: torch.device) ->
 
 
 def with_peers(subject: Subject) -> list[Subject]:
-    """Returns the peers of a network, in its precision and in fp32; one that cannot be built is named in a warning."""
+    """Returns the peers of a network; one that cannot be built is named in a warning.
+
+    Each comes in the network's precision and in fp32 with the package's kernels, and in fp32 as its users run it.
+    """
     found: list[Subject] = []
     for peer in PEERS:
         if (problem := peer_problem(peer, subject.config)) is not None:
             LOG.warning("%s", problem)
             continue
         own = replace(subject, name=peer, run_dir=None, peer=peer)
-        found += [own, replace(own, name=f"{peer} fp32", precision="fp32")]
+        plain = replace(own, name=f"{peer} fp32", precision="fp32")
+        found += [own, plain, replace(plain, name=f"{peer} as shipped", stock=True)]
     return found

@@ -51,8 +51,9 @@ def device_tables(entry: Mapping[str, Any]) -> str:
 
 
 def label(row: Mapping[str, Any]) -> str:
-    """Names a network with its precision and layout."""
-    return f"{row['name']} ({row['precision']}, {row['memory_format']})"
+    """Names a network with its precision and layout, and its kernels where they are torch's own choice."""
+    kernels = ", kernels of torch" if row.get("kernels") == "torch" else ""
+    return f"{row['name']} ({row['precision']}, {row['memory_format']}{kernels})"
 
 
 def _spread(value: Mapping[str, float] | None, factor: float) -> str:

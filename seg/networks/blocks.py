@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from seg.networks.conv import ONE, Conv3d, Triple
 from seg.networks.norm import InstanceNorm3d
 
-Triple = tuple[int, int, int]
-ONE: Triple = (1, 1, 1)
 SLOPE = 0.01  # of every leaky ReLU, as in nnU-Net
 
 
@@ -40,7 +39,7 @@ class ConvNormAct(nn.Module):
         super().__init__()
         x, y, z = (k // 2 for k in kernel_size)
         # The norm takes any constant away again, so a bias would be a dead parameter.
-        self.conv = nn.Conv3d(in_channels, out_channels, kernel_size, stride, (x, y, z), bias=False)
+        self.conv = Conv3d(in_channels, out_channels, kernel_size, stride, (x, y, z), bias=False)
         self.norm = InstanceNorm3d(out_channels, negative_slope)
 
     def forward(self, x: Tensor) -> Tensor:

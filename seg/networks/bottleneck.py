@@ -6,7 +6,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seg.config import BottleneckConfig
-from seg.networks.blocks import ONE, SLOPE, ConvNormAct, Triple
+from seg.networks.blocks import SLOPE, ConvNormAct
+from seg.networks.conv import ONE, Conv3d, Triple, conv3d
 from seg.networks.norm import InstanceNorm3d
 
 
@@ -59,10 +60,10 @@ class SkipBottleneck(nn.Module):
     def __init__(self, channels: int, spec: BottleneckConfig, ratio: float, merge: str) -> None:
         super().__init__()
         inner = width(channels, ratio)
-        self.reduce = nn.Conv3d(channels, inner, 1, bias=not spec.norm)
+        self.reduce = Conv3d(channels, inner, 1, bias=not spec.norm)
         self.pointwise = Pointwise(inner, spec)
         back = projects_back(ratio, merge)
-        self.project = nn.Conv3d(inner, channels, 1) if back else nn.Identity()
+        self.project = Conv3d(inner, channels, 1) if back else nn.Identity()
         self.out_channels = channels if back else inner
 
     def forward(self, x: Tensor) -> Tensor:
@@ -94,7 +95,7 @@ class DecoderBottleneck(nn.Module):
     ) -> None:
         super().__init__()
         inner = width(channels, ratio)
-        self.reduce = nn.Conv3d(in_channels, inner, 1, bias=not spec.norm)
+        self.reduce = Conv3d(in_channels, inner, 1, bias=not spec.norm)
         self.pointwise = Pointwise(inner, spec)
         self.conv = ConvNormAct(inner, inner, kernel_size)
         self.expand = ConvNormAct(inner, channels, ONE)
@@ -137,4 +138,4 @@ def reduce_pair(up: Tensor, skip: Tensor, weight: Tensor, bias: Tensor | None, s
         Features, shape (B, K, X, Y, Z).
     """
     split = up.shape[1]
-    return interpolate(F.conv3d(up, weight[:, :split]), scale) + F.conv3d(skip, weight[:, split:], bias)
+    return interpolate(conv3d(up, weight[:, :split]), scale) + conv3d(skip, weight[:, split:], bias)

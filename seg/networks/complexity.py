@@ -9,8 +9,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from seg.config import BottleneckConfig, NetworkConfig
-from seg.networks.blocks import Triple, total_stride
+from seg.networks.blocks import total_stride
 from seg.networks.bottleneck import projects_back, stage_ratios, width
+from seg.networks.conv import Triple
 from seg.networks.unet import UNet
 
 

@@ -9,10 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-
-def is_exporting() -> bool:
-    """Tell whether the forward pass is being traced, exported or compiled instead of run."""
-    return bool(torch.compiler.is_compiling() or torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
+from seg.networks.conv import is_exporting
 
 
 class _NormAct(torch.autograd.Function):

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from seg.config import BottleneckConfig, NetworkConfig
 from seg.config.rules import network_problems
 from seg.errors import ConfigError
-from seg.networks.blocks import ONE, ConvStage, ResidualStage, Triple, draw_weights, total_stride
+from seg.networks.blocks import ConvStage, ResidualStage, draw_weights, total_stride
 from seg.networks.bottleneck import DecoderBottleneck, SkipBottleneck, interpolate, stage_ratios
-from seg.networks.norm import is_exporting
+from seg.networks.conv import ONE, Conv3d, ConvTranspose3d, Triple, is_exporting
 
 
 class DecoderStage(nn.Module):
@@ -83,7 +83,7 @@ class UNet(nn.Module):
             for level, skip in enumerate(self.skips)
         )
         heads = upper if config.deep_supervision else upper[:1]
-        self.heads = nn.ModuleList(nn.Conv3d(c, out_channels, 1) for c in heads)
+        self.heads = nn.ModuleList(Conv3d(c, out_channels, 1) for c in heads)
         self.apply(draw_weights)
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
@@ -148,9 +148,9 @@ def _decoder_stage(config: NetworkConfig, level: int, skip_channels: int) -> Dec
     stride, kernel = config.strides[level + 1], config.kernel_sizes[level]
     transposed = config.upsample == "transposed"
     up = (
-        nn.ConvTranspose3d(lower, channels, stride, stride, bias=False)
+        ConvTranspose3d(lower, channels, stride, stride, bias=False)
         if transposed
-        else nn.Conv3d(lower, channels, 1, bias=False)
+        else Conv3d(lower, channels, 1, bias=False)
     )
     merged = channels + skip_channels if config.merge == "concat" else channels
     block: ConvStage | DecoderBottleneck

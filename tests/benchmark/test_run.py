@@ -72,9 +72,10 @@ def test_peers_stand_beside_the_first(
     found = go(file, peers=True, cases=1)
     assert found == json.loads(Path("benchmark.json").read_text())
     rows = found["devices"][0]["variants"]
-    assert [row["name"] for row in rows] == ["one", "dynunet", "dynunet fp32"]
-    assert [row["prediction_s"] is None for row in rows] == [False, True, True]
-    assert [row["memory_format"] for row in rows] == ["channels_last_3d", "contiguous", "contiguous"]
+    assert [row["name"] for row in rows] == ["one", "dynunet", "dynunet fp32", "dynunet as shipped"]
+    assert [row["prediction_s"] is None for row in rows] == [False, True, True, True]
+    assert [row["memory_format"] for row in rows] == ["channels_last_3d", *["contiguous"] * 3]
+    assert [row["kernels"] for row in rows] == [*["seg"] * 3, "torch"]
     assert all(row["macs"] > 0 and row["training_step_ratio"]["median"] > 0 for row in rows)
     assert "basicunet: the patch must have 16 voxels per axis" in caplog.text
 

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from seg.benchmark.peers import basic_channels, build_peer, peer_problem
 from seg.benchmark.subjects import Subject, with_peers
 from seg.config import NetworkConfig
+from seg.networks.conv import Conv3d
 from seg.runs import save_weights
 
 THREE = NetworkConfig(
@@ -52,10 +54,14 @@ def test_peers_come_in_the_precision_of_the_run_and_in_fp32(
     ] == [
         ("dynunet", "dynunet", None, None),
         ("dynunet fp32", "dynunet", "fp32", None),
+        ("dynunet as shipped", "dynunet", "fp32", None),
         ("basicunet", "basicunet", None, None),
         ("basicunet fp32", "basicunet", "fp32", None),
+        ("basicunet as shipped", "basicunet", "fp32", None),
     ]
     assert caplog.messages == []
+    kinds = [{type(m) for m in one.network().modules() if isinstance(m, nn.Conv3d)} for one in with_peers(deep)[:3]]
+    assert kinds == [{Conv3d}, {Conv3d}, {nn.Conv3d}]
     assert with_peers(subject) == []
     assert [message.partition(":")[0] for message in caplog.messages] == ["dynunet", "basicunet"]
 

@@ -20,8 +20,9 @@ from seg.data.prepare import prepare_case
 from seg.inference.model import Model
 from seg.inference.windows import Windows
 from seg.networks import InstanceNorm3d, UNet
-from seg.networks.blocks import ConvNormAct, Triple, total_stride
+from seg.networks.blocks import ConvNormAct, total_stride
 from seg.networks.bottleneck import DecoderBottleneck, SkipBottleneck, interpolate
+from seg.networks.conv import Triple
 from seg.networks.unet import DecoderStage
 
 
