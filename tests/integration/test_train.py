@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ import pytest
 import torch
 
 from seg import processes
+from seg.cli import read_command
 from seg.config import ExperimentConfig
 from seg.config.loading import config_digest
 from seg.data import datamodule
@@ -214,6 +216,21 @@ def test_a_run_starts_from_another_ones_weights(
     assert all(torch.allclose(one[name], two[name], atol=1e-6) for name in one)
     with pytest.raises(RunError, match=r"checkpoints/weights\.pt"):
         train(other(still, "training", init_from=str(tmp_path / "nowhere")), run_dir=tmp_path / "third", folds=(0,))
+
+
+def test_a_finished_run_gets_more_steps_as_a_new_run(trained: Path, tmp_path: Path) -> None:
+    before = (trained / "checkpoints" / "weights.pt").read_bytes()
+    argv = ["--config", str(trained / "config.yaml"), "--init_from", str(trained), "--seed", "5"]
+    argv += ["--training.steps", "4", "--training.validate_every", "2", "--run_dir", str(tmp_path / "longer")]
+    assert read_command("train", argv).run() == 0
+    first, longer = (json.loads((folder / "environment.json").read_text()) for folder in (trained, tmp_path / "longer"))
+    assert longer["initial_weights"] == hashlib.sha256(before).hexdigest()
+    assert longer["split"] == first["split"]
+    assert longer["seen"] == {case: first["data"][case] for case in first["split"]["train"]}
+    assert not json.loads((tmp_path / "longer" / "evaluation.json").read_text()).get("seen")
+    assert (trained / "checkpoints" / "weights.pt").read_bytes() == before
+    one, two = weights(trained), weights(tmp_path / "longer")
+    assert any(not torch.equal(one[name], two[name]) for name in one)
 
 
 @pytest.mark.parametrize(
