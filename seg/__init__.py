@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from seg.api import ablate, evaluate, load_run, plan, predict, train
+    from seg.api import ablate, evaluate, export, load_run, plan, predict, train
     from seg.networks.bottleneck import DecoderBottleneck, SkipBottleneck
     from seg.networks.unet import UNet
 
@@ -18,6 +18,7 @@ __all__ = [
     "UNet",
     "ablate",
     "evaluate",
+    "export",
     "load_run",
     "plan",
     "predict",

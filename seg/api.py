@@ -165,6 +165,33 @@ def predict(
     return Path(output)
 
 
+def export(
+    run_dir: PathLike,
+    output: PathLike | None = None,
+    *,
+    format: Literal["onnx", "openvino", "zip"] = "onnx",
+    overwrite: bool = False,
+) -> Path:
+    """Writes a trained network for other engines, checked against torch, or packs a run into one file.
+
+    Args:
+        run_dir: Run directory.
+        output: The file; None is the run directory's name with the ending of the format, beside it.
+        format: ``onnx``, ``openvino``, or ``zip`` for the run itself.
+        overwrite: Whether files that are there are replaced.
+
+    Returns:
+        The file, which :func:`predict` takes in the place of a run directory.
+
+    Raises:
+        SegError: The run cannot be exported.
+    """
+    from seg.workflows.export import export as export_run
+
+    target = None if output is None else Path(output)
+    return export_run(Path(run_dir), format=format, output=target, overwrite=overwrite)
+
+
 def evaluate(
     run_dir: PathLike | None = None,
     *,

@@ -634,6 +634,38 @@ class Benchmark(Command):
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class Export(Command):
+    """Write a trained network for other engines, checked against torch; or pack a run into one file."""
+
+    examples: ClassVar = (
+        "seg export --run_dir runs/mine --format onnx",
+        "seg export --run_dir runs/mine --format zip --output mine.zip",
+    )
+    run_dir: FilePath = Field(
+        description="Finished run directory; with --format zip it may hold fold_0, fold_1, ..., which are all packed."
+    )
+    format: Literal["onnx", "openvino", "zip"] = Field(
+        description="onnx is read by OpenVINO and ONNX Runtime, openvino by OpenVINO alone; both get a JSON file "
+        "beside them that predictions need. zip is the run itself: configuration, model card, weights."
+    )
+    output: NewFile | None = setting(
+        None, "File that ends in .onnx, .xml or .zip (default: the run directory's name with that ending, beside it)."
+    )
+    overwrite: StrictBool = setting(False, "Replace files that are there already.")
+
+    def problems(self) -> Iterator[Problem]:
+        """Yields what is wrong with the options together."""
+        yield from _folder_problems("--run_dir", self.run_dir)
+        yield from _file_problems("--output", self.output)
+
+    def run(self) -> None:
+        """Exports."""
+        from seg.workflows.export import export
+
+        export(self.run_dir, format=self.format, output=self.output, overwrite=self.overwrite)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Fetch(Command):
     """Put a data set in place: download a public one, with checksum, or generate the embedded phantoms."""
 
@@ -710,7 +742,7 @@ class Publish(Command):
 
 COMMANDS: dict[str, type[Command]] = {
     command.__name__.lower(): command
-    for command in (Train, Plan, Predict, Evaluate, Ablate, Report, Publish, Compare, Benchmark, Widths, Fetch)
+    for command in (Train, Plan, Predict, Evaluate, Ablate, Report, Publish, Compare, Benchmark, Widths, Export, Fetch)
 }
 
 

@@ -72,6 +72,27 @@ def load_config(files: Sequence[Path], *overrides: Mapping[str, object]) -> Expe
     return config
 
 
+def config_from(content: Mapping[str, Any], file: Path) -> ExperimentConfig:
+    """Makes a configuration of fields that a file of another kind holds; its paths are left as they are.
+
+    Args:
+        content: Values by field, sections as mappings.
+        file: The file, to be named.
+
+    Raises:
+        ConfigError: As for :func:`load_config`.
+    """
+    fields, found = dict(content), list[Problem]()
+    if isinstance(written := fields.get("schema_version"), int):
+        check_version(file, written, SCHEMA_VERSION, error=ConfigError)
+    drop_removed_fields(ExperimentConfig, fields)
+    config, unread = _build(ExperimentConfig, fields, found)
+    found += RULES.broken(config, unread) if config is not None else []
+    if found or config is None:
+        raise ConfigError([replace(problem, file=str(file)) for problem in found])
+    return config
+
+
 def load_study(file: Path, overrides: Mapping[str, object]) -> tuple[StudyConfig | None, list[Problem]]:
     """Reads a study's file; the values of its changes are left as they are, for the rules of experiments.
 
@@ -576,6 +597,11 @@ def config_digest(text: str) -> str:
     for path in UNDECISIVE:
         section, name = path.split(".")
         content.get(section, {}).pop(name, None)
+    return content_digest(content)
+
+
+def content_digest(content: Mapping[str, Any]) -> str:
+    """Returns the SHA-256 of fields and their values, in whatever order."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

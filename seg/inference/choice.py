@@ -173,6 +173,17 @@ def read_choice(run: TrainedRun) -> Choice | None:
     Raises:
         RunError: A record is damaged, or of a newer version.
     """
+    found = _stored_choice(run)
+    return None if found is None else found[1]
+
+
+def choice_file(run: TrainedRun) -> Path | None:
+    """Returns the file of what was chosen for a run; see :func:`read_choice`."""
+    found = _stored_choice(run)
+    return None if found is None else found[0]
+
+
+def _stored_choice(run: TrainedRun) -> tuple[Path, Choice] | None:
     if run.config.postprocessing.largest_component is not None:
         return None
     for path in (run.path.absolute().parent / CHOICE_FILE, run.path / CHOICE_FILE):
@@ -180,7 +191,7 @@ def read_choice(run: TrainedRun) -> Choice | None:
             choice = read_json(path, Choice, newest=CHOICE_VERSION, remedy="restore the file, or remove it")
             names = tuple(one.name for one in choice.classes)
             if run.description()["weights_sha256"] in choice.models and names == run.class_names[1:]:
-                return choice
+                return path, choice
     return None
 
 

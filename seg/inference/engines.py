@@ -1,0 +1,132 @@
+"""Engines that run an exported network without torch: OpenVINO and ONNX Runtime, on the processor."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from seg.errors import ConfigError, Problem
+from seg.processes import usable_cores
+
+Engine = Literal["torch", "openvino", "onnxruntime"]
+Format = Literal["onnx", "openvino"]
+Voxels = npt.NDArray[np.float32]
+Run = Callable[[Voxels], Voxels]
+IMAGE, LOGITS = "image", "logits"
+"""Names of the input and of the output of an exported network."""
+AXES = ("batch", "x", "y", "z")
+"""Names of the axes of the image that have no fixed size in an exported network."""
+READERS: Mapping[Format, tuple[Engine, ...]] = {"onnx": ("openvino", "onnxruntime"), "openvino": ("openvino",)}
+"""Engines that read a format."""
+INSTALL = "pip install 'segnarrow[export]'"
+COMPILED_SHAPES = 4
+"""Shapes whose compiled networks are kept: windows of all of them, the fewer windows of a last pass, smaller ones."""
+
+
+def block_telemetry() -> None:
+    """Keeps OpenVINO from sending an event when it is imported: its own stub takes over for the module that does."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
+
+def is_installed(engine: Engine) -> bool:
+    """Tells whether an engine can be imported; imports nothing."""
+    return find_spec(engine) is not None
+
+
+def installed(engines: Sequence[Engine]) -> tuple[Engine, ...]:
+    """Returns those engines that can be imported."""
+    return tuple(engine for engine in engines if is_installed(engine))
+
+
+def engine_version(engine: Engine) -> str:
+    """Returns the version of an installed engine."""
+    return metadata.version(engine)
+
+
+def check_installed(engine: Engine) -> None:
+    """Checks that an engine can be imported.
+
+    Raises:
+        ConfigError: It is not installed.
+    """
+    if not is_installed(engine):
+        rule, value = "must be an engine that is installed", f"{engine}, which is not"
+        raise ConfigError(Problem("--engine", "missing", rule, value, f"{INSTALL}, or choose another"))
+
+
+class ExportedNetwork:
+    """A network in a file, from windows f32 (B, C, X, Y, Z) to logits f32 (B, K, X, Y, Z).
+
+    It is compiled for each shape of windows when that comes first: some engines compute wrong values where shapes are
+    left open (https://github.com/openvinotoolkit/openvino/issues/36831). Calls from several threads wait for each
+    other, as one call has all processor threads.
+
+    Args:
+        file: ONNX file, or the XML file of OpenVINO with its weights beside it.
+        engine: What runs it.
+        threads: Processor threads; None is as many as this process may use.
+    """
+
+    def __init__(self, file: Path, engine: Engine, *, threads: int | None = None) -> None:
+        check_installed(engine)
+        self.file, self.engine = file, engine
+        self._compile = _COMPILERS[engine](file, threads or usable_cores())
+        self._compiled: OrderedDict[tuple[int, ...], Run] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __call__(self, windows: Voxels) -> Voxels:
+        """Returns the logits of windows."""
+        with self._lock:
+            run = self._compiled.pop(windows.shape, None)
+            if run is None:
+                while len(self._compiled) >= COMPILED_SHAPES:
+                    self._compiled.popitem(last=False)
+                run = self._compile(windows.shape)
+            self._compiled[windows.shape] = run
+            return run(np.ascontiguousarray(windows))
+
+
+def _openvino(file: Path, threads: int) -> Callable[[tuple[int, ...]], Run]:
+    block_telemetry()
+    import openvino
+
+    core = openvino.Core()
+    # On processors with bf16 OpenVINO would take that by itself.
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+
+    def compiled(shape: tuple[int, ...]) -> Run:
+        model = core.read_model(file)
+        model.reshape(list(shape))
+        request = core.compile_model(model, "CPU", settings).create_infer_request()
+        return lambda windows: np.array(request.infer({IMAGE: windows}, share_inputs=True)[LOGITS])
+
+    return compiled
+
+
+def _onnxruntime(file: Path, threads: int) -> Callable[[tuple[int, ...]], Run]:
+    import onnxruntime
+
+    onnxruntime.disable_telemetry_events()  # Windows alone has any
+
+    def compiled(shape: tuple[int, ...]) -> Run:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3  # errors, which are raised too
+        for name, size in zip(AXES, (shape[0], *shape[2:]), strict=True):
+            options.add_free_dimension_override_by_name(name, size)
+        session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        return lambda windows: session.run([LOGITS], {IMAGE: windows})[0]
+
+    return compiled
+
+
+_COMPILERS = {"openvino": _openvino, "onnxruntime": _onnxruntime}

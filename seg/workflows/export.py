@@ -1,0 +1,58 @@
+"""The command that hands a trained network on: as ONNX, for OpenVINO, or packed into one file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from seg.errors import ConfigError, Problem, RunError
+from seg.files import check_folder, file_problems, quoted
+from seg.inference.archive import ENDING, pack
+from seg.inference.exported import ENDINGS, record_path
+from seg.runs import read_runs
+
+Form = Literal["onnx", "openvino", "zip"]
+FILE_ENDINGS: Mapping[Form, str] = {"onnx": ENDINGS["onnx"], "openvino": ENDINGS["openvino"], "zip": ENDING}
+
+
+@file_problems()
+def export(run_dir: Path, *, format: Form, output: Path | None = None, overwrite: bool = False) -> Path:
+    """Exports a trained run and prints what was written.
+
+    Args:
+        run_dir: Finished run directory; as ``zip`` it may hold fold_0, fold_1, ...
+        format: ``onnx``, ``openvino``, or ``zip`` for the run itself.
+        output: The file; None is the run directory's name with the ending of the format.
+        overwrite: Whether files that are there are replaced.
+
+    Returns:
+        The file to predict with.
+
+    Raises:
+        SegError: The run or the file cannot be used, or the exported network computes something else than torch.
+    """
+    runs = read_runs([run_dir])
+    target = output or run_dir.absolute().with_name(run_dir.absolute().name + FILE_ENDINGS[format])
+    if target.suffix != FILE_ENDINGS[format]:
+        rule = f"must end in {FILE_ENDINGS[format]} for --format {format}"
+        raise ConfigError(Problem("--output", "ending", rule, target.name, "rename it"))
+    check_folder(target.parent, given=target)
+    written = [target, *([] if format == "zip" else [record_path(target)])]
+    written += [target.with_suffix(".bin")] if format == "openvino" else []
+    if not overwrite and (existing := [path for path in written if path.exists()]):
+        remedy = "choose another --output, or replace it with --overwrite"
+        raise RunError(Problem(quoted(str(existing[0])), "exists", "must be new", "an existing file", remedy))
+    if format == "zip":
+        pack(runs, target)
+        print(f"packed: {target}")
+        return target
+    if len(runs) > 1:
+        rule, value = "must be a single run where a network is exported", f"{len(runs)} folds"
+        raise ConfigError(Problem("--run_dir", "folds", rule, value, "export each fold, or take --format zip"))
+    from seg.inference.export import describe, export_network
+
+    record = export_network(runs[0], target, format)
+    print(describe(record))
+    print(f"exported: {target}\nrecord: {record_path(target)}")
+    return target

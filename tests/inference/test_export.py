@@ -1,0 +1,172 @@
+"""Exported networks compute what torch computes, say how well, and are refused where they do not."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from seg.config import BottleneckConfig, ExperimentConfig, NetworkConfig
+from seg.errors import SegError
+from seg.inference.engines import ExportedNetwork
+from seg.inference.export import Check, check_problems, check_shapes, export_network
+from seg.inference.exported import read_export, record_path
+from seg.runs import read_runs, trained_network
+
+onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra export")
+pytest.importorskip("onnxscript", reason="needs the extra export")
+pytest.importorskip("openvino", reason="needs the extra export")
+UNEVEN: dict[str, Any] = {
+    "channels": (4, 6, 8),
+    "strides": ((1, 1, 1), (2, 2, 1), (2, 2, 2)),
+    "kernel_sizes": ((3, 3, 1), (3, 3, 3), (3, 3, 3)),
+}
+NETWORKS = {
+    "plain": NetworkConfig(**UNEVEN),
+    "decoder": NetworkConfig(
+        **UNEVEN, decoder_bottleneck=BottleneckConfig(ratio=1.0, norm=True, activation="leaky_relu")
+    ),
+    "linear": NetworkConfig(
+        **UNEVEN,
+        upsample="linear",
+        skip_bottleneck=BottleneckConfig(ratio=2.0, activation="prelu"),
+        decoder_bottleneck=BottleneckConfig(ratio=0.5, activation="relu"),
+    ),
+    "add": NetworkConfig(
+        **UNEVEN,
+        merge="add",
+        residual=True,
+        deep_supervision=True,
+        skip_bottleneck=BottleneckConfig(ratio=0.5, activation="sigmoid", norm=True),
+    ),
+}
+EXPORTED = {"onnx": "net.onnx", "openvino": "net.xml"}
+
+
+@pytest.mark.parametrize(("name", "form"), [*((name, "onnx") for name in NETWORKS), ("linear", "openvino")])
+def test_every_network_is_exported_with_open_batch_and_space(
+    name: str, form: Any, make_run: Callable[..., Path], tiny_config: ExperimentConfig, tmp_path: Path
+) -> None:
+    config = replace(tiny_config, network=NETWORKS[name])
+    run_dir = make_run(config=config, channels=("T1", "T2"))
+    (run,) = read_runs([run_dir])
+    file = tmp_path / EXPORTED[form]
+    record = export_network(run, file, form)
+    network = trained_network(config.network, 2, 3, run_dir)
+    engines = {check.engine for check in record.checks}
+    assert engines == ({"openvino", "onnxruntime"} if form == "onnx" else {"openvino"})
+    assert all(check.largest_difference < 1e-4 for check in record.checks)
+    assert {check.shape for check in record.checks} == {(1, 2, 8, 8, 8), (2, 2, 12, 8, 8), (1, 2, 8, 12, 10)}
+    for shape in ((1, 2, 8, 12, 6), (3, 2, 12, 8, 4)):  # of none of the checks
+        windows = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+        with torch.inference_mode():
+            expected = network(torch.from_numpy(windows)).numpy()
+        if form == "onnx":  # with shapes left open
+            session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+            np.testing.assert_allclose(session.run(None, {"image": windows})[0], expected, atol=1e-3)
+        for engine in engines:
+            np.testing.assert_allclose(ExportedNetwork(file, engine)(windows), expected, atol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.inference.conftest import write_run
+
+    folder = tmp_path_factory.mktemp("exported")
+    (run,) = read_runs([write_run(folder / "run")])
+    export_network(run, folder / "net.xml", "openvino")
+    return folder / "net.xml"
+
+
+@pytest.fixture
+def own(exported: Path, tmp_path: Path) -> Path:
+    """A copy that a test may change."""
+    for path in (exported, exported.with_suffix(".bin"), record_path(exported)):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    return tmp_path / exported.name
+
+
+def test_the_record_holds_the_run_and_digests_of_what_lies_beside_it(exported: Path) -> None:
+    (run,) = read_runs([exported.parent / "run"])
+    read = read_export(exported)
+    assert (read.config, read.channel_names, read.class_names) == (run.config, run.channel_names, run.class_names)
+    content = json.loads(record_path(exported).read_text())
+    assert content["schema_version"] == 1
+    files = {name: (exported.parent / name).read_bytes() for name in ("net.xml", "net.bin")}
+    assert content["files"] == {name: hashlib.sha256(raw).hexdigest() for name, raw in files.items()}
+    weights = exported.parent / "run" / "checkpoints" / "weights.pt"
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert read.description()["weights_sha256"] == content["model"]["weights_sha256"] == digest
+    assert not any(b"site-packages" in raw or str(Path.cwd()).encode() in raw for raw in files.values())
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        (lambda file: file.with_suffix(".bin").write_bytes(file.with_suffix(".bin").read_bytes()[:-4]), "digest"),
+        (lambda file: file.with_suffix(".bin").unlink(), "missing"),
+        (lambda file: record_path(file).unlink(), "missing"),
+        (lambda file: edit(file, lambda content: content["config"]["inference"].update(overlap=0.25)), "digest"),
+        (lambda file: edit(file, lambda content: content["files"].update({"../../etc/passwd": "0"})), "path"),
+        (lambda file: edit(file, lambda content: content["files"].pop("net.xml")), "missing"),
+        (lambda file: edit(file, lambda content: content.update(schema_version=2)), "version"),
+        (lambda file: edit(file, lambda content: content.update(arithmetic="fp8")), "literal_error"),
+    ],
+)
+def test_an_export_that_was_changed_is_refused(own: Path, change: Callable[[Path], object], kind: str) -> None:
+    assert read_export(own)
+    change(own)
+    with pytest.raises(SegError) as caught:
+        read_export(own)
+    assert kind in {problem.kind for problem in caught.value.problems}
+
+
+def edit(file: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    content = json.loads(record_path(file).read_text())
+    change(content)
+    record_path(file).write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "kinds"),
+    [
+        (lambda logits: logits[:, ::-1], {"labels", "logits"}),
+        (lambda logits: logits * np.float32(1.01), {"logits"}),
+        (lambda logits: logits * np.float32(np.nan), {"labels", "logits"}),
+    ],
+)
+def test_a_network_that_computes_something_else_is_not_written(
+    wrong: Callable[[Any], Any],
+    kinds: set[str],
+    make_run: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (run,) = read_runs([make_run()])
+    call = ExportedNetwork.__call__
+    monkeypatch.setattr(ExportedNetwork, "__call__", lambda self, windows: wrong(call(self, windows)))
+    with pytest.raises(SegError) as caught:
+        export_network(run, tmp_path / "out" / "net.onnx", "onnx")
+    assert {problem.kind for problem in caught.value.problems} == kinds
+    assert not (tmp_path / "out").exists()
+
+
+def test_voxels_of_all_shapes_count_alike() -> None:
+    small = Check(engine="openvino", shape=(1, 1, 10, 10, 10), equal_labels=0.999, largest_difference=0.0)
+    large = Check(engine="openvino", shape=(2, 1, 100, 10, 10), equal_labels=1.0, largest_difference=0.0)
+    assert check_problems([small, large], "openvino") == []  # 1 voxel of 21,000
+    assert [problem.kind for problem in check_problems([small], "openvino")] == ["labels"]
+
+
+def test_shapes_to_check_differ_in_every_axis_and_hold_whole_strides(tiny_config: ExperimentConfig) -> None:
+    shapes = check_shapes(replace(tiny_config, network=NETWORKS["plain"]))
+    assert len({size for _, size in shapes}) == 3
+    assert all(x % 4 == y % 4 == z % 2 == 0 for _, (x, y, z) in shapes)
+    assert all(len(set(sizes)) > 1 for sizes in zip(*(size for _, size in shapes), strict=True))

@@ -1,0 +1,42 @@
+"""The command that exports a run: where files go, and what is refused before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from seg.errors import SegError
+from seg.workflows.export import export
+
+
+def kinds(run_dir: Path, **options: object) -> list[tuple[str, str]]:
+    with pytest.raises(SegError) as caught:
+        export(run_dir, **options)  # type: ignore[arg-type]
+    return [(problem.path, problem.kind) for problem in caught.value.problems]
+
+
+def test_files_lie_beside_the_run_directory_and_replace_none(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    run_dir = make_run("runs/mine")
+    assert export(run_dir, format="zip") == tmp_path / "runs" / "mine.zip"
+    assert kinds(run_dir, format="zip") == [(str(tmp_path / "runs" / "mine.zip"), "exists")]
+    assert export(run_dir, format="zip", overwrite=True).is_file()
+    (tmp_path / "runs" / "mine.bin").write_text("")
+    assert kinds(run_dir, format="openvino") == [(str(tmp_path / "runs" / "mine.bin"), "exists")]
+    (tmp_path / "runs" / "mine.onnx.json").write_text("")
+    assert kinds(run_dir, format="onnx") == [(str(tmp_path / "runs" / "mine.onnx.json"), "exists")]
+
+
+def test_what_cannot_be_exported_is_named(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    run_dir = make_run("folds/fold_0")
+    make_run("folds/fold_1", seed=1)
+    assert kinds(run_dir, format="onnx", output=tmp_path / "net.xml") == [("--output", "ending")]
+    assert kinds(tmp_path / "folds", format="onnx") == [("--run_dir", "folds")]
+    assert export(tmp_path / "folds", format="zip", output=tmp_path / "all.zip").is_file()
+
+
+def test_packages_that_are_absent_are_named(make_run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("seg.inference.engines.find_spec", lambda name: None)
+    assert kinds(make_run(), format="openvino") == [("seg export", "missing")]
