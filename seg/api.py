@@ -60,6 +60,7 @@ def plan(
     layout: Literal["auto", "msd", "nnunet", "manifest"] = "auto",
     memory_gib: float = 4.0,
     patient_pattern: str | None = None,
+    classes: Sequence[str] | None = None,
 ) -> ExperimentConfig:
     """Reads a data set and writes a configuration that trains on it.
 
@@ -69,6 +70,7 @@ def plan(
         layout: Layout of the folder.
         memory_gib: Memory that training may take, in GiB.
         patient_pattern: Regular expression whose first group is the patient in a case id; None finds it in the ids.
+        classes: Names of the classes to plan for; None takes all.
 
     Raises:
         SegError: The data set cannot be used, or the file cannot be written.
@@ -77,7 +79,12 @@ def plan(
     from seg.planning.plan import plan_dataset
 
     text = plan_dataset(
-        Path(data_root), layout=layout, memory_gib=memory_gib, patient_pattern=patient_pattern, output=Path(output)
+        Path(data_root),
+        layout=layout,
+        memory_gib=memory_gib,
+        patient_pattern=patient_pattern,
+        classes=classes,
+        output=Path(output),
     )
     write_text(Path(output), text)
     return load_config([Path(output)])

@@ -85,6 +85,11 @@ class Command:
         raise NotImplementedError
 
 
+def _split_names(text: str) -> list[str]:
+    """Returns names that are separated by commas."""
+    return [name.strip() for name in text.split(",")]
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Train(Command):
     """Train on a data set, then predict, score and draw the held-out cases."""
@@ -94,6 +99,7 @@ class Train(Command):
         "seg train --config my.yaml --fold all --run_dir runs/mine",
         "seg train --config my.yaml --fold 0,1 --run_dir runs/mine",
         "seg train --config my.yaml --fold none --run_dir runs/final",
+        "seg train --config my.yaml --classes LV,MYO --run_dir runs/left",
         "seg train --config my.yaml --network.skip_bottleneck.ratio 0.25 --training.steps 4000",
         "seg train --resume --run_dir runs/mine",
     )
@@ -112,6 +118,10 @@ class Train(Command):
         None,
         "Run directory whose weights are the initial ones, as --training.init_from; a resumed run keeps to its "
         "first choice.",
+    )
+    classes: StrictStr | None = setting(
+        None,
+        "Names of the classes to train and predict, separated by commas, as --data.classes; others are background.",
     )
     changes: Changes = Field(default_factory=dict)
 
@@ -144,6 +154,8 @@ class Train(Command):
             changes["fold"] = "null"
         if self.init_from is not None:
             changes["training.init_from"] = str(self.init_from)
+        if self.classes is not None:
+            changes["data.classes"] = _split_names(self.classes)
         return load_config(self._sources()[0], changes)
 
     def _listed(self) -> tuple[int, ...]:
@@ -180,6 +192,9 @@ class Plan(Command):
         "Regular expression whose first group is the patient in a case id (default: found in the ids where they "
         "end in a frame, a visit or the like).",
     )
+    classes: StrictStr | None = setting(
+        None, "Names of the classes to plan for, separated by commas; others are background (default: all)."
+    )
     memory_gib: Positive = setting(4.0, "Memory that training may take, in GiB.")
     output: NewFile | None = setting(None, "File of the configuration (default: printed).")
     overwrite: StrictBool = setting(False, "Replace the file of --output where it exists.")
@@ -204,6 +219,7 @@ class Plan(Command):
             layout=self.data__layout,
             memory_gib=self.memory_gib,
             patient_pattern=self.data__patient_pattern,
+            classes=None if self.classes is None else _split_names(self.classes),
             output=self.output,
         )
         if self.output is None:
@@ -351,7 +367,7 @@ class Evaluate(Command):
             )
 
     def _names(self) -> tuple[str, ...]:
-        return ("background", *(name.strip() for name in (self.class_names or "").split(",")))
+        return ("background", *_split_names(self.class_names or ""))
 
     def run(self) -> int:
         """Scores."""

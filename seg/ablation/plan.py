@@ -246,9 +246,12 @@ def read_study_data(study: Study) -> Dataset:
 
     Raises:
         DataError: It cannot be read, or its splits do not hold.
-        RunError: It has not all folds of the study.
+        RunError: It has not all folds of the study, or is scored by regions that overlap.
     """
     dataset, splits = read_folds(study.baseline.config.data)
+    if dataset.regions:
+        rule, remedy = "must have classes that do not overlap to be compared", "choose such by data.classes"
+        raise RunError(Problem(str(dataset.root), "regions", rule, ", ".join(dataset.regions), remedy))
     if unknown := [fold for fold in study.config.folds if fold >= len(splits)]:
         raise RunError(
             f"folds must be in 0 ... {len(splits) - 1}, got {', '.join(map(str, unknown))}; choose among these."

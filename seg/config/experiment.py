@@ -54,6 +54,11 @@ class DataConfig:
         "give, so that fewer cases are among the more; null takes all.",
         ge=1,
     )
+    classes: tuple[StrictStr, ...] | None = setting(
+        None,
+        "Names of the classes to train and predict, as the data set names them; the others are background, in files "
+        "that stay as they are. Null takes all.",
+    )
     patient_pattern: StrictStr | None = setting(
         None,
         "Regular expression whose first group is the patient in a case id; cases of one patient stay on one side "

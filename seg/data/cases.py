@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from seg.data.classes import ClassMap
@@ -54,6 +54,7 @@ class Dataset:
         licence: Licence the data set states, else ``not stated``.
         attribution: Whom the data set asks to be named (``reference`` in its description), else ``not stated``.
         classes: The values of label files, as its cases have it; null where each is the index of its class.
+        regions: Class indices of each scored region, by its name, where regions overlap; none where classes are scored.
     """
 
     name: str
@@ -66,6 +67,20 @@ class Dataset:
     licence: str
     attribution: str = "not stated"
     classes: ClassMap | None = None
+    regions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    @property
+    def score_names(self) -> tuple[str, ...]:
+        """Names by index of what has scores: classes, and behind them the regions that are no class."""
+        return (*self.class_names, *(name for name, parts in self.regions.items() if len(parts) > 1))
+
+    @property
+    def scored(self) -> dict[int, tuple[int, ...]]:
+        """Class indices of each foreground mask that is scored, by its index in the names of scores."""
+        if not self.regions:
+            return {index: (index,) for index in range(1, len(self.class_names))}
+        names = self.score_names
+        return {parts[0] if len(parts) == 1 else names.index(name): parts for name, parts in self.regions.items()}
 
 
 def of_case(case: Case, problems: Iterable[Problem], role: str = "") -> list[Problem]:

@@ -43,7 +43,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from seg.config import DataConfig
 from seg.config.patients import find_patients
 from seg.data.cases import LABEL_TOLERANCE, Case, Dataset
-from seg.data.classes import MAX_INDEX, MAX_VALUE, ClassMap
+from seg.data.classes import MAX_INDEX, Classes, ClassMap, as_integer, declared_classes
 from seg.data.fetch import ARCHIVES
 from seg.data.splits import Split, make_splits, shared_patients
 from seg.data.volumes import NIFTI_ENDINGS, read_header, read_volume, split_ending
@@ -99,6 +99,7 @@ class _Description(BaseModel):
     license: Any = None
     reference: Any = None
     channel_names: dict[str, Any] | list[Any] | None = None
+    regions_class_order: list[int] = Field(default_factory=list)
     numTraining: Any = None  # noqa: N815  # as files name it
 
 
@@ -152,9 +153,12 @@ def read_configured(config: DataConfig) -> Dataset:
     that put such patients on both sides come first, which is announced: every case then is a patient of its own.
 
     Raises:
+        ConfigError: As :func:`read_dataset`, or ``classes`` are none of the data set.
         DataError: As :func:`read_dataset`; or ``patients.csv`` breaks a rule, or does not name a case.
     """
     dataset = read_dataset(Path(config.root), layout=config.layout, patient_pattern=config.patient_pattern)
+    if config.classes is not None:
+        dataset = _of_classes(dataset, config.classes)
     path = dataset.root / PATIENTS
     if not path.is_file() or any(case.patient is not None for case in dataset.cases):
         return dataset
@@ -332,7 +336,7 @@ def _csv_entries(path: Path) -> list[tuple[str, _Entry]]:
         where = f"{path}: row {number}"
         cells = {name: value.strip() or None for name, value in row.items()}
         images = [row[name] for name in channels] if channels else row["image"].split(";")
-        fold = _as_integer(cells.get("fold"))
+        fold = as_integer(cells.get("fold"))
         if cells.get("fold") and fold is None:
             value, remedy = repr(cells["fold"]), "correct it or leave it out"
             problems.append(Problem(where, "fold", "fold must be an integer >= 0", value, remedy))
@@ -429,9 +433,9 @@ def _dataset(
 ) -> Dataset:
     """Builds a data set, or names all that is wrong with its description."""
     path, content = description
-    names, classes = _classes(meaning[0], path, layout, problems)
+    classes = declared_classes(meaning[0], path, layout, problems, order=content.regions_class_order)
     channels = _channel_names(meaning[1], path, problems)
-    for name in (*names, *channels):
+    for name in (*classes.names, *classes.regions, *channels):
         if not name.isprintable():
             rule = "names of classes and channels must be printable on one line"
             problems.append(Problem(str(path), "name", rule, repr(name), "rename it"))
@@ -457,70 +461,37 @@ def _dataset(
         licence=str(content.licence or content.license or "not stated"),
         attribution=str(content.reference or "not stated"),
     )
-    return _with_classes(dataset, names, classes)
+    return _with_classes(dataset, classes)
 
 
-def _with_classes(dataset: Dataset, names: tuple[str, ...], classes: ClassMap) -> Dataset:
-    """Returns a data set whose label files are read by a map."""
-    needed = classes.simplest
-    ignore = classes.ignore if needed is None or classes.ignore is None else len(names)
-    cases = tuple(replace(case, classes=needed) for case in dataset.cases)
-    return replace(dataset, cases=cases, class_names=names, ignore_label=ignore, classes=needed)
+def _with_classes(dataset: Dataset, classes: Classes) -> Dataset:
+    """Returns a data set of these classes, whose label files are read by their map."""
+    needed, ignore = classes.map.simplest, classes.map.ignore
+    return replace(
+        dataset,
+        cases=tuple(replace(case, classes=needed) for case in dataset.cases),
+        class_names=classes.names,
+        ignore_label=ignore if needed is None or ignore is None else len(classes.names),
+        classes=needed,
+        regions=classes.regions,
+    )
 
 
-def _classes(
-    labels: Mapping[str, Any], path: Path, layout: str, problems: list[Problem]
-) -> tuple[tuple[str, ...], ClassMap]:
-    """Returns the names of the classes, in the order of their values, and the values of each."""
-    if labels and all(
-        _as_integer(name) is not None and isinstance(value, str) and _as_integer(value) is None
-        for name, value in labels.items()
-    ):
-        example = '{"0": "background", "1": "liver"}' if layout == "msd" else '{"background": 0, "liver": 1}'
-        rule, remedy = f"labels must be written as {example}", "swap values and names"
-        problems.append(Problem(str(path), "order", rule, "the other way round", remedy))
-        return (), ClassMap(())
-    values: dict[int, str] = {}
-    ignore: int | None = None
-    for name, value in labels.items():
-        number = _as_integer(value)
-        if number is None:
-            remedy = "regions made of several labels are not supported, declare each label by itself"
-            problems.append(Problem(str(path), "labels", f"label '{name}' must be one integer", shown(value), remedy))
-        elif name.lower() == "ignore":
-            ignore = number
-        elif number in values:
-            rule = f"labels '{values[number]}' and '{name}' must have values of their own"
-            problems.append(Problem(str(path), "labels", rule, f"{number} twice", "give each its own"))
-        else:
-            values[number] = name
-    if 0 not in values or not 2 <= len(values) <= MAX_INDEX:
-        rule = f"label values must be 0 (background) and those of 1 to {MAX_INDEX - 1} classes"
-        problems.append(Problem(str(path), "labels", rule, shown(sorted(values)), "declare each label"))
-    if max((*values, ignore or 0), default=0) > MAX_VALUE or ignore in values:
-        rule = f"the ignore label must have a value of its own and no label may exceed {MAX_VALUE}"
-        value = f"ignore {shown(ignore)} with {shown(sorted(values))}"
-        problems.append(Problem(str(path), "labels", rule, value, "renumber the labels"))
-    ordered = sorted(values)
-    return tuple(values[value] for value in ordered), ClassMap(tuple((value,) for value in ordered), ignore)
+def _of_classes(dataset: Dataset, names: Sequence[str]) -> Dataset:
+    """Returns a data set of some of its classes or regions alone; see :meth:`Classes.chosen`."""
+    plain = ClassMap(tuple((index,) for index in range(len(dataset.class_names))), dataset.ignore_label)
+    return _with_classes(dataset, Classes(dataset.class_names, dataset.classes or plain, dataset.regions).chosen(names))
 
 
 def _channel_names(channels: object, path: Path, problems: list[Problem]) -> tuple[str, ...]:
     if isinstance(channels, list) and channels:
         return tuple(str(name) for name in channels)
-    names = {_as_integer(key): str(name) for key, name in channels.items()} if isinstance(channels, Mapping) else {}
+    names = {as_integer(key): str(name) for key, name in channels.items()} if isinstance(channels, Mapping) else {}
     if not names or set(names) != set(range(len(names))):
         rule, remedy = "channel_names must name channels 0, 1, ... without a gap", 'write for example {"0": "T1"}'
         problems.append(Problem(str(path), "channels", rule, shown(channels), remedy))
         return ()
     return tuple(names[index] for index in range(len(names)))
-
-
-def _as_integer(value: object) -> int | None:
-    """Returns an integer >= 0 given as such or as decimal digits, else null."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value if value >= 0 else None
-    return int(value) if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value.strip()) else None
 
 
 def _label_values(cases: Sequence[Case]) -> set[int]:

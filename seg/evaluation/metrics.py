@@ -109,6 +109,7 @@ def score_case(
     num_classes: int,
     nsd_tolerance_mm: float,
     ignore_label: int | None = None,
+    scored: Mapping[int, Sequence[int]] | None = None,
 ) -> dict[int, ClassScores]:
     """Scores every foreground class of one case.
 
@@ -119,9 +120,10 @@ def score_case(
         num_classes: Number of classes, background (index 0) included.
         nsd_tolerance_mm: Distance up to which two surfaces count as equal in NSD, in mm, 0 or more.
         ignore_label: Value of reference voxels that count for neither side.
+        scored: The classes of each mask that is scored, such as a region of several; None scores each foreground class.
 
     Returns:
-        The scores by class index, 1 to num_classes - 1.
+        The scores by class index, 1 to num_classes - 1, or by the indices of the masks.
 
     Raises:
         DataError: The shapes differ or are not 3-D, or the spacing or tolerance is out of range.
@@ -131,12 +133,23 @@ def score_case(
     if ignore_label is not None:
         prediction = np.where(reference == ignore_label, 0, prediction)
         reference = np.where(reference == ignore_label, 0, reference)
+    masks = {index: (index,) for index in range(1, num_classes)} if scored is None else scored
     return {
         index: score_masks(
-            prediction == index, reference == index, spacing_mm=spacing, nsd_tolerance_mm=nsd_tolerance_mm
+            *(_mask(array, classes) for array in (prediction, reference)),
+            spacing_mm=spacing,
+            nsd_tolerance_mm=nsd_tolerance_mm,
         )
-        for index in range(1, num_classes)
+        for index, classes in masks.items()
     }
+
+
+def _mask(array: npt.NDArray[np.integer], classes: Sequence[int]) -> BoolArray:
+    """Returns the voxels (X, Y, Z) of some classes."""
+    mask = array == classes[0]
+    for index in classes[1:]:
+        mask |= array == index
+    return np.asarray(mask)
 
 
 def score_masks(

@@ -453,5 +453,5 @@ def draw_predictions(
         files = CaseFiles.of(by_id[case_id], predictions / f"{case_id}.nii.gz")
         view = read_case(case_id, files, ignore_label=dataset.ignore_label)
         dice = {score.class_index: score.scores.dice for score in scores if score.case_id == case_id}
-        titled.append((case_title(case_id, dice, dataset.class_names, note), view))
+        titled.append((case_title(case_id, dice, dataset.score_names, note), view))
     write_bytes(path, draw_cases(titled, dataset.class_names))

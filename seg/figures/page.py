@@ -51,6 +51,7 @@ class About:
         attribution: Whom the data set asks to be named.
         channel: Name of the image channel that is drawn, which is the first.
         ignore_label: Value of reference voxels that count for neither side; None where there is none.
+        class_names: Names of what is drawn, by class index; None takes the names of the scores.
     """
 
     title: str
@@ -59,6 +60,7 @@ class About:
     attribution: str = UNKNOWN
     channel: str = UNKNOWN
     ignore_label: int | None = None
+    class_names: Sequence[str] | None = None
 
 
 def write_page(
@@ -106,7 +108,7 @@ def write_page(
     environment.filters.update(score=format_score, interval=format_interval, counted=counted)
     style = environment.get_template("cases.css").render()
     names = {entry.index: entry.name for entry in evaluation.classes}
-    class_names = [names.get(index, "") for index in range(max(names) + 1)]
+    class_names = about.class_names or [names.get(index, "") for index in range(max(names) + 1)]
     page = environment.get_template("cases.html.j2").render(
         about=about,
         by_case=by_case,

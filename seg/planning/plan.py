@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -40,6 +41,7 @@ def plan_dataset(
     layout: Literal["auto", "msd", "nnunet", "manifest"] = "auto",
     memory_gib: float = DEFAULT_MEMORY_GIB,
     patient_pattern: str | None = None,
+    classes: Sequence[str] | None = None,
     output: Path | None = None,
 ) -> str:
     """Reads a data set and plans an experiment on it.
@@ -50,6 +52,7 @@ def plan_dataset(
         memory_gib: Memory that the training process may take, in GiB, in fp32; bf16 takes less.
         patient_pattern: Regular expression whose first group is the patient in a case id. Null takes one that is found
             in the ids, where they end in a frame, visit or the like and the data set names no patients.
+        classes: Names of the classes to plan for; null takes all.
         output: Where the text is to be written, which must be no file of the data set.
 
     Returns:
@@ -61,7 +64,9 @@ def plan_dataset(
         DataError: The data set cannot be read, cases are faulty or without a label, or no folds can be made of them:
             what training would refuse too. All problems of the cases are named together.
     """
-    dataset = read_configured(DataConfig(root=str(root), layout=layout, patient_pattern=patient_pattern))
+    names = None if classes is None else tuple(classes)
+    data = DataConfig(root=str(root), layout=layout, patient_pattern=patient_pattern, classes=names)
+    dataset = read_configured(data)
     read = [path for case in dataset.cases for path in case.files]
     read += [dataset.root / name for name in (DESCRIPTION, *MANIFESTS, PATIENTS, FILE_NAME, STUDY_FILE_NAME)]
     if output is not None and real_path(output) in map(real_path, read):
@@ -78,7 +83,7 @@ def plan_dataset(
     patients = {case.patient or case.id for case in dataset.cases}
     folds = max(MIN_FOLDS, min(DataConfig().folds, len(patients)))
     written = str(root) if output is None else path_in_file(root, output)
-    data = DataConfig(root=written, layout=layout, patient_pattern=pattern, folds=folds)
+    data = replace(data, root=written, patient_pattern=pattern, folds=folds)
     make_splits(dataset, folds=folds, seed=data.split_seed)  # what training would refuse is not planned
     fingerprint = fingerprint_dataset(dataset)
     plan = plan_experiment(fingerprint, data, name=experiment_name(root), memory_gib=memory_gib)

@@ -125,7 +125,7 @@ def _score(
     for case in tqdm(cases, desc="evaluate", unit="case", disable=None if config.training.progress else True):
         by_class = score_prediction(predictor, case, predictions[case.id], dataset, nsd_tolerance_mm=tolerance)
         scores += case_scores(
-            by_class, case_id=case.id, class_names=dataset.class_names, patient=case.patient, fold=config.fold
+            by_class, case_id=case.id, class_names=dataset.score_names, patient=case.patient, fold=config.fold
         )
     evaluation = replace(
         _summarise(config, dataset, scores),
@@ -186,7 +186,7 @@ def finish_final(run_dir: Path, config: ExperimentConfig, dataset: Dataset) -> N
 def _summarise(config: ExperimentConfig, dataset: Dataset, scores: Sequence[CaseScore]) -> Evaluation:
     return summarise(
         scores,
-        class_names=dataset.class_names,
+        class_names=dataset.score_names,
         nsd_tolerance_mm=config.evaluation.nsd_tolerance_mm,
         bootstrap_samples=config.evaluation.bootstrap_samples,
     )
@@ -224,7 +224,7 @@ def score_prediction(
     """Predicts a case, writes its label map and scores that.
 
     Returns:
-        Scores by index of the foreground class.
+        Scores by index of the foreground class or region, as :attr:`Dataset.scored` has them.
 
     Raises:
         SegError: A file cannot be read or written, the case has no label, or the network cannot segment it; the case
@@ -246,6 +246,7 @@ def score_prediction(
             num_classes=len(dataset.class_names),
             nsd_tolerance_mm=nsd_tolerance_mm,
             ignore_label=dataset.ignore_label,
+            scored=dataset.scored,
         )
 
 
@@ -418,5 +419,6 @@ def _write_page(
         attribution=dataset.attribution,
         channel=dataset.channel_names[0],
         ignore_label=dataset.ignore_label,
+        class_names=dataset.class_names,
     )
     write_page(output / PAGE_FILE, evaluation, scores, files, about_data)

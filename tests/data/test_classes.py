@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-from seg.config import DataConfig
+from seg.ablation.plan import read_study_data
+from seg.config import DataConfig, ExperimentConfig, load_config
 from seg.data.cache import PreparedDataset
 from seg.data.checks import check_dataset
 from seg.data.classes import ClassMap, class_indices
-from seg.data.datasets import read_dataset
+from seg.data.datasets import read_configured, read_dataset
 from seg.data.prepare import grid_of, prepare_case
 from seg.data.volumes import read_classes, read_header, write_labels
-from seg.errors import DataError
+from seg.errors import ConfigError, DataError, RunError
 from seg.planning.fingerprint import fingerprint_dataset
+from seg.planning.plan import plan_dataset
 from tests.data.builders import problems_of, save
 from tests.data.test_datasets import change
 
@@ -109,3 +112,77 @@ def test_the_disk_cache_knows_the_map(gaps, tmp_path):
     again = PreparedDataset(dataset, [other], config, tmp_path)[0]["label"]
     assert bool(((label == 1) == (again == 2)).all())
     assert len(list(tmp_path.glob("*.pt"))) == 2
+
+
+WHOLE = {"background": 0, "whole": [1, 2, 4, 9], "core": [2, 4], "inner": 4, "ignore": 7}
+
+
+def test_regions_are_cut_into_parts(nnunet):
+    change(nnunet / "dataset.json", labels=WHOLE, regions_class_order=[9, 2, 4])
+    found = read_dataset(nnunet)
+    assert found.class_names == ("background", "label_1_9", "label_2", "inner")
+    assert found.classes == ClassMap(((0,), (9, 1), (2,), (4,)), 7)
+    assert found.ignore_label == 4
+    assert found.regions == {"whole": (1, 2, 3), "core": (2, 3), "inner": (3,)}
+    assert found.score_names == ("background", "label_1_9", "label_2", "inner", "whole", "core")
+    assert found.scored == {3: (3,), 4: (1, 2, 3), 5: (2, 3)}
+    # Lists that do not overlap are classes like others.
+    change(nnunet / "dataset.json", labels={"background": 0, "a": [3, 1], "b": 2}, regions_class_order=None)
+    found = read_dataset(nnunet)
+    assert (found.class_names, found.regions) == (("background", "a", "b"), {})
+    assert found.classes == ClassMap(((0,), (1, 3), (2,)))
+    assert (found.score_names, found.scored) == (found.class_names, {1: (1,), 2: (2,)})
+
+
+@pytest.mark.parametrize(
+    ("chosen", "names", "groups"),
+    [
+        (("tumour",), ("background", "tumour"), ((0, 1), (2,))),
+        (("tumour", "organ"), ("background", "organ", "tumour"), ((0,), (1,), (2,))),
+    ],
+)
+def test_chosen_classes(nnunet, chosen, names, groups):
+    found = read_configured(DataConfig(root=str(nnunet), classes=chosen))
+    assert found.class_names == names
+    assert (found.classes or ClassMap(groups, 3)) == ClassMap(groups, 3)
+    assert found.ignore_label == (2 if len(names) == 2 else 3)
+    assert {case.classes for case in found.cases} == {found.classes}
+
+
+def test_chosen_regions(nnunet):
+    change(nnunet / "dataset.json", labels=WHOLE)
+    root = str(nnunet)
+    found = read_configured(DataConfig(root=root, classes=("whole",)))
+    assert (found.class_names, found.classes) == (("background", "whole"), ClassMap(((0,), (1, 9, 2, 4)), 7))
+    assert (found.regions, found.scored) == ({}, {1: (1,)})
+    found = read_configured(DataConfig(root=root, classes=("core", "label_1_9")))
+    assert (found.class_names, found.classes) == (
+        ("background", "label_1_9", "core"),
+        ClassMap(((0,), (1, 9), (2, 4)), 7),
+    )
+    for wrong, kind in ((("whole", "core"), "overlap"), (("liver", "core", "core"), "unknown"), ((), "empty")):
+        found = problems_of(read_configured, DataConfig(root=root, classes=wrong), error=ConfigError)
+        assert {(path, each) for path, each, _ in found} == {("data.classes", kind)}
+        assert len(found) == (2 if kind == "unknown" else 1)
+    assert problems_of(read_configured, DataConfig(root=root, classes=("background",)), error=ConfigError)
+
+
+def test_a_plan_keeps_to_the_chosen_classes(msd, tmp_path):
+    text = plan_dataset(msd, classes=("tumour",))
+    (tmp_path / "plan.yaml").write_text(text)
+    assert load_config([tmp_path / "plan.yaml"]).data.classes == ("tumour",)
+    assert "class 1 tumour" in text
+    assert "organ" not in text
+
+
+def test_a_study_wants_classes_that_do_not_overlap(nnunet):
+    change(nnunet / "dataset.json", labels=WHOLE)
+
+    def of(classes):
+        data = DataConfig(root=str(nnunet), folds=2, classes=classes)
+        study = SimpleNamespace(baseline=SimpleNamespace(config=ExperimentConfig(data=data)))
+        study.config = SimpleNamespace(folds=(0,))
+        return study
+
+    assert problems_of(read_study_data, of(None), error=RunError) == [(str(nnunet), "regions", "whole, core, inner")]
+    assert read_study_data(of(("whole",))).class_names == ("background", "whole")

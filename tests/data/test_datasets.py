@@ -175,7 +175,12 @@ def test_all_faults_of_a_list_are_named(msd):
 @pytest.mark.parametrize(
     ("values", "kind"),
     [
-        ({"labels": {"background": 0, "whole": [1, 2], "core": 1}}, "labels"),
+        ({"labels": {"background": 0, "whole": [1, 2.5], "core": 1}}, "labels"),
+        ({"labels": {"background": 0, "whole": []}}, "labels"),
+        ({"labels": {"background": 0, "whole": [0, 1]}}, "labels"),
+        ({"labels": {"background": 0, "whole": [1, 2], "all": [2, 1]}}, "labels"),
+        ({"labels": {"background": 0, "a": 1, "ignore": [2, 3]}}, "labels"),
+        ({"labels": {"background": 0, "whole": [1, 2], "label_1": 2}}, "labels"),
         ({"labels": {"background": 0, "a": 1, "b": 1}}, "labels"),
         ({"labels": {"background": 0}}, "labels"),
         ({"labels": {"background": 1, "a": 2}}, "labels"),

@@ -209,3 +209,65 @@ def test_values_with_gaps_train_as_those_without_and_predictions_have_them(
     argv = ("--run_dir", gaps, "--input", tmp_path / "gaps" / "imagesTr", "--output", gaps_scans, "--skip_existing")
     assert script("predict", *argv).code == 0
     assert (plain_scans / "volumes.csv").read_text() == (gaps_scans / "volumes.csv").read_text()
+
+
+def test_chosen_classes_train_and_predict_alone(script: Script, tiny_file: Path, tmp_path: Path) -> None:
+    length = ("--training.steps", 20, "--training.validate_every", 20, "--training.ema_decay", 0.5)
+    root, plain = write_nnunet(tmp_path / "set"), write_nnunet(tmp_path / "plain")
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    # The oracle has the chosen class alone in its files.
+    for path in (plain / "labelsTr").iterdir():
+        save(path, (load(path) == 2).astype(np.uint8), (1.5, 1.5, 8.0))
+    description = json.loads((plain / "dataset.json").read_text())
+    (plain / "dataset.json").write_text(json.dumps(description | {"labels": {"background": 0, "corner": 1}}))
+    runs = []
+    for folder, more in ((plain, ()), (root, ("--classes", "corner"))):
+        argv = ("--data.root", folder, "--run_dir", tmp_path / f"run_{folder.name}", "--optimizer.learning_rate", 0.02)
+        ended = script("train", "--config", tiny_file, *argv, *length, *more)
+        assert ended.code == 0, ended.err
+        runs.append(tmp_path / f"run_{folder.name}")
+    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+    one, two = runs
+    assert (one / "cases.csv").read_text() == (two / "cases.csv").read_text()
+    models = [json.loads((run_dir / "model.json").read_text()) for run_dir in runs]
+    assert models[0]["weights_sha256"] == models[1]["weights_sha256"]
+    assert (models[1]["class_names"], models[1]["label_values"]) == (["background", "corner"], [[0, 1], [2]])
+    for path in (one / "predictions").glob("*.nii.gz"):
+        np.testing.assert_array_equal(load(path) * 2, load(two / "predictions" / path.name))
+    again = script("evaluate", "--run_dir", two, "--output", tmp_path / "again")
+    assert again.code == 0, again.err
+    assert (tmp_path / "again" / "cases.csv").read_text() == (two / "cases.csv").read_text()
+    refused = script("train", "--config", tiny_file, "--data.root", root, "--classes", "liver")
+    assert refused.code == 2
+    assert "data.classes" in refused.err
+
+
+def test_regions_are_scored_as_unions_of_their_parts(script: Script, tiny_file: Path, tmp_path: Path) -> None:
+    length = ("--training.steps", 20, "--training.validate_every", 20, "--training.ema_decay", 0.5)
+    root, run_dir = write_nnunet(tmp_path / "set"), tmp_path / "run"
+    description = json.loads((root / "dataset.json").read_text())
+    labels = {"background": 0, "whole": [1, 2], "corner": [2]}
+    (root / "dataset.json").write_text(json.dumps(description | {"labels": labels, "regions_class_order": [1, 2]}))
+    argv = ("--data.root", root, "--run_dir", run_dir, "--optimizer.learning_rate", 0.02)
+    ended = script("train", "--config", tiny_file, *argv, *length)
+    assert ended.code == 0, ended.err
+    rows = list(csv.DictReader((run_dir / "cases.csv").open()))
+    assert {row["class_name"] for row in rows} == {"whole", "corner"}
+    for row in rows:
+        prediction, label = (
+            np.isin(load(folder / f"{row['case_id']}.nii.gz"), labels[row["class_name"]])
+            for folder in (run_dir / "predictions", root / "labelsTr")
+        )
+        expected = 2 * (prediction & label).sum() / (prediction.sum() + label.sum())
+        assert float(row["dice"]) == pytest.approx(expected, abs=1e-6)
+    summary = json.loads((run_dir / "evaluation.json").read_text())
+    means = {
+        name: np.mean([float(row["dice"]) for row in rows if row["class_name"] == name])
+        for name in labels
+        if name != "background"
+    }
+    assert summary["mean_dice"] == pytest.approx(np.mean(list(means.values())))
+    assert json.loads((run_dir / "model.json").read_text())["class_names"] == ["background", "label_1", "corner"]
+    scans = tmp_path / "scans"
+    ended = script("predict", "--run_dir", run_dir, "--input", root / "imagesTr", "--output", scans)
+    assert ended.code == 0, ended.err
