@@ -47,7 +47,8 @@ def load_run(run_dir: PathLike) -> LoadedRun:
 
     runs = read_runs([Path(run_dir)])
     if len(runs) > 1:
-        raise RunError(f"{run_dir}: must be a single run, got {len(runs)} folds; give one of them.")
+        rule, value = "must be a single run", f"{len(runs)} folds"
+        raise RunError(Problem(f"{run_dir}", "folds", rule, value, "give one of them"))
     (run,) = runs
     network = trained_network(run.config.network, len(run.channel_names), len(run.class_names), run.path)
     return LoadedRun(network=network, config=run.config, channel_names=run.channel_names, class_names=run.class_names)
@@ -168,7 +169,8 @@ def predict(
         existing=existing,
     )
     if code:
-        raise RunError(f"{output}: all scans must be segmented, got failures; predictions.json names them.")
+        remedy = "predictions.json names them"
+        raise RunError(Problem(f"{output}", "failed", "must hold all label maps", "failures", remedy))
     return Path(output)
 
 

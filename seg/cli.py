@@ -988,7 +988,7 @@ class _Parser(argparse.ArgumentParser):
     """A parser that raises where argparse would print and exit."""
 
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see --help.")
+        raise ConfigError(Problem("", "usage", f"{message}; see --help."))
 
 
 class _Collect(argparse.Action):

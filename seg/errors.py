@@ -63,17 +63,16 @@ class SegError(Exception):
     Commands print the problems without a traceback and exit with code 2.
 
     Args:
-        problems: One problem, or several found in the same pass. A plain text becomes a problem of kind ``other``.
+        problems: One problem, or several found in the same pass.
 
     Attributes:
         problems: The problems, in the order found.
     """
 
-    def __init__(self, problems: str | Problem | Sequence[str | Problem]) -> None:
-        several = (problems,) if isinstance(problems, str | Problem) else problems
-        self.problems: tuple[Problem, ...] = tuple(
-            problem if isinstance(problem, Problem) else Problem("", "other", problem) for problem in several
-        )
+    def __init__(self, problems: Problem | Sequence[Problem]) -> None:
+        if isinstance(problems, str):  # as torch makes an error of one in a loader's process
+            problems = Problem("", "other", problems)
+        self.problems = (problems,) if isinstance(problems, Problem) else tuple(problems)
         super().__init__("\n".join(self.sentences))
 
     @property

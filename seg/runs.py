@@ -59,6 +59,7 @@ MODEL_VERSION = 1
 ENVIRONMENT_VERSION = 1
 NOTICE = "Research software. Not a medical device; not for clinical use."
 RESTORE = "restore the file, or train anew"
+OTHER = "choose another --run_dir"
 
 
 def fold_directories(root: Path) -> dict[int, Path]:
@@ -147,7 +148,9 @@ def check_task(
     found = _read(run_dir)[1]
     wanted = {"channel_names": list(channel_names), "class_names": list(class_names)}
     problems = [
-        f"{run_dir / WEIGHTS_FILE}: weights must be for the {name} of {source}, {wanted[name]}, got {names}; {remedy}."
+        Problem(
+            str(run_dir / WEIGHTS_FILE), name, f"must be for the {name} of {source}, {wanted[name]}", f"{names}", remedy
+        )
         for name, names in found.items()
         if names != wanted[name]
     ]
@@ -163,7 +166,8 @@ def _read(run_dir: Path) -> tuple[dict[str, Tensor], dict[str, list[str]]]:
     path = run_dir / WEIGHTS_FILE
     where = quoted(str(path))
     if not path.is_file():
-        raise RunError(f"{run_dir}: must hold a finished run, got no {WEIGHTS_FILE}; train it first.")
+        rule = "must hold a finished run"
+        raise RunError(Problem(quoted(str(run_dir)), "missing", rule, f"no {WEIGHTS_FILE}", "train it first"))
     check_archive(path, remedy=RESTORE)
     _check_digest(run_dir)
     try:
@@ -323,12 +327,11 @@ def check_root(root: Path, *, resume: bool) -> None:
         RunError: It holds a single run, or an evaluation that ``resume`` is not to replace.
     """
     if (root / CONFIG_FILE).exists():
-        raise RunError(f"{root}: must be no single run where several folds are trained; choose another --run_dir.")
+        rule = "must be no single run where several folds are trained"
+        raise RunError(Problem(quoted(str(root)), "exists", rule, remedy=OTHER))
     if (root / EVALUATION_FILE).exists() and not (resume and any(root.glob(f"fold_*/{CONFIG_FILE}"))):
-        raise RunError(
-            f"{root}: must hold no {EVALUATION_FILE} of something else; choose another --run_dir, or add --resume to "
-            "go on with a cross-validation."
-        )
+        rule, remedy = f"must hold no {EVALUATION_FILE} of something else", f"{OTHER}, or add --resume to go on"
+        raise RunError(Problem(quoted(str(root)), "exists", rule, remedy=remedy))
 
 
 def check_free(run_dir: Path, *, resume: bool) -> None:
@@ -340,9 +343,11 @@ def check_free(run_dir: Path, *, resume: bool) -> None:
     check_folder(run_dir)
     if not (run_dir / CONFIG_FILE).exists():
         if run_dir.exists() and (not run_dir.is_dir() or any(map(_foreign, run_dir.iterdir()))):
-            raise RunError(f"{run_dir}: must be absent or an empty folder, got other files; choose another --run_dir.")
+            rule = "must be absent or an empty folder"
+            raise RunError(Problem(quoted(str(run_dir)), "folder", rule, "other files", OTHER))
     elif not resume:
-        raise RunError(f"{run_dir}: must be new, got an existing run; choose another --run_dir or add --resume.")
+        remedy = f"{OTHER} or add --resume"
+        raise RunError(Problem(quoted(str(run_dir)), "exists", "must be new", "an existing run", remedy))
 
 
 def check_run(config: ExperimentConfig, run_dir: Path, origin: Origin, *, resume: bool) -> None:
@@ -366,21 +371,18 @@ def check_run(config: ExperimentConfig, run_dir: Path, origin: Origin, *, resume
         raise _begun_otherwise(run_dir, "the data it began with", f"other files of cases {', '.join(other)}")
     began, now = (one.computed_with.get("precision") for one in (recorded, origin))
     if began != now and not (run_dir / EVALUATION_FILE).exists():
-        raise RunError(
-            f"{run_dir}: a resumed run must compute in the precision it began with, {began}, got {now} here; go on "
-            "with it where it began, or choose another --run_dir."
-        )
+        remedy = f"go on with it where it began, or {OTHER}"
+        raise _begun_otherwise(run_dir, f"the precision it began with, {began}", f"{now} here", remedy)
     if recorded.split is not None and origin.split is not None and (moved := _moved(recorded.split, origin.split)):
         sides = "the cases of its fold on the sides that they began on"
-        raise _begun_otherwise(run_dir, sides, f"others for {some(moved)}", "restore the splits")
+        raise _begun_otherwise(run_dir, sides, f"others for {some(moved)}", f"restore the splits or {OTHER}")
     if origin.initial_weights is not None and recorded.initial_weights != origin.initial_weights:
         value = f"other ones in {config.training.init_from}"
         raise _begun_otherwise(run_dir, "the initial weights it began with", value)
 
 
-def _begun_otherwise(run_dir: Path, what: str, found: str, remedy: str = "restore them") -> RunError:
-    rule = f"a resumed run must have {what}"
-    return RunError(Problem(f"{run_dir}:", "resume", rule, found, f"{remedy} or choose another --run_dir"))
+def _begun_otherwise(run_dir: Path, what: str, found: str, remedy: str = f"restore them or {OTHER}") -> RunError:
+    return RunError(Problem(quoted(str(run_dir)), "resume", f"must be resumed with {what}", found, remedy))
 
 
 def open_run(config: ExperimentConfig, run_dir: Path, origin: Origin) -> None:
@@ -588,9 +590,8 @@ def read_runs(run_dirs: Sequence[Path]) -> tuple[TrainedRun, ...]:
     """
     paths = [fold for path in run_dirs for fold in fold_directories(path).values() or [path]]
     if twice := [path for index, path in enumerate(paths) if real_path(path) in map(real_path, paths[:index])]:
-        raise ConfigError(
-            f"--run_dir must name each run once, got {twice[0]} twice; it would count double, leave it out."
-        )
+        remedy = "it would count double, leave it out"
+        raise ConfigError(Problem("--run_dir", "repeated", "must name each run once", f"{twice[0]} twice", remedy))
     runs = tuple(_read_run(path) for path in paths)
     problems = [problem for run in runs[1:] for problem in _disagreements(runs[0], run)]
     if problems:
@@ -601,7 +602,8 @@ def read_runs(run_dirs: Sequence[Path]) -> tuple[TrainedRun, ...]:
 def _read_run(path: Path) -> TrainedRun:
     for name in (CONFIG_FILE, WEIGHTS_FILE, MODEL_FILE):
         if not (path / name).is_file():
-            raise RunError(f"{path}: must be the directory of a finished run, got no {name}; check --run_dir.")
+            rule = "must be the directory of a finished run"
+            raise RunError(Problem(quoted(str(path)), "missing", rule, f"no {name}", "check --run_dir"))
     model = read_json(path / MODEL_FILE, Description, newest=MODEL_VERSION, remedy="restore the file")
     return TrainedRun(
         path=path,
@@ -612,7 +614,7 @@ def _read_run(path: Path) -> TrainedRun:
     )
 
 
-def _disagreements(first: TrainedRun, other: TrainedRun) -> list[str]:
+def _disagreements(first: TrainedRun, other: TrainedRun) -> list[Problem]:
     pairs = [
         ("channels", first.channel_names, other.channel_names),
         ("classes", first.class_names, other.class_names),
@@ -623,9 +625,9 @@ def _disagreements(first: TrainedRun, other: TrainedRun) -> list[str]:
             for name, ours in vars(first.config.postprocessing).items()
         ),
     ]
+    remedy = "predict with each alone, or leave one out"
     return [
-        f"{other.path}: {name} must be those of {first.path} to average both, got {_said(theirs)} where that has "
-        f"{_said(ours)}; predict with each alone, or leave one out."
+        Problem(f"{other.path}: {name}", "average", f"must be {_said(ours)} as in {first.path}", _said(theirs), remedy)
         for name, ours, theirs in pairs
         if ours != theirs
     ]

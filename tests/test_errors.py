@@ -14,8 +14,8 @@ def test_a_value_that_is_cut_short_stays_so() -> None:
     assert str(Problem("x", "type", "must be short", "'aaa...")) == "x must be short, got 'aaa..."
 
 
-def test_a_plain_text_is_a_problem_of_its_own() -> None:
-    (problem,) = SegError("It broke.").problems
+def test_a_plain_text_of_another_process_is_a_problem_of_its_own() -> None:
+    (problem,) = SegError("It broke.").problems  # type: ignore[arg-type]
     assert (problem.kind, str(problem)) == ("other", "It broke.")
 
 

@@ -253,9 +253,8 @@ def read_study_data(study: Study) -> Dataset:
         rule, remedy = "must have classes that do not overlap to be compared", "choose such by data.classes"
         raise RunError(Problem(str(dataset.root), "regions", rule, ", ".join(dataset.regions), remedy))
     if unknown := [fold for fold in study.config.folds if fold >= len(splits)]:
-        raise RunError(
-            f"folds must be in 0 ... {len(splits) - 1}, got {', '.join(map(str, unknown))}; choose among these."
-        )
+        rule, value = f"must be in 0 ... {len(splits) - 1}", ", ".join(map(str, unknown))
+        raise RunError(Problem("folds", "range", rule, value, "choose among these"))
     return dataset
 
 

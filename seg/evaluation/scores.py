@@ -13,6 +13,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
+from seg.errors import Problem
 from seg.evaluation.metrics import ClassScores
 from seg.files import check_rows, read_json, read_table, table_text, write_json, write_text
 
@@ -86,6 +87,11 @@ class FoldSummary:
     num_cases: int
 
 
+def _as_problem(stored: object) -> object:
+    """Returns a problem that an earlier version stored as a sentence; those of this version as they are."""
+    return Problem("", "other", stored) if isinstance(stored, str) else stored
+
+
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """Summary of the scores of a set of cases.
@@ -99,7 +105,7 @@ class Evaluation:
         bootstrap: Number of resamples and the seed they were drawn from.
         classes: One summary for each foreground class, by index.
         folds: One summary for each fold, where cases have one.
-        left_out: One sentence for each case that was to be scored and could not be, where that was allowed.
+        left_out: What is wrong with each case that was to be scored and could not be, where that was allowed.
         seen: Cases of patients that the initial weights were trained on, where that was allowed.
     """
 
@@ -111,7 +117,7 @@ class Evaluation:
     bootstrap: Mapping[str, int]
     classes: tuple[ClassSummary, ...]
     folds: tuple[FoldSummary, ...]
-    left_out: tuple[str, ...] = ()
+    left_out: tuple[Annotated[Problem, BeforeValidator(_as_problem)], ...] = ()
     seen: tuple[str, ...] = ()
 
 

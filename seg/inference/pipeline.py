@@ -16,7 +16,7 @@ import torch
 
 from seg.data.memory import GIB, available_bytes
 from seg.data.volumes import write_labels, write_maps
-from seg.errors import SegError
+from seg.errors import Problem, SegError
 from seg.files import quoted
 from seg.inference.cases import DONE, FAILED, Record, Source
 from seg.inference.cleaning import class_volumes
@@ -135,7 +135,7 @@ class Pipeline:
 
     def _load(self, source: Source) -> _Job:
         if source.problem is not None:
-            return _Job(source, Record(output=source.output.name, status=FAILED, problems=(str(source.problem),)))
+            return _Job(source, Record(output=source.output.name, status=FAILED, problems=(source.problem,)))
         loaded = _attempt(source, load_case, self._predictor, source.paths)
         if isinstance(loaded, Record):
             return _Job(source, loaded)
@@ -200,11 +200,12 @@ def _attempt(source: Source, step: Callable[..., T], *arguments: Any) -> T | Rec
     try:
         return step(*arguments)
     except SegError as error:
-        problems = error.sentences
+        problems = error.problems
     except Exception as error:
         LOG.debug("case %s", quoted(source.name), exc_info=True)
         reason = f"{type(error).__name__}: {error}".strip(": ").splitlines()[0]
-        problems = (f"{source.paths[0]}: must be an image that can be segmented, got '{reason}'; see the image.",)
+        rule = "must be an image that can be segmented"
+        problems = (Problem(f"{source.paths[0]}", "segment", rule, f"'{reason}'", "see the image"),)
     return Record(output=source.output.name, status=FAILED, problems=problems)
 
 

@@ -117,7 +117,7 @@ def evaluate_folders(
         rule = "or the predictions must hold a foreground voxel"
         raise DataError(Problem(str(labels), "empty", rule, "none", "give label maps with classes 1, 2, ..."))
     summary = summarise(records, class_names=names, nsd_tolerance_mm=nsd_tolerance_mm)
-    evaluation = replace(summary, left_out=tuple(map(str, problems)))
+    evaluation = replace(summary, left_out=tuple(problems))
     files = {
         case_id: CaseFiles(prediction=pairs[case_id][0], label=pairs[case_id][1], images=found.get(case_id, ()))
         for case_id in scored

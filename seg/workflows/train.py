@@ -97,9 +97,11 @@ def train(
     chosen: Sequence[int | None] = range(number) if folds is None else folds
     scored = [fold for fold in chosen if fold is not None]
     if several and None in chosen:
-        raise RunError("folds: must not hold a final model beside others; train it by itself.")
+        rule = "must not hold a final model beside others"
+        raise RunError(Problem("folds", "conflict", rule, remedy="train it by itself"))
     if unknown := [fold for fold in scored if fold >= number]:
-        raise RunError(f"fold must be in 0 ... {number - 1}, got {unknown[0]}; choose one of these or all.")
+        rule, remedy = f"must be in 0 ... {number - 1}", "choose one of these or all"
+        raise RunError(Problem("fold", "range", rule, f"{unknown[0]}", remedy))
     names = {fold: "final" if fold is None else f"fold_{fold}" for fold in chosen}
     directories = {fold: root / name if several or run_dir is None else root for fold, name in names.items()}
     for directory in directories.values():

@@ -14,7 +14,7 @@ import pytest
 
 from seg import __version__
 from seg.cli import COMMANDS, main, run
-from seg.errors import DataError
+from seg.errors import DataError, Problem
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,9 +42,9 @@ def raising(error: BaseException) -> Callable[[], None]:
         (lambda: None, 0, ""),
         (lambda: 1, 1, ""),
         (
-            raising(DataError(["case a: broken.", "case b: broken."])),
+            raising(DataError([Problem(f"case {name}", "whole", "must be whole") for name in "ab"])),
             2,
-            "error: case a: broken.\nerror: case b: broken.\n",
+            "error: case a must be whole.\nerror: case b must be whole.\n",
         ),
         (raising(KeyboardInterrupt()), 130, INTERRUPTED),
     ],
@@ -57,9 +57,10 @@ def test_a_command_ends_with_its_code_and_a_line_for_each_problem(
 
 
 def test_of_many_problems_the_first_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert ended(raising(DataError([f"case {number}: broken." for number in range(300)]))) == 2
+    several = [Problem(f"case {number}", "whole", "must be whole") for number in range(300)]
+    assert ended(raising(DataError(several))) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert lines[::10] == ["error: case 0: broken.", "error: and 290 more."]
+    assert lines[::10] == ["error: case 0 must be whole.", "error: and 290 more."]
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is full")

@@ -5,12 +5,13 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from seg.errors import RunError
+from seg.errors import Problem, RunError
 from seg.evaluation.metrics import EMPTY_SCORES, METRICS, ClassScores, score_case
 from seg.evaluation.scores import (
     CASE_COLUMNS,
@@ -111,6 +112,16 @@ def test_scores_outlive_the_code(written: tuple[Path, Evaluation, list[CaseScore
     # What was read is written again with all of its columns.
     write_evaluation(tmp_path / "again", evaluation, read)
     assert [repr(record) for record in read_cases(tmp_path / "again")] == [repr(record) for record in read]
+
+
+def test_cases_left_out_by_an_earlier_version_are_sentences(written: tuple[Path, Evaluation, list[CaseScore]]) -> None:
+    folder, evaluation, scores = written
+    left_out = (Problem("case a", "counterpart", "must be in both"),)
+    write_evaluation(folder, replace(evaluation, left_out=left_out), scores)
+    assert read_evaluation(folder).left_out == left_out
+    content = json.loads((folder / "evaluation.json").read_text())
+    (folder / "evaluation.json").write_text(json.dumps(content | {"left_out": ["case a: lost."]}))
+    assert [str(problem) for problem in read_evaluation(folder).left_out] == ["case a: lost."]
 
 
 def test_a_summary_with_other_metrics_is_read(written: tuple[Path, Evaluation, list[CaseScore]]) -> None:

@@ -201,7 +201,7 @@ def test_probabilities_that_do_not_fit_cost_their_case_before_they_are_allocated
         monkeypatch.setattr(memory, "available_bytes", lambda available=available: available)
         records = run(predictor, scans, tmp_path / status)
         assert [record.status for record in records] == ["done", status, "done"]
-        assert all("probabilities of 3 classes" in problem for problem in records[1].problems)
+        assert all("probabilities of 3 classes" in str(problem) for problem in records[1].problems)
 
 
 def test_an_interrupt_while_an_interrupt_is_dealt_with_does_not_hang(

@@ -14,13 +14,13 @@ import pytest
 import torch
 
 from seg.config import ExperimentConfig
-from seg.errors import RunError
 from seg.files import locked
 from seg.runs import LOCK_FILE
 from seg.training import callbacks
 from seg.training.module import SegmentationModule
 from seg.workflows import train as training
 from seg.workflows.train import train
+from tests.problems import refused
 
 EVERY = 2
 
@@ -149,7 +149,7 @@ def test_a_run_killed_between_validations_ends_with_the_same_weights(
 
 def test_a_run_that_another_process_trains_is_refused(tiny: ExperimentConfig, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    with locked(run_dir / LOCK_FILE), pytest.raises(RunError, match=str(run_dir)):
+    with locked(run_dir / LOCK_FILE), refused((str(run_dir), "locked")):
         train(tiny, run_dir=run_dir, folds=(0,))
     assert not list(run_dir.iterdir())
     (run_dir / LOCK_FILE).touch()  # of a process that was killed

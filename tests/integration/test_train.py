@@ -27,6 +27,7 @@ from seg.files import read_table
 from seg.workflows.evaluate import evaluate_run
 from seg.workflows.inputs import read_checked, read_splits
 from seg.workflows.train import train
+from tests.problems import refused
 
 BATCH = 2 * 2 * 8**3 * 5  # twice two patches of a channel in floats and a label in bytes
 Change = Callable[..., ExperimentConfig]
@@ -186,21 +187,17 @@ def test_another_data_set_is_told_by_its_classes(tiny: ExperimentConfig, trained
     description = json.loads((other / "dataset.json").read_text())
     description["labels"] = {"0": "background", "1": "kidney", "2": "tumour"}
     (other / "dataset.json").write_text(json.dumps(description))
-    with pytest.raises(RunError) as caught:
+    with refused((str(trained / "checkpoints/weights.pt"), "class_names", "['background', 'box', 'corner']")):
         evaluate_run(trained, data_root=other)
-    (problem,) = caught.value.sentences
-    assert str(trained / "checkpoints/weights.pt") in problem
-    assert "class_names" in problem
-    assert "['background', 'kidney', 'tumour']" in problem
 
 
 def test_an_existing_run_is_kept(
     short: ExperimentConfig, other: Change, trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = (trained / "checkpoints" / "weights.pt").stat().st_mtime_ns
-    with pytest.raises(RunError, match=r"must be new"):
+    with refused((str(trained), "exists")):
         train(short, run_dir=trained, folds=(0,))
-    with pytest.raises(RunError, match=r"training\.steps"):
+    with refused((str(trained), "resume", "other values of training.steps")):
         train(other(short, "training", steps=8), run_dir=trained, folds=(0,), resume=True)
     train(short, run_dir=trained, folds=(0,), resume=True)
     assert f"run directory: {trained}" in capsys.readouterr().out

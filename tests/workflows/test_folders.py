@@ -210,7 +210,7 @@ def test_cases_that_cannot_be_scored_are_left_out_on_request(
     (predictions / "p1_2.nii.gz").write_bytes((predictions / "p1_2.nii.gz").read_bytes()[:99])
     assert problems(folders)[-1][0] == "--leave_out"
     left = evaluate(folders, leave_out=True)
-    assert [problem.split(":")[0].split()[1] for problem in left.left_out] == ["x<b>", "p1_2"]
+    assert [problem.path.partition(":")[0] for problem in left.left_out] == ["case x<b>", "case p1_2"]
     assert read_evaluation(output) == left
     assert "\n2 cases of 2 patients; " in capsys.readouterr().out
     page = (output / "cases.html").read_text(encoding="utf-8")

@@ -15,7 +15,7 @@ import pytest
 from scipy import ndimage
 
 from seg.config import AugmentationConfig, ExperimentConfig, PostprocessingConfig, SpatialConfig
-from seg.errors import RunError
+from seg.errors import Problem, RunError
 from seg.files import read_table
 from seg.inference import pipeline
 from seg.inference.choice import Choice, ClassChoice, write_choice
@@ -89,7 +89,9 @@ def test_a_case_that_cannot_be_read_costs_itself_alone(
     assert names(out) == ["predictions.json", "scan_0.nii.gz", "scan_2.nii.gz", "volumes.csv"]
     entry = manifest(out)["cases"][1]
     assert (entry["output"], entry["status"], entry["volumes_ml"]) == ("scan_1.nii.gz", "failed", {})
-    assert entry["problems"][0].startswith(str(bad))
+    (problem,) = entry["problems"]
+    assert problem["path"].startswith(str(bad))
+    assert problem.keys() >= {"kind", "rule", "value", "remedy"}
     assert f"case scan_1: {bad}" in caplog.text
     assert run(make_run("b"), bad, tmp_path / "x.nii.gz") == 2
     assert not (tmp_path / "x.nii.gz").exists()
@@ -286,12 +288,12 @@ def test_the_manifest_is_written_before_the_first_label_map_and_stops_no_case(
     def write(*args: Any, **values: Any) -> None:
         there.append(names(out) if out.is_dir() else [])
         if len(there) > 1:
-            raise RunError("disk full")
+            raise RunError(Problem("disk", "no_room", "must have room"))
         real(*args, **values)
 
     monkeypatch.setattr(command, "write_manifest", write)
     monkeypatch.setattr(command, "SAVE_SECONDS", 0.0)
-    with pytest.raises(RunError, match="disk full"):
+    with pytest.raises(RunError, match="must have room"):
         run(make_run(), scans, out)
     assert there[0] == []
     assert (manifest(out)["complete"], len(manifest(out)["models"])) == (False, 1)

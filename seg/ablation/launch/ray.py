@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from seg.ablation.launch.tasks import Calls, CatchingCall, Event, ended
-from seg.errors import ConfigError
+from seg.errors import ConfigError, Problem, shown
 
 
 class OnRay:
@@ -28,17 +28,15 @@ class OnRay:
         try:
             import ray
         except ImportError as error:
-            raise ConfigError(
-                "launch.backend ray must find ray, got none; install it with pip install 'segnarrow[cluster]'."
-            ) from error
+            remedy = "install it with pip install 'segnarrow[cluster]'"
+            raise ConfigError(Problem("launch.backend", "package", "must find ray", "none", remedy)) from error
         self._ray: Any = ray
         local: dict[str, Any] = {"include_dashboard": False} if address is None else {}
         try:
             self._ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **local)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise ConfigError(
-                f"launch.ray_address must be that of a running cluster, or null, got {address!r}: {error}."
-            ) from error
+            rule, value = "must be that of a running cluster, or null", f"{shown(address)} ({error})"
+            raise ConfigError(Problem("launch.ray_address", "cluster", rule, value)) from error
         try:
             check_fit(self._ray.nodes(), cpus, gpus)
         except ConfigError:
@@ -89,10 +87,8 @@ def check_fit(nodes: Sequence[Mapping[str, Any]], cpus: int, gpus: float) -> Non
     """
     alive = [node["Resources"] for node in nodes if node["Alive"]]
     if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in alive):
-        raise ConfigError(
-            f"launch.cpus_per_trial and launch.gpus_per_trial must fit on one node of Ray, got {cpus} and {gpus:g}; "
-            "lower them."
-        )
+        path, rule = "launch.cpus_per_trial and launch.gpus_per_trial", "must fit on one node of Ray"
+        raise ConfigError(Problem(path, "range", rule, f"{cpus} and {gpus:g}", "lower them"))
 
 
 def _call(call: CatchingCall) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from seg.ablation.launch.tasks import Calls, CatchingCall, Event, ended
 from seg.config.study import BackendConfig
-from seg.errors import ConfigError
+from seg.errors import ConfigError, Problem
 
 POLL_S = 10.0
 
@@ -45,16 +45,13 @@ class Slurm:
         try:
             import submitit
         except ImportError as error:
-            raise ConfigError(
-                "launch.backend slurm must find submitit, got none; install it with pip install 'segnarrow[cluster]'."
-            ) from error
+            remedy = "install it with pip install 'segnarrow[cluster]'"
+            raise ConfigError(Problem("launch.backend", "package", "must find submitit", "none", remedy)) from error
         try:
             self._executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
         except RuntimeError as error:
-            raise ConfigError(
-                f"launch.backend slurm must run where Slurm's commands are, got: {error}; log in to the cluster or "
-                "choose another backend."
-            ) from error
+            rule, remedy = "must run where Slurm's commands are", "log in to the cluster or choose another backend"
+            raise ConfigError(Problem("launch.backend", "cluster", rule, str(error), remedy)) from error
         self._executor.update_parameters(**parameters)
         self.parallel = int(parameters.get("slurm_array_parallelism", 1))
         self._poll_s = poll_s
@@ -100,9 +97,8 @@ def slurm_parameters(config: BackendConfig, cpus: int) -> dict[str, Any]:
     """
     gpus = config.gpus_per_trial
     if gpus != int(gpus):
-        raise ConfigError(
-            f"launch.gpus_per_trial must be a whole number on Slurm, got {gpus:g}; name 1, or 0 for the processor."
-        )
+        rule, remedy = "must be a whole number on Slurm", "name 1, or 0 for the processor"
+        raise ConfigError(Problem("launch.gpus_per_trial", "integers", rule, f"{gpus:g}", remedy))
     slurm = config.slurm
     parameters: dict[str, Any] = {
         "name": "ablation",

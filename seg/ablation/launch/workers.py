@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection
 
 from seg.ablation.launch.tasks import Calls, CatchingCall, Event, ended
 from seg.config.study import BackendConfig
-from seg.errors import ConfigError
+from seg.errors import ConfigError, Problem
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 DIED = "the worker process is gone: it was killed, or memory did not suffice; see the trial's log."
@@ -177,13 +177,12 @@ def share_gpus(config: BackendConfig, gpus: tuple[str, ...]) -> list[tuple[str, 
     if not share:
         return [()] * config.workers
     if share > 1 and share != int(share):
-        raise ConfigError(f"launch.gpus_per_trial must be a whole number or below 1, got {share:g}; round it.")
+        rule = "must be a whole number or below 1"
+        raise ConfigError(Problem("launch.gpus_per_trial", "integers", rule, f"{share:g}", "round it"))
     to_one = max(1, int(1 / share + 1e-9))  # workers on one GPU
     each = max(1, int(share))
     needed = math.ceil(config.workers / to_one) * each
     if needed > len(gpus):
-        raise ConfigError(
-            f"launch.workers times launch.gpus_per_trial must be at most the GPUs there are, got {config.workers} "
-            f"workers that need {needed} of {len(gpus)}; lower launch.workers."
-        )
+        rule, value = f"must need at most the {len(gpus)} GPUs there are", f"{config.workers} that need {needed}"
+        raise ConfigError(Problem("launch.workers", "range", rule, value, "lower it, or launch.gpus_per_trial"))
     return [gpus[index // to_one * each : index // to_one * each + each] for index in range(config.workers)]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from seg.errors import DataError, RunError
+from seg.errors import DataError, Problem, RunError
 
 Array = npt.NDArray[np.float64]
 CHUNK = 1 << 14
@@ -128,12 +128,12 @@ class Summary:
         for part in parts:
             total.merge(part)
         if not total.count:
-            raise DataError(
-                "measured cases must hold a voxel that counts at every stage, got none; they are smaller than a "
-                "stage's stride or carry the ignore label alone."
-            )
+            rule = "must hold a voxel that counts at every stage"
+            remedy = "measure cases larger than a stage's stride, with more than the ignore label"
+            raise DataError(Problem("measured cases", "empty", rule, "none", remedy))
         if not bool(torch.isfinite(total.scatter).all()):
-            raise RunError("features must be finite, got NaN or infinity; the network diverged, train it anew.")
+            remedy = "the network diverged, train it anew"
+            raise RunError(Problem("features", "finite", "must be finite", "NaN or infinity", remedy))
         scatter: Array = total.scatter.cpu().numpy()
         mean: Array = total.mean.cpu().numpy()
         return cls(layout=layout, count=total.count, mean=mean, covariance=scatter / total.count)

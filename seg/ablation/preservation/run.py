@@ -18,7 +18,7 @@ from seg.ablation.preservation.probe import DiceCount, Probe, fit_probe, mean_di
 from seg.ablation.preservation.widths import PRESERVATION_VERSION
 from seg.config import DataConfig, load_config
 from seg.data.cases import Case, Dataset
-from seg.errors import DataError, RunError
+from seg.errors import DataError, Problem, RunError
 from seg.files import write_json
 from seg.hardware import choose_device, choose_precision
 from seg.inference.model import Model
@@ -148,13 +148,16 @@ def measure_preservation(run_dir: Path, dataset: Dataset, case_ids: Sequence[str
         RunError: There is no finished run, its network is no U-Net, or the file cannot be written.
     """
     if not (run_dir / CONFIG_FILE).is_file():
-        raise RunError(f"{run_dir}: must be a run directory, got no {CONFIG_FILE}; check the path.")
+        raise RunError(
+            Problem(f"{run_dir}", "missing", "must be a run directory", f"no {CONFIG_FILE}", "check the path")
+        )
     config = load_config([run_dir / CONFIG_FILE])
     run = TrainedRun(path=run_dir, config=config, channel_names=dataset.channel_names, class_names=dataset.class_names)
     device = choose_device(config.training.device)
     model = load_model(run, device, choose_precision("fp32", device), tta=False)
     if not isinstance(model.network, UNet):
-        raise RunError(f"{run_dir}: preservation must be measured on a U-Net, got {type(model.network).__name__}.")
+        rule = "must hold a U-Net, the network whose bottlenecks are measured"
+        raise RunError(Problem(f"{run_dir}", "network", rule, type(model.network).__name__))
     halves = _halves(dataset, case_ids)
     found = FeatureStatistics(model, config.data, dataset, halves)
     entries = [found.entry(place) for place in found.places]
@@ -173,11 +176,11 @@ def _halves(dataset: Dataset, case_ids: Sequence[str]) -> tuple[list[Case], list
     wanted = set(case_ids)
     cases = [case for case in dataset.cases if case.id in wanted]
     if unknown := sorted(wanted - {case.id for case in cases}):
-        raise DataError(
-            f"{dataset.root}: must hold the measured cases, got none called {', '.join(unknown)}; name another folder."
-        )
+        rule, value = "must hold the measured cases", f"none called {', '.join(unknown)}"
+        raise DataError(Problem(f"{dataset.root}", "missing", rule, value, "name another folder"))
     if not cases:
-        raise DataError(f"{dataset.root}: at least one case must be measured, got none; name labelled cases.")
+        rule, remedy = "must have a case to be measured", "name labelled cases"
+        raise DataError(Problem(f"{dataset.root}", "empty", rule, "none", remedy))
     patients = list(dict.fromkeys(case.patient or case.id for case in cases))
     first = set(patients[::2])
     halves = [case for case in cases if (case.patient or case.id) in first]

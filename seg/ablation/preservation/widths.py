@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel
 
-from seg.errors import ConfigError, RunError
+from seg.errors import ConfigError, Problem, RunError
 from seg.files import read_json, write_text
 
 PRESERVATION_VERSION = 1
@@ -80,12 +80,11 @@ def predict_safe_widths(places: Sequence[PlaceRecord], threshold: float = THRESH
         RunError: The record has bottlenecks, or a stage whose features do not vary.
     """
     if not 0 < threshold <= 1:
-        raise ConfigError(f"threshold must be in (0, 1], got {threshold}; it is a share of variance.")
+        rule, remedy = "must be in (0, 1]", "give a share of variance"
+        raise ConfigError(Problem("threshold", "range", rule, f"{threshold}", remedy))
     if narrowed := [place.name for place in places if place.narrow is not None]:
-        raise RunError(
-            f"preservation record must be of a network without bottlenecks, got one with {', '.join(narrowed)}; "
-            "take the baseline's."
-        )
+        rule, value = "must be of a network without bottlenecks", f"one with {', '.join(narrowed)}"
+        raise RunError(Problem("preservation record", "network", rule, value, "take the baseline's"))
     ordered = sorted(places, key=lambda place: place.stage)
     return SafeWidths(
         channels=tuple(place.channels for place in ordered if place.path == "skip"),
@@ -97,10 +96,8 @@ def predict_safe_widths(places: Sequence[PlaceRecord], threshold: float = THRESH
 def _width(place: PlaceRecord, threshold: float) -> int:
     shares = [share for share in place.r2_by_width if share is not None]
     if len(shares) < len(place.r2_by_width) or not shares:
-        raise RunError(
-            f"preservation record must have features that vary at {place.name}, got a variance of 0; "
-            "take a trained network."
-        )
+        rule, value = f"must have features that vary at {place.name}", "a variance of 0"
+        raise RunError(Problem("preservation record", "variance", rule, value, "take a trained network"))
     # The last share is 1 up to rounding, so that a threshold of 1 asks for every channel that varies.
     limit = min(threshold, shares[-1])
     return next(width for width, share in enumerate(shares, start=1) if share >= limit)

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from seg.ablation.statistics.tables import Pair
-from seg.errors import RunError
+from seg.ablation.statistics.tables import Pair, run_name
+from seg.errors import Problem, RunError
 from seg.evaluation.scores import Interval
 
 SHARE = 0.95
@@ -99,7 +99,7 @@ def convergence(
         RunError: Steps of a curve do not increase.
     """
     problems = [
-        f"{variant}.fold_{pair[0]}.seed_{pair[1]}: a curve must have increasing steps; train the run again."
+        Problem(run_name(variant, pair), "curve", "must have a curve of increasing steps", remedy="train the run again")
         for variant, by_pair in curves.items()
         for pair, curve in by_pair.items()
         if (np.diff(curve.steps) <= 0).any()

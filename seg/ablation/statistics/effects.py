@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from seg.errors import RunError
+from seg.errors import Problem, RunError
 from seg.evaluation.scores import Interval
 
 FloatArray = npt.NDArray[np.float64]
@@ -113,7 +113,8 @@ def estimate_effect(tables: Sequence[FloatArray], *, margin: float | None = None
         S. R. Searle, G. Casella, C. E. McCulloch, Variance Components, 1992, chapter 4, doi:10.1002/9780470316856.
     """
     if margin is not None and not margin > 0:
-        raise RunError(f"the margin must be above 0, got {margin}; give how much worse still counts as not inferior.")
+        remedy = "give how much worse still counts as not inferior"
+        raise RunError(Problem("margin", "range", "must be above 0", f"{margin}", remedy))
     patients = np.array([table.shape[1] for table in tables])
     weights = patients / patients.sum()
     means = np.array([table.mean() for table in tables])

@@ -18,7 +18,7 @@ from seg.ablation.statistics.tables import (
     read_paired,
     with_found_nothing,
 )
-from seg.errors import RunError
+from seg.errors import Problem, RunError
 
 SAMPLES = 5000
 
@@ -71,7 +71,8 @@ def rank_stability(trials: Trials, baseline: str, *, samples: int = SAMPLES, see
     kept = {name: by_pair for name, by_pair in runs.items() if set(pairs) <= set(by_pair)}
     tables = _tables(kept, pairs)
     if not tables:
-        raise RunError("a ranking must have a case with a Dice in every run, got none; look at the labels.")
+        rule = "must have a case with a Dice in every run"
+        raise RunError(Problem("a ranking", "empty", rule, "none", "look at the labels"))
     names = list(kept)
     totals = _weighted([table.mean(axis=(1, 2)) for table in tables.values()], list(tables.values()))
     best = sorted(range(len(names)), key=lambda number: (-totals[number], names[number]))

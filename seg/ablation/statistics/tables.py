@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from seg.errors import RunError
+from seg.errors import Problem, RunError
 from seg.evaluation.scores import CaseScore
 
 FloatArray = npt.NDArray[np.float64]
@@ -48,12 +48,13 @@ def read_trials(trials: Trials) -> dict[str, dict[Pair, RunScores]]:
         RunError: A run has no record, a case lacks a class, or has two records of one.
     """
     return {
-        name: {pair: _read_run(scores, _name(name, pair)) for pair, scores in by_pair.items()}
+        name: {pair: _read_run(scores, run_name(name, pair)) for pair, scores in by_pair.items()}
         for name, by_pair in trials.items()
     }
 
 
-def _name(variant: str, pair: Pair) -> str:
+def run_name(variant: str, pair: Pair) -> str:
+    """Returns what the run of a variant with a fold and a seed is called."""
     return f"{variant}.fold_{pair[0]}.seed_{pair[1]}"
 
 
@@ -62,10 +63,8 @@ def _read_run(scores: Sequence[CaseScore], where: str) -> RunScores:
     classes = dict(sorted((score.class_index, score.class_name) for score in scores))
     by_place = {(score.class_index, score.case_id): score.scores for score in scores}
     if not scores or not len(scores) == len(by_place) == len(patients) * len(classes):
-        raise RunError(
-            f"{where}: scores must have one record for each case and class, got {len(scores)} records for "
-            f"{len(patients)} cases and {len(classes)} classes; evaluate the run again."
-        )
+        rule = f"must have one record for each of {len(patients)} cases and {len(classes)} classes"
+        raise RunError(Problem(where, "records", rule, f"{len(scores)}", "evaluate the run again"))
     return RunScores(
         cases=tuple(patients),
         patients=tuple(patients.values()),
@@ -94,32 +93,29 @@ def read_paired(trials: Trials, baseline: str) -> dict[str, dict[Pair, RunScores
             classes, a patient is in two folds, or records are not one for each case and class.
     """
     if not trials.get(baseline):
-        raise RunError(f"the baseline {baseline!r} must have a finished trial, got none; finish one of it first.")
+        rule, remedy = "must have a finished trial of the baseline", "finish one of it first"
+        raise RunError(Problem(baseline, "baseline", rule, "none", remedy))
     runs = read_trials(trials)
     first: dict[int, tuple[str, RunScores]] = {}
     folds: dict[str, int] = {}
     problems = []
     for variant, by_pair in runs.items():
         for (fold, seed), run in by_pair.items():
-            where = _name(variant, (fold, seed))
+            where = run_name(variant, (fold, seed))
             name, reference = first.setdefault(fold, (where, run))
             if different := sorted(set(run.cases) ^ set(reference.cases)):
-                problems.append(
-                    f"{where}: all runs of a fold must be scored on the same cases, got {len(different)} that "
-                    f"only one of it and {name} has, such as {', '.join(different[:3])}; evaluate both on one split."
-                )
+                rule = f"must be scored on the cases of {name}, as all runs of a fold"
+                value = f"{len(different)} that one of the two alone has, such as {', '.join(different[:3])}"
+                problems.append(Problem(where, "cases", rule, value, "evaluate both on one split"))
             if run.classes != (expected := next(iter(first.values()))[1].classes):
                 own, other = (", ".join(f"{k} {name}" for k, name in named) for named in (run.classes, expected))
-                problems.append(
-                    f"{where}: all runs must have the same classes, got {own} beside {other}; "
-                    "compare runs of one data set."
-                )
+                rule = f"must have the classes of all runs, {other}"
+                problems.append(Problem(where, "classes", rule, own, "compare runs of one data set"))
     for fold, (_, run) in first.items():
         if shared := sorted({patient for patient in run.patients if folds.setdefault(patient, fold) != fold}):
-            problems.append(
-                f"fold {fold}: a patient must be in one fold, got {', '.join(shared[:3])} in another too; "
-                "make folds of disjoint patients."
-            )
+            value = f"{', '.join(shared[:3])} of another too"
+            remedy = "make folds of disjoint patients"
+            problems.append(Problem(f"fold {fold}", "patients", "must have patients of its own", value, remedy))
     if problems:
         raise RunError(problems)
     return runs

@@ -189,12 +189,14 @@ def test_ignored_voxels_count_nowhere(make_run, root):
 
 def test_what_cannot_be_measured_is_named(make_run, root, tmp_path):
     dataset, names = ids(root, "p0")
-    with pytest.raises(RunError, match="none: must be a run directory"):
+    with pytest.raises(RunError) as run:
         measure_preservation(tmp_path / "none", dataset, names)
+    assert [(one.path, one.kind) for one in run.value.problems] == [(str(tmp_path / "none"), "missing")]
     run_dir, _, _ = make_run()
-    for cases, value in (([*names, "other"], "called other"), ([], "got none")):
-        with pytest.raises(DataError, match=value):
+    for cases, kind in (([*names, "other"], "missing"), ([], "empty")):
+        with pytest.raises(DataError) as caught:
             measure_preservation(run_dir, dataset, cases)
+        assert [one.kind for one in caught.value.problems] == [kind]
     unlabelled = replace(dataset, cases=tuple(replace(case, label=None) for case in dataset.cases))
     with pytest.raises(DataError) as label:
         measure_preservation(run_dir, unlabelled, names)

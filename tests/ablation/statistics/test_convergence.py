@@ -106,4 +106,4 @@ def test_curves_that_go_back_are_refused_together() -> None:
     back = Curve(steps=(2, 1), dice=(0.5, 0.6))
     with pytest.raises(RunError) as caught:
         convergence({"a": {(0, 0): back, (0, 1): back, (0, 2): line(0.8)}}, "a", step_seconds={})
-    assert [sentence[:15] for sentence in caught.value.sentences] == ["a.fold_0.seed_0", "a.fold_0.seed_1"]
+    assert [problem.path for problem in caught.value.problems] == ["a.fold_0.seed_0", "a.fold_0.seed_1"]
