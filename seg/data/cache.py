@@ -22,7 +22,7 @@ from seg.data.cases import Case, Dataset
 from seg.data.memory import GIB, available_bytes, gib
 from seg.data.patches import foreground_voxels
 from seg.data.prepare import BYTES_PER_IMAGE_VOXEL, BYTES_PER_LABEL_VOXEL, grid_of, prepare_case, sampled_grid
-from seg.data.volumes import read_header
+from seg.data.volumes import read_header, stored_files
 from seg.errors import Problem, RunError, SegError
 from seg.files import file_digest, written_aside
 
@@ -174,7 +174,8 @@ def case_digest(case: Case, recipe: str = "") -> str:
     """Returns the SHA-256 of a case's files and of what is done with them."""
     digest = hashlib.sha256(recipe.encode())
     for path in case.files:
-        digest.update(file_digest(path))
+        for file in stored_files(path):
+            digest.update(file_digest(file))
     return digest.hexdigest()
 
 

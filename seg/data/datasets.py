@@ -43,10 +43,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from seg.config import DataConfig
 from seg.config.patients import find_patients
 from seg.data.cases import LABEL_TOLERANCE, Case, Dataset
+from seg.data.channels import channel_file, split_channel
 from seg.data.classes import MAX_INDEX, Classes, ClassMap, as_integer, declared_classes
 from seg.data.fetch import ARCHIVES
 from seg.data.splits import Split, make_splits, shared_patients
-from seg.data.volumes import NIFTI_ENDINGS, read_header, read_volume, split_ending
+from seg.data.volumes import ENDINGS, read_header, read_volume, split_ending
 from seg.errors import DataError, Problem, shown
 from seg.files import read_json, read_table, real_path
 
@@ -59,6 +60,8 @@ FETCHED = {"phantom": "phantom"} | {archive.folder: name for name, archive in AR
 """Name for ``seg fetch`` of each data set that it puts in place, by its folder."""
 MANIFESTS = ("manifest.csv", "manifest.json")
 SCHEMA_VERSION = 1
+FILE_ENDINGS = tuple(ending for ending in ENDINGS if ending != ".dcm")
+"""Endings of nnU-Net's files; a file of DICOM is a slice."""
 MAX_ID_BYTES = 200  # of the 255 that file systems give a name; endings and names of partial files take the others
 _ID = re.compile(r"[^\W_][\w.+ -]*")
 _CHANNEL = re.compile(r"image_([0-9]{1,4})")
@@ -242,32 +245,28 @@ def _read_msd(root: Path) -> Dataset:
     content = read_json(path, _Msd, remedy=REMEDY, error=DataError)
     problems: list[Problem] = []
     cases = _cases(root, [(f"{path}: training[{n}]", entry) for n, entry in enumerate(content.training)], problems)
-    problems += _v1_problems(path, cases)
+    channels = content.channel_names or content.modality
+    cases = [_channels_of(case, len(channels or ())) for case in cases]
     labels = {str(name): value for value, name in content.labels.items()}
     if len(labels) < len(content.labels):
         names = shown(sorted(map(str, content.labels.values())))
         problems.append(Problem(str(path), "labels", "class names must be unique", names, "rename one"))
-    return _dataset(root, "msd", (path, content), cases, (labels, content.channel_names or content.modality), problems)
+    return _dataset(root, "msd", (path, content), cases, (labels, channels), problems)
 
 
-def _v1_problems(path: Path, cases: Sequence[Case]) -> Iterator[Problem]:
-    """Says whether images are listed by their case alone, and named by case and channel as in nnU-Net v1."""
-    for image in (case.images[0] for case in cases):
-        stem, ending = split_ending(image.name)
-        channel = image.parent / f"{stem}_0000{ending}"
-        if not os.path.lexists(image) and os.path.exists(channel):
-            rule = "must list images by the names of their files; nnU-Net v1 does not"
-            value = f"{image.name} where there is {channel.name}"
-            remedy = "convert the data set by nnUNetv2_convert_old_nnUNet_dataset, or list the files"
-            yield Problem(str(path), "layout", rule, value, remedy)
-            return
+def _channels_of(case: Case, count: int) -> Case:
+    """Returns a case with its channels where its image is listed by the case alone, as nnU-Net v1 does it."""
+    image = case.images[0]
+    if os.path.lexists(image) or not os.path.exists(channel_file(image, 0)):
+        return case
+    return replace(case, images=tuple(channel_file(image, number) for number in range(max(1, count))))
 
 
 def _read_nnunet(root: Path) -> Dataset:
     path = root / DESCRIPTION
     content = read_json(path, _NnUnet, remedy=REMEDY, error=DataError)
-    if content.file_ending.lower() not in NIFTI_ENDINGS:
-        rule = "file_ending must be .nii.gz or .nii"
+    if content.file_ending.lower() not in FILE_ENDINGS:
+        rule = f"file_ending must be {', '.join(FILE_ENDINGS[:-1])} or {FILE_ENDINGS[-1]}"
         raise DataError(Problem(str(path), "format", rule, repr(content.file_ending), "convert the files to NIfTI"))
     problems: list[Problem] = []
     if content.dataset is not None:
@@ -362,7 +361,7 @@ def _cases(root: Path, entries: Sequence[tuple[str, _Entry]], problems: list[Pro
             images = tuple(root / name.strip() for name in named)
             cases.append(
                 Case(
-                    id=str(entry.id or split_ending(images[0].name)[0]),
+                    id=str(entry.id or split_ending(images[0].name, ENDINGS)[0]),
                     images=images,
                     label=root / entry.label.strip() if entry.label else None,
                     patient=None if entry.patient in (None, "") else str(entry.patient),
@@ -393,18 +392,20 @@ def _found_cases(root: Path, ending: str, num_channels: int, problems: list[Prob
     images, labels = root / "imagesTr", root / "labelsTr"
     channels: dict[str, set[int]] = {path.name[: -len(ending)]: set() for path in _files(labels, ending, problems)}
     for path in _files(images, ending, problems):
-        match = re.fullmatch(r"(.+)_([0-9]{4})", path.name[: -len(ending)])
-        if match is None:
+        case, number = split_channel(path.name)
+        if number is None:
             rule = "image names must end in _0000, _0001, ... for the channel"
             problems.append(Problem(str(path), "name", rule, remedy="rename the file"))
         else:
-            channels.setdefault(match[1], set()).add(int(match[2]))
+            channels.setdefault(case, set()).add(number)
     if not channels:
         problems.append(Problem(str(images), "empty", f"must hold files CASE_0000{ending}", "none", "check data.root"))
     return [
         Case(
             id=case_id,
-            images=tuple(images / f"{case_id}_{n:04d}{ending}" for n in sorted(indices | set(range(num_channels)))),
+            images=tuple(
+                channel_file(images / f"{case_id}{ending}", n) for n in sorted(indices | set(range(num_channels)))
+            ),
             label=labels / f"{case_id}{ending}" if (labels / f"{case_id}{ending}").is_file() else None,
         )
         for case_id, indices in sorted(channels.items())

@@ -88,6 +88,13 @@ def companion_files(path: Path) -> tuple[Path, ...]:
     return () if kind is None else kind.companions(path)
 
 
+def stored_files(path: Path) -> tuple[Path, ...]:
+    """Returns all files of a volume: the file, those beside it that hold its voxels, or the slices in a folder."""
+    if path.is_dir():
+        return tuple(sorted(entry for entry in path.iterdir() if entry.is_file()))
+    return (path, *companion_files(path))
+
+
 @contextmanager
 def open_volume(path: Path) -> Iterator[OpenVolume]:
     """Opens a file of any format, or a folder of slices, and checks its header.

@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from seg.data.volumes import ENDINGS, NIFTI_ENDINGS, companion_files, in_small_letters, is_series, split_ending
+from seg.data.channels import group_channels, split_channel
+from seg.data.volumes import ENDINGS, NIFTI_ENDINGS, companion_files, is_series, split_ending
 from seg.errors import ConfigError, DataError, Problem
 from seg.files import MOST_NAME_BYTES, check_folder, quoted, read_bytes, real_path, unencodable
 
@@ -191,7 +192,6 @@ def _check_results(sources: Sequence[Source]) -> None:
 
 
 LOG = logging.getLogger(__name__)
-CHANNEL = re.compile(r"(.+)_([0-9]{4})", re.DOTALL)
 FILE_ENDING = re.compile(r"\.[a-z][a-z0-9]{1,4}")
 """The ending of a file's name, which the name of a new folder must not have; ``.5`` in ``run_0.5`` is none."""
 SLICE_ENDING = ".dcm"
@@ -225,14 +225,11 @@ def in_folder(folder: Path) -> list[Group]:
     if is_series(folder) and nifti_files(folder):
         LOG.warning("%s: holds DICOM slices beside NIfTI files; the NIfTI files are read", folder)
         files = [file for file in files if not file.name.lower().endswith(SLICE_ENDING)]
-    groups: dict[tuple[str, str], list[Path]] = {}
-    names = {in_small_letters(file.name, ENDINGS) for file in files}
-    for file in files:
-        groups.setdefault(_group_key(file, names), []).append(file)
-    if gaps := [gap for group in groups.values() for gap in _gaps(group)]:
+    groups = list(group_channels(files))
+    if gaps := [gap for group in groups for gap in _gaps(group)]:
         raise DataError(gaps)
     series, left = series_below(folder)
-    cases = sorted([*(group_of(tuple(group)) for group in groups.values()), *series], key=lambda case: case.name)
+    cases = sorted([*map(group_of, groups), *series], key=lambda case: case.name)
     known = {*files, *(data for file in files for data in companion_files(file))}
     left += [entry for entry in entries if not entry.is_dir() and entry not in known]
     if cases:
@@ -296,12 +293,11 @@ def _of_line(file: Path, line: str) -> Group:
 
 def with_channels(path: Path) -> Group:
     """Returns a file with the further channels that lie beside it, where it is the first of them."""
-    stem, ending = split_ending(path.name, ENDINGS)
-    match = CHANNEL.fullmatch(stem)
     group = [path]
-    if not path.is_dir() and match is not None and match[2] == "0000":
-        beside = {in_small_letters(other.name, ENDINGS): other for other in _entries(path.parent)}
-        while further := beside.get(f"{match[1]}_{len(group):04d}{ending.lower()}"):
+    if not path.is_dir() and split_channel(path.name)[1] == 0:
+        own = next(files for files in group_channels({path, *_entries(path.parent)}) if path in files)
+        numbered = {split_channel(file.name)[1]: file for file in own}
+        while further := numbered.get(len(group)):  # behind a gap, files are of something else
             group.append(further)
     elif path.is_dir():
         _announce(path, [entry for entry in _entries(path) if entry.is_dir()])
@@ -311,9 +307,8 @@ def with_channels(path: Path) -> Group:
 def group_of(paths: tuple[Path, ...]) -> Group:
     """Names a case after its first file; the name is never a path."""
     name = paths[0].name if paths[0].name not in ("", ".", "..") else real_path(paths[0]).name
-    stem, _ = split_ending(name, ENDINGS)
-    match = CHANNEL.fullmatch(stem)
-    return Group(name=match[1] if match and match[2] == "0000" else stem, paths=paths)
+    case, number = split_channel(name)
+    return Group(name=case if number == 0 else split_ending(name, ENDINGS)[0], paths=paths)
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -349,23 +344,11 @@ def _announce(folder: Path, left: Sequence[Path]) -> None:
         LOG.warning("%s: left out, neither images nor folders of DICOM slices: %s", folder, listed)
 
 
-def _group_key(file: Path, names: set[str]) -> tuple[str, str]:
-    """Returns a key that the channels of a case share: files numbered from 0000, whose first exists."""
-    stem, ending = split_ending(in_small_letters(file.name, ENDINGS), ENDINGS)
-    match = CHANNEL.fullmatch(stem)
-    if match and f"{match[1]}_0000{ending}" in names:
-        return match[1], f"_{ending}"
-    return file.name, ""
-
-
 def _gaps(group: Sequence[Path]) -> Iterator[Problem]:
     """Names the channels that are missing between others of a case."""
-    stem, ending = split_ending(group[0].name, ENDINGS)
-    match = CHANNEL.fullmatch(stem)
-    if len(group) == 1 or match is None:
-        return
-    found = {split_ending(path.name, ENDINGS)[0] for path in group}
-    wanted = [f"{match[1]}_{number:04d}" for number in range(len(group))]
-    if missing := [f"{stem}{ending}" for stem in wanted if stem not in found]:
-        rule, value = "must have channels that are numbered without a gap", f"no {missing[0]}"
-        yield Problem(f"case {match[1]}", "channels", rule, value, "add it or renumber them")
+    case, number = split_channel(group[0].name)
+    found = {split_channel(path.name)[1] for path in group}
+    if number is not None and (missing := sorted(set(range(len(group))) - found)) and len(group) > 1:
+        ending = split_ending(group[0].name, ENDINGS)[1]
+        rule, value = "must have channels that are numbered without a gap", f"no {case}_{missing[0]:04d}{ending}"
+        yield Problem(f"case {case}", "channels", rule, value, "add it or renumber them")

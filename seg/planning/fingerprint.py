@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from seg.data.cases import Case, Dataset, of_case
 from seg.data.prepare import grid_of, read_channels, read_label
-from seg.data.volumes import read_header
+from seg.data.volumes import read_header, stored_files
 from seg.errors import DataError, Problem
 from seg.files import file_digest
 
@@ -235,4 +235,5 @@ def _hash_case(hasher: Any, case: Case) -> None:
     """Adds a case's id and the digest of each of its files, so that no two lists of files share a byte stream."""
     hasher.update(case.id.encode() + b"\0")
     for path in case.files:
-        hasher.update(file_digest(path))
+        for file in stored_files(path):
+            hasher.update(file_digest(file))

@@ -19,8 +19,9 @@ from tqdm import tqdm
 
 from seg.config.patients import find_patients
 from seg.data.cases import LABEL_TOLERANCE
+from seg.data.channels import FIRST
 from seg.data.geometry import GRID_TOLERANCE, corner_distance
-from seg.data.volumes import ENDINGS, NIFTI_ENDINGS, Volume, in_small_letters, read_label, split_ending
+from seg.data.volumes import ENDINGS, NIFTI_ENDINGS, Volume, read_label, split_ending
 from seg.errors import DataError, Problem, RunError, prefixed
 from seg.evaluation.metrics import EMPTY_SCORES, ClassScores, score_case
 from seg.evaluation.scores import CaseScore, Evaluation, case_scores, write_evaluation
@@ -31,8 +32,6 @@ from seg.inference.cases import series_below
 from seg.processes import capped_workers
 
 LOG = logging.getLogger(__name__)
-IMAGE_ENDINGS = tuple(f"{number}{ending}" for number in ("", "_0000") for ending in ENDINGS)
-"""What follows the case id in the name of its image; nnU-Net numbers the channels."""
 MAX_CLASS = 255
 """Largest value taken for a class where classes are not named; larger values are rather intensities."""
 FOLDER_REMEDY = "give the folder that holds the label maps"
@@ -290,11 +289,12 @@ def _find_images(folder: Path, case_ids: Iterable[str]) -> dict[str, tuple[Path]
     _check_given(folder, "give the folder of the images")
     found: dict[str, tuple[Path]] = {}
     problems = []
-    files = {in_small_letters(path.name, ENDINGS): path for path in folder.iterdir() if path.is_file()}
-    series = {group.name: group.paths[0] for group in series_below(folder)[0]}
+    named = {group.name: group.paths[0] for group in series_below(folder)[0]}
+    files = [(path, *split_ending(path.name, ENDINGS)) for path in folder.iterdir() if path.is_file()]
+    for wanted in reversed(ENDINGS):  # of several files of one name, that of the first ending counts
+        named |= {stem: path for path, stem, ending in files if ending.lower() == wanted}
     for case_id in case_ids:
-        named = (files[name] for ending in IMAGE_ENDINGS if (name := f"{case_id}{ending}") in files)
-        path = next(named, series.get(case_id))
+        path = named.get(case_id) or named.get(f"{case_id}{FIRST}")
         if path is None:
             value = f"no {case_id}.nii.gz and no {case_id}_0000.nii.gz"
             remedy = "add it or leave --images out"

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import random
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 
 from seg.config import DataConfig
 from seg.data.cases import Case
+from seg.data.checks import check_dataset
 from seg.data.datasets import check_ids, read_configured, read_dataset, read_folds
 from seg.data.splits import make_splits
 from seg.errors import ConfigError, DataError, SegError
@@ -192,6 +194,7 @@ def test_all_faults_of_a_list_are_named(msd):
         ({"channel_names": {"0": "T1", "1": "M\tR"}}, "name"),
         ({"channel_names": {"0": "T1", "2": "T2"}}, "channels"),
         ({"file_ending": ".png"}, "format"),
+        ({"file_ending": ".dcm"}, "format"),
         ({"file_ending": 5}, "string_type"),
         ({"numTraining": 3}, "count"),
         ({"schema_version": 2}, "less_than_equal"),
@@ -215,11 +218,29 @@ def test_labels_written_the_other_way_round_are_told_from_regions(msd, nnunet, t
     assert faults(tmp_path / "m") == [("manifest.json", "order")]
 
 
-def test_images_named_as_in_version_1_of_nnunet_are_told_once(msd):
+def test_images_named_as_in_version_1_of_nnunet(msd):
+    change(msd / "dataset.json", modality={"0": "T1", "1": "T2"})
     for name in "ac":
         (msd / f"imagesTr/{name}.nii.gz").rename(msd / f"imagesTr/{name}_0000.nii.gz")
-    value = "a.nii.gz where there is a_0000.nii.gz"
-    assert problems_of(read_dataset, msd) == [(str(msd / "dataset.json"), "layout", value)]
+    shutil.copy(msd / "imagesTr/a_0000.nii.gz", msd / "imagesTr/a_0001.nii.gz")
+    a, b, c = read_dataset(msd).cases
+    assert [case.id for case in (a, b, c)] == ["a", "b", "c"]
+    assert a.images == (msd / "imagesTr/a_0000.nii.gz", msd / "imagesTr/a_0001.nii.gz")
+    assert b.images == (msd / "imagesTr/b.nii.gz",)  # a 4-D file, as MSD has it, comes first
+    reports = {report.case_id: report.errors for report in check_dataset(read_dataset(msd))}
+    assert [(problem.kind, "c_0001.nii.gz" in problem.rule) for problem in reports["c"]] == [("missing", True)]
+    assert "a" not in reports
+
+
+@pytest.mark.parametrize("ending", [".nrrd", ".mha", ".mhd", ".nii"])
+def test_nnunet_in_other_formats(nnunet, ending):
+    for path in [*nnunet.glob("imagesTr/*"), *nnunet.glob("labelsTr/*")]:
+        path.rename(path.with_name(path.name.replace(".nii.gz", ending)))
+    change(nnunet / "dataset.json", file_ending=ending)
+    a, b = read_dataset(nnunet).cases
+    assert (a.id, b.id) == ("a", "b_1")
+    assert b.images == tuple(nnunet / f"imagesTr/b_1_{number:04d}{ending}" for number in (0, 1))
+    assert b.label == nnunet / f"labelsTr/b_1{ending}"
 
 
 def test_a_description_is_no_folder(msd):

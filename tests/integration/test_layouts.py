@@ -271,3 +271,52 @@ def test_regions_are_scored_as_unions_of_their_parts(script: Script, tiny_file: 
     scans = tmp_path / "scans"
     ended = script("predict", "--run_dir", run_dir, "--input", root / "imagesTr", "--output", scans)
     assert ended.code == 0, ended.err
+
+
+def convert(path: Path, ending: str) -> None:
+    """Writes a NIfTI file in another format by SimpleITK, and removes it."""
+    sitk: Any = pytest.importorskip("SimpleITK")
+    sitk.WriteImage(sitk.ReadImage(path), path.with_name(path.name.replace(".nii.gz", ending)))
+    path.unlink()
+
+
+def test_formats_and_layouts_give_the_same_network(script: Script, tiny_file: Path, tmp_path: Path) -> None:
+    plain = write_nnunet(tmp_path / "plain")
+    ids = [path.name.removesuffix(".nii.gz") for path in sorted((plain / "labelsTr").iterdir())]
+    roots = {"plain": plain}
+    for name, ending in (("nrrd", ".nrrd"), ("mha", ".mha"), ("manifest", ".mhd"), ("version_1", ".nii.gz")):
+        roots[name] = root = Path(shutil.copytree(plain, tmp_path / name))
+        description = json.loads((root / "dataset.json").read_text())
+        for path in sorted(root.rglob("*.nii.gz")) if ending != ".nii.gz" else ():
+            convert(path, ending)
+        if name == "manifest":
+            (root / "dataset.json").unlink()
+            lines = [f"{case},imagesTr/{case}_0000.mhd,imagesTr/{case}_0001.mhd,labelsTr/{case}.mhd" for case in ids]
+            (root / "manifest.csv").write_text("\n".join(["id,image_0,image_1,label", *lines]) + "\n")
+            meaning = {each: description[each] for each in ("labels", "channel_names")}
+            (root / "manifest.json").write_text(json.dumps(meaning))
+        elif name == "version_1":
+            training = [{"image": f"./imagesTr/{case}.nii.gz", "label": f"./labelsTr/{case}.nii.gz"} for case in ids]
+            old = {"modality": description["channel_names"], "training": training, "numTraining": len(ids)}
+            labels = {str(value): each for each, value in description["labels"].items()}
+            (root / "dataset.json").write_text(json.dumps(old | {"labels": labels}))
+        else:
+            (root / "dataset.json").write_text(json.dumps(description | {"file_ending": ending}))
+    tables, weights = set(), set()
+    for name, root in roots.items():
+        run_dir = tmp_path / f"run_{name}"
+        argv = ("--config", tiny_file, "--data.root", root, "--run_dir", run_dir)
+        ended = script("train", *argv, "--training.steps", 2, "--training.validate_every", 2)
+        assert ended.code == 0, (name, ended.err)
+        tables.add((run_dir / "cases.csv").read_text())
+        weights.add(json.loads((run_dir / "model.json").read_text())["weights_sha256"])
+        assert (run_dir / "cases.html").exists()
+    assert (len(tables), len(weights)) == (1, 1)
+    # What a record says of a case changes with the voxels beside its header.
+    digests = [json.loads((tmp_path / "run_manifest" / "environment.json").read_text())["data"]]
+    voxels = roots["manifest"] / "imagesTr" / f"{ids[0]}_0000.raw"
+    voxels.write_bytes(np.frombuffer(voxels.read_bytes(), "<f4")[::-1].tobytes())
+    argv = ("--config", tiny_file, "--data.root", roots["manifest"], "--run_dir", tmp_path / "again")
+    assert script("train", *argv, "--training.steps", 2, "--training.validate_every", 2).code == 0
+    digests.append(json.loads((tmp_path / "again" / "environment.json").read_text())["data"])
+    assert [case for case in ids if digests[0][case] != digests[1][case]] == ids[:1]
