@@ -195,6 +195,12 @@ class Plan(Command):
     classes: StrictStr | None = setting(
         None, "Names of the classes to plan for, separated by commas; others are background (default: all)."
     )
+    data__label_grid: Literal["own", "image"] = setting(
+        "own", "Where a label lies: where its own header says, or on the image's grid."
+    )
+    data__nan: Literal["refuse", "background"] = setting(
+        "refuse", "What voxels that are not a number are: a fault, or background."
+    )
     memory_gib: Positive = setting(4.0, "Memory that training may take, in GiB.")
     output: NewFile | None = setting(None, "File of the configuration (default: printed).")
     overwrite: StrictBool = setting(False, "Replace the file of --output where it exists.")
@@ -220,6 +226,8 @@ class Plan(Command):
             memory_gib=self.memory_gib,
             patient_pattern=self.data__patient_pattern,
             classes=None if self.classes is None else _split_names(self.classes),
+            label_grid=self.data__label_grid,
+            nan=self.data__nan,
             output=self.output,
         )
         if self.output is None:

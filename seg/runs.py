@@ -521,7 +521,7 @@ def other_settings(one: ExperimentConfig, other: ExperimentConfig) -> list[str]:
     return differences(comparable(one), comparable(other))
 
 
-SHARED = ("spacing_mm", "normalization", "ct")
+SHARED = ("spacing_mm", "normalization", "ct", "nan")
 
 
 Value = Annotated[int, Field(ge=0, le=MAX_VALUE)]

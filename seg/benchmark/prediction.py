@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from seg.benchmark.subjects import Place, Subject
-from seg.config import ExperimentConfig
+from seg.config import DataConfig, ExperimentConfig
 from seg.data.cases import Case
 from seg.data.datasets import read_folds
 from seg.data.geometry import geometry_of_affine
@@ -102,12 +102,12 @@ def held_out_images(config: ExperimentConfig, count: int, *, fold: int | None = 
         raise RunError(Problem("fold", "range", rule, str(number), "choose another"))
     by_id = {case.id: case for case in dataset.cases}
     chosen = [by_id[case_id] for case_id in spread_over(sorted(splits[number].validation), count)]
-    return [case.images for case in chosen if _is_readable(case, dataset.channel_names)]
+    return [case.images for case in chosen if _is_readable(case, dataset.channel_names, config.data)]
 
 
-def _is_readable(case: Case, channel_names: Sequence[str]) -> bool:
+def _is_readable(case: Case, channel_names: Sequence[str], data: DataConfig) -> bool:
     try:
-        read_image(case.images, channel_names)
+        read_image(case.images, channel_names, fill=data.nan == "background")
     except SegError as error:
         for problem in error.sentences:
             LOG.warning("left out of the measurement: %s", problem)

@@ -64,6 +64,16 @@ class DataConfig:
         "Regular expression whose first group is the patient in a case id; cases of one patient stay on one side "
         "of a split.",
     )
+    label_grid: Literal["own", "image"] = setting(
+        "own",
+        "Where a label lies: where its own header says, which must be the image's grid, or on the grid of the image's "
+        "first file, whatever its own header says; it must have that file's shape.",
+    )
+    nan: Literal["refuse", "background"] = setting(
+        "refuse",
+        "What voxels that are not a number are: a fault of the image, or background, with the lowest value of their "
+        "channel in the scan.",
+    )
     on_error: Literal["stop", "skip"] = setting("stop", "Stop on faulty cases, or leave them out and name them.")
     spacing_mm: tuple[Positive, Positive, Positive] | None = setting(
         None, "Voxel size (X, Y, Z) after resampling, in mm; null keeps each volume's own grid."

@@ -198,6 +198,8 @@ def _recipe(config: DataConfig, case: Case) -> str:
     fields = {name: getattr(config, name) for name in ("spacing_mm", "normalization", "ct")}
     # Only what is not as it always was, so that cases prepared before keep their names.
     fields |= {} if case.classes is None else {"classes": case.classes}
+    fields |= {"label_grid": "image"} if case.label_on_image else {}
+    fields |= {} if config.nan == "refuse" else {"nan": config.nan}
     return f"{CACHE_VERSION} {sorted(fields.items())}"
 
 

@@ -24,6 +24,7 @@ class Case:
         patient: Whose case it is; null makes the case a patient of its own.
         fold: Fold whose validation side holds the case; null where the data set does not say.
         classes: What the values of the label map mean; null where each is the index of its class.
+        label_on_image: Whether the label map lies on the grid of the first image, whatever its own header says.
     """
 
     id: str
@@ -32,6 +33,12 @@ class Case:
     patient: str | None = None
     fold: int | None = None
     classes: ClassMap | None = None
+    label_on_image: bool = False
+
+    @property
+    def label_on(self) -> Path | None:
+        """The file whose grid the label map lies on; null where its own header says where it lies."""
+        return self.images[0] if self.label_on_image else None
 
     @property
     def files(self) -> tuple[Path, ...]:

@@ -15,8 +15,8 @@ from tqdm import tqdm
 from seg.config import DataConfig
 from seg.data.cases import LABEL_TOLERANCE, Case, Dataset, of_case
 from seg.data.classes import NAMED_VALUES, ClassMap
-from seg.data.prepare import CaseGrid, channel_problems, grid_of, grid_problems, label_problems
-from seg.data.volumes import ENDINGS, OpenVolume, open_volume, split_ending
+from seg.data.prepare import CaseGrid, channel_problems, fill_background, grid_of, grid_problems, label_problems
+from seg.data.volumes import ENDINGS, OpenVolume, open_label, open_volume, split_ending
 from seg.errors import ConfigError, DataError, Problem
 from seg.processes import usable_cores
 
@@ -38,7 +38,9 @@ class CaseReport:
     warnings: tuple[Problem, ...] = ()
 
 
-def check_dataset(dataset: Dataset, *, workers: int = 0, progress: bool = True) -> tuple[CaseReport, ...]:
+def check_dataset(
+    dataset: Dataset, *, workers: int = 0, progress: bool = True, fill: bool = False
+) -> tuple[CaseReport, ...]:
     """Reads every file of a data set and reports the cases about which there is something to say, in their order.
 
     Holds one volume in memory at a time and process; every case is expected to have a label. Scans in imagesTr and
@@ -48,6 +50,7 @@ def check_dataset(dataset: Dataset, *, workers: int = 0, progress: bool = True) 
         dataset: The data set.
         workers: Processes that read, at most one for each case and core; 0 or 1 reads in this one.
         progress: Whether a terminal on stderr shows a progress bar.
+        fill: Whether voxels that are not a number are background.
     """
     if unused := _unused_files(dataset):
         more = f" and {len(unused) - NAMED_VALUES} more" if len(unused) > NAMED_VALUES else ""
@@ -55,7 +58,7 @@ def check_dataset(dataset: Dataset, *, workers: int = 0, progress: bool = True) 
         rule, remedy = "should hold no scan that no case uses", "name them as dataset.json says or move them away"
         LOG.warning("%s", Problem(str(dataset.root), "unused", rule, value, remedy))
     plain = ClassMap(tuple((index,) for index in range(len(dataset.class_names))), dataset.ignore_label)
-    check = partial(_check_case, channel_names=dataset.channel_names, classes=dataset.classes or plain)
+    check = partial(_check_case, channel_names=dataset.channel_names, classes=dataset.classes or plain, fill=fill)
     bar = partial(tqdm, total=len(dataset.cases), desc="check", unit="case", disable=None if progress else True)
     workers = min(workers, usable_cores(), len(dataset.cases))
     if workers <= 1:
@@ -96,7 +99,7 @@ def check_channels(config: DataConfig, channels: int) -> None:
         raise ConfigError(problems)
 
 
-def _check_case(case: Case, *, channel_names: tuple[str, ...], classes: ClassMap) -> CaseReport:
+def _check_case(case: Case, *, channel_names: tuple[str, ...], classes: ClassMap, fill: bool) -> CaseReport:
     errors: list[Problem] = []
     doubts: dict[str, Path] = {}  # what is doubtful of all files of a case is said of the first
     warnings: list[Problem] = []
@@ -109,7 +112,7 @@ def _check_case(case: Case, *, channel_names: tuple[str, ...], classes: ClassMap
                 channels.append(file.header.channels)
                 doubts = dict.fromkeys(file.header.warnings, path) | doubts
                 errors += of_case(case, grid_problems(file, "channel", grid))
-                errors += _image_problems(case, file)
+                errors += _image_problems(case, file, fill)
         except DataError as error:
             errors += of_case(case, error.problems, "image")
     if len(channels) == len(case.images):
@@ -119,9 +122,11 @@ def _check_case(case: Case, *, channel_names: tuple[str, ...], classes: ClassMap
         errors.append(Problem(f"case {case.id}", "missing", rule, f"the image {case.images[0].name} alone", remedy))
     else:
         try:
-            with open_volume(case.label) as file:
+            with open_label(case.label, case.label_on) as file:
                 doubts = dict.fromkeys(file.header.warnings, case.label) | doubts
                 errors += of_case(case, label_problems(file, grid or grid_of(file.header)), "label")
+                if case.label_on_image and grid is not None:
+                    warnings += _moved(case, case.label, grid)
                 if file.header.channels == 1:
                     errors += _label_problems(case, file, classes, warnings)
         except DataError as error:
@@ -130,15 +135,26 @@ def _check_case(case: Case, *, channel_names: tuple[str, ...], classes: ClassMap
     return CaseReport(case_id=case.id, errors=tuple(errors), warnings=(*of_grid, *warnings))
 
 
+def _moved(case: Case, label: Path, grid: CaseGrid) -> list[Problem]:
+    """Says that a label is taken on the grid of its image though its own header says otherwise."""
+    with open_volume(label) as file:
+        rule, remedy = "is taken on the image's grid, as data.label_grid states", "look at cases.html"
+        return [
+            _problem(case, label, "label_grid", rule, one.value, remedy) for one in grid_problems(file, "label", grid)
+        ]
+
+
 def _problem(case: Case, path: Path, kind: str, rule: str, value: str = "", remedy: str = "") -> Problem:
     role = "label" if path == case.label else "image"
     return Problem(f"case {case.id}", kind, f"{role} {path.name} {rule}", value, remedy)
 
 
-def _image_problems(case: Case, file: OpenVolume) -> list[Problem]:
+def _image_problems(case: Case, file: OpenVolume, fill: bool) -> list[Problem]:
     found = []
     for index, channel in enumerate(file.voxels()):
         name = file.path if file.header.channels == 1 else file.path.with_name(f"{file.path.name} channel {index}")
+        if fill:
+            fill_background(channel)
         # One pass where all is well: a NaN or an infinity always reaches the minimum or the maximum.
         lowest, highest = float(channel.min()), float(channel.max())
         if not (np.isfinite(lowest) and np.isfinite(highest)):

@@ -162,6 +162,8 @@ def read_configured(config: DataConfig) -> Dataset:
     dataset = read_dataset(Path(config.root), layout=config.layout, patient_pattern=config.patient_pattern)
     if config.classes is not None:
         dataset = _of_classes(dataset, config.classes)
+    if config.label_grid == "image":
+        dataset = replace(dataset, cases=tuple(replace(case, label_on_image=True) for case in dataset.cases))
     path = dataset.root / PATIENTS
     if not path.is_file() or any(case.patient is not None for case in dataset.cases):
         return dataset

@@ -32,7 +32,7 @@ from seg.data.cases import Case
 from seg.data.classes import MAX_INDEX, ClassMap, class_indices
 from seg.data.geometry import GRID_TOLERANCE, Affine, Geometry, corner_distance, oriented_grid, spacing_of
 from seg.data.memory import check_memory
-from seg.data.volumes import Header, OpenVolume, open_volume
+from seg.data.volumes import Header, OpenVolume, open_label, open_volume
 from seg.errors import DataError, Problem
 
 Array = npt.NDArray[Any]
@@ -110,8 +110,13 @@ def _read_onto(file: OpenVolume, grid: CaseGrid, channels: Array) -> None:
         file.read_into([single.transpose(order)[flips] for single in channels])
 
 
-def read_image(paths: Sequence[Path], channel_names: Sequence[str] | None = None) -> Image:
+def read_image(paths: Sequence[Path], channel_names: Sequence[str] | None = None, *, fill: bool = False) -> Image:
     """Reads the image of a case from a file per channel, a 4-D file or the folder of a DICOM series.
+
+    Args:
+        paths: The files.
+        channel_names: Channels that it must have; None takes any.
+        fill: Whether voxels that are not a number are background; see :func:`fill_background`.
 
     Raises:
         DataError: A file cannot be read, lacks some of the channels named, lies on another grid than the first, holds
@@ -134,6 +139,8 @@ def read_image(paths: Sequence[Path], channel_names: Sequence[str] | None = None
             _read_onto(file, grid, array[done : done + file.header.channels])
             done += file.header.channels
     for channel, values in enumerate(array):
+        if fill:
+            fill_background(values)
         # NaN and infinity always reach the minimum or the maximum.
         if not np.isfinite(values.min()) or not np.isfinite(values.max()):
             count = int(np.count_nonzero(~np.isfinite(values)))
@@ -141,6 +148,17 @@ def read_image(paths: Sequence[Path], channel_names: Sequence[str] | None = None
             value = f"{count} NaN or infinite ones"
             raise DataError(Problem(path, "finite", "must hold finite voxels", value, "mend the image"))
     return Image(array=array, grid=grid, geometry=files[0].header.geometry)
+
+
+def fill_background(values: Array) -> None:
+    """Gives voxels that are not a number the lowest value of the others, in place; all or none are left alone.
+
+    The lowest value is what lies around the patient: air in CT, and what was cut away from an MR image. 0 may be water.
+    """
+    if values.dtype.kind == "f" and np.isnan(values.min()):
+        missing = np.isnan(values)
+        if not missing.all():
+            values[missing] = values.min(where=~missing, initial=np.inf)
 
 
 def read_channels(paths: Sequence[Path]) -> Iterator[tuple[CaseGrid, Array]]:
@@ -164,18 +182,21 @@ def read_channels(paths: Sequence[Path]) -> Iterator[tuple[CaseGrid, Array]]:
         del array, channel
 
 
-def read_label(path: Path, grid: CaseGrid, classes: ClassMap | None = None) -> npt.NDArray[np.uint8]:
+def read_label(
+    path: Path, grid: CaseGrid, classes: ClassMap | None = None, *, on: Path | None = None
+) -> npt.NDArray[np.uint8]:
     """Reads the label map of a case, of integers in whatever type, as class indices (X, Y, Z).
 
     Args:
         path: The file.
         grid: The grid of the case.
         classes: What the values mean; None takes values from 0 to 255 for indices.
+        on: Image whose grid it lies on; None lies where its own header says.
 
     Raises:
         DataError: The file cannot be read, lies on another grid than the case, or holds other values.
     """
-    with open_volume(path) as file:
+    with open_label(path, on) as file:
         if problems := label_problems(file, grid):
             raise DataError(problems)
         (array,) = read_voxels(file, grid, np.float32)
@@ -196,8 +217,8 @@ def prepare_case(
     """
     if case.label is None:
         raise DataError(Problem(f"case {case.id}", "missing", "must have a label", remedy="add a label"))
-    image = read_image(case.images, channel_names)
-    label = read_label(case.label, image.grid, case.classes)
+    image = read_image(case.images, channel_names, fill=config.nan == "background")
+    label = read_label(case.label, image.grid, case.classes, on=case.label_on)
     array, step = prepare(image, config)
     return array, nearest_label(label, step, cast(Triple, array.shape[1:]))
 

@@ -146,34 +146,56 @@ def read_volume(path: Path) -> Volume:
         return Volume(array=file.voxels(), header=file.header)
 
 
-def read_label(path: Path, like: Affine | None = None) -> Volume:
+@contextmanager
+def open_label(path: Path, on: Path | None = None) -> Iterator[OpenVolume]:
+    """Opens a label map, on its own grid or on that of an image, whatever its own header says; see :func:`open_volume`.
+
+    Raises:
+        DataError: Also where the label map has another shape than that image.
+    """
+    with open_volume(path) as file:
+        if on is None:
+            yield file
+            return
+        image = read_header(on)
+        if image.shape != file.header.shape:
+            rule, value = f"must have the image's shape {image.shape}", str(file.header.shape)
+            raise fault(path, "grid", rule, value, "export the label on the image's grid")
+        yield replace(file, header=replace(file.header, affine=image.affine, geometry=image.geometry))
+
+
+def read_label(path: Path, like: Affine | None = None, on: Path | None = None) -> Volume:
     """Reads a label map (X, Y, Z), oriented to RAS, or as a grid of the affine ``like``.
 
     A second map of the same case is read like the first: each by its own affine would be turned differently where a
     scan is turned by 45 degrees and the affines differ in their last digits.
 
     Raises:
-        DataError: As for :func:`read_volume`, or the file has several channels.
+        DataError: As for :func:`open_label` and :func:`read_volume`, or the file has several channels.
     """
-    with open_volume(path) as file:
+    with open_label(path, on) as file:
         if file.header.channels > 1:
             shape = (*file.header.shape, file.header.channels)
             raise fault(path, "axes", "must have the 3 axes of a label map", f"shape {shape}", "export one label map")
-    return read_first_channel(path, like)
+        volume = Volume(array=file.voxels(), header=file.header).oriented(like)
+    return replace(volume, array=volume.array[0])
 
 
-def read_classes(path: Path, like: Affine | None = None, classes: ClassMap | None = None) -> Volume:
+def read_classes(
+    path: Path, like: Affine | None = None, classes: ClassMap | None = None, on: Path | None = None
+) -> Volume:
     """Reads a label map as :func:`read_label` does, its voxels as class indices.
 
     Args:
         path: The file.
         like: Affine of the grid that it is oriented as.
         classes: What its values mean; None takes each for an index.
+        on: Image whose grid it lies on; None lies where its own header says.
 
     Raises:
         DataError: As for :func:`read_label`, or a value is of no class.
     """
-    volume = read_label(path, like)
+    volume = read_label(path, like, on)
     return replace(volume, array=class_indices(volume.array, classes, str(path)))
 
 

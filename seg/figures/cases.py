@@ -57,12 +57,16 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, kw_only=True)
 class CaseFiles:
-    """The files of a case: label maps on one grid, what their values mean, and its images, which may be none."""
+    """The files of a case: label maps on one grid, what their values mean, and its images, which may be none.
+
+    The label lies on the grid of ``label_on`` where that is given, whatever its own header says.
+    """
 
     prediction: Path
     label: Path
     images: tuple[Path, ...] = ()
     classes: ClassMap | None = None
+    label_on: Path | None = None
 
     @classmethod
     def of(cls, case: Case, prediction: Path) -> CaseFiles:
@@ -74,7 +78,13 @@ class CaseFiles:
         if case.label is None:
             rule, remedy = "must have a label to be drawn", "add one to the data set"
             raise DataError(Problem(f"case {case.id}", "missing", rule, "none", remedy))
-        return cls(prediction=prediction, label=case.label, images=case.images, classes=case.classes)
+        return cls(
+            prediction=prediction,
+            label=case.label,
+            images=case.images,
+            classes=case.classes,
+            label_on=case.label_on,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +157,7 @@ def read_case(case_id: str, files: CaseFiles, *, ignore_label: int | None) -> Ca
     Raises:
         DataError: A label map cannot be read.
     """
-    label = read_classes(files.label, classes=files.classes)
+    label = read_classes(files.label, classes=files.classes, on=files.label_on)
     prediction = read_classes(files.prediction, label.affine, files.classes)
     predicted, expected = (volume.array.astype(np.int32) for volume in (prediction, label))
     if ignore_label is not None:

@@ -132,7 +132,7 @@ def choose(
 def _cleaned_dice(predicted: Path, case: Case, num_classes: int, ignore_label: int | None) -> dict[int, float]:
     """Returns the Dice of each class that loses voxels where its largest component alone is kept."""
     assert case.label is not None
-    expected = read_classes(case.label, classes=case.classes)
+    expected = read_classes(case.label, classes=case.classes, on=case.label_on)
     labels = read_classes(predicted, expected.affine, case.classes).array
     rule = CleaningRule(largest=True, min_volume_ml=0.0)
     removed = clean_labels(labels, dict.fromkeys(range(1, num_classes), rule), 1.0)

@@ -83,7 +83,7 @@ def predict_case(predictor: Predictor, paths: Sequence[Path]) -> Segmentation:
 def load_case(predictor: Predictor, paths: Sequence[Path]) -> Prepared:
     """Reads and prepares a case; see :func:`predict_case`."""
     start = time.perf_counter()
-    image = read_image(paths, predictor.channel_names)
+    image = read_image(paths, predictor.channel_names, fill=predictor.data.nan == "background")
     middle = time.perf_counter()
     warnings = list(image.geometry.warnings)
     for name, values in zip(predictor.channel_names, image.array, strict=True):

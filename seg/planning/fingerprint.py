@@ -207,7 +207,7 @@ def fingerprint_dataset(dataset: Dataset, *, cases: Sequence[Case] | None = None
 def _summarise(case: Case, num_classes: int, num_channels: int) -> _CaseSummary:
     assert case.label is not None  # only labelled cases are chosen
     grid = grid_of(read_header(case.images[0]))
-    label = read_label(case.label, grid, case.classes)
+    label = read_label(case.label, grid, case.classes, on=case.label_on)
     foreground = (label > 0) & (label < num_classes)
     counts = np.bincount(label[foreground], minlength=num_classes)[1:num_classes]
     channels = [sample_intensities(channel[foreground]) for _, channel in read_channels(case.images)]

@@ -42,6 +42,8 @@ def plan_dataset(
     memory_gib: float = DEFAULT_MEMORY_GIB,
     patient_pattern: str | None = None,
     classes: Sequence[str] | None = None,
+    label_grid: Literal["own", "image"] = "own",
+    nan: Literal["refuse", "background"] = "refuse",
     output: Path | None = None,
 ) -> str:
     """Reads a data set and plans an experiment on it.
@@ -53,6 +55,8 @@ def plan_dataset(
         patient_pattern: Regular expression whose first group is the patient in a case id. Null takes one that is found
             in the ids, where they end in a frame, visit or the like and the data set names no patients.
         classes: Names of the classes to plan for; null takes all.
+        label_grid: Where a label lies: where its own header says, or on the image's grid.
+        nan: What voxels that are not a number are.
         output: Where the text is to be written, which must be no file of the data set.
 
     Returns:
@@ -65,7 +69,14 @@ def plan_dataset(
             what training would refuse too. All problems of the cases are named together.
     """
     names = None if classes is None else tuple(classes)
-    data = DataConfig(root=str(root), layout=layout, patient_pattern=patient_pattern, classes=names)
+    data = DataConfig(
+        root=str(root),
+        layout=layout,
+        patient_pattern=patient_pattern,
+        classes=names,
+        label_grid=label_grid,
+        nan=nan,
+    )
     dataset = read_configured(data)
     read = [path for case in dataset.cases for path in case.files]
     read += [dataset.root / name for name in (DESCRIPTION, *MANIFESTS, PATIENTS, FILE_NAME, STUDY_FILE_NAME)]
@@ -75,7 +86,7 @@ def plan_dataset(
     if pattern is None and all(case.patient is None for case in dataset.cases):
         pattern = detect_patient_pattern([case.id for case in dataset.cases])
         dataset = dataset if pattern is None else with_patients(dataset, pattern)
-    reports = check_dataset(dataset)
+    reports = check_dataset(dataset, fill=nan == "background")
     for warning in (warning for report in reports for warning in report.warnings):
         LOG.warning("%s", warning)
     if errors := [error for report in reports for error in report.errors]:

@@ -238,7 +238,7 @@ def score_prediction(
         predicted = predict_case(predictor, case.images)
         write_labels(written, predicted.labels, predicted.geometry, case.classes)
         # Read back like its reference, so a label stored in another orientation than its image is met.
-        reference = read_classes(case.label, classes=case.classes)
+        reference = read_classes(case.label, classes=case.classes, on=case.label_on)
         return score_case(
             read_classes(written, reference.affine, case.classes).array,
             reference.array,

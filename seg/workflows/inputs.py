@@ -31,7 +31,7 @@ def read_checked(config: DataConfig, *, progress: bool = True) -> tuple[Dataset,
         DataError: Cases are faulty and ``on_error`` is ``stop``; all problems are named together.
     """
     dataset = read_configured(config)
-    reports = check_dataset(dataset, workers=config.workers, progress=progress)
+    reports = check_dataset(dataset, workers=config.workers, progress=progress, fill=config.nan == "background")
     stops = config.on_error == "stop"
     for problem in (problem for report in reports for problem in report.warnings):
         LOG.warning("%s", problem)

@@ -320,3 +320,45 @@ def test_formats_and_layouts_give_the_same_network(script: Script, tiny_file: Pa
     assert script("train", *argv, "--training.steps", 2, "--training.validate_every", 2).code == 0
     digests.append(json.loads((tmp_path / "again" / "environment.json").read_text())["data"])
     assert [case for case in ids if digests[0][case] != digests[1][case]] == ids[:1]
+
+
+def test_labels_on_their_images_grids_and_nan_as_background(script: Script, tiny_file: Path, tmp_path: Path) -> None:
+    sound, odd = write_nnunet(tmp_path / "sound"), write_nnunet(tmp_path / "odd")
+    for path in (odd / "labelsTr").iterdir():  # headers that turn and move the label
+        nib.save(nib.Nifti1Image(load(path), np.diag([-1.5, 1.5, 8.0, 1.0]) + np.eye(4, k=3)), path)
+    for path in (odd / "imagesTr").iterdir():
+        image = load(path).copy()
+        lowest = image.copy()
+        image[:, :3], lowest[:, :3] = np.nan, image[:, 3:].min()
+        save(path, image, (1.5, 1.5, 8.0))
+        save(sound / "imagesTr" / path.name, lowest, (1.5, 1.5, 8.0))
+    plan = script("plan", "--data.root", odd, "--output", tmp_path / "plan.yaml")
+    assert plan.code == 2
+    odds = ("--data.label_grid", "image", "--data.nan", "background")
+    for root, more in ((sound, ()), (odd, odds)):
+        planned = script("plan", "--data.root", root, "--output", tmp_path / f"{root.name}.yaml", *more)
+        assert planned.code == 0, planned.err
+        argv = ("--config", tiny_file, "--data.root", root, "--run_dir", tmp_path / f"run_{root.name}")
+        ended = script("train", *argv, "--training.steps", 2, "--training.validate_every", 2, *more)
+        assert ended.code == 0, ended.err
+        assert ended.err.count("is taken on the image's grid") == (6 if more else 0)
+        scans = ("--input", root / "imagesTr", "--output", tmp_path / f"scans_{root.name}")
+        assert script("predict", "--run_dir", tmp_path / f"run_{root.name}", *scans).code == 0
+    one, two = (tmp_path / f"run_{root.name}" for root in (sound, odd))
+    assert (one / "cases.csv").read_text() == (two / "cases.csv").read_text()
+    assert (one / "predictions.png").exists()
+    models = [json.loads((run_dir / "model.json").read_text())["weights_sha256"] for run_dir in (one, two)]
+    assert models[0] == models[1]
+    for path in (tmp_path / "scans_sound").glob("*.nii.gz"):
+        assert path.read_bytes() == (tmp_path / "scans_odd" / path.name).read_bytes()
+    # Another shape cannot be taken on the image's grid; a scan of NaN alone and infinity stay faults.
+    first = sorted((odd / "labelsTr").iterdir())[0]
+    save(first, load(first)[1:], (1.5, 1.5, 8.0))
+    for name, value in (("scan_1_0000", np.nan), ("scan_2_0001", np.inf)):
+        image = load(odd / "imagesTr" / f"{name}.nii.gz").copy()
+        image[:, :, 1 if np.isinf(value) else slice(None)] = value
+        save(odd / "imagesTr" / f"{name}.nii.gz", image, (1.5, 1.5, 8.0))
+    ended = script("train", "--config", tiny_file, "--data.root", odd, "--run_dir", tmp_path / "none", *odds)
+    assert ended.code == 2
+    for said in ("case scan_0 label", "case scan_1 image scan_1_0000", "case scan_2 image scan_2_0001"):
+        assert said in ended.err
