@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -165,3 +166,24 @@ def test_an_image_keeps_its_revision_in_a_file(monkeypatch, tmp_path):
     assert environment(CPU, "fp32")["revision"] == "0123456789ab"
     (tmp_path / "REVISION").write_text("\n")
     assert environment(CPU, "fp32")["revision"] is None
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc gives freed memory back to the kernel")
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_kept_heap_gives_the_next_step_the_same_pages(kept):
+    # A process of its own: the setting lasts as long as the process.
+    code = f"""
+import resource, torch
+from seg.hardware import keep_heap
+if {kept}:
+    keep_heap()
+for _ in range(16):  # until a hole is large enough for an aligned block
+    torch.ones(2**24)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(4):
+    torch.ones(2**24)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    faults = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    # 64 MiB four times are 65,536 pages, or 128 where the kernel has large ones.
+    assert faults < 64 if kept else faults > 100

@@ -18,7 +18,7 @@ from seg.config import ExperimentConfig, LossConfig
 from seg.config.loading import comparable
 from seg.data.augmentation import augment
 from seg.data.streams import Stream, torch_generator
-from seg.hardware import MIB, choose_precision
+from seg.hardware import MIB, choose_precision, keep_heap
 from seg.inference.model import autocast
 from seg.networks import network_from_config
 from seg.networks.blocks import initialise
@@ -94,6 +94,8 @@ class TrainingStep:
         noise = torch.Generator().manual_seed(1)
         self.label = torch.randint(num_classes, shape, generator=noise).to(place.device)
         self._drawn = 0
+        if place.device.type == "cpu":
+            keep_heap()
 
     def __call__(self) -> None:
         """Takes one step of training."""

@@ -23,7 +23,7 @@ from seg.data.cases import Dataset
 from seg.data.datamodule import SegmentationData
 from seg.data.splits import Split
 from seg.files import file_problems
-from seg.hardware import choose_device, choose_precision
+from seg.hardware import choose_device, choose_precision, keep_heap
 from seg.inference.windows import predict_logits
 from seg.networks import network_from_config
 from seg.networks.blocks import initialise
@@ -74,6 +74,8 @@ def train_fold(
             cannot be written.
     """
     device = choose_device(config.training.device)
+    if device.type == "cpu":
+        keep_heap()
     network = network_from_config(config.network, len(dataset.channel_names), len(dataset.class_names))
     initialise(network, config.seed)
     network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
