@@ -18,6 +18,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import nibabel as nib
 import numpy as np
@@ -52,13 +53,21 @@ KINDS = (
 )
 
 
-def start(kind: Kind, work: Path, directory: Path) -> subprocess.Popen[bytes]:
+def prepare(work: Path) -> None:
+    """Lay data, experiment and study into a folder."""
+    shutil.copytree(STORED / "data", work / "data")
+    for path in (CONFIG, STUDY):
+        shutil.copy(path, work / path.name)
+
+
+def start(
+    kind: Kind, work: Path, directory: Path, printed: int | IO[bytes] = subprocess.DEVNULL
+) -> subprocess.Popen[bytes]:
     """Start the command in a process group of its own."""
     code = "import sys; from seg.cli import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, *kind.arguments, kind.directory, str(directory)]
-    quiet = subprocess.DEVNULL
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, cwd=work, stdout=quiet, stderr=quiet, env=environment, start_new_session=True)
+    return subprocess.Popen(command, cwd=work, stdout=printed, stderr=printed, env=environment, start_new_session=True)
 
 
 def results(directory: Path) -> dict[str, object]:
@@ -128,9 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             continue
         with tempfile.TemporaryDirectory() as folder:
             work = Path(folder)
-            shutil.copytree(STORED / "data", work / "data")
-            for path in (CONFIG, STUDY):
-                shutil.copy(path, work / path.name)
+            prepare(work)
             faults = check(kind, options.kills, random.Random(f"{options.seed} {kind.name}"), work)
         print(f"{kind.name}: {options.kills} kills, {len(faults)} differences", *faults[:20], sep="\n  ", flush=True)
         failed |= bool(faults)
