@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from seg.ablation.plan import read_study_data
 from seg.ablation.store import SPEED_FILE, read_devices
 from seg.ablation.trials import set_threads
-from seg.benchmark.measure import Settings, measure_device, present_devices
+from seg.benchmark.measure import CODE_VERSION, Settings, measure_device, present_devices
 from seg.benchmark.prediction import held_out_images
 from seg.benchmark.subjects import Subject
 from seg.benchmark.table import device_tables
@@ -34,8 +34,8 @@ def measure_study(study: Study, study_dir: Path, runs_dir: Path) -> None:
 
     Measured are the variants that have a trial among the chosen ones, the baseline, and those measured on the device
     before: only times of one process can be compared. A device is left alone where the file has all of them as they
-    are now, in as many rounds, and with trained weights where there are some by now. What was measured on devices that
-    are not here is kept as far as variants are still the same.
+    are now, of this version of the code, in as many rounds, and with trained weights where there are some by now. What
+    was measured on devices that are not here is kept as far as variants are still the same.
 
     Args:
         study: The study.
@@ -116,8 +116,14 @@ def _configurations(entry: Entry) -> dict[str, Any]:
     return {variant["name"]: variant.get("configuration") for variant in entry["variants"]}
 
 
+def _code_version(entry: Entry) -> int:
+    return int(entry.get("code_version", 1))  # older records have none
+
+
 def _covers(entry: Entry, subjects: Sequence[Subject], settings: Settings) -> bool:
     predictions = settings.prediction_rounds if settings.images else 0
+    if _code_version(entry) != CODE_VERSION:
+        return False
     if entry.get("rounds", 0) < settings.rounds or entry.get("prediction_rounds", 0) < predictions:
         return False
     rows = {row["name"]: row for row in entry["variants"]}
@@ -137,4 +143,9 @@ def _still_valid(entry: Entry, wanted: Mapping[str, str]) -> Entry | None:
         LOG.warning("speed on %s: of another configuration, left out: %s", entry.get("device"), ", ".join(stale))
     if entry.get("baseline") in stale:
         return None
+    if _code_version(entry) != CODE_VERSION:
+        LOG.warning(
+            "speed on %s: of version %d of the code, where this is version %d; measure it there again",
+            *(entry.get("device"), _code_version(entry), CODE_VERSION),
+        )
     return {**entry, "variants": [variant for variant in entry["variants"] if variant["name"] not in stale]}

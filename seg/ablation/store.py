@@ -69,6 +69,7 @@ class RunRecord(BaseModel):
         threads: Threads of the numerical library; None where their number is not known.
         training_version: Version of the code that trained it; see :mod:`seg.ablation.trials`.
         resampling_version: Version of the code that resampled its data.
+        measures_version: Version of the code that measured generalisation and preservation.
         config_digest: SHA-256 of the resolved configuration, without what changes neither weights nor predictions.
         data_digest: SHA-256 of the files of all cases, what their channels and labels mean, and the sides of the fold.
     """
@@ -85,6 +86,7 @@ class RunRecord(BaseModel):
     resampling_version: int = Field(
         default=1, validation_alias=AliasChoices("resampling_version", AliasPath("fingerprint", "resampling_version"))
     )
+    measures_version: int = 1
     config_digest: str | None = Field(
         default=None, validation_alias=AliasChoices("config_digest", AliasPath("fingerprint", "config"))
     )

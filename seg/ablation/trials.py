@@ -84,6 +84,12 @@ Only trials that resample are trained anew. Version 2 lays the label on the imag
 lay a case on the same grid.
 """
 
+MEASURES_VERSION = 1
+"""Version of the code that measures generalisation and preservation; raise it with changes that alter their records.
+
+Finished trials of another version stay, and are measured anew where their run is still there.
+"""
+
 FORMER = "former"
 """A run directory made by another version is renamed to RUN.former while its trial is trained anew; RUN.former.json is
 its record, which says the version."""
@@ -155,6 +161,7 @@ def fingerprint(config: ExperimentConfig) -> RunRecord:
         data_digest=data_digest(config),
         training_version=TRAINING_VERSION,
         resampling_version=RESAMPLING_VERSION,
+        measures_version=MEASURES_VERSION,
     )
 
 
@@ -271,6 +278,11 @@ def same_version(made: RunRecord, config: ExperimentConfig) -> bool:
     )
 
 
+def measured_otherwise(stored: StoredTrial | None) -> bool:
+    """Tells whether another version of the code measured generalisation and preservation of a finished trial."""
+    return stored is not None and stored.record.measures_version != MEASURES_VERSION
+
+
 def _changed_fields(recorded: Mapping[str, Any], config: ExperimentConfig) -> list[str]:
     """Compares field by field: fields that a later version added have their defaults in older results."""
     content = deepcopy(dict(recorded))
@@ -291,7 +303,7 @@ def differing_fields(recorded: ExperimentConfig, config: ExperimentConfig) -> li
 
 
 def trials_left(trials: Sequence[Trial], paths: StudyPaths, stored: Mapping[str, StoredTrial]) -> tuple[Trial, ...]:
-    """Finds the trials that are not finished, and warns of those that are trained anew though they were.
+    """Finds the trials with something left to do, and warns of those that are trained or measured anew.
 
     Raises:
         RunError: Results or run directories have another configuration or other data. Names the first, and how many
@@ -300,10 +312,14 @@ def trials_left(trials: Sequence[Trial], paths: StudyPaths, stored: Mapping[str,
     left: list[Trial] = []
     problems: list[Problem] = []
     older: list[str] = []
+    measured: dict[bool, list[str]] = {True: [], False: []}
     for trial in trials:
         known = stored.get(trial.id)
         reasons = why_unfinished(known, trial.config)
-        if reasons:
+        run_is_there = (paths.run_dir(trial) / WEIGHTS_FILE).is_file()
+        if not reasons and measured_otherwise(known):
+            measured[run_is_there].append(trial.id)
+        if reasons or (measured_otherwise(known) and run_is_there):
             left.append(trial)
         if known is None or reasons == ["failed"]:
             run_dir = paths.run_dir(trial)
@@ -320,6 +336,13 @@ def trials_left(trials: Sequence[Trial], paths: StudyPaths, stored: Mapping[str,
         raise RunError([problems[0], Problem("", "config", more)] if len(problems) > 1 else problems)
     if older:
         LOG.warning("made by another version of the training code, trained anew: %s", ", ".join(sorted(older)))
+    for run_is_there, names in measured.items():
+        if names:
+            LOG.warning(
+                "generalisation and preservation were measured by another version of the code, %s: %s",
+                "measured anew" if run_is_there else "and stay, as the runs are gone",
+                ", ".join(sorted(names)),
+            )
     return tuple(left)
 
 
@@ -347,7 +370,8 @@ def run_trial(trial: Trial, paths: StudyPaths, *, attempt: int = 1) -> Path:
     run_dir = paths.run_dir(trial)
     with locked(sibling(run_dir, "lock")), redirect_output(paths.log(trial)):
         set_threads(paths.threads)
-        if not why_unfinished(read_trial(paths.study_dir, trial.id), trial.config):
+        stored = read_trial(paths.study_dir, trial.id)
+        if not why_unfinished(stored, trial.config) and not measured_otherwise(stored):
             return run_dir  # done by another process, for which this process has waited
         record = _start(trial.config, run_dir)
         record = _train(trial.config, run_dir, record, paths.runs_dir / CACHE)
@@ -461,11 +485,12 @@ def _train(config: ExperimentConfig, run_dir: Path, record: RunRecord, cache_dir
 
 
 def _measure(config: ExperimentConfig, run_dir: Path, record: RunRecord) -> RunRecord:
-    """Measures generalisation and preservation where that is not done, and notes what it took."""
+    """Measures generalisation and preservation where this version has not done so, and notes what it took."""
     from seg.ablation.generalisation import measure_generalisation
     from seg.ablation.preservation.run import measure_preservation
 
-    missing = [name for name in (GENERALISATION_FILE, PRESERVATION_FILE) if not (run_dir / name).is_file()]
+    anew = record.measures_version != MEASURES_VERSION
+    missing = [name for name in (GENERALISATION_FILE, PRESERVATION_FILE) if anew or not (run_dir / name).is_file()]
     if not missing:
         return record
     start = time.perf_counter()
@@ -474,7 +499,8 @@ def _measure(config: ExperimentConfig, run_dir: Path, record: RunRecord) -> RunR
         measure_generalisation(run_dir, dataset, split)
     if PRESERVATION_FILE in missing:
         measure_preservation(run_dir, dataset, split.validation)
-    return _noted(run_dir, record, measuring_seconds=time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    return _noted(run_dir, record, measuring_seconds=seconds, measures_version=MEASURES_VERSION)
 
 
 def read_fold(config: ExperimentConfig, run_dir: Path) -> tuple[Dataset, Split]:

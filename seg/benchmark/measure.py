@@ -26,6 +26,13 @@ from seg.inference.model import Model
 
 LOG = logging.getLogger(__name__)
 
+CODE_VERSION = 2
+"""Version of the code whose speed is measured, and of how it is measured: networks, kernels, loss, sweep, files.
+
+Raise it with any change that alters times or memory. A study measures records of another version anew; those without a
+version are of version 1. Version 2 has the kernels of its own.
+"""
+
 LEAST_SECONDS = 0.02
 """A shorter call is repeated, so that neither the clock nor a cold cache makes up its time."""
 
@@ -224,6 +231,7 @@ def _measure(subjects: Sequence[Subject], device: torch.device, settings: Settin
         "precision": place.precision,
         "memory_format": LAYOUTS[place.memory_format],
         "environment": about,
+        "code_version": CODE_VERSION,
         "patch_size": list(patches.size),
         "batch": patches.batch,
         "accumulate": first.config.training.accumulate,

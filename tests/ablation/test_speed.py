@@ -163,6 +163,27 @@ def test_devices_that_are_elsewhere_are_kept_as_far_as_they_still_hold(
     assert [entry["kind"] for entry in content(tmp_path)["devices"]] == ["cpu"]
 
 
+def test_speed_of_another_version_of_the_code_is_measured_anew(
+    study: Study, asked: list[Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    measure_study(study, tmp_path, tmp_path / "runs")
+    record = content(tmp_path)
+    (measured,) = record["devices"]
+    for version in ({"code_version": measured["code_version"] - 1}, {}):
+        older = {key: value for key, value in measured.items() if key != "code_version"} | version
+        gpu = older | {"device": "A GPU", "kind": "cuda"}
+        (tmp_path / "speed.json").write_text(json.dumps(record | {"devices": [older, gpu]}))
+        asked.clear()
+        caplog.clear()
+        measure_study(study, tmp_path, tmp_path / "runs")
+        assert len(asked) == 1
+        own, kept = content(tmp_path)["devices"]
+        assert (own["code_version"], kept) == (measured["code_version"], gpu)
+        assert [record.args[0] for record in caplog.records if record.levelname == "WARNING"] == ["A GPU"]
+    measure_study(study, tmp_path, tmp_path / "runs")
+    assert len(asked) == 1
+
+
 def test_another_number_of_threads_is_another_device(
     study: Study, asked: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

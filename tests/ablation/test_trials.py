@@ -16,7 +16,7 @@ import torch
 from seg.ablation import trials as module
 from seg.ablation.generalisation import measure_generalisation
 from seg.ablation.publish import publish
-from seg.ablation.store import RunRecord, TrialRecord, read_results, read_trial
+from seg.ablation.store import RunRecord, TrialRecord, read_results, read_trial, read_trials
 from seg.ablation.study import Study, Trial
 from seg.ablation.trials import (
     StudyPaths,
@@ -190,6 +190,33 @@ def test_a_trial_of_another_version_is_trained_anew(study: Path, trial: Trial, m
     assert record_of(study).training_version == 2
     assert weights.stat().st_mtime_ns > before
     assert reasons(study, trial) == []
+
+
+@pytest.mark.usefixtures("no_training")
+def test_measures_of_another_version_are_taken_anew_where_the_run_is_there(
+    study: Path, trial: Trial, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = ("generalisation.json", "preservation.json")
+    stored = [study / "trials" / ID / name for name in names]
+    whole = [path.read_bytes() for path in stored]
+    for path in (*stored, *(study / RUN / name for name in names)):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"train_cases": 99, "cases": 99}))
+
+    def left() -> tuple[Trial, ...]:
+        return trials_left([trial], paths_in(study), read_trials(study))
+
+    monkeypatch.setattr(module, "MEASURES_VERSION", module.MEASURES_VERSION + 1)
+    assert reasons(study, trial) == []
+    assert left() == (trial,)
+    run_trial(trial, paths_in(study))
+    assert [path.read_bytes() for path in stored] == whole
+    assert record_of(study).measures_version == module.MEASURES_VERSION
+    assert left() == ()
+    monkeypatch.setattr(module, "MEASURES_VERSION", module.MEASURES_VERSION + 1)
+    shutil.rmtree(study / RUN)
+    caplog.clear()
+    assert left() == ()
+    assert [ID in record.getMessage() for record in caplog.records] == [True]
 
 
 @pytest.mark.usefixtures("no_training")
