@@ -271,30 +271,32 @@ def time_network(config: ExperimentConfig, in_channels: int, num_classes: int, *
     """
     import torch
 
-    from seg.benchmark.subjects import Place, TrainingStep
+    from seg.benchmark.subjects import Runtime, TrainingStep
     from seg.hardware import choose_device, choose_precision
     from seg.inference.model import autocast
     from seg.networks import network_from_config
     from seg.networks.blocks import initialise
 
     device = choose_device(config.training.device)
-    place = Place(device=device, precision=choose_precision(config.training.precision, device))
+    runtime = Runtime(device=device, precision=choose_precision(config.training.precision, device))
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:
         network = network_from_config(config.network, in_channels, num_classes)
         initialise(network, config.seed)
-        network = place.put(network)
-        step = TrainingStep(config, network, channels=in_channels, num_classes=num_classes, place=place, augmented=True)
-        image = place.image(1, in_channels, config.inference.window or config.patches.size)
+        network = runtime.put(network)
+        step = TrainingStep(
+            config, network, channels=in_channels, num_classes=num_classes, runtime=runtime, augmented=True
+        )
+        image = runtime.image(1, in_channels, config.inference.window or config.patches.size)
 
         def predict() -> None:
-            with torch.inference_mode(), autocast(device, place.precision):
+            with torch.inference_mode(), autocast(device, runtime.precision):
                 network(image)
 
-        seconds = shortest(step, place.wait)
+        seconds = shortest(step, runtime.wait)
         network.eval()
-        return Timed(step=seconds, window=shortest(predict, place.wait), device=_name(device, place.precision))
+        return Timed(step=seconds, window=shortest(predict, runtime.wait), device=_name(device, runtime.precision))
     finally:
         torch.set_num_threads(before)
 

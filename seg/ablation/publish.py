@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from seg.ablation.plan import OLD_STUDY_FILE, STUDY_FILE, plan_text
-from seg.ablation.reading import VERSION, escaped
+from seg.ablation.reading import VERSION, escaped_cell
 from seg.ablation.store import (
     CASE_KEYS,
     CASES_TABLE,
@@ -130,7 +130,7 @@ def _cell(column: Hashable, value: Any) -> str:
     text = str(value)
     if isinstance(value, str) and column not in _TEXT_COLUMNS:
         return _short(float(text)) if text else ""
-    return escaped(text) if isinstance(value, str) else text
+    return escaped_cell(text) if isinstance(value, str) else text
 
 
 def _short(value: float) -> str:

@@ -42,11 +42,11 @@ def is_there(path: Path, folder: Path) -> bool:
     return path.exists()
 
 
-def escaped(text: str) -> str:
-    """Puts an apostrophe before a text that a spreadsheet would take for a formula; :func:`unescaped` takes it away."""
+def escaped_cell(text: str) -> str:
+    """Puts an apostrophe before a text that a spreadsheet would take for a formula; see :func:`unescaped_cell`."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "'", "\t", "\r")) else text
 
 
-def unescaped(text: str) -> str:
-    """Returns the text that :func:`escaped` was given."""
+def unescaped_cell(text: str) -> str:
+    """Returns the text that :func:`escaped_cell` was given."""
     return text[1:] if text[:1] == "'" and text[1:2] in tuple("=+-@'\t\r") else text

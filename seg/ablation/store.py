@@ -24,7 +24,7 @@ from pydantic import AfterValidator, AliasChoices, AliasPath, BaseModel, ConfigD
 from pydantic_core import PydanticCustomError
 
 from seg.ablation.plan import StudyPlan, read_study
-from seg.ablation.reading import NAME, VERSION, Name, is_there, unescaped
+from seg.ablation.reading import NAME, VERSION, Name, is_there, unescaped_cell
 from seg.config.text import read_yaml
 from seg.errors import Problem, RunError, shown
 from seg.evaluation.metrics import finite_mean
@@ -170,7 +170,7 @@ class _CurveRow(BaseModel, extra="allow"):
     step: Annotated[float, Field(ge=0, le=1e15)]
 
 
-class _Place(BaseModel, extra="allow"):
+class _PlaceRow(BaseModel, extra="allow"):
     trial: str = ""
     name: str
     stage: Count | None = None
@@ -183,7 +183,7 @@ class _Place(BaseModel, extra="allow"):
 
 class _Preservation(BaseModel):
     cases: int | None = None
-    bottlenecks: list[_Place]
+    bottlenecks: list[_PlaceRow]
 
 
 class _Environment(BaseModel, extra="allow"):
@@ -384,8 +384,8 @@ def _rows(
     table = read_table(path, columns=columns, remedy=remedy)
     if not read_bytes(path, remedy=remedy).endswith(b"\n") and table:
         raise RunError(Problem(quoted(str(path)), "cut", "must end with a whole line", remedy=remedy))
-    kept = schema is _Place  # columns of measures stay where no place has a number
-    cells = [{name: unescaped(cell) or None for name, cell in row.items() if cell or kept} for row in table]
+    kept = schema is _PlaceRow  # columns of measures stay where no place has a number
+    cells = [{name: unescaped_cell(cell) or None for name, cell in row.items() if cell or kept} for row in table]
     return [row.model_dump(exclude_unset=True) for row in check_rows(path, cells, schema, remedy=remedy)]
 
 
@@ -404,7 +404,7 @@ def _read_trials_table(folder: Path) -> dict[str, StoredTrial]:
     trials = {}
     if is_there(path, folder):
         nested = [
-            {name: unescaped(cell) for name, cell in row.items() if cell}
+            {name: unescaped_cell(cell) for name, cell in row.items() if cell}
             | {f"{side}_dice": _numbered(row, f"{side}_dice") for side in ("train", "val")}
             for row in read_table(path, columns=(*KEYS, "status"), remedy=RESTORE)
         ]
@@ -419,7 +419,7 @@ def _add_rows(folder: Path, trials: Mapping[str, StoredTrial]) -> None:
     for name, attribute, schema in (
         (CASES_TABLE, "cases", _CaseRow),
         (CURVES_TABLE, "curve", _CurveRow),
-        (PRESERVATION_TABLE, "places", _Place),
+        (PRESERVATION_TABLE, "places", _PlaceRow),
     ):
         required = [column for column, info in schema.model_fields.items() if info.is_required()]
         for cells in _rows(folder / name, folder, schema, RESTORE, ("trial", *required)):
@@ -427,7 +427,7 @@ def _add_rows(folder: Path, trials: Mapping[str, StoredTrial]) -> None:
                 rule = f"must hold each trial of {name}"
                 raise RunError(Problem(quoted(str(path)), "missing", rule, f"no {shown(trial)}", RESTORE))
             getattr(trials[trial], attribute).append(
-                {key: _place_value(key, value) for key, value in cells.items()} if schema is _Place else cells
+                {key: _place_value(key, value) for key, value in cells.items()} if schema is _PlaceRow else cells
             )
 
 

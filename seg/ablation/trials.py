@@ -157,7 +157,7 @@ def fingerprint(config: ExperimentConfig) -> RunRecord:
         RunError: The data set has no such fold, or the initial weights cannot be read.
     """
     return RunRecord(
-        config_digest=config_digest(config),
+        config_digest=decisive_digest(config),
         data_digest=data_digest(config),
         training_version=TRAINING_VERSION,
         resampling_version=RESAMPLING_VERSION,
@@ -165,7 +165,7 @@ def fingerprint(config: ExperimentConfig) -> RunRecord:
     )
 
 
-def config_digest(config: ExperimentConfig) -> str:
+def decisive_digest(config: ExperimentConfig) -> str:
     """Returns the digest of a configuration without the folder of the data, cache, workers, progress and name.
 
     Raises:
@@ -261,7 +261,7 @@ def why_unfinished(stored: StoredTrial | None, config: ExperimentConfig) -> list
     if record.status != "finished":
         return ["failed"]
     found = []
-    if record.config_digest != config_digest(config):
+    if record.config_digest != decisive_digest(config):
         found += _changed_fields(stored.config, config)
     if record.data_digest != data_digest(config):
         found.append("data")

@@ -19,7 +19,7 @@ from torch import nn
 
 from seg.benchmark.memory import measure_peaks
 from seg.benchmark.prediction import FilePrediction
-from seg.benchmark.subjects import Place, Subject, TrainingStep
+from seg.benchmark.subjects import Runtime, Subject, TrainingStep
 from seg.errors import Problem, RunError
 from seg.hardware import environment, load_1min
 from seg.inference.model import Model
@@ -132,7 +132,7 @@ class Settings:
     rounds: int = 15
     warmup: int = 3
     images: Sequence[tuple[Path, ...]] = ()
-    timer: Callable[[Place], Timer] = field(default=lambda place: Timer(wait=place.wait))
+    timer: Callable[[Runtime], Timer] = field(default=lambda runtime: Timer(wait=runtime.wait))
 
     @property
     def prediction_rounds(self) -> int:
@@ -171,21 +171,21 @@ def measure_device(subjects: Sequence[Subject], device: torch.device, settings: 
 
 def _measure(subjects: Sequence[Subject], device: torch.device, settings: Settings) -> dict[str, Any]:
     load, first = load_1min(), subjects[0]
-    places = {subject.name: subject.place(device) for subject in subjects}
-    place = places[first.name]
-    about = environment(device, place.precision)
-    LOG.info("speed: %d network(s) on %s, %s", len(subjects), about["device"], place.precision)
+    runtimes = {subject.name: subject.runtime(device) for subject in subjects}
+    runtime = runtimes[first.name]
+    about = environment(device, runtime.precision)
+    LOG.info("speed: %d network(s) on %s, %s", len(subjects), about["device"], runtime.precision)
     peaks = {}
     for number, subject in enumerate(subjects, 1):
         LOG.info("speed: memory of %s (%d of %d)", subject.name, number, len(subjects))
-        peaks[subject.name] = measure_peaks(subject, places[subject.name])
-    networks = {subject.name: places[subject.name].put(subject.network()) for subject in subjects}
-    timed = partial(interleave, timer=settings.timer(place), rounds=settings.rounds, warmup=settings.warmup)
+        peaks[subject.name] = measure_peaks(subject, runtimes[subject.name])
+    networks = {subject.name: runtimes[subject.name].put(subject.network()) for subject in subjects}
+    timed = partial(interleave, timer=settings.timer(runtime), rounds=settings.rounds, warmup=settings.warmup)
     patches = first.config.patches
     times = {
-        "latency": timed(_forward_calls(subjects, places, networks, 1), words="latency"),
-        "throughput": timed(_forward_calls(subjects, places, networks, patches.batch), words="throughput"),
-        "training_step": timed(_training_calls(subjects, places), words="training step"),
+        "latency": timed(_forward_calls(subjects, runtimes, networks, 1), words="latency"),
+        "throughput": timed(_forward_calls(subjects, runtimes, networks, patches.batch), words="throughput"),
+        "training_step": timed(_training_calls(subjects, runtimes), words="training step"),
         "prediction": {},
     }
     if settings.images:
@@ -193,7 +193,7 @@ def _measure(subjects: Sequence[Subject], device: torch.device, settings: Settin
             own = [subject for subject in subjects if subject.peer is None]
             calls = {
                 one.name: FilePrediction(
-                    one, networks[one.name], places[one.name], settings.images, Path(folder) / str(index)
+                    one, networks[one.name], runtimes[one.name], settings.images, Path(folder) / str(index)
                 )
                 for index, one in enumerate(own)
             }
@@ -205,8 +205,8 @@ def _measure(subjects: Sequence[Subject], device: torch.device, settings: Settin
         seconds = {measure: found.get(name) for measure, found in times.items()}
         row = {
             "name": name,
-            "precision": places[name].precision,
-            "memory_format": LAYOUTS[places[name].memory_format],
+            "precision": runtimes[name].precision,
+            "memory_format": LAYOUTS[runtimes[name].memory_format],
             "engine": "torch",
             "kernels": "torch" if subject.stock else "seg",
             "weights": "initial" if subject.run_dir is None else "trained",
@@ -228,8 +228,8 @@ def _measure(subjects: Sequence[Subject], device: torch.device, settings: Settin
         "device": about["device"],
         "kind": device.type,
         "threads": torch.get_num_threads(),
-        "precision": place.precision,
-        "memory_format": LAYOUTS[place.memory_format],
+        "precision": runtime.precision,
+        "memory_format": LAYOUTS[runtime.memory_format],
         "environment": about,
         "code_version": CODE_VERSION,
         "patch_size": list(patches.size),
@@ -246,23 +246,25 @@ def _measure(subjects: Sequence[Subject], device: torch.device, settings: Settin
 
 
 def _forward_calls(
-    subjects: Sequence[Subject], places: Mapping[str, Place], networks: Mapping[str, nn.Module], batch: int
+    subjects: Sequence[Subject], runtimes: Mapping[str, Runtime], networks: Mapping[str, nn.Module], batch: int
 ) -> dict[str, Call]:
     """Makes the calls that a window of prediction is: forward passes to logits in fp32."""
     calls: dict[str, Call] = {}
     for subject in subjects:
-        place, size = places[subject.name], subject.config.patches.size
-        model = Model(network=networks[subject.name], window=size, device=place.device, precision=place.precision)
-        calls[subject.name] = partial(model.logits, place.image(batch, subject.ends[0], size))
+        runtime, size = runtimes[subject.name], subject.config.patches.size
+        model = Model(network=networks[subject.name], window=size, device=runtime.device, precision=runtime.precision)
+        calls[subject.name] = partial(model.logits, runtime.image(batch, subject.ends[0], size))
     return calls
 
 
-def _training_calls(subjects: Sequence[Subject], places: Mapping[str, Place]) -> dict[str, Call]:
+def _training_calls(subjects: Sequence[Subject], runtimes: Mapping[str, Runtime]) -> dict[str, Call]:
     calls: dict[str, Call] = {}
     for subject in subjects:
-        (channels, classes), place = subject.ends, places[subject.name]
-        network = place.put(subject.network(trained=False))
-        calls[subject.name] = TrainingStep(subject.config, network, channels=channels, num_classes=classes, place=place)
+        (channels, classes), runtime = subject.ends, runtimes[subject.name]
+        network = runtime.put(subject.network(trained=False))
+        calls[subject.name] = TrainingStep(
+            subject.config, network, channels=channels, num_classes=classes, runtime=runtime
+        )
     return calls
 
 

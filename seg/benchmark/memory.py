@@ -17,7 +17,7 @@ from statistics import median
 import torch
 
 from seg.benchmark.peers import PEERS_HOME
-from seg.benchmark.subjects import Place, Subject, TrainingStep
+from seg.benchmark.subjects import Runtime, Subject, TrainingStep
 from seg.hardware import PeakMemory, held_mib
 from seg.inference.model import autocast
 
@@ -39,7 +39,7 @@ class Peaks:
     training_mib: float | None
 
 
-def measure_peaks(subject: Subject, place: Place) -> Peaks:
+def measure_peaks(subject: Subject, runtime: Runtime) -> Peaks:
     """Measures peak memory in fresh processes: resident memory on a processor, memory of tensors on a GPU.
 
     Where a process dies, such as for lack of memory, or the system does not tell, a warning is logged.
@@ -48,8 +48,8 @@ def measure_peaks(subject: Subject, place: Place) -> Peaks:
         The median over `PROCESSES`.
     """
     found = []
-    for _ in range(PROCESSES[place.device.type]):
-        one = _in_fresh_process(subject, place)
+    for _ in range(PROCESSES[runtime.device.type]):
+        one = _in_fresh_process(subject, runtime)
         if not isinstance(one, Peaks):
             LOG.warning("%s: peak memory is not known: %s.", subject.name, one)
             return Peaks(inference_mib=None, training_mib=None)
@@ -63,13 +63,13 @@ def _median(values: Sequence[float | None]) -> float | None:
     return median(known) if known else None
 
 
-def _in_fresh_process(subject: Subject, place: Place) -> Peaks | str:
+def _in_fresh_process(subject: Subject, runtime: Runtime) -> Peaks | str:
     """Measures in one fresh process; returns why that failed where it did."""
     # Its children start with torch imported, in a tenth of a second, and share nothing else with one another.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(sender, subject, place, torch.get_num_threads()), daemon=True)
+    process = context.Process(target=_child, args=(sender, subject, runtime, torch.get_num_threads()), daemon=True)
     process.start()
     sender.close()
     try:
@@ -80,44 +80,44 @@ def _in_fresh_process(subject: Subject, place: Place) -> Peaks | str:
     return found
 
 
-def _child(sender: Connection, subject: Subject, place: Place, threads: int) -> None:
+def _child(sender: Connection, subject: Subject, runtime: Runtime, threads: int) -> None:
     torch.set_num_threads(threads)
     try:
-        sender.send(peaks(subject, place))
+        sender.send(peaks(subject, runtime))
     except Exception as error:  # named by the parent
         sender.send(f"{type(error).__name__}: {error}".splitlines()[0].rstrip(": ."))
     sender.close()
 
 
-def peaks(subject: Subject, place: Place) -> Peaks:
+def peaks(subject: Subject, runtime: Runtime) -> Peaks:
     """Measures in this process, which has to be a fresh one."""
-    gpu = place.device.type == "cuda"
+    gpu = runtime.device.type == "cuda"
     if gpu:
-        torch.cuda.set_device(place.device)
+        torch.cuda.set_device(runtime.device)
     if subject.peer is not None:
         import_module(PEERS_HOME)  # its code is no memory of the network
     before = held_mib(gpu=gpu)
     found = []
     for work in (_infer, _train):
         peak = PeakMemory(gpu=gpu)
-        work(subject, place)
-        place.wait()
+        work(subject, runtime)
+        runtime.wait()
         most = peak.mib()
         found.append(None if most is None or before is None else most - before)
     return Peaks(inference_mib=found[0], training_mib=found[1])
 
 
-def _infer(subject: Subject, place: Place) -> None:
-    network = place.put(subject.network())
-    image = place.image(1, subject.ends[0], subject.config.patches.size)
-    with torch.inference_mode(), autocast(place.device, place.precision):
+def _infer(subject: Subject, runtime: Runtime) -> None:
+    network = runtime.put(subject.network())
+    image = runtime.image(1, subject.ends[0], subject.config.patches.size)
+    with torch.inference_mode(), autocast(runtime.device, runtime.precision):
         for _ in range(PASSES):
             network(image)
 
 
-def _train(subject: Subject, place: Place) -> None:
+def _train(subject: Subject, runtime: Runtime) -> None:
     channels, classes = subject.ends
-    network = place.put(subject.network(trained=False))
-    step = TrainingStep(subject.config, network, channels=channels, num_classes=classes, place=place)
+    network = runtime.put(subject.network(trained=False))
+    step = TrainingStep(subject.config, network, channels=channels, num_classes=classes, runtime=runtime)
     for _ in range(PASSES):
         step()

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from seg.benchmark.subjects import Place, Subject
+from seg.benchmark.subjects import Runtime, Subject
 from seg.config import DataConfig, ExperimentConfig
 from seg.data.cases import Case
 from seg.data.datasets import read_folds
@@ -45,18 +45,18 @@ class FilePrediction:
 
     Args:
         subject: The network's experiment.
-        network: Its network, in evaluation mode on the place.
-        place: Where to compute.
+        network: Its network, in evaluation mode where it computes.
+        runtime: Where to compute.
         images: Files of each case.
         folder: Where label maps go; those of the call before are replaced.
     """
 
     def __init__(
-        self, subject: Subject, network: nn.Module, place: Place, images: Sequence[tuple[Path, ...]], folder: Path
+        self, subject: Subject, network: nn.Module, runtime: Runtime, images: Sequence[tuple[Path, ...]], folder: Path
     ) -> None:
         config = subject.config
         self._predictor = Predictor(
-            models=[model_from_config(network, config, device=place.device, precision=place.precision)],
+            models=[model_from_config(network, config, device=runtime.device, precision=runtime.precision)],
             data=config.data,
             channel_names=subject.channel_names,
             class_names=subject.class_names,
@@ -137,7 +137,7 @@ def measure_volume(
     Raises:
         RunError: The volume cannot be predicted.
     """
-    place = subject.place(device)
+    runtime = subject.runtime(device)
     own = subject.config.data.spacing_mm
     spacing = spacing_mm or own or (1.0, 1.0, 1.0)
     gpu = device.type == "cuda"
@@ -146,7 +146,7 @@ def measure_volume(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "image.nii.gz"
         write_volume(path, shape, subject.ends[0], spacing_mm=spacing)
-        predict = FilePrediction(subject, place.put(subject.network()), place, [(path,)], Path(folder) / "labels")
+        predict = FilePrediction(subject, runtime.put(subject.network()), runtime, [(path,)], Path(folder) / "labels")
         trim_heap()
         start, peak = held_mib(), PeakMemory(gpu=False)
         on_gpu = PeakMemory(gpu=True) if gpu else None
@@ -154,7 +154,7 @@ def measure_volume(
         predict()
         seconds = time.perf_counter() - begun
         most = peak.mib()
-    about = environment(device, place.precision)
+    about = environment(device, runtime.precision)
     image = prod(shape) * subject.ends[0] * FLOAT_BYTES / MIB
     labels = prod(shape) * (1 if subject.ends[1] <= MOST_IN_A_BYTE else 2) / MIB
     beyond = None if most is None or start is None else most - start
@@ -163,7 +163,7 @@ def measure_volume(
         "device": about["device"],
         "kind": device.type,
         "threads": torch.get_num_threads(),
-        "precision": place.precision,
+        "precision": runtime.precision,
         "environment": about,
         "volume_shape": list(shape),
         "volume_spacing_mm": list(spacing),

@@ -32,7 +32,7 @@ LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class Runtime:
     """Where and how a network computes.
 
     Attributes:
@@ -68,10 +68,10 @@ class TrainingStep:
 
     Args:
         config: Batch, loss, optimiser, and augmentation.
-        network: The network, in training mode on the place.
+        network: The network, in training mode where it computes.
         channels: Channels of an image.
         num_classes: Classes, background included.
-        place: Where to compute.
+        runtime: Where to compute.
         augmented: Whether augmentation of the images is part of the step.
     """
 
@@ -82,19 +82,19 @@ class TrainingStep:
         *,
         channels: int,
         num_classes: int,
-        place: Place,
+        runtime: Runtime,
         augmented: bool = False,
     ) -> None:
-        self.config, self.network, self.place = config, network, place
+        self.config, self.network, self.runtime = config, network, runtime
         self.augmented = augmented
         self.loss = build_loss(config.loss, ignore_index=None)
         self.optimizer = build_optimizer(network, config.optimizer)
-        self.image = place.image(config.patches.batch, channels, config.patches.size)
+        self.image = runtime.image(config.patches.batch, channels, config.patches.size)
         shape = (config.patches.batch, 1, *config.patches.size)
         noise = torch.Generator().manual_seed(1)
-        self.label = torch.randint(num_classes, shape, generator=noise).to(place.device)
+        self.label = torch.randint(num_classes, shape, generator=noise).to(runtime.device)
         self._drawn = 0
-        if place.device.type == "cpu":
+        if runtime.device.type == "cpu":
             keep_heap()
 
     def __call__(self) -> None:
@@ -113,8 +113,8 @@ class TrainingStep:
             stream = torch_generator(self.config.seed, Stream.AUGMENTATION, self._drawn)
             image, label = augment(image, label, self.config.augmentation, generator=stream)
             self._drawn += 1
-        with autocast(self.place.device, self.place.precision):
-            output = self.network(image.to(memory_format=self.place.memory_format))
+        with autocast(self.runtime.device, self.runtime.precision):
+            output = self.network(image.to(memory_format=self.runtime.memory_format))
             loss: Tensor = self.loss(output, label)
         return loss
 
@@ -148,11 +148,11 @@ class Subject:
         """Channels of the image, and classes."""
         return len(self.channel_names), len(self.class_names)
 
-    def place(self, device: torch.device) -> Place:
+    def runtime(self, device: torch.device) -> Runtime:
         """Returns where and how the network computes: peers in torch's own layout, as MONAI runs them."""
         layout = torch.channels_last_3d if self.peer is None else torch.contiguous_format
         precision = _precision(self.precision or self.config.training.precision, device)
-        return Place(device=device, precision=precision, memory_format=layout)
+        return Runtime(device=device, precision=precision, memory_format=layout)
 
     def network(self, *, trained: bool = True) -> nn.Module:
         """Builds the network on the processor, in evaluation mode with the weights of its run, where it has one.

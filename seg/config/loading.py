@@ -377,7 +377,7 @@ def _build(cls: type[Config], merged: dict[str, Any], found: list[Problem]) -> t
             return made, unread
         except ValidationError as error:
             errors = error.errors(include_url=False)
-        places: dict[str, tuple[_Place, list[Any]]] = {}
+        places: dict[str, tuple[_Location, list[Any]]] = {}
         for entry in errors:
             place = _place(cls, entry["loc"])
             places.setdefault(place.field, (place, []))[1].append(entry)
@@ -394,7 +394,7 @@ def _build(cls: type[Config], merged: dict[str, Any], found: list[Problem]) -> t
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Place:
+class _Location:
     """Where a value stands."""
 
     field: str
@@ -409,7 +409,7 @@ class _Place:
     """Path of the field that an unknown field stands for beyond doubt, if any."""
 
 
-def _place(cls: type, location: Sequence[Any]) -> _Place:
+def _place(cls: type, location: Sequence[Any]) -> _Location:
     """Finds the field that an error of pydantic is about."""
     hint: Any = cls
     keys: list[Any] = []
@@ -421,7 +421,7 @@ def _place(cls: type, location: Sequence[Any]) -> _Place:
             if part not in direct_fields(inner):
                 path = _join(path, part)
                 close = _closest(cls, path)
-                return _Place(field=path, keys=tuple(keys), hint=None, meant=close[:1] if close and close[1] else ())
+                return _Location(field=path, keys=tuple(keys), hint=None, meant=close[:1] if close and close[1] else ())
             if types.NoneType in alternatives(hint):
                 optional = path
             hint = fields_of(inner)[part].hint
@@ -433,10 +433,10 @@ def _place(cls: type, location: Sequence[Any]) -> _Place:
                 break  # within a value
             keys.append(part)
             path, hint = f"{path}[{part}]", typing.get_args(item)[0]
-    return _Place(field=path, keys=tuple(keys), hint=hint, optional=optional)
+    return _Location(field=path, keys=tuple(keys), hint=hint, optional=optional)
 
 
-def _problems(cls: type, place: _Place, entries: list[Any], merged: dict[str, Any]) -> Iterator[Problem]:
+def _problems(cls: type, place: _Location, entries: list[Any], merged: dict[str, Any]) -> Iterator[Problem]:
     """Turns what pydantic says about one field into problems."""
     kinds = {entry["type"] for entry in entries}
     if place.hint is None:

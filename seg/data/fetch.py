@@ -19,7 +19,7 @@ from typing import Any
 from seg.errors import DataError, Problem
 from seg.files import unwritable
 
-Progress = Callable[[int, int | None], None]
+ShowProgress = Callable[[int, int | None], None]
 CHUNK_BYTES = 1 << 18
 ATTEMPTS = 3
 TIMEOUT_S = 60.0
@@ -50,7 +50,7 @@ ARCHIVES = {
 }
 
 
-def fetch(archive: Archive, root: Path, *, progress: Progress | None = None) -> Path:
+def fetch(archive: Archive, root: Path, *, progress: ShowProgress | None = None) -> Path:
     """Downloads an archive and unpacks it.
 
     What is on disk already is not fetched again: a data set that is there is left alone, and a download that broke off
@@ -93,7 +93,7 @@ def show_progress(done: int, total: int | None) -> None:
     print(f"\r{done / 2**20:.1f}{share}", end="\n" if done == total else "", file=sys.stderr, flush=True)
 
 
-def _download(url: str, partial: Path, progress: Progress) -> None:
+def _download(url: str, partial: Path, progress: ShowProgress) -> None:
     """Fetches what is missing of a file, several times where the connection breaks."""
     for attempt in range(ATTEMPTS):
         try:
@@ -109,7 +109,7 @@ def _download(url: str, partial: Path, progress: Progress) -> None:
     raise DataError(Problem(url, "truncated", f"must give {total} bytes", value, REMEDY))
 
 
-def _continue_download(url: str, partial: Path, progress: Progress) -> int | None:
+def _continue_download(url: str, partial: Path, progress: ShowProgress) -> int | None:
     """Asks once for the bytes behind those on disk; returns the size of the whole, None where the server is silent."""
     start = partial.stat().st_size if partial.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})

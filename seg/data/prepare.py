@@ -182,7 +182,7 @@ def read_channels(paths: Sequence[Path]) -> Iterator[tuple[CaseGrid, Array]]:
         del array, channel
 
 
-def read_label(
+def label_on_grid(
     path: Path, grid: CaseGrid, classes: ClassMap | None = None, *, on: Path | None = None
 ) -> npt.NDArray[np.uint8]:
     """Reads the label map of a case, of integers in whatever type, as class indices (X, Y, Z).
@@ -213,12 +213,12 @@ def prepare_case(
     """Prepares a case: its image as of :func:`prepare`, and class indices (X, Y, Z) on the grid of that.
 
     Raises:
-        DataError: The case has no label, or as for :func:`read_image`, :func:`read_label` and :func:`prepare`.
+        DataError: The case has no label, or as for :func:`read_image`, :func:`label_on_grid` and :func:`prepare`.
     """
     if case.label is None:
         raise DataError(Problem(f"case {case.id}", "missing", "must have a label", remedy="add a label"))
     image = read_image(case.images, channel_names, fill=config.nan == "background")
-    label = read_label(case.label, image.grid, case.classes, on=case.label_on)
+    label = label_on_grid(case.label, image.grid, case.classes, on=case.label_on)
     array, step = prepare(image, config)
     return array, nearest_label(label, step, cast(Triple, array.shape[1:]))
 

@@ -48,7 +48,7 @@ STEP_VOXELS_PER_GIB = 2**16
 
 
 @dataclass(frozen=True, kw_only=True)
-class Geometry:
+class PlannedGrid:
     """The grid that volumes are brought to.
 
     Attributes:
@@ -71,7 +71,7 @@ class Geometry:
     total_voxels: float
 
 
-def plan_geometry(fingerprint: Fingerprint) -> Geometry:
+def plan_grid(fingerprint: Fingerprint) -> PlannedGrid:
     """Chooses the target spacing: per axis the median, or its 10th percentile along a thick axis.
 
     References:
@@ -88,7 +88,7 @@ def plan_geometry(fingerprint: Fingerprint) -> Geometry:
     resampled = not np.allclose(spacings, target, rtol=SPACING_TOLERANCE, atol=0)
     on_grid = np.maximum(1, np.rint(shapes * spacings / target))
     extents = np.array(fingerprint.foreground_extents) * spacings / target
-    return Geometry(
+    return PlannedGrid(
         resampled=resampled,
         spacing_mm=_triple(target),
         median_shape=_size(np.median(on_grid, axis=0)),
@@ -100,7 +100,7 @@ def plan_geometry(fingerprint: Fingerprint) -> Geometry:
 
 
 def plan_sampling(
-    geometry: Geometry, memory_gib: float, memory_of: Callable[[Size, int, Topology], float]
+    geometry: PlannedGrid, memory_gib: float, memory_of: Callable[[Size, int, Topology], float]
 ) -> tuple[Size, int, Topology] | None:
     """Chooses the largest patch of the preferred shape whose step fits the memory, then the batch.
 
@@ -125,7 +125,7 @@ def plan_sampling(
     return None
 
 
-def _patches(geometry: Geometry) -> Iterator[tuple[Size, Topology]]:
+def _patches(geometry: PlannedGrid) -> Iterator[tuple[Size, Topology]]:
     """Yields ever smaller patches, and what the network becomes on each."""
     wanted = _preferred_patch(geometry)
     while True:
@@ -140,7 +140,7 @@ def _patches(geometry: Geometry) -> Iterator[tuple[Size, Topology]]:
         wanted = (x, y, z)
 
 
-def _preferred_patch(geometry: Geometry) -> Size:
+def _preferred_patch(geometry: PlannedGrid) -> Size:
     inverse = 1 / np.array(geometry.spacing_mm)
     cube = np.rint(inverse * (START_VOXELS / inverse.prod()) ** (1 / 3))
     context = np.maximum(MIN_CONTEXT, np.ceil(np.array(geometry.extent) * EXTENT_MARGIN))
@@ -151,7 +151,7 @@ def _preferred_patch(geometry: Geometry) -> Size:
     return _size(preferred)
 
 
-def _pooling_limits(geometry: Geometry) -> Size:
+def _pooling_limits(geometry: PlannedGrid) -> Size:
     """The thick axis is pooled only as far as its thinnest volume bears; the others as the patch does."""
     big = 2**31
     x, y, z = (geometry.min_shape[axis] if axis == geometry.thick_axis else big for axis in range(3))
@@ -194,7 +194,7 @@ class Plan:
     """A planned experiment and what it rests on: grid, strides and kernels, and the estimate of a training step."""
 
     config: ExperimentConfig
-    geometry: Geometry
+    geometry: PlannedGrid
     topology: Topology
     cost: Cost
 
@@ -212,7 +212,7 @@ def plan_experiment(fingerprint: Fingerprint, data: DataConfig, *, name: str, me
         ConfigError: Not even two patches of the smallest size fit the memory.
         DataError: A CT channel has one intensity throughout the foreground.
     """
-    geometry = plan_geometry(fingerprint)
+    geometry = plan_grid(fingerprint)
     classes = len(fingerprint.class_names) + 1
 
     def cost_of(patch: Size, batch: int, topology: Topology) -> Cost:
@@ -281,7 +281,7 @@ def experiment_name(root: Path) -> str:
     return re.sub(r"[^a-z0-9_-]+", "_", bare.lower()).strip("_") or "experiment"
 
 
-def _plan_data(data: DataConfig, fingerprint: Fingerprint, geometry: Geometry) -> DataConfig:
+def _plan_data(data: DataConfig, fingerprint: Fingerprint, geometry: PlannedGrid) -> DataConfig:
     # As nnU-Net reads the names of channels: CT is calibrated, noNorm asks for none, all else is standardised.
     known: dict[str, Literal["zscore", "ct", "none"]] = {"ct": "ct", "nonorm": "none"}
     normalization = tuple(known.get(channel.strip().casefold(), "zscore") for channel in fingerprint.channels)
@@ -311,7 +311,7 @@ def _plan_ct(fingerprint: Fingerprint, normalization: Sequence[str]) -> CtConfig
     )
 
 
-def _plan_spatial(geometry: Geometry) -> SpatialConfig:
+def _plan_spatial(geometry: PlannedGrid) -> SpatialConfig:
     """Turns, zooms and displaces within the slices alone where an axis is thick, never interpolating across them."""
     if geometry.thick_axis is None:
         return SpatialConfig()

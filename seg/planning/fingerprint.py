@@ -12,7 +12,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from seg.data.cases import Case, Dataset, of_case
-from seg.data.prepare import grid_of, read_channels, read_label
+from seg.data.prepare import grid_of, label_on_grid, read_channels
 from seg.data.volumes import read_header, stored_files
 from seg.errors import DataError, Problem
 from seg.files import file_digest
@@ -207,7 +207,7 @@ def fingerprint_dataset(dataset: Dataset, *, cases: Sequence[Case] | None = None
 def _summarise(case: Case, num_classes: int, num_channels: int) -> _CaseSummary:
     assert case.label is not None  # only labelled cases are chosen
     grid = grid_of(read_header(case.images[0]))
-    label = read_label(case.label, grid, case.classes, on=case.label_on)
+    label = label_on_grid(case.label, grid, case.classes, on=case.label_on)
     foreground = (label > 0) & (label < num_classes)
     counts = np.bincount(label[foreground], minlength=num_classes)[1:num_classes]
     channels = [sample_intensities(channel[foreground]) for _, channel in read_channels(case.images)]

@@ -25,7 +25,7 @@ SETTINGS = ("tta", "precision", "clean_up")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Header:
+class Provenance:
     """What a manifest says of all its cases.
 
     Attributes:
@@ -123,7 +123,7 @@ def _sorted(value: Any) -> Any:
 
 def write_manifest(
     path: Path,
-    header: Header,
+    header: Provenance,
     records: Sequence[Record],
     seconds: Mapping[str, float],
     *,

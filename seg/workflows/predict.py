@@ -17,7 +17,14 @@ from seg.errors import DataError, Problem, RunError
 from seg.files import file_problems, quoted, remove_partial
 from seg.inference.cases import DONE, FAILED, SKIPPED, Record, Source, find_sources
 from seg.runs import read_runs
-from seg.workflows.manifest import MANIFEST_FILE, VOLUMES_FILE, Header, StoredManifest, check_volumes, write_manifest
+from seg.workflows.manifest import (
+    MANIFEST_FILE,
+    VOLUMES_FILE,
+    Provenance,
+    StoredManifest,
+    check_volumes,
+    write_manifest,
+)
 
 if TYPE_CHECKING:
     from seg.inference.predictor import Predictor
@@ -77,15 +84,15 @@ def predict(
     from seg.inference.predictor import load_predictor
 
     predictor = load_predictor(runs, device=device, tta=tta, probabilities=probabilities, precision=precision)
-    progress = Progress(begun, sources, describe(predictor, models), manifest, table=table)
-    _check_made_alike(manifest, earlier, skipped, progress.header.made_by())
+    progress = PredictionRecords(begun, sources, describe(predictor, models), manifest, table=table)
+    _check_made_alike(manifest, earlier, skipped, progress.provenance.made_by())
     progress.keep(skipped, earlier, predictor)
     if ready := [source for source in sources if source not in skipped]:
         _segment(predictor, ready, progress)
     return progress.summarise()
 
 
-def _segment(predictor: Predictor, sources: Sequence[Source], progress: Progress) -> None:
+def _segment(predictor: Predictor, sources: Sequence[Source], progress: PredictionRecords) -> None:
     from tqdm import tqdm
 
     from seg.inference.pipeline import Pipeline
@@ -149,7 +156,7 @@ SAVE_SECONDS = 5.0
 """Seconds between two writings of the manifest, so that a killed run leaves a manifest too."""
 
 
-def describe(predictor: Predictor, models: Sequence[dict[str, Any]]) -> Header:
+def describe(predictor: Predictor, models: Sequence[dict[str, Any]]) -> Provenance:
     """Returns what all label maps have in common: networks, settings as really used, machine."""
     from seg.hardware import environment
     from seg.inference.choice import CHOICE_FILE
@@ -162,7 +169,7 @@ def describe(predictor: Predictor, models: Sequence[dict[str, Any]]) -> Header:
     for name in predictor.chosen:
         rules[name]["chosen_by"] = CHOICE_FILE
     mirrored = any(model.mirror_axes for model in predictor.models)
-    return Header(
+    return Provenance(
         models=models,
         settings={"tta": mirrored, "precision": precision, "clean_up": rules},
         environment=environment(predictor.models[0].device, precision),
@@ -171,13 +178,13 @@ def describe(predictor: Predictor, models: Sequence[dict[str, Any]]) -> Header:
 
 
 @dataclass(eq=False)
-class Progress:
+class PredictionRecords:
     """The records of the cases so far, in the manifest and on the screen; used by one thread at a time.
 
     Attributes:
         begun: When the process began, on the clock of ``time.perf_counter``.
         sources: All cases of the command.
-        header: What makes label maps.
+        provenance: What makes label maps.
         manifest: Its file.
         table: Whether a table of volumes lies beside it, as in a folder of label maps.
         records: What became of cases, by output.
@@ -187,7 +194,7 @@ class Progress:
 
     begun: float
     sources: Sequence[Source]
-    header: Header
+    provenance: Provenance
     manifest: Path
     table: bool = False
     records: dict[str, Record] = field(default_factory=dict)
@@ -227,7 +234,7 @@ class Progress:
         self.saved = time.perf_counter()
         complete = len(self.records) == len(self.sources)
         records = list(self.records.values())
-        write_manifest(self.manifest, self.header, records, self._totals(), complete=complete, table=self.table)
+        write_manifest(self.manifest, self.provenance, records, self._totals(), complete=complete, table=self.table)
 
     def _totals(self) -> dict[str, float]:
         totals = dict(self.seconds)

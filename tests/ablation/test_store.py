@@ -15,7 +15,7 @@ import pytest
 
 from seg.ablation.plan import read_study
 from seg.ablation.publish import publish
-from seg.ablation.reading import escaped, unescaped
+from seg.ablation.reading import escaped_cell, unescaped_cell
 from seg.ablation.store import Results, read_results
 from seg.errors import RunError
 
@@ -384,5 +384,5 @@ def test_a_study_may_lie_behind_a_link(study: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "plain", "=1+1", "+", "-x", "@a", "'", "''=", "'x", "\tx"])
 def test_text_cells_that_a_spreadsheet_would_run_are_escaped_reversibly(text: str) -> None:
-    assert unescaped(escaped(text)) == text
-    assert escaped(text)[:1] not in tuple("=+-@\t\r") or not text
+    assert unescaped_cell(escaped_cell(text)) == text
+    assert escaped_cell(text)[:1] not in tuple("=+-@\t\r") or not text

@@ -20,8 +20,8 @@ from seg.ablation.store import RunRecord, TrialRecord, read_results, read_trial,
 from seg.ablation.study import Study, Trial
 from seg.ablation.trials import (
     StudyPaths,
-    config_digest,
     data_digest,
+    decisive_digest,
     put_back,
     run_trial,
     store_failure,
@@ -97,7 +97,7 @@ def test_records_are_whole_and_hold_no_weights_and_no_folder_of_this_machine(
     content = json.loads((folder / "trial.json").read_text())
     assert content["status"] == "finished"
     assert (content["attempts"], content["error"], content["training_version"]) == (1, None, 1)
-    assert content["fingerprint"] == {"config": config_digest(trial.config), "data": data_digest(trial.config)}
+    assert content["fingerprint"] == {"config": decisive_digest(trial.config), "data": data_digest(trial.config)}
     assert all(0 < content[name] < 100 for name in ("seconds", "measuring_seconds"))
     assert 50 < content["peak_memory_mib"] < 10_000
     assert content["threads"] == torch.get_num_threads()
@@ -167,7 +167,7 @@ def test_a_run_made_by_hand_is_taken_over(trial: Trial, tmp_path: Path, monkeypa
     monkeypatch.setattr("seg.workflows.train.train_fold", lambda *_, **__: pytest.fail("trained"))
     run_trial(trial, paths_in(tmp_path))
     record = record_of(tmp_path)
-    assert record.config_digest == config_digest(trial.config)
+    assert record.config_digest == decisive_digest(trial.config)
     assert record.peak_memory_mib is None
     assert reasons(tmp_path, trial) == []
 
@@ -339,8 +339,8 @@ def test_a_failure_is_recorded_and_does_not_count_as_done(tmp_path: Path, trial:
 def test_the_configurations_digest_changes_with_what_decides_weights(
     experiment: ExperimentConfig, section: str, values: dict[str, Any], same: bool
 ) -> None:
-    assert (config_digest(changed(experiment, section, **values)) == config_digest(experiment)) is same
-    assert len({config_digest(replace(experiment, seed=seed, fold=fold)) for seed in (0, 1) for fold in (0, 1)}) == 4
+    assert (decisive_digest(changed(experiment, section, **values)) == decisive_digest(experiment)) is same
+    assert len({decisive_digest(replace(experiment, seed=seed, fold=fold)) for seed in (0, 1) for fold in (0, 1)}) == 4
 
 
 def test_a_data_set_is_its_files_and_folds_wherever_it_lies(

@@ -16,7 +16,7 @@ from seg.benchmark import measure
 from seg.benchmark.measure import Settings, Timer, measure_device, present_devices
 from seg.benchmark.memory import Peaks
 from seg.benchmark.prediction import held_out_images
-from seg.benchmark.subjects import Place, Subject, TrainingStep
+from seg.benchmark.subjects import Runtime, Subject, TrainingStep
 
 CPU = torch.device("cpu")
 SECONDS = {"full": 0.5, "narrow": 0.125, "peer": 1.0}
@@ -41,13 +41,13 @@ class Winding:
         self.now += SECONDS[name]
         self.passes[name] += 1
 
-    def timer(self, place: Place) -> Timer:
+    def timer(self, runtime: Runtime) -> Timer:
         return Timer(clock=lambda: self.now, least_seconds=0)
 
 
 @pytest.fixture
 def winding(monkeypatch: pytest.MonkeyPatch) -> Winding:
-    monkeypatch.setattr(measure, "measure_peaks", lambda own, place: Peaks(inference_mib=10, training_mib=None))
+    monkeypatch.setattr(measure, "measure_peaks", lambda own, runtime: Peaks(inference_mib=10, training_mib=None))
     return Winding(monkeypatch)
 
 
@@ -92,22 +92,22 @@ def test_without_cases_prediction_is_not_measured_and_peers_have_none(subject: S
 
 
 def test_a_peer_runs_in_torchs_own_layout(subject: Subject) -> None:
-    place = replace(subject, peer="dynunet").place(CPU)
-    assert (place.memory_format, place.precision) == (torch.contiguous_format, "fp32")
+    runtime = replace(subject, peer="dynunet").runtime(CPU)
+    assert (runtime.memory_format, runtime.precision) == (torch.contiguous_format, "fp32")
     config = replace(subject.config, training=replace(subject.config.training, precision="bf16"))
-    assert replace(subject, config=config).place(CPU).precision == "bf16"
-    assert replace(subject, config=config, precision="fp32").place(CPU).precision == "fp32"
+    assert replace(subject, config=config).runtime(CPU).precision == "bf16"
+    assert replace(subject, config=config, precision="fp32").runtime(CPU).precision == "fp32"
 
 
 def test_a_gpu_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[object] = []
     monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
     device = torch.device("cuda", 1)
-    place = Place(device=device, precision="bf16")
-    assert Settings().timer(place).wait == place.wait
-    place.wait()
+    runtime = Runtime(device=device, precision="bf16")
+    assert Settings().timer(runtime).wait == runtime.wait
+    runtime.wait()
     assert waited == [device]
-    Place(device=CPU, precision="bf16").wait()
+    Runtime(device=CPU, precision="bf16").wait()
     assert len(waited) == 1
 
 
@@ -124,10 +124,10 @@ def test_gpus_of_a_kind_are_measured_once(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("augmented", [False, True])
 def test_a_step_is_that_of_the_optimiser(subject: Subject, augmented: bool) -> None:
     training = replace(subject.config.training, accumulate=2)
-    place = Place(device=CPU, precision="fp32")
-    networks = [place.put(replace(subject).network(trained=False)) for _ in range(2)]
+    runtime = Runtime(device=CPU, precision="fp32")
+    networks = [runtime.put(replace(subject).network(trained=False)) for _ in range(2)]
     config = replace(subject.config, training=training)
-    step = TrainingStep(config, networks[0], channels=1, num_classes=2, place=place, augmented=augmented)
+    step = TrainingStep(config, networks[0], channels=1, num_classes=2, runtime=runtime, augmented=augmented)
     passes: list[torch.Tensor] = []
     networks[0].register_forward_hook(lambda module, given, out: passes.append(given[0].clone()))
     step()

@@ -10,10 +10,10 @@ import torch
 
 from seg.benchmark import memory
 from seg.benchmark.memory import Peaks, measure_peaks, peaks
-from seg.benchmark.subjects import Place, Subject
+from seg.benchmark.subjects import Runtime, Subject
 from seg.hardware import PeakMemory, held_mib
 
-PLACE = Place(device=torch.device("cpu"), precision="fp32")
+RUNTIME = Runtime(device=torch.device("cpu"), precision="fp32")
 
 
 def block(mib: int) -> bytearray:
@@ -45,9 +45,9 @@ def test_memory_of_a_gpu_is_that_of_tensors(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_inference_and_training_are_told_apart(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "_infer", lambda own, place: block(60))
-    monkeypatch.setattr(memory, "_train", lambda own, place: block(180))
-    found = peaks(subject, PLACE)
+    monkeypatch.setattr(memory, "_infer", lambda own, runtime: block(60))
+    monkeypatch.setattr(memory, "_train", lambda own, runtime: block(180))
+    found = peaks(subject, RUNTIME)
     assert found.inference_mib is not None
     assert found.training_mib is not None
     assert 55 < found.inference_mib < 90
@@ -57,11 +57,11 @@ def test_inference_and_training_are_told_apart(subject: Subject, monkeypatch: py
 def test_the_median_of_fresh_processes_is_taken(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     found = iter([50.0, 10.0, 30.0, 20.0, 40.0])
     monkeypatch.setattr(
-        memory, "_in_fresh_process", lambda own, place: Peaks(inference_mib=next(found), training_mib=None)
+        memory, "_in_fresh_process", lambda own, runtime: Peaks(inference_mib=next(found), training_mib=None)
     )
-    assert measure_peaks(subject, PLACE) == Peaks(inference_mib=30.0, training_mib=None)
+    assert measure_peaks(subject, RUNTIME) == Peaks(inference_mib=30.0, training_mib=None)
     found = iter([7.0])
-    gpu = replace(PLACE, device=torch.device("cuda"))
+    gpu = replace(RUNTIME, device=torch.device("cuda"))
     assert measure_peaks(subject, gpu) == Peaks(inference_mib=7.0, training_mib=None)
 
 
@@ -71,12 +71,12 @@ def test_a_process_of_its_own_measures_and_its_end_is_named(
     monkeypatch.setitem(memory.PROCESSES, "cpu", 1)
     patches = replace(subject.config.patches, size=(64, 64, 64), batch=1)
     own = replace(subject, config=replace(subject.config, patches=patches))
-    found = measure_peaks(own, PLACE)
+    found = measure_peaks(own, RUNTIME)
     assert found.inference_mib is not None
     assert found.training_mib is not None
     stage = 4 * 64**3 * 4 / 2**20  # four channels of 32-bit floats at full resolution
     assert found.inference_mib > 2 * stage
     assert found.training_mib > found.inference_mib
     odd = replace(own, config=replace(own.config, patches=replace(patches, size=(7, 8, 8))))
-    assert measure_peaks(odd, PLACE) == Peaks(inference_mib=None, training_mib=None)
+    assert measure_peaks(odd, RUNTIME) == Peaks(inference_mib=None, training_mib=None)
     assert caplog.messages[-1].startswith("full: peak memory is not known: ValueError: image shape must be divisible")

@@ -27,7 +27,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "benchmark.py"
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Takes the time of calls once each, and no memory."""
     timer = measure.Timer
-    monkeypatch.setattr(measure, "measure_peaks", lambda own, place: Peaks(inference_mib=None, training_mib=2048.0))
+    monkeypatch.setattr(measure, "measure_peaks", lambda own, runtime: Peaks(inference_mib=None, training_mib=2048.0))
     monkeypatch.setattr(measure, "Timer", lambda wait: timer(wait=wait, least_seconds=0))
 
 

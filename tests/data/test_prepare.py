@@ -15,7 +15,15 @@ from scipy.spatial.transform import Rotation
 from seg.config import CtConfig, DataConfig
 from seg.data import memory
 from seg.data.geometry import GRID_TOLERANCE
-from seg.data.prepare import CaseGrid, nearest_label, prepare, read_channels, read_image, read_label, sampled_grid
+from seg.data.prepare import (
+    CaseGrid,
+    label_on_grid,
+    nearest_label,
+    prepare,
+    read_channels,
+    read_image,
+    sampled_grid,
+)
 from tests.data.builders import problems_of, save
 
 SPACINGS = (0.45, 0.7421875, 0.9375, 1.0, 1.2, 1.5, 2.0, 3.3, 5.0)
@@ -62,7 +70,7 @@ def save_all(folder, channels, label, affine):
 
 def load(images, label, spacing_mm):
     image = read_image(images, ["a", "b"][: len(images)])
-    sampled_label = read_label(label, image.grid)
+    sampled_label = label_on_grid(label, image.grid)
     array, step = prepare(image, config(spacing_mm))
     return array, nearest_label(sampled_label, step, array.shape[1:]), step
 
@@ -182,7 +190,7 @@ def test_a_case_without_a_spacing_is_taken_as_it_is(tmp_path):
     assert array is read.array
     np.testing.assert_array_equal(array, channels)
     assert step == (1, 1, 1)
-    labels = read_label(save(tmp_path / "label.nii.gz", label.astype(np.float64) + 1e-4, affine), read.grid)
+    labels = label_on_grid(save(tmp_path / "label.nii.gz", label.astype(np.float64) + 1e-4, affine), read.grid)
     np.testing.assert_array_equal(labels, label)
     assert labels.dtype == np.uint8
 
@@ -218,7 +226,10 @@ def test_channels_and_labels_on_other_grids_are_refused(tmp_path):
     moved = affine @ nib.affines.from_matvec(np.eye(3), [0.1, 0, 0])
     for array, place in ((channels[1, 1:], affine), (channels[1], moved)):
         second = save(tmp_path / "second.nii", array, place)
-        for found in (problems_of(read_image, [first, second], ["a", "b"]), problems_of(read_label, second, grid)):
+        for found in (
+            problems_of(read_image, [first, second], ["a", "b"]),
+            problems_of(label_on_grid, second, grid),
+        ):
             assert [(path, kind) for path, kind, _ in found] == [(str(second), "grid")]
     second = save(tmp_path / "second.nii", channels.transpose(1, 2, 3, 0), affine)
     ((_, kind, _),) = problems_of(read_image, [first, second], ["a", "b"])
@@ -234,9 +245,9 @@ def test_a_grid_may_differ_by_a_hundredth_of_a_voxel_at_each_corner(tmp_path, pl
         affine[0, 3 if place == "origin" else 0] += share * GRID_TOLERANCE / (1 if place == "origin" else 5)
         path = save(tmp_path / "label.nii", array, affine)
         if share < 1:
-            read_label(path, grid)
+            label_on_grid(path, grid)
             continue
-        assert [kind for _, kind, _ in problems_of(read_label, path, grid)] == ["grid"]
+        assert [kind for _, kind, _ in problems_of(label_on_grid, path, grid)] == ["grid"]
 
 
 def test_voxels_that_are_not_finite_are_counted(tmp_path):

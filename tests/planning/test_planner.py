@@ -16,7 +16,7 @@ from seg.ablation.store import read_results
 from seg.config import BottleneckConfig, DataConfig, load_config
 from seg.config.rules import problems
 from seg.errors import ConfigError
-from seg.planning.experiment import detect_patient_pattern, experiment_name, plan_experiment, plan_geometry, plan_steps
+from seg.planning.experiment import detect_patient_pattern, experiment_name, plan_experiment, plan_grid, plan_steps
 from seg.planning.fingerprint import ChannelIntensity
 from seg.planning.plan import describe_plan
 from tests.data.builders import problems_of
@@ -42,13 +42,13 @@ def plan(data, memory_gib=4.0, **fields):
     ],
 )
 def test_the_grid_has_the_usual_spacing(fingerprint, shape, spacings, resampled, spacing, thick):
-    geometry = plan_geometry(fingerprint([shape] * len(spacings), spacings))
+    geometry = plan_grid(fingerprint([shape] * len(spacings), spacings))
     assert (geometry.resampled, geometry.thick_axis) == (resampled, thick)
     assert geometry.spacing_mm == pytest.approx(spacing)
 
 
 def test_shapes_are_those_on_the_grid(fingerprint):
-    geometry = plan_geometry(fingerprint([(40, 40, 40)] * 3, [(1.0, 1.0, 1.0), (1.2, 1.0, 1.0), (2.0, 1.0, 1.0)]))
+    geometry = plan_grid(fingerprint([(40, 40, 40)] * 3, [(1.0, 1.0, 1.0), (1.2, 1.0, 1.0), (2.0, 1.0, 1.0)]))
     assert (geometry.median_shape, geometry.min_shape) == ((40, 40, 40), (33, 40, 40))
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from seg.errors import RunError
 from seg.inference.cases import Record
-from seg.workflows.manifest import Header, StoredManifest, write_manifest
+from seg.workflows.manifest import Provenance, StoredManifest, write_manifest
 
 A, B = ({"name": name, "run": name, "weights_sha256": name * 64} for name in "ab")
 RULES = {"tumour": {"largest_component": True, "min_volume_ml": 0.5}}
@@ -26,7 +26,7 @@ def write(path: Path, *models: dict[str, str], complete: bool = True, settings: 
         Record(output=name, status=one, volumes_ml={} if one == "failed" else {"tumour": 1.23456789})
         for name, one in status.items()
     ]
-    header = Header(models=models, settings=settings or {"tta": False}, environment={"device": "x"})
+    header = Provenance(models=models, settings=settings or {"tta": False}, environment={"device": "x"})
     write_manifest(path, header, records, {"total": 1.23456}, complete=complete)
 
 

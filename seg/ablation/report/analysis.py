@@ -30,7 +30,7 @@ from seg.ablation.statistics import (
     rank_stability,
     recommend,
 )
-from seg.ablation.statistics.tables import Pair, patient_means, read_trials
+from seg.ablation.statistics.tables import Pair, patient_means, score_arrays
 from seg.ablation.store import Results
 from seg.errors import RunError
 from seg.evaluation.metrics import METRICS, ClassScores
@@ -255,7 +255,7 @@ def _latencies(speed: Mapping[tuple[str, str], Spread], baseline: str) -> dict[s
 def _dice(trials: Trials) -> dict[str, dict[int, Effect]]:
     """Returns the Dice of each variant by class index; index 0 is the mean over classes."""
     found: dict[str, dict[int, Effect]] = {}
-    for name, by_pair in read_trials(trials).items():
+    for name, by_pair in score_arrays(trials).items():
         runs = dict(sorted(by_pair.items()))
         classes = next(iter(runs.values())).classes
         rows = {0: slice(None)} | {index: slice(row, row + 1) for row, (index, _) in enumerate(classes)}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from seg.ablation.reading import escaped
+from seg.ablation.reading import escaped_cell
 from seg.ablation.report.analysis import Analysis, device_speeds
 from seg.ablation.report.preservation import AVERAGED
 from seg.ablation.statistics import Effect, Mean
@@ -56,7 +56,7 @@ def estimates(analysis: Analysis) -> pd.DataFrame:
 
 def to_csv(frame: pd.DataFrame) -> str:
     """Returns a table as CSV text, with text cells escaped that a spreadsheet would run as formulas."""
-    return str(frame.map(lambda cell: escaped(cell) if isinstance(cell, str) else cell).to_csv(index=False))
+    return str(frame.map(lambda cell: escaped_cell(cell) if isinstance(cell, str) else cell).to_csv(index=False))
 
 
 def device_label(device: Any) -> str:

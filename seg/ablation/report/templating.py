@@ -7,7 +7,7 @@ import re
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from seg.ablation.report.labels import HELP
-from seg.ablation.report.metrics import METRICS
+from seg.ablation.report.metrics import TABLE_COLUMNS
 from seg.config.study import MIN_RUNS
 from seg.runs import NOTICE
 from seg.words import NOT_MEASURED, counted, fixed, interval
@@ -33,7 +33,7 @@ def environment(*, autoescape: bool) -> Environment:
     made.filters |= {"fixed": fixed, "counted": counted}
     made.globals |= {"interval": interval} | {
         "HELP": HELP,
-        "METRICS": METRICS,
+        "TABLE_COLUMNS": TABLE_COLUMNS,
         "MIN_RUNS": MIN_RUNS,
         "NOTICE": NOTICE,
         "NOT_MEASURED": NOT_MEASURED,

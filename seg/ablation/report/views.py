@@ -10,7 +10,7 @@ import pandas as pd
 
 from seg.ablation.report.frame import LEFT_OUT
 from seg.ablation.report.labels import Label
-from seg.ablation.report.metrics import BY_NAME, METRICS, Metric
+from seg.ablation.report.metrics import BY_NAME, TABLE_COLUMNS, Column
 from seg.words import NOT_MEASURED
 
 Interval = tuple[float, float, float]
@@ -36,7 +36,7 @@ class TableView:
         absent: Headings of columns of which nothing was measured.
     """
 
-    columns: list[tuple[Metric, int | None]]
+    columns: list[tuple[Column, int | None]]
     rows: list[tuple[Label, str, list[Cell]]]
     absent: list[str]
 
@@ -94,7 +94,7 @@ class Estimates:
         """
         columns = [
             (metric, device)
-            for metric in METRICS
+            for metric in TABLE_COLUMNS
             if name in metric.tables.split()
             for device in (range(len(self.devices)) if metric.per_device else [None])
         ]

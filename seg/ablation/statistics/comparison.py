@@ -9,7 +9,7 @@ import numpy as np
 from statsmodels.stats.multitest import multipletests
 
 from seg.ablation.statistics.effects import TAIL, Effect, estimate_effect
-from seg.ablation.statistics.tables import METRICS, SHARES, Pair, Runs, Trials, difference_tables, read_paired
+from seg.ablation.statistics.tables import COMPARED, SHARES, Pair, Runs, Trials, difference_tables, read_paired
 from seg.config.study import MIN_RUNS
 from seg.words import NOT_MEASURED
 
@@ -120,7 +120,7 @@ def _compare(variant: str, before: Runs, after: Runs, everything: set[Pair], mar
         return replace(found, ci95=(max(-1.0, found.ci95[0]), min(1.0, found.ci95[1])))
 
     by_class = tuple(
-        ClassComparison(index=index, name=name, **{metric: effect(metric, row) for metric in METRICS})
+        ClassComparison(index=index, name=name, **{metric: effect(metric, row) for metric in COMPARED})
         for row, (index, name) in enumerate(next(iter(before.values())).classes)
     )
     by_seed: dict[int, list[float]] = {}

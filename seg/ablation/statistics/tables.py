@@ -16,7 +16,7 @@ Pair = tuple[int, int]
 """Fold and seed: what a run of the variant and one of the baseline have in common."""
 Trials = Mapping[str, Mapping[Pair, Sequence[CaseScore]]]
 """Scores of finished trials by variant, then by fold and seed."""
-METRICS = ("dice", "hd95_mm", "nsd")
+COMPARED = ("dice", "hd95_mm", "nsd")
 SHARES = ("dice", "nsd")
 """Scores between 0 and 1."""
 
@@ -41,7 +41,7 @@ class RunScores:
 Runs = Mapping[Pair, RunScores]
 
 
-def read_trials(trials: Trials) -> dict[str, dict[Pair, RunScores]]:
+def score_arrays(trials: Trials) -> dict[str, dict[Pair, RunScores]]:
     """Turns the records of every run into arrays.
 
     Raises:
@@ -71,7 +71,7 @@ def _read_run(scores: Sequence[CaseScore], where: str) -> RunScores:
         classes=tuple(classes.items()),
         values={
             metric: np.array([[getattr(by_place[index, case], metric) for case in patients] for index in classes])
-            for metric in METRICS
+            for metric in COMPARED
         },
     )
 
@@ -95,7 +95,7 @@ def read_paired(trials: Trials, baseline: str) -> dict[str, dict[Pair, RunScores
     if not trials.get(baseline):
         rule, remedy = "must have a finished trial of the baseline", "finish one of it first"
         raise RunError(Problem(baseline, "baseline", rule, "none", remedy))
-    runs = read_trials(trials)
+    runs = score_arrays(trials)
     first: dict[int, tuple[str, RunScores]] = {}
     folds: dict[str, int] = {}
     problems = []
@@ -133,7 +133,7 @@ def difference_tables(
     Args:
         baseline: Runs of the baseline by fold and seed.
         variant: Runs of the variant; of one fold all have the same cases.
-        metric: One of `METRICS`.
+        metric: One of `COMPARED`.
         class_row: Row of the class in the arrays; None for the mean over the classes that a case has in every run.
 
     Returns:

@@ -10,7 +10,7 @@ import numpy as np
 
 from seg.ablation.statistics.comparison import Comparison
 from seg.ablation.statistics.effects import TAIL, Effect, estimate_effect
-from seg.ablation.statistics.tables import Pair, Runs, RunScores, Trials, difference_tables, read_trials
+from seg.ablation.statistics.tables import Pair, Runs, RunScores, Trials, difference_tables, score_arrays
 from seg.config.study import MIN_RUNS
 
 Word = Literal["unstable", "safe", "costs", "undecided"]
@@ -67,7 +67,7 @@ def judge(
     Returns:
         A verdict for each comparison, in their order.
     """
-    runs = read_trials(trials)
+    runs = score_arrays(trials)
     levels = holm_levels({one.variant: one.p_noninferior for one in comparisons})
     found = []
     for one in comparisons:

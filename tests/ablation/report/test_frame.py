@@ -15,7 +15,7 @@ import pytest
 from scipy import stats
 
 from seg.ablation.plan import VariantPlan
-from seg.ablation.reading import unescaped
+from seg.ablation.reading import unescaped_cell
 from seg.ablation.report.analysis import analyse
 from seg.ablation.report.frame import COLUMNS, estimates, to_csv
 from seg.ablation.report.preservation import find_controls, find_predictions
@@ -196,7 +196,7 @@ def test_texts_that_a_spreadsheet_would_run_are_escaped_and_numbers_are_not(whol
     hostile = ["=1+1", "+x", "-x", "@x", "'=x", "\tx", "plain"]
     frame = estimates_of(whole).head(7).assign(class_name=hostile, value=-1.5, low=-2.0)
     rows = list(csv.DictReader(io.StringIO(to_csv(frame))))
-    assert [unescaped(row["class_name"]) for row in rows] == hostile
+    assert [unescaped_cell(row["class_name"]) for row in rows] == hostile
     assert not any(row["class_name"].startswith(("=", "+", "-", "@", "\t")) for row in rows)
     assert {(row["value"], row["low"]) for row in rows} == {("-1.5", "-2.0")}
 
