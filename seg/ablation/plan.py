@@ -13,8 +13,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, FiniteFloat
 
 from seg.ablation.reading import VERSION, Name, is_there
-from seg.ablation.study import Study, Variant, published
-from seg.config import StudyConfig
+from seg.ablation.study import Study, Variant, published, unequal_fields
+from seg.config import ExperimentConfig, StudyConfig
 from seg.config.text import read_yaml
 from seg.data.cases import Dataset
 from seg.data.datasets import read_folds
@@ -40,11 +40,21 @@ class StagePlan(BaseModel):
 
 
 class VariantPlan(BaseModel):
-    """A variant as its study planned it: changes by dotted path, parameters and multiply-accumulates of an image."""
+    """A variant as its study planned it.
+
+    Attributes:
+        name: Its name.
+        changes: Changes of the baseline by dotted path.
+        unequal: Fields, beside those of network, loss and optimiser, that are not as in the baseline.
+        parameters: Number of its parameters.
+        macs: Multiply-accumulates of an image of its patch size.
+        stages: The same of each part of the network.
+    """
 
     model_config = ConfigDict(frozen=True)
     name: Name
     changes: dict[str, Any] = {}
+    unequal: tuple[str, ...] = ()
     parameters: int | None = None
     macs: int | None = None
     stages: tuple[StagePlan, ...] = ()
@@ -291,7 +301,7 @@ def describe_study(study: Study, dataset: Dataset) -> StudyPlan:
         "seeds": list(study.config.seeds),
         "baseline": study.baseline.name,
         "baseline_set": _published(study.config.baseline.set),
-        "variants": [_variant(variant, costs[variant.name]) for variant in study.variants],
+        "variants": [_variant(variant, shared, costs[variant.name]) for variant in study.variants],
         "contrasts": [asdict(contrast) for contrast in study.config.contrasts],
         **said_by_hand(study.config),
         "trials": [trial.id for trial in study.planned],
@@ -324,10 +334,11 @@ def _published(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {path: published(path, value) for path, value in fields.items()}
 
 
-def _variant(variant: Variant, cost: Complexity) -> dict[str, Any]:
+def _variant(variant: Variant, baseline: ExperimentConfig, cost: Complexity) -> dict[str, Any]:
     return {
         "name": variant.name,
         "changes": _published(variant.changes),
+        "unequal": unequal_fields(variant.config, baseline),
         "parameters": cost.parameters,
         "macs": cost.macs,
         "stages": [asdict(stage) for stage in cost.stages],

@@ -55,9 +55,22 @@ def _text(value: Any) -> str:
     return re.sub(r"[^a-z0-9_.-]", "-", str(value).lower())
 
 
-FREE = ("network.", "loss.", "optimizer.", "inference.", "postprocessing.")
-"""Sections that variants may change: none of them moves cases, folds, order, augmentation, steps or scores."""
-ALSO_FREE = ("training.precision", "training.ema_decay")
+EQUAL = ("network.", "loss.", "optimizer.", "inference.", "postprocessing.")
+"""Sections that a variant may change and stay paired: none of them moves cases, order, augmentation or steps."""
+ALSO_EQUAL = ("training.precision", "training.ema_decay")
+FIXED = (
+    *("schema_version", "name", "seed", "fold", "evaluation."),
+    *("data.root", "data.layout", "data.splits", "data.folds", "data.split_seed", "data.patient_pattern"),
+    *("data.on_error", "data.cache", "data.cache_dir", "data.workers"),
+    *("training.device", "training.progress", "training.early_stop", "training.score_seen"),
+)
+"""Fields that no variant may change: the cases that are scored, how they are scored, and what decides nothing."""
+
+
+def _differing(config: ExperimentConfig, baseline: ExperimentConfig) -> Iterator[str]:
+    for path, field_ in fields_of(ExperimentConfig).items():
+        if field_.section is None and value_at(config, path) != value_at(baseline, path):
+            yield path
 
 
 def pairing_problems(where: str, config: ExperimentConfig, baseline: ExperimentConfig) -> list[Problem]:
@@ -66,16 +79,21 @@ def pairing_problems(where: str, config: ExperimentConfig, baseline: ExperimentC
         Problem(
             f"{where}: {path}",
             "pairing",
-            "must be as in the baseline, or the comparison is not paired",
+            "must be as in the baseline, or other cases or scores are compared",
             f"{shown(value_at(config, path))} beside {shown(value_at(baseline, path))}",
             "change it for all under set",
         )
-        for path, field in fields_of(ExperimentConfig).items()
-        if field.section is None
-        and not path.startswith(FREE)
-        and path not in ALSO_FREE
-        and value_at(config, path) != value_at(baseline, path)
+        for path in _differing(config, baseline)
+        if path in FIXED or path.startswith(tuple(name for name in FIXED if name.endswith(".")))
     ]
+
+
+def unequal_fields(config: ExperimentConfig, baseline: ExperimentConfig) -> tuple[str, ...]:
+    """Returns the fields beside network, loss, optimiser and inference in which a variant is not as the baseline.
+
+    Training cases, their preparation, patches, augmentation, steps and initial weights are among them.
+    """
+    return tuple(path for path in _differing(config, baseline) if not path.startswith(EQUAL) and path not in ALSO_EQUAL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,7 +240,8 @@ def plan_study(path: Path, overrides: Mapping[str, object] = NO_OVERRIDES) -> St
     """Reads a study's file and makes its variants and trials; reads no data.
 
     Every variant is the base experiment, changed by the study's ``set``, then by the baseline's, then by its own; for
-    each the rules of an experiment hold. All share cases, folds, seeds, order, augmentation and steps.
+    each the rules of an experiment hold. All share held-out cases, folds, seeds and scores; where a variant changes
+    training cases, patches, augmentation, steps or the like, the report says so.
 
     Args:
         path: YAML file of a study.

@@ -198,7 +198,7 @@ def _measure(subjects: Sequence[Subject], device: torch.device, settings: Settin
                 for index, one in enumerate(own)
             }
             times["prediction"] = timed(calls, words="prediction", rounds=settings.prediction_rounds, warmup=1)
-    voxels = patches.batch * prod(patches.size)
+    voxels = {one.name: one.config.patches.batch * prod(one.config.patches.size) for one in subjects}
     rows = []
     for subject in subjects:
         name, network = subject.name, networks[subject.name]
@@ -212,7 +212,7 @@ def _measure(subjects: Sequence[Subject], device: torch.device, settings: Settin
             "weights": "initial" if subject.run_dir is None else "trained",
             "configuration": subject.fingerprint(),
             "latency_ms": _scaled(seconds["latency"], 1e3),
-            "throughput_voxels_per_s": spread([voxels / value for value in seconds["throughput"] or ()]),
+            "throughput_voxels_per_s": spread([voxels[name] / value for value in seconds["throughput"] or ()]),
             "training_step_ms": _scaled(seconds["training_step"], 1e3),
             "prediction_s": _scaled(seconds["prediction"], 1 / max(1, len(settings.images))),
             "peak_memory_inference_mib": peaks[name].inference_mib,
@@ -222,6 +222,8 @@ def _measure(subjects: Sequence[Subject], device: torch.device, settings: Settin
             "checkpoint_mib": subject.checkpoint_mib(network),
         }
         for measure, taken in seconds.items():
+            if taken is not None and measure == "throughput":  # by voxel, where patches differ
+                taken = tuple(value * voxels[first.name] / voxels[name] for value in taken)
             row[f"{measure}_ratio"] = None if taken is None else ratios(times[measure][first.name], taken)
         rows.append(row)
     return {

@@ -14,7 +14,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seg.ablation.study import NO_OVERRIDES, choose_variants, plan_study, point_names
+from seg.ablation.study import NO_OVERRIDES, choose_variants, plan_study, point_names, unequal_fields
 from seg.config import AxisConfig, BottleneckConfig, dump_config, load_config
 from seg.config.study import NAME
 from seg.errors import ConfigError
@@ -151,12 +151,10 @@ def test_the_command_repeats_the_study_and_names_no_machine(write: Writer, monke
     ("path", "value", "shown"),
     [
         ("data.split_seed", 1, "1 beside 0"),
-        ("data.train_cases", 10, "10 beside null"),
         ("data.root", "/elsewhere", "'/elsewhere' beside '{folder}/data/boxes'"),
-        ("patches.batch", 4, "4 beside 2"),
-        ("augmentation.spatial.probability", 0.5, "0.5 beside 0.8"),
-        ("training.steps", 40, "40 beside 20"),
-        ("training.init_from", "runs/x", "'{folder}/runs/x' beside null"),
+        ("data.folds", 3, "3 beside 5"),
+        ("data.patient_pattern", "(a)", "'(a)' beside null"),
+        ("training.score_seen", True, "true beside false"),
         ("evaluation.nsd_tolerance_mm", 2.0, "2.0 beside 1.0"),
     ],
 )
@@ -170,6 +168,29 @@ def test_a_variant_that_breaks_the_pairing_is_refused(write: Writer, path: str, 
 )
 def test_fields_that_leave_the_pairing_alone_may_vary(write: Writer, path: str) -> None:
     assert names(write(points=[{"name": "other", "set": {path: 0.125}}])) == ["full", "other"]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "unequal"),
+    [
+        ("augmentation.spatial.probability", 0.5, ("augmentation.spatial.probability",)),
+        ("augmentation.spatial", {"probability": 0.5, "shift": [1, 1, 1]}, None),
+        ("patches", {"size": [16, 16, 16], "batch": 4}, ("patches.size", "patches.batch")),
+        ("training.steps", 40, ("training.steps",)),
+        ("data.train_cases", 10, ("data.train_cases",)),
+        ("training.init_from", "runs/x", ("training.init_from",)),
+        ("optimizer.learning_rate", 0.125, ()),
+    ],
+)
+def test_what_else_a_variant_changes_is_known_as_unequal(
+    write: Writer, path: str, value: object, unequal: tuple[str, ...] | None
+) -> None:
+    baseline, other = plan_study(write(points=[{"name": "other", "set": {path: value}}])).variants
+    expected = ("augmentation.spatial.probability", "augmentation.spatial.shift") if unequal is None else unequal
+    assert unequal_fields(other.config, baseline.config) == expected
+    axis = {"path": path, "label": "other", "values": [value]}
+    (_, varied) = plan_study(write(design="sweep", axes=[axis])).variants
+    assert varied.config == other.config
 
 
 def test_the_rules_of_experiments_hold_for_every_point_and_each_problem_is_said_once(write: Writer) -> None:

@@ -55,6 +55,18 @@ def always(seconds: float) -> dict[str, float]:
     return {"median": pytest.approx(seconds), "q1": pytest.approx(seconds), "q3": pytest.approx(seconds)}
 
 
+def test_throughput_is_by_voxel_where_patches_differ(subject: Subject, narrow: Subject, winding: Winding) -> None:
+    patches = subject.config.patches
+    double = replace(patches, batch=2 * patches.batch)
+    wider = replace(narrow, config=replace(narrow.config, patches=double))
+    device = measure_device([subject, wider], CPU, Settings(rounds=3, warmup=1, timer=winding.timer))
+    first, second = device["variants"]
+    voxels = patches.batch * patches.size[0] * patches.size[1] * patches.size[2]
+    assert first["throughput_voxels_per_s"] == always(voxels / SECONDS["full"])
+    assert second["throughput_voxels_per_s"] == always(2 * voxels / SECONDS["narrow"])
+    assert second["throughput_ratio"] == always(2 * SECONDS["full"] / SECONDS["narrow"])
+
+
 def test_every_measure_is_that_of_its_network(subject: Subject, narrow: Subject, winding: Winding) -> None:
     config = subject.config
     twice = replace(config.training, accumulate=2)

@@ -169,6 +169,29 @@ def test_unequal_arithmetic_within_a_pair_is_said_beside_the_verdict(tmp_path: P
     assert said in markdown_text
 
 
+def test_what_a_variant_does_not_share_with_the_baseline_is_said(tmp_path: Path) -> None:
+    study = make_study(tmp_path, Made(preserved=False, devices=()))
+    write_report(study)
+    said = "skips ×1/4 is not trained as the baseline is but for the network: augmentation.spatial.shift, patches.size"
+    plain = " ".join(page(study).text.split())
+    assert said not in plain
+    assert "Every variant has the same cases" in plain
+
+    def vary(plan: dict[str, Any]) -> None:
+        (variant,) = (one for one in plan["variants"] if one["name"] == "skip_1-4")
+        variant["unequal"] = ["augmentation.spatial.shift", "patches.size"]
+
+    change(study / "study.json", vary)
+    write_report(study)
+    text = " ".join(page(study).text.split())
+    assert f"{said} are other." in text
+    assert "those of patches and batches of its own" in text
+    assert "Every variant has the same cases" not in text
+    (row,) = (line for line in (study / "report.md").read_text().splitlines() if "not as the baseline" in line)
+    assert row.startswith("| skips ×1/4 |")
+    assert "not as the baseline: augmentation.spatial.shift, patches.size" in row
+
+
 def test_gaps_are_named(partial: Path) -> None:
     shown = page(partial)
     assert "16 of 21 trials are finished" in shown.text
