@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +16,7 @@ from tqdm import tqdm
 from seg.config import DataConfig
 from seg.data.cases import LABEL_TOLERANCE, Case, Dataset, of_case
 from seg.data.classes import NAMED_VALUES, ClassMap
+from seg.data.likeness import Look, alike, look_of
 from seg.data.prepare import CaseGrid, channel_problems, fill_background, grid_of, grid_problems, label_problems
 from seg.data.volumes import ENDINGS, OpenVolume, open_label, open_volume, split_ending
 from seg.errors import ConfigError, DataError, Problem
@@ -44,7 +46,8 @@ def check_dataset(
     """Reads every file of a data set and reports the cases about which there is something to say, in their order.
 
     Holds one volume in memory at a time and process; every case is expected to have a label. Scans in imagesTr and
-    labelsTr that no case uses are announced by a warning.
+    labelsTr that no case uses are announced by a warning, and so are neighbouring cases that look like one patient
+    where no patients are named.
 
     Args:
         dataset: The data set.
@@ -62,12 +65,24 @@ def check_dataset(
     bar = partial(tqdm, total=len(dataset.cases), desc="check", unit="case", disable=None if progress else True)
     workers = min(workers, usable_cores(), len(dataset.cases))
     if workers <= 1:
-        reports = list(bar(map(check, dataset.cases)))
+        checked = list(bar(map(check, dataset.cases)))
     else:
         # Spawned, not forked: a caller may hold threads, which a fork would copy half of.
         with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-            reports = list(bar(pool.map(check, dataset.cases, chunksize=4)))
-    return tuple(report for report in reports if report.errors or report.warnings)
+            checked = list(bar(pool.map(check, dataset.cases, chunksize=4)))
+    if all(case.patient is None for case in dataset.cases):
+        _announce_alike(dataset, {report.case_id: look for report, look in checked if look is not None})
+    return tuple(report for report, _ in checked if report.errors or report.warnings)
+
+
+def _announce_alike(dataset: Dataset, looks: Mapping[str, Look]) -> None:
+    if pairs := alike(looks):
+        named = ", ".join(f"{one} and {two}" for one, two in pairs[:NAMED_VALUES])
+        more = f" and {len(pairs) - NAMED_VALUES} more" if len(pairs) > NAMED_VALUES else ""
+        rule = "should name its patients: neighbouring cases look like one, which on both sides makes scores too good"
+        remedy = "if they are, give data.patient_pattern or a table patients.csv"
+        value = f"{len(pairs)} of {len(looks)} cases: {named}{more}"
+        LOG.warning("%s", Problem(str(dataset.root), "patients", rule, value, remedy))
 
 
 def _unused_files(dataset: Dataset) -> list[str]:
@@ -99,12 +114,15 @@ def check_channels(config: DataConfig, channels: int) -> None:
         raise ConfigError(problems)
 
 
-def _check_case(case: Case, *, channel_names: tuple[str, ...], classes: ClassMap, fill: bool) -> CaseReport:
+def _check_case(
+    case: Case, *, channel_names: tuple[str, ...], classes: ClassMap, fill: bool
+) -> tuple[CaseReport, Look | None]:
     errors: list[Problem] = []
     doubts: dict[str, Path] = {}  # what is doubtful of all files of a case is said of the first
     warnings: list[Problem] = []
     channels: list[int] = []
     grid: CaseGrid | None = None
+    look: Look | None = None
     for path in case.images:
         try:
             with open_volume(path) as file:
@@ -112,7 +130,8 @@ def _check_case(case: Case, *, channel_names: tuple[str, ...], classes: ClassMap
                 channels.append(file.header.channels)
                 doubts = dict.fromkeys(file.header.warnings, path) | doubts
                 errors += of_case(case, grid_problems(file, "channel", grid))
-                errors += _image_problems(case, file, fill)
+                found, seen = _image_problems(case, file, fill)
+                errors, look = errors + found, look or seen
         except DataError as error:
             errors += of_case(case, error.problems, "image")
     if len(channels) == len(case.images):
@@ -132,7 +151,7 @@ def _check_case(case: Case, *, channel_names: tuple[str, ...], classes: ClassMap
         except DataError as error:
             errors += of_case(case, error.problems, "label")
     of_grid = [_problem(case, path, "grid", text) for text, path in doubts.items()]
-    return CaseReport(case_id=case.id, errors=tuple(errors), warnings=(*of_grid, *warnings))
+    return CaseReport(case_id=case.id, errors=tuple(errors), warnings=(*of_grid, *warnings)), look
 
 
 def _moved(case: Case, label: Path, grid: CaseGrid) -> list[Problem]:
@@ -149,8 +168,10 @@ def _problem(case: Case, path: Path, kind: str, rule: str, value: str = "", reme
     return Problem(f"case {case.id}", kind, f"{role} {path.name} {rule}", value, remedy)
 
 
-def _image_problems(case: Case, file: OpenVolume, fill: bool) -> list[Problem]:
+def _image_problems(case: Case, file: OpenVolume, fill: bool) -> tuple[list[Problem], Look | None]:
+    """Returns what is wrong with an image, and what is kept of its first channel."""
     found = []
+    look = None
     for index, channel in enumerate(file.voxels()):
         name = file.path if file.header.channels == 1 else file.path.with_name(f"{file.path.name} channel {index}")
         if fill:
@@ -168,7 +189,9 @@ def _image_problems(case: Case, file: OpenVolume, fill: bool) -> list[Problem]:
         elif np.float32(lowest) == np.float32(highest):
             value, remedy = f"{lowest:g} in every voxel", "export it again or remove the case"
             found.append(_problem(case, name, "constant", "must vary", value, remedy))
-    return found
+        elif index == 0:
+            look = look_of(channel)
+    return found, look
 
 
 def _label_problems(case: Case, file: OpenVolume, classes: ClassMap, warnings: list[Problem]) -> list[Problem]:
