@@ -10,10 +10,11 @@ from typing import Any, Literal
 
 from torch import nn
 
-from seg.config import ExperimentConfig, dump_config, load_config
+from seg.config import EvaluationConfig, ExperimentConfig, dump_config, load_config
 from seg.config.loading import find_config
 from seg.config.text import parse_yaml
 from seg.errors import Problem, RunError
+from seg.planning import MEMORY_GIB
 
 PathLike = str | Path
 Device = Literal["auto", "cpu", "cuda"]
@@ -59,7 +60,7 @@ def plan(
     output: PathLike,
     *,
     layout: Literal["auto", "msd", "nnunet", "manifest"] = "auto",
-    memory_gib: float = 4.0,
+    memory_gib: float = MEMORY_GIB,
     patient_pattern: str | None = None,
     classes: Sequence[str] | None = None,
 ) -> ExperimentConfig:
@@ -208,7 +209,7 @@ def evaluate(
     labels: PathLike | None = None,
     output: PathLike | None = None,
     class_names: Sequence[str] | None = None,
-    nsd_tolerance_mm: float = 1.0,
+    nsd_tolerance_mm: float = EvaluationConfig().nsd_tolerance_mm,
 ) -> dict[str, Any]:
     """Scores a run's held-out cases, or one folder of label maps against another.
 

@@ -43,9 +43,11 @@ from seg.config.fields import (
 )
 from seg.config.loading import explanation, find_config, read_options, unknown
 from seg.config.patients import pattern_problems
+from seg.config.study import MARGIN, SpeedConfig
 from seg.config.text import as_yaml, text_problem
 from seg.errors import ConfigError, Problem, RunError, SegError, escaped, shown
 from seg.files import file_problems
+from seg.planning import MEMORY_GIB
 from seg.words import counted
 
 DONE, SOME_FAILED, WRONG_USE, FAULT, INTERRUPTED = 0, 1, 2, 3, 130
@@ -201,7 +203,7 @@ class Plan(Command):
     data__nan: Literal["refuse", "background"] = setting(
         "refuse", "What voxels that are not a number are: a fault, or background."
     )
-    memory_gib: Positive = setting(4.0, "Memory that training may take, in GiB.")
+    memory_gib: Positive = setting(MEMORY_GIB, "Memory that training may take, in GiB.")
     output: NewFile | None = setting(None, "File of the configuration (default: printed).")
     overwrite: StrictBool = setting(False, "Replace the file of --output where it exists.")
 
@@ -524,7 +526,7 @@ class Compare(Command):
     examples: ClassVar = ("seg compare --baseline runs/a/seed_0 runs/a/seed_1 --variant runs/b/seed_0 runs/b/seed_1",)
     baseline: tuple[FilePath, ...] = Field(description="Run directories of the baseline, one per seed.")
     variant: tuple[FilePath, ...] = Field(description="Run directories of the variant, in the same order of seeds.")
-    margin: StrictFloat = setting(0.005, "Loss of Dice that still counts as not inferior.", gt=0, lt=1)
+    margin: StrictFloat = setting(MARGIN, "Loss of Dice that still counts as not inferior.", gt=0, lt=1)
 
     def problems(self) -> Iterator[Problem]:
         """Yields pairs of unlike seeds and runs given twice."""
@@ -583,8 +585,8 @@ class Benchmark(Command):
         "--run_dir, to compare several.",
     )
     peers: StrictBool = setting(False, "Measure MONAI's DynUNet and BasicUNet beside them.")
-    rounds: StrictInt = setting(15, "Timed rounds.", ge=3)
-    warmup: AtLeastOne = setting(3, "Untimed rounds before.")
+    rounds: StrictInt = setting(SpeedConfig().rounds, "Timed rounds.", ge=3)
+    warmup: AtLeastOne = setting(SpeedConfig().warmup, "Untimed rounds before.")
     cases: StrictInt = setting(
         8, "Held-out cases whose prediction is timed from file to file, in half of the rounds; 0 leaves that out.", ge=0
     )

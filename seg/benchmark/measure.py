@@ -20,6 +20,7 @@ from torch import nn
 from seg.benchmark.memory import measure_peaks
 from seg.benchmark.prediction import FilePrediction
 from seg.benchmark.subjects import Runtime, Subject, TrainingStep
+from seg.config.study import SpeedConfig
 from seg.errors import Problem, RunError
 from seg.hardware import environment, load_1min
 from seg.inference.model import Model
@@ -129,8 +130,8 @@ class Settings:
         timer: Makes the timer of a device.
     """
 
-    rounds: int = 15
-    warmup: int = 3
+    rounds: int = SpeedConfig().rounds
+    warmup: int = SpeedConfig().warmup
     images: Sequence[tuple[Path, ...]] = ()
     timer: Callable[[Runtime], Timer] = field(default=lambda runtime: Timer(wait=runtime.wait))
 

@@ -13,6 +13,7 @@ from seg.config.experiment import LARGEST_SEED
 from seg.config.fields import STRICT, NotNegative, PathText, Positive, Rules, setting
 from seg.errors import Problem, shown
 
+MARGIN = 0.005
 STUDY_VERSION = 1
 MIN_RUNS = 3
 """Fewest pairs of training runs on which a variant can be called not inferior: two cannot say how much runs differ."""
@@ -159,7 +160,7 @@ class StudyConfig:
     folds: tuple[FoldNumber, ...] = setting((0,), "Folds on which every variant is trained.")
     seeds: tuple[Seed, ...] = setting((0, 1, 2), "Seeds with which every variant is trained on each fold.")
     margin: StrictFloat = setting(
-        0.005, "Loss of Dice that still counts as not inferior; named before the first trial runs.", gt=0, lt=1
+        MARGIN, "Loss of Dice that still counts as not inferior; named before the first trial runs.", gt=0, lt=1
     )
     launch: BackendConfig = Field(default_factory=BackendConfig, description="Where trials run.")
     speed: SpeedConfig = Field(default_factory=SpeedConfig, description="Measurement of speed.")

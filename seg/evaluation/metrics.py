@@ -35,6 +35,9 @@ class Metric:
         unit: Unit of the values; empty for shares.
         digits: Decimals that are shown.
         better: Which values are better: ``higher``, ``lower``, or those closer to ``zero``.
+        share: Whether values lie between 0 and 1.
+        compared: Whether studies compare variants by the metric.
+        in_space: Whether values are measured in mm, so that a made-up voxel size makes them meaningless.
     """
 
     name: str
@@ -42,15 +45,18 @@ class Metric:
     unit: str = ""
     digits: int = 4
     better: Literal["higher", "lower", "zero"] = "higher"
+    share: bool = False
+    compared: bool = False
+    in_space: bool = False
 
 
 METRICS: Mapping[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric(name="dice", label="Dice"),
-        Metric(name="iou", label="IoU"),
-        Metric(name="hd95_mm", label="HD95", unit="mm", digits=2, better="lower"),
-        Metric(name="nsd", label="NSD"),
+        Metric(name="dice", label="Dice", share=True, compared=True),
+        Metric(name="iou", label="IoU", share=True),
+        Metric(name="hd95_mm", label="HD95", unit="mm", digits=2, better="lower", compared=True, in_space=True),
+        Metric(name="nsd", label="NSD", share=True, compared=True, in_space=True),
         Metric(name="volume_difference_ml", label="Volume diff.", unit="ml", digits=3, better="zero"),
         Metric(name="volume_difference_ratio", label="Volume diff. ratio", digits=3, better="zero"),
     )

@@ -20,6 +20,7 @@ from seg.data.datasets import DESCRIPTION, MANIFESTS, PATIENTS, read_configured,
 from seg.data.splits import FILE_NAME, STUDY_FILE_NAME, make_splits
 from seg.errors import ConfigError, DataError, Problem
 from seg.files import real_path
+from seg.planning import MEMORY_GIB
 from seg.planning.experiment import (
     EXTENT_MARGIN,
     MIN_CONTEXT,
@@ -31,7 +32,6 @@ from seg.planning.experiment import (
 from seg.planning.fingerprint import Fingerprint, fingerprint_dataset
 
 LOG = logging.getLogger(__name__)
-DEFAULT_MEMORY_GIB = 4.0
 MIN_FOLDS = 2
 
 
@@ -39,7 +39,7 @@ def plan_dataset(
     root: Path,
     *,
     layout: Literal["auto", "msd", "nnunet", "manifest"] = "auto",
-    memory_gib: float = DEFAULT_MEMORY_GIB,
+    memory_gib: float = MEMORY_GIB,
     patient_pattern: str | None = None,
     classes: Sequence[str] | None = None,
     label_grid: Literal["own", "image"] = "own",

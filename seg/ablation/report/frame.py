@@ -11,6 +11,8 @@ from seg.ablation.reading import escaped_cell
 from seg.ablation.report.analysis import Analysis, device_speeds
 from seg.ablation.report.preservation import AVERAGED
 from seg.ablation.statistics import Effect, Mean
+from seg.ablation.statistics.tables import COMPARED
+from seg.evaluation.metrics import METRICS
 from seg.words import NOT_MEASURED
 
 LEFT_OUT = "left out"
@@ -48,7 +50,8 @@ def estimates(analysis: Analysis) -> pd.DataFrame:
     texts = frame.columns.difference([*NUMBERS, *INTEGERS])
     frame[texts] = frame[texts].fillna("")
     if analysis.results.study.nominal_spacing:
-        distances = frame["metric"].str.startswith(("hd95", "nsd", "contrast_hd95", "contrast_nsd"))
+        in_space = tuple(name for name, metric in METRICS.items() if metric.in_space)
+        distances = frame["metric"].str.removeprefix("contrast_").str.startswith(in_space)
         frame.loc[distances, NUMBERS] = float("nan")
         frame.loc[distances, ["interval", "note"]] = ["", LEFT_OUT]
     return frame
@@ -139,9 +142,10 @@ def _comparison(analysis: Analysis, name: str) -> Iterator[Row]:
 
 
 def _differences(name: str, found: Any, prefix: str, against: str, **rest: Any) -> Iterator[Row]:
-    for metric, unit in (("dice", "Dice"), ("hd95_mm", "mm"), ("nsd", "NSD")):
-        effect = getattr(found, metric) if found is not None else None
-        yield _effect(name, f"{prefix}{metric}_difference", effect, unit, against=against, **rest)
+    effects = {} if found is None else {"dice": found.dice, **found.others}
+    for metric in COMPARED:
+        unit = METRICS[metric].unit or METRICS[metric].label
+        yield _effect(name, f"{prefix}{metric}_difference", effects.get(metric), unit, against=against, **rest)
 
 
 def _contrasts(analysis: Analysis) -> Iterator[Row]:

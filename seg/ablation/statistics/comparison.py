@@ -9,8 +9,9 @@ import numpy as np
 from statsmodels.stats.multitest import multipletests
 
 from seg.ablation.statistics.effects import TAIL, Effect, estimate_effect
-from seg.ablation.statistics.tables import COMPARED, SHARES, Pair, Runs, Trials, difference_tables, read_paired
+from seg.ablation.statistics.tables import COMPARED, Pair, Runs, Trials, difference_tables, read_paired
 from seg.config.study import MIN_RUNS
+from seg.evaluation.metrics import METRICS
 from seg.words import NOT_MEASURED
 
 
@@ -22,15 +23,13 @@ class ClassComparison:
         index: The class, 1 or more.
         name: Its name.
         dice: Difference in Dice, tested at the margin.
-        hd95_mm: Difference in HD95, in mm; larger is worse.
-        nsd: Difference in NSD.
+        others: Differences in the other metrics of `COMPARED`, by name.
     """
 
     index: int
     name: str
     dice: Effect | None
-    hd95_mm: Effect | None
-    nsd: Effect | None
+    others: Mapping[str, Effect | None]
 
     @property
     def p_noninferior(self) -> float | None:
@@ -50,8 +49,7 @@ class Comparison:
         non_inferior: Whether it is shown, at one-sided 97.5 %, that no class loses the margin or more; never so on
             fewer than `MIN_RUNS` training runs.
         dice: Difference in Dice, mean over classes; None as in `ClassComparison`.
-        hd95_mm: Difference in HD95, mean over classes, in mm; larger is worse.
-        nsd: Difference in NSD, mean over classes.
+        others: Differences in the other metrics of `COMPARED`, by name, mean over classes.
         by_class: The differences in each class.
         by_seed: Mean difference in Dice for each seed, each patient counting the same.
         num_folds: Folds that variant and baseline have in common.
@@ -64,8 +62,7 @@ class Comparison:
     p_holm: float | None = None
     non_inferior: bool = False
     dice: Effect | None
-    hd95_mm: Effect | None
-    nsd: Effect | None
+    others: Mapping[str, Effect | None]
     by_class: tuple[ClassComparison, ...]
     by_seed: Mapping[int, float]
     num_folds: int
@@ -114,13 +111,16 @@ def _compare(variant: str, before: Runs, after: Runs, everything: set[Pair], mar
         if not tables:
             return None
         found = estimate_effect(tables, margin=margin if metric == "dice" else None)
-        if found.ci95 is None or metric not in SHARES:
+        if found.ci95 is None or not METRICS[metric].share:
             return found
         # A t interval over three runs of which one failed reaches where no difference can be.
         return replace(found, ci95=(max(-1.0, found.ci95[0]), min(1.0, found.ci95[1])))
 
+    def others(row: int | None) -> dict[str, Effect | None]:
+        return {metric: effect(metric, row) for metric in COMPARED if metric != "dice"}
+
     by_class = tuple(
-        ClassComparison(index=index, name=name, **{metric: effect(metric, row) for metric in COMPARED})
+        ClassComparison(index=index, name=name, dice=effect("dice", row), others=others(row))
         for row, (index, name) in enumerate(next(iter(before.values())).classes)
     )
     by_seed: dict[int, list[float]] = {}
@@ -137,8 +137,7 @@ def _compare(variant: str, before: Runs, after: Runs, everything: set[Pair], mar
         num_folds=len({fold for fold, _ in common}),
         missing=tuple(sorted(everything - common)),
         dice=effect("dice", None),
-        hd95_mm=effect("hd95_mm", None),
-        nsd=effect("nsd", None),
+        others=others(None),
     )
 
 

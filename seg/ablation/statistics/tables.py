@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from seg.errors import Problem, RunError
+from seg.evaluation.metrics import METRICS
 from seg.evaluation.scores import CaseScore
 
 FloatArray = npt.NDArray[np.float64]
@@ -16,9 +17,8 @@ Pair = tuple[int, int]
 """Fold and seed: what a run of the variant and one of the baseline have in common."""
 Trials = Mapping[str, Mapping[Pair, Sequence[CaseScore]]]
 """Scores of finished trials by variant, then by fold and seed."""
-COMPARED = ("dice", "hd95_mm", "nsd")
-SHARES = ("dice", "nsd")
-"""Scores between 0 and 1."""
+COMPARED = tuple(name for name, metric in METRICS.items() if metric.compared)
+"""Metrics by which variants are compared, Dice first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +162,7 @@ def with_found_nothing(values: FloatArray, metric: str) -> FloatArray:
         values: Scores of shape (sides, runs, classes, cases).
         metric: Their metric; of distances none is right where there is no structure.
     """
-    if metric not in SHARES:
+    if not METRICS[metric].share:
         return values
     invented = np.isfinite(values).any(axis=(0, 1)) & np.isnan(values).any(axis=(0, 1))
     return np.where(np.isnan(values) & invented, 1.0, values)

@@ -42,11 +42,12 @@ def test_a_constant_shift_is_found_in_every_class_and_seed() -> None:
     assert found.dice.ci95 == pytest.approx((0.02, 0.02))
     assert [one.dice.difference for one in found.by_class if one.dice] == pytest.approx([0.01, 0.03])
     assert [(one.index, one.name) for one in found.by_class] == [(1, "a"), (2, "b")]
-    assert found.hd95_mm is not None
-    assert found.nsd is not None
-    assert found.hd95_mm.difference == pytest.approx(1)
-    assert found.hd95_mm.p_noninferior is None
-    assert found.nsd.difference == pytest.approx(-0.1)
+    hd95, nsd = found.others["hd95_mm"], found.others["nsd"]
+    assert hd95 is not None
+    assert nsd is not None
+    assert hd95.difference == pytest.approx(1)
+    assert hd95.p_noninferior is None
+    assert nsd.difference == pytest.approx(-0.1)
     assert found.by_seed == pytest.approx(dict.fromkeys(SEEDS, 0.02))
     assert (found.dice.num_patients, found.num_folds, found.missing) == (4, 1, ())
     assert found.non_inferior
@@ -110,7 +111,7 @@ def test_the_case_of_an_infinite_distance_is_left_out_of_every_seed() -> None:
         "a": {(0, seed): run_of(BASE, hd95_mm=lost if seed == 1 else far + 2) for seed in SEEDS},
     }
     (found,) = paired(trials, "baseline", margin=0.005)
-    first, second = (one.hd95_mm for one in found.by_class)
+    first, second = (one.others["hd95_mm"] for one in found.by_class)
     assert first is not None
     assert second is not None
     assert (first.num_patients, second.num_patients) == (3, 4)
@@ -130,8 +131,8 @@ def test_invented_structures_are_lost_dice() -> None:
     (found,) = paired(trials, "baseline", margin=0.005)
     (one,) = found.by_class
     assert one.dice is not None
-    assert one.nsd is not None
-    assert (mean(found), one.dice.difference, one.nsd.difference) == pytest.approx((-0.5,) * 3)
+    assert (nsd := one.others["nsd"]) is not None
+    assert (mean(found), one.dice.difference, nsd.difference) == pytest.approx((-0.5,) * 3)
     assert not found.non_inferior
     # The other way round it gains as much; one run that invents is a third of it.
     (found,) = paired({"a": trials["a"], "baseline": trials["baseline"]}, "a", margin=0.005)
