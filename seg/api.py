@@ -6,15 +6,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-from torch import nn
+from typing import TYPE_CHECKING, Any, Literal
 
 from seg.config import EvaluationConfig, ExperimentConfig, dump_config, load_config
 from seg.config.loading import find_config
 from seg.config.text import parse_yaml
 from seg.errors import Problem, RunError
 from seg.planning import MEMORY_GIB
+
+if TYPE_CHECKING:
+    from torch import nn
 
 PathLike = str | Path
 Device = Literal["auto", "cpu", "cuda"]
@@ -139,11 +140,12 @@ def predict(
     tta: bool = False,
     probabilities: bool = False,
     existing: Literal["refuse", "skip", "overwrite"] = "refuse",
+    engine: Literal["auto", "torch", "openvino", "onnxruntime"] | None = None,
 ) -> Path:
     """Segments scans: label maps on the scans' own grids, and predictions.json beside them.
 
     Args:
-        run_dirs: Run directory, or several whose networks are averaged.
+        run_dirs: Run directory or what :func:`export` made of it, or several whose networks are averaged.
         input: Scan, folder of scans, or text file that lists scans.
         output: File of the label map for one scan, else folder of the label maps; it is returned.
         device: Where to compute.
@@ -151,6 +153,8 @@ def predict(
         tta: Whether logits are averaged over mirrored copies.
         probabilities: Whether probabilities are written too.
         existing: What is done about label maps that are there already.
+        engine: What runs the networks; ``auto`` takes the fastest that is installed. None is torch for run
+            directories, auto for exported networks.
 
     Raises:
         RunError: Scans could not be segmented; the others were, and predictions.json names each.
@@ -168,6 +172,7 @@ def predict(
         tta=tta,
         probabilities=probabilities,
         existing=existing,
+        engine=engine,
     )
     if code:
         remedy = "predictions.json names them"

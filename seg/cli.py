@@ -248,8 +248,8 @@ class Predict(Command):
         "seg predict --run_dir runs/mine --input scan.nii.gz --output label.nii.gz --tta",
     )
     run_dir: tuple[FilePath, ...] = Field(
-        description="Finished run directory; repeat it to average several networks; a directory that holds fold_0, "
-        "fold_1, ... stands for all of these."
+        description="Finished run directory, or what `seg export` made of it; repeat it to average several networks; a "
+        "directory that holds fold_0, fold_1, ... stands for all of these."
     )
     input: FilePath = Field(
         description="Scan, folder of scans, or text file with one scan on each line, and behind a tab the name of its "
@@ -267,6 +267,11 @@ class Predict(Command):
     )
     tta: StrictBool = setting(False, "Average over mirrored copies, along the axes that training mirrored; slower.")
     probabilities: StrictBool = setting(False, "Write probabilities too, 4-D files in the folder probabilities/.")
+    engine: Literal["auto", "torch", "openvino", "onnxruntime"] | None = setting(
+        None,
+        "What runs the networks; auto takes the fastest that is installed, measured once for a network on this "
+        "machine (default: torch for run directories, auto for exported networks).",
+    )
     skip_existing: StrictBool = setting(False, "Leave label maps that are there already.")
     overwrite: StrictBool = setting(False, "Replace label maps that are there already.")
 
@@ -288,6 +293,7 @@ class Predict(Command):
             tta=self.tta,
             probabilities=self.probabilities,
             existing="skip" if self.skip_existing else "overwrite" if self.overwrite else "refuse",
+            engine=self.engine,
         )
 
 

@@ -146,6 +146,13 @@ def beside(path: Path) -> Path:
     return path.parent / f".{_stem(path.name)}.{secrets.token_hex(4)}"
 
 
+def user_cache() -> Path | None:
+    """Returns the folder where this user keeps what can be made again; None where the user has no home."""
+    with suppress(RuntimeError):
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "seg"
+    return None
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes a file whole; see :func:`written_aside`."""
     with written_aside(path) as file:

@@ -10,12 +10,14 @@ import re
 import subprocess
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
-
-import torch
+from typing import TYPE_CHECKING, Any, Literal
 
 from seg import __version__
 from seg.errors import ConfigError, Problem
+from seg.processes import usable_cores
+
+if TYPE_CHECKING:
+    import torch
 
 LOG = logging.getLogger(__name__)
 REVISION_FILE = Path(__file__).parents[1] / "REVISION"
@@ -25,6 +27,7 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of malloc.h
 INSTRUCTION_SETS = ("avx2", "avx512_f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "bf16")
 """Sets that decide which kernels compute, as torch names them; processors of one model name differ in these."""
 PACKAGES = ("torch", "monai", "pytorch-lightning", "nibabel", "numpy", "scipy")
+CPUINFO = Path("/proc/cpuinfo")
 
 
 def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
@@ -35,6 +38,8 @@ def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
     Raises:
         ConfigError: A GPU is asked for and there is none.
     """
+    import torch
+
     if wanted == "cuda" and not torch.cuda.is_available():
         value = "'cuda' without a GPU"
         raise ConfigError(Problem("training.device", "unavailable", "must be available", value, "use auto or cpu"))
@@ -65,6 +70,8 @@ def choose_precision(wanted: Literal["auto", "fp32", "bf16"], device: torch.devi
 
     Convolutions in fp32 are fp32 from then on: cuDNN's own choice on a GPU is TF32, with 10 bits for 23.
     """
+    import torch
+
     if wanted == "auto":
         wanted = "bf16" if computes_bf16(device) else "fp32"
         LOG.info("precision: %s", wanted)
@@ -74,23 +81,38 @@ def choose_precision(wanted: Literal["auto", "fp32", "bf16"], device: torch.devi
 
 def computes_bf16(device: torch.device) -> bool:
     """Tells whether the hardware has bf16 arithmetic; where it has none, torch emulates it, slowly."""
+    import torch
+
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
 
 
-def environment(device: torch.device, precision: str) -> dict[str, Any]:
-    """Describes what a run is computed with: versions, device, instruction sets, threads, code revision."""
-    capabilities = torch.cpu.get_capabilities()
+def environment(device: torch.device | None, precision: str, *, engine: str = "torch") -> dict[str, Any]:
+    """Describes what a run is computed with: versions, device, instruction sets, threads, code revision.
+
+    Args:
+        device: Where torch computes; None is the processor without torch.
+        precision: Arithmetic of the network.
+        engine: What runs the network; where that is not torch, its version is named too.
+    """
+    packages = PACKAGES if engine == "torch" else (*PACKAGES, engine)
+    threads, name, sets = usable_cores(), processor_name(), instruction_sets()
+    if device is not None:
+        import torch
+
+        threads, capabilities = torch.get_num_threads(), torch.cpu.get_capabilities()
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else name
+        sets = [name for name in INSTRUCTION_SETS if capabilities.get(name)]
     return {
         "version": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: metadata.version(name) for name in PACKAGES},
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
-        "instruction_sets": [name for name in INSTRUCTION_SETS if capabilities.get(name)],
-        "threads": torch.get_num_threads(),
+        "packages": {name: version for name in packages if (version := package_version(name))},
+        "device": name,
+        "instruction_sets": sets,
+        "threads": threads,
         "cores": os.cpu_count(),
         "precision": precision,
         "revision": _revision(),
@@ -105,13 +127,28 @@ def load_1min() -> float | None:
         return None
 
 
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+def package_version(name: str) -> str | None:
+    """Returns the version of a package; None where it is not installed."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def processor_name() -> str:
+    """Returns the model of the processor, as the system names it."""
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def instruction_sets() -> list[str]:
+    """Returns the sets of :data:`INSTRUCTION_SETS` that the processor has, as far as the system says, without torch."""
+    flags = (_cpuinfo("flags") or _cpuinfo("Features") or "").replace("avx512f", "avx512_f").split()
+    return [name for name in INSTRUCTION_SETS if name in flags]
+
+
+def _cpuinfo(entry: str) -> str | None:
+    lines = CPUINFO.read_text().splitlines() if CPUINFO.exists() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(entry)), None)
 
 
 def _revision() -> str | None:
@@ -138,6 +175,8 @@ class PeakMemory:
     """
 
     def __init__(self, *, gpu: bool | None = None) -> None:
+        import torch
+
         self._gpu = torch.cuda.is_available() if gpu is None else gpu
         if self._gpu:
             torch.cuda.reset_peak_memory_stats()
@@ -148,6 +187,8 @@ class PeakMemory:
         if not self._known:
             return None
         if self._gpu:
+            import torch
+
             return torch.cuda.max_memory_allocated() / MIB
         return _resident("VmHWM")
 
@@ -158,6 +199,8 @@ def held_mib(*, gpu: bool = False) -> float | None:
     None where the system does not tell.
     """
     if gpu:
+        import torch
+
         return torch.cuda.memory_allocated() / MIB
     return _resident("VmRSS")
 

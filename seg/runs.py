@@ -7,7 +7,7 @@ import logging
 import re
 import struct
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -578,11 +578,12 @@ class TrainedRun:
         return {"name": self.config.name, "run": real_path(self.path).name, "weights_sha256": digest}
 
 
-def read_runs(run_dirs: Sequence[Path]) -> tuple[TrainedRun, ...]:
+def read_runs(run_dirs: Sequence[Path], *, read: Callable[[Path], TrainedRun] | None = None) -> tuple[TrainedRun, ...]:
     """Reads run directories whose networks are averaged; reads no weights and imports no torch.
 
     Args:
         run_dirs: Run directories; one that holds ``fold_0``, ``fold_1``, ... stands for all of these.
+        read: Reads one; None is :func:`read_run`.
 
     Raises:
         RunError: One is no finished run, or they cannot be averaged; all problems together.
@@ -592,14 +593,15 @@ def read_runs(run_dirs: Sequence[Path]) -> tuple[TrainedRun, ...]:
     if twice := [path for index, path in enumerate(paths) if real_path(path) in map(real_path, paths[:index])]:
         remedy = "it would count double, leave it out"
         raise ConfigError(Problem("--run_dir", "repeated", "must name each run once", f"{twice[0]} twice", remedy))
-    runs = tuple(_read_run(path) for path in paths)
+    runs = tuple(map(read or read_run, paths))
     problems = [problem for run in runs[1:] for problem in _disagreements(runs[0], run)]
     if problems:
         raise RunError(problems)
     return runs
 
 
-def _read_run(path: Path) -> TrainedRun:
+def read_run(path: Path) -> TrainedRun:
+    """Reads the directory of a single run; see :func:`read_runs`."""
     for name in (CONFIG_FILE, WEIGHTS_FILE, MODEL_FILE):
         if not (path / name).is_file():
             rule = "must be the directory of a finished run"

@@ -17,6 +17,7 @@ import seg
 from seg import hardware
 from seg.errors import ConfigError
 from seg.hardware import choose_device, choose_precision, environment
+from seg.processes import usable_cores
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -38,6 +39,18 @@ def test_an_apple_gpu_is_named_and_left_alone(monkeypatch, caplog):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     assert choose_device("auto") == CPU
     assert [(one.levelname, "mps" in one.getMessage()) for one in caplog.records] == [("WARNING", True)]
+
+
+def test_the_system_and_torch_name_the_same_instruction_sets():
+    if not hardware.CPUINFO.exists():
+        pytest.skip("needs /proc/cpuinfo")
+    capabilities = torch.cpu.get_capabilities()
+    assert hardware.instruction_sets() == [name for name in hardware.INSTRUCTION_SETS if capabilities.get(name)]
+
+
+def test_an_environment_without_torch_says_the_same_of_the_machine():
+    with_torch, without = environment(CPU, "fp32"), environment(None, "fp32", engine="nibabel")
+    assert without == {**with_torch, "threads": usable_cores()}
 
 
 def test_the_load_is_that_of_the_system_or_not_known(monkeypatch):

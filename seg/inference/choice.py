@@ -19,6 +19,7 @@ from seg.evaluation.metrics import finite_mean
 from seg.evaluation.scores import CaseScore
 from seg.files import read_json, write_json
 from seg.inference.cleaning import CleaningRule, clean_labels
+from seg.inference.exported import ExportedRun
 from seg.runs import TrainedRun
 from seg.words import counted
 
@@ -201,7 +202,13 @@ def chosen_classes(runs: Sequence[TrainedRun]) -> tuple[str, ...]:
     Raises:
         RunError: A record is damaged, or of a newer version.
     """
-    choices = [read_choice(run) for run in runs]
-    return tuple(
-        name for name in runs[0].class_names if all(one is not None and name in one.largest for one in choices)
-    )
+    kept = [_largest(run) for run in runs]
+    return tuple(name for name in runs[0].class_names if all(name in names for names in kept))
+
+
+def _largest(run: TrainedRun) -> tuple[str, ...]:
+    """Returns the classes of which the largest component alone is kept by what was chosen for a run."""
+    if isinstance(run, ExportedRun):
+        return run.record.largest_component
+    choice = read_choice(run)
+    return () if choice is None else choice.largest

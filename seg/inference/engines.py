@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections import OrderedDict
@@ -33,8 +34,14 @@ COMPILED_SHAPES = 4
 
 
 def block_telemetry() -> None:
-    """Keeps OpenVINO from sending an event when it is imported: its own stub takes over for the module that does."""
+    """Keeps engines from sending events to their makers; to be called before one of them is imported.
+
+    OpenVINO sends one when it is imported, by a module of its own: where that cannot be imported, its stub takes over.
+    ONNX Runtime (1.32 at least, on Linux too) begins a store of events and gives the machine an id when it is imported,
+    unless this variable forbids it; the function that turns events off comes too late for both.
+    """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 
 def is_installed(engine: Engine) -> bool:
@@ -78,6 +85,7 @@ class ExportedNetwork:
 
     def __init__(self, file: Path, engine: Engine, *, threads: int | None = None) -> None:
         check_installed(engine)
+        block_telemetry()
         self.file, self.engine = file, engine
         self._compile = _COMPILERS[engine](file, threads or usable_cores())
         self._compiled: OrderedDict[tuple[int, ...], Run] = OrderedDict()
@@ -96,7 +104,6 @@ class ExportedNetwork:
 
 
 def _openvino(file: Path, threads: int) -> Callable[[tuple[int, ...]], Run]:
-    block_telemetry()
     import openvino
 
     core = openvino.Core()
@@ -115,7 +122,7 @@ def _openvino(file: Path, threads: int) -> Callable[[tuple[int, ...]], Run]:
 def _onnxruntime(file: Path, threads: int) -> Callable[[tuple[int, ...]], Run]:
     import onnxruntime
 
-    onnxruntime.disable_telemetry_events()  # Windows alone has any
+    onnxruntime.disable_telemetry_events()  # of builds for Windows components, which know no such variable
 
     def compiled(shape: tuple[int, ...]) -> Run:
         options = onnxruntime.SessionOptions()

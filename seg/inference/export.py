@@ -8,7 +8,6 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from seg.config import ExperimentConfig
 from seg.config.loading import content_digest
 from seg.errors import ConfigError, Problem, RunError
 from seg.files import file_digest, write_bytes, write_json
+from seg.hardware import package_version
 from seg.inference.choice import chosen_classes
 from seg.inference.engines import (
     AXES,
@@ -37,6 +37,7 @@ from seg.inference.engines import (
 from seg.inference.exported import (
     ENDINGS,
     EXPORT_VERSION,
+    PACKAGES,
     Check,
     ExportRecord,
     exported_config,
@@ -83,7 +84,7 @@ def export_network(run: TrainedRun, target: Path, format: Format) -> ExportRecor
         record = _record(run, format, checks, {name: file_digest(Path(folder) / name).hex() for name in names})
         for name in names:
             write_bytes(target.with_name(name), (Path(folder) / name).read_bytes())
-    write_json(record_path(target), {"schema_version": EXPORT_VERSION, **asdict(record)})
+    write_json(record_path(target), {"schema_version": EXPORT_VERSION, **record.model_dump(mode="json")})
     return record
 
 
@@ -105,6 +106,7 @@ def _write(network: nn.Module, channels: int, config: ExperimentConfig, file: Pa
     """Writes a network with open batch and space."""
     onnx = file.with_suffix(ENDINGS["onnx"])
     example = torch.zeros((2, channels, *check_shapes(config)[0][1]))
+    block_telemetry()  # whatever the exporter imports
     with _quiet():
         program = torch.onnx.export(
             network,
@@ -122,7 +124,6 @@ def _write(network: nn.Module, channels: int, config: ExperimentConfig, file: Pa
         node.metadata_props.clear()
     program.save(str(onnx))
     if format == "openvino":
-        block_telemetry()
         import openvino
 
         openvino.save_model(openvino.Core().read_model(onnx), file, compress_to_fp16=False)
@@ -203,30 +204,24 @@ def check_problems(checks: Sequence[Check], engine: Engine) -> list[Problem]:
 
 
 def _record(run: TrainedRun, format: Format, checks: Sequence[Check], files: dict[str, str]) -> ExportRecord:
-    config = exported_config(run.config)
+    config, description = exported_config(run.config), run.description()
     return ExportRecord(
         notice=NOTICE,
         format=format,
         arithmetic="fp32",
         files=files,
-        model=run.description(),
+        name=description["name"],
+        run=description["run"],
+        weights_sha256=description["weights_sha256"],
         channel_names=run.channel_names,
         class_names=run.class_names,
+        label_values=None if run.classes is None else run.classes.groups,
         largest_component=chosen_classes([run]),
         config=config,
         config_sha256=content_digest(config),
         checks=tuple(checks),
-        made_with={name: _version(name) for name in ("segnarrow", "torch", "onnx", "onnxscript", *READERS["onnx"])},
+        made_with={name: package_version(name) or "absent" for name in PACKAGES},
     )
-
-
-def _version(package: str) -> str:
-    from importlib import metadata
-
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "absent"
 
 
 def describe(record: ExportRecord) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +11,19 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass as checked
 
-from seg.config import ExperimentConfig
+from seg.config import ExperimentConfig, dump_config
 from seg.config.loading import config_from, content_digest
-from seg.errors import Problem, RunError
-from seg.files import file_digest, quoted, read_json
-from seg.inference.engines import Engine, Format
-from seg.runs import TrainedRun
+from seg.config.text import parse_yaml
+from seg.errors import ConfigError, Problem, RunError, SegError
+from seg.files import file_digest, quoted, read_json, user_cache
+from seg.hardware import package_version
+from seg.inference.engines import READERS, Engine, Format
+from seg.runs import Description, TrainedRun, read_run
 
+LOG = logging.getLogger(__name__)
 EXPORT_VERSION = 1
+PACKAGES = ("segnarrow", "torch", "onnx", "onnxscript", *READERS["onnx"])
+"""Packages that have a part in an exported network or in its check."""
 RECORD_ENDING = ".json"
 ENDINGS: Mapping[Format, str] = {"onnx": ".onnx", "openvino": ".xml"}
 """Ending of the file that is named to predict with, by format."""
@@ -42,36 +48,35 @@ class Check:
     largest_difference: Annotated[float, Field(ge=0)]
 
 
-@checked(frozen=True, kw_only=True)
-class ExportRecord:
+class ExportRecord(Description):
     """The content of the JSON file beside an exported network.
 
     Attributes:
         format: Format of the network's file.
         arithmetic: Numbers that it computes with.
         files: SHA-256 by name of the files of the network, which lie beside the record.
-        model: The run: name, directory, and SHA-256 of the weights.
-        channel_names: Channels of an image.
-        class_names: Classes, the background first.
-        largest_component: Classes of which the largest component alone is kept, as was found on held-out cases.
+        name: Name of the experiment.
+        run: Name of the run directory.
+        weights_sha256: Digest of the run's weights.
         config: The experiment: preparation, windows and post-processing are in it.
-        config_sha256: Its digest.
+        config_sha256: Digest of ``config`` as it is here.
+        largest_component: Classes of which the largest component alone is kept, as was found on held-out cases.
         checks: What the check found, by engine and shape.
         made_with: Versions of the packages that made it.
     """
 
+    notice: str = ""
     format: Format
     arithmetic: Literal["fp32"]
     files: dict[str, str]
-    model: dict[str, str]
-    channel_names: tuple[str, ...]
-    class_names: tuple[str, ...]
-    largest_component: tuple[str, ...]
+    name: str
+    run: str
+    weights_sha256: str
     config: dict[str, Any]
     config_sha256: str
+    largest_component: tuple[str, ...]
     checks: tuple[Check, ...]
     made_with: dict[str, str]
-    notice: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,13 +91,15 @@ class ExportedRun(TrainedRun):
 
     def description(self) -> dict[str, Any]:
         """Describes the network in a manifest: that of the run, and what was made of it."""
-        made = {"format": self.record.format, "arithmetic": self.record.arithmetic}
-        return {**self.record.model, "export": {**made, "files": self.record.files}}
+        record = self.record
+        export = {"format": record.format, "arithmetic": record.arithmetic, "files": record.files}
+        run = {"name": record.name, "run": record.run, "weights_sha256": record.weights_sha256}
+        return {**run, "export": export}
 
 
-def is_export(path: Path) -> bool:
-    """Tells whether a path is that of an exported network rather than of a run directory."""
-    return path.is_file() and path.suffix.lower() in ENDINGS.values()
+def read_run_or_export(path: Path) -> TrainedRun:
+    """Reads a run directory, or an exported network in a file."""
+    return read_export(path) if path.suffix.lower() in ENDINGS.values() and not path.is_dir() else read_run(path)
 
 
 def record_path(file: Path) -> Path:
@@ -125,6 +132,7 @@ def read_export(file: Path) -> ExportedRun:
         config=config_from(record.config, path),
         channel_names=record.channel_names,
         class_names=record.class_names,
+        classes=record.classes,
         record=record,
     )
 
@@ -143,10 +151,38 @@ def _file_problems(record: Path, name: str, digest: str) -> list[Problem]:
     return [Problem(f"{quoted(str(file))}: SHA-256", "digest", rule, f"{found[:12]}...", REMEDY)]
 
 
+def exported_file(run: TrainedRun) -> Path:
+    """Returns the file of an exported network; of a run directory it is made once, and kept in the user's cache.
+
+    Raises:
+        RunError: The run cannot be exported, or the cache cannot be written.
+        ConfigError: A package is missing, or the user has no home.
+    """
+    if isinstance(run, ExportedRun):
+        return run.path
+    cache = user_cache()
+    if cache is None:
+        rule, remedy = "must be exported, which needs a home folder", "give it by `seg export`"
+        raise ConfigError(Problem(quoted(str(run.path)), "home", rule, "none", remedy))
+    made_of = {
+        "weights": run.description()["weights_sha256"],
+        "config": exported_config(run.config),
+        "with": [package_version(name) for name in PACKAGES],
+    }
+    file = cache / "networks" / content_digest(made_of)[:32] / f"network{ENDINGS['onnx']}"
+    if record_path(file).exists():
+        try:
+            return read_export(file).path
+        except SegError as error:
+            LOG.warning("%s; exporting anew", error)
+    from seg.inference.export import export_network
+
+    LOG.info("exporting the network of %s, once; it is kept in %s", run.path, file.parent)
+    export_network(run, file, "onnx")
+    return file
+
+
 def exported_config(config: ExperimentConfig) -> dict[str, Any]:
     """Returns a configuration as a record holds it."""
-    from seg.config import dump_config
-    from seg.config.text import parse_yaml
-
     content: dict[str, Any] = parse_yaml(dump_config(config))
     return content

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
 from seg.errors import Problem, RunError
-from seg.inference.model import CPU, Model
+from seg.inference.arrays import Device
+from seg.inference.model import Model, processor
 from seg.inference.windows import Triple
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 NO_MEMORY = (
     "CUDA out of memory",
@@ -20,13 +24,24 @@ NO_MEMORY = (
     "CUDNN_STATUS_ALLOC_FAILED",
     "CUBLAS_STATUS_ALLOC_FAILED",
     "can't allocate memory",
+    "std::bad_alloc",
 )
-"""What torch, CUDA, cuDNN, cuBLAS and the allocator of main memory say where there is none left."""
+"""What torch, CUDA, cuDNN, cuBLAS and the allocators of main memory say where there is none left."""
 
 
 def out_of_memory(error: Exception) -> bool:
     """Tells whether memory did not suffice: libraries of the GPU say so in words of their own."""
-    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in NO_MEMORY)
+    torch = sys.modules.get("torch")
+    named = torch is not None and isinstance(error, torch.OutOfMemoryError)
+    return named or any(words in str(error) for words in NO_MEMORY)
+
+
+def release_cache(device: Device) -> None:
+    """Gives back what torch keeps of the memory of a GPU for later."""
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.empty_cache()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +55,7 @@ class Attempt:
     """
 
     models: tuple[Model, ...]
-    device: torch.device
+    device: Device
     warnings: tuple[str, ...] = ()
 
 
@@ -67,7 +82,7 @@ def smaller(attempt: Attempt, *, sums: int, passes: int) -> tuple[Attempt, str]:
     saved = passes - passes // batch  # by a single window a pass: what halving can come to
     if attempt.device.type != "cpu" and (batch == 1 or sums > saved):
         message = "memory of the GPU does not suffice for sums of logits; keeping them in main memory."
-        return replace(attempt, device=CPU), message
+        return replace(attempt, device=processor()), message
     if batch > 1:
         message = f"memory does not suffice for {batch} windows per pass; going on with {batch // 2}."
         fewer = tuple(replace(model, batch=min(model.batch, batch // 2)) for model in models)
@@ -112,19 +127,20 @@ def place(networks: Sequence[nn.Module], device: torch.device, *, fall_back: boo
     if _placed(networks, device):
         return device, ""
     for network in networks:
-        network.to(CPU)
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
+        network.to(processor())
+    release_cache(device)
     if not fall_back or device.type == "cpu":
         rule, value = f"must suffice for the weights of {len(networks)} network(s)", f"less free on {device.type}"
         raise RunError(Problem("memory", "memory", rule, value, "free memory, or predict with --device cpu"))
     message = "memory of the GPU does not suffice for the weights; computing on the processor."
     LOG.warning("%s", message)
-    _placed(networks, CPU)
-    return CPU, message
+    _placed(networks, processor())
+    return processor(), message
 
 
 def _placed(networks: Sequence[nn.Module], device: torch.device) -> bool:
+    import torch
+
     try:
         for network in networks:
             network.to(device=device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]

@@ -6,18 +6,28 @@ import itertools
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from seg.config import ExperimentConfig
+from seg.inference.arrays import HOST, Array, Device, flipped, in_single, to_numpy
 from seg.inference.windows import Network, Triple, Windows, whole_window
 
-CPU = torch.device("cpu")
+if TYPE_CHECKING:
+    import torch
+
 HELD_WIDTHS = 12
 """Values that a pass through a U-Net holds at once for each voxel, in channels of its first stage: 7 to 12 were 
 measured on windows of 64 and 96 voxels along an edge."""
+
+
+def processor() -> torch.device:
+    """Returns torch's name of the processor."""
+    import torch
+
+    return torch.device("cpu")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +44,7 @@ class Model:
         multiple: Number of voxels, per axis, that windows are a multiple of: the network's total stride.
         whole_up_to: Volumes of up to this many voxels, padded to the multiple, are one window; 0 turns it off.
         width: Channels at full resolution.
-        device: Where the network lies.
+        device: Where the network lies; a network on :data:`HOST` takes and gives arrays of NumPy, others tensors.
         precision: ``fp32`` or ``bf16``.
     """
 
@@ -47,7 +57,7 @@ class Model:
     multiple: Triple = (1, 1, 1)
     whole_up_to: int = 0
     width: int = 1
-    device: torch.device = CPU
+    device: Device = field(default_factory=processor)
     precision: str = "fp32"
 
     def windows(self, shape: Sequence[int]) -> Windows:
@@ -62,16 +72,21 @@ class Model:
         inner = HELD_WIDTHS * self.width * (2 if self.precision == "bf16" else 4)
         return batch * math.prod(windows.size) * (inner + 4 * 2 * num_classes)
 
-    def logits(self, windows: Tensor) -> Tensor:
+    def logits(self, windows: Array) -> Array:
         """Returns logits f32 (B, K, X, Y, Z) of windows (B, C, X, Y, Z), on the model's device."""
+        if self.device == HOST:
+            return mirrored_logits(self.network, to_numpy(windows), self.mirror_axes)
+        import torch
+
         with torch.inference_mode(), autocast(self.device, self.precision):
-            if self.device.type == "cuda" and windows.device.type == "cpu":
-                windows = windows.pin_memory()  # so that the next ones are cut while these are copied
-            return mirrored_logits(self.network, windows.to(self.device, non_blocking=True), self.mirror_axes)
+            tensor = torch.from_numpy(windows) if isinstance(windows, np.ndarray) else windows
+            if self.device.type == "cuda" and tensor.device.type == "cpu":
+                tensor = tensor.pin_memory()  # so that the next ones are cut while these are copied
+            return mirrored_logits(self.network, tensor.to(self.device, non_blocking=True), self.mirror_axes)
 
 
 def model_from_config(
-    network: Network, config: ExperimentConfig, *, device: torch.device, precision: str, tta: bool | None = None
+    network: Network, config: ExperimentConfig, *, device: Device, precision: str, tta: bool | None = None
 ) -> Model:
     """Builds a model of a network in evaluation mode on the device, from the experiment that it was trained in.
 
@@ -96,16 +111,18 @@ def model_from_config(
     )
 
 
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """Returns the context in which a network computes with the given precision."""
+def autocast(device: Device, precision: str) -> AbstractContextManager[object]:
+    """Returns the context in which a network of torch computes with the given precision."""
+    import torch
+
     return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
-def mirrored_logits(network: Network, windows: Tensor, axes: Sequence[int]) -> Tensor:
+def mirrored_logits(network: Network, windows: Array, axes: Sequence[int]) -> Array:
     """Returns logits f32 (B, K, X, Y, Z), averaged over mirrored copies along spatial axes in every combination."""
     dims = [2 + axis for axis in axes]
-    total = network(windows).float()
+    total = in_single(network(windows))
     for count in range(1, len(dims) + 1):
-        for flipped in itertools.combinations(dims, count):
-            total = total + network(windows.flip(flipped)).float().flip(flipped)
+        for some in itertools.combinations(dims, count):
+            total = total + flipped(in_single(network(flipped(windows, some))), some)
     return total / 2 ** len(dims) if dims else total

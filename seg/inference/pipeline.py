@@ -12,12 +12,11 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-import torch
-
 from seg.data.memory import GIB, available_bytes
 from seg.data.volumes import write_labels, write_maps
 from seg.errors import Problem, SegError
 from seg.files import quoted
+from seg.inference.arrays import HOST
 from seg.inference.cases import DONE, FAILED, Record, Source
 from seg.inference.cleaning import class_volumes
 from seg.inference.model import Model
@@ -210,12 +209,16 @@ def _attempt(source: Source, step: Callable[..., T], *arguments: Any) -> T | Rec
 
 
 class NetworkPool:
-    """Threads that segment small cases side by side, on the processor alone; ``most`` of them, 1 on a GPU."""
+    """Threads that segment small cases side by side; ``most`` of them, 1 but for torch on the processor."""
 
     def __init__(self, models: Sequence[Model], num_classes: int, cases: int) -> None:
         self._models, self._num_classes, self._cases = models, num_classes, cases
-        self.most = torch.get_num_threads() if all(model.device.type == "cpu" for model in models) else 1
-        self._threads = torch.get_num_threads()
+        self._threads = 1
+        if models[0].device != HOST:  # other engines share a case among their own threads
+            import torch
+
+            self._threads = torch.get_num_threads()
+        self.most = self._threads if all(model.device.type == "cpu" for model in models) else 1
         self._pool: ThreadPoolExecutor | None = None
         self._room = math.inf  # bytes for each case
         self._shares: list[int] = []
@@ -244,9 +247,7 @@ class NetworkPool:
             for share in self._shares:
                 free.put(share)
             # torch keeps the number of its threads for each calling thread.
-            self._pool = ThreadPoolExecutor(
-                len(self._shares), "network", initializer=lambda: torch.set_num_threads(free.get())
-            )
+            self._pool = ThreadPoolExecutor(len(self._shares), "network", initializer=lambda: _set_threads(free.get()))
         future = self._pool.submit(step, argument)
         self._pending.add(future)
         future.add_done_callback(self._pending.discard)  # else the pool would keep each case to the end
@@ -255,13 +256,24 @@ class NetworkPool:
     def wait(self) -> None:
         """Waits for all steps, and gives all processor threads back to the calling thread."""
         wait(self._pending)
-        torch.set_num_threads(self._threads)
+        self._restore()
 
     def close(self) -> None:
         """Ends the threads; steps that have not begun are cancelled."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(self._threads)
+        self._restore()
+
+    def _restore(self) -> None:
+        if self._models[0].device != HOST:
+            _set_threads(self._threads)
+
+
+def _set_threads(count: int) -> None:
+    """Sets the threads of torch in the calling thread."""
+    import torch
+
+    torch.set_num_threads(count)
 
 
 def shares(threads: int, cases: int, needed: int, available: int | None) -> list[int]:

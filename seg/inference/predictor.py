@@ -7,27 +7,33 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Literal
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Literal
 
 from seg.config import DataConfig
 from seg.data.classes import ClassMap
 from seg.data.memory import check_memory
-from seg.data.prepare import prepare, read_image
+from seg.data.prepare import numpy_zscore, prepare, read_image, torch_zscore
 from seg.errors import ConfigError, Problem, RunError
 from seg.hardware import choose_device, choose_precision, computes_bf16
+from seg.inference.arrays import HOST
 from seg.inference.choice import CHOICE_FILE, chosen_classes
 from seg.inference.cleaning import CleaningRule, clean_labels, cleaning_rules
+from seg.inference.engines import Engine, ExportedNetwork
+from seg.inference.exported import exported_file
 from seg.inference.memory import MemoryHistory, place
-from seg.inference.model import Model, model_from_config
+from seg.inference.model import Model, model_from_config, processor
 from seg.inference.sweep import segment
 from seg.inference.target import Prepared, Segmentation
 from seg.runs import TrainedRun, check_task, trained_network
 
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
 LOG = logging.getLogger(__name__)
+Precision = Literal["auto", "fp32", "bf16"]
 STAGES = ("read", "prepare", "network", "resample", "write")
 """Stages of a case. ``resample`` is all that makes labels of logits: blending, resampling, choice, clean-up."""
 PROBABILITY_BYTES = 4
@@ -44,6 +50,7 @@ class Predictor:
         class_names: Classes, the background first.
         classes: The values of label maps; None where each is the index of its class.
         rules: Clean-up by class index.
+        engine: What runs the networks.
         chosen: Classes whose largest component is kept because that was found to help on held-out cases.
         probabilities: Whether probabilities are kept.
         warnings: Sentences on what is other than asked for, in all cases.
@@ -56,10 +63,17 @@ class Predictor:
     class_names: tuple[str, ...]
     classes: ClassMap | None = None
     rules: dict[int, CleaningRule] = field(default_factory=dict)
+    engine: Engine = "torch"
     chosen: tuple[str, ...] = ()
     probabilities: bool = False
     warnings: tuple[str, ...] = ()
     memory: MemoryHistory = field(default_factory=MemoryHistory)
+
+    @property
+    def torch_device(self) -> torch.device | None:
+        """Where torch computes; None where another engine does."""
+        device = self.models[0].device
+        return None if device == HOST else device
 
 
 def predict_case(predictor: Predictor, paths: Sequence[Path]) -> Segmentation:
@@ -89,9 +103,10 @@ def load_case(predictor: Predictor, paths: Sequence[Path]) -> Prepared:
     for name, values in zip(predictor.channel_names, image.array, strict=True):
         if values.min() == values.max():
             warnings.append(f"channel {name} must vary, got {values.flat[0]:g} in every voxel; check the file.")
-    array, step = prepare(image, predictor.data)
+    zscore = torch_zscore if predictor.engine == "torch" else numpy_zscore
+    array, step = prepare(image, predictor.data, zscore=zscore)
     return Prepared(
-        image=torch.from_numpy(array),
+        image=array,
         step=step,
         target=image.geometry,
         seconds={"read": middle - start, "prepare": time.perf_counter() - middle},
@@ -152,7 +167,8 @@ def load_predictor(
     device: Literal["auto", "cpu", "cuda"],
     tta: bool,
     probabilities: bool,
-    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    precision: Precision = "auto",
+    engine: Engine = "torch",
 ) -> Predictor:
     """Loads the networks of runs that agree with one another, in evaluation mode on the device, and their settings.
 
@@ -161,11 +177,13 @@ def load_predictor(
         device: Where to compute.
         tta: Whether logits are averaged over mirrored copies; else each run does as its configuration says.
         probabilities: Whether probabilities are kept.
-        precision: Arithmetic of all networks; ``auto`` is that of each run's configuration.
+        precision: Arithmetic of all networks; ``auto`` is that of each run's configuration, and fp32 of other engines
+            than torch.
+        engine: What runs the networks; others than torch take exported runs, or export a run once.
 
     Raises:
         RunError: Weights cannot be used, are those of two runs, or do not fit in memory.
-        ConfigError: The device is not there, or has no such arithmetic.
+        ConfigError: The device is not there, or has no such arithmetic, or the engine is not installed.
     """
     first: dict[str, TrainedRun] = {}
     copies = []
@@ -176,31 +194,8 @@ def load_predictor(
             copies.append(Problem(str(run.path), "twice", "must differ from the other runs", value, remedy))
     if copies:
         raise RunError(copies)
-    if device == "cuda" and not torch.cuda.is_available():
-        value = "'cuda' without a GPU"
-        raise ConfigError(Problem("--device", "hardware", "must be available", value, "use auto or cpu"))
-    warnings: tuple[str, ...] = ()
-    asked = [run for run in runs if tta or run.config.inference.tta]
-    if idle := [run for run in asked if not run.config.augmentation.spatial.mirror_axes]:
-        name = "--tta" if tta else "inference.tta"
-        whom = "" if len(idle) == len(runs) else f" for {', '.join(str(run.path) for run in idle)}"
-        cause = "training mirrored along no axis (augmentation.spatial.mirror_axes)"
-        warnings = (f"{name} changes nothing{whom}: {cause}.",)
-        LOG.warning("%s", warnings[0])
-    chosen = choose_device(device)
-    if precision == "bf16" and not computes_bf16(chosen):
-        kind = "GPU" if chosen.type == "cuda" else "processor"
-        rule = f"must be one that the {kind} computes"
-        raise ConfigError(Problem("--precision", "hardware", rule, "'bf16', which it lacks", "use fp32"))
-    networks = [_load_network(run) for run in runs]
-    # Where the GPU is full and --device is auto, the processor computes, if it has the arithmetic asked for.
-    bearable = precision != "bf16" or computes_bf16(torch.device("cpu"))
-    chosen, note = place(networks, chosen, fall_back=device == "auto" and bearable)
-    warnings += (note,) if note else ()
-    models = []
-    for run, network in zip(runs, networks, strict=True):
-        own = choose_precision(run.config.training.precision if precision == "auto" else precision, chosen)
-        models.append(model_from_config(network, run.config, device=chosen, precision=own, tta=True if tta else None))
+    load = _torch_models if engine == "torch" else partial(_exported_models, engine=engine)
+    models, warnings = load(runs, device=device, precision=precision, tta=tta)
     postprocessing = runs[0].config.postprocessing
     if kept := chosen_classes(runs):
         postprocessing = replace(postprocessing, largest_component=kept)
@@ -216,7 +211,75 @@ def load_predictor(
         class_names=runs[0].class_names,
         classes=runs[0].classes,
         rules=cleaning_rules(postprocessing, runs[0].class_names),
+        engine=engine,
         chosen=kept,
         probabilities=probabilities,
         warnings=warnings,
     )
+
+
+def _torch_models(
+    runs: Sequence[TrainedRun], *, device: Literal["auto", "cpu", "cuda"], precision: Precision, tta: bool
+) -> tuple[list[Model], tuple[str, ...]]:
+    """Loads networks of torch; see :func:`load_predictor`. Returns sentences on what is other than asked for, too."""
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        value = "'cuda' without a GPU"
+        raise ConfigError(Problem("--device", "hardware", "must be available", value, "use auto or cpu"))
+    warnings = _idle_mirroring(runs, tta=tta)
+    chosen = choose_device(device)
+    if precision == "bf16" and not computes_bf16(chosen):
+        kind = "GPU" if chosen.type == "cuda" else "processor"
+        rule = f"must be one that the {kind} computes"
+        raise ConfigError(Problem("--precision", "hardware", rule, "'bf16', which it lacks", "use fp32"))
+    networks = [_load_network(run) for run in runs]
+    # Where the GPU is full and --device is auto, the processor computes, if it has the arithmetic asked for.
+    bearable = precision != "bf16" or computes_bf16(processor())
+    chosen, note = place(networks, chosen, fall_back=device == "auto" and bearable)
+    warnings += (note,) if note else ()
+    models = []
+    for run, network in zip(runs, networks, strict=True):
+        own = choose_precision(run.config.training.precision if precision == "auto" else precision, chosen)
+        models.append(model_from_config(network, run.config, device=chosen, precision=own, tta=True if tta else None))
+    return models, warnings
+
+
+def _exported_models(
+    runs: Sequence[TrainedRun],
+    *,
+    engine: Engine,
+    device: Literal["auto", "cpu", "cuda"],
+    precision: Precision,
+    tta: bool,
+) -> tuple[list[Model], tuple[str, ...]]:
+    """Loads exported networks into an engine; see :func:`load_predictor`."""
+    problems = []
+    if device == "cuda":
+        rule, remedy = f"must be cpu or auto with --engine {engine}", "leave it out, or take --engine torch"
+        problems.append(Problem("--device", "conflict", rule, "'cuda'", remedy))
+    if precision == "bf16":
+        rule, remedy = f"must be fp32 or auto with --engine {engine}", "leave it out, or take --engine torch"
+        problems.append(Problem("--precision", "conflict", rule, "'bf16'", remedy))
+    if problems:
+        raise ConfigError(problems)
+    warnings = _idle_mirroring(runs, tta=tta)
+    models = []
+    for run in runs:
+        network = ExportedNetwork(exported_file(run), engine)
+        models.append(model_from_config(network, run.config, device=HOST, precision="fp32", tta=True if tta else None))
+    return models, warnings
+
+
+def _idle_mirroring(runs: Sequence[TrainedRun], *, tta: bool) -> tuple[str, ...]:
+    """Warns where mirroring is asked for and training mirrored along no axis; returns the sentence."""
+    asked = [run for run in runs if tta or run.config.inference.tta]
+    idle = [run for run in asked if not run.config.augmentation.spatial.mirror_axes]
+    if not idle:
+        return ()
+    name = "--tta" if tta else "inference.tta"
+    whom = "" if len(idle) == len(runs) else f" for {', '.join(str(run.path) for run in idle)}"
+    cause = "training mirrored along no axis (augmentation.spatial.mirror_axes)"
+    warning = f"{name} changes nothing{whom}: {cause}."
+    LOG.warning("%s", warning)
+    return (warning,)

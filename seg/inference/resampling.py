@@ -6,10 +6,9 @@ import itertools
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from seg.data.prepare import UNCHANGED, Step, neighbours
+from seg.inference.arrays import Array, between
 from seg.inference.windows import Cuts, Triple
 
 BLOCK_BYTES = 1 << 26
@@ -70,7 +69,7 @@ class Resampling:
         )
         return x, y, z
 
-    def blocks(self, tile: Tile, scores: Tensor) -> list[Tile]:
+    def blocks(self, tile: Tile, scores: Array) -> list[Tile]:
         """Divides a tile along X so that the scores of a block have a bounded size."""
         x, y, z = tile.target
         row = 4 * len(scores) * (y.stop - y.start) * (z.stop - z.start)
@@ -78,7 +77,7 @@ class Resampling:
         targets = [(slice(first, min(first + rows, x.stop)), y, z) for first in range(x.start, x.stop, rows)]
         return [Tile(target, self._source(target)) for target in targets]
 
-    def interpolate(self, tile: Tile, scores: Tensor) -> Tensor:
+    def interpolate(self, tile: Tile, scores: Array) -> Array:
         """Interpolates a block of the target.
 
         Args:
@@ -91,8 +90,6 @@ class Resampling:
         # Axes that lose voxels come first: the later ones have less to do.
         for axis in sorted(range(3), key=lambda axis: self._step[axis]):
             part, first = tile.target[axis], tile.source[axis].start
-            low, high, share = (torch.as_tensor(values[part]) for values in self._neighbours[axis])
-            weight = share.to(scores.device, scores.dtype).view([-1 if own == axis + 1 else 1 for own in range(4)])
-            near, far = (scores.index_select(axis + 1, (index - first).to(scores.device)) for index in (low, high))
-            scores = near.lerp_(far, weight)
+            low, high, share = (values[part] for values in self._neighbours[axis])
+            scores = between(scores, axis + 1, low - first, high - first, share)
         return scores

@@ -14,11 +14,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from seg.errors import Problem, RunError
-from seg.inference.memory import Attempt, MemoryHistory, out_of_memory, smaller
+from seg.inference.arrays import (
+    Array,
+    Device,
+    add_product,
+    copied,
+    empty,
+    moved,
+    product,
+    softmax,
+    stack,
+    without_gradients,
+    zeros,
+)
+from seg.inference.memory import Attempt, MemoryHistory, out_of_memory, release_cache, smaller
 from seg.inference.model import Model
 from seg.inference.resampling import Resampling, Tile
 from seg.inference.target import LabelMap, Prepared, Segmentation
@@ -78,8 +88,7 @@ def segment(
         attempt, message = smaller(attempt, sums=sweep.most_bytes, passes=sweep.pass_bytes())
         LOG.warning("%s", message)
         warnings.append(message)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        release_cache(models[0].device)
 
 
 class _Sweep:
@@ -97,7 +106,7 @@ class _Sweep:
     def run(self) -> Segmentation:
         """Visits all windows."""
         labels: LabelMap | None = None
-        total: Tensor | None = None
+        total: Array | None = None
         for count, (model, starts) in enumerate(self._passes(), start=1):
             logits = self._forward(model, starts)
             if labels is None:
@@ -130,15 +139,15 @@ class _Sweep:
         shape = self.prepared.image.shape[1:]
         return max(model.pass_bytes(shape, self.classes) for model in self.models)
 
-    def _forward(self, model: int, starts: Sequence[Triple]) -> Tensor:
+    def _forward(self, model: int, starts: Sequence[Triple]) -> Array:
         with self.clock.stage("network"):
             crops = [self.plans[model].crop(self.prepared.image, start) for start in starts]
-            return self.models[model].logits(torch.stack(crops)).to(self.device)
+            return moved(self.models[model].logits(stack(crops)), self.device)
 
     def _merge(
-        self, sums: OverlapSums, writer: BlockWriter, model: int, starts: Sequence[Triple], logits: Tensor
+        self, sums: OverlapSums, writer: BlockWriter, model: int, starts: Sequence[Triple], logits: Array
     ) -> None:
-        with torch.inference_mode():
+        with without_gradients(logits):
             for start, window in zip(starts, logits, strict=True):
                 with self.clock.stage("sums"):
                     finished = sums.add(model, start, window)
@@ -163,7 +172,7 @@ class _Sweep:
             if not resampling.same:
                 cuts = thin_cuts(cuts, self.plans[0].sweep()[0])
         weights = [
-            blend_weights(plan.size, model.blend).to(self.device)
+            blend_weights(plan.size, model.blend, self.device)
             for plan, model in zip(self.plans, self.models, strict=True)
         ]
         tiles = [] if resampling.same else resampling.tiles(base)
@@ -197,7 +206,7 @@ class BlockWriter:
 
     def __init__(self, resampling: Resampling, cuts: Cuts, tiles: Sequence[Tile], labels: LabelMap) -> None:
         self._resampling, self._cuts, self._labels = resampling, cuts, labels
-        self._held: dict[Triple, Tensor] = {}
+        self._held: dict[Triple, Array] = {}
         self._needs: dict[Tile, list[Triple]] = {}
         self._tiles: defaultdict[Triple, list[Tile]] = defaultdict(list)
         for tile in tiles:
@@ -210,9 +219,9 @@ class BlockWriter:
     @property
     def held_bytes(self) -> int:
         """Size of the cells that wait."""
-        return sum(4 * scores.numel() for scores in self._held.values())
+        return sum(scores.nbytes for scores in self._held.values())
 
-    def take(self, cell: Triple, scores: Tensor) -> None:
+    def take(self, cell: Triple, scores: Array) -> None:
         """Takes the scores (K, x, y, z) of a finished cell and writes each block of labels that is now complete."""
         if self._resampling.same:
             x, y, z = (part.start for part in cell_box(self._cuts, cell))
@@ -239,11 +248,11 @@ class BlockWriter:
             if self._uses[cell] == 0:
                 del self._held[cell]
 
-    def _collect(self, tile: Tile) -> Tensor:
+    def _collect(self, tile: Tile) -> Array:
         """Joins the parts of cells that make up a tile's source."""
         first = self._held[self._needs[tile][0]]
         size = [part.stop - part.start for part in tile.source]
-        source = torch.empty((len(first), *size), dtype=first.dtype, device=first.device)
+        source = empty(first, (len(first), *size))
         for cell in self._needs[tile]:
             box = cell_box(self._cuts, cell)
             common = [slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(box, tile.source, strict=True)]
@@ -260,7 +269,7 @@ class StageTimer:
     what the GPU did for it and what it waited for, so stages that follow one another add up to the whole.
     """
 
-    def __init__(self, device: torch.device, stages: Sequence[str]) -> None:
+    def __init__(self, device: Device, stages: Sequence[str]) -> None:
         self._device = device
         self._seconds = dict.fromkeys(stages, 0.0)
         self._marks: list[tuple[str, Any, Any]] = []
@@ -278,6 +287,8 @@ class StageTimer:
         self._marks.append((name, begin, self._mark()))
 
     def _mark(self) -> Any:
+        import torch
+
         mark: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         mark.record(torch.cuda.current_stream(self._device))
         return mark
@@ -285,6 +296,8 @@ class StageTimer:
     def seconds(self) -> dict[str, float]:
         """Waits for the GPU and returns the seconds of each stage."""
         if self._marks:
+            import torch
+
             torch.cuda.synchronize(self._device)
         for name, begin, end in self._marks:
             self._seconds[name] += begin.elapsed_time(end) / 1000
@@ -316,11 +329,13 @@ class _Sum:
         weights: Sum of weights; None while a single window covers the cell.
     """
 
-    logits: Tensor
-    weights: Tensor | None
+    logits: Array
+    weights: Array | None
 
-    def mean(self) -> Tensor:
-        return self.logits if self.weights is None else self.logits.div_(self.weights)
+    def mean(self) -> Array:
+        if self.weights is not None:
+            self.logits /= self.weights
+        return self.logits
 
 
 @dataclass
@@ -343,7 +358,7 @@ class OverlapSums:
         most_bytes: Largest size so far.
     """
 
-    def __init__(self, plans: Sequence[Windows], weights: Sequence[Tensor], cuts: Cuts) -> None:
+    def __init__(self, plans: Sequence[Windows], weights: Sequence[Array], cuts: Cuts) -> None:
         self.plans, self.weights, self.cuts = plans, weights, cuts
         self.held_bytes = self.most_bytes = 0
         self._cells: dict[Triple, _Cell] = {}
@@ -352,7 +367,7 @@ class OverlapSums:
             for plan in plans
         ]
 
-    def add(self, model: int, start: Triple, logits: Tensor) -> list[tuple[Triple, Tensor]]:
+    def add(self, model: int, start: Triple, logits: Array) -> list[tuple[Triple, Array]]:
         """Adds the logits (K, x, y, z) of a model's window, which lie on the device of the weights.
 
         Returns:
@@ -374,7 +389,7 @@ class OverlapSums:
     def _expected(self, model: int, key: Triple) -> int:
         return math.prod(counts[i] for counts, i in zip(self._counts[model], key, strict=True))
 
-    def _add_to(self, cell: _Cell, key: Triple, model: int, start: Triple, logits: Tensor) -> None:
+    def _add_to(self, cell: _Cell, key: Triple, model: int, start: Triple, logits: Array) -> None:
         box = cell_box(self.cuts, key)
         # A window covers a part of a cell only where the whole volume is one cell.
         common = [
@@ -388,35 +403,34 @@ class OverlapSums:
         known = cell.sums.get(model)
         if known is None and covers:
             # Class by class in memory, and no view that would keep the window alive.
-            first = torch.empty(part.shape, dtype=part.dtype, device=part.device)
             if self._expected(model, key) == 1:
-                cell.sums[model] = _Sum(first.copy_(part), None)
+                cell.sums[model] = _Sum(copied(part), None)
             else:
-                cell.sums[model] = _Sum(torch.mul(part, weights, out=first), weights.clone())
+                cell.sums[model] = _Sum(product(part, weights), copied(weights))
             self._hold(cell.sums[model], 1)
             return
         if known is None:
-            known = cell.sums[model] = _Sum(part.new_zeros((len(part), *shape)), weights.new_zeros(shape))
+            known = cell.sums[model] = _Sum(zeros(part, (len(part), *shape)), zeros(weights, shape))
             self._hold(known, 1)
         assert known.weights is not None  # more than one window was counted
         inside = _moved(common, [b.start for b in box])
-        known.logits[(slice(None), *inside)].addcmul_(part, weights)
+        add_product(known.logits[(slice(None), *inside)], part, weights)
         known.weights[inside] += weights
 
     def _hold(self, part: _Sum, sign: int) -> None:
-        self.held_bytes += sign * 4 * (part.logits.numel() + (0 if part.weights is None else part.weights.numel()))
+        self.held_bytes += sign * (part.logits.nbytes + (0 if part.weights is None else part.weights.nbytes))
         self.most_bytes = max(self.most_bytes, self.held_bytes)
 
-    def _finish(self, cell: _Cell) -> Tensor:
+    def _finish(self, cell: _Cell) -> Array:
         for part in cell.sums.values():
             self._hold(part, -1)
         first, *others = cell.sums.values()
         if not others:
             return first.mean()
         # One model after the other, in the order of models whatever the order of windows.
-        total = torch.zeros_like(first.logits)
+        total = zeros(first.logits, first.logits.shape)
         for _, part in sorted(cell.sums.items()):
-            total += part.mean().softmax(0)
+            total += softmax(part.mean())
         return total / len(cell.sums)
 
 

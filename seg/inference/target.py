@@ -9,11 +9,10 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from seg.data.geometry import Geometry, oriented_grid
 from seg.data.prepare import Step
+from seg.inference.arrays import Array, most_likely, softmax, to_numpy
 from seg.inference.windows import Triple
 
 
@@ -47,7 +46,7 @@ class LabelMap:
             ]
         self._logits = logits
 
-    def write(self, origin: Triple, scores: Tensor) -> None:
+    def write(self, origin: Triple, scores: Array) -> None:
         """Takes the most likely class of a block of voxels.
 
         Args:
@@ -56,32 +55,15 @@ class LabelMap:
         """
         box = tuple(slice(o, o + n) for o, n in zip(origin, scores.shape[1:], strict=True))
         if self.probabilities is not None:
-            values = (scores.softmax(0) if self._logits else scores).cpu().numpy()
+            values = to_numpy(softmax(scores) if self._logits else scores)
             for target, own in zip(self._probabilities, values, strict=True):
                 target[box] = own
-        self._labels[box] = most_likely(scores).cpu().numpy()
+        self._labels[box] = to_numpy(most_likely(scores))
 
 
 def label_bytes(num_classes: int) -> int:
     """Returns the bytes of a voxel of a label map."""
     return 1 if num_classes <= 256 else 2
-
-
-def most_likely(scores: Tensor) -> Tensor:
-    """Returns the index of the largest of the scores (K, ...), the first of equals; u8, or i32 above 256 classes.
-
-    Comparing class by class is several times faster on a CPU than ``argmax`` over the slowest axis.
-    """
-    dtype = torch.uint8 if len(scores) <= 256 else torch.int32
-    labels = torch.zeros(scores.shape[1:], dtype=dtype, device=scores.device)
-    if len(scores) == 1:
-        return labels
-    best = scores[0].clone()
-    for index in range(1, len(scores)):
-        # Indices grow, so the larger one is the later one; masked_fill_ takes twenty times as long.
-        torch.maximum(labels, (scores[index] > best).to(dtype).mul_(index), out=labels)
-        torch.maximum(best, scores[index], out=best)
-    return labels
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -96,7 +78,7 @@ class Prepared:
         warnings: Sentences on what is doubtful about the image.
     """
 
-    image: Tensor
+    image: Array
     step: Step
     target: Geometry
     seconds: Mapping[str, float] = field(default_factory=dict)

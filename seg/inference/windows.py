@@ -7,14 +7,18 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-import torch
-from torch import Tensor, nn
+import numpy as np
+import numpy.typing as npt
 
 from seg.config import InferenceConfig
+from seg.inference.arrays import HOST, Array, Device, add_product, exponential, placed, zeros
 
-Network = Callable[[Tensor], Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Network = Callable[[Array], Array]
 Triple = tuple[int, int, int]
 SIGMA = 0.125
 """Standard deviation of the Gaussian, as a share of the window's edge."""
@@ -34,22 +38,27 @@ def window_starts(size: int, window: int, overlap: float) -> list[int]:
     return [*range(0, size - window, step), size - window]
 
 
-def blend_weights(window: Triple, blend: str) -> Tensor:
+def blend_weights(window: Triple, blend: str, device: Device = HOST) -> Array:
     """Returns weights f32 of a window's voxels (X, Y, Z), in [1e-3, 1]: ``gaussian`` about the centre or ``constant``.
+
+    Args:
+        window: Size of the window.
+        blend: Which weights.
+        device: Where they are wanted; :data:`HOST` is an array of NumPy.
 
     References:
         F. Isensee et al., "nnU-Net: a self-configuring method for deep learning-based biomedical image
         segmentation", 2021, doi:10.1038/s41592-020-01008-z. As there, sigma is 1/8 of the edge.
     """
     if blend == "constant":
-        return torch.ones(window)
+        return placed(np.ones(window, np.float32), device)
     profiles = []
     for edge in window:
-        place = torch.arange(edge) - (edge - 1) / 2
-        profiles.append(torch.exp(place**2 / (-2 * (SIGMA * edge) ** 2)))
+        place = np.arange(edge, dtype=np.float32) - (edge - 1) / 2
+        profiles.append(exponential(place**2 / (-2 * (SIGMA * edge) ** 2), device))
     x, y, z = profiles
-    weights = x[:, None, None] * y[:, None] * z
-    return weights.clamp_min(max(float(weights.min()), FLOOR))
+    weights: npt.NDArray[np.float32] = x[:, None, None] * y[:, None] * z
+    return placed(np.maximum(weights, max(float(weights.min()), FLOOR)), device)
 
 
 @dataclass(frozen=True)
@@ -72,16 +81,14 @@ class Windows:
         x, y, z = (window_starts(n, w, overlap) for n, w in zip(shape, size, strict=True))
         return cls(cast(Triple, tuple(shape)), cast(Triple, tuple(size)), (x, y, z))
 
-    def crop(self, image: Tensor, start: Triple) -> Tensor:
+    def crop(self, image: Array, start: Triple) -> Array:
         """Returns a window of an image (..., X, Y, Z), with zeros where it reaches beyond."""
         inside = image[(..., *self.inside(start))]
-        # torch names padding from the last axis on, each with its near side first.
-        padding = [
-            pad
-            for s, w, n in zip(reversed(start), reversed(self.size), reversed(self.shape), strict=True)
-            for pad in (max(-s, 0), max(s + w - n, 0))
-        ]
-        return nn.functional.pad(inside, padding) if any(padding) else inside
+        if tuple(inside.shape[-3:]) == self.size:
+            return inside
+        window = zeros(image, (*image.shape[:-3], *self.size))
+        window[(..., *self.own(start))] = inside
+        return window
 
     def inside(self, start: Triple) -> tuple[slice, slice, slice]:
         """Returns the part of the volume that a window covers."""
@@ -195,8 +202,10 @@ def predict_logits(
     Returns:
         Logits f32 of shape (1, K, X, Y, Z), averaged where windows overlap.
     """
+    import torch
+
     windows = Windows.over(image.shape[2:], config.window or patch_size, config.overlap)
-    weights = blend_weights(windows.size, config.blend).to(image.device)
+    weights = blend_weights(windows.size, config.blend, image.device)
     total = image.new_zeros(windows.shape, dtype=torch.float32)
     sums: Tensor | None = None
     starts = [start for _, start in windows.in_order((0, 1, 2))]
@@ -208,7 +217,7 @@ def predict_logits(
                 place, own = windows.inside(start), windows.own(start)
                 if sums is None:
                     sums = logits.new_zeros((len(logits), *windows.shape))
-                sums[(slice(None), *place)].addcmul_(logits[(slice(None), *own)], weights[own])
+                add_product(sums[(slice(None), *place)], logits[(slice(None), *own)], weights[own])
                 total[place] += weights[own]
     assert sums is not None  # a volume has a window
     return (sums / total)[None]

@@ -20,7 +20,7 @@ MANIFEST_FILE = "predictions.json"
 VOLUMES_FILE = "volumes.csv"
 VOLUMES_COLUMNS = ("scan", "path", "class", "ml")
 MANIFEST_VERSION = 1
-SETTINGS = ("tta", "precision", "clean_up")
+SETTINGS = ("engine", "tta", "precision", "clean_up")
 """What changes labels beside the networks."""
 
 

@@ -7,16 +7,20 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from seg.data.volumes import is_whole
 from seg.errors import DataError, Problem, RunError
 from seg.files import file_problems, quoted, remove_partial
+from seg.inference.archive import unpacked
 from seg.inference.cases import DONE, FAILED, SKIPPED, Record, Source, find_sources
-from seg.runs import read_runs
+from seg.inference.engines import Engine
+from seg.inference.exported import ExportedRun, read_run_or_export
+from seg.runs import TrainedRun, read_runs
 from seg.workflows.manifest import (
     MANIFEST_FILE,
     VOLUMES_FILE,
@@ -44,11 +48,12 @@ def predict(
     tta: bool = False,
     probabilities: bool = False,
     existing: Existing = "refuse",
+    engine: Literal["auto"] | Engine | None = None,
 ) -> int:
     """Segments files, prints where the time went, and leaves label maps and a manifest.
 
     Args:
-        run_dirs: Run directories whose networks are averaged.
+        run_dirs: Run directories whose networks are averaged, packed runs, or exported networks.
         input: A file, a folder, or a list of files in a text file.
         output: File or folder of the label maps.
         device: Where to compute; auto takes a GPU where there is one.
@@ -56,6 +61,8 @@ def predict(
         tta: Whether logits are averaged over mirrored copies.
         probabilities: Whether probabilities are written too.
         existing: What is done about label maps that are there already.
+        engine: What runs the networks; ``auto`` takes the fastest of those that are installed, by a measurement on
+            this machine. None is torch, and ``auto`` where a network is exported.
 
     Returns:
         0 where all cases were segmented, 1 where some failed, 2 where all failed; each that failed is named.
@@ -64,32 +71,50 @@ def predict(
         SegError: Nothing can be begun with these arguments.
     """
     begun = time.perf_counter() - process_seconds()
-    runs = read_runs(run_dirs)
-    sources = find_sources(input, output, probabilities=probabilities)
-    models = [run.description() for run in runs]
-    written = [path for source in sources for path in source.results if path.exists()]
-    if existing == "refuse" and written:
-        remedy = "add --skip_existing to go on with the others, --overwrite to replace it, or choose another --output"
-        raise RunError(
-            Problem(str(written[0]), "exists", "must be new", f"an existing file, one of {len(written)}", remedy)
-        )
-    manifest = sources[0].output.parent / MANIFEST_FILE
-    earlier = StoredManifest.read(manifest)
-    if table := output not in {source.output for source in sources}:
-        check_volumes(manifest.with_name(VOLUMES_FILE))
-    _remove_partial(sources)
-    skipped = [source for source in sources if existing == "skip" and _is_whole(source)]
-    _check_made_alike(manifest, earlier, skipped, {"models": [model["weights_sha256"] for model in models]})
-    # Torch takes seconds to import: wrong arguments and run directories are named before that.
-    from seg.inference.predictor import load_predictor
+    with unpacked(run_dirs) as paths:
+        runs = read_runs(paths, read=read_run_or_export)
+        sources = find_sources(input, output, probabilities=probabilities)
+        models = [run.description() for run in runs]
+        written = [path for source in sources for path in source.results if path.exists()]
+        if existing == "refuse" and written:
+            value = f"an existing file, one of {len(written)}"
+            remedy = "go on with the others by --skip_existing, replace it by --overwrite, or choose another --output"
+            raise RunError(Problem(str(written[0]), "exists", "must be new", value, remedy))
+        manifest = sources[0].output.parent / MANIFEST_FILE
+        earlier = StoredManifest.read(manifest)
+        if table := output not in {source.output for source in sources}:
+            check_volumes(manifest.with_name(VOLUMES_FILE))
+        _remove_partial(sources)
+        skipped = [source for source in sources if existing == "skip" and _is_whole(source)]
+        _check_made_alike(manifest, earlier, skipped, {"models": [model["weights_sha256"] for model in models]})
+        # Torch takes seconds to import: wrong arguments and run directories are named before that.
+        from seg.inference.predictor import load_predictor
 
-    predictor = load_predictor(runs, device=device, tta=tta, probabilities=probabilities, precision=precision)
+        load = partial(load_predictor, runs, device=device, tta=tta, probabilities=probabilities, precision=precision)
+        predictor = load(engine=_chosen_engine(engine, runs, load, device=device, precision=precision))
     progress = PredictionRecords(begun, sources, describe(predictor, models), manifest, table=table)
     _check_made_alike(manifest, earlier, skipped, progress.provenance.made_by())
     progress.keep(skipped, earlier, predictor)
     if ready := [source for source in sources if source not in skipped]:
         _segment(predictor, ready, progress)
     return progress.summarise()
+
+
+def _chosen_engine(
+    wanted: Literal["auto"] | Engine | None,
+    runs: Sequence[TrainedRun],
+    load: Callable[..., Predictor],
+    **settings: str,
+) -> Engine:
+    """Returns the engine to predict with; says which one where it was not asked for by name."""
+    from seg.inference.fastest import check_engine, fastest_engine, possible_engines
+
+    if wanted is None:
+        wanted = "auto" if any(isinstance(run, ExportedRun) for run in runs) else "torch"
+    if wanted != "auto":
+        check_engine(wanted, runs)
+        return wanted
+    return fastest_engine(possible_engines(runs), runs, lambda engine: load(engine=engine).models, **settings)
 
 
 def _segment(predictor: Predictor, sources: Sequence[Source], progress: PredictionRecords) -> None:
@@ -171,8 +196,8 @@ def describe(predictor: Predictor, models: Sequence[dict[str, Any]]) -> Provenan
     mirrored = any(model.mirror_axes for model in predictor.models)
     return Provenance(
         models=models,
-        settings={"tta": mirrored, "precision": precision, "clean_up": rules},
-        environment=environment(predictor.models[0].device, precision),
+        settings={"engine": predictor.engine, "tta": mirrored, "precision": precision, "clean_up": rules},
+        environment=environment(predictor.torch_device, precision, engine=predictor.engine),
         warnings=predictor.warnings,
     )
 

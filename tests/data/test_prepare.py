@@ -19,10 +19,12 @@ from seg.data.prepare import (
     CaseGrid,
     label_on_grid,
     nearest_label,
+    numpy_zscore,
     prepare,
     read_channels,
     read_image,
     sampled_grid,
+    torch_zscore,
 )
 from tests.data.builders import problems_of, save
 
@@ -274,6 +276,21 @@ def test_intensities_are_brought_to_the_closed_form(tmp_path):
     np.testing.assert_allclose(done[1], (np.clip(wide[1], 45, 55) - 50) / 4, atol=1e-5)
     flat = save(tmp_path / "flat.nii", np.full((4, 4, 4), 7, np.int16), affine)
     assert not prepare(read_image([flat], ["a"]), config(normalization=("zscore",)))[0].any()
+
+
+@pytest.mark.parametrize("place", [0.0, 1e3, 2e4])
+def test_the_sums_of_numpy_are_those_of_torch_to_rounding(place):
+    values = np.random.default_rng(0).normal(place, 100, (60, 50, 40)).astype(np.float32)
+    wide = values.astype(np.float64)
+    ours, theirs = values.copy(), values.copy()
+    numpy_zscore(ours)
+    torch_zscore(theirs)
+    np.testing.assert_allclose(ours, (wide - wide.mean()) / wide.std(ddof=1), atol=2e-5 if place < 1e4 else 2e-4)
+    np.testing.assert_allclose(ours, theirs, atol=2e-5 if place < 1e4 else 2e-4)
+    for shape in ((4, 4, 4), (1, 1, 1)):
+        flat = np.full(shape, 7, np.float32)
+        numpy_zscore(flat)
+        assert not flat.any()
 
 
 def test_slabs_join_without_a_seam(tmp_path, monkeypatch):

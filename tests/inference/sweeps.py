@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import nn
 
 from seg.data.geometry import Geometry
 from seg.data.prepare import UNCHANGED
+from seg.inference.arrays import HOST
 from seg.inference.target import Prepared
 
 STREAMED = 0.0
@@ -26,6 +29,21 @@ def network(classes=3, channels=2, seed=0):
 def image(*shape, channels=2):
     torch.manual_seed(1)
     return torch.randn(channels, *shape)
+
+
+def in_numpy(models, case):
+    """The same networks and image with arrays of NumPy outside the networks, as engines other than torch have them."""
+
+    def forward(net):
+        def run(windows):
+            assert isinstance(windows, np.ndarray)
+            with torch.no_grad():
+                return net(torch.from_numpy(np.ascontiguousarray(windows))).numpy()
+
+        return run
+
+    others = [replace(model, network=forward(model.network), device=HOST) for model in models]
+    return others, replace(case, image=case.image.numpy())
 
 
 def prepared(volume, step=UNCHANGED, shape=None, affine=None):

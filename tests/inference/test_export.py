@@ -103,7 +103,7 @@ def test_the_record_holds_the_run_and_digests_of_what_lies_beside_it(exported: P
     assert content["files"] == {name: hashlib.sha256(raw).hexdigest() for name, raw in files.items()}
     weights = exported.parent / "run" / "checkpoints" / "weights.pt"
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-    assert read.description()["weights_sha256"] == content["model"]["weights_sha256"] == digest
+    assert read.description()["weights_sha256"] == content["weights_sha256"] == digest
     assert not any(b"site-packages" in raw or str(Path.cwd()).encode() in raw for raw in files.values())
 
 

@@ -15,7 +15,7 @@ from monai.transforms import SpatialResample
 
 from seg.inference.model import Model
 from seg.inference.sweep import segment
-from tests.inference.sweeps import STREAMED, image, network, prepared
+from tests.inference.sweeps import STREAMED, image, in_numpy, network, prepared
 
 WINDOW = (8, 12, 10)
 OBLIQUE = nib.affines.from_matvec(nib.eulerangles.euler2mat(0.2, -0.1, 0.3), [4, -7, 11])
@@ -66,10 +66,14 @@ def oracle(models, case):
 def check(models, case, resident_mib=STREAMED):
     labels, probabilities = oracle(models, case)
     done = segment(models, case, probabilities=True, resident_mib=resident_mib)
-    assert done.labels.shape == case.target.shape == labels.shape
-    np.testing.assert_allclose(done.probabilities, probabilities, atol=2e-5)
-    differing = np.count_nonzero(done.labels != labels)
-    assert differing <= 1e-5 * labels.size
+    without_torch = segment(*in_numpy(models, case), probabilities=True, resident_mib=resident_mib)
+    for each in (done, without_torch):
+        assert each.labels.shape == case.target.shape == labels.shape
+        np.testing.assert_allclose(each.probabilities, probabilities, atol=2e-5)
+        differing = np.count_nonzero(each.labels != labels)
+        assert differing <= 1e-5 * labels.size
+    assert without_torch.labels.dtype == done.labels.dtype
+    assert without_torch.held_mib == done.held_mib
     return done
 
 

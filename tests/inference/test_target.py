@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from seg.data.geometry import Geometry
-from seg.inference.target import LabelMap, most_likely
+from seg.inference.arrays import most_likely
+from seg.inference.target import LabelMap
 
 
 @pytest.mark.parametrize("classes", [1, 2, 7, 300])
@@ -14,7 +15,10 @@ def test_the_first_of_the_largest_scores_wins(classes):
     torch.manual_seed(0)
     scores = torch.randint(0, 5, (classes, 6, 5, 4)).float()
     # NumPy's argmax is the first of equals by contract.
-    np.testing.assert_array_equal(most_likely(scores).numpy(), scores.numpy().argmax(0))
+    expected = scores.numpy().argmax(0)
+    np.testing.assert_array_equal(most_likely(scores).numpy(), expected)
+    np.testing.assert_array_equal(most_likely(scores.numpy()), expected)
+    assert most_likely(scores.numpy()).dtype == most_likely(scores).numpy().dtype
 
 
 @pytest.mark.parametrize("codes", ["RAS", "LPS", "SLA", "IRP"])

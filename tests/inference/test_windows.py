@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -26,7 +27,22 @@ def test_windows_begin_where_monai_begins_them(size, window, overlap):
 @pytest.mark.parametrize("blend", ["gaussian", "constant"])
 @pytest.mark.parametrize("size", [(40, 56, 40), (8, 1, 3), (64, 64, 64)])
 def test_weights_are_those_of_monai(size, blend):
-    torch.testing.assert_close(blend_weights(size, blend), compute_importance_map(size, mode=blend, sigma_scale=0.125))
+    expected = compute_importance_map(size, mode=blend, sigma_scale=0.125)
+    torch.testing.assert_close(blend_weights(size, blend, torch.device("cpu")), expected)
+    weights = blend_weights(size, blend)
+    assert weights.dtype == np.float32
+    torch.testing.assert_close(torch.from_numpy(weights), expected)
+
+
+def test_weights_of_torch_have_the_bits_of_its_own_exponential():
+    profiles = []
+    for edge in (40, 56, 41):  # what published predictions were blended with
+        place = torch.arange(edge) - (edge - 1) / 2
+        profiles.append(torch.exp(place**2 / (-2 * (0.125 * edge) ** 2)))
+    x, y, z = profiles
+    weights = x[:, None, None] * y[:, None] * z
+    expected = weights.clamp_min(max(float(weights.min()), 1e-3))
+    assert torch.equal(blend_weights((40, 56, 41), "gaussian", torch.device("cpu")), expected)
 
 
 def test_a_window_beyond_the_volume_is_filled_with_zeros():

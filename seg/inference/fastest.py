@@ -1,0 +1,169 @@
+"""Which engine is the fastest on this machine: measured once for a network, and kept in the user's cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from seg.errors import ConfigError, Problem, SegError
+from seg.files import read_json, user_cache, write_json
+from seg.hardware import instruction_sets, package_version, processor_name
+from seg.inference.engines import INSTALL, READERS, Engine, installed
+from seg.inference.exported import ExportedRun
+from seg.inference.model import Model
+from seg.processes import usable_cores
+from seg.runs import TrainedRun
+
+LOG = logging.getLogger(__name__)
+SPEED_VERSION = 1
+ROUNDS = 5
+Load = Callable[[Engine], Sequence[Model]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speeds:
+    """A measurement.
+
+    Attributes:
+        key: What it is about: networks, machine, versions.
+        seconds: Median seconds of a pass of one window, by engine.
+    """
+
+    key: dict[str, Any]
+    seconds: dict[Engine, Annotated[float, Field(gt=0)]]
+
+    @property
+    def fastest(self) -> Engine:
+        """The engine that took least."""
+        return min(self.seconds, key=lambda engine: self.seconds[engine])
+
+    def __str__(self) -> str:
+        each = ", ".join(f"{engine} {1000 * took:.3g} ms" for engine, took in sorted(self.seconds.items()))
+        return f"{self.fastest}, the fastest here for a window: {each}"
+
+
+def possible_engines(runs: Sequence[TrainedRun]) -> tuple[Engine, ...]:
+    """Returns the installed engines that can run all networks, in the order of preference.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    wanted: tuple[Engine, ...] = ("torch", "openvino", "onnxruntime")
+    for run in runs:
+        if isinstance(run, ExportedRun):
+            wanted = tuple(engine for engine in wanted if engine in READERS[run.record.format])
+    if not any(isinstance(run, ExportedRun) for run in runs) and not all(map(package_version, ("onnx", "onnxscript"))):
+        wanted = ("torch",)  # nothing exports the runs
+    found = installed(wanted)
+    if not found:
+        rule, value = f"must be installed: {' or '.join(wanted)}", "none of them"
+        raise ConfigError(Problem("--engine", "missing", rule, value, INSTALL))
+    return found
+
+
+def check_engine(engine: Engine, runs: Sequence[TrainedRun]) -> None:
+    """Checks that an engine reads all exported networks.
+
+    Raises:
+        ConfigError: It does not.
+    """
+    for run in runs:
+        if isinstance(run, ExportedRun) and engine not in (readers := READERS[run.record.format]):
+            rule = f"must be auto or {' or '.join(readers)} for {run.path.name}"
+            raise ConfigError(Problem("--engine", "format", rule, engine, "choose another, or give the run directory"))
+
+
+def fastest_engine(engines: Sequence[Engine], runs: Sequence[TrainedRun], load: Load, **settings: str) -> Engine:
+    """Returns the engine that is the fastest here; measures where no earlier measurement counts, and says so.
+
+    Args:
+        engines: Engines to choose from; of a single one nothing is measured.
+        runs: The runs.
+        load: Loads their networks into an engine.
+        settings: What else decides the speed.
+    """
+    if len(engines) == 1:
+        return engines[0]
+    key = _key(engines, runs, settings)
+    folder = user_cache()
+    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    path = None if folder is None else folder / "engines" / f"{name[:32]}.json"
+    speeds = None if path is None else _stored(path, key)
+    if speeds is None:
+        LOG.info("engine: measuring %s, once for this network and machine", ", ".join(engines))
+        speeds = Speeds(
+            key=key, seconds=measure({engine: load(engine) for engine in engines}, len(runs[0].channel_names))
+        )
+        path = _keep(path, speeds)
+    LOG.info("engine: %s%s", speeds, "" if path is None else f" ({path}; remove it to measure again)")
+    return speeds.fastest
+
+
+def _key(engines: Sequence[Engine], runs: Sequence[TrainedRun], settings: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "models": sorted(json.dumps(run.description(), sort_keys=True) for run in runs),
+        "processor": processor_name(),
+        "instruction_sets": instruction_sets(),
+        "threads": usable_cores(),
+        "versions": {engine: package_version(engine) for engine in engines},
+        "segnarrow": package_version("segnarrow"),
+        **settings,
+    }
+
+
+def _stored(path: Path, key: Mapping[str, Any]) -> Speeds | None:
+    """Reads an earlier measurement; None where there is none, or it is damaged or of something else."""
+    if not path.is_file():
+        return None
+    try:
+        speeds = read_json(path, Speeds, newest=SPEED_VERSION, remedy="remove it")
+    except SegError as error:
+        LOG.warning("%s", error)
+        return None
+    return speeds if speeds.key == key and speeds.seconds else None
+
+
+def _keep(path: Path | None, speeds: Speeds) -> Path | None:
+    """Writes a measurement; where that fails, the next command measures again, which is announced."""
+    if path is None:
+        return None
+    try:
+        write_json(path, {"schema_version": SPEED_VERSION, "key": speeds.key, "seconds": speeds.seconds})
+    except SegError as error:
+        LOG.warning("the measurement of engines is not kept: %s", error)
+        return None
+    return path
+
+
+def measure(models: Mapping[Engine, Sequence[Model]], channels: int) -> dict[Engine, float]:
+    """Measures passes of a window through networks, in turns, so that all have the same noise; the first is not timed.
+
+    Args:
+        models: Networks by engine.
+        channels: Channels of a window.
+
+    Returns:
+        Median seconds of a pass through all networks, by engine.
+    """
+    random = np.random.default_rng(0)
+    seconds: dict[Engine, list[float]] = {engine: [] for engine in models}
+    for _ in range(1 + ROUNDS):
+        for engine, networks in models.items():
+            took = 0.0
+            for model in networks:
+                windows = random.normal(size=(model.batch, channels, *model.window)).astype(np.float32)
+                begun = time.perf_counter()
+                float(model.logits(windows).sum())  # a GPU is waited for
+                took += time.perf_counter() - begun
+            seconds[engine].append(took)
+    return {engine: median(each[1:]) for engine, each in seconds.items()}
