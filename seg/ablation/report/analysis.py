@@ -131,8 +131,12 @@ def analyse(results: Results) -> Analysis:
     scores = _scores(results)
     ready = bool(scores.get(study.baseline))
     compared, verdicts = find_verdicts(results, scores)
-    # What one run more or less would unmake is not recommended.
-    safe = [replace(one, non_inferior=verdict.word == "safe") for one, verdict in zip(compared, verdicts, strict=True)]
+    # What one run more or less would unmake is not recommended, nor what differs from the baseline by its training.
+    unlike = {variant.name for variant in study.variants if variant.unequal}
+    safe = [
+        replace(one, non_inferior=verdict.word == "safe" and one.variant not in unlike)
+        for one, verdict in zip(compared, verdicts, strict=True)
+    ]
     macs = {variant.name: variant.macs for variant in study.variants if variant.macs is not None}
     speeds = device_speeds(results) or [{}]
     predictions: tuple[Prediction, ...] = ()

@@ -190,6 +190,10 @@ def test_what_a_variant_does_not_share_with_the_baseline_is_said(tmp_path: Path)
     (row,) = (line for line in (study / "report.md").read_text().splitlines() if "not as the baseline" in line)
     assert row.startswith("| skips ×1/4 |")
     assert "not as the baseline: augmentation.spatial.shift, patches.size" in row
+    assert "**Build: decoder ×1/2.**" in (study / "report.md").read_text()
+    change(study / "study.json", lambda plan: [one.update(unequal=["training.steps"]) for one in plan["variants"][1:]])
+    write_report(study)
+    assert "**Build: " not in (study / "report.md").read_text()
 
 
 def test_gaps_are_named(partial: Path) -> None:
