@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import threading
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from seg.config import ExperimentConfig
 from seg.data.cases import Dataset
 from seg.data.datamodule import SegmentationData
 from seg.data.splits import Split
-from seg.files import file_problems
+from seg.files import NO_ROOM, file_problems
 from seg.hardware import choose_device, choose_precision, keep_heap
 from seg.inference.windows import predict_logits
 from seg.networks import network_from_config
@@ -103,7 +104,7 @@ def train_fold(
         _announce(config, network, dataset, split, run_dir)
     records = Records(run_dir)
     data = SegmentationData(config, dataset, split, cache_dir or run_dir / "cache")
-    with _quiet(), _interruptible(), file_problems(run_dir):
+    with _quiet(), _interruptible(), _full_disk_in_threads(run_dir), file_problems(run_dir):
         trainer = _trainer(config, run_dir, device, records, validates=bool(split.validation))
         try:
             trainer.fit(module, data, ckpt_path=str(checkpoint) if resumes else None, weights_only=True)
@@ -169,6 +170,27 @@ def _interruptible() -> Iterator[None]:
             raise
         signal.signal(signal.SIGINT, handler)
         raise KeyboardInterrupt from error
+
+
+@contextmanager
+def _full_disk_in_threads(run_dir: Path) -> Iterator[None]:
+    """Names a full disk that ends a thread, such as TensorBoard's writer, in a sentence in place of a traceback.
+
+    The run itself ends where a file of its own finds no room.
+    """
+    hook = threading.excepthook
+
+    def named(args: threading.ExceptHookArgs) -> None:
+        if isinstance(args.exc_value, OSError) and args.exc_value.errno in NO_ROOM:
+            LOG.warning("%s: no more event files are written: %s", run_dir, args.exc_value.strerror)
+        else:
+            hook(args)
+
+    threading.excepthook = named
+    try:
+        yield
+    finally:
+        threading.excepthook = hook
 
 
 def _check_finite(network: nn.Module, config: ExperimentConfig, step: int) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
+import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,6 +44,25 @@ def test_an_update_that_leaves_no_use_in_the_weights_ends_the_run(
     with pytest.raises(RunError, match=r"^step 1: predictions .* case_\d;"):
         train(config, run_dir=tmp_path / "run", folds=(0,))
     assert not (tmp_path / "run" / "checkpoints" / "weights.pt").exists()
+
+
+@pytest.mark.parametrize(("number", "named"), [(errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EIO, False)])
+def test_a_full_disk_in_a_thread_is_named_without_a_traceback(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, number: int, named: bool
+) -> None:
+    printed: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", printed.append)
+
+    def fail() -> None:
+        raise OSError(number, os.strerror(number))
+
+    with fit._full_disk_in_threads(tmp_path):
+        thread = threading.Thread(target=fail)
+        thread.start()
+        thread.join()
+    assert [record.args[0] for record in caplog.records] == ([tmp_path] if named else [])
+    assert len(printed) == (0 if named else 1)
+    assert threading.excepthook == printed.append
 
 
 def test_final_weights_must_be_finite(
