@@ -2,7 +2,8 @@
 #   BASE_IMAGE    Python 3.11 on a slim Debian, to the patch release; name it with its digest to have the same one for ever
 #   TORCH_INDEX   where torch comes from: the CPU builds by default, https://download.pytorch.org/whl/cu130 for CUDA 13;
 #                 empty takes pip's own index, which on PyPI is a CUDA build
-#   EXTRAS        optional dependencies by the names of pyproject.toml: formats reads NRRD, MetaImage and DICOM
+#   EXTRAS        optional dependencies by the names of pyproject.toml, beside those of training: formats reads NRRD,
+#                 MetaImage and DICOM, export hands networks on to other engines
 #   REVISION, SOURCE_URL   git revision and address of the source, for the labels
 # There is no HEALTHCHECK: a container is one batch job, and its exit code says how it went.
 ARG BASE_IMAGE=python:3.11.14-slim-bookworm
@@ -13,7 +14,7 @@ WORKDIR /build
 COPY pyproject.toml ./
 ARG EXTRAS=
 RUN python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-        extras = [project['optional-dependencies'][name] for name in '${EXTRAS}'.split()]; \
+        extras = [project['optional-dependencies'][name] for name in 'train ${EXTRAS}'.split()]; \
         print(*sum(extras, project['dependencies']), sep='\n')" > requirements.txt
 
 FROM ${BASE_IMAGE} AS dependencies

@@ -54,6 +54,11 @@ DONE, SOME_FAILED, WRONG_USE, FAULT, INTERRUPTED = 0, 1, 2, 3, 130
 NO_MEMORY = Problem(
     "memory", "memory", "must suffice", remedy="make patches, batch, network or volume smaller, or use another machine"
 )
+TRAINING_PACKAGES = (
+    *("torch", "monai", "pytorch_lightning", "statsmodels", "surface_distance"),
+    *("matplotlib", "jinja2", "PIL", "tensorboard", "pandas"),
+)
+"""Modules of the extra ``train``."""
 MOST_SAID = 10
 """Problems of a command that are printed; of further ones the number is."""
 Changes = Mapping[StrictStr, StrictStr]
@@ -883,6 +888,10 @@ def run(command: Callable[[], int | None]) -> NoReturn:
     except KeyboardInterrupt:
         _say("\ninterrupted; files that were complete before are kept.")
         code = INTERRUPTED
+    except ModuleNotFoundError as error:
+        missing = _missing_package(error)
+        _say(f"error: {missing or _fault(error)}")
+        code = FAULT if missing is None else WRONG_USE
     except Exception as error:
         without_memory = _is_out_of_memory(error)
         _say(f"error: {NO_MEMORY if without_memory else _fault(error)}")
@@ -896,6 +905,15 @@ def _is_out_of_memory(error: Exception) -> bool:
     from seg.inference.memory import out_of_memory
 
     return isinstance(error, MemoryError) or out_of_memory(error)
+
+
+def _missing_package(error: ModuleNotFoundError) -> Problem | None:
+    """Returns the problem of a package that a light installation lacks; None where the fault is another."""
+    name = (error.name or "").partition(".")[0]
+    if name not in TRAINING_PACKAGES:
+        return None
+    rule, remedy = "must be installed for this command", "pip install 'segnarrow[train]'"
+    return Problem(name, "missing", rule, "an installation without", remedy)
 
 
 def _say_problems(sentences: Sequence[str]) -> None:

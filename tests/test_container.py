@@ -61,7 +61,8 @@ def test_versions_in_the_dockerfile_are_those_of_the_project() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert defaults()["VERSION"] == citation["version"] == seg.__version__
     assert any("--constraint constraints.txt --requirement" in words for words in words_of("RUN"))
-    required = {re.split(r"[\[<>=]", line)[0] for line in project["dependencies"]}
+    listed = [*project["dependencies"], *project["optional-dependencies"]["train"]]
+    required = {re.split(r"[\[<>=]", line)[0] for line in listed}
     assert required <= pins.keys()
 
 
@@ -69,7 +70,8 @@ def test_the_requirements_are_those_of_the_project_and_its_extras() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     code = re.search(r'python -c "(.*)" >', words_of("RUN")[0])
     assert code is not None
-    for extras, lists in (("", []), ("formats", [project["optional-dependencies"]["formats"]])):
+    optional = project["optional-dependencies"]
+    for extras, lists in (("", [optional["train"]]), ("formats", [optional["train"], optional["formats"]])):
         command = [sys.executable, "-c", code.group(1).replace("${EXTRAS}", extras)]
         done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
         assert done.stdout.splitlines() == sum(lists, project["dependencies"])

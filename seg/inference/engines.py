@@ -29,6 +29,8 @@ AXES = ("batch", "x", "y", "z")
 READERS: Mapping[Format, tuple[Engine, ...]] = {"onnx": ("openvino", "onnxruntime"), "openvino": ("openvino",)}
 """Engines that read a format."""
 INSTALL = "pip install 'segnarrow[export]'"
+INSTALL_ENGINE = "pip install 'segnarrow[openvino]' or 'segnarrow[onnxruntime]'"
+"""What brings the packages that export a network and run it, and those that run it alone."""
 COMPILED_SHAPES = 4
 """Shapes whose compiled networks are kept: windows of all of them, the fewer windows of a last pass, smaller ones."""
 
@@ -67,7 +69,8 @@ def check_installed(engine: Engine) -> None:
     """
     if not is_installed(engine):
         rule, value = "must be an engine that is installed", f"{engine}, which is not"
-        raise ConfigError(Problem("--engine", "missing", rule, value, f"{INSTALL}, or choose another"))
+        remedy = f"pip install 'segnarrow[{'train' if engine == 'torch' else engine}]', or choose another"
+        raise ConfigError(Problem("--engine", "missing", rule, value, remedy))
 
 
 class ExportedNetwork:

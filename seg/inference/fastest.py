@@ -18,7 +18,7 @@ from pydantic.dataclasses import dataclass
 from seg.errors import ConfigError, Problem, SegError
 from seg.files import read_json, user_cache, write_json
 from seg.hardware import instruction_sets, package_version, processor_name
-from seg.inference.engines import INSTALL, READERS, Engine, installed
+from seg.inference.engines import INSTALL_ENGINE, READERS, Engine, installed
 from seg.inference.exported import ExportedRun
 from seg.inference.model import Model
 from seg.processes import usable_cores
@@ -67,7 +67,7 @@ def possible_engines(runs: Sequence[TrainedRun]) -> tuple[Engine, ...]:
     found = installed(wanted)
     if not found:
         rule, value = f"must be installed: {' or '.join(wanted)}", "none of them"
-        raise ConfigError(Problem("--engine", "missing", rule, value, INSTALL))
+        raise ConfigError(Problem("--engine", "missing", rule, value, INSTALL_ENGINE))
     return found
 
 

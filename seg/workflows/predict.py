@@ -18,7 +18,7 @@ from seg.errors import DataError, Problem, RunError
 from seg.files import file_problems, quoted, remove_partial
 from seg.inference.archive import unpacked
 from seg.inference.cases import DONE, FAILED, SKIPPED, Record, Source, find_sources
-from seg.inference.engines import Engine
+from seg.inference.engines import Engine, check_installed
 from seg.inference.exported import ExportedRun, read_run_or_export
 from seg.runs import TrainedRun, read_runs
 from seg.workflows.manifest import (
@@ -112,6 +112,7 @@ def _chosen_engine(
     if wanted is None:
         wanted = "auto" if any(isinstance(run, ExportedRun) for run in runs) else "torch"
     if wanted != "auto":
+        check_installed(wanted)
         check_engine(wanted, runs)
         return wanted
     return fastest_engine(possible_engines(runs), runs, lambda engine: load(engine=engine).models, **settings)
