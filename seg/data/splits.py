@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, combinations
 from pathlib import Path
@@ -57,6 +57,59 @@ def make_splits(dataset: Dataset, *, folds: int, seed: int, splits_file: Path | 
     if problems:
         raise DataError(problems)
     return splits
+
+
+def are_stated(dataset: Dataset, splits_file: Path | None) -> bool:
+    """Tells whether a file or the cases state the folds, which else are drawn.
+
+    Raises:
+        DataError: As :func:`make_splits`.
+    """
+    return bool(_given_splits(dataset, splits_file)[0])
+
+
+def draw_around(
+    dataset: Dataset, *, folds: int, seed: int, trained: Collection[str], held_out: Mapping[str, int]
+) -> tuple[Split, ...]:
+    """Draws folds in which some patients train, whatever the fold, and others are held out in a fold of their own.
+
+    All other patients with a label are spread over the folds as :func:`make_splits` draws them. A fold may hold out
+    none.
+
+    Args:
+        dataset: The data set.
+        folds: Number of folds.
+        seed: Seed of the order of patients.
+        trained: Patients that train in every fold.
+        held_out: The fold of patients that are to be held out in it.
+    """
+    labelled = [case for case in dataset.cases if case.label is not None]
+    sizes = Counter(case.patient or case.id for case in labelled)
+    placed = {patient: fold for patient, fold in held_out.items() if patient in sizes and patient not in trained}
+    free = [patient for patient in sizes if patient not in placed and patient not in trained]
+    chosen = _spread(free, sizes, placed, folds, seed)
+    own = {case.id: chosen.get(case.patient or case.id) for case in labelled}
+    return tuple(
+        Split(
+            train=tuple(case_id for case_id, fold in own.items() if fold != number),
+            validation=tuple(case_id for case_id, fold in own.items() if fold == number),
+        )
+        for number in range(folds)
+    )
+
+
+def _spread(
+    patients: Iterable[str], sizes: Mapping[str, int], placed: Mapping[str, int], folds: int, seed: int
+) -> dict[str, int]:
+    """Puts patients one by one into the fold that has the fewest cases, beside those that have their place."""
+    chosen, filled = dict(placed), [0] * folds
+    for patient, fold in placed.items():
+        filled[fold] += sizes[patient]
+    # A digest, not a generator: the order then stays the same under any version of any library.
+    for patient in sorted(patients, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest()):
+        chosen[patient] = filled.index(min(filled))
+        filled[chosen[patient]] += sizes[patient]
+    return chosen
 
 
 def study_splits(name: str) -> tuple[Split, ...]:
@@ -206,13 +259,7 @@ def _seeded_splits(cases: Sequence[Case], folds: int, seed: int) -> tuple[Split,
     if len(sizes) < folds:
         rule, value = "must not exceed the number of patients with a label", f"{folds} folds for {len(sizes)}"
         raise DataError(Problem("data.folds", "patients", rule, value, f"set data.folds to {len(sizes)} or fewer"))
-    # A digest, not a generator: the order then stays the same under any version of any library.
-    order = sorted(sizes, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
-    filled = [0] * folds
-    chosen: dict[str, int] = {}
-    for patient in order:
-        chosen[patient] = filled.index(min(filled))
-        filled[chosen[patient]] += sizes[patient]
+    chosen = _spread(sizes, sizes, {}, folds, seed)
     return _splits_of({case.id: chosen[case.patient or case.id] for case in labelled})
 
 

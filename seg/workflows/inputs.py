@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from seg.config import DataConfig, ExperimentConfig
 from seg.data.cases import Case, Dataset
 from seg.data.checks import check_dataset
 from seg.data.datasets import read_configured, read_folds
-from seg.data.splits import Split, limit_training
+from seg.data.splits import Split, are_stated, draw_around, limit_training
 from seg.errors import DataError, Problem
-from seg.runs import Origin, some
+from seg.runs import Origin, read_config, read_origin, some
 
 LOG = logging.getLogger(__name__)
 
@@ -55,10 +56,13 @@ def read_splits(config: ExperimentConfig, left_out: Sequence[str]) -> tuple[Spli
         DataError: The splits file names unknown cases or puts one on two sides, or there are fewer cases to train on
             than asked for.
     """
-    data = config.data
-    whole, splits = read_folds(data)
+    return _usable(config.data, *read_folds(config.data), left_out)
+
+
+def _usable(data: DataConfig, whole: Dataset, splits: Sequence[Split], left_out: Sequence[str]) -> tuple[Split, ...]:
+    """Returns folds without the cases that were left out and those beyond the number to train on."""
     gone = set(left_out)
-    splits = tuple(
+    kept = tuple(
         Split(
             train=tuple(case for case in split.train if case not in gone),
             validation=tuple(case for case in split.validation if case not in gone),
@@ -66,8 +70,8 @@ def read_splits(config: ExperimentConfig, left_out: Sequence[str]) -> tuple[Spli
         for split in splits
     )
     if data.train_cases is None:
-        return splits
-    limited = limit_training(splits, whole, count=data.train_cases, seed=data.split_seed)
+        return kept
+    limited = limit_training(kept, whole, count=data.train_cases, seed=data.split_seed)
     for fold, split in enumerate(limited):
         if len(split.train) < data.train_cases:
             LOG.info("fold %d: %d training cases, as the next patient has too many", fold, len(split.train))
@@ -89,6 +93,63 @@ def seen_among(
     patients = {case.patient or case.id for case in cases if case.id in seen or digests.get(case.id) in files}
     known = {case.id for case in cases if (case.patient or case.id) in patients}
     return tuple(case for case in held_out if case in known)
+
+
+def keep_apart(
+    config: ExperimentConfig,
+    splits: tuple[Split, ...],
+    directories: Mapping[int | None, Path],
+    dataset: Dataset,
+    left_out: Sequence[str],
+    origin: Origin,
+) -> tuple[Split, ...]:
+    """Returns folds that hold out no patient whom the initial weights saw, where folds are drawn and this is possible.
+
+    Cases of patients that were trained on before train; patients held out before stay held out, in the fold of that
+    run; others are spread. Folds that are right as they are, or stated, stay. So do those of runs that have begun.
+
+    Args:
+        config: The experiment, with its initial weights.
+        splits: The folds as they are without initial weights.
+        directories: Run directory of each fold to train.
+        dataset: The data set.
+        left_out: Ids of the cases that were left out as faulty.
+        origin: What the runs are made from.
+    """
+    folds = [fold for fold in directories if fold is not None]
+    data = config.data
+    source, file = config.training.init_from, None if data.splits is None else Path(data.splits)
+    if source is None or config.training.score_seen or are_stated(dataset, file):
+        return splits
+    begun = {fold: read_origin(directories[fold]) for fold in folds}
+    recorded = {fold: one.split for fold, one in begun.items() if one is not None and one.split is not None}
+    if not origin.seen:
+        return tuple(recorded.get(fold, split) for fold, split in enumerate(splits))
+    seen = set(seen_among([case.id for case in dataset.cases], dataset.cases, origin.data, origin.seen))
+    if not any(seen & set(splits[fold].validation) for fold in folds):
+        return splits
+    patients = {case.id: case.patient or case.id for case in dataset.cases}
+    before, own = read_origin(Path(source)), read_config(Path(source)).fold
+    held_out: set[str] = set()
+    if before is not None and before.split is not None:
+        known = {case: before.data[case] for case in before.split.validation if case in before.data}
+        held_out = set(seen_among(patients, dataset.cases, origin.data, known))
+    place = own if own is not None and own < len(splits) else folds[0]
+    drawn = draw_around(
+        dataset,
+        folds=len(splits),
+        seed=data.split_seed,
+        trained={patients[case] for case in seen},
+        held_out={patients[case]: place for case in held_out - seen},
+    )
+    if not all(drawn[fold].validation for fold in folds):
+        return splits  # which are refused: a fold would hold out nobody
+    LOG.warning(
+        "folds are drawn anew: %d cases of patients that the initial weights saw train in all; %d that were held out "
+        "before are held out in fold %d",
+        *(len(seen), len(held_out - seen), place),
+    )
+    return tuple(recorded.get(fold, split) for fold, split in enumerate(_usable(data, dataset, drawn, left_out)))
 
 
 def check_seen(

@@ -49,7 +49,7 @@ from seg.training.cost import step_cost
 from seg.training.fit import train_fold
 from seg.training.losses import check_class_weights
 from seg.workflows.evaluate import finish_final, score_run, summarise_folds
-from seg.workflows.inputs import check_copies, check_seen, read_checked, read_splits
+from seg.workflows.inputs import check_copies, check_seen, keep_apart, read_checked, read_splits
 
 LOG = logging.getLogger(__name__)
 
@@ -113,6 +113,7 @@ def train(
     splits = read_splits(config, left_out)
     check_folds(splits, scored, left_out)
     config, computed_on, origin = _begin(config, dataset, directories.values(), resume=resume)
+    splits = keep_apart(config, splits, directories, dataset, left_out, origin)
     _check_step(config, computed_on, dataset)
     check_copies(splits, scored, origin.data)
     check_seen(config, splits, scored, dataset, origin)

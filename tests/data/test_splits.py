@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seg.data.datasets import read_dataset
-from seg.data.splits import Split, check_folds, limit_training, make_splits, study_splits, write_splits
+from seg.data.splits import Split, check_folds, draw_around, limit_training, make_splits, study_splits, write_splits
 from seg.errors import ConfigError
 from tests.data.builders import of_patients, problems_of
 
@@ -220,3 +220,18 @@ def test_the_folds_of_the_published_studies_are_at_hand(tmp_path, name, study, l
 
 def test_other_data_sets_have_no_folds_of_studies():
     assert study_splits("phantom") == ()
+
+
+def test_folds_around_patients_whose_side_is_settled():
+    dataset = of_patients([None if index % 2 else f"p{index}" for index in range(12)])
+    patients = {case.id: case.patient or case.id for case in dataset.cases}
+    trained, held_out = {"p0", "c1", "p2"}, {"c3": 1, "p4": 1, "c1": 1, "gone": 0}
+    splits = draw_around(dataset, folds=3, seed=0, trained=trained, held_out=held_out)
+    assert [len(split.train) + len(split.validation) for split in splits] == [12] * 3
+    held = [{patients[case] for case in split.validation} for split in splits]
+    assert not set.union(*held) & trained
+    assert {"c3", "p4"} <= held[1]
+    assert set.union(*held) | trained == set(patients.values())
+    assert sum(map(len, held)) == 9
+    assert {len(side) for side in held} == {3}
+    assert draw_around(dataset, folds=3, seed=0, trained=set(patients.values()), held_out={})[0].validation == ()

@@ -118,9 +118,9 @@ def test_a_manifest_with_patients_an_ignore_label_and_float_labels(
     assert (folders / "rest" / "cases.html").exists()
 
 
-def write_nnunet(root: Path) -> Path:
-    """Six cases with two channels, the label seen in the second alone, 1.5 x 1.5 x 8 mm."""
-    for index in range(6):
+def write_nnunet(root: Path, count: int = 6) -> Path:
+    """Cases with two channels, the label seen in the second alone, 1.5 x 1.5 x 8 mm."""
+    for index in range(count):
         image, label = case(index, shape=(24, 20, 6))
         noise = np.random.default_rng(50 + index).normal(size=image.shape).astype(np.float32)
         for channel, array in enumerate((noise, image)):
@@ -129,7 +129,7 @@ def write_nnunet(root: Path) -> Path:
     description = {
         "channel_names": {"0": "T1", "1": "T2"},
         "labels": {"background": 0, "box": 1, "corner": 2},
-        "numTraining": 6,
+        "numTraining": count,
         "file_ending": ".nii.gz",
     }
     (root / "dataset.json").write_text(json.dumps(description))
@@ -362,3 +362,47 @@ def test_labels_on_their_images_grids_and_nan_as_background(script: Script, tiny
     assert ended.code == 2
     for said in ("case scan_0 label", "case scan_1 image scan_1_0000", "case scan_2 image scan_2_0001"):
         assert said in ended.err
+
+
+def test_with_more_cases_those_that_initial_weights_saw_train(script: Script, tiny_file: Path, tmp_path: Path) -> None:
+    length = ("--training.steps", 2, "--training.validate_every", 2)
+
+    def record(name: str) -> Any:
+        return json.loads((tmp_path / name / "environment.json").read_text())
+
+    def train(name: str, root: Path, *more: object) -> Any:
+        argv = ("--config", tiny_file, "--data.root", root, "--run_dir", tmp_path / name)
+        return script("train", *argv, *length, "--data.folds", 3, *more)
+
+    few, many = write_nnunet(tmp_path / "few"), write_nnunet(tmp_path / "many", 12)
+    assert train("first", few).code == 0
+    first = record("first")["split"]
+    # Drawn without a thought of the weights, a case that they saw would be held out.
+    assert train("plain", many).code == 0
+    assert set(record("plain")["split"]["validation"]) & set(first["train"])
+    init = ("--init_from", tmp_path / "first")
+    ended = train("second", many, *init)
+    assert ended.code == 0, ended.err
+    assert "folds are drawn anew" in ended.err
+    second = record("second")["split"]
+    assert set(first["train"]) <= set(second["train"])
+    assert set(first["validation"]) <= set(second["validation"])
+    assert sorted(second["train"] + second["validation"]) == sorted(f"scan_{index}" for index in range(12))
+    assert not json.loads((tmp_path / "second" / "evaluation.json").read_text())["seen"]
+    # The record holds when the run is resumed, also without the initial weights, and scored again.
+    assert train("second", many, "--resume").code == 0
+    scored = script("evaluate", "--run_dir", tmp_path / "second", "--output", tmp_path / "again")
+    assert scored.code == 0, scored.err
+    assert (tmp_path / "again" / "cases.csv").read_text() == (tmp_path / "second" / "cases.csv").read_text()
+    # Folds that are asked for together hold out each unseen case once at most, and no seen one.
+    assert train("all", many, *init, "--fold", "0,1").code == 0
+    sides = [record(f"all/fold_{fold}")["split"]["validation"] for fold in (0, 1)]
+    assert not set(sides[0]) & set(sides[1])
+    assert not (set(sides[0]) | set(sides[1])) & set(first["train"])
+    # What is stated stays, and is refused.
+    listed = [{"train": record("plain")["split"]["train"], "val": record("plain")["split"]["validation"]}]
+    (many / "splits_final.json").write_text(json.dumps(listed))
+    assert train("stated", many, *init).code == 2
+    (many / "splits_final.json").unlink()
+    # Without an unseen case for a fold there is nothing to draw.
+    assert train("none", few, *init, "--fold", 1).code == 2
