@@ -215,8 +215,9 @@ def speed_seconds(speed: SpeedConfig, config: ExperimentConfig, trial: float, *,
         cases: Held-out cases.
     """
     from seg.ablation.speed import PREDICTED_CASES
-    from seg.benchmark.measure import LEAST_SECONDS, Settings
+    from seg.benchmark.measure import Settings
     from seg.benchmark.memory import PASSES, PROCESSES
+    from seg.benchmark.timing import LEAST_SECONDS
 
     batch = config.patches.batch
     step = STEP_WINDOWS * batch * config.training.accumulate  # in windows

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import logging
-import random
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import nn
 
 from seg.benchmark.memory import measure_peaks
 from seg.benchmark.prediction import FilePrediction
+from seg.benchmark.roofline import ITEM_BYTES, Ceilings, count_work, floor, measure_ceilings
 from seg.benchmark.subjects import Runtime, Subject, TrainingStep
+from seg.benchmark.timing import Call, Timer, interleave, ratios, spread
 from seg.config.study import SpeedConfig
 from seg.errors import Problem, RunError
 from seg.hardware import environment, load_1min
@@ -34,89 +33,10 @@ Raise it with any change that alters times or memory. A study measures records o
 version are of version 1. Version 2 has the kernels of its own.
 """
 
-LEAST_SECONDS = 0.02
-"""A shorter call is repeated, so that neither the clock nor a cold cache makes up its time."""
-
 PREDICTION_SHARE, LEAST_ROUNDS = 2, 3
 """Prediction, which goes over several cases, is timed in this part of the rounds, and in no fewer than these."""
 
 LAYOUTS = {torch.channels_last_3d: "channels_last_3d", torch.contiguous_format: "contiguous"}
-
-Call = Callable[[], object]
-Times = dict[str, tuple[float, ...]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Timer:
-    """Measures how long a call takes.
-
-    Attributes:
-        wait: Returns once the device has nothing left to do.
-        clock: Gives seconds.
-        least_seconds: A call is repeated until so much has passed, and its time is the mean.
-    """
-
-    wait: Call = lambda: None
-    clock: Callable[[], float] = time.perf_counter
-    least_seconds: float = LEAST_SECONDS
-
-    def seconds(self, call: Call) -> float:
-        """Returns the seconds that a call takes, until the device is done."""
-        self.wait()
-        start = self.clock()
-        count = 0
-        while True:
-            call()
-            self.wait()
-            count += 1
-            passed = self.clock() - start
-            if passed >= self.least_seconds:
-                return passed / count
-
-
-def interleave(calls: Mapping[str, Call], timer: Timer, *, rounds: int, warmup: int, words: str = "") -> Times:
-    """Times several calls side by side: in every round each of them once, in an order drawn for the round.
-
-    What changes with time, such as the clock of a processor that grows warm, meets all of them alike, and times of one
-    round can be compared with one another. On a terminal a bar shows how far that is, elsewhere a line a round.
-
-    Args:
-        calls: The calls by name.
-        timer: Takes the time.
-        rounds: Rounds that count, >= 1.
-        warmup: Rounds before, which do not count, >= 0.
-        words: What the bar says.
-
-    Returns:
-        Seconds of each call by name, round by round.
-    """
-    from tqdm import tqdm
-
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    visits = (rounds + warmup) * len(calls)
-    with tqdm(total=visits, desc=words, unit="call", disable=None, leave=False) as bar:
-        for index in range(warmup + rounds):
-            order = list(calls)
-            random.Random(f"0 {index}").shuffle(order)
-            for name in order:
-                seconds = timer.seconds(calls[name])
-                if index >= warmup:
-                    times[name].append(seconds)
-                bar.update()
-            if bar.disable:
-                LOG.info("speed: %s, round %d of %d", words, index + 1, warmup + rounds)
-    return {name: tuple(values) for name, values in times.items()}
-
-
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Returns ``median`` and the quartiles ``q1`` and ``q3`` of values, interpolated linearly between two of them."""
-    q1, median, q3 = np.percentile(np.asarray(values, dtype=np.float64), [25, 50, 75])
-    return {"median": float(median), "q1": float(q1), "q3": float(q3)}
-
-
-def ratios(baseline: Sequence[float], other: Sequence[float]) -> dict[str, float]:
-    """Returns the spread of the baseline's time over the other's in the same round: above 1 the other is faster."""
-    return spread([first / second for first, second in zip(baseline, other, strict=True)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +100,7 @@ def _measure(subjects: Sequence[Subject], device: torch.device, settings: Settin
     for number, subject in enumerate(subjects, 1):
         LOG.info("speed: memory of %s (%d of %d)", subject.name, number, len(subjects))
         peaks[subject.name] = measure_peaks(subject, runtimes[subject.name])
+    ceilings = {name: measure_ceilings(one) for name, one in {r.precision: r for r in runtimes.values()}.items()}
     networks = {subject.name: runtimes[subject.name].put(subject.network()) for subject in subjects}
     timed = partial(interleave, timer=settings.timer(runtime), rounds=settings.rounds, warmup=settings.warmup)
     patches = first.config.patches
@@ -204,7 +125,7 @@ def _measure(subjects: Sequence[Subject], device: torch.device, settings: Settin
     for subject in subjects:
         name, network = subject.name, networks[subject.name]
         seconds = {measure: found.get(name) for measure, found in times.items()}
-        row = {
+        row: dict[str, Any] = {
             "name": name,
             "precision": runtimes[name].precision,
             "memory_format": LAYOUTS[runtimes[name].memory_format],
@@ -222,6 +143,7 @@ def _measure(subjects: Sequence[Subject], device: torch.device, settings: Settin
             "macs": subject.macs(),
             "checkpoint_mib": subject.checkpoint_mib(network),
         }
+        row |= _floors(subject, runtimes[name].precision, ceilings[runtimes[name].precision])
         for measure, taken in seconds.items():
             if taken is not None and measure == "throughput":  # by voxel, where patches differ
                 taken = tuple(value * voxels[first.name] / voxels[name] for value in taken)
@@ -243,9 +165,25 @@ def _measure(subjects: Sequence[Subject], device: torch.device, settings: Settin
         "prediction_rounds": settings.prediction_rounds if settings.images else 0,
         "prediction_cases": len(settings.images),
         "load_1min": load,
+        "ceilings": {
+            name: {"gflops": found.flops / 1e9, "gb_per_s": found.bytes / 1e9} for name, found in ceilings.items()
+        },
         "baseline": first.name,
         "variants": rows,
     }
+
+
+def _floors(subject: Subject, precision: Literal["fp32", "bf16"], ceilings: Ceilings) -> dict[str, float]:
+    """Returns the least time of a forward pass and of a training step, in ms."""
+    network, patches = subject.on_meta(), subject.config.patches
+    found: dict[str, float] = {}
+    for measure, batch, training in (("latency", 1, False), ("training_step", patches.batch, True)):
+        shape = (batch, subject.ends[0], *patches.size)
+        least = floor(count_work(network, shape, ITEM_BYTES[precision], training=training), ceilings)
+        passes = subject.config.training.accumulate if training else 1
+        found[f"{measure}_floor_ms"] = 1e3 * passes * least.unfused_s
+        found[f"{measure}_floor_fused_ms"] = 1e3 * passes * least.fused_s
+    return found
 
 
 def _forward_calls(

@@ -177,14 +177,19 @@ class Subject:
         """Returns the size of the file of the network's weights, in MiB."""
         return len(weights_bytes(network, channel_names=self.channel_names, class_names=self.class_names)) / MIB
 
+    def on_meta(self) -> nn.Module:
+        """Builds the network on the device ``meta``, where nothing is computed."""
+        with torch.device("meta"):
+            if self.peer is not None:
+                return build_peer(self.peer, self.config.network, *self.ends)
+            return network_from_config(self.config.network, *self.ends)
+
     def macs(self) -> int:
         """Counts multiply-accumulates of convolutions for one image of the patch size."""
         size = self.config.patches.size
         if self.peer is None:
             return complexity(*self.ends, self.config.network, shape=size).macs
-        with torch.device("meta"):
-            built = build_peer(self.peer, self.config.network, *self.ends)
-        return count_macs(built, (1, self.ends[0], *size))
+        return count_macs(self.on_meta(), (1, self.ends[0], *size))
 
     def fingerprint(self) -> str:
         """Returns a digest of all that the network's speed depends on, beside machine and code."""

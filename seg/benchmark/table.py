@@ -42,12 +42,31 @@ def device_tables(entry: Mapping[str, Any]) -> str:
     times = [names, *([label(row), *(_spread(row[key], by) for key, _, by in SPREADS)] for row in rows)]
     names = ["network", *(words for _, words, _ in NUMBERS)]
     sizes = [names, *([label(row), *(_number(row[key], by) for key, _, by in NUMBERS)] for row in rows)]
-    parts = [head, _aligned(times), _aligned(sizes)]
+    parts = [head, _aligned(times), _aligned(sizes), *_floors(entry)]
     if len(rows) > 1:
         names = [f"times as fast as {entry['baseline']}", *(words for _, words in RATIOS)]
         lines = [[label(row), *(_spread(row[key], 1.0) for key, _ in RATIOS)] for row in rows[1:]]
         parts.append(_aligned([names, *lines]))
     return "\n\n".join(parts)
+
+
+def _floors(entry: Mapping[str, Any]) -> list[str]:
+    """Returns the least times and what share of the time taken they are; nothing where an entry has none."""
+    if "ceilings" not in entry:
+        return []
+    ceilings = entry["ceilings"].items()
+    reached = [f"{name}: {found['gflops']:.0f} GFLOP/s, {found['gb_per_s']:.0f} GB/s" for name, found in ceilings]
+    names = ["forward", "forward, fused", "training step", "training step, fused"]
+    lines = [[f"least ms at {'; '.join(reached)}", *names]]
+    for row in entry["variants"]:
+        cells = [label(row)]
+        for measure in ("latency", "training_step"):
+            for kind in ("floor_ms", "floor_fused_ms"):
+                least = row[f"{measure}_{kind}"]
+                share = 100 * least / row[f"{measure}_ms"]["median"]
+                cells.append(f"{_digits(least)} ({share:.0f} % of the time)")
+        lines.append(cells)
+    return [_aligned(lines)]
 
 
 def label(row: Mapping[str, Any]) -> str:

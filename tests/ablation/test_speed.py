@@ -16,9 +16,10 @@ from seg.ablation.speed import measure_study
 from seg.ablation.store import read_devices
 from seg.ablation.study import Study, choose_variants, trials_of
 from seg.benchmark import measure
-from seg.benchmark.measure import Settings, Timer
+from seg.benchmark.measure import Settings
 from seg.benchmark.memory import Peaks
 from seg.benchmark.subjects import Subject
+from seg.benchmark.timing import Timer
 from seg.config import ExperimentConfig
 from seg.config.study import BackendConfig, SpeedConfig
 from seg.errors import RunError

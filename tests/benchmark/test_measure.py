@@ -13,10 +13,11 @@ import torch
 from torch import nn
 
 from seg.benchmark import measure
-from seg.benchmark.measure import Settings, Timer, measure_device, present_devices
+from seg.benchmark.measure import Settings, measure_device, present_devices
 from seg.benchmark.memory import Peaks
 from seg.benchmark.prediction import held_out_images
 from seg.benchmark.subjects import Runtime, Subject, TrainingStep
+from seg.benchmark.timing import Timer
 
 CPU = torch.device("cpu")
 SECONDS = {"full": 0.5, "narrow": 0.125, "peer": 1.0}
@@ -87,6 +88,10 @@ def test_every_measure_is_that_of_its_network(subject: Subject, narrow: Subject,
     assert full["prediction_s"] == always(0.5 * windows / 2)
     assert windows >= 2 * 2 * 1 * 1
     assert (full["peak_memory_inference_mib"], full["peak_memory_training_mib"]) == (10, None)
+    # Counted on meta, at ceilings of the machine: more work takes longer, and fusing never adds any.
+    assert full["latency_floor_ms"] > full["latency_floor_fused_ms"] > small["latency_floor_fused_ms"] > 0
+    assert full["training_step_floor_ms"] > 6 * full["latency_floor_ms"]  # twice a batch of three, and backwards
+    assert set(entry["ceilings"]) == {"fp32"}
     assert full["parameters"] == sum(p.numel() for p in subject.network().parameters())
     assert (full["precision"], full["memory_format"], full["weights"]) == ("fp32", "channels_last_3d", "initial")
     assert (entry["kind"], entry["precision"], entry["rounds"], entry["warmup"]) == ("cpu", "fp32", 6, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from dataclasses import replace
 
@@ -16,8 +17,12 @@ from seg.hardware import PeakMemory, held_mib
 RUNTIME = Runtime(device=torch.device("cpu"), precision="fp32")
 
 
-def block(mib: int) -> bytearray:
-    return bytearray(os.urandom(2**20)) * mib
+def block(mib: int) -> mmap.mmap:
+    """Maps memory and writes to it; what the heap holds does not matter."""
+    mapped = mmap.mmap(-1, mib * 2**20)
+    for _ in range(mib):
+        mapped.write(os.urandom(2**20))
+    return mapped
 
 
 def test_the_peak_stays_when_memory_is_freed_and_begins_anew() -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seg.benchmark.measure import Timer, interleave, ratios, spread
+from seg.benchmark.timing import Timer, interleave, ratios, spread
 
 POSITIVE = st.floats(1e-3, 1e3)
 
