@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -18,7 +19,7 @@ from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from seg.ablation.launch.tasks import last_line
 from seg.ablation.plan import OLD_STUDY_FILE, STUDY_FILE
@@ -41,6 +42,7 @@ from seg.data.splits import Split
 from seg.errors import Problem, RunError, shown
 from seg.evaluation.scores import CASES_FILE, EVALUATION_FILE
 from seg.files import (
+    NO_ROOM,
     beside,
     check_folder,
     is_partial,
@@ -523,6 +525,15 @@ def set_threads(count: int) -> None:
         torch.set_num_threads(count)
 
 
+class _LogHandler(logging.StreamHandler[TextIO]):
+    """Writes to the log of a trial; on a full disk it keeps silent, as the trial fails where it writes its results."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Prints the fault of a handler, but for want of room."""
+        if not (isinstance(error := sys.exc_info()[1], OSError) and error.errno in NO_ROOM):
+            super().handleError(record)
+
+
 @contextmanager
 def redirect_output(path: Path) -> Iterator[None]:
     """Sends everything that a block prints or logs to the end of a file."""
@@ -530,7 +541,7 @@ def redirect_output(path: Path) -> Iterator[None]:
     handlers, level = logger.handlers, logger.level
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
-        handler = logging.StreamHandler(file)
+        handler = _LogHandler(file)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logger.handlers = [handler]
         logger.setLevel(logging.INFO)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -240,6 +242,17 @@ def test_a_run_that_was_put_aside_comes_back_where_it_counts_again(
     assert (weights.stat().st_mtime_ns, note.read_bytes()) == before
     assert not list((study / RUN).parent.glob("*.former*"))
     assert reasons(study, trial) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_log_on_a_full_disk_keeps_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    record = logging.LogRecord("seg", logging.INFO, __file__, 1, "a line", None, None)
+    with suppress(OSError), Path("/dev/full").open("w", buffering=1) as file:
+        handler = module._LogHandler(file)
+        handler.handle(record)
+        assert capsys.readouterr().err == ""
+    handler.handle(record)
+    assert "ValueError" in capsys.readouterr().err
 
 
 def test_trials_share_the_cache_of_their_study(trial: Trial, tmp_path: Path) -> None:
