@@ -115,7 +115,10 @@ def _chosen_engine(
         check_installed(wanted)
         check_engine(wanted, runs)
         return wanted
-    return fastest_engine(possible_engines(runs), runs, lambda engine: load(engine=engine).models, **settings)
+    engines = possible_engines(runs)
+    if "torch" in engines and ("cuda" in settings.values() or "bf16" in settings.values()):
+        engines = ("torch",)  # no other does what was asked for
+    return fastest_engine(engines, runs, lambda engine: load(engine=engine).models, **settings)
 
 
 def _segment(predictor: Predictor, sources: Sequence[Source], progress: PredictionRecords) -> None:

@@ -106,6 +106,17 @@ def test_a_finished_run_without_a_digest_predicts_the_same_and_its_manifest_is_r
     assert all(now[name] == content for name, content in kept.items() if name.endswith(".nii.gz"))
 
 
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+def test_an_exported_network_predicts_the_same(engine: str, folder: Path) -> None:
+    pytest.importorskip(engine, reason=f"needs the extra {engine}")
+    given = ("--run_dir", "exported/finished.onnx", "--engine", engine)
+    call(folder, "predict", *given, "--input", "data/imagesTr", "--output", "new")
+    for path in sorted((folder / "predicted").glob("*.nii.gz")):
+        old, new = (nibabel.load(place / path.name) for place in (folder / "predicted", folder / "new"))
+        assert np.array_equal(old.affine, new.affine)
+        assert np.mean(old.get_fdata() != new.get_fdata()) < 0.002
+
+
 def test_a_finished_run_is_scored_the_same(folder: Path) -> None:
     old = rows(folder / "finished" / "cases.csv")
     call(folder, "evaluate", "--run_dir", "finished")

@@ -11,6 +11,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
 from seg.config import AugmentationConfig, DataConfig, ExperimentConfig, InferenceConfig, SpatialConfig
 from seg.errors import SegError
@@ -137,6 +138,8 @@ def test_what_an_engine_cannot_do_is_refused(make_run: Make, scans: Path, tmp_pa
     assert kinds(file, device="cuda", precision="bf16") == both
     assert kinds(file, engine="torch") == [("--engine", "format")]
     assert kinds(file, engine="onnxruntime") == [("--engine", "format")]
+    if not torch.cuda.is_available():
+        assert kinds(run_dir, engine="auto", device="cuda") == [("--device", "hardware")]  # torch says so itself
     assert kinds(tmp_path / "absent.onnx") == [(str(tmp_path / "absent.onnx.json"), "missing")]
     assert not (tmp_path / "out").exists()
 
