@@ -30,9 +30,9 @@ from seg.ablation.statistics import (
     rank_stability,
     recommend,
 )
-from seg.ablation.statistics.tables import Pair, patient_means, score_arrays
 from seg.ablation.store import Results
 from seg.errors import RunError
+from seg.evaluation.differences import Pair, patient_means, score_arrays
 from seg.evaluation.metrics import METRICS, ClassScores
 from seg.evaluation.scores import CaseScore
 

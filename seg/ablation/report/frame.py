@@ -11,7 +11,7 @@ from seg.ablation.reading import escaped_cell
 from seg.ablation.report.analysis import Analysis, device_speeds
 from seg.ablation.report.preservation import AVERAGED
 from seg.ablation.statistics import Effect, Mean
-from seg.ablation.statistics.tables import COMPARED
+from seg.evaluation.differences import COMPARED
 from seg.evaluation.metrics import METRICS
 from seg.words import NOT_MEASURED
 

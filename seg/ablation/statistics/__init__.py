@@ -10,8 +10,8 @@ from seg.ablation.statistics.convergence import Convergence, Curve, Mean, conver
 from seg.ablation.statistics.correlation import Correlation, correlate
 from seg.ablation.statistics.effects import Components, Effect, estimate_effect
 from seg.ablation.statistics.ranks import RankStability, rank_stability
-from seg.ablation.statistics.tables import Pair, Trials, split_folds
 from seg.ablation.statistics.verdicts import Recommendation, Verdict, judge, recommend
+from seg.evaluation.differences import Pair, Trials, split_folds
 
 __all__ = [
     "ClassComparison",

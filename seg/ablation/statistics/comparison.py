@@ -9,8 +9,8 @@ import numpy as np
 from statsmodels.stats.multitest import multipletests
 
 from seg.ablation.statistics.effects import TAIL, Effect, estimate_effect
-from seg.ablation.statistics.tables import COMPARED, Pair, Runs, Trials, difference_tables, read_paired
 from seg.config.study import MIN_RUNS
+from seg.evaluation.differences import COMPARED, Pair, Runs, Trials, difference_tables, read_paired
 from seg.evaluation.metrics import METRICS
 from seg.words import NOT_MEASURED
 

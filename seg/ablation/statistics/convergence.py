@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from seg.ablation.statistics.tables import Pair, run_name
 from seg.errors import Problem, RunError
+from seg.evaluation.differences import Pair, run_name
 from seg.evaluation.scores import Interval
 
 SHARE = 0.95

@@ -9,7 +9,8 @@ from itertools import combinations
 import numpy as np
 from scipy import stats
 
-from seg.ablation.statistics.tables import (
+from seg.errors import Problem, RunError
+from seg.evaluation.differences import (
     FloatArray,
     Pair,
     Runs,
@@ -18,7 +19,6 @@ from seg.ablation.statistics.tables import (
     read_paired,
     with_found_nothing,
 )
-from seg.errors import Problem, RunError
 
 SAMPLES = 5000
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from seg.ablation.statistics.comparison import Comparison
 from seg.ablation.statistics.effects import TAIL, Effect, estimate_effect
-from seg.ablation.statistics.tables import Pair, Runs, RunScores, Trials, difference_tables, score_arrays
 from seg.config.study import MIN_RUNS
+from seg.evaluation.differences import Pair, Runs, RunScores, Trials, difference_tables, score_arrays
 
 Word = Literal["unstable", "safe", "costs", "undecided"]
 

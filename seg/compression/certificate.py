@@ -1,0 +1,435 @@
+"""The certificate of a changed network: whether a smaller or coarser one loses more Dice than a margin.
+
+The rule is one for all changes. A patient's mean difference between the changed network and the original is the unit.
+A class passes where the lower end of a one-sided 97.5 % t interval lies above minus the margin, and a step passes where
+all classes do, which needs no correction. Steps are frozen in a ledger first, tested from mild to strong, and the first
+that does not pass ends the test. Every step is compared with the original, never with the step before.
+
+Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+from scipy import stats
+
+from seg.errors import Problem, RunError
+from seg.evaluation.differences import Runs, patient_means, read_paired, split_folds, with_found_nothing
+from seg.evaluation.scores import CaseScore
+from seg.files import locked, read_json, write_json
+from seg.words import counted, fixed
+
+CERTIFICATE_FILE = "certificate.json"
+CERTIFICATE_VERSION = 1
+LEDGER_FILE = "certificate_ledger.json"
+LEDGER_VERSION = 1
+TAIL = 0.025
+"""Error probability of each one-sided bound."""
+LEAST_PATIENTS = 20
+"""Fewer patients with a score of a class are too few to say anything."""
+LARGE_LOSS = 0.05
+"""Loss of Dice beyond which a patient is counted by itself."""
+
+Verdict = Literal["not inferior", "not shown", "too few", "not tested"]
+Share = Annotated[float, Field(ge=0, le=1)]
+Number = Annotated[int, Field(ge=0)]
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One change of the original, as it is frozen before it is tested.
+
+    Attributes:
+        name: What it is called, such as ``int8``.
+        sha256: Digest of the changed network, or of all settings that it is made by.
+    """
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """One use of the held-out cases: what was frozen before they were looked at.
+
+    Attributes:
+        original: SHA-256 of the weights that steps are compared with; of several folds in their order.
+        margin: Loss of Dice that still counts as not inferior, > 0.
+        steps: The steps, mild to strong.
+    """
+
+    original: tuple[str, ...]
+    margin: Annotated[float, Field(gt=0)]
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counted:
+    """How often something rare happened, with an exact bound.
+
+    Attributes:
+        names: Patients or cases that it happened to.
+        of: Patients or cases that it could happen to.
+        upper: Upper end of the one-sided 97.5 % interval of its probability; None where ``of`` is 0.
+    """
+
+    names: tuple[str, ...]
+    of: Number
+    upper: Share | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldBound:
+    """The difference of one class within one fold.
+
+    Attributes:
+        fold: The fold.
+        patients: Its patients with a score.
+        difference: Mean over these.
+        bound: Lower end of its own one-sided interval; None below two patients.
+    """
+
+    fold: int
+    patients: Number
+    difference: float
+    bound: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassResult:
+    """What a step does to the Dice of one class.
+
+    Attributes:
+        index: The class, 1 or more.
+        name: Its name.
+        verdict: Whether the class passes.
+        patients: Patients with a score.
+        empty_cases: Cases left out, as neither network nor the reference has the class.
+        difference: Mean over patients of changed less original; None where no patient has a score.
+        sd: Standard deviation of a patient's difference, within folds; None without a degree of freedom.
+        degrees_of_freedom: Patients less folds.
+        bound: Lower end of the one-sided 97.5 % interval; None without a degree of freedom.
+        folds: Each fold by itself.
+        lost: Patients that lose more than the large loss of the certificate.
+        invented: Cases where the changed network alone finds the class, of those where the original rightly finds none.
+    """
+
+    index: Annotated[int, Field(ge=1)]
+    name: str
+    verdict: Verdict
+    patients: Number
+    empty_cases: Number
+    difference: float | None
+    sd: float | None
+    degrees_of_freedom: Number
+    bound: float | None
+    folds: tuple[FoldBound, ...]
+    lost: Counted
+    invented: Counted
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepResult:
+    """The outcome of one step; one after the first that does not pass is not tested and has no classes."""
+
+    step: Step
+    verdict: Verdict
+    classes: tuple[ClassResult, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Certificate:
+    """What a changed network loses on held-out patients; the content of certificate.json.
+
+    Attributes:
+        original: SHA-256 of the weights that steps are compared with; of several folds in their order.
+        margin: Loss of Dice that still counts as not inferior.
+        steps: The steps in the order of testing.
+        certified: The last step that passed before one that did not; None where the first did not.
+        look: How many times, this one included, steps of this original were tested on these cases.
+        exploratory: Whether it is a later look than the first: cases that were looked at before prove less.
+        conditions: How both were run: engine, windows, mirroring, processor, and whatever else the result holds for.
+        metric: What was compared.
+        tail: Error probability of each bound.
+        least_patients: Fewer patients are too few.
+        large_loss: Loss beyond which a patient is counted by itself.
+    """
+
+    original: tuple[str, ...]
+    margin: Annotated[float, Field(gt=0)]
+    steps: tuple[StepResult, ...]
+    certified: str | None
+    look: Annotated[int, Field(ge=1)]
+    exploratory: bool
+    conditions: Mapping[str, str] = field(default_factory=dict)
+    metric: Literal["dice"] = "dice"
+    tail: Share = TAIL
+    least_patients: Number = LEAST_PATIENTS
+    large_loss: Share = LARGE_LOSS
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Ledger:
+    looks: tuple[Look, ...]
+
+
+def freeze(ledger: Path, look: Look) -> int:
+    """Writes into a ledger what is about to be tested, and counts the looks at the same original.
+
+    Steps with the digests of an earlier look are that look again, which shows nothing new: its number is returned.
+
+    Args:
+        ledger: The ledger's file, which lies with the original and is made where absent.
+        look: Original, margin and steps.
+
+    Returns:
+        The number of the look, from 1.
+
+    Raises:
+        RunError: The ledger is damaged or of a newer version, or cannot be written; the margin is not above 0, or
+            there is no step, or two have one name.
+    """
+    _check_look(look)
+    with locked(ledger.with_name(ledger.name + ".lock")):
+        looks = read_ledger(ledger)
+        same = [one for one in looks if one.original == look.original]
+        # Another margin for the same networks is another look: it may have been chosen by the result.
+        if look in same:
+            return same.index(look) + 1
+        content = asdict(_Ledger(looks=(*looks, look)))
+        write_json(ledger, {"schema_version": LEDGER_VERSION, **content})
+        return len(same) + 1
+
+
+def read_ledger(ledger: Path) -> tuple[Look, ...]:
+    """Reads the looks of a ledger, the first first; none where there is no file.
+
+    Raises:
+        RunError: The file is damaged or of a newer version.
+    """
+    if not ledger.exists():
+        return ()
+    remedy = "restore the file; without it nobody knows how often the held-out cases were looked at"
+    return read_json(ledger, _Ledger, newest=LEDGER_VERSION, remedy=remedy).looks
+
+
+def _check_look(look: Look) -> None:
+    problems = []
+    if not (math.isfinite(look.margin) and look.margin > 0):
+        remedy = "give how much worse still counts as not inferior"
+        problems.append(Problem("margin", "range", "must be above 0", f"{look.margin}", remedy))
+    names = [step.name for step in look.steps]
+    if not names or len(set(names)) < len(names):
+        rule, value = "must be one or more, each with a name of its own", ", ".join(names) or "none"
+        problems.append(Problem("steps", "names", rule, value, "name every step once"))
+    if problems:
+        raise RunError(problems)
+
+
+def certify(
+    look: Look,
+    original: Sequence[CaseScore],
+    changed: Callable[[Step], Sequence[CaseScore]],
+    *,
+    number: int,
+    conditions: Mapping[str, str] | None = None,
+) -> Certificate:
+    """Tests frozen steps from mild to strong against the original, and stops at the first that does not pass.
+
+    Args:
+        look: What was frozen.
+        original: Scores of the original network on held-out cases, with their patients and, of several, folds.
+        changed: Gives the scores of a step on the same cases; it is called for the steps that are tested alone.
+        number: Number of the look, as :func:`freeze` gave it.
+        conditions: How both were run.
+
+    Raises:
+        RunError: The two were not scored on the same cases, patients, folds and classes; a patient is in two folds; or
+            the margin or the steps are no such.
+
+    References:
+        R. L. Berger, Multiparameter hypothesis testing and acceptance sampling, 1982,
+        doi:10.1080/00401706.1982.10487790 (all classes must pass).
+        P. Bauer, Multiple testing in clinical trials, 1991, doi:10.1002/sim.4780100609 (tests in a fixed order).
+        C. J. Clopper, E. S. Pearson, The use of confidence or fiducial limits illustrated in the case of the binomial,
+        1934, doi:10.1093/biomet/26.4.404.
+    """
+    _check_look(look)
+    results: list[StepResult] = []
+    certified = None
+    for step in look.steps:
+        if results and results[-1].verdict != "not inferior":
+            results.append(StepResult(step=step, verdict="not tested"))
+            continue
+        classes = _compare(original, changed(step), step, look.margin)
+        verdict = _together([one.verdict for one in classes])
+        results.append(StepResult(step=step, verdict=verdict, classes=classes))
+        certified = step.name if verdict == "not inferior" else certified
+    return Certificate(
+        original=look.original,
+        margin=look.margin,
+        steps=tuple(results),
+        certified=certified,
+        look=number,
+        exploratory=number > 1,
+        conditions=dict(conditions or {}),
+    )
+
+
+def _together(verdicts: Sequence[Verdict]) -> Verdict:
+    """Returns the verdict of all classes: one that does not pass decides, then one with too few patients."""
+    order: tuple[Verdict, ...] = ("not shown", "too few")
+    return next((verdict for verdict in order if verdict in verdicts), "not inferior")
+
+
+def _compare(
+    original: Sequence[CaseScore], changed: Sequence[CaseScore], step: Step, margin: float
+) -> tuple[ClassResult, ...]:
+    trials = {"original": split_folds([original]), step.name: split_folds([changed])}
+    if step.name == "original":
+        raise RunError(Problem("steps", "names", "must differ from the original", step.name, "name it for the change"))
+    runs = read_paired(trials, "original")
+    before, after = runs["original"], runs.get(step.name, {})
+    folds, others = ([fold for fold, _ in sorted(side)] for side in (before, after))
+    if folds != others:
+        rule = f"must be scored on folds {', '.join(map(str, folds))}, as the original"
+        value = ", ".join(map(str, others)) or "none"
+        raise RunError(Problem(step.name, "folds", rule, value, "score both on the same cases"))
+    for pair, run in after.items():
+        if run.patients != before[pair].patients:
+            rule, remedy = "must name the patients of the original's cases", "score both on one data set"
+            raise RunError(Problem(f"{step.name}: fold {pair[0]}", "patients", rule, "others", remedy))
+    classes = next(iter(before.values())).classes
+    return tuple(_class_result(before, after, row, index, name, margin) for row, (index, name) in enumerate(classes))
+
+
+def _class_result(before: Runs, after: Runs, row: int, index: int, name: str, margin: float) -> ClassResult:
+    tables: dict[int, Array] = {}
+    patients: list[str] = []
+    empty, quiet = 0, 0
+    invented: list[str] = []
+    for pair in sorted(before):
+        run = before[pair]
+        dice = np.array([[side[pair].values["dice"][row : row + 1]] for side in (before, after)])
+        means, scored = patient_means(with_found_nothing(dice, "dice"), run.patients)
+        found = ~np.isnan(dice[:, 0, 0])
+        empty += int((~scored).sum())
+        quiet += int((~found[0]).sum())
+        invented += [case for case, first, second in zip(run.cases, *found, strict=True) if second and not first]
+        if scored.any():
+            tables[pair[0]] = means[1, 0] - means[0, 0]
+            patients += np.unique(np.array(run.patients)[scored]).tolist()
+    values = np.concatenate([*tables.values(), np.empty(0)])
+    difference, sd, freedom, bound = _bound(list(tables.values()))
+    return ClassResult(
+        index=index,
+        name=name,
+        verdict=_verdict(len(values), bound, margin),
+        patients=len(values),
+        empty_cases=empty,
+        difference=difference,
+        sd=sd,
+        degrees_of_freedom=freedom,
+        bound=bound,
+        folds=tuple(
+            FoldBound(fold=fold, patients=len(own), difference=float(own.mean()), bound=_bound([own])[3])
+            for fold, own in tables.items()
+        ),
+        lost=_count([patients[place] for place in np.flatnonzero(values < -LARGE_LOSS)], len(values)),
+        invented=_count(invented, quiet),
+    )
+
+
+def _verdict(patients: int, bound: float | None, margin: float) -> Verdict:
+    if patients < LEAST_PATIENTS or bound is None:
+        return "too few"
+    return "not inferior" if bound > -margin else "not shown"
+
+
+def _bound(folds: Sequence[Array]) -> tuple[float | None, float | None, int, float | None]:
+    """Gives mean, standard deviation within folds, degrees of freedom and lower bound of patients' differences.
+
+    Folds are strata: each has as much weight as patients, and what its mean differs by from others is no variance. So
+    the bound speaks for these pairs of networks, not for others.
+    """
+    patients = sum(map(len, folds))
+    if not patients:
+        return None, None, 0, None
+    mean = float(np.concatenate(folds).mean())
+    freedom = patients - len(folds)
+    if freedom < 1:
+        return mean, None, 0, None
+    sd = math.sqrt(sum(float(np.square(own - own.mean()).sum()) for own in folds) / freedom)
+    return mean, sd, freedom, mean - float(stats.t.isf(TAIL, freedom)) * sd / math.sqrt(patients)
+
+
+def _count(names: Sequence[str], of: int) -> Counted:
+    """Counts by the method of Clopper and Pearson."""
+    hits = len(names)
+    upper = None if not of else 1.0 if hits == of else float(stats.beta.isf(TAIL, hits + 1, of - hits))
+    return Counted(names=tuple(names), of=of, upper=upper)
+
+
+def write_certificate(path: Path, certificate: Certificate) -> None:
+    """Writes a certificate.
+
+    Raises:
+        RunError: The file cannot be written.
+    """
+    write_json(path, {"schema_version": CERTIFICATE_VERSION, **asdict(certificate)})
+
+
+def read_certificate(path: Path) -> Certificate:
+    """Reads a certificate, or the certificate.json of a folder.
+
+    Raises:
+        RunError: The file is absent, damaged or of a newer version.
+    """
+    path = path / CERTIFICATE_FILE if path.is_dir() else path
+    return read_json(path, Certificate, newest=CERTIFICATE_VERSION, remedy="restore the file, or certify again")
+
+
+def format_certificate(certificate: Certificate) -> str:
+    """Formats a certificate as lines: each step with its classes, then what limits it."""
+    lines = []
+    for result in certificate.steps:
+        lines.append(f"{result.step.name}: {_SAID[result.verdict]} (Dice, margin {certificate.margin:g})")
+        for one in result.classes:
+            lines.append(
+                f"  {one.name}: {_SAID[one.verdict]}: {fixed(one.difference, 4, sign=True)}, at least "
+                f"{fixed(one.bound, 4, sign=True)}; {counted(one.patients, 'patient')}"
+            )
+            if len(one.folds) > 1:
+                bounds = ", ".join(f"{fold.fold}: {fixed(fold.bound, 4, sign=True)}" for fold in one.folds)
+                lines.append(f"    at least, by fold: {bounds}")
+            lines.append(f"    lose more than {certificate.large_loss:g}: {_rate(one.lost, 'patient')}")
+            if one.invented.of:
+                lines.append(f"    found by the changed network alone: {_rate(one.invented, 'case')}")
+    lines.append(f"certified: {certificate.certified or 'none'}")
+    if certificate.exploratory:
+        lines.append(f"look {certificate.look} at these held-out cases: exploratory, no proof")
+    lines += [f"{name}: {value}" for name, value in certificate.conditions.items()]
+    return "\n".join(lines)
+
+
+_SAID: Mapping[Verdict, str] = {
+    "not inferior": "not inferior",
+    "not shown": "not shown to be not inferior",
+    "too few": f"too few patients, {LEAST_PATIENTS} are needed",
+    "not tested": "not tested, as the step before did not pass",
+}
+
+
+def _rate(found: Counted, noun: str) -> str:
+    names = f" ({', '.join(found.names[:3])}{', ...' if len(found.names) > 3 else ''})" if found.names else ""
+    upper = "" if found.upper is None else f", at most {found.upper:.1%}"
+    return f"{len(found.names)} of {counted(found.of, noun)}{names}{upper}"
