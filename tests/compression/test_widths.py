@@ -1,0 +1,153 @@
+"""Predicted losses against closed forms, against least squares, and against what a network really loses."""
+
+import pytest
+import torch
+from torch import nn
+
+from seg.compression.widths import Moments, best_channels, best_projection, drawn_labels, measure
+from seg.config import NetworkConfig
+from seg.networks import network_from_config
+
+CONFIG = NetworkConfig(channels=(4, 6), strides=((1, 1, 1), (2, 2, 2)), kernel_sizes=((3, 3, 3), (1, 3, 3)))
+
+
+def _positive(*shape, seed=0):
+    factor = torch.randn(*shape, 2 * shape[-1], dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return factor @ factor.mT
+
+
+@pytest.fixture
+def moments():
+    return Moments(second=_positive(3, 7), fisher=_positive(3, 7, seed=1))
+
+
+def test_the_loss_of_a_projection_is_the_mean_square_of_what_it_changes():
+    generator = torch.Generator().manual_seed(2)
+    h = torch.randn(5, 1000, dtype=torch.float64, generator=generator)
+    weight = torch.randn(3, 5, dtype=torch.float64, generator=generator)
+    projection = torch.randn(5, 5, dtype=torch.float64, generator=generator)
+    found = Moments(second=(h @ h.T / 1000)[None], fisher=(weight.T @ weight)[None]).loss(projection)
+    expected = (weight @ (h - projection @ h)).square().sum(0).mean() / 2
+    assert found.tolist() == pytest.approx([float(expected)], rel=1e-9)
+
+
+def test_unweighted_the_best_projection_is_that_of_principal_components(moments):
+    plain = Moments(second=moments.second, fisher=torch.eye(7, dtype=torch.float64).expand(3, 7, 7))
+    values = torch.linalg.eigvalsh(moments.second.mean(0))
+    expected = [float(values[: 7 - rank].sum()) / 2 for rank in range(8)]
+    assert best_projection(plain).loss.tolist() == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("rank", [1, 3, 6])
+def test_no_projection_of_a_rank_loses_less_than_the_best(moments, rank):
+    pooled = Moments(second=moments.second.mean(0)[None], fisher=moments.fisher.mean(0)[None])
+    best = best_projection(moments)
+    projection = best.left[:, :rank] @ best.right[:, :rank].T
+    torch.testing.assert_close(projection @ projection, projection)
+    lost = float(pooled.loss(projection))
+    assert lost == pytest.approx(float(best.loss[rank]), rel=1e-6)
+    generator = torch.Generator().manual_seed(3)
+    for size in (1e-3, 1e-1, 1.0):
+        moved = best.left[:, :rank] + size * torch.randn(7, rank, dtype=torch.float64, generator=generator)
+        other = moved @ torch.linalg.pinv(moved)
+        near = moved @ (best.right[:, :rank].T + size * torch.randn(rank, 7, dtype=torch.float64, generator=generator))
+        assert float(pooled.loss(other)) > lost
+        assert float(pooled.loss(near)) > lost
+
+
+def test_at_full_rank_a_projection_is_the_identity(moments):
+    best = best_projection(moments)
+    torch.testing.assert_close(best.left @ best.right.T, torch.eye(7, dtype=torch.float64))
+    assert float(best.loss[7]) == 0
+
+
+def test_substitutes_are_those_of_least_squares_and_the_loss_is_what_they_leave(moments):
+    second, fisher = moments.second.mean(0), moments.fisher.mean(0)
+    pooled = Moments(second=second[None], fisher=fisher[None])
+    table = best_channels(moments)
+    assert sorted(table) == list(range(1, 8))
+    for width, subset in table.items():
+        kept = list(subset.kept)
+        assert len(kept) == width
+        expected = second[:, kept] @ torch.linalg.inv(second[kept][:, kept])
+        torch.testing.assert_close(subset.substitutes, expected, rtol=1e-4, atol=1e-4)
+        spread = torch.zeros(7, 7, dtype=torch.float64)
+        spread[:, kept] = subset.substitutes
+        assert subset.loss == pytest.approx(float(pooled.loss(spread)), rel=1e-3, abs=1e-4)
+
+
+def test_a_channel_that_others_determine_is_left_out_first():
+    generator = torch.Generator().manual_seed(4)
+    h = torch.randn(4, 500, dtype=torch.float64, generator=generator)
+    h[2] = 3 * h[0] - h[3]
+    table = best_channels(Moments(second=(h @ h.T / 500)[None], fisher=_positive(1, 4)))
+    assert len({0, 2, 3} & set(table[3].kept)) == 2
+    assert table[3].loss < 1e-3 * table[2].loss
+
+
+def test_labels_are_drawn_with_the_predicted_probabilities():
+    logits = torch.tensor([0.0, 1.0, -1.0]).view(1, 3, 1, 1, 1).expand(1, 3, 40, 40, 40)
+    labels = drawn_labels(logits, torch.Generator().manual_seed(0))
+    shares = torch.bincount(labels.flatten(), minlength=3) / labels.numel()
+    torch.testing.assert_close(shares, logits[0, :, 0, 0, 0].softmax(0), atol=0.01, rtol=0)
+
+
+class _Linear(nn.Module):
+    """Features by a 3x3 convolution, read by a linear head: losses are exact to second order."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv3d(2, 6, 3, padding=1, bias=False)
+        self.head = nn.Conv3d(6, 3, 1)
+        self.projection = torch.eye(6)
+        with torch.no_grad():
+            self.head.weight *= 0.3
+
+    def forward(self, x):
+        return self.head(torch.einsum("ab,nbxyz->naxyz", self.projection, self.conv(x)))
+
+
+def test_fisher_matrix_is_that_of_the_softmax_and_the_loss_is_what_the_network_loses():
+    net = _Linear()
+    images = [torch.randn(1, 2, 24, 24, 24, generator=torch.Generator().manual_seed(n)) for n in range(3)]
+    (place,) = measure(net, images)
+    assert (place.name, place.taps, place.voxels) == ("conv", 27, 1)
+    with torch.no_grad():
+        p = torch.cat([net(image).softmax(1).flatten(2) for image in images])
+    weight = net.head.weight.flatten(1)
+    covariance = torch.diag(p.mean((0, 2))) - torch.einsum("nav,nbv->ab", p, p) / (p.shape[0] * p.shape[2])
+    expected = weight.T @ covariance @ weight
+    largest = float(expected.detach().max())
+    torch.testing.assert_close(place.behind.fisher.mean(0).float(), expected, rtol=0.1, atol=0.02 * largest)
+    best = best_projection(place.behind)
+    for rank in (1, 2, 3, 4, 5):
+        projection = best.left[:, :rank] @ best.right[:, :rank].T
+        net.projection = projection.float()
+        with torch.no_grad():
+            q = torch.cat([net(image).log_softmax(1).flatten(2) for image in images])
+        measured = float((p * (p.log() - q)).sum(1).mean())
+        predicted = float(place.behind.loss(projection).mean())
+        assert measured == pytest.approx(predicted, rel=0.15, abs=1e-6)
+
+
+def test_gradients_of_a_skip_are_those_of_its_own_reader():
+    torch.manual_seed(0)
+    net = network_from_config(CONFIG, 1, 2).double().eval()
+    image = torch.randn(1, 1, 8, 8, 8, dtype=torch.float64)
+    places = {place.name: place for place in measure(net, [image], seed=5)}
+    assert list(places) == [
+        *("encoder.0.0.conv", "encoder.0.1.conv", "encoder.1.0.conv", "encoder.1.1.conv"),
+        *("decoder.0.block.0.conv", "decoder.0.block.1.conv"),
+    ]
+    assert places["encoder.1.0.conv"].voxels == 1 / 8
+    assert places["encoder.1.0.conv"].taps == 9
+    # The same gradient by torch alone: the lower stage reads the sum of the feature map and a zero of its own.
+    zero = torch.zeros(1, 4, 8, 8, 8, dtype=torch.float64, requires_grad=True)
+    hook = net.encoder[1].register_forward_pre_hook(lambda _module, inputs: (inputs[0] + zero,))
+    logits = net(image)
+    hook.remove()
+    labels = drawn_labels(logits, torch.Generator().manual_seed(5))
+    nn.functional.cross_entropy(logits, labels, reduction="sum").backward()
+    g = zero.grad[0].flatten(1)
+    torch.testing.assert_close(places["encoder.1.0.conv"].before.fisher[0], g @ g.T / 512)
