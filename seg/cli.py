@@ -617,18 +617,28 @@ class Benchmark(Command):
     volume_spacing: tuple[Positive, Positive, Positive] | None = setting(
         None, "Voxel size (X Y Z) of that volume, in mm (default: that of the network, which then resamples nothing)."
     )
+    plan: Literal["gpu", "tiny"] | None = setting(
+        None,
+        "Make a series of measurements in place of all above, each saved as it is made and none twice: gpu takes ten "
+        "minutes on one GPU, tiny shows in seconds on any machine that it runs. A --config is trained at its end.",
+    )
     output: NewFile | None = setting(
         None,
         "JSON file of the results (default: benchmark.json, with --volume_shape benchmark_volume.json, in the "
-        "baseline's run directory, else in the current folder).",
+        "baseline's run directory, else in the current folder; with --plan NAME benchmark_NAME.json in the current "
+        "folder).",
     )
     order: tuple[StrictStr, ...] = setting((), "")
 
     def problems(self) -> Iterator[Problem]:
         """Yields what is wrong with the options together."""
         count = len(self.run_dir) + len(self.config)
-        if not count:
+        if not count and self.plan is None:
             yield Problem("--run_dir", "missing", "or --config must be given", remedy="see --help")
+        if self.plan is not None and (self.run_dir or len(self.config) > 1):
+            yield Problem("--plan", "conflict", "must come with one --config at most", str(count), "leave the rest out")
+        if self.plan is not None and (self.peers or self.volume_shape is not None):
+            yield _conflict("--plan", "--peers or --volume_shape", "a plan says itself what is measured")
         for run_dir in self.run_dir:
             yield from _folder_problems("--run_dir", run_dir)
         for config in self.config:
@@ -652,7 +662,12 @@ class Benchmark(Command):
     def run(self) -> None:
         """Measures."""
         from seg.benchmark import benchmark
+        from seg.benchmark.run import benchmark_plan
 
+        if self.plan is not None:
+            experiment = find_config(self.config[0]) if self.config else None
+            benchmark_plan(self.plan, experiment, device=self.device, data_root=self.data__root, output=self.output)
+            return
         given = {"run_dir": iter(self.run_dir), "config": map(find_config, self.config)}
         benchmark(
             [next(given[option]) for option in self.order if option in given],

@@ -23,6 +23,7 @@ from seg.config.study import SpeedConfig
 from seg.errors import Problem, RunError
 from seg.hardware import environment, load_1min
 from seg.inference.model import Model
+from seg.networks.conv import MEMORY_FORMATS
 
 LOG = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ version are of version 1. Version 2 has the kernels of its own.
 PREDICTION_SHARE, LEAST_ROUNDS = 2, 3
 """Prediction, which goes over several cases, is timed in this part of the rounds, and in no fewer than these."""
 
-LAYOUTS = {torch.channels_last_3d: "channels_last_3d", torch.contiguous_format: "contiguous"}
+LAYOUTS = {memory_format: name for name, memory_format in MEMORY_FORMATS.items()}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from seg.benchmark.measure import Settings, measure_device, present_devices
+from seg.benchmark.plan import make_plan, run_plan
 from seg.benchmark.prediction import held_out_images, measure_volume
 from seg.benchmark.subjects import Subject, with_peers
 from seg.benchmark.table import device_tables, volume_text
@@ -155,6 +156,43 @@ def benchmark(
             measured.append(measure_device(compared, one, settings))
             print(device_tables(measured[-1]), end="\n\n")
         write_json(output, {"schema_version": BENCHMARK_VERSION, "devices": measured})
+    print(f"results: {output}")
+    return output
+
+
+def benchmark_plan(
+    name: Literal["gpu", "tiny"],
+    experiment: Path | None,
+    *,
+    device: Literal["all", "cpu", "cuda"] = "all",
+    data_root: Path | None = None,
+    output: Path | None = None,
+) -> Path:
+    """Runs a plan of measurements on the first GPU, or on the processor where there is none.
+
+    Args:
+        name: Which plan.
+        experiment: YAML file of what is trained at the end; None trains nothing.
+        device: Where to measure.
+        data_root: Folder of its data set; None is that of the experiment.
+        output: JSON file, written after each section; None is ``benchmark_NAME.json`` in the current folder.
+
+    Returns:
+        The JSON file.
+
+    Raises:
+        SegError: The device, the experiment or the file cannot be used.
+    """
+    devices = [one for one in present_devices() if device in ("all", one.type)]
+    if not devices:
+        raise ConfigError(Problem("--device", "unavailable", "must be available", "'cuda' without a GPU", "use all"))
+    training = None
+    if experiment is not None:
+        training = load_config([experiment], {} if data_root is None else {"data.root": str(data_root)})
+    output = output or Path(f"benchmark_{name}.json")
+    found = run_plan(make_plan(name, training), devices[0], output)
+    for section, reason in found["not_measured"].items():
+        print(f"{section}: not measured: {reason}")
     print(f"results: {output}")
     return output
 

@@ -255,6 +255,10 @@ class TrainingConfig:
     device: Literal["auto", "cpu", "cuda"] = setting(
         "auto", "Where to train; auto takes the GPU where there is one, and announces its choice."
     )
+    memory_format: Literal["channels_last_3d", "contiguous"] = setting(
+        "channels_last_3d",
+        "Layout of features on a GPU, which changes speed alone; a processor always computes in channels_last_3d.",
+    )
     progress: StrictBool = setting(True, "Whether a progress bar is shown.")
 
 

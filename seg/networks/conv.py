@@ -19,6 +19,7 @@ from torch.utils.flop_counter import conv_flop_count, register_flop_formula
 Triple = tuple[int, int, int]
 ONE: Triple = (1, 1, 1)
 NONE: Triple = (0, 0, 0)
+MEMORY_FORMATS = {"channels_last_3d": torch.channels_last_3d, "contiguous": torch.contiguous_format}
 
 
 def is_exporting() -> bool:

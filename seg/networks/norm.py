@@ -71,9 +71,9 @@ class _NormAct(torch.autograd.Function):
 def instance_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5, negative_slope: float = 1.0) -> Tensor:
     """Normalise each channel of each sample over space, scale and shift it, and apply a leaky ReLU.
 
-    On a CPU the memory format of `x` (contiguous or channels_last_3d) is kept and statistics are float32 for lower
-    precisions. On any other device, and while tracing, exporting or compiling, the work is left to torch's own
-    instance norm, which is fast there and which exporters know.
+    The memory format of `x` (contiguous or channels_last_3d) is kept and statistics are float32 for lower precisions.
+    While tracing, exporting or compiling, and on other devices for contiguous input, the work is left to torch's own
+    instance norm, which exporters know. It would hand on channels_last_3d input as contiguous.
 
     Args:
         x: Features, shape (B, C, X, Y, Z), more than one voxel.
@@ -92,6 +92,8 @@ def instance_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5, ne
         D. Ulyanov, A. Vedaldi, V. Lempitsky, "Instance Normalization: The Missing Ingredient for Fast Stylization",
         2016, arXiv:1607.08022.
     """
+    if x.device.type != "cpu" and not is_exporting() and is_channels_last(x):
+        return channels_last_norm(x, weight, bias, eps, negative_slope)
     if x.device.type != "cpu" or is_exporting():
         plain = F.instance_norm(x, weight=weight, bias=bias, eps=eps)
         return plain if negative_slope == 1.0 else F.leaky_relu(plain, negative_slope)
@@ -107,6 +109,23 @@ def instance_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5, ne
         x, weight.to(stats_type), bias.to(stats_type), eps, negative_slope
     )
     return out
+
+
+def is_channels_last(x: Tensor) -> bool:
+    """Tell whether features lie in channels_last_3d and in no other format that torch would take before it."""
+    return x.is_contiguous(memory_format=torch.channels_last_3d) and not x.is_contiguous()
+
+
+def channels_last_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, negative_slope: float) -> Tensor:
+    """Give `instance_norm` of elementary operators, which keep channels_last_3d on any device.
+
+    Two passes over memory compute it: the statistics, and one product and sum with the activation behind it.
+    """
+    variance, mean = torch.var_mean(x.float(), (2, 3, 4), unbiased=False, keepdim=True)
+    shape = (1, -1, 1, 1, 1)
+    scale = weight.float().view(shape) * torch.rsqrt(variance + eps)
+    out = torch.addcmul(bias.float().view(shape) - mean * scale, x.float(), scale)
+    return (out if negative_slope == 1.0 else F.leaky_relu(out, negative_slope)).to(x.dtype)
 
 
 class InstanceNorm3d(nn.Module):

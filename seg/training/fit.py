@@ -28,6 +28,7 @@ from seg.hardware import choose_device, choose_precision, keep_heap
 from seg.inference.windows import predict_logits
 from seg.networks import network_from_config
 from seg.networks.blocks import initialise
+from seg.networks.conv import MEMORY_FORMATS
 from seg.runs import LAST_CHECKPOINT, copy_weights, save_weights
 from seg.training.callbacks import Checkpoints, MovingAverage, Progress, Records, check_checkpoint, unusable_checkpoint
 from seg.training.losses import build_loss
@@ -79,7 +80,8 @@ def train_fold(
         keep_heap()
     network = network_from_config(config.network, len(dataset.channel_names), len(dataset.class_names))
     initialise(network, config.seed)
-    network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    memory_format = MEMORY_FORMATS[config.training.memory_format]
+    network.to(memory_format=memory_format)  # type: ignore[call-overload]
     module = SegmentationModule(
         network,
         build_loss(config.loss, ignore_index=dataset.ignore_label),
@@ -87,6 +89,7 @@ def train_fold(
         num_classes=len(dataset.class_names),
         optimizer=config.optimizer,
         total_steps=config.training.steps,
+        memory_format=memory_format,
     )
     checkpoint = run_dir / LAST_CHECKPOINT
     resumes = resume and checkpoint.exists()

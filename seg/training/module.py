@@ -27,6 +27,7 @@ class SegmentationModule(pl.LightningModule):
         num_classes: Classes, background included.
         optimizer: Optimiser and schedule.
         total_steps: Optimiser steps of the whole run.
+        memory_format: Layout of the images that the network gets.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class SegmentationModule(pl.LightningModule):
         num_classes: int,
         optimizer: OptimizerConfig,
         total_steps: int,
+        memory_format: torch.memory_format = torch.channels_last_3d,
     ) -> None:
         super().__init__()
         self.network = network
@@ -46,11 +48,12 @@ class SegmentationModule(pl.LightningModule):
         self.num_classes = num_classes
         self.optimizer_config = optimizer
         self.total_steps = total_steps
+        self.memory_format = memory_format
         self._dice: list[Tensor] = []
 
     def forward(self, image: Tensor) -> Tensor:
         """Returns the network's output for images (B, C, X, Y, Z)."""
-        output: Tensor = self.network(image.to(memory_format=torch.channels_last_3d))
+        output: Tensor = self.network(image.to(memory_format=self.memory_format))
         return output
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

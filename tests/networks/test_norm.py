@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from seg.networks.norm import InstanceNorm3d, instance_norm
+from seg.networks.norm import InstanceNorm3d, channels_last_norm, instance_norm, is_channels_last
 
 FORMATS = [torch.contiguous_format, torch.channels_last_3d]
 
@@ -118,3 +118,23 @@ def test_is_torchs_own_when_traced():
 def test_single_voxel_is_refused():
     with pytest.raises(ValueError, match="voxel"):
         InstanceNorm3d(3)(torch.zeros(1, 3, 1, 1, 1))
+
+
+@pytest.mark.parametrize("slope", [1.0, 0.01])
+def test_a_norm_of_elementary_operators_keeps_channels_last_and_is_torchs(slope):
+    torch.manual_seed(0)
+    x = (3 + torch.randn(2, 5, 4, 6, 8)).contiguous(memory_format=torch.channels_last_3d)
+    weight, bias = torch.randn(5), torch.randn(5)
+    found = channels_last_norm(x, weight, bias, 1e-5, slope)
+    wanted = F.leaky_relu(F.instance_norm(x.double(), weight=weight.double(), bias=bias.double()), slope)
+    torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-5)
+    assert is_channels_last(found)
+    half = channels_last_norm(x.bfloat16(), weight, bias, 1e-5, slope)
+    assert (half.dtype, is_channels_last(half)) == (torch.bfloat16, True)
+
+
+def test_on_another_device_the_format_of_the_input_stays():
+    x = torch.empty(2, 5, 4, 6, 8, device="meta")
+    norm = InstanceNorm3d(5, 0.01).to("meta")
+    assert is_channels_last(norm(x.contiguous(memory_format=torch.channels_last_3d)))
+    assert norm(x).is_contiguous()
