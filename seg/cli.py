@@ -617,10 +617,11 @@ class Benchmark(Command):
     volume_spacing: tuple[Positive, Positive, Positive] | None = setting(
         None, "Voxel size (X Y Z) of that volume, in mm (default: that of the network, which then resamples nothing)."
     )
-    plan: Literal["gpu", "tiny"] | None = setting(
+    plan: Literal["gpu", "tiny", "record"] | None = setting(
         None,
         "Make a series of measurements in place of all above, each saved as it is made and none twice: gpu takes ten "
-        "minutes on one GPU, tiny shows in seconds on any machine that it runs. A --config is trained at its end.",
+        "minutes on one GPU and trains a --config at its end, tiny shows within a minute on any machine that it runs, "
+        "record trains a --config from three seeds and says the seconds to a validation Dice of 0.88 and 0.889.",
     )
     output: NewFile | None = setting(
         None,

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from math import inf
 from pathlib import Path
@@ -37,9 +38,10 @@ CHANNELS, CLASSES = 1, 3
 ROUNDS, WARMUP = 5, 2
 BOTTLENECK = BottleneckConfig(ratio=1.0, norm=True, activation="leaky_relu")
 Precision = Literal["fp32", "bf16"]
+MemoryFormat = Literal["channels_last_3d", "contiguous"]
+PlanName = Literal["gpu", "tiny", "record"]
 Shape = tuple[int, tuple[int, int, int]]
 COMPILED = ("plain", "decoder_1")
-TRAINING_FOLDER = "plan_training"
 TARGETS = (0.88, 0.889)
 """Validation Dice of the hippocampus whose seconds of training are recorded."""
 
@@ -54,6 +56,7 @@ class Plan:
         stages: Channels of the networks.
         seconds: Seconds after which no further section is begun.
         training: Experiment that is trained at the end; None leaves that out.
+        seeds: Seeds of trainings that are all that is measured; without any it is all the rest.
     """
 
     shapes: tuple[Shape, ...]
@@ -61,10 +64,19 @@ class Plan:
     stages: tuple[int, ...]
     seconds: float
     training: ExperimentConfig | None
+    seeds: tuple[int, ...] = ()
 
 
-def make_plan(name: Literal["gpu", "tiny"], training: ExperimentConfig | None) -> Plan:
-    """Return the plan for ten minutes on one data-centre GPU, or one of seconds that shows that all of it runs."""
+def make_plan(name: PlanName, training: ExperimentConfig | None) -> Plan:
+    """Return a plan by its name.
+
+    Args:
+        name: `gpu` takes ten minutes on one data-centre GPU, `tiny` shows within a minute that all of it runs, and
+            `record` trains the experiment from three seeds.
+        training: The experiment to train.
+    """
+    if name == "record":
+        return Plan(shapes=(), compiled=(), stages=(), seconds=inf, training=training, seeds=(0, 1, 2))
     if name == "tiny":
         shape: Shape = (2, (16, 16, 16))
         return Plan(shapes=(shape,), compiled=(), stages=(4, 6, 8), seconds=inf, training=training)
@@ -116,8 +128,12 @@ def run_plan(plan: Plan, device: torch.device, output: Path) -> dict[str, Any]:
             for row in _times(plan, device, precision, shape, layout=best_layout(done["networks"]["rows"]))
         ],
         "augmentation": lambda: [_augmentation(device, shape) for shape in plan.shapes],
-        "training": lambda: _training(plan, device, done["networks"]["rows"], output.parent / TRAINING_FOLDER),
+        "training": lambda: _train(
+            plan, device, best_layout(done["networks"]["rows"]), output.with_name(f"{output.stem}_training")
+        ),
     }
+    if plan.seeds:
+        sections = {f"seed_{seed}": partial(_record, plan, device, seed, output) for seed in plan.seeds}
     missing = {name: "the time was up" for name in sections if name not in done}
     for name in list(missing):
         if time.monotonic() - start > plan.seconds:
@@ -263,7 +279,7 @@ def _augmentation(device: torch.device, shape: Shape) -> dict[str, Any]:
     return {"batch": batch, "patch_size": list(size), "ms": spread([1e3 * one for one in times])}
 
 
-def best_layout(rows: list[dict[str, Any]]) -> Literal["channels_last_3d", "contiguous"]:
+def best_layout(rows: list[dict[str, Any]]) -> MemoryFormat:
     """Return the layout in which steps of `decoder_1` took the least time together, over all shapes."""
     total = dict.fromkeys(MEMORY_FORMATS, 0.0)
     for row in rows:
@@ -272,19 +288,31 @@ def best_layout(rows: list[dict[str, Any]]) -> Literal["channels_last_3d", "cont
     return "contiguous" if total["contiguous"] < total["channels_last_3d"] else "channels_last_3d"
 
 
-def _training(plan: Plan, device: torch.device, rows: list[dict[str, Any]], run_dir: Path) -> dict[str, Any]:
-    """Train the experiment in the layout that was faster, and read the seconds to each Dice from its curve."""
+def _no_experiment() -> RunError:
+    remedy = "give --config and --data.root"
+    return RunError(Problem("training", "missing", "must have an experiment and its data set", remedy=remedy))
+
+
+def _train(plan: Plan, device: torch.device, layout: MemoryFormat, run_dir: Path) -> dict[str, Any]:
+    """Train the experiment in a layout, and read the seconds to each Dice from its curve."""
     from seg.workflows.train import train
 
     if plan.training is None:
-        remedy = "give --config and --data.root"
-        raise RunError(Problem("training", "missing", "must have an experiment and its data set", remedy=remedy))
+        raise _no_experiment()
     kind: Any = device.type
-    layout = best_layout(rows)
     training = replace(plan.training.training, memory_format=layout, device=kind, progress=False)
     begun = time.monotonic()
     train(replace(plan.training, training=training), run_dir=run_dir, folds=[plan.training.fold], resume=True)
     return {"memory_format": layout, "whole_s": round(time.monotonic() - begun, 1), **seconds_to(run_dir)}
+
+
+def _record(plan: Plan, device: torch.device, seed: int, output: Path) -> dict[str, Any]:
+    """Train the experiment from a seed with a validation every hundredth step, whose time counts."""
+    if plan.training is None:
+        raise _no_experiment()
+    training = replace(plan.training.training, validate_every=min(100, plan.training.training.validate_every))
+    own = replace(plan, training=replace(plan.training, seed=seed, training=training))
+    return _train(own, device, training.memory_format, output.with_name(f"{output.stem}_seed_{seed}"))
 
 
 def seconds_to(run_dir: Path) -> dict[str, Any]:

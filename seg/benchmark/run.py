@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from seg.benchmark.measure import Settings, measure_device, present_devices
-from seg.benchmark.plan import make_plan, run_plan
+from seg.benchmark.plan import PlanName, make_plan, run_plan
 from seg.benchmark.prediction import held_out_images, measure_volume
 from seg.benchmark.subjects import Subject, with_peers
 from seg.benchmark.table import device_tables, volume_text
@@ -161,7 +161,7 @@ def benchmark(
 
 
 def benchmark_plan(
-    name: Literal["gpu", "tiny"],
+    name: PlanName,
     experiment: Path | None,
     *,
     device: Literal["all", "cpu", "cuda"] = "all",

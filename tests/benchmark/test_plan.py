@@ -71,6 +71,23 @@ def test_a_section_that_fails_is_named_and_alone_measured_again(
     assert again["sections"]["networks"] == json.loads(json.dumps(found["sections"]["networks"]))
 
 
+def test_a_record_is_trained_from_three_seeds(subject: Subject, tmp_path: Path) -> None:
+    own = replace(
+        subject.config,
+        training=replace(subject.config.training, steps=2, validate_every=1),
+        optimizer=replace(subject.config.optimizer, warmup_steps=0),
+    )
+    found = run_plan(make_plan("record", own), CPU, tmp_path / "record.json")
+    assert found["not_measured"] == {}
+    assert list(found["sections"]) == ["seed_0", "seed_1", "seed_2"]
+    scores = {entry["rows"]["val_dice"] for entry in found["sections"].values()}
+    assert len(scores) == 3
+    assert set(found["sections"]["seed_1"]["rows"]["seconds_to"]) == {"0.88", "0.889"}
+    assert set(run_plan(make_plan("record", None), CPU, tmp_path / "none.json")["not_measured"]) == set(
+        found["sections"]
+    )
+
+
 def test_no_section_begins_once_the_time_is_up(tmp_path: Path) -> None:
     found = run_plan(replace(TINY, seconds=-1.0), CPU, tmp_path / "plan.json")
     assert found["not_measured"] == dict.fromkeys(SECTIONS, "the time was up")
