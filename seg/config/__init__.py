@@ -16,7 +16,7 @@ from seg.config.experiment import (
     TrainingConfig,
 )
 from seg.config.loading import dump_config, load_config, load_study
-from seg.config.network import BottleneckConfig, NetworkConfig
+from seg.config.network import BottleneckConfig, NetworkConfig, WidthsConfig
 from seg.config.study import (
     AxisConfig,
     PointConfig,
@@ -44,6 +44,7 @@ __all__ = [
     "SpatialConfig",
     "StudyConfig",
     "TrainingConfig",
+    "WidthsConfig",
     "dump_config",
     "load_config",
     "load_study",

@@ -154,6 +154,46 @@ def _ratios(config: ExperimentConfig) -> Iterator[Problem]:
             yield Problem(f"network.{name}.ratio", "length", rule, str(len(ratio)))
 
 
+@RULES.rule("network.channels", "network.widths", "network.decoder_bottleneck")
+def _widths(config: ExperimentConfig) -> Iterator[Problem]:
+    network = config.network
+    if network.widths is None:
+        return
+    stages, bottleneck = len(network.channels), network.decoder_bottleneck is not None
+    kernels, convolutions = (1, 3) if bottleneck else (2, 2)
+    wanted = {
+        "encoder": (stages, None),
+        "up": (stages - 1, None),
+        "decoder": (stages - 1, convolutions),
+        "encoder_ranks": (stages, 2),
+        "decoder_ranks": (stages - 1, kernels),
+    }
+    for name, (count, inner) in wanted.items():
+        path, found = f"network.widths.{name}", getattr(network.widths, name)
+        if found is None:
+            continue
+        if len(found) != count:
+            rule = f"must have one entry for each of {count} stages, as network.channels has {stages}"
+            yield Problem(path, "length", rule, str(len(found)))
+        for stage, entry in enumerate(found):
+            if inner is not None and len(entry) != inner:
+                what = "pairs" if name.endswith("ranks") else "numbers"
+                rule = f"must have {inner} {what}, as network.decoder_bottleneck is {'given' if bottleneck else 'null'}"
+                rule = f"must have {inner} {what}, one for each convolution" if name == "encoder_ranks" else rule
+                yield Problem(f"{path}[{stage}]", "length", rule, str(len(entry)))
+
+
+@RULES.rule("network.channels", "network.widths", "network.merge", "network.skip_bottleneck")
+def _added_widths(config: ExperimentConfig) -> Iterator[Problem]:
+    network = config.network
+    if network.widths is None or network.widths.up is None or network.merge != "add":
+        return
+    for stage, (width, wanted) in enumerate(zip(network.widths.up, network.channels, strict=False)):
+        if width != wanted:
+            rule = f"must be network.channels[{stage}], {wanted}, where network.merge is add"
+            yield Problem(f"network.widths.up[{stage}]", "conflict", rule, str(width))
+
+
 @RULES.rule("network.channels", "network.deep_supervision")
 def _deep_supervision(config: ExperimentConfig) -> Iterator[Problem]:
     if config.network.deep_supervision and len(config.network.channels) < 3:

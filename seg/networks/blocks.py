@@ -22,10 +22,48 @@ def total_stride(strides: Iterable[Triple]) -> Triple:
     return x, y, z
 
 
+class FactoredConv3d(nn.Module):
+    """An unbiased convolution between two linear 1x1, either of which may be absent.
+
+    A convolution of low rank on either side: the kernel works on few channels, whatever the maps around it hold.
+    Nothing stands between the three, so they fold into one kernel.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel_size: Kernel per axis, odd.
+        stride: Voxels per axis.
+        padding: Zeros on either side, per axis.
+        ranks: Channels of the 1x1 before and behind; 0 where there is none.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Triple,
+        stride: Triple,
+        padding: Triple,
+        ranks: tuple[int, int],
+    ) -> None:
+        super().__init__()
+        self.in_channels, self.out_channels = in_channels, out_channels
+        read, written = ranks[0] or in_channels, ranks[1] or out_channels
+        self.before = Conv3d(in_channels, read, 1, bias=False) if ranks[0] else nn.Identity()
+        self.conv = Conv3d(read, written, kernel_size, stride, padding, bias=False)
+        self.behind = Conv3d(written, out_channels, 1, bias=False) if ranks[1] else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C_in, X, Y, Z) to (B, C_out, X / stride, Y / stride, Z / stride)."""
+        out: Tensor = self.behind(self.conv(self.before(x)))
+        return out
+
+
 class ConvNormAct(nn.Module):
     """Unbiased convolution, instance norm and leaky ReLU, whose slope 1 leaves it out.
 
-    Kernels are odd, in voxels per axis; the input is padded with zeros to keep the grid.
+    Kernels are odd, in voxels per axis; the input is padded with zeros to keep the grid. `ranks` are the channels of
+    a linear 1x1 before and behind the kernel, 0 where there is none.
     """
 
     def __init__(
@@ -35,11 +73,16 @@ class ConvNormAct(nn.Module):
         kernel_size: Triple,
         stride: Triple = ONE,
         negative_slope: float = SLOPE,
+        ranks: tuple[int, int] = (0, 0),
     ) -> None:
         super().__init__()
         x, y, z = (k // 2 for k in kernel_size)
         # The norm takes any constant away again, so a bias would be a dead parameter.
-        self.conv = Conv3d(in_channels, out_channels, kernel_size, stride, (x, y, z), bias=False)
+        self.conv: Conv3d | FactoredConv3d
+        if any(ranks):
+            self.conv = FactoredConv3d(in_channels, out_channels, kernel_size, stride, (x, y, z), ranks)
+        else:
+            self.conv = Conv3d(in_channels, out_channels, kernel_size, stride, (x, y, z), bias=False)
         self.norm = InstanceNorm3d(out_channels, negative_slope)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -49,12 +92,29 @@ class ConvNormAct(nn.Module):
 
 
 class ConvStage(nn.Sequential):
-    """Two convolutions of equal width and odd kernels, the first of which may stride."""
+    """Two convolutions of odd kernels, the first of which may stride.
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: Triple, stride: Triple = ONE) -> None:
+    Args:
+        in_channels: Channels of the input.
+        widths: Channels behind each convolution.
+        kernel_size: Kernel of both per axis, odd.
+        stride: Voxels per axis.
+        ranks: Channels of the linear 1x1 before and behind each kernel, 0 where there is none.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        widths: tuple[int, ...],
+        kernel_size: Triple,
+        stride: Triple = ONE,
+        ranks: tuple[tuple[int, int], ...] = ((0, 0), (0, 0)),
+    ) -> None:
+        between, out_channels = widths
+        first, second = ranks
         super().__init__(
-            ConvNormAct(in_channels, out_channels, kernel_size, stride),
-            ConvNormAct(out_channels, out_channels, kernel_size),
+            ConvNormAct(in_channels, between, kernel_size, stride, ranks=first),
+            ConvNormAct(between, out_channels, kernel_size, ranks=second),
         )
 
 
@@ -67,9 +127,17 @@ class ResidualStage(nn.Module):
         K. He et al., "Deep Residual Learning for Image Recognition", 2015, arXiv:1512.03385.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: Triple, stride: Triple = ONE) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        widths: tuple[int, ...],
+        kernel_size: Triple,
+        stride: Triple = ONE,
+        ranks: tuple[tuple[int, int], ...] = ((0, 0), (0, 0)),
+    ) -> None:
         super().__init__()
-        self.convs = ConvStage(in_channels, out_channels, kernel_size, stride)
+        self.convs = ConvStage(in_channels, widths, kernel_size, stride, ranks)
+        out_channels = widths[-1]
         last = self.convs[-1]
         assert isinstance(last, ConvNormAct)
         last.norm.negative_slope = 1.0  # the activation comes after the sum

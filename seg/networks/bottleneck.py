@@ -73,17 +73,17 @@ class SkipBottleneck(nn.Module):
 
 
 class DecoderBottleneck(nn.Module):
-    """A decoder stage of 1x1 to K = width(C, ratio) channels, one full kernel at that width, and 1x1 back to C.
+    """A decoder stage of 1x1 to K channels, one full kernel at that width, and 1x1 back to C.
 
     The activation and norm of the specification follow the reducing 1x1; the two convolutions behind it always have
     their instance norm and leaky ReLU. `norm=True, activation="leaky_relu"` is ResNet's form.
 
     Args:
         in_channels: Channels of the merged input.
-        channels: Channels C of the stage.
+        widths: Channels behind the reducing 1x1, the full kernel and the expanding 1x1: K, K and C, as a rule.
         kernel_size: Kernel of the middle convolution per axis, odd.
         spec: Activation and norm behind the reducing 1x1.
-        ratio: Ratio of this stage.
+        ranks: Channels of a linear 1x1 before and behind the full kernel, 0 where there is none.
 
     References:
         K. He et al., "Deep Residual Learning for Image Recognition", 2015, arXiv:1512.03385. Deviations: no addition
@@ -91,14 +91,19 @@ class DecoderBottleneck(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, channels: int, kernel_size: Triple, spec: BottleneckConfig, ratio: float
+        self,
+        in_channels: int,
+        widths: tuple[int, ...],
+        kernel_size: Triple,
+        spec: BottleneckConfig,
+        ranks: tuple[int, int] = (0, 0),
     ) -> None:
         super().__init__()
-        inner = width(channels, ratio)
-        self.reduce = Conv3d(in_channels, inner, 1, bias=not spec.norm)
-        self.pointwise = Pointwise(inner, spec)
-        self.conv = ConvNormAct(inner, inner, kernel_size)
-        self.expand = ConvNormAct(inner, channels, ONE)
+        reduced, between, channels = widths
+        self.reduce = Conv3d(in_channels, reduced, 1, bias=not spec.norm)
+        self.pointwise = Pointwise(reduced, spec)
+        self.conv = ConvNormAct(reduced, between, kernel_size, ranks=ranks)
+        self.expand = ConvNormAct(between, channels, ONE)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C_in, X, Y, Z) to (B, C, X, Y, Z)."""

@@ -12,6 +12,7 @@ from seg.config import BottleneckConfig, NetworkConfig
 from seg.networks.blocks import total_stride
 from seg.networks.bottleneck import projects_back, stage_ratios, width
 from seg.networks.conv import Triple
+from seg.networks.layout import PLAIN, Layout, Ranks, layout
 from seg.networks.unet import UNet
 
 
@@ -75,32 +76,33 @@ def complexity(in_channels: int, out_channels: int, config: NetworkConfig, *, sh
     if any(n % s for n, s in zip(shape, stride, strict=True)):
         raise ValueError(f"shape must be divisible by the total stride {stride}, got {tuple(shape)}; pad the image.")
     skip_bottleneck, decoder_bottleneck = config.skip_bottleneck, config.decoder_bottleneck
-    voxels = _voxels_per_level(config, shape)
+    voxels, widths = _voxels_per_level(config, shape), layout(config)
     levels = len(config.channels) - 1
     skip_ratios = stage_ratios(skip_bottleneck, levels) if skip_bottleneck else (None,) * levels
-    decoder_ratios = stage_ratios(decoder_bottleneck, levels) if decoder_bottleneck else (None,) * levels
 
-    stages = _encoder(in_channels, config, voxels)
+    stages = _encoder(in_channels, config, widths, voxels)
+    lower = config.channels[-1]
     for level in reversed(range(levels)):
-        channels, n = config.channels[level], voxels[level]
-        skip, skip_channels = _skip(level, channels, n, skip_bottleneck, skip_ratios[level], config)
+        n, inner = voxels[level], widths.decoder[level]
+        skip = _skip(level, config.channels[level], n, skip_bottleneck, skip_ratios[level], config)
         # A strided transposed convolution and a 1x1 before the interpolation both work once per lower voxel.
         taps = prod(config.strides[level + 1]) if config.upsample == "transposed" else 1
-        up = _conv(config.channels[level + 1], channels, taps, voxels[level + 1])
-        merged = (channels, skip_channels) if config.merge == "concat" else (channels,)
+        up = _conv(lower, widths.up[level], taps, voxels[level + 1])
+        merged, ranks = widths.merged(level, config.merge), widths.decoder_ranks[level]
         taps = prod(config.kernel_sizes[level])
         if decoder_bottleneck is None:
-            block = _stage(sum(merged), channels, taps, n)
+            block = _stage(sum(merged), inner, taps, n, ranks=ranks)
         else:
             # The reduction of concatenated features reads the upsampled ones before their interpolation.
             early = config.merge == "concat" and config.upsample == "linear"
-            inner = width(channels, decoder_ratios[level] or 0)
-            block = _conv(merged[0], inner, 1, voxels[level + 1] if early else n)
-            block += _conv(sum(merged[1:]), inner, 1, n) + _behind(inner, decoder_bottleneck)
-            block += _normed(inner, inner, taps, n) + _normed(inner, channels, 1, n)
+            reduced, between, channels = inner
+            block = _conv(merged[0], reduced, 1, voxels[level + 1] if early else n)
+            block += _conv(sum(merged[1:]), reduced, 1, n) + _behind(reduced, decoder_bottleneck)
+            block += _normed(reduced, between, taps, n, ranks=ranks[0]) + _normed(between, channels, 1, n)
         stages += [skip, _named(f"upsample {level}", up), _named(f"decoder {level}", block)]
+        lower = inner[-1]
         if level == 0 or config.deep_supervision:
-            head = _conv(channels, out_channels, 1, n if level == 0 else 0, bias=True)
+            head = _conv(lower, out_channels, 1, n if level == 0 else 0, bias=True)
             stages.append(_named(f"head {level}", head))
     return Complexity(stages=tuple(stages))
 
@@ -135,13 +137,14 @@ def _voxels_per_level(config: NetworkConfig, shape: Triple) -> list[int]:
     return voxels
 
 
-def _encoder(in_channels: int, config: NetworkConfig, voxels: list[int]) -> list[StageCost]:
+def _encoder(in_channels: int, config: NetworkConfig, widths: Layout, voxels: list[int]) -> list[StageCost]:
     stages = []
     last = len(config.channels) - 1
     for level, channels in enumerate(config.channels):
-        cost = _stage(in_channels, channels, prod(config.kernel_sizes[level]), voxels[level])
+        taps, n, above = prod(config.kernel_sizes[level]), voxels[level], voxels[max(0, level - 1)]
+        cost = _stage(in_channels, widths.encoder[level], taps, n, above, ranks=widths.encoder_ranks[level])
         if config.residual and (in_channels != channels or prod(config.strides[level]) > 1):
-            cost += _normed(in_channels, channels, 1, voxels[level])
+            cost += _normed(in_channels, channels, 1, n)
         stages.append(_named("bottom" if level == last else f"encoder {level}", cost))
         in_channels = channels
     return stages
@@ -149,16 +152,15 @@ def _encoder(in_channels: int, config: NetworkConfig, voxels: list[int]) -> list
 
 def _skip(
     level: int, channels: int, voxels: int, spec: BottleneckConfig | None, ratio: float | None, config: NetworkConfig
-) -> tuple[StageCost, int]:
-    """Return the cost of a skip and its channels at the merge."""
+) -> StageCost:
     name = f"skip {level}"
     if spec is None or ratio is None:
-        return StageCost(name=name), channels
+        return StageCost(name=name)
     inner = width(channels, ratio)
     cost = _named(name, _conv(channels, inner, 1, voxels) + _behind(inner, spec))
     if projects_back(ratio, config.merge):
-        return cost + _conv(inner, channels, 1, voxels, bias=True), channels
-    return cost, inner
+        return cost + _conv(inner, channels, 1, voxels, bias=True)
+    return cost
 
 
 def _behind(channels: int, spec: BottleneckConfig) -> StageCost:
@@ -167,14 +169,32 @@ def _behind(channels: int, spec: BottleneckConfig) -> StageCost:
     return StageCost(name="", parameters=shift + (channels if spec.activation == "prelu" else 0))
 
 
-def _stage(in_channels: int, channels: int, taps: int, voxels: int) -> StageCost:
-    """Count the two convolutions of a stage."""
-    return _normed(in_channels, channels, taps, voxels) + _normed(channels, channels, taps, voxels)
+def _stage(
+    in_channels: int,
+    widths: tuple[int, ...],
+    taps: int,
+    voxels: int,
+    above: int | None = None,
+    *,
+    ranks: tuple[Ranks, ...],
+) -> StageCost:
+    """Count the two convolutions of a stage; `above` are the voxels of its input, `voxels` where not given."""
+    between, channels = widths
+    first = _normed(in_channels, between, taps, voxels, above, ranks=ranks[0])
+    return first + _normed(between, channels, taps, voxels, ranks=ranks[1])
 
 
-def _normed(in_channels: int, channels: int, taps: int, voxels: int) -> StageCost:
-    """Count a convolution with an affine norm."""
-    return _conv(in_channels, channels, taps, voxels) + StageCost(name="", parameters=2 * channels)
+def _normed(
+    in_channels: int, channels: int, taps: int, voxels: int, above: int | None = None, *, ranks: Ranks = PLAIN
+) -> StageCost:
+    """Count a convolution with an affine norm, and the linear 1x1 before and behind its kernel."""
+    read, written = ranks[0] or in_channels, ranks[1] or channels
+    cost = _conv(read, written, taps, voxels) + StageCost(name="", parameters=2 * channels)
+    if ranks[0]:
+        cost += _conv(in_channels, read, 1, voxels if above is None else above)
+    if ranks[1]:
+        cost += _conv(written, channels, 1, voxels)
+    return cost
 
 
 def _conv(in_channels: int, out_channels: int, taps: int, voxels: int, bias: bool = False) -> StageCost:

@@ -11,6 +11,7 @@ from seg.errors import ConfigError
 from seg.networks.blocks import ConvStage, ResidualStage, draw_weights, total_stride
 from seg.networks.bottleneck import DecoderBottleneck, SkipBottleneck, interpolate, stage_ratios
 from seg.networks.conv import ONE, Conv3d, ConvTranspose3d, Triple, is_exporting
+from seg.networks.layout import Layout, layout
 
 
 class DecoderStage(nn.Module):
@@ -68,21 +69,20 @@ class UNet(nn.Module):
         if problems := network_problems(config):
             raise ConfigError(problems)
         self.in_channels, self.out_channels, self.config = in_channels, out_channels, config
+        widths = layout(config)
         stage = ResidualStage if config.residual else ConvStage
         inputs = (in_channels, *config.channels[:-1])
         self.encoder = nn.ModuleList(
-            stage(c_in, c, kernel, stride)
-            for c_in, c, kernel, stride in zip(
-                inputs, config.channels, config.kernel_sizes, config.strides, strict=True
+            stage(c_in, c, kernel, stride, ranks)
+            for c_in, c, kernel, stride, ranks in zip(
+                inputs, widths.encoder, config.kernel_sizes, config.strides, widths.encoder_ranks, strict=True
             )
         )
         upper = config.channels[:-1]
         self.skips = nn.ModuleList(_skips(upper, config.skip_bottleneck, config.merge))
-        self.decoder = nn.ModuleList(
-            _decoder_stage(config, level, getattr(skip, "out_channels", upper[level]))
-            for level, skip in enumerate(self.skips)
-        )
-        heads = upper if config.deep_supervision else upper[:1]
+        self.decoder = nn.ModuleList(_decoder_stage(config, widths, level) for level in range(len(upper)))
+        outputs = [stage_widths[-1] for stage_widths in widths.decoder]
+        heads = outputs if config.deep_supervision else outputs[:1]
         self.heads = nn.ModuleList(Conv3d(c, out_channels, 1) for c in heads)
         self.apply(draw_weights)
 
@@ -143,8 +143,9 @@ def _skips(channels: tuple[int, ...], spec: BottleneckConfig | None, merge: str)
     return [SkipBottleneck(c, spec, r, merge) for c, r in zip(channels, stage_ratios(spec, len(channels)), strict=True)]
 
 
-def _decoder_stage(config: NetworkConfig, level: int, skip_channels: int) -> DecoderStage:
-    lower, channels = config.channels[level + 1], config.channels[level]
+def _decoder_stage(config: NetworkConfig, widths: Layout, level: int) -> DecoderStage:
+    lower = widths.decoder[level + 1][-1] if level + 1 < len(widths.decoder) else config.channels[-1]
+    channels, merged = widths.up[level], sum(widths.merged(level, config.merge))
     stride, kernel = config.strides[level + 1], config.kernel_sizes[level]
     transposed = config.upsample == "transposed"
     up = (
@@ -152,13 +153,12 @@ def _decoder_stage(config: NetworkConfig, level: int, skip_channels: int) -> Dec
         if transposed
         else Conv3d(lower, channels, 1, bias=False)
     )
-    merged = channels + skip_channels if config.merge == "concat" else channels
     block: ConvStage | DecoderBottleneck
     if config.decoder_bottleneck is None:
-        block = ConvStage(merged, channels, kernel)
+        block = ConvStage(merged, widths.decoder[level], kernel, ranks=widths.decoder_ranks[level])
     else:
-        ratio = stage_ratios(config.decoder_bottleneck, len(config.channels) - 1)[level]
-        block = DecoderBottleneck(merged, channels, kernel, config.decoder_bottleneck, ratio)
+        (ranks,) = widths.decoder_ranks[level]
+        block = DecoderBottleneck(merged, widths.decoder[level], kernel, config.decoder_bottleneck, ranks)
     return DecoderStage(up, ONE if transposed else stride, block, config.merge)
 
 

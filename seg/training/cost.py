@@ -11,6 +11,7 @@ from seg.config import NetworkConfig
 from seg.data.memory import GIB
 from seg.networks.bottleneck import stage_ratios, width
 from seg.networks.complexity import complexity
+from seg.networks.layout import Ranks, layout
 
 BASE_GIB = 1.0  # interpreter, libraries, loaders and a small cache
 BYTES = {"fp32": 4, "bf16": 2}
@@ -62,18 +63,25 @@ def step_cost(
 
 def _kept(network: NetworkConfig, patch: tuple[int, int, int], num_classes: int) -> Iterator[int]:
     """Yields the elements that each part keeps; a convolution with a norm behind it keeps what is before and after."""
-    voxels, lowest = prod(patch), len(network.channels) - 1
+    voxels, lowest, widths = prod(patch), len(network.channels) - 1, layout(network)
     yield voxels * num_classes
     for level, channels in enumerate(network.channels):
+        above = voxels
         voxels //= prod(network.strides[level])
-        yield voxels * channels * 4  # encoder
+        yield voxels * 2 * sum(widths.encoder[level])
+        yield from _between(widths.encoder_ranks[level], voxels, above)
         if level == lowest:
             return
         if network.skip_bottleneck is not None:
             yield voxels * width(channels, stage_ratios(network.skip_bottleneck, lowest)[level])
-        yield voxels * channels  # upsampled
-        if network.decoder_bottleneck is None:
-            yield voxels * channels * 4
-        else:
-            inner = width(channels, stage_ratios(network.decoder_bottleneck, lowest)[level])
-            yield voxels * (inner * 3 + channels * 2)
+        yield voxels * widths.up[level]
+        inner = widths.decoder[level]
+        yield voxels * (2 * sum(inner[-2:]) + sum(inner[:-2]))  # a bottleneck's reduction has no norm of its own
+        yield from _between(widths.decoder_ranks[level], voxels, voxels)
+
+
+def _between(ranks: tuple[Ranks, ...], voxels: int, above: int) -> Iterator[int]:
+    """Yields what the linear 1x1 before and behind full kernels hand on; `above` are the voxels of the first input."""
+    for number, (before, behind) in enumerate(ranks):
+        yield before * (voxels if number else above)
+        yield behind * voxels

@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seg.config import BottleneckConfig, CtConfig, DataConfig, ExperimentConfig, NetworkConfig, dump_config, load_config
+from seg.config import (
+    BottleneckConfig,
+    CtConfig,
+    DataConfig,
+    ExperimentConfig,
+    NetworkConfig,
+    WidthsConfig,
+    dump_config,
+    load_config,
+)
 from seg.config.fields import fields_of
 from seg.config.text import parse_yaml
 
@@ -37,7 +46,14 @@ DATA = st.builds(
 ) | st.builds(
     lambda ct: DataConfig(normalization=("ct",), ct=ct), st.builds(window, st.floats(-1e6, 0), st.floats(1e-9, 1e6))
 )
-NETWORK = st.builds(NetworkConfig, skip_bottleneck=st.none() | BOTTLENECK, decoder_bottleneck=st.none() | BOTTLENECK)
+PAIRS = st.just((((2, 0), (0, 3)),) * 4)
+WIDTHS = st.builds(WidthsConfig, encoder=st.none() | st.just((3, 4, 5, 6)), encoder_ranks=st.none() | PAIRS)
+NETWORK = st.builds(
+    NetworkConfig,
+    skip_bottleneck=st.none() | BOTTLENECK,
+    decoder_bottleneck=st.none() | BOTTLENECK,
+    widths=st.none() | WIDTHS,
+)
 EXPERIMENT = st.builds(ExperimentConfig, seed=st.integers(0, 2**32 - 1), data=DATA, network=NETWORK)
 
 
@@ -63,7 +79,9 @@ def test_every_field_is_written() -> None:
     full = replace(
         ExperimentConfig(),
         data=DataConfig(normalization=("ct",), ct=window(0, 1)),
-        network=NetworkConfig(skip_bottleneck=BottleneckConfig(), decoder_bottleneck=BottleneckConfig()),
+        network=NetworkConfig(
+            skip_bottleneck=BottleneckConfig(), decoder_bottleneck=BottleneckConfig(), widths=WidthsConfig()
+        ),
     )
     expected = {path for path, field in fields_of(ExperimentConfig).items() if field.section is None}
     assert leaf_paths(parse_yaml(dump_config(full))) == expected
@@ -76,7 +94,7 @@ def test_comments_explain_and_do_not_change_the_values() -> None:
     assert parse_yaml(text) == parse_yaml(dump_config(config))
     words = "".join(text.replace("#", " ").split())
     for field in fields_of(ExperimentConfig).values():
-        if "bottleneck." not in field.path and ".ct." not in field.path:
+        if not any(section in field.path for section in ("bottleneck.", ".ct.", ".widths.")):
             assert "".join(field.description.removesuffix(".").split()) in words
     assert max(map(len, text.splitlines())) <= 120
 

@@ -135,6 +135,32 @@ def test_rules_between_fields(values: dict[str, object], found: list[tuple[str, 
     assert broken(values) == found
 
 
+def test_widths_fit_the_stages_and_their_convolutions() -> None:
+    pair = ((2, 3), (0, 4))
+    fitting: dict[str, object] = {
+        "network.widths.encoder": (1, 2, 3, 4),
+        "network.widths.up": (1, 2, 3),
+        "network.widths.decoder": ((1, 2),) * 3,
+        "network.widths.encoder_ranks": (pair,) * 4,
+        "network.widths.decoder_ranks": (pair,) * 3,
+    }
+    assert broken(fitting) == []
+    assert broken(
+        fitting | {"network.widths.encoder": (1, 2), "network.widths.decoder": ((1, 2), (1, 2, 3), (1, 2))}
+    ) == [
+        ("network.widths.encoder", "length", "2"),
+        ("network.widths.decoder[1]", "length", "3"),
+    ]
+    assert broken(fitting | {"network.decoder_bottleneck.ratio": 0.5}) == [
+        *((f"network.widths.decoder[{stage}]", "length", "2") for stage in range(3)),
+        *((f"network.widths.decoder_ranks[{stage}]", "length", "2") for stage in range(3)),
+    ]
+    assert broken({"network.widths.up": (16, 32, 63), "network.merge": "add"}) == [
+        ("network.widths.up[2]", "conflict", "63")
+    ]
+    assert broken({"network.widths.decoder": ((0, 1),) * 3})[0] == ("network.widths.decoder[0][0]", "range", "0")
+
+
 def test_deep_supervision_needs_a_lower_decoder_stage() -> None:
     values: dict[str, object] = {
         "network.channels": (8, 16),

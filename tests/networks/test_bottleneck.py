@@ -123,7 +123,7 @@ def test_reduction_needs_no_concatenation(scale, bias):
 def test_decoder_block_is_one_function_in_both_forms():
     torch.manual_seed(0)
     spec = BottleneckConfig(ratio=0.5, activation="leaky_relu", norm=True)
-    block = DecoderBottleneck(6, 4, (3, 3, 3), spec, 0.5).double()
+    block = DecoderBottleneck(6, (2, 2, 4), (3, 3, 3), spec).double()
     up, skip = torch.randn(2, 4, 2, 3, 2, dtype=torch.float64), torch.randn(2, 2, 4, 6, 4, dtype=torch.float64)
     plain = block(torch.cat((interpolate(up, (2, 2, 2)), skip), dim=1))
     torch.testing.assert_close(block.forward_pair(up, skip, (2, 2, 2)), plain, rtol=1e-12, atol=1e-12)

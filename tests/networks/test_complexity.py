@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from seg.config import BottleneckConfig, NetworkConfig
+from seg.config import BottleneckConfig, NetworkConfig, WidthsConfig
 from seg.networks import UNet, complexity, unet
 from seg.networks.blocks import ConvNormAct
 from seg.networks.complexity import checked_complexity
@@ -44,6 +44,29 @@ def test_equals_what_torch_counts(options, skip, decoder):
         image = torch.empty(1, 2, 4, 8, 8)
     counter = FlopCounterMode(display=False)
     with counter:
+        net(image)
+    cost = complexity(2, 3, config, shape=(4, 8, 8))
+    assert cost.parameters == sum(p.numel() for p in net.parameters())
+    assert cost.macs * 2 == counter.get_total_flops()
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("decoder", [None, BottleneckConfig(ratio=0.5)])
+def test_widths_of_single_maps_equal_what_torch_counts(options, decoder):
+    wide = ((5, 4, 3), (7, 5, 9), (9, 8, 11)) if decoder else ((5, 3), (7, 9), (9, 11))
+    ranks = ((0, 2), (3, 4))
+    widths = WidthsConfig(
+        encoder=(3, 9, 5, 7),
+        up=(4, 6, 7) if options["merge"] == "add" else (2, 6, 3),
+        decoder=wide,
+        encoder_ranks=(ranks, ((5, 0), (0, 0)), ((2, 3), (4, 5)), ranks),
+        decoder_ranks=(((2, 3),), ((0, 0),), ((4, 0),)) if decoder else (ranks, ((0, 0), (1, 1)), ((0, 2), (2, 0))),
+    )
+    config = replace(PLAN, decoder_bottleneck=decoder, widths=widths, **options)
+    with torch.device("meta"):
+        net = UNet(2, 3, config).eval()
+        image = torch.empty(1, 2, 4, 8, 8)
+    with FlopCounterMode(display=False) as counter:
         net(image)
     cost = complexity(2, 3, config, shape=(4, 8, 8))
     assert cost.parameters == sum(p.numel() for p in net.parameters())
@@ -101,7 +124,11 @@ def test_a_count_that_differs_from_the_network_is_no_result(monkeypatch):
     assert checked_complexity(2, 3, PLAN, shape=shape) == complexity(2, 3, PLAN, shape=shape)
     # An option of the network that nobody counts.
     monkeypatch.setattr(
-        unet.ConvStage, "__init__", lambda self, *args: nn.Sequential.__init__(self, ConvNormAct(*args))
+        unet.ConvStage,
+        "__init__",
+        lambda self, channels, widths, *args, **_: nn.Sequential.__init__(
+            self, ConvNormAct(channels, widths[-1], *args[:2])
+        ),
     )
     with pytest.raises(RuntimeError, match="counted"):
         checked_complexity(2, 3, PLAN, shape=shape)

@@ -20,7 +20,7 @@ from seg.data.prepare import prepare_case
 from seg.inference.model import Model
 from seg.inference.windows import Windows
 from seg.networks import InstanceNorm3d, UNet
-from seg.networks.blocks import ConvNormAct, total_stride
+from seg.networks.blocks import ConvNormAct, FactoredConv3d, total_stride
 from seg.networks.bottleneck import DecoderBottleneck, SkipBottleneck, interpolate
 from seg.networks.conv import Triple
 from seg.networks.unet import DecoderStage
@@ -91,7 +91,7 @@ def _decoder(network: UNet, stage: int) -> DecoderStage:
     return found
 
 
-def _first_conv(block: nn.Module) -> nn.Conv3d:
+def _first_conv(block: nn.Module) -> nn.Conv3d | FactoredConv3d:
     return next(layer.conv for layer in block.modules() if isinstance(layer, ConvNormAct))
 
 

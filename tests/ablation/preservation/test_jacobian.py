@@ -55,7 +55,7 @@ def test_an_output_that_depends_on_nothing_keeps_nothing():
 
 
 def test_the_reduction_of_a_decoder_keeps_position_and_the_whole_stage_does_not():
-    block = DecoderBottleneck(4, 4, (3, 3, 3), BottleneckConfig(ratio=0.5), 0.5)
+    block = DecoderBottleneck(4, (2, 2, 4), (3, 3, 3), BottleneckConfig(ratio=0.5))
     assert keeps_position(nn.Sequential(block.reduce, block.pointwise), 4) is True
     assert keeps_position(block.conv.conv, 2) is False
 
