@@ -5,6 +5,7 @@ from __future__ import annotations
 import locale
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,9 @@ import pytest
 # One thread for numerical libraries, here and in the processes that tests start. Set before any other conftest.py
 # imports torch or numpy, whose thread pools read these names once.
 os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+# Tests import engines to know whether they are there, and no event or id of the machine may come of that.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
