@@ -65,6 +65,7 @@ class Place:
         name: Path of the convolution in the network, as in `encoder.0.1.conv`.
         taps: Voxels of the kernel.
         voxels: Voxels of the output over those of the image.
+        voxels_read: Voxels of the input over those of the image.
         before: The map that the convolution reads, with the gradients that come by way of the convolution alone.
         behind: The map that it writes, before the norm.
     """
@@ -72,6 +73,7 @@ class Place:
     name: str
     taps: int
     voxels: float
+    voxels_read: float
     before: Moments
     behind: Moments
 
@@ -148,7 +150,7 @@ def measure(network: nn.Module, images: Iterable[Tensor], *, seed: int = 0) -> t
     ]
     stream = torch.Generator().manual_seed(seed)
     sums: dict[str, list[tuple[Tensor, Tensor, Tensor, Tensor]]] = {name: [] for name in convolutions}
-    voxels: dict[str, float] = {}
+    voxels: dict[str, tuple[float, float]] = {}
     try:
         for image in images:
             read.clear()
@@ -159,7 +161,7 @@ def measure(network: nn.Module, images: Iterable[Tensor], *, seed: int = 0) -> t
                 loss.backward()  # type: ignore[no-untyped-call]
             count = logits[:, 0].numel()
             for name, output in written.items():
-                voxels[name] = output[:, 0].numel() / count
+                voxels[name] = (output[:, 0].numel() / count, read[name][:, 0].numel() / count)
                 s_in, f_in = _moments(read[name], count, centred=False)
                 s_out, f_out = _moments(output, count, centred=True)
                 sums[name].append((s_in, f_in, s_out, f_out))
@@ -173,7 +175,8 @@ def measure(network: nn.Module, images: Iterable[Tensor], *, seed: int = 0) -> t
             Place(
                 name=name,
                 taps=prod(convolutions[name].kernel_size),
-                voxels=voxels[name],
+                voxels=voxels[name][0],
+                voxels_read=voxels[name][1],
                 before=Moments(second=s_in, fisher=f_in),
                 behind=Moments(second=s_out, fisher=f_out),
             )

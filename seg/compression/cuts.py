@@ -1,0 +1,328 @@
+"""Linear 1x1 convolutions around the full kernels of a trained network: how narrow each may be, and its weights.
+
+Replacing a 3x3 convolution by 1x1 - 3x3 - 1x1 changes no map but the narrowed ones, so any network of the package can
+be cut, kernel by kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from seg.compression.widths import Place, Projection, best_projection
+from seg.config import NetworkConfig, WidthsConfig
+from seg.errors import ConfigError, Problem
+from seg.networks import UNet, network_from_config
+from seg.networks.blocks import ConvNormAct, FactoredConv3d
+from seg.networks.layout import PLAIN, Ranks, layout
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """The widths chosen for all kernels.
+
+    Attributes:
+        ranks: Channels of the 1x1 before and behind each kernel by its name; kernels left whole are not in it.
+        macs: Multiply-accumulates of the kernels with their 1x1, for each voxel of the image.
+        loss: Predicted loss, in nats for each voxel of the image.
+    """
+
+    ranks: Mapping[str, Ranks]
+    macs: float
+    loss: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Option:
+    ranks: Ranks
+    macs: float
+    loss: float
+
+
+def kernel_macs(place: Place, ranks: Ranks = PLAIN) -> float:
+    """Count the multiply-accumulates of a kernel and its 1x1, for each voxel of the image."""
+    read, written = place.before.channels, place.behind.channels
+    inner = (ranks[0] or read) * (ranks[1] or written) * place.taps * place.voxels
+    return inner + read * ranks[0] * place.voxels_read + written * ranks[1] * place.voxels
+
+
+def choose(
+    places: Sequence[Place],
+    projections: Mapping[str, tuple[Projection, Projection]],
+    saved: float,
+    *,
+    multiple: int = 1,
+) -> Choice:
+    """Choose the 1x1 of least predicted loss that save multiply-accumulates.
+
+    Each kernel has the options on the lower convex hull of loss against work. The steps between them are taken in the
+    order of loss for each multiply-accumulate saved, which is best where losses add up.
+
+    Args:
+        places: The kernels.
+        projections: Best projections before and behind each, by name.
+        saved: Multiply-accumulates to save at least, for each voxel of the image.
+        multiple: Widths are multiples of this number.
+
+    Raises:
+        ConfigError: Not so much can be saved.
+    """
+    chosen: dict[str, _Option] = {}
+    steps: list[tuple[float, str, _Option]] = []
+    for place in places:
+        hull = _hull(_options(place, *projections[place.name], multiple))
+        chosen[place.name] = hull[0]
+        steps += [
+            ((after.loss - before.loss) / (before.macs - after.macs), place.name, after)
+            for before, after in pairwise(hull)
+        ]
+    whole = sum(option.macs for option in chosen.values())
+    for _, name, option in sorted(steps, key=lambda step: step[0]):
+        if whole - sum(one.macs for one in chosen.values()) >= saved:
+            break
+        chosen[name] = option
+    macs = sum(option.macs for option in chosen.values())
+    if whole - macs < saved:
+        rule, value = f"must save at most {whole - macs:.0f} multiply-accumulates a voxel", f"{saved:.0f}"
+        raise ConfigError(Problem("macs", "range", rule, value, "give a larger share"))
+    return Choice(
+        ranks={name: option.ranks for name, option in chosen.items() if option.ranks != PLAIN},
+        macs=macs,
+        loss=sum(option.loss for option in chosen.values()),
+    )
+
+
+def least_macs(
+    places: Iterable[Place], projections: Mapping[str, tuple[Projection, Projection]], *, multiple: int = 1
+) -> float:
+    """Return the fewest multiply-accumulates of all kernels that :func:`choose` can reach, for each voxel."""
+    return sum(min(option.macs for option in _options(place, *projections[place.name], multiple)) for place in places)
+
+
+def project(places: Iterable[Place]) -> dict[str, tuple[Projection, Projection]]:
+    """Find the best projections before and behind every kernel."""
+    return {place.name: (best_projection(place.before), best_projection(place.behind)) for place in places}
+
+
+def _options(place: Place, before: Projection, behind: Projection, multiple: int) -> list[_Option]:
+    """List a kernel's widths, whole first."""
+    pairs = [
+        (reads, writes)
+        for reads in (0, *range(multiple, place.before.channels, multiple))
+        for writes in (0, *range(multiple, place.behind.channels, multiple))
+    ]
+    return [
+        _Option(
+            ranks=(reads, writes),
+            macs=kernel_macs(place, (reads, writes)),
+            loss=(float(before.loss[reads]) if reads else 0.0) + (float(behind.loss[writes]) if writes else 0.0),
+        )
+        for reads, writes in pairs
+    ]
+
+
+def _hull(options: Sequence[_Option]) -> list[_Option]:
+    """Return the options on the lower convex hull of loss against work, from the whole kernel down."""
+    whole = options[0]
+    hull = [whole]
+    for option in sorted(options[1:], key=lambda one: (-one.macs, one.loss)):
+        if option.macs >= whole.macs:
+            continue
+        while len(hull) > 1 and _slope(hull[-2], hull[-1]) >= _slope(hull[-2], option):
+            hull.pop()
+        if option.macs < hull[-1].macs and option.loss >= hull[-1].loss:
+            hull.append(option)
+    return hull
+
+
+def _slope(before: _Option, after: _Option) -> float:
+    saved = before.macs - after.macs
+    return (after.loss - before.loss) / saved if saved > 0 else float("inf")
+
+
+def cut(network: UNet, choice: Mapping[str, Ranks], projections: Mapping[str, tuple[Projection, Projection]]) -> UNet:
+    """Build a network with 1x1 around kernels, which computes the same function where ranks are full.
+
+    Args:
+        network: A trained network; its kernels have no such 1x1 yet.
+        choice: Channels of the 1x1 before and behind each kernel by its name, 0 for none.
+        projections: Projections before and behind each, by name.
+
+    Returns:
+        A network in evaluation mode whose weights need no gradient.
+    """
+    config = with_ranks(network.config, choice)
+    smaller = network_from_config(config, network.in_channels, network.out_channels)
+    assert isinstance(smaller, UNet)
+    like = next(network.parameters())
+    smaller.to(like.dtype)
+    state = {name: value for name, value in network.state_dict().items() if name.rpartition(".")[0] not in choice}
+    for name, ranks in choice.items():
+        kernel = network.get_submodule(name)
+        assert isinstance(kernel, nn.Conv3d)
+        state |= _weights(name, kernel.weight.detach().double(), ranks, projections[name])
+    smaller.load_state_dict({name: value.to(like.dtype) for name, value in state.items()})
+    return smaller.requires_grad_(False).eval()
+
+
+def _weights(name: str, kernel: Tensor, ranks: Ranks, projections: tuple[Projection, Projection]) -> dict[str, Tensor]:
+    """Return the weights of a kernel (O, I, x, y, z) between its 1x1."""
+    found: dict[str, Tensor] = {}
+    before, behind = projections
+    if ranks[0]:
+        expand, reduce = balanced(before, ranks[0])
+        found[f"{name}.before.weight"] = reduce[:, :, None, None, None]
+        kernel = torch.einsum("oixyz,ir->orxyz", kernel, expand)
+    if ranks[1]:
+        expand, reduce = balanced(behind, ranks[1])
+        found[f"{name}.behind.weight"] = expand[:, :, None, None, None]
+        kernel = torch.einsum("oixyz,ro->rixyz", kernel, reduce)
+    return found | {f"{name}.conv.weight" if any(ranks) else f"{name}.weight": kernel}
+
+
+def balanced(projection: Projection, rank: int) -> tuple[Tensor, Tensor]:
+    """Split a projection into a 1x1 that expands, of orthonormal columns (C, r), and one that reduces, (r, C)."""
+    expand, mix = torch.linalg.qr(projection.left[:, :rank])
+    return expand, mix @ projection.right[:, :rank].T
+
+
+def with_ranks(config: NetworkConfig, choice: Mapping[str, Ranks]) -> NetworkConfig:
+    """Return a configuration with 1x1 around the kernels of these names."""
+    found = layout(config)
+    encoder, decoder = ([list(stage) for stage in part] for part in (found.encoder_ranks, found.decoder_ranks))
+    for name, ranks in choice.items():
+        parts = name.split(".")
+        numbers = [int(part) for part in parts if part.isdigit()]
+        (encoder if parts[0] == "encoder" else decoder)[numbers[0]][numbers[1] if len(numbers) > 1 else 0] = ranks
+    widths = replace(
+        config.widths or WidthsConfig(),
+        encoder_ranks=tuple(tuple(stage) for stage in encoder),
+        decoder_ranks=tuple(tuple(stage) for stage in decoder),
+    )
+    return replace(config, widths=widths)
+
+
+SAMPLED = 8192
+"""Voxels of a case, drawn at random, from which a kernel is solved anew."""
+RIDGE = 1e-3
+"""Pull towards the weights before, over the mean square of a kernel's inputs."""
+
+
+class _ReachedError(Exception):
+    """Ends a forward pass at the module that is asked about."""
+
+
+def solve_anew(network: UNet, smaller: UNet, images: Sequence[Tensor], *, seed: int = 0) -> None:
+    """Fit every kernel of a cut network to what the original computes there, one after the other, in place.
+
+    Cuts change the inputs of all that follows. In the order of computation, each kernel becomes the least-squares map
+    from the inputs that it has now, zeros of the padding among them, to the outputs of the original, in the coordinates
+    of the 1x1 behind it. A constant is left free in each case, for the norm takes it away. Then the norm's scale is
+    fitted to the normalised outputs of the original. Other weights stay.
+
+    Args:
+        network: The original.
+        smaller: What :func:`cut` made of it.
+        images: Images of shape (1, C, X, Y, Z).
+        seed: Seed of the voxels that are drawn.
+    """
+    targets, drawn = _targets(network, images, torch.Generator().manual_seed(seed))
+    for name in targets:  # in the order of computation
+        block = smaller.get_submodule(name)
+        assert isinstance(block, ConvNormAct)
+        kernel = block.conv.conv if isinstance(block.conv, FactoredConv3d) else block.conv
+        inputs = [
+            _centred(_patches(_input(smaller, kernel, image), kernel, voxels))
+            for image, voxels in zip(images, drawn[name], strict=True)
+        ]
+        expand = torch.eye(kernel.out_channels, dtype=torch.float64)
+        if isinstance(block.conv, FactoredConv3d) and isinstance(block.conv.behind, nn.Conv3d):
+            expand = block.conv.behind.weight.detach().flatten(1).double()
+        solved = _solve(kernel.weight.detach().flatten(1).double(), inputs, targets[name], expand)
+        kernel.weight.copy_(solved.reshape(kernel.weight.shape))
+        found = [(expand @ solved).float() @ patches for patches in inputs]
+        agreement = torch.stack([_correlation(*pair) for pair in zip(found, targets[name], strict=True)]).mean(0)
+        block.norm.weight.mul_(agreement.to(block.norm.weight.dtype))
+
+
+def _targets(
+    network: UNet, images: Sequence[Tensor], stream: torch.Generator
+) -> tuple[dict[str, list[Tensor]], dict[str, list[Tensor]]]:
+    """Return what the kernels write at drawn voxels of each image, (O, V), about its mean; and these voxels."""
+    targets: dict[str, list[Tensor]] = {}
+    drawn: dict[str, list[Tensor]] = {}
+
+    def take(name: str, output: Tensor) -> None:
+        values = output[0].flatten(1).float()
+        voxels = torch.randperm(values.shape[1], generator=stream)[:SAMPLED]
+        drawn.setdefault(name, []).append(voxels)
+        targets.setdefault(name, []).append(_centred(values[:, voxels]))
+
+    hooks = [
+        block.conv.register_forward_hook(lambda _module, _inputs, output, name=name: take(name, output))
+        for name, block in network.named_modules()
+        if isinstance(block, ConvNormAct)
+    ]
+    try:
+        with torch.no_grad():
+            for image in images:
+                network(image)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return targets, drawn
+
+
+def _solve(before: Tensor, inputs: Sequence[Tensor], targets: Sequence[Tensor], expand: Tensor) -> Tensor:
+    """Return the least-squares map from inputs (I, V) to targets (O, V) in the coordinates of `expand` (O, r)."""
+    reduce = expand.pinverse()
+    gram, cross = torch.zeros(before.shape[1], before.shape[1]).double(), torch.zeros(before.shape).double()
+    for patches, target in zip(inputs, targets, strict=True):
+        gram += (patches @ patches.T).double()
+        cross += ((reduce.float() @ target - before.float() @ patches) @ patches.T).double()
+    ridge = gram.diagonal().mean() * RIDGE
+    factor = torch.linalg.cholesky(gram + ridge * torch.eye(len(gram), dtype=gram.dtype))
+    change: Tensor = torch.cholesky_solve(cross.T, factor).T
+    return before + change
+
+
+def _correlation(one: Tensor, other: Tensor) -> Tensor:
+    lengths: Tensor = (one.norm(dim=1) * other.norm(dim=1)).clamp_min(torch.finfo(one.dtype).tiny)
+    return (one * other).sum(1) / lengths
+
+
+def _centred(values: Tensor) -> Tensor:
+    return values - values.mean(1, keepdim=True)
+
+
+def _input(network: nn.Module, module: nn.Module, image: Tensor) -> Tensor:
+    """Return the input of a module for an image; what follows it is not computed."""
+    found: list[Tensor] = []
+
+    def reach(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        found.append(inputs[0])
+        raise _ReachedError
+
+    hook = module.register_forward_pre_hook(reach)
+    try:
+        with torch.no_grad():
+            network(image)
+    except _ReachedError:
+        pass
+    finally:
+        hook.remove()
+    return found[0]
+
+
+def _patches(x: Tensor, kernel: nn.Conv3d, voxels: Tensor) -> Tensor:
+    """Return what a kernel reads at voxels of its output: (I x taps, V), in the order of its weights."""
+    padding = [side for side in reversed(kernel.padding) if isinstance(side, int)]
+    padded = nn.functional.pad(x[0].float(), [side for side in padding for _ in range(2)])
+    for axis, (size, stride) in enumerate(zip(kernel.kernel_size, kernel.stride, strict=True), start=1):
+        padded = padded.unfold(axis, size, stride)
+    i, j, k = torch.unravel_index(voxels, padded.shape[1:4])
+    return padded[:, i, j, k].permute(0, 2, 3, 4, 1).flatten(0, 3)
