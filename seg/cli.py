@@ -596,6 +596,9 @@ class Benchmark(Command):
         "--run_dir, to compare several.",
     )
     peers: StrictBool = setting(False, "Measure MONAI's DynUNet and BasicUNet beside them.")
+    engines: tuple[Literal["openvino", "onnxruntime"], ...] = setting(
+        (), "Measure a forward pass in these engines too, on the processor, with the networks exported for it."
+    )
     rounds: StrictInt = setting(SpeedConfig().rounds, "Timed rounds.", ge=3)
     warmup: AtLeastOne = setting(SpeedConfig().warmup, "Untimed rounds before.")
     cases: StrictInt = setting(
@@ -673,6 +676,7 @@ class Benchmark(Command):
         benchmark(
             [next(given[option]) for option in self.order if option in given],
             peers=self.peers,
+            engines=self.engines,
             rounds=self.rounds,
             warmup=self.warmup,
             cases=self.cases,

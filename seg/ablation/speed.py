@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from seg.ablation.plan import read_study_data
 from seg.ablation.store import SPEED_FILE, read_devices
 from seg.ablation.trials import set_threads
+from seg.benchmark.engines import measure_engine
 from seg.benchmark.measure import CODE_VERSION, Settings, measure_device, present_devices
 from seg.benchmark.prediction import held_out_images
 from seg.benchmark.subjects import Subject
@@ -19,14 +23,14 @@ from seg.hardware import environment
 from seg.runs import WEIGHTS_FILE
 
 if TYPE_CHECKING:
-    import torch
-
     from seg.ablation.study import Study, Variant
 
 LOG = logging.getLogger(__name__)
 SPEED_VERSION = 1
 PREDICTED_CASES = 8
 Entry = Mapping[str, Any]
+Key = tuple[str, str, int | None, str]
+Measure = Callable[..., dict[str, Any]]
 
 
 def measure_study(study: Study, study_dir: Path, runs_dir: Path) -> None:
@@ -52,7 +56,11 @@ def measure_study(study: Study, study_dir: Path, runs_dir: Path) -> None:
     wanted = {subject.name: subject.fingerprint() for subject in subjects}
     path = study_dir / SPEED_FILE
     recorded = read_devices(study_dir)
-    devices = {_key(_described(device)): device for device in present_devices()}
+    devices: dict[Key, Measure] = {
+        _key(_described(device)): partial(measure_device, device=device) for device in present_devices()
+    }
+    for engine in study.config.speed.engines:
+        devices[_key(_described(torch.device("cpu")) | {"engine": engine})] = partial(measure_engine, engine=engine)
     first = study.config.folds[0]
     images = held_out_images(study.baseline.config, PREDICTED_CASES, fold=first)
     settings = Settings(rounds=study.config.speed.rounds, warmup=study.config.speed.warmup, images=images)
@@ -66,8 +74,8 @@ def measure_study(study: Study, study_dir: Path, runs_dir: Path) -> None:
         return
     kept = [_still_valid(entry, wanted) for entry in recorded if _key(entry) not in devices]
     measured = []
-    for key, device in devices.items():
-        measured.append(measure_device(by_device[key], device, settings))
+    for key, measure in devices.items():
+        measured.append(measure(by_device[key], settings=settings))
         print(device_tables(measured[-1]), end="\n\n")
     entries = [*measured, *(entry for entry in kept if entry is not None)]
     write_json(path, {"schema_version": SPEED_VERSION, "devices": entries})
@@ -97,18 +105,19 @@ def _finished_run(study: Study, variant: Variant, runs_dir: Path) -> Path | None
     return None
 
 
-def _described(device: torch.device) -> Entry:
+def _described(device: torch.device) -> dict[str, Any]:
     about = environment(device, "")
     return {"device": about["device"], "kind": device.type, "threads": about["threads"]}
 
 
-def _key(entry: Entry) -> tuple[str, str, int | None]:
-    """Says which device an entry is of; a processor with another number of threads is another one."""
+def _key(entry: Entry) -> Key:
+    """Says which device an entry is of; a processor with another number of threads, or engine, is another one."""
     kind = str(entry["kind"])
-    return str(entry.get("device")), kind, entry.get("threads") if kind == "cpu" else None
+    threads = entry.get("threads") if kind == "cpu" else None
+    return str(entry.get("device")), kind, threads, str(entry.get("engine", "torch"))
 
 
-def _of_device(recorded: Sequence[Entry], key: tuple[str, str, int | None]) -> list[Entry]:
+def _of_device(recorded: Sequence[Entry], key: Key) -> list[Entry]:
     return [entry for entry in recorded if _key(entry) == key]
 
 
@@ -121,7 +130,8 @@ def _code_version(entry: Entry) -> int:
 
 
 def _covers(entry: Entry, subjects: Sequence[Subject], settings: Settings) -> bool:
-    predictions = settings.prediction_rounds if settings.images else 0
+    from_files = settings.images and entry.get("engine", "torch") == "torch"
+    predictions = settings.prediction_rounds if from_files else 0
     if _code_version(entry) != CODE_VERSION:
         return False
     if entry.get("rounds", 0) < settings.rounds or entry.get("prediction_rounds", 0) < predictions:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from seg.benchmark.engines import measure_engine
 from seg.benchmark.measure import Settings, measure_device, present_devices
 from seg.benchmark.plan import PlanName, make_plan, run_plan
 from seg.benchmark.prediction import held_out_images, measure_volume
@@ -17,6 +18,7 @@ from seg.config import PostprocessingConfig, load_config
 from seg.data.datasets import read_configured
 from seg.errors import ConfigError, Problem, RunError, SegError
 from seg.files import real_path, write_json
+from seg.inference.engines import Engine
 from seg.runs import read_runs
 
 LOG = logging.getLogger(__name__)
@@ -104,6 +106,7 @@ def benchmark(
     targets: Sequence[Path],
     *,
     peers: bool = False,
+    engines: Sequence[Engine] = (),
     rounds: int = Settings.rounds,
     warmup: int = Settings.warmup,
     cases: int = 8,
@@ -120,6 +123,7 @@ def benchmark(
     Args:
         targets: Run directories and YAML files of experiments, the baseline first.
         peers: Whether networks of MONAI are measured beside the first.
+        engines: Engines beside torch in which a forward pass is measured on the processor.
         rounds: Timed rounds, in each of which each network is measured once, >= 3.
         warmup: Untimed rounds before, >= 1.
         cases: Largest number of held-out cases whose prediction is timed, >= 0.
@@ -154,6 +158,9 @@ def benchmark(
         compared = [*subjects, *(with_peers(subjects[0]) if peers else ())]
         for one in devices:
             measured.append(measure_device(compared, one, settings))
+            print(device_tables(measured[-1]), end="\n\n")
+        for engine in engines:
+            measured.append(measure_engine(subjects, engine, settings))
             print(device_tables(measured[-1]), end="\n\n")
         write_json(output, {"schema_version": BENCHMARK_VERSION, "devices": measured})
     print(f"results: {output}")

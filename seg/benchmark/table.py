@@ -32,20 +32,27 @@ def device_tables(entry: Mapping[str, Any]) -> str:
     """Returns the tables of a device: times with their quartiles, sizes, and ratios to the baseline."""
     rows = entry["variants"]
     patch = " x ".join(map(str, entry["patch_size"]))
+    engine = entry.get("engine", "torch")
+    how = entry["memory_format"] if engine == "torch" else f"{engine} {entry['engine_version']}"
+    files = ""
+    if engine == "torch":
+        files = f", end to end of {entry['prediction_rounds']} over {entry['prediction_cases']} case(s)"
     head = (
-        f"{entry['device']}, {entry['threads']} thread(s), {entry['precision']}, {entry['memory_format']}; patch "
-        f"{patch}, batch {entry['batch']}; median [quartiles] of {entry['rounds']} rounds, end to end of "
-        f"{entry['prediction_rounds']} over {entry['prediction_cases']} case(s); load "
+        f"{entry['device']}, {entry['threads']} thread(s), {entry['precision']}, {how}; patch {patch}, batch "
+        f"{entry['batch']}; median [quartiles] of {entry['rounds']} rounds{files}; load "
         f"{'not known' if entry['load_1min'] is None else format(entry['load_1min'], '.2f')} before"
     )
-    names = ["network", *(words for _, words, _ in SPREADS)]
-    times = [names, *([label(row), *(_spread(row[key], by) for key, _, by in SPREADS)] for row in rows)]
-    names = ["network", *(words for _, words, _ in NUMBERS)]
-    sizes = [names, *([label(row), *(_number(row[key], by) for key, _, by in NUMBERS)] for row in rows)]
-    parts = [head, _aligned(times), _aligned(sizes), *_floors(entry)]
+    # An engine measures less, and shows no columns of what it never measures.
+    spreads, numbers = ([one for one in table if one[0] in rows[0]] for table in (SPREADS, NUMBERS))
+    names = ["network", *(words for _, words, _ in spreads)]
+    times = [names, *([label(row), *(_spread(row[key], by) for key, _, by in spreads)] for row in rows)]
+    names = ["network", *(words for _, words, _ in numbers)]
+    sizes = [names, *([label(row), *(_number(row[key], by) for key, _, by in numbers)] for row in rows)]
+    parts = [head, _aligned(times), *([_aligned(sizes)] if numbers else []), *_floors(entry)]
     if len(rows) > 1:
-        names = [f"times as fast as {entry['baseline']}", *(words for _, words in RATIOS)]
-        lines = [[label(row), *(_spread(row[key], 1.0) for key, _ in RATIOS)] for row in rows[1:]]
+        compared = [one for one in RATIOS if one[0] in rows[0]]
+        names = [f"times as fast as {entry['baseline']}", *(words for _, words in compared)]
+        lines = [[label(row), *(_spread(row[key], 1.0) for key, _ in compared)] for row in rows[1:]]
         parts.append(_aligned([names, *lines]))
     return "\n\n".join(parts)
 
@@ -70,7 +77,9 @@ def _floors(entry: Mapping[str, Any]) -> list[str]:
 
 
 def label(row: Mapping[str, Any]) -> str:
-    """Names a network with its precision and layout, and its kernels where they are torch's own choice."""
+    """Names a network with its precision and how it is computed: layout, kernels where torch chose them, or engine."""
+    if row.get("engine", "torch") != "torch":
+        return f"{row['name']} ({row['precision']}, {row['engine']})"
     kernels = ", kernels of torch" if row.get("kernels") == "torch" else ""
     return f"{row['name']} ({row['precision']}, {row['memory_format']}{kernels})"
 

@@ -127,6 +127,9 @@ class SpeedConfig:
     enabled: StrictBool = setting(True, "Whether speed is measured after the trials; --speed_only measures it anyway.")
     rounds: StrictInt = setting(15, "Rounds in which each variant is measured once; a spread needs three.", ge=3)
     warmup: StrictInt = setting(3, "Untimed rounds before; the first passes are never typical.", ge=1)
+    engines: tuple[Literal["openvino", "onnxruntime"], ...] = setting(
+        (), "Engines beside torch in which a forward pass is measured on the processor; each has rows of its own."
+    )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

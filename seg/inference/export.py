@@ -70,12 +70,12 @@ def export_network(run: TrainedRun, target: Path, format: Format) -> ExportRecor
         RunError: The run's weights cannot be used, the exported network computes something else than torch, or the
             files cannot be written.
     """
-    engines = _check_packages(format)
+    engines = check_packages(format)
     network = trained_network(run.config.network, len(run.channel_names), len(run.class_names), run.path)
     check_task(run.path, channel_names=run.channel_names, class_names=run.class_names)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / target.name
-        _write(network, len(run.channel_names), run.config, file, format)
+        write_network(network, len(run.channel_names), run.config, file, format)
         checks = [check for engine in engines for check in compare(network, file, engine, run)]
         problems = [problem for engine in engines for problem in check_problems(checks, engine)]
         if problems:
@@ -88,8 +88,12 @@ def export_network(run: TrainedRun, target: Path, format: Format) -> ExportRecor
     return record
 
 
-def _check_packages(format: Format) -> tuple[Engine, ...]:
-    """Returns the engines that check a format, once all packages that are needed are known to be there."""
+def check_packages(format: Format) -> tuple[Engine, ...]:
+    """Returns the engines that check a format, once all packages that are needed are known to be there.
+
+    Raises:
+        ConfigError: A package is not installed.
+    """
     from importlib.util import find_spec
 
     engines = installed(READERS[format])
@@ -102,8 +106,16 @@ def _check_packages(format: Format) -> tuple[Engine, ...]:
     return engines
 
 
-def _write(network: nn.Module, channels: int, config: ExperimentConfig, file: Path, format: Format) -> None:
-    """Writes a network with open batch and space."""
+def write_network(network: nn.Module, channels: int, config: ExperimentConfig, file: Path, format: Format) -> None:
+    """Writes a network with open batch and space, unchecked.
+
+    Args:
+        network: In evaluation mode, on the processor.
+        channels: Channels of the image.
+        config: Its experiment.
+        file: The file; of OpenVINO, the XML file, whose weights are written beside it.
+        format: Its format.
+    """
     onnx = file.with_suffix(ENDINGS["onnx"])
     example = torch.zeros((2, channels, *check_shapes(config)[0][1]))
     block_telemetry()  # whatever the exporter imports

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from seg.ablation import speed
+from seg.ablation.report.frame import device_label
 from seg.ablation.speed import measure_study
 from seg.ablation.store import read_devices
 from seg.ablation.study import Study, choose_variants, trials_of
@@ -41,7 +42,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Sequence[Subject], Sett
     found: list[tuple[Sequence[Subject], Settings]] = []
     monkeypatch.setattr(measure, "measure_peaks", lambda own, place: Peaks(inference_mib=7.0, training_mib=None))
 
-    def noted(subjects: Sequence[Subject], device: torch.device, settings: Settings) -> Mapping[str, Any]:
+    def noted(subjects: Sequence[Subject], device: torch.device, *, settings: Settings) -> Mapping[str, Any]:
         found.append((subjects, settings))
         quick = replace(settings, timer=lambda place: Timer(least_seconds=0))
         return measure.measure_device(subjects, device, quick)
@@ -195,7 +196,7 @@ def test_another_number_of_threads_is_another_device(
     more = replace(study, config=replace(study.config, launch=BackendConfig(cpus_per_trial=2)))
     found: list[int] = []
     monkeypatch.setattr(
-        speed, "measure_device", lambda *_: found.append(threads[-1]) or {"kind": "cpu", "variants": []}
+        speed, "measure_device", lambda *_, **__: found.append(threads[-1]) or {"kind": "cpu", "variants": []}
     )
     monkeypatch.setattr(speed, "device_tables", lambda entry: "")
     measure_study(more, tmp_path, tmp_path / "runs")
@@ -210,4 +211,22 @@ def test_a_damaged_file_is_named(study: Study, asked: list[Any], tmp_path: Path)
         measure_study(study, tmp_path, tmp_path / "runs")
     (problem,) = caught.value.problems
     assert (problem.path, problem.kind) == (f"{path}: devices[0].variants", "missing")
+    assert asked == []
+
+
+def test_an_engine_is_a_device_of_its_own_and_measured_once(
+    make_study: Callable[..., Study], tmp_path: Path, asked: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = make_study(folds=(1,), speed=SpeedConfig(rounds=4, warmup=1, engines=("onnxruntime",)))
+    pytest.importorskip("onnxruntime", reason="an engine that is measured")
+    measure_study(study, tmp_path, tmp_path / "runs")
+    devices = content(tmp_path)["devices"]
+    assert [device.get("engine", "torch") for device in devices] == ["torch", "onnxruntime"]
+    assert [row["name"] for row in devices[1]["variants"]] == [row["name"] for row in devices[0]["variants"]]
+    labels = [device_label(device) for device in read_devices(tmp_path)]
+    assert len(set(labels)) == 2
+    assert labels[1].endswith("onnxruntime")
+    asked.clear()
+    monkeypatch.setattr(speed, "measure_engine", lambda *_, **__: pytest.fail("measured again"))
+    measure_study(study, tmp_path, tmp_path / "runs")
     assert asked == []

@@ -21,8 +21,8 @@ KEYS = ["variant", "metric", "against", "class_index", "class_name", "place", "d
 COLUMNS = [*KEYS, "unit", "value", "low", "high", "interval", "num_patients", "num_runs", "note"]
 NUMBERS = ["value", "low", "high"]
 INTEGERS = ["class_index", "num_patients", "num_runs"]
-SPEED_UNITS = {"latency_ms": "ms", "throughput_voxels_per_s": "voxel/s", "training_step_ms": "ms", "prediction_s": "s"}
-"""Units of what a benchmark measures; names that end in ``_mib`` are in MiB, and all others are ratios."""
+SPEED_UNITS = {"_ms": "ms", "_voxels_per_s": "voxel/s", "_s": "s", "_mib": "MiB"}
+"""Units of what a benchmark measures, by the end of its name; all others are ratios or counts."""
 CONVERGENCE = {
     "area": "Dice",
     "area_difference": "Dice",
@@ -63,10 +63,12 @@ def to_csv(frame: pd.DataFrame) -> str:
 
 
 def device_label(device: Any) -> str:
-    """Names a device of ``speed.json`` with its threads, precision and memory format."""
+    """Names a device of ``speed.json`` with its threads, precision and engine; of torch, the memory format."""
     threads = device.get("threads") if device["kind"] == "cpu" else None
     parts = [device.get("device") or "not stated", f"{threads} thread{'s' if threads != 1 else ''}" if threads else ""]
-    return ", ".join(filter(None, (*parts, device.get("precision"), device.get("memory_format"))))
+    engine = device.get("engine", "torch")
+    how = device.get("memory_format") if engine == "torch" else engine
+    return ", ".join(filter(None, (*parts, device.get("precision"), how)))
 
 
 def _rows(analysis: Analysis) -> Iterator[Row]:
@@ -161,7 +163,7 @@ def _speed(analysis: Analysis, name: str, devices: list[str]) -> Iterator[Row]:
     speeds = device_speeds(analysis.results)
     for device, speed in zip(devices, speeds, strict=True):
         for measure in dict.fromkeys(measure for _, measure in speed if measure not in ("parameters", "macs")):
-            unit = "MiB" if measure.endswith("_mib") else SPEED_UNITS.get(measure, "1")
+            unit = next((unit for end, unit in SPEED_UNITS.items() if measure.endswith(end)), "1")
             value, low, high = speed.get((name, measure), (None, None, None))
             interval = "" if low is None else "iqr"
             yield _row(name, measure, value, unit=unit, device=device, low=low, high=high, interval=interval)

@@ -1,0 +1,102 @@
+"""Speed of networks in other engines than torch, side by side on the processor."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from seg.benchmark.measure import CODE_VERSION, Settings
+from seg.benchmark.subjects import Runtime, Subject
+from seg.benchmark.timing import interleave, ratios, spread
+from seg.hardware import environment, load_1min
+from seg.inference.engines import Engine, ExportedNetwork, check_installed, engine_version
+from seg.inference.export import check_packages, write_network
+
+LOG = logging.getLogger(__name__)
+
+
+def measure_engine(subjects: Sequence[Subject], engine: Engine, settings: Settings) -> dict[str, Any]:
+    """Measures a forward pass of networks in an engine, in fp32, with as many threads as torch has here.
+
+    Networks are exported to ONNX for it. Training, memory and the way from file to file are not measured.
+
+    Args:
+        subjects: The project's own networks, the baseline first.
+        engine: The engine.
+        settings: How to measure.
+
+    Returns:
+        The entry of an engine on this device in ``speed.json`` and ``benchmark.json``.
+
+    Raises:
+        ConfigError: The engine, or what exports networks, is not installed.
+        RunError: Weights cannot be used.
+    """
+    check_installed(engine)
+    check_packages("onnx")
+    load, first = load_1min(), subjects[0]
+    cpu = Runtime(device=torch.device("cpu"), precision="fp32", memory_format=torch.contiguous_format)
+    about = environment(cpu.device, "fp32")
+    LOG.info("speed: %d network(s) in %s on %s", len(subjects), engine, about["device"])
+    times: dict[str, dict[str, tuple[float, ...]]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        networks = {}
+        for index, subject in enumerate(subjects):
+            LOG.info("speed: exporting %s (%d of %d)", subject.name, index + 1, len(subjects))
+            file = Path(folder) / f"{index}.onnx"
+            write_network(subject.network(), subject.ends[0], subject.config, file, "onnx")
+            networks[subject.name] = ExportedNetwork(file, engine, threads=torch.get_num_threads())
+        for measure in ("latency", "throughput"):
+            calls = {}
+            for subject in subjects:
+                patches = subject.config.patches
+                batch = 1 if measure == "latency" else patches.batch
+                image = np.ascontiguousarray(cpu.image(batch, subject.ends[0], patches.size).numpy())
+                calls[subject.name] = partial(networks[subject.name], image)
+            timer = settings.timer(cpu)
+            times[measure] = interleave(calls, timer, rounds=settings.rounds, warmup=settings.warmup, words=measure)
+    voxels = {one.name: one.config.patches.batch * prod(one.config.patches.size) for one in subjects}
+    rows = []
+    for subject in subjects:
+        name = subject.name
+        per_voxel = {one: [s / voxels[one] for s in times["throughput"][one]] for one in (first.name, name)}
+        rows.append(
+            {
+                "name": name,
+                "precision": "fp32",
+                "memory_format": "contiguous",
+                "engine": engine,
+                "weights": "initial" if subject.run_dir is None else "trained",
+                "configuration": subject.fingerprint(),
+                "latency_ms": spread([1e3 * value for value in times["latency"][name]]),
+                "throughput_voxels_per_s": spread([1 / value for value in per_voxel[name]]),
+                "latency_ratio": ratios(times["latency"][first.name], times["latency"][name]),
+                "throughput_ratio": ratios(per_voxel[first.name], per_voxel[name]),
+            }
+        )
+    return {
+        "device": about["device"],
+        "kind": "cpu",
+        "threads": torch.get_num_threads(),
+        "engine": engine,
+        "engine_version": engine_version(engine),
+        "precision": "fp32",
+        "memory_format": "contiguous",
+        "environment": about,
+        "code_version": CODE_VERSION,
+        "patch_size": list(first.config.patches.size),
+        "batch": first.config.patches.batch,
+        "rounds": settings.rounds,
+        "warmup": settings.warmup,
+        "load_1min": load,
+        "baseline": first.name,
+        "variants": rows,
+    }
