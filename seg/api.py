@@ -186,6 +186,10 @@ def export(
     *,
     format: Literal["onnx", "openvino", "zip"] = "onnx",
     overwrite: bool = False,
+    int8: bool = False,
+    margin: float = 0.002,
+    allow_inferior: bool = False,
+    data_root: PathLike | None = None,
 ) -> Path:
     """Writes a trained network for other engines, checked against torch, or packs a run into one file.
 
@@ -194,16 +198,34 @@ def export(
         output: The file; None is the run directory's name with the ending of the format, beside it.
         format: ``onnx``, ``openvino``, or ``zip`` for the run itself.
         overwrite: Whether files that are there are replaced.
+        int8: Whether convolutions are quantised, with ``openvino`` alone; a certificate lies beside the file.
+        margin: Loss of Dice in a class that int8 may not have on held-out patients, > 0.
+        allow_inferior: Whether int8 is written also where these do not show it.
+        data_root: Folder of the run's data set for int8, where it moved.
 
     Returns:
         The file, which :func:`predict` takes in the place of a run directory.
 
     Raises:
-        SegError: The run cannot be exported.
+        SegError: The run cannot be exported, or int8 is not shown to lose less than the margin.
+        TypeError: int8 is asked for in another format than openvino.
     """
     from seg.workflows.export import export as export_run
 
     target = None if output is None else Path(output)
+    if int8:
+        if format != "openvino":
+            raise TypeError("export() writes int8 in the format openvino")
+        from seg.compression.int8 import export_int8
+
+        return export_int8(
+            Path(run_dir),
+            output=target,
+            overwrite=overwrite,
+            data_root=None if data_root is None else Path(data_root),
+            margin=margin,
+            allow_inferior=allow_inferior,
+        )
     return export_run(Path(run_dir), format=format, output=target, overwrite=overwrite)
 
 

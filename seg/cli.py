@@ -697,6 +697,7 @@ class Export(Command):
     examples: ClassVar = (
         "seg export --run_dir runs/mine --format onnx",
         "seg export --run_dir runs/mine --format zip --output mine.zip",
+        "seg export --run_dir runs/mine --format openvino --int8",
     )
     run_dir: FilePath = Field(
         description="Finished run directory; with --format zip it may hold fold_0, fold_1, ..., which are all packed."
@@ -709,14 +710,47 @@ class Export(Command):
         None, "File that ends in .onnx, .xml or .zip (default: the run directory's name with that ending, beside it)."
     )
     overwrite: StrictBool = setting(False, "Replace files that are there already.")
+    int8: StrictBool = setting(
+        False,
+        "Quantise convolutions to int8 by training crops, and compare with fp32 on the run's held-out patients; with "
+        "--format openvino alone. A certificate lies beside the network.",
+    )
+    margin: Positive | None = setting(
+        None, "Loss of Dice in a class that int8 may not have to be written; with --int8 alone (default: 0.002)."
+    )
+    allow_inferior: StrictBool = setting(
+        False, "Write the network in int8 also where held-out patients do not show it; with --int8 alone."
+    )
+    data__root: FilePath | None = setting(
+        None, "Folder of the run's data set, where it moved; with --int8 alone (default: data.root of the run)."
+    )
 
     def problems(self) -> Iterator[Problem]:
         """Yields what is wrong with the options together."""
         yield from _folder_problems("--run_dir", self.run_dir)
         yield from _file_problems("--output", self.output)
+        yield from _folder_problems("--data.root", self.data__root, exists=False)
+        if self.int8 and self.format != "openvino":
+            rule = "must be given with --format openvino"
+            yield Problem("--int8", "conflict", rule, f"--format {self.format}", "take that, or leave --int8 out")
+        for name in ("margin", "allow_inferior", "data__root"):
+            if not self.int8 and getattr(self, name) not in (None, False):
+                yield _needs(f"--{name.replace('__', '.')}", "--int8", "leave it out")
 
     def run(self) -> None:
         """Exports."""
+        if self.int8:
+            from seg.compression.int8 import MARGIN, export_int8
+
+            export_int8(
+                self.run_dir,
+                output=self.output,
+                overwrite=self.overwrite,
+                data_root=self.data__root,
+                margin=MARGIN if self.margin is None else self.margin,
+                allow_inferior=self.allow_inferior,
+            )
+            return
         from seg.workflows.export import export
 
         export(self.run_dir, format=self.format, output=self.output, overwrite=self.overwrite)

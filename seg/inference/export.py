@@ -38,6 +38,7 @@ from seg.inference.exported import (
     ENDINGS,
     EXPORT_VERSION,
     PACKAGES,
+    Arithmetic,
     Check,
     ExportRecord,
     exported_config,
@@ -81,11 +82,16 @@ def export_network(run: TrainedRun, target: Path, format: Format) -> ExportRecor
         if problems:
             raise RunError(problems)
         names = sorted(path.name for path in Path(folder).iterdir())
-        record = _record(run, format, checks, {name: file_digest(Path(folder) / name).hex() for name in names})
+        record = export_record(run, format, checks, [Path(folder) / name for name in names])
         for name in names:
             write_bytes(target.with_name(name), (Path(folder) / name).read_bytes())
-    write_json(record_path(target), {"schema_version": EXPORT_VERSION, **record.model_dump(mode="json")})
+    write_record(target, record)
     return record
+
+
+def write_record(file: Path, record: ExportRecord) -> None:
+    """Writes the record of an exported network beside it."""
+    write_json(record_path(file), {"schema_version": EXPORT_VERSION, **record.model_dump(mode="json")})
 
 
 def check_packages(format: Format) -> tuple[Engine, ...]:
@@ -215,13 +221,31 @@ def check_problems(checks: Sequence[Check], engine: Engine) -> list[Problem]:
     return problems
 
 
-def _record(run: TrainedRun, format: Format, checks: Sequence[Check], files: dict[str, str]) -> ExportRecord:
+def export_record(
+    run: TrainedRun,
+    format: Format,
+    checks: Sequence[Check],
+    files: Sequence[Path],
+    *,
+    arithmetic: Arithmetic = "fp32",
+    certified_on: tuple[str, ...] | None = None,
+) -> ExportRecord:
+    """Describes an exported network by its run and its files.
+
+    Args:
+        run: The run.
+        format: Format of the files.
+        checks: How it compares with torch.
+        files: Its files.
+        arithmetic: Numbers that it computes with.
+        certified_on: Instruction sets that it was compared with fp32 on; None in fp32.
+    """
     config, description = exported_config(run.config), run.description()
     return ExportRecord(
         notice=NOTICE,
         format=format,
-        arithmetic="fp32",
-        files=files,
+        arithmetic=arithmetic,
+        files={file.name: file_digest(file).hex() for file in files},
         name=description["name"],
         run=description["run"],
         weights_sha256=description["weights_sha256"],
@@ -232,6 +256,7 @@ def _record(run: TrainedRun, format: Format, checks: Sequence[Check], files: dic
         config=config,
         config_sha256=content_digest(config),
         checks=tuple(checks),
+        certified_on=certified_on,
         made_with={name: package_version(name) or "absent" for name in PACKAGES},
     )
 

@@ -29,6 +29,8 @@ ENDINGS: Mapping[Format, str] = {"onnx": ".onnx", "openvino": ".xml"}
 """Ending of the file that is named to predict with, by format."""
 REMEDY = "restore the file, or export the run anew"
 Share = Annotated[float, Field(ge=0, le=1)]
+Arithmetic = Literal["fp32", "int8"]
+"""Numbers that an exported network computes with: in int8 convolutions alone do, all else is fp32."""
 
 
 @checked(frozen=True, kw_only=True)
@@ -61,13 +63,14 @@ class ExportRecord(Description):
         config: The experiment: preparation, windows and post-processing are in it.
         config_sha256: Digest of ``config`` as it is here.
         largest_component: Classes of which the largest component alone is kept, as was found on held-out cases.
-        checks: What the check found, by engine and shape.
+        checks: How its logits compare with those of torch, by engine and shape; of int8 nothing is asked of them.
         made_with: Versions of the packages that made it.
+        certified_on: Instruction sets of the processor that int8 was compared with fp32 on; None in fp32.
     """
 
     notice: str = ""
     format: Format
-    arithmetic: Literal["fp32"]
+    arithmetic: Arithmetic
     files: dict[str, str]
     name: str
     run: str
@@ -77,6 +80,7 @@ class ExportRecord(Description):
     largest_component: tuple[str, ...]
     checks: tuple[Check, ...]
     made_with: dict[str, str]
+    certified_on: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

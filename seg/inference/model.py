@@ -45,7 +45,7 @@ class Model:
         whole_up_to: Volumes of up to this many voxels, padded to the multiple, are one window; 0 turns it off.
         width: Channels at full resolution.
         device: Where the network lies; a network on :data:`HOST` takes and gives arrays of NumPy, others tensors.
-        precision: ``fp32`` or ``bf16``.
+        precision: ``fp32``, ``bf16``, or ``int8`` of a network that was quantised.
     """
 
     network: Network

@@ -16,14 +16,15 @@ from seg.data.classes import ClassMap
 from seg.data.memory import check_memory
 from seg.data.prepare import numpy_zscore, prepare, read_image, torch_zscore
 from seg.errors import ConfigError, Problem, RunError
-from seg.hardware import choose_device, choose_precision, computes_bf16
+from seg.hardware import choose_device, choose_precision, computes_bf16, instruction_sets
 from seg.inference.arrays import HOST
 from seg.inference.choice import CHOICE_FILE, chosen_classes
 from seg.inference.cleaning import CleaningRule, clean_labels, cleaning_rules
 from seg.inference.engines import Engine, ExportedNetwork
-from seg.inference.exported import exported_file
+from seg.inference.exported import ExportedRun, exported_file
 from seg.inference.memory import MemoryHistory, place
 from seg.inference.model import Model, model_from_config, processor
+from seg.inference.quantise import INT8_SETS
 from seg.inference.sweep import segment
 from seg.inference.target import Prepared, Segmentation
 from seg.runs import TrainedRun, check_task, trained_network
@@ -261,14 +262,38 @@ def _exported_models(
     if precision == "bf16":
         rule, remedy = f"must be fp32 or auto with --engine {engine}", "leave it out, or take --engine torch"
         problems.append(Problem("--precision", "conflict", rule, "'bf16'", remedy))
+    if precision == "fp32":
+        rule, remedy = "must be auto with a network in int8", "leave it out, or give the run directory"
+        problems += [
+            Problem("--precision", "conflict", rule, f"'fp32' for {run.path.name}", remedy)
+            for run in runs
+            if isinstance(run, ExportedRun) and run.record.arithmetic == "int8"
+        ]
     if problems:
         raise ConfigError(problems)
     warnings = _idle_mirroring(runs, tta=tta)
     models = []
     for run in runs:
+        warnings += _other_processor(run)
         network = ExportedNetwork(exported_file(run), engine)
-        models.append(model_from_config(network, run.config, device=HOST, precision="fp32", tta=True if tta else None))
+        own = run.record.arithmetic if isinstance(run, ExportedRun) else "fp32"
+        models.append(model_from_config(network, run.config, device=HOST, precision=own, tta=True if tta else None))
     return models, warnings
+
+
+def _other_processor(run: TrainedRun) -> tuple[str, ...]:
+    """Warns where int8 is computed otherwise here than where it was compared with fp32; returns the sentence."""
+    if not isinstance(run, ExportedRun) or run.record.certified_on is None:
+        return ()
+    there, here = (INT8_SETS.intersection(sets) for sets in (run.record.certified_on, instruction_sets()))
+    if there == here:
+        return ()
+    with_there, with_here = (", ".join(sorted(sets)) or "none of these sets" for sets in (there, here))
+    warning = (
+        f"{run.path.name}: its certificate holds for a processor with {with_there}, not for this one with {with_here}."
+    )
+    LOG.warning("%s", warning)
+    return (warning,)
 
 
 def _idle_mirroring(runs: Sequence[TrainedRun], *, tta: bool) -> tuple[str, ...]:

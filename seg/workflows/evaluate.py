@@ -304,11 +304,8 @@ def evaluate_run(run_dir: Path, *, output: Path | None = None, data_root: Path |
     """
     check_folder(output or run_dir)
     folds = fold_directories(run_dir)
-    configs = _read_configs(folds.values() or [run_dir], data_root)
+    configs, dataset, splits, left_out = read_held_out(list(folds.values()) or [run_dir], data_root=data_root)
     first = next(iter(configs.values()))
-    _check_names(configs, first)
-    dataset, left_out = read_checked(first.data, progress=first.training.progress)
-    splits = {path: _find_split(path, config, dataset, left_out) for path, config in configs.items()}
     _check_once(splits)
     for path, config in configs.items():
         target = None if output is None else output / path.name if folds else output
@@ -318,6 +315,31 @@ def evaluate_run(run_dir: Path, *, output: Path | None = None, data_root: Path |
         results = {fold: target / path.name for fold, path in folds.items()}
         summarise_folds(first, dataset, target, results, list(folds.values()))
     return 1 if left_out else 0
+
+
+def read_held_out(
+    run_dirs: Sequence[Path], *, data_root: Path | None = None
+) -> tuple[dict[Path, ExperimentConfig], Dataset, dict[Path, Split], list[str]]:
+    """Reads what runs of one experiment were trained on and what they held out.
+
+    Args:
+        run_dirs: The run directories.
+        data_root: Folder of the data set; None is the one in the runs' configurations.
+
+    Returns:
+        The configuration of each run, with the folder where the data set lies now; the data set, every file of which
+        was checked; the cases of each run; and the ids of faulty cases that were left out.
+
+    Raises:
+        DataError: Cases are faulty.
+        RunError: A run is none, or holds nothing out, or runs are not of one experiment, or the data set is not theirs.
+    """
+    configs = _read_configs(run_dirs, data_root)
+    first = next(iter(configs.values()))
+    _check_names(configs, first)
+    dataset, left_out = read_checked(first.data, progress=first.training.progress)
+    splits = {path: _find_split(path, config, dataset, left_out) for path, config in configs.items()}
+    return configs, dataset, splits, left_out
 
 
 def _read_configs(run_dirs: Iterable[Path], data_root: Path | None) -> dict[Path, ExperimentConfig]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -10,7 +10,7 @@ from seg.errors import ConfigError, Problem, RunError
 from seg.files import check_folder, file_problems, quoted
 from seg.inference.archive import ENDING, pack
 from seg.inference.exported import ENDINGS, record_path
-from seg.runs import read_runs
+from seg.runs import TrainedRun, read_runs
 
 Form = Literal["onnx", "openvino", "zip"]
 FILE_ENDINGS: Mapping[Form, str] = {"onnx": ENDINGS["onnx"], "openvino": ENDINGS["openvino"], "zip": ENDING}
@@ -33,26 +33,56 @@ def export(run_dir: Path, *, format: Form, output: Path | None = None, overwrite
         SegError: The run or the file cannot be used, or the exported network computes something else than torch.
     """
     runs = read_runs([run_dir])
-    target = output or run_dir.absolute().with_name(run_dir.absolute().name + FILE_ENDINGS[format])
-    if target.suffix != FILE_ENDINGS[format]:
-        rule = f"must end in {FILE_ENDINGS[format]} for --format {format}"
-        raise ConfigError(Problem("--output", "ending", rule, target.name, "rename it"))
-    check_folder(target.parent, given=target)
-    written = [target, *([] if format == "zip" else [record_path(target)])]
-    written += [target.with_suffix(".bin")] if format == "openvino" else []
-    if not overwrite and (existing := [path for path in written if path.exists()]):
-        remedy = "choose another --output, or replace it with --overwrite"
-        raise RunError(Problem(quoted(str(existing[0])), "exists", "must be new", "an existing file", remedy))
+    target = output or default_file(run_dir, FILE_ENDINGS[format])
+    check_target(target, format, overwrite=overwrite)
     if format == "zip":
         pack(runs, target)
         print(f"packed: {target}")
         return target
-    if len(runs) > 1:
-        rule, value = "must be a single run where a network is exported", f"{len(runs)} folds"
-        raise ConfigError(Problem("--run_dir", "folds", rule, value, "export each fold, or take --format zip"))
+    check_single(runs)
     from seg.inference.export import describe, export_network
 
     record = export_network(runs[0], target, format)
     print(describe(record))
     print(f"exported: {target}\nrecord: {record_path(target)}")
     return target
+
+
+def default_file(run_dir: Path, ending: str) -> Path:
+    """Returns the file beside a run directory that has its name and an ending."""
+    return run_dir.absolute().with_name(run_dir.absolute().name + ending)
+
+
+def check_target(target: Path, format: Form, *, overwrite: bool, beside: Sequence[Path] = ()) -> None:
+    """Checks the name of a file to export to, and that nothing is replaced unasked.
+
+    Args:
+        target: The file.
+        format: Its format, which decides its ending and what else is written.
+        overwrite: Whether files that are there are replaced.
+        beside: Further files that are written.
+
+    Raises:
+        ConfigError: The ending is another.
+        RunError: A file is there already, or the folder is none.
+    """
+    if target.suffix != FILE_ENDINGS[format]:
+        rule = f"must end in {FILE_ENDINGS[format]} for --format {format}"
+        raise ConfigError(Problem("--output", "ending", rule, target.name, "rename it"))
+    check_folder(target.parent, given=target)
+    written = [target, *([] if format == "zip" else [record_path(target)]), *beside]
+    written += [target.with_suffix(".bin")] if format == "openvino" else []
+    if not overwrite and (existing := [path for path in written if path.exists()]):
+        remedy = "choose another --output, or replace it with --overwrite"
+        raise RunError(Problem(quoted(str(existing[0])), "exists", "must be new", "an existing file", remedy))
+
+
+def check_single(runs: Sequence[TrainedRun]) -> None:
+    """Checks that one network is to be exported.
+
+    Raises:
+        ConfigError: There are several folds.
+    """
+    if len(runs) > 1:
+        rule, value = "must be a single run where a network is exported", f"{len(runs)} folds"
+        raise ConfigError(Problem("--run_dir", "folds", rule, value, "export each fold, or take --format zip"))

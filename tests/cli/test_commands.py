@@ -402,3 +402,27 @@ def test_each_script_is_its_command(name: str) -> None:
     text = (ROOT / "scripts" / f"{name}.py").read_text()
     assert f'main(["{name}", *sys.argv[1:]])' in text
     assert text.startswith(f'"""{COMMANDS[name].__doc__.splitlines()[0]}')
+
+
+@pytest.mark.parametrize(
+    ("argv", "found"),
+    [
+        (["--format", "onnx", "--int8"], [("--int8", "conflict")]),
+        (["--format", "openvino", "--margin", "0.01"], [("--margin", "conflict")]),
+        (["--format", "openvino", "--int8", "--margin", "0"], [("--margin", "range")]),
+        (
+            ["--format", "zip", "--allow_inferior", "--data.root", "d"],
+            [("--allow_inferior", "conflict"), ("--data.root", "conflict")],
+        ),
+    ],
+)
+def test_options_of_int8_belong_to_it(argv: list[str], found: list[tuple[str, str]], tmp_path: Path) -> None:
+    assert places("export", "--run_dir", tmp_path, *argv) == found
+
+
+def test_an_export_in_int8_has_its_own_margin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[dict[str, Any]] = []
+    monkeypatch.setattr("seg.compression.int8.export_int8", lambda run_dir, **options: seen.append(options))
+    for words in ([], ["--margin", "0.01", "--allow_inferior"]):
+        read("export", "--run_dir", tmp_path, "--format", "openvino", "--int8", *words).run()
+    assert [(one["margin"], one["allow_inferior"]) for one in seen] == [(0.002, False), (0.01, True)]

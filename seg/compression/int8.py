@@ -1,0 +1,207 @@
+"""The command that hands a trained network on in int8, with the certificate of what that costs."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from seg.compression.certificate import (
+    LEDGER_FILE,
+    Certificate,
+    Look,
+    Step,
+    certify,
+    format_certificate,
+    freeze,
+    write_certificate,
+)
+from seg.config import ExperimentConfig
+from seg.config.loading import content_digest
+from seg.data.cache import PreparedDataset
+from seg.data.cases import Dataset
+from seg.data.patches import TrainingPatches
+from seg.data.splits import Split
+from seg.data.streams import Stream, generator
+from seg.errors import Problem, RunError
+from seg.evaluation.scores import CaseScore, case_scores
+from seg.files import file_problems, quoted, write_bytes
+from seg.hardware import instruction_sets, package_version, processor_name
+from seg.inference.engines import Voxels, block_telemetry
+from seg.inference.export import compare, export_network, export_record, write_record
+from seg.inference.exported import exported_config, read_export, record_path
+from seg.inference.predictor import Predictor, load_predictor
+from seg.inference.quantise import KEPT, OVERFLOW_FIX, PRESET, check_quantiser, quantise
+from seg.runs import TrainedRun, read_runs, trained_network
+from seg.words import counted
+from seg.workflows.evaluate import read_held_out, score_prediction
+from seg.workflows.export import check_single, check_target, default_file
+
+LOG = logging.getLogger(__name__)
+ENDING = "_int8.xml"
+CERTIFICATE_ENDING = ".certificate.json"
+CROPS = 40
+"""Training crops that ranges are measured on."""
+MARGIN = 0.002
+"""Loss of Dice that still counts as not inferior, unless another is asked for."""
+
+
+@file_problems()
+def export_int8(
+    run_dir: Path,
+    *,
+    output: Path | None = None,
+    overwrite: bool = False,
+    data_root: Path | None = None,
+    margin: float = MARGIN,
+    allow_inferior: bool = False,
+) -> Path:
+    """Exports a trained run for OpenVINO in int8, where held-out patients show that it loses less than a margin.
+
+    The network in fp32 and that in int8 both predict the run's held-out cases by OpenVINO, with the same windows,
+    mirroring and clean-up.
+
+    Args:
+        run_dir: Finished run directory with held-out cases.
+        output: The XML file; None is the run directory's name with ``_int8.xml``.
+        overwrite: Whether files that are there are replaced.
+        data_root: Folder of the data set; None is the one in the run's configuration.
+        margin: Loss of Dice, of each class, that still counts as not inferior, > 0.
+        allow_inferior: Whether the network is written also where that is not shown.
+
+    Returns:
+        The file to predict with.
+
+    Raises:
+        SegError: The run, its data set or the file cannot be used; or the network is not shown to be not inferior, and
+            nothing was written but the ledger in the run directory.
+    """
+    target = output or default_file(run_dir, ENDING)
+    beside = target.with_name(target.name + CERTIFICATE_ENDING)
+    check_target(target, "openvino", overwrite=overwrite, beside=[beside])
+    runs = read_runs([run_dir])
+    check_single(runs)
+    check_quantiser()
+    (run,) = runs
+    configs, dataset, splits, _ = read_held_out([run.path], data_root=data_root)
+    config, split = configs[run.path], splits[run.path]
+    with tempfile.TemporaryDirectory() as folder:
+        plain, coarse = (Path(folder) / name / target.name for name in ("fp32", "int8"))
+        export_network(run, plain, "openvino")
+        crops = training_crops(config, dataset, split)
+        LOG.info("quantising by %s", counted(len(crops), "training crop"))
+        _quantise(run, plain, crops, coarse)
+        certificate = _certify(run, plain, coarse, config, dataset, split, margin, len(crops))
+        print(format_certificate(certificate))
+        if certificate.certified is None and not allow_inferior:
+            rule = f"must be shown to lose less than {margin:g} Dice in every class to be written"
+            remedy = "take the network in fp32, or write it all the same by --allow_inferior"
+            raise RunError(Problem(quoted(str(target)), "inferior", rule, certificate.steps[0].verdict, remedy))
+        for file in (coarse.with_suffix(".bin"), coarse):
+            write_bytes(target.with_name(file.name), file.read_bytes())
+        write_certificate(beside, certificate)
+        write_bytes(record_path(target), record_path(coarse).read_bytes())
+    print(f"exported: {target}\nrecord: {record_path(target)}\ncertificate: {beside}")
+    return target
+
+
+def training_crops(config: ExperimentConfig, dataset: Dataset, split: Split, count: int = CROPS) -> list[Voxels]:
+    """Returns the first patches of training as they are cut, not augmented, each f32 (1, C, X, Y, Z).
+
+    Args:
+        config: The experiment.
+        dataset: The data set.
+        split: Its training cases.
+        count: Number of patches; no more cases than that are prepared.
+    """
+    order = generator(config.seed, Stream.ORDER, 0).permutation(len(split.train))[:count]
+    by_id = {case.id: case for case in dataset.cases}
+    cases = [by_id[split.train[place]] for place in order if split.train[place] in by_id]
+    # Every case is read once or a few times, so that a cache would cost more than it saves.
+    prepared = PreparedDataset(dataset, cases, replace(config.data, cache="none"), Path(), progress=False)
+    patches = TrainingPatches(prepared, config.patches, config.seed)
+    return [np.asarray(patches[position]["image"], dtype=np.float32)[None] for position in range(count)]
+
+
+def _quantise(run: TrainedRun, plain: Path, crops: list[Voxels], coarse: Path) -> None:
+    """Writes the network in int8 with its record, which says how far its logits are from those of torch."""
+    coarse.parent.mkdir()
+    quantise(plain, crops, coarse)
+    network = trained_network(run.config.network, len(run.channel_names), len(run.class_names), run.path)
+    checks = compare(network, coarse, "openvino", run)
+    files = [coarse.with_suffix(".bin"), coarse]
+    sets = tuple(instruction_sets())
+    write_record(coarse, export_record(run, "openvino", checks, files, arithmetic="int8", certified_on=sets))
+
+
+def _certify(
+    run: TrainedRun,
+    plain: Path,
+    coarse: Path,
+    config: ExperimentConfig,
+    dataset: Dataset,
+    split: Split,
+    margin: float,
+    crops: int,
+) -> Certificate:
+    """Compares the two networks on the held-out cases."""
+    block_telemetry()
+    conditions = {
+        "engine": f"openvino {package_version('openvino')}, both",
+        "processor": processor_name(),
+        "instruction sets": ", ".join(instruction_sets()) or "not known",
+        "quantised by": f"nncf {package_version('nncf')}, {counted(crops, 'training crop')}, seed {config.seed}",
+        "overflow fix": OVERFLOW_FIX,
+        "preset": PRESET,
+        "kept in fp32": ", ".join(KEPT),
+    }
+    weights = run.description()["weights_sha256"]
+    made_by = {**conditions, "weights": weights, "config": exported_config(run.config), "cases": split.validation}
+    look = Look(original=(weights,), margin=margin, steps=(Step(name="int8", sha256=content_digest(made_by)),))
+    number = freeze(run.path / LEDGER_FILE, look)
+    first, second = _predictor(plain), _predictor(coarse)
+    mirrored = ", ".join("XYZ"[axis] for axis in first.models[0].mirror_axes)
+    conditions |= {
+        "windows": f"{' x '.join(map(str, first.models[0].window))}, {first.models[0].batch} a pass",
+        "mirroring": mirrored or "none",
+        "largest component": ", ".join(first.chosen) or "as configured",
+        "network": f"SHA-256 {read_export(coarse).record.files[coarse.with_suffix('.bin').name]}",
+    }
+    original = _scores(first, config, dataset, split, "fp32")
+    return certify(
+        look,
+        original,
+        lambda step: _scores(second, config, dataset, split, step.name),
+        number=number,
+        conditions=conditions,
+    )
+
+
+def _predictor(file: Path) -> Predictor:
+    return load_predictor([read_export(file)], device="cpu", tta=False, probabilities=False, engine="openvino")
+
+
+def _scores(
+    predictor: Predictor, config: ExperimentConfig, dataset: Dataset, split: Split, what: str
+) -> list[CaseScore]:
+    """Predicts and scores the held-out cases."""
+    held_out = set(split.validation)
+    cases = [case for case in dataset.cases if case.id in held_out]
+    scores: list[CaseScore] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for case in tqdm(cases, desc=what, unit="case", disable=None if config.training.progress else True):
+            by_class = score_prediction(
+                predictor,
+                case,
+                Path(folder) / f"{case.id}.nii.gz",
+                dataset,
+                nsd_tolerance_mm=config.evaluation.nsd_tolerance_mm,
+            )
+            scores += case_scores(
+                by_class, case_id=case.id, class_names=dataset.score_names, patient=case.patient, fold=config.fold
+            )
+    return scores
