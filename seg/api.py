@@ -8,14 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from seg.compression import CASES, MACS
 from seg.config import EvaluationConfig, ExperimentConfig, dump_config, load_config
 from seg.config.loading import find_config
+from seg.config.study import MARGIN
 from seg.config.text import parse_yaml
 from seg.errors import Problem, RunError
 from seg.planning import MEMORY_GIB
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from seg.compression.certificate import Certificate
 
 PathLike = str | Path
 Device = Literal["auto", "cpu", "cuda"]
@@ -227,6 +231,48 @@ def export(
             allow_inferior=allow_inferior,
         )
     return export_run(Path(run_dir), format=format, output=target, overwrite=overwrite)
+
+
+def compress(
+    run_dir: PathLike,
+    output: PathLike,
+    *,
+    macs: Sequence[float] = MACS,
+    margin: float = MARGIN,
+    cases: int = CASES,
+    multiple: int = 1,
+    data_root: PathLike | None = None,
+) -> Certificate:
+    """Makes smaller networks from a trained one, and certifies them on the patients that it did not see.
+
+    Args:
+        run_dir: Finished run of one fold, with its scores.
+        output: New folder of the run directories, one for each step, named as in ``macs_0.6``.
+        macs: Shares of the multiply-accumulates that the steps keep, in (0, 1).
+        margin: Loss of Dice that still counts as not inferior.
+        cases: Training cases that are measured.
+        multiple: Widths are multiples of this number.
+        data_root: Folder of the data set; None is that of the run.
+
+    Returns:
+        The certificate, as in certificate.json; its ``certified`` names the strongest step that passed, or is None.
+
+    Raises:
+        SegError: The run cannot be compressed.
+    """
+    from seg.compression.compress import compress as compress_run
+
+    certificate = compress_run(
+        Path(run_dir),
+        Path(output),
+        macs=macs,
+        margin=margin,
+        cases=cases,
+        multiple=multiple,
+        data_root=None if data_root is None else Path(data_root),
+    )
+    assert certificate is not None
+    return certificate
 
 
 def evaluate(

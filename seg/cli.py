@@ -27,6 +27,7 @@ from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr
 from pydantic.dataclasses import dataclass
 
 from seg import __version__
+from seg.compression import CASES, MACS
 from seg.config import EvaluationConfig, ExperimentConfig, StudyConfig, load_config
 from seg.config.fields import (
     REQUIRED,
@@ -831,9 +832,80 @@ class Publish(Command):
         print(f"published: {publish(self.ablation_dir, self.output)}")
 
 
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Compress(Command):
+    """Make smaller networks from a trained one, and certify them on the patients that it did not see.
+
+    Each 3x3 convolution becomes 1x1 - 3x3 - 1x1 where the loss that is foretold from a few training cases is least for
+    the work saved. Every step is an ordinary run directory. The steps are frozen first, then tested from mild to strong
+    until one does not pass.
+    """
+
+    examples: ClassVar = (
+        "seg compress --run_dir runs/mine --dry_run",
+        "seg compress --run_dir runs/mine --output runs/small",
+        "seg compress --run_dir runs/mine --macs 0.5 0.3 --margin 0.01 --output runs/small",
+    )
+    run_dir: FilePath = Field(description="Finished run of one fold, with the scores of its held-out cases.")
+    output: FilePath | None = setting(
+        None, "New folder: a run directory for each step, compression.json and certificate.json."
+    )
+    macs: tuple[StrictFloat, ...] = setting(
+        MACS, "Shares of the original's multiply-accumulates that the steps keep, each in (0, 1)."
+    )
+    margin: StrictFloat = setting(MARGIN, "Loss of Dice that still counts as not inferior.", gt=0, lt=1)
+    cases: AtLeastOne = setting(CASES, "Training cases that are measured; one in five is kept from the fit.")
+    multiple: AtLeastOne = setting(1, "Widths are multiples of this number, such as 8 for processors with AVX2.")
+    data__root: FilePath | None = setting(
+        None, "Folder of the run's data set, where it moved (default: data.root of the run)."
+    )
+    dry_run: StrictBool = setting(
+        False, "Print what each convolution can lose; make nothing, and look at no held-out case."
+    )
+
+    def problems(self) -> Iterator[Problem]:
+        """Yields what is wrong with the options together."""
+        if self.output is None and not self.dry_run:
+            rule = "must be given, or --dry_run"
+            yield Problem("--output", "missing", rule, "none", "an example is --output runs/small")
+        if self.output is not None and self.dry_run:
+            yield _conflict("--output", "--dry_run", "leave one out")
+        yield from _folder_problems("--run_dir", self.run_dir)
+        yield from _folder_problems("--output", self.output, exists=False)
+        yield from _folder_problems("--data.root", self.data__root, exists=False)
+
+    def run(self) -> None:
+        """Compresses."""
+        from seg.compression.compress import compress
+
+        compress(
+            self.run_dir,
+            self.output,
+            macs=self.macs,
+            margin=self.margin,
+            cases=self.cases,
+            multiple=self.multiple,
+            data_root=self.data__root,
+        )
+
+
 COMMANDS: dict[str, type[Command]] = {
     command.__name__.lower(): command
-    for command in (Train, Plan, Predict, Evaluate, Ablate, Report, Publish, Compare, Benchmark, Widths, Export, Fetch)
+    for command in (
+        Train,
+        Plan,
+        Predict,
+        Evaluate,
+        Ablate,
+        Report,
+        Publish,
+        Compare,
+        Benchmark,
+        Widths,
+        Compress,
+        Export,
+        Fetch,
+    )
 }
 
 

@@ -136,7 +136,7 @@ def _score(
     # environment.json says what the run was trained with and on; scoring may happen elsewhere.
     computed_with = environment(predictor.models[0].device, predictor.models[0].precision)
     write_json(output / SCORING_FILE, {"schema_version": 1, **computed_with, "data": digests})
-    model = _describe_model(run_dir, config, dataset, steps)
+    model = describe_model(run_dir, config, dataset, steps)
     write_json(output / MODEL_FILE, model)
     if alone:
         _choose(output, config, dataset, scores, predictions, [model["weights_sha256"]])
@@ -178,7 +178,7 @@ def _choose(
 
 def finish_final(run_dir: Path, config: ExperimentConfig, dataset: Dataset) -> None:
     """Describes a final model, which is complete then, and says that it has no scores."""
-    write_json(run_dir / MODEL_FILE, _describe_model(run_dir, config, dataset, trained_steps(run_dir)))
+    write_json(run_dir / MODEL_FILE, describe_model(run_dir, config, dataset, trained_steps(run_dir)))
     cases = counted(sum(case.label is not None for case in dataset.cases), "labelled case")
     print(f"final model, trained on all {cases}: none is held out, so it has no scores\nrun directory: {run_dir}")
 
@@ -192,8 +192,15 @@ def _summarise(config: ExperimentConfig, dataset: Dataset, scores: Sequence[Case
     )
 
 
-def _describe_model(run_dir: Path, config: ExperimentConfig, dataset: Dataset, steps: int | None) -> dict[str, Any]:
-    """Returns the content of model.json, which describes a network to whoever is handed its run directory."""
+def describe_model(run_dir: Path, config: ExperimentConfig, dataset: Dataset, steps: int | None) -> dict[str, Any]:
+    """Returns the content of model.json, which describes a network to whoever is handed its run directory.
+
+    Args:
+        run_dir: Run directory with final weights and configuration.
+        config: Its experiment.
+        dataset: The data set that it was trained on.
+        steps: Last step of training; None where it is not known.
+    """
     return {
         "schema_version": MODEL_VERSION,
         "notice": NOTICE,

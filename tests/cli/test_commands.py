@@ -152,7 +152,8 @@ def test_every_default_can_be_typed_in() -> None:
     typed = {
         path: as_yaml(field.default)
         for path, field in fields_of(ExperimentConfig).items()
-        if field.section is None and field.default is not REQUIRED and "bottleneck." not in path
+        if field.section is None and field.default is not REQUIRED
+        if "bottleneck." not in path and ".widths." not in path
     }
     assert load_config([], typed) == ExperimentConfig()
 
@@ -340,6 +341,17 @@ def test_publish() -> None:
     assert read("publish", "--ablation_dir", "a").output is None
     assert places("publish", "--ablation_dir", "") == [("--ablation_dir", "name")]
     assert places("publish", "--output", "b") == [("--ablation_dir", "missing")]
+
+
+def test_compress(tmp_path: Path) -> None:
+    assert read("compress", "--run_dir", tmp_path, "--output", "o", "--macs", "0.5", "0.2").macs == (0.5, 0.2)
+    assert places("compress", "--run_dir", tmp_path) == [("--output", "missing")]
+    assert places("compress", "--run_dir", tmp_path, "--output", "o", "--dry_run") == [("--output", "conflict")]
+    assert places("compress", "--run_dir", tmp_path / "none", "--dry_run") == [("--run_dir", "folder")]
+    assert places("compress", "--run_dir", tmp_path, "--dry_run", "--margin", "1", "--cases", "0") == [
+        ("--margin", "range"),
+        ("--cases", "range"),
+    ]
 
 
 def test_fetch_and_widths() -> None:
