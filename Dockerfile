@@ -3,7 +3,7 @@
 #   TORCH_INDEX   where torch comes from: the CPU builds by default, https://download.pytorch.org/whl/cu130 for CUDA 13;
 #                 empty takes pip's own index, which on PyPI is a CUDA build
 #   EXTRAS        optional dependencies by the names of pyproject.toml, beside those of training: formats reads NRRD,
-#                 MetaImage and DICOM, export hands networks on to other engines
+#                 MetaImage and DICOM, export hands networks on to other engines, with int8 in int8 too
 #   REVISION, SOURCE_URL   git revision and address of the source, for the labels
 # There is no HEALTHCHECK: a container is one batch job, and its exit code says how it went.
 ARG BASE_IMAGE=python:3.11.14-slim-bookworm

@@ -31,9 +31,9 @@ from seg.errors import Problem, RunError
 from seg.evaluation.scores import CaseScore, case_scores
 from seg.files import file_problems, quoted, write_bytes
 from seg.hardware import instruction_sets, package_version, processor_name
-from seg.inference.engines import Voxels, block_telemetry
+from seg.inference.engines import Voxels
 from seg.inference.export import compare, export_network, export_record, write_record
-from seg.inference.exported import exported_config, read_export, record_path
+from seg.inference.exported import read_export, record_path
 from seg.inference.predictor import Predictor, load_predictor
 from seg.inference.quantise import KEPT, OVERFLOW_FIX, PRESET, check_quantiser, quantise
 from seg.runs import TrainedRun, read_runs, trained_network
@@ -149,7 +149,8 @@ def _certify(
     crops: int,
 ) -> Certificate:
     """Compares the two networks on the held-out cases."""
-    block_telemetry()
+    first, second = _predictor(plain), _predictor(coarse)
+    mirrored = ", ".join("XYZ"[axis] for axis in first.models[0].mirror_axes)
     conditions = {
         "engine": f"openvino {package_version('openvino')}, both",
         "processor": processor_name(),
@@ -158,19 +159,15 @@ def _certify(
         "overflow fix": OVERFLOW_FIX,
         "preset": PRESET,
         "kept in fp32": ", ".join(KEPT),
-    }
-    weights = run.description()["weights_sha256"]
-    made_by = {**conditions, "weights": weights, "config": exported_config(run.config), "cases": split.validation}
-    look = Look(original=(weights,), margin=margin, steps=(Step(name="int8", sha256=content_digest(made_by)),))
-    number = freeze(run.path / LEDGER_FILE, look)
-    first, second = _predictor(plain), _predictor(coarse)
-    mirrored = ", ".join("XYZ"[axis] for axis in first.models[0].mirror_axes)
-    conditions |= {
         "windows": f"{' x '.join(map(str, first.models[0].window))}, {first.models[0].batch} a pass",
         "mirroring": mirrored or "none",
         "largest component": ", ".join(first.chosen) or "as configured",
         "network": f"SHA-256 {read_export(coarse).record.files[coarse.with_suffix('.bin').name]}",
     }
+    # The file and how it is run, not the settings behind it: the same network made again is the same look.
+    step = Step(name="int8", sha256=content_digest({**conditions, "cases": split.validation}))
+    look = Look(original=(run.description()["weights_sha256"],), margin=margin, steps=(step,))
+    number = freeze(run.path / LEDGER_FILE, look)
     original = _scores(first, config, dataset, split, "fp32")
     return certify(
         look,

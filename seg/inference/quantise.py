@@ -12,7 +12,7 @@ from pathlib import Path
 from seg.errors import ConfigError, Problem
 from seg.inference.engines import IMAGE, Voxels, block_telemetry
 
-INSTALL_INT8 = "pip install 'segnarrow[int8]'"
+INSTALL_INT8 = "pip install 'segnarrow[export,int8]'"
 KEPT = ("MVN", "Add", "Interpolate")
 """Operators, as OpenVINO names them, whose inputs stay fp32: norms, sums and upsampling gain no speed by int8.
 
