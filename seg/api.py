@@ -241,6 +241,7 @@ def compress(
     margin: float = MARGIN,
     cases: int = CASES,
     multiple: int = 1,
+    tune_steps: int = 0,
     data_root: PathLike | None = None,
 ) -> Certificate:
     """Makes smaller networks from a trained one, and certifies them on the patients that it did not see.
@@ -252,6 +253,7 @@ def compress(
         margin: Loss of Dice that still counts as not inferior.
         cases: Training cases that are measured.
         multiple: Widths are multiples of this number.
+        tune_steps: Steps of training towards the original's probabilities behind each cut; 0 trains nothing.
         data_root: Folder of the data set; None is that of the run.
 
     Returns:
@@ -269,6 +271,7 @@ def compress(
         margin=margin,
         cases=cases,
         multiple=multiple,
+        tune_steps=tune_steps,
         data_root=None if data_root is None else Path(data_root),
     )
     assert certificate is not None

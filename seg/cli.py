@@ -856,6 +856,12 @@ class Compress(Command):
     margin: StrictFloat = setting(MARGIN, "Loss of Dice that still counts as not inferior.", gt=0, lt=1)
     cases: AtLeastOne = setting(CASES, "Training cases that are measured; one in five is kept from the fit.")
     multiple: AtLeastOne = setting(1, "Widths are multiples of this number, such as 8 for processors with AVX2.")
+    tune_steps: StrictInt = setting(
+        0,
+        "Steps of training towards the original's probabilities behind each cut; weights are kept only where they are "
+        "better on the measured cases that are kept from the fit.",
+        ge=0,
+    )
     data__root: FilePath | None = setting(
         None, "Folder of the run's data set, where it moved (default: data.root of the run)."
     )
@@ -885,6 +891,7 @@ class Compress(Command):
             margin=self.margin,
             cases=self.cases,
             multiple=self.multiple,
+            tune_steps=self.tune_steps,
             data_root=self.data__root,
         )
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,11 @@ from seg.compression.certificate import (
     write_certificate,
 )
 from seg.compression.cuts import choose, cut, kernel_macs, project, solve_anew
+from seg.compression.tuning import tune
 from seg.compression.widths import Moments, Place, Projection, measure
 from seg.config import ExperimentConfig
 from seg.data.cases import Case, Dataset
+from seg.data.datamodule import SegmentationData
 from seg.data.prepare import prepare_case
 from seg.data.splits import Split
 from seg.errors import ConfigError, Problem, RunError
@@ -73,6 +76,7 @@ class SmallNetwork:
         predicted: Predicted loss of the cuts, before anything was solved anew, in nats a voxel.
         measured: Divergence of its prediction from the original's on training cases that it was not fitted to, in
             nats a voxel; None where there were none.
+        tuned: Step of the tuning whose weights are kept; 0 for none.
     """
 
     name: str
@@ -83,6 +87,7 @@ class SmallNetwork:
     ranks: Mapping[str, tuple[int, int]]
     predicted: float
     measured: float | None
+    tuned: int
 
 
 @file_problems()
@@ -94,6 +99,7 @@ def compress(
     margin: float = 0.005,
     cases: int = CASES,
     multiple: int = 1,
+    tune_steps: int = 0,
     data_root: Path | None = None,
 ) -> Certificate | None:
     """Makes smaller networks from a trained one and certifies them on the patients that it did not see.
@@ -108,13 +114,15 @@ def compress(
         margin: Loss of Dice that still counts as not inferior, > 0.
         cases: Training cases that are measured, >= 1.
         multiple: Widths are multiples of this number.
+        tune_steps: Steps of training towards the original's probabilities, >= 0; weights are kept only where they are
+            better on the measured cases that are kept from the fit.
         data_root: Folder of the data set; None is that of the run.
 
     Returns:
         The certificate; None without `output`.
 
     Raises:
-        ConfigError: A share is out of range or beyond reach.
+        ConfigError: A share is out of range or beyond reach, or there are too few cases to tune by.
         RunError: The run is not finished, has no held-out cases or scores, is compressed already, or the output exists.
         DataError: Cases cannot be read.
     """
@@ -140,6 +148,9 @@ def compress(
     fitted = [image for number, image in enumerate(images) if number % CHECKED or len(images) == 1]
     kept_back = [image for number, image in enumerate(images) if not number % CHECKED and len(images) > 1]
     LOG.info("measuring %d kernels on %d training cases", len(_kernels(network)), len(fitted))
+    if tune_steps and not kept_back:
+        rule = "must be 2 or more where networks are tuned, as one is kept to judge by"
+        raise ConfigError(Problem("cases", "range", rule, str(len(images)), "measure more cases, or do not tune"))
     places = measure(network, fitted, seed=config.seed)
     projections = project(places)
     print(format_places(places, projections))
@@ -148,7 +159,14 @@ def compress(
     steps = []
     for share in shares:
         LOG.info("making the step of %.3g of the multiply-accumulates", share)
-        steps.append(_step(network, config, places, projections, share, fitted, kept_back, multiple))
+        step = _step(network, config, places, projections, share, fitted, multiple)
+        tuned = 0
+        if tune_steps:
+            batches = _batches(config, dataset, split, chosen[::CHECKED], tune_steps, output)
+            judge = partial(divergence, network, images=kept_back)
+            tuned = tune(network, step.network, batches, judge, steps=tune_steps)
+        measured = divergence(network, step.network, images=kept_back) if kept_back else None
+        steps.append(replace(step, tuned=tuned, measured=measured))
     directories = {step.name: output / step.name for step in steps}
     digests = _write(output, run, config, dataset, origin, steps)
     whole = complexity(network.in_channels, network.out_channels, config.network, shape=config.patches.size)
@@ -166,6 +184,7 @@ def compress(
                 "parameters": step.parameters,
                 "predicted_loss": step.predicted,
                 "measured_divergence": step.measured,
+                "tuned_steps": step.tuned,
                 "ranks": {name: list(ranks) for name, ranks in step.ranks.items()},
                 "weights_sha256": digests[step.name],
             }
@@ -272,7 +291,6 @@ def _step(
     projections: Mapping[str, tuple[Projection, Projection]],
     share: float,
     fitted: Sequence[Tensor],
-    kept_back: Sequence[Tensor],
     multiple: int,
 ) -> SmallNetwork:
     ends, shape = (network.in_channels, network.out_channels), config.patches.size
@@ -289,11 +307,31 @@ def _step(
         parameters=cost.parameters,
         ranks=choice.ranks,
         predicted=choice.loss,
-        measured=divergence(network, smaller, kept_back) if kept_back else None,
+        measured=None,
+        tuned=0,
     )
 
 
-def divergence(network: UNet, other: UNet, images: Sequence[Tensor]) -> float:
+def _batches(
+    config: ExperimentConfig, dataset: Dataset, split: Split, kept_back: Sequence[Case], steps: int, output: Path
+) -> Iterator[Tensor]:
+    """Yields augmented training images of all training patients but those that are kept back."""
+    patients = {case.patient or case.id for case in kept_back}
+    seen = set(split.train)
+    cases = tuple(c.id for c in dataset.cases if c.id in seen and (c.patient or c.id) not in patients)
+    if not cases:
+        rule, remedy = "must leave training patients to tune on", "tune on a run of more patients"
+        raise ConfigError(Problem("tune_steps", "patients", rule, "none", remedy))
+    training = replace(config.training, steps=steps, validate_every=steps, accumulate=1, device="cpu")
+    tuning = replace(config, training=training)
+    data = SegmentationData(tuning, dataset, Split(train=cases, validation=()), output / "cache")
+    data.setup("fit")
+    for batch in data.train_dataloader():
+        image: Tensor = data.augmented(batch)["image"]
+        yield image
+
+
+def divergence(network: UNet, other: UNet, *, images: Sequence[Tensor]) -> float:
     """Returns the Kullback-Leibler divergence of a network's prediction from another's, in nats a voxel."""
     total = 0.0
     with torch.no_grad():
@@ -352,7 +390,7 @@ def _described(place: Place, before: Projection, behind: Projection) -> dict[str
 def format_places(places: Sequence[Place], projections: Mapping[str, tuple[Projection, Projection]]) -> str:
     """Formats what each kernel can lose before and behind, at half and at a quarter of its channels."""
     whole = sum(map(kernel_macs, places))
-    header = f"{'kernel':28}{'work':>6}  {'reads':>5}{'1/2':>16}{'1/4':>16}  {'writes':>6}{'1/2':>16}{'1/4':>16}"
+    header = f"{'kernel':28}{'work':>6}  {'reads':>5}{'1/2':>18}{'1/4':>18}  {'writes':>6}{'1/2':>18}{'1/4':>18}"
     lines = ["predicted loss of a narrower map, in millionths of a nat a voxel (standard error over cases)", header]
     for place in places:
         before, behind = projections[place.name]
@@ -369,20 +407,21 @@ def _losses(moments: Moments, projection: Projection) -> str:
     for divisor in (2, 4):
         rank = moments.channels // divisor
         if rank < 1:
-            cells.append(f"{'-':>16}")
+            cells.append(f"{'-':>18}")
             continue
         found = 1e6 * moments.loss(projection.left[:, :rank] @ projection.right[:, :rank].T)
         spread = f" ({float(found.std() / len(found) ** 0.5):.2g})" if len(found) > 1 else ""
-        cells.append(f"{f'{float(found.mean()):.3g}{spread}':>16}")
+        cells.append(f"{f'{float(found.mean()):.3g}{spread}':>18}")
     return "".join(cells)
 
 
 def format_steps(steps: Sequence[SmallNetwork], macs: int, parameters: int) -> str:
     """Formats the steps beside the original."""
-    lines = [f"{'step':12}{'GMAC':>8}{'parameters':>12}{'predicted loss':>16}{'measured':>12}"]
-    lines.append(f"{'original':12}{macs / 1e9:8.3f}{parameters:12,}{'':>16}{'':>12}")
+    lines = [f"{'step':12}{'GMAC':>8}{'parameters':>12}{'predicted loss':>16}{'measured':>14}{'tuned':>7}"]
+    lines.append(f"{'original':12}{macs / 1e9:8.3f}{parameters:12,}")
     for step in steps:
         measured = "not measured" if step.measured is None else f"{step.measured:.3g}"
-        lines.append(f"{step.name:12}{step.macs / 1e9:8.3f}{step.parameters:12,}{step.predicted:16.3g}{measured:>12}")
+        cost = f"{step.name:12}{step.macs / 1e9:8.3f}{step.parameters:12,}"
+        lines.append(f"{cost}{step.predicted:16.3g}{measured:>14}{step.tuned or '-':>7}")
     lines.append("losses in nats a voxel: predicted of the cuts alone, measured on other training cases at the end")
     return "\n".join(lines)

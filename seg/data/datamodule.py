@@ -112,9 +112,13 @@ class SegmentationData(pl.LightningDataModule):
         return DataLoader(_Whole(self._prepared["validation"]), batch_size=None)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Augments a training batch on the device, from the stream of its first position."""
+        """Augments a training batch on the device."""
         if self.trainer is None or not self.trainer.training:
             return batch
+        return self.augmented(batch)
+
+    def augmented(self, batch: Batch) -> Batch:
+        """Augments a batch of :meth:`train_dataloader`, from the stream of its first position."""
         image, label = augment(
             batch["image"],
             batch["label"],

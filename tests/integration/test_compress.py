@@ -83,6 +83,17 @@ def test_steps_that_pass_are_certified(run: Path, tmp_path: Path, monkeypatch: p
     assert [step.verdict for step in found.steps] == ["not inferior"] * 2
 
 
+def test_tuning_is_recorded_and_never_leads_further_away(run: Path, tmp_path: Path) -> None:
+    options = {"macs": (0.7,), "cases": 2}
+    seg.compress(run, tmp_path / "cut", **options)  # type: ignore[arg-type]
+    seg.compress(run, tmp_path / "tuned", tune_steps=30, **options)  # type: ignore[arg-type]
+    (cut,), (tuned,) = (content(tmp_path / name / "compression.json")["steps"] for name in ("cut", "tuned"))
+    assert (cut["tuned_steps"], cut["ranks"]) == (0, tuned["ranks"])
+    assert tuned["tuned_steps"] in (0, 25, 30)
+    assert tuned["measured_divergence"] <= cut["measured_divergence"]
+    assert (tuned["measured_divergence"] == cut["measured_divergence"]) == (tuned["tuned_steps"] == 0)
+
+
 def test_a_dry_run_prints_a_table_and_leaves_nothing(run: Path, script: Callable[..., Any]) -> None:
     before = files(run)
     ended = script("compress", "--run_dir", run, "--dry_run", "--cases", 2)
@@ -100,6 +111,7 @@ def test_what_cannot_be_compressed_is_named(run: Path, tmp_path: Path) -> None:
 
     assert kinds(macs=(1.0, 0.5, 0.5)) == [("macs", "range"), ("macs", "repeated")]
     assert kinds(macs=(0.01,), cases=1) == [("macs", "range")]
+    assert kinds(macs=(0.9,), cases=1, tune_steps=2) == [("cases", "range")]
     assert not (tmp_path / "new").exists()
     assert kinds(output=run) == [(str(run), "exists")]
     shutil.copytree(run, tmp_path / "folds" / "fold_0")

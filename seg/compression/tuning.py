@@ -1,0 +1,69 @@
+"""A short training of a cut network towards the original's probabilities."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from seg.networks import UNet
+
+LEARNING_RATE = 1e-3
+"""Of AdamW at the start; it falls to 0 by a cosine."""
+CHECK_EVERY = 25
+"""Steps between two looks at the cases that are kept back."""
+
+
+def tune(
+    network: UNet,
+    smaller: UNet,
+    batches: Iterable[Tensor],
+    judge: Callable[[UNet], float],
+    *,
+    steps: int,
+    learning_rate: float = LEARNING_RATE,
+) -> int:
+    """Train a network towards another's probabilities, in place, and keep the best weights on the way.
+
+    Labels play no part: the target of each voxel is what the original says there.
+
+    Args:
+        network: The original.
+        smaller: The network to train; in evaluation mode, which it keeps.
+        batches: Images (B, C, X, Y, Z), one batch for each step.
+        judge: What is to be small, measured before the first step, every 25 steps and after the last; weights that
+            are not better than all before are not kept.
+        steps: Steps, >= 1.
+        learning_rate: Rate at the start.
+
+    Returns:
+        The step whose weights are kept; 0 where no training made the network better.
+
+    References:
+        G. Hinton, O. Vinyals, J. Dean, Distilling the knowledge in a neural network, 2015, arXiv:1503.02531. At
+        temperature 1.
+    """
+    smaller.requires_grad_(True)
+    optimizer = torch.optim.AdamW(smaller.parameters(), lr=learning_rate, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    best, kept, lowest = copy.deepcopy(smaller.state_dict()), 0, judge(smaller)
+    for step, images in enumerate(batches, start=1):
+        with torch.no_grad():
+            wanted = network(images).softmax(1)
+        loss = functional.cross_entropy(smaller(images), wanted)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+        if step % CHECK_EVERY == 0 or step == steps:
+            found = judge(smaller)
+            if found < lowest:  # not so where it is NaN
+                best, kept, lowest = copy.deepcopy(smaller.state_dict()), step, found
+        if step == steps:
+            break
+    smaller.load_state_dict(best)
+    smaller.requires_grad_(False)
+    return kept

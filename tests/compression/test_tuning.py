@@ -1,0 +1,60 @@
+"""Tuning towards the original: it ends closer, and never further off than it began."""
+
+import math
+
+import pytest
+import torch
+
+from seg.compression.compress import divergence
+from seg.compression.tuning import tune
+from seg.config import NetworkConfig
+from seg.networks import network_from_config
+
+CONFIG = NetworkConfig(channels=(4, 6), strides=((1, 1, 1), (2, 2, 2)), kernel_sizes=((3, 3, 3), (3, 3, 3)))
+
+
+@pytest.fixture
+def pair():
+    torch.manual_seed(0)
+    net = network_from_config(CONFIG, 1, 3).requires_grad_(False).eval()
+    other = network_from_config(CONFIG, 1, 3).requires_grad_(False).eval()
+    other.load_state_dict({name: value + 0.1 * torch.randn_like(value) for name, value in net.state_dict().items()})
+    return net, other
+
+
+def _images(count, seed):
+    stream = torch.Generator().manual_seed(seed)
+    return [torch.randn(2, 1, 8, 8, 8, generator=stream) for _ in range(count)]
+
+
+def test_the_divergence_is_the_mean_of_the_voxels_in_nats():
+    class Constant(torch.nn.Module):
+        def __init__(self, probabilities):
+            super().__init__()
+            self.logits = torch.tensor(probabilities).log()[None, :, None, None, None]
+
+        def forward(self, x):
+            return self.logits.expand(len(x), -1, *x.shape[2:])
+
+    found = divergence(Constant([0.5, 0.5]), Constant([0.25, 0.75]), images=_images(2, 0))
+    assert found == pytest.approx(0.5 * math.log(2) + 0.5 * math.log(2 / 3), rel=1e-5)
+
+
+def test_a_tuned_network_is_closer_on_images_that_it_did_not_see(pair):
+    net, other = pair
+    kept_back = _images(2, 1)
+    before = divergence(net, other, images=kept_back)
+    kept = tune(net, other, _images(60, 2), lambda n: divergence(net, n, images=kept_back), steps=60)
+    assert kept in (25, 50, 60)
+    assert divergence(net, other, images=kept_back) < 0.7 * before
+    assert not any(parameter.requires_grad for parameter in other.parameters())
+
+
+@pytest.mark.parametrize("rate", [10.0, 1e30])
+def test_what_makes_a_network_worse_is_not_kept(pair, rate):
+    net, other = pair
+    kept_back = _images(2, 1)
+    before = {name: value.clone() for name, value in other.state_dict().items()}
+    kept = tune(net, other, _images(5, 2), lambda n: divergence(net, n, images=kept_back), steps=5, learning_rate=rate)
+    assert kept == 0
+    assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
