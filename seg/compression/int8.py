@@ -104,7 +104,8 @@ def export_int8(
         for file in (coarse.with_suffix(".bin"), coarse):
             write_bytes(target.with_name(file.name), file.read_bytes())
         write_certificate(beside, certificate)
-        write_bytes(record_path(target), record_path(coarse).read_bytes())
+        certified = certificate.certified is not None
+        write_record(target, read_export(coarse).record.model_copy(update={"certified": certified}))
     print(f"exported: {target}\nrecord: {record_path(target)}\ncertificate: {beside}")
     return target
 

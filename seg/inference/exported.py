@@ -65,6 +65,7 @@ class ExportRecord(Description):
         largest_component: Classes of which the largest component alone is kept, as was found on held-out cases.
         checks: How its logits compare with those of torch, by engine and shape; of int8 nothing is asked of them.
         made_with: Versions of the packages that made it.
+        certified: Whether int8 was shown to be not inferior to fp32, see the certificate beside it; None in fp32.
         certified_on: Instruction sets of the processor that int8 was compared with fp32 on; None in fp32.
     """
 
@@ -80,6 +81,7 @@ class ExportRecord(Description):
     largest_component: tuple[str, ...]
     checks: tuple[Check, ...]
     made_with: dict[str, str]
+    certified: bool | None = None
     certified_on: tuple[str, ...] | None = None
 
 
@@ -96,7 +98,8 @@ class ExportedRun(TrainedRun):
     def description(self) -> dict[str, Any]:
         """Describes the network in a manifest: that of the run, and what was made of it."""
         record = self.record
-        export = {"format": record.format, "arithmetic": record.arithmetic, "files": record.files}
+        export: dict[str, Any] = {"format": record.format, "arithmetic": record.arithmetic, "files": record.files}
+        export |= {} if record.certified is None else {"certified": record.certified}
         run = {"name": record.name, "run": record.run, "weights_sha256": record.weights_sha256}
         return {**run, "export": export}
 

@@ -274,17 +274,21 @@ def _exported_models(
     warnings = _idle_mirroring(runs, tta=tta)
     models = []
     for run in runs:
-        warnings += _other_processor(run)
+        warnings += _uncertified(run)
         network = ExportedNetwork(exported_file(run), engine)
         own = run.record.arithmetic if isinstance(run, ExportedRun) else "fp32"
         models.append(model_from_config(network, run.config, device=HOST, precision=own, tta=True if tta else None))
     return models, warnings
 
 
-def _other_processor(run: TrainedRun) -> tuple[str, ...]:
-    """Warns where int8 is computed otherwise here than where it was compared with fp32; returns the sentence."""
+def _uncertified(run: TrainedRun) -> tuple[str, ...]:
+    """Warns where int8 was not shown to be as good as fp32 on such a processor; returns the sentence."""
     if not isinstance(run, ExportedRun) or run.record.certified_on is None:
         return ()
+    if run.record.certified is False:
+        warning = f"{run.path.name}: was not shown to be not inferior to the network in fp32; see its certificate."
+        LOG.warning("%s", warning)
+        return (warning,)
     there, here = (INT8_SETS.intersection(sets) for sets in (run.record.certified_on, instruction_sets()))
     if there == here:
         return ()

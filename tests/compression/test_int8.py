@@ -117,6 +117,7 @@ def test_a_prediction_says_that_it_is_in_int8(exported: Path, root: Path, tmp_pa
     (entry,), (model,) = manifest["cases"], manifest["models"]
     assert (entry["engine"], entry["precision"], model["export"]["arithmetic"]) == ("openvino", "int8", "int8")
     assert manifest["environment"]["precision"] == "int8"
+    assert model["export"]["certified"] is True
 
 
 def test_what_int8_cannot_do_is_refused(exported: Path, root: Path, tmp_path: Path) -> None:
@@ -142,7 +143,7 @@ def test_another_processor_is_announced(exported: Path, root: Path, tmp_path: Pa
 
 
 def test_a_network_that_is_not_shown_to_be_as_good_is_written_on_request_alone(
-    make_run: Callable[..., Path], tmp_path: Path
+    make_run: Callable[..., Path], root: Path, tmp_path: Path
 ) -> None:
     run_dir = make_run(tmp_path / "run")
     target = tmp_path / "run_int8.xml"
@@ -153,6 +154,10 @@ def test_a_network_that_is_not_shown_to_be_as_good_is_written_on_request_alone(
     assert export_int8(run_dir, margin=1e-9, allow_inferior=True) == target
     certificate = read_certificate(certificate_of(target))
     assert (certificate.certified, certificate.look) == (None, 1)  # the same network again
+    predict(run_dirs=[target], input=root / "imagesTr" / "case_00.nii.gz", output=tmp_path / "out")
+    manifest = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert manifest["models"][0]["export"]["certified"] is False
+    assert len(manifest["warnings"]) == 1
     with refused((str(target), "exists"), error=RunError):
         export_int8(run_dir)
     export_int8(run_dir, margin=0.5, overwrite=True)
