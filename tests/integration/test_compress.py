@@ -83,6 +83,15 @@ def test_steps_that_pass_are_certified(run: Path, tmp_path: Path, monkeypatch: p
     assert [step.verdict for step in found.steps] == ["not inferior"] * 2
 
 
+def test_the_widths_of_a_step_are_trained_from_scratch_and_from_its_weights(run: Path, tmp_path: Path) -> None:
+    seg.compress(run, tmp_path / "small", macs=(0.7,), cases=2)
+    small = tmp_path / "small" / "macs_0.7"
+    for name, source in (("scratch", None), ("on", str(small))):
+        again = seg.train(small / "config.yaml", run_dir=tmp_path / name, training__init_from=source)
+        assert seg.load_run(again).config.network == seg.load_run(small).config.network
+    assert seg.load_run(tmp_path / "scratch").config.network.widths is not None
+
+
 def test_tuning_is_recorded_and_never_leads_further_away(run: Path, tmp_path: Path) -> None:
     options = {"macs": (0.7,), "cases": 2}
     seg.compress(run, tmp_path / "cut", **options)  # type: ignore[arg-type]
