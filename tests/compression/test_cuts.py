@@ -65,6 +65,16 @@ def test_work_of_a_cut_network_is_what_torch_counts(options):
     assert after.parameters < before.parameters
 
 
+@pytest.mark.parametrize("ranks", [(1, 0), (0, 2), (2, 3)])
+def test_work_of_a_kernel_counts_its_1x1_where_they_stand(ranks):
+    net = _network()
+    places = measure(net, _images(1))
+    small = cut(net, {place.name: ranks for place in places}, project(places))
+    saved = sum(kernel_macs(place) - kernel_macs(place, ranks) for place in places)
+    before, after = (checked_complexity(2, 3, n.config, shape=SHAPE).macs for n in (net, small))
+    assert before - after == pytest.approx(512 * saved)
+
+
 def _place(name, read, written, seed):
     def positive(channels, seed):
         factor = torch.randn(channels, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
