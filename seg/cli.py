@@ -624,7 +624,7 @@ class Benchmark(Command):
     plan: Literal["gpu", "tiny", "record"] | None = setting(
         None,
         "Make a series of measurements in place of all above, each saved as it is made and none twice: gpu takes ten "
-        "minutes on one GPU and trains a --config at its end, tiny shows within a minute on any machine that it runs, "
+        "minutes on one GPU and trains a --config at its end, tiny shows on any machine that all of it runs, "
         "record trains a --config from three seeds and says the seconds to a validation Dice of 0.88 and 0.889.",
     )
     output: NewFile | None = setting(

@@ -546,6 +546,9 @@ class Description(BaseModel):
     def _check_values(self) -> Self:
         if self.label_values is not None and len(self.label_values) != len(self.class_names):
             raise ValueError("label_values must hold the values of each class")
+        values = [value for of_class in self.label_values or () for value in of_class]
+        if len(values) != len(set(values)):
+            raise ValueError("label_values must give each value to one class")
         return self
 
     @property

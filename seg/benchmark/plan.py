@@ -144,13 +144,17 @@ def run_plan(plan: Plan, device: torch.device, output: Path) -> dict[str, Any]:
             entry: dict[str, Any] = {"rows": sections[name]()}
             del missing[name]
         except (RuntimeError, KeyError, SegError) as error:  # of one section: the others are worth having
-            missing[name] = f"{type(error).__name__}: {error}".splitlines()[0]
+            missing[name] = f"{error}".splitlines()[0] if isinstance(error, SegError) else _named(error)
             LOG.warning("plan: %s is not measured: %s", name, missing[name])
             entry = {"error": missing[name]}
         done[name] = {**entry, "seconds": round(time.monotonic() - begun, 1)}
         content = {"schema_version": PLAN_VERSION, "environment": about, "sections": done, "not_measured": missing}
         write_json(output, content)
     return {"environment": about, "sections": done, "not_measured": missing}
+
+
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def _networks(plan: Plan) -> Iterator[tuple[str, NetworkConfig, str]]:
@@ -241,7 +245,7 @@ def _times(
             runtime.wait()
             row["first_calls_s"] = round(time.monotonic() - begun, 2)
         except RuntimeError as error:  # want of memory, or no compiler: of this network alone
-            row["error"] = f"{type(error).__name__}: {error}".splitlines()[0]
+            row["error"] = _named(error)
             continue
         forward[f"{name}, {one}"], steps[f"{name}, {one}"] = call, step
     timer = Timer(wait=Runtime(device=device, precision=precision).wait)
@@ -275,7 +279,9 @@ def _augmentation(device: torch.device, shape: Shape) -> dict[str, Any]:
     def call() -> object:
         return augment(image, label, config, generator=torch_generator(0, Stream.AUGMENTATION, next(drawn)))
 
-    times = interleave({"augment": call}, Timer(wait=runtime.wait), rounds=ROUNDS, warmup=WARMUP)["augment"]
+    times = interleave({"augment": call}, Timer(wait=runtime.wait), rounds=ROUNDS, warmup=WARMUP, words="augmentation")[
+        "augment"
+    ]
     return {"batch": batch, "patch_size": list(size), "ms": spread([1e3 * one for one in times])}
 
 

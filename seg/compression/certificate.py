@@ -11,10 +11,10 @@ Nothing here imports torch.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,9 @@ from seg.evaluation.differences import Runs, patient_means, read_paired, split_f
 from seg.evaluation.scores import CaseScore
 from seg.files import locked, read_json, write_json
 from seg.words import counted, fixed
+
+if TYPE_CHECKING:
+    from seg.data.cases import Dataset
 
 CERTIFICATE_FILE = "certificate.json"
 CERTIFICATE_VERSION = 1
@@ -180,6 +183,12 @@ class Certificate:
 @dataclass(frozen=True, kw_only=True)
 class _Ledger:
     looks: tuple[Look, ...]
+
+
+def few_patients(dataset: Dataset, held_out: Collection[str]) -> int | None:
+    """Returns how many patients the held-out cases are of, where they are too few for any certificate; else None."""
+    patients = {case.patient or case.id for case in dataset.cases if case.id in held_out}
+    return len(patients) if len(patients) < LEAST_PATIENTS else None
 
 
 def freeze(ledger: Path, look: Look) -> int:

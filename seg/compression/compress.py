@@ -16,11 +16,13 @@ from torch import Tensor
 from seg.compression import CASES, MACS
 from seg.compression.certificate import (
     CERTIFICATE_FILE,
+    LEAST_PATIENTS,
     LEDGER_FILE,
     Certificate,
     Look,
     Step,
     certify,
+    few_patients,
     format_certificate,
     freeze,
     write_certificate,
@@ -141,6 +143,8 @@ def compress(
         source=config.data.root,
         remedy="it is another data set, check --data.root",
     )
+    if output is not None and (few := few_patients(dataset, split.validation)) is not None:
+        LOG.warning("%d held-out patients are too few for a certificate, which needs %d", few, LEAST_PATIENTS)
     network = trained_network(config.network, len(run.channel_names), len(run.class_names), run_dir)
     assert isinstance(network, UNet)
     chosen = _spread([case for case in dataset.cases if case.id in set(split.train)], cases)
@@ -390,7 +394,7 @@ def _described(place: Place, before: Projection, behind: Projection) -> dict[str
 def format_places(places: Sequence[Place], projections: Mapping[str, tuple[Projection, Projection]]) -> str:
     """Formats what each kernel can lose before and behind, at half and at a quarter of its channels."""
     whole = sum(map(kernel_macs, places))
-    header = f"{'kernel':28}{'work':>6}  {'reads':>5}{'1/2':>18}{'1/4':>18}  {'writes':>6}{'1/2':>18}{'1/4':>18}"
+    header = f"{'kernel':28}{'work':>6}  {'reads':>5}{'1/2':>21}{'1/4':>21}  {'writes':>6}{'1/2':>21}{'1/4':>21}"
     lines = ["predicted loss of a narrower map, in millionths of a nat a voxel (standard error over cases)", header]
     for place in places:
         before, behind = projections[place.name]
@@ -407,11 +411,11 @@ def _losses(moments: Moments, projection: Projection) -> str:
     for divisor in (2, 4):
         rank = moments.channels // divisor
         if rank < 1:
-            cells.append(f"{'-':>18}")
+            cells.append(f"{'-':>21}")
             continue
         found = 1e6 * moments.loss(projection.left[:, :rank] @ projection.right[:, :rank].T)
         spread = f" ({float(found.std() / len(found) ** 0.5):.2g})" if len(found) > 1 else ""
-        cells.append(f"{f'{float(found.mean()):.3g}{spread}':>18}")
+        cells.append(f"{f'{float(found.mean()):.3g}{spread}':>21}")
     return "".join(cells)
 
 

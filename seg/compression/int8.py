@@ -11,11 +11,13 @@ import numpy as np
 from tqdm import tqdm
 
 from seg.compression.certificate import (
+    LEAST_PATIENTS,
     LEDGER_FILE,
     Certificate,
     Look,
     Step,
     certify,
+    few_patients,
     format_certificate,
     freeze,
     write_certificate,
@@ -89,6 +91,12 @@ def export_int8(
     (run,) = runs
     configs, dataset, splits, _ = read_held_out([run.path], data_root=data_root)
     config, split = configs[run.path], splits[run.path]
+    if (few := few_patients(dataset, split.validation)) is not None and not allow_inferior:
+        rule, remedy = (
+            f"must be at least {LEAST_PATIENTS} for a certificate",
+            "write it all the same by --allow_inferior",
+        )
+        raise RunError(Problem("held-out patients", "too_few", rule, str(few), remedy))
     with tempfile.TemporaryDirectory() as folder:
         plain, coarse = (Path(folder) / name / target.name for name in ("fp32", "int8"))
         export_network(run, plain, "openvino")

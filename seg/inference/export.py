@@ -90,8 +90,10 @@ def export_network(run: TrainedRun, target: Path, format: Format) -> ExportRecor
 
 
 def write_record(file: Path, record: ExportRecord) -> None:
-    """Writes the record of an exported network beside it."""
-    write_json(record_path(file), {"schema_version": EXPORT_VERSION, **record.model_dump(mode="json")})
+    """Writes the record of an exported network beside it, with its digest."""
+    signed = record.model_copy(update={"record_sha256": record.digest()})
+    content = signed.model_dump(mode="json", exclude_unset=True)
+    write_json(record_path(file), {"schema_version": EXPORT_VERSION, **content})
 
 
 def check_packages(format: Format) -> tuple[Engine, ...]:

@@ -67,6 +67,7 @@ class ExportRecord(Description):
         made_with: Versions of the packages that made it.
         certified: Whether int8 was shown to be not inferior to fp32, see the certificate beside it; None in fp32.
         certified_on: Instruction sets of the processor that int8 was compared with fp32 on; None in fp32.
+        record_sha256: Digest of all other fields.
     """
 
     notice: str = ""
@@ -83,6 +84,11 @@ class ExportRecord(Description):
     made_with: dict[str, str]
     certified: bool | None = None
     certified_on: tuple[str, ...] | None = None
+    record_sha256: str = ""
+
+    def digest(self) -> str:
+        """Returns the digest of all other fields that were given: a record that was changed by hand shows it."""
+        return content_digest(self.model_dump(mode="json", exclude_unset=True, exclude={"record_sha256"}))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +130,9 @@ def read_export(file: Path) -> ExportedRun:
     path = record_path(file)
     record = read_json(path, ExportRecord, newest=EXPORT_VERSION, remedy=REMEDY)
     problems = []
+    if (found := record.digest()) != record.record_sha256:
+        rule = f"must be {record.record_sha256[:12]}..., as it was written"
+        problems.append(Problem(quoted(str(path)), "digest", rule, f"{found[:12]}...", REMEDY))
     if file.name not in record.files:
         value = ", ".join(record.files) or "none"
         problems.append(Problem(f"{quoted(str(path))}: files", "missing", f"must name {file.name}", value, REMEDY))
@@ -145,7 +154,7 @@ def read_export(file: Path) -> ExportedRun:
 
 
 def _file_problems(record: Path, name: str, digest: str) -> list[Problem]:
-    if Path(name).name != name:
+    if Path(name).name != name or name in ("", ".."):
         rule = "must name files beside the record"
         return [Problem(f"{quoted(str(record))}: files", "path", rule, repr(name), REMEDY)]
     file = record.with_name(name)

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from seg.data.volumes import is_whole
-from seg.errors import DataError, Problem, RunError
+from seg.errors import DataError, Problem, RunError, SegError
 from seg.files import file_problems, quoted, remove_partial
 from seg.inference.archive import unpacked
 from seg.inference.cases import DONE, FAILED, SKIPPED, Record, Source, find_sources
 from seg.inference.engines import Engine, check_installed
-from seg.inference.exported import ExportedRun, read_run_or_export
+from seg.inference.exported import ExportedRun, exported_file, read_run_or_export
 from seg.runs import TrainedRun, read_runs
 from seg.workflows.manifest import (
     MANIFEST_FILE,
@@ -118,6 +118,13 @@ def _chosen_engine(
     engines = possible_engines(runs)
     if "torch" in engines and ("cuda" in settings.values() or "bf16" in settings.values()):
         engines = ("torch",)  # no other does what was asked for
+    if "torch" in engines and len(engines) > 1:
+        try:
+            for run in runs:
+                exported_file(run)
+        except SegError as error:
+            LOG.warning("engine: torch, as the networks cannot be exported for others: %s", error)
+            return "torch"
     return fastest_engine(engines, runs, lambda engine: load(engine=engine).models, **settings)
 
 

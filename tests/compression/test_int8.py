@@ -21,6 +21,7 @@ from seg.compression.int8 import export_int8
 from seg.config import DataConfig
 from seg.data.cases import Case, Dataset
 from seg.errors import ConfigError, RunError, SegError
+from seg.inference.export import write_record
 from seg.inference.exported import read_export, record_path
 from seg.inference.quantise import quantise
 from seg.workflows.export import export
@@ -131,11 +132,11 @@ def test_what_int8_cannot_do_is_refused(exported: Path, root: Path, tmp_path: Pa
 def test_another_processor_is_announced(exported: Path, root: Path, tmp_path: Path) -> None:
     for file in (exported, exported.with_suffix(".bin"), record_path(exported)):
         shutil.copy(file, tmp_path)
-    record = record_path(tmp_path / exported.name)
-    content = json.loads(record.read_text())
+    record = read_export(exported).record
     warned = []
-    for sets in (content["certified_on"], ["neon"]):
-        record.write_text(json.dumps(content | {"certified_on": sets}))
+    for sets in (record.certified_on, ("neon",)):
+        assert sets is not None
+        write_record(tmp_path / exported.name, record.model_copy(update={"certified_on": sets}))
         output = tmp_path / sets[0]
         predict(run_dirs=[tmp_path / exported.name], input=root / "imagesTr" / "case_00.nii.gz", output=output)
         warned.append(len(json.loads((output / "predictions.json").read_text())["warnings"]))
@@ -165,8 +166,10 @@ def test_a_network_that_is_not_shown_to_be_as_good_is_written_on_request_alone(
 
 
 def test_too_few_patients_certify_nothing(make_run: Callable[..., Path], tmp_path: Path) -> None:
-    with refused((str(tmp_path / "run_int8.xml"), "inferior", "too few"), error=RunError):
-        seg.export(make_run(tmp_path / "run", folds=5), format="openvino", int8=True, margin=0.5)
+    run_dir = make_run(tmp_path / "run", folds=5)
+    with refused(("held-out patients", "too_few"), error=RunError):
+        seg.export(run_dir, format="openvino", int8=True, margin=0.5)
+    assert not (run_dir / "certificate_ledger.json").exists()  # nothing was looked at
 
 
 def test_ranges_are_measured_on_training_cases(

@@ -323,3 +323,15 @@ def test_label_maps_that_no_manifest_names_get_their_volumes(
     assert [case["volumes_ml"] for case in cases] == [case["volumes_ml"] for case in whole["cases"]]
     assert [(case["status"], case["models"], case["tta"]) for case in cases] == [("skipped", [], None)] * 3
     assert [text.split(" ")[0] for text in caplog.messages] == ["3"]
+
+
+def test_where_nothing_can_be_exported_auto_takes_torch_and_says_so(
+    make_run: Make, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("onnxruntime", reason="an engine to choose from")
+    (tmp_path / "file").write_text("where the cache should be")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    predict(run_dirs=[make_run("run")], input=scans, output=tmp_path / "maps", engine="auto")
+    manifest = json.loads((tmp_path / "maps" / "predictions.json").read_text())
+    assert manifest["latest"]["engine"] == "torch"
+    assert any(record.levelname == "WARNING" and "engine: torch" in record.message for record in caplog.records)
