@@ -206,8 +206,11 @@ class Subject:
             "size": self.config.patches.size,
             "batch": self.config.patches.batch,
             "spacing_mm": self.config.data.spacing_mm,
-            # Digests of published studies hold the name that networks once had.
-            "network": {"name": "unet", **config["network"]},
+            # Digests of published studies hold the name that networks once had, and know no widths of single maps.
+            "network": {
+                "name": "unet",
+                **{k: v for k, v in config["network"].items() if k != "widths" or v is not None},
+            },
             **{name: config[name] for name in ("loss", "optimizer", "inference", "postprocessing")},
             **({"stock": True} if self.stock else {}),
         }

@@ -160,7 +160,10 @@ def test_the_command_repeats_the_study_and_names_no_machine(write: Writer, monke
 )
 def test_a_variant_that_breaks_the_pairing_is_refused(write: Writer, path: str, value: object, shown: str) -> None:
     file = write(points=[{"name": "odd", "set": {path: value}}])
-    assert problems_of(file) == [(f"points[0] (odd): {path}", "pairing", shown.format(folder=file.parent))]
+    ((where, kind, found),) = problems_of(file)
+    assert (where, kind) == (f"points[0] (odd): {path}", "pairing")
+    wanted = shown.format(folder=file.parent)
+    assert found == wanted or (found.endswith("...") and wanted.startswith(found[:-3]))  # a long path is cut
 
 
 @pytest.mark.parametrize(
