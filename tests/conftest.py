@@ -26,18 +26,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-ENGINES = {"test_export.py", "test_engines.py", "test_int8.py", "test_compress.py", "test_fastest.py"}
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts tests last that export a network and run it by OpenVINO.
-
-    Once both were done in a process, the next signal that has a handler kills it (torch 2.13, OpenVINO 2026.4), and
-    other tests send signals.
-    """
-    items.sort(key=lambda item: item.path.name in ENGINES or "engine" in item.name)
-
-
 @pytest.fixture(autouse=True)
 def _locale_as_it_was() -> Iterator[None]:
     """Restores the locale: SimpleITK, an oracle here, sets that of its process to C for some files."""

@@ -7,10 +7,11 @@ import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -106,10 +107,22 @@ class ExportedNetwork:
             return run(np.ascontiguousarray(windows))
 
 
-def _openvino(file: Path, threads: int) -> Callable[[tuple[int, ...]], Run]:
+@cache
+def openvino_core() -> Any:
+    """Returns the one core of this process, so that no core is ever freed before another.
+
+    Its plugin gives the thread a stack for signals, and puts back the one before when it is freed. Of two cores that
+    are freed in the order in which they were made, the second puts back a stack that is gone, and the next signal with
+    a handler kills the process (OpenVINO 2026.4).
+    """
+    block_telemetry()
     import openvino
 
-    core = openvino.Core()
+    return openvino.Core()
+
+
+def _openvino(file: Path, threads: int) -> Callable[[tuple[int, ...]], Run]:
+    core = openvino_core()
     # On processors with bf16 OpenVINO would take that by itself.
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
 

@@ -33,6 +33,7 @@ from seg.inference.engines import (
     block_telemetry,
     engine_version,
     installed,
+    openvino_core,
 )
 from seg.inference.exported import (
     ENDINGS,
@@ -146,7 +147,7 @@ def write_network(network: nn.Module, channels: int, config: ExperimentConfig, f
     if format == "openvino":
         import openvino
 
-        openvino.save_model(openvino.Core().read_model(onnx), file, compress_to_fp16=False)
+        openvino.save_model(openvino_core().read_model(onnx), file, compress_to_fp16=False)
         onnx.unlink()
 
 

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from seg.errors import ConfigError, Problem
-from seg.inference.engines import IMAGE, Voxels, block_telemetry
+from seg.inference.engines import IMAGE, Voxels, block_telemetry, openvino_core
 
 INSTALL_INT8 = "pip install 'segnarrow[export,int8]'"
 KEPT = ("MVN", "Add", "Interpolate")
@@ -61,7 +61,7 @@ def quantise(source: Path, crops: Sequence[Voxels], target: Path) -> None:
     logging.getLogger("nncf").setLevel(logging.ERROR)
     with redirect_stdout(io.StringIO()):  # progress bars
         quantised = nncf.quantize(
-            openvino.Core().read_model(source),
+            openvino_core().read_model(source),
             nncf.Dataset(crops, lambda crop: {IMAGE: crop}),
             subset_size=len(crops),
             preset=nncf.QuantizationPreset(PRESET),

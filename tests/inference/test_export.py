@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -91,6 +93,25 @@ def own(exported: Path, tmp_path: Path) -> Path:
     for path in (exported, exported.with_suffix(".bin"), record_path(exported)):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     return tmp_path / exported.name
+
+
+def test_a_signal_is_handled_once_networks_were_freed_in_the_order_in_which_they_were_made(exported: Path) -> None:
+    code = """
+import os, signal, sys
+from pathlib import Path
+import numpy as np
+from seg.inference.engines import ExportedNetwork
+networks = [ExportedNetwork(Path(sys.argv[1]), "openvino", threads=1) for _ in range(2)]
+for network in networks:
+    network(np.zeros((1, 1, 8, 8, 8), np.float32))
+del network
+while networks:
+    del networks[0]
+signal.signal(signal.SIGTERM, lambda *_: print("handled"))
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(exported)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
 
 
 def test_the_record_holds_the_run_and_digests_of_what_lies_beside_it(exported: Path) -> None:
