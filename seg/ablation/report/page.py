@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -20,6 +18,7 @@ from seg.ablation.report.compare import Evidence
 from seg.ablation.report.frame import device_label
 from seg.ablation.report.templating import environment, markdown_environment
 from seg.ablation.report.views import Estimates
+from seg.figures.html import content_policy
 
 FAR = 3
 """Margins below which a deciding bound is no longer near."""
@@ -119,10 +118,7 @@ def to_html(report: Report, study_dir: Path) -> str:
     """Formats the page: one file that needs no network, whose content policy runs this package's script alone."""
     made = environment(autoescape=True)
     css, script = (made.loader.get_source(made, name)[0] for name in ("report.css", "report.js"))  # type: ignore[union-attr]
-    policy = (
-        f"default-src 'none'; img-src data:; style-src {_digest(css)}; script-src {_digest(script)}; "
-        "base-uri 'none'; form-action 'none'"
-    )
+    policy = content_policy(css, script)
     photos = [(picture, embedded(study_dir / "figures" / picture.file)) for picture in report["case_pictures"]]
     return made.get_template("report.html.j2").render(report, css=css, script=script, policy=policy, photos=photos)
 
@@ -131,7 +127,3 @@ def to_markdown(report: Report) -> str:
     """Formats the report as Markdown: short, and safe also where Markdown lets HTML through."""
     text = markdown_environment().get_template("report.md.j2").render(report)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
-
-
-def _digest(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

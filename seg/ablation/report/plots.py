@@ -12,9 +12,9 @@ import pandas as pd
 
 from seg.ablation.report.labels import FAMILIES, Label
 from seg.ablation.report.metrics import BY_NAME
-from seg.ablation.report.svg import FAINT, INK, Picture, drawing, to_picture
 from seg.ablation.report.views import Interval
 from seg.ablation.statistics import Verdict
+from seg.figures.svg import FAINT, INK, Picture, drawing, to_picture
 from seg.words import NOT_MEASURED, fixed
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from seg.ablation.report.labels import HELP
 from seg.ablation.report.metrics import TABLE_COLUMNS
@@ -24,7 +24,7 @@ def environment(*, autoescape: bool) -> Environment:
             :func:`markdown_environment`.
     """
     made = Environment(
-        loader=PackageLoader("seg.ablation.report"),
+        loader=ChoiceLoader([PackageLoader("seg.ablation.report"), PackageLoader("seg.figures")]),
         autoescape=autoescape,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -10,8 +10,8 @@ import pytest
 
 from seg.ablation.report.labels import label_variants
 from seg.ablation.report.plots import clipped, forest, pareto, place_labels, robust_limits
-from seg.ablation.report.svg import drawing, to_picture
 from seg.ablation.statistics import Verdict
+from seg.figures.svg import drawing, to_picture
 
 LABELS = label_variants(
     {
