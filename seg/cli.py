@@ -52,7 +52,7 @@ from seg.planning import MEMORY_GIB
 from seg.words import counted
 
 DONE, SOME_FAILED, WRONG_USE, FAULT, INTERRUPTED = 0, 1, 2, 3, 130
-NO_MEMORY = Problem(
+MEMORY_PROBLEM = Problem(
     "memory", "memory", "must suffice", remedy="make patches, batch, network or volume smaller, or use another machine"
 )
 TRAINING_PACKAGES = (
@@ -1027,7 +1027,7 @@ def run(command: Callable[[], int | None]) -> NoReturn:
         code = FAULT if missing is None else WRONG_USE
     except Exception as error:
         without_memory = _is_out_of_memory(error)
-        _say(f"error: {NO_MEMORY if without_memory else _fault(error)}")
+        _say(f"error: {MEMORY_PROBLEM if without_memory else _fault(error)}")
         code = WRONG_USE if without_memory else FAULT
     sys.exit(code)
 

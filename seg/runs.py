@@ -35,6 +35,7 @@ from seg.files import (
     write_json,
     write_text,
 )
+from seg.words import some
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -480,12 +481,6 @@ def _moved(one: Split, other: Split) -> list[str]:
 def changed_data(origin: Origin, held_out: Mapping[str, str]) -> list[str]:
     """Lists the held-out cases whose files, by the SHA-256 of each case, have changed since the run began."""
     return sorted(case for case, digest in held_out.items() if origin.data.get(case) != digest)
-
-
-def some(names: Sequence[str], most: int = 5) -> str:
-    """Lists names, cut short where there are many."""
-    listed = ", ".join(names[:most])
-    return f"{listed} and {len(names) - most} more" if len(names) > most else listed
 
 
 class _Validation(BaseModel, extra="allow"):

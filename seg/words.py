@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 NOT_MEASURED = "not measured"
 MINUS = "\N{MINUS SIGN}"
@@ -45,6 +46,12 @@ def interval(low: float, high: float, digits: int, *, sign: bool = False) -> str
 def counted(number: int, noun: str, several: str = "") -> str:
     """Formats a number with its noun; ``several`` is a plural that does not end in s."""
     return f"{number} {noun}" if number == 1 else f"{number} {several or f'{noun}s'}"
+
+
+def some(items: Sequence[object], most: int = 5, form: str = "") -> str:
+    """Lists items with commas between; of more than ``most``, the first of them and the number of the others."""
+    listed = ", ".join(format(item, form) for item in items[:most])
+    return f"{listed} and {len(items) - most} more" if len(items) > most else listed
 
 
 def in_time(seconds: float | None) -> str:

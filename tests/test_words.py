@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 
-from seg.words import counted, fixed, in_time, interval, significant
+from seg.words import counted, fixed, in_time, interval, significant, some
 
 
 def test_durations() -> None:
@@ -22,6 +22,11 @@ def test_numbers() -> None:
     assert [fixed(value, 1, sign=True) for value in (0.04, 0.06, -0.06)] == ["0.0", "+0.1", "\N{MINUS SIGN}0.1"]
     assert (fixed(None, 2), fixed(math.nan, 2, absent="none")) == ("not measured", "none")
     assert [counted(number, "case") for number in (0, 1, 2)] == ["0 cases", "1 case", "2 cases"]
+
+
+def test_of_many_items_the_first_and_the_number_of_the_others() -> None:
+    assert [some(list("abc"), most) for most in (2, 3)] == ["a, b and 1 more", "a, b, c"]
+    assert some([0.5, 3.0], form="g") == "0.5, 3"
 
 
 def test_significant_figures() -> None:

@@ -17,7 +17,7 @@ from seg.inference.predictor import Predictor, load_predictor
 from seg.runs import GENERALISATION_FILE, read_runs
 from seg.workflows.evaluate import score_prediction
 
-SCHEMA_VERSION = 1
+GENERALISATION_VERSION = 1
 
 
 def measure_generalisation(run_dir: Path, dataset: Dataset, split: Split) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def measure_generalisation(run_dir: Path, dataset: Dataset, split: Split) -> dic
     validated = _means(list(held_out.values()))
     train_mean, val_mean = finite_mean(trained), finite_mean(validated)
     record = {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": GENERALISATION_VERSION,
         "train_cases": len(chosen),
         "train_mean_dice": train_mean,
         "val_mean_dice": val_mean,

@@ -14,11 +14,11 @@ from seg.ablation.store import (
     CASE_KEYS,
     CASES_TABLE,
     CURVES_TABLE,
-    KEYS,
     PLACE_TEXTS,
     PRESERVATION_TABLE,
     PROVENANCE_FILE,
     SPEED_FILE,
+    TRIAL_KEYS,
     TRIAL_TEXTS,
     TRIALS,
     TRIALS_TABLE,
@@ -83,7 +83,7 @@ def _packed(trials: Mapping[str, StoredTrial]) -> tuple[dict[str, Any], list[dic
     shared: dict[str, list[Any]] = {"environments": [], "data": [], "splits": []}
     rows = []
     for name, trial in trials.items():
-        row = trial_keys(name, trial) | trial.record.model_dump(exclude=set(KEYS))
+        row = trial_keys(name, trial) | trial.record.model_dump(exclude=set(TRIAL_KEYS))
         for key, plural in (("environment", "environments"), ("data", "data"), ("split", "splits")):
             value = getattr(trial, key)
             if value is not None and value not in shared[plural]:

@@ -46,7 +46,7 @@ VECTORS = ("spectrum", "r2_by_width", "probe_dice_wide", "probe_dice_narrow")
 """Columns of ``preservation.csv`` that hold several numbers in a cell, with spaces between."""
 PLACE_TEXTS = ("trial", "name", "path")
 TRIAL_TEXTS = ("trial", "variant", "status", "error", "config_digest", "data_digest")
-KEYS = ("trial", "variant", "fold", "seed")
+TRIAL_KEYS = ("trial", "variant", "fold", "seed")
 ENVIRONMENT = ("device", "precision", "instruction_sets", "cores", "python", "platform", "version", "revision")
 """Fields of an environment that become columns of the trials; packages do too, by their names."""
 RESTORE = "restore the file, or remove it and run the study again"
@@ -406,7 +406,7 @@ def _read_trials_table(folder: Path) -> dict[str, StoredTrial]:
         nested = [
             {name: unescaped_cell(cell) for name, cell in row.items() if cell}
             | {f"{side}_dice": _numbered(row, f"{side}_dice") for side in ("train", "val")}
-            for row in read_table(path, columns=(*KEYS, "status"), remedy=RESTORE)
+            for row in read_table(path, columns=(*TRIAL_KEYS, "status"), remedy=RESTORE)
         ]
         for number, row in enumerate(check_rows(path, nested, _TrialRow, remedy=RESTORE)):
             trials[row.trial] = _trial_of_row(row, provenance, f"{quoted(str(path))}: [{number}]", path)
@@ -595,11 +595,11 @@ def _trial_frame(study: StudyPlan, trials: Mapping[str, StoredTrial], damaged: C
             continue
         environment = trial.environment or {}
         known = {key: _flat(environment.get(key)) for key in ENVIRONMENT} | (environment.get("packages") or {})
-        row = trial_keys(name, trial) | trial.record.model_dump(exclude=set(KEYS)) | known
+        row = trial_keys(name, trial) | trial.record.model_dump(exclude=set(TRIAL_KEYS)) | known
         if row["threads"] is None:
             row["threads"] = environment.get("threads")
         rows.append(row)
-    columns = [*KEYS, *(key for key in TrialRecord.model_fields if key not in KEYS)]
+    columns = [*TRIAL_KEYS, *(key for key in TrialRecord.model_fields if key not in TRIAL_KEYS)]
     frame = pd.DataFrame(rows, columns=None if rows else columns)
     for key in ("seconds", "measuring_seconds", "peak_memory_mib"):
         frame[key] = frame[key].astype(float) if key in frame else math.nan
@@ -630,7 +630,7 @@ def _long(trials: Mapping[str, StoredTrial], table: str, names: Mapping[str, str
             shared = {names.get(key, key): row[key] for key in keys if key in row} | own
             rows += [shared | {"metric": key, "value": value} for key, value in row.items() if key not in keys]
     shared_names = [names.get(key, key) for key in keys if key != "fold"]
-    return pd.DataFrame(rows, columns=[*KEYS, *shared_names, "metric", "value"]).astype({"value": float})
+    return pd.DataFrame(rows, columns=[*TRIAL_KEYS, *shared_names, "metric", "value"]).astype({"value": float})
 
 
 def _score_problems(trials: pd.DataFrame, scores: pd.DataFrame) -> Iterator[Problem]:
@@ -652,7 +652,7 @@ def _generalisation_frame(trials: Mapping[str, StoredTrial]) -> pd.DataFrame:
         for index, (train, validation) in enumerate(zip(found.train_dice, found.val_dice, strict=True), start=1):
             values = {"train_cases": found.train_cases, "train_dice": train, "val_dice": validation}
             rows.append(trial_keys(name, trial) | {"class_index": index} | values)
-    return pd.DataFrame(rows, columns=[*KEYS, "class_index", "train_cases", "train_dice", "val_dice"])
+    return pd.DataFrame(rows, columns=[*TRIAL_KEYS, "class_index", "train_cases", "train_dice", "val_dice"])
 
 
 def _preservation_frame(trials: Mapping[str, StoredTrial]) -> pd.DataFrame:
@@ -662,7 +662,7 @@ def _preservation_frame(trials: Mapping[str, StoredTrial]) -> pd.DataFrame:
             values = {key: tuple(value) if isinstance(value, list) else value for key, value in place.items()}
             rows.append(trial_keys(name, trial) | {"place": values.pop("name")} | values)
     frame = pd.DataFrame(rows)
-    return frame.reindex(columns=[*KEYS, "place", *(key for key in frame if key not in (*KEYS, "place"))])
+    return frame.reindex(columns=[*TRIAL_KEYS, "place", *(key for key in frame if key not in (*TRIAL_KEYS, "place"))])
 
 
 def read_devices(folder: Path) -> tuple[Mapping[str, Any], ...]:

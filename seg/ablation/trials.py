@@ -65,8 +65,8 @@ from seg.runs import (
     WEIGHTS_FILE,
     read_history,
     read_origin,
-    some,
 )
+from seg.words import some
 
 if TYPE_CHECKING:
     from seg.ablation.study import Trial
@@ -101,7 +101,7 @@ CACHE = ".cache"
 COPIED = (ENVIRONMENT_FILE, CASES_FILE, EVALUATION_FILE, METRICS_FILE, GENERALISATION_FILE, PRESERVATION_FILE)
 """Files of a run directory that a study keeps."""
 STUDY_LOCK = ".lock"
-OWN = (STUDY_LOCK, TRIALS, "runs", SPEED_FILE)
+STUDY_ENTRIES = (STUDY_LOCK, TRIALS, "runs", SPEED_FILE)
 """What a study directory may hold without a plan, which is then written anew."""
 REMEDY = "restore them, choose another --ablation_dir, or remove the folder"
 
@@ -143,7 +143,8 @@ def check_study_dir(folder: Path) -> None:
     check_folder(folder)
     if not folder.is_dir() or any((folder / name).is_file() for name in (STUDY_FILE, OLD_STUDY_FILE)):
         return
-    if other := sorted(path.name for path in folder.iterdir() if path.name not in OWN and not is_partial(path)):
+    names = {path.name for path in folder.iterdir() if not is_partial(path)}
+    if other := sorted(names.difference(STUDY_ENTRIES)):
         rule = f"must be absent, empty, or the directory of a study with its {STUDY_FILE}"
         raise RunError(Problem(quoted(str(folder)), "folder", rule, shown(other[0]), "choose another --ablation_dir"))
 

@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass
 from seg.config.fields import STRICT, AtLeastOne, Axis, NotNegative, PathText, Positive, Probability, setting
 from seg.config.network import NetworkConfig
 
-SCHEMA_VERSION = 1
+CONFIG_VERSION = 1
 LARGEST_SEED = 2**32 - 1  # NumPy's legacy generators take no larger seed
 Range = tuple[Positive, Positive]
 Angle = Annotated[StrictFloat, Field(ge=0, le=180)]
@@ -317,7 +317,7 @@ class ExperimentConfig:
     """Everything that a run depends on, beside the data and the code."""
 
     schema_version: StrictInt = setting(
-        SCHEMA_VERSION, "Version of this layout; a newer version is refused.", ge=1, le=SCHEMA_VERSION
+        CONFIG_VERSION, "Version of this layout; a newer version is refused.", ge=1, le=CONFIG_VERSION
     )
     name: StrictStr = setting("experiment", "Name of the experiment, part of the default run directory.")
     seed: StrictInt = setting(

@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from seg.config.experiment import SCHEMA_VERSION, DataConfig, ExperimentConfig
+from seg.config.experiment import CONFIG_VERSION, DataConfig, ExperimentConfig
 from seg.config.fields import (
     ConfigField,
     Rules,
@@ -66,7 +66,7 @@ def load_config(files: Sequence[Path], *overrides: Mapping[str, object]) -> Expe
         ConfigError: A file cannot be read or was written by a newer version, a field is unknown, has the wrong type or
             is missing, or a rule is broken. Holds all problems, not the first alone.
     """
-    config, found = _read(ExperimentConfig, SCHEMA_VERSION, files, overrides, RULES)
+    config, found = _read(ExperimentConfig, CONFIG_VERSION, files, overrides, RULES)
     if found or config is None:
         raise ConfigError(found)
     return config
@@ -84,7 +84,7 @@ def config_from(content: Mapping[str, Any], file: Path) -> ExperimentConfig:
     """
     fields, found = dict(content), list[Problem]()
     if isinstance(written := fields.get("schema_version"), int):
-        check_version(file, written, SCHEMA_VERSION, error=ConfigError)
+        check_version(file, written, CONFIG_VERSION, error=ConfigError)
     drop_removed_fields(ExperimentConfig, fields)
     config, unread = _build(ExperimentConfig, fields, found)
     found += RULES.broken(config, unread) if config is not None else []
@@ -108,9 +108,15 @@ def load_study(file: Path, overrides: Mapping[str, object]) -> tuple[StudyConfig
 
 
 def unknown(path: str, what: str, known: Sequence[str]) -> Problem:
-    """Returns the problem of a name that does not exist, with the closest name that does."""
-    close = difflib.get_close_matches(path, known, n=1)
-    remedy = f"did you mean {close[0]}?" if close else "see --help"
+    """Returns the problem of a dotted name that does not exist, with the closest one that does, or those beside it."""
+    above, _, name = path.rpartition(".")
+    beside = [other.removeprefix(f"{above}.") for other in known if other.rpartition(".")[0] == above]
+    if above and beside:
+        close = [f"{above}.{other}" for other in difflib.get_close_matches(name, beside, n=1)]
+        remedy = f"{above} has {', '.join(beside)}"
+    else:
+        close, remedy = difflib.get_close_matches(path, known, n=1), "see --help"
+    remedy = f"did you mean {close[0]}?" if close else remedy
     return Problem(path, "unknown", f"is no {what}", remedy=remedy)
 
 

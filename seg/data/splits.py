@@ -17,6 +17,7 @@ from seg.config.text import read_yaml
 from seg.data.cases import Case, Dataset
 from seg.errors import ConfigError, DataError, Problem
 from seg.files import read_json, write_text
+from seg.words import some
 
 FILE_NAME = "splits_final.json"
 STUDY_FILE_NAME = "splits_studies.json"
@@ -204,7 +205,7 @@ def check_folds(splits: Sequence[Split], folds: Sequence[int], left_out: Sequenc
         DataError: A side of a fold has no case left, or two folds hold out the same case, which would be scored twice.
             All problems are named.
     """
-    value, remedy = f"none without the faulty {_some(left_out)}", "repair them or correct the splits"
+    value, remedy = f"none without the faulty {some(left_out)}", "repair them or correct the splits"
     problems = [
         Problem(f"fold {fold}: {side}", "empty", "must hold at least one case", value, remedy)
         for fold in folds
@@ -216,7 +217,7 @@ def check_folds(splits: Sequence[Split], folds: Sequence[int], left_out: Sequenc
         if both := [case_id for case_id in splits[one].validation if case_id in held_out]:
             rule = "must not share cases where both are trained and scored together"
             remedy = "correct the splits or train each --fold N on its own"
-            problems.append(Problem(f"folds {one} and {other}: val sides", "shared", rule, _some(both), remedy))
+            problems.append(Problem(f"folds {one} and {other}: val sides", "shared", rule, some(both), remedy))
     if problems:
         raise DataError(problems)
 
@@ -281,17 +282,12 @@ def _split_problems(where: str, split: Split, patients: Mapping[str, str]) -> It
             yield Problem(where, "empty", f"{side} must hold at least one case", "none", "correct the splits")
         if unknown := sorted(set(ids) - set(patients)):
             rule = f"{side} must name cases of the data set"
-            yield Problem(where, "unknown", rule, _some(unknown), "correct or remove them")
+            yield Problem(where, "unknown", rule, some(unknown), "correct or remove them")
         if repeated := sorted(name for name, count in Counter(ids).items() if count > 1):
-            yield Problem(where, "repeated", f"{side} must name cases once", _some(repeated), "remove the repetition")
+            yield Problem(where, "repeated", f"{side} must name cases once", some(repeated), "remove the repetition")
     if both := sorted(set(split.train) & set(split.validation)):
-        yield Problem(where, "shared", "train and val must not share cases", _some(both), "keep each on one side")
+        yield Problem(where, "shared", "train and val must not share cases", some(both), "keep each on one side")
     train, val = ({patients[name] for name in ids if name in patients and name not in both} for ids in sides.values())
     if shared := sorted(train & val):
         rule, remedy = "train and val must not share patients", "keep all cases of a patient on one side"
-        yield Problem(where, "patients", rule, _some(shared), remedy)
-
-
-def _some(names: Sequence[str], limit: int = 5) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
+        yield Problem(where, "patients", rule, some(shared), remedy)

@@ -217,12 +217,6 @@ def split_ending(name: str, endings: Iterable[str] = NIFTI_ENDINGS) -> tuple[str
     return (stem, name[len(stem) :]) if stem else (name, "")
 
 
-def in_small_letters(name: str, endings: Iterable[str] = NIFTI_ENDINGS) -> str:
-    """Returns a file name whose ending is in small letters, so that names can be compared."""
-    stem, ending = split_ending(name, endings)
-    return stem + ending.lower()
-
-
 def write_labels(path: Path, array: Array, geometry: Geometry, classes: ClassMap | None = None) -> None:
     """Writes a label map beside its target, flushes it to disk and renames it.
 

@@ -17,7 +17,7 @@ from seg.errors import Problem
 from seg.evaluation.metrics import ClassScores
 from seg.files import check_rows, read_json, read_table, table_text, write_json, write_text
 
-SCHEMA_VERSION = 1
+EVALUATION_VERSION = 1
 EVALUATION_FILE = "evaluation.json"
 CASES_FILE = "cases.csv"
 REMEDY = "give the output folder of an evaluation, or evaluate again"
@@ -155,7 +155,7 @@ def write_evaluation(output: Path, evaluation: Evaluation, scores: Sequence[Case
     values = asdict(evaluation)
     content = {"mean_dice": values.pop("mean_dice"), "mean_dice_ci95": values.pop("mean_dice_ci95")}
     write_text(output / CASES_FILE, table_text(rows, columns=columns, absent="nan"))
-    write_json(output / EVALUATION_FILE, content | {"schema_version": SCHEMA_VERSION} | values)
+    write_json(output / EVALUATION_FILE, content | {"schema_version": EVALUATION_VERSION} | values)
 
 
 def read_evaluation(path: Path) -> Evaluation:
@@ -165,7 +165,7 @@ def read_evaluation(path: Path) -> Evaluation:
         RunError: The file is missing, damaged or of a newer version.
     """
     path = path / EVALUATION_FILE if path.is_dir() else path
-    return read_json(path, Evaluation, newest=SCHEMA_VERSION, remedy=REMEDY)
+    return read_json(path, Evaluation, newest=EVALUATION_VERSION, remedy=REMEDY)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,14 +29,14 @@ from seg.figures.cases import (
 )
 from seg.figures.ranking import Ranking, rank_cases
 from seg.files import write_text
+from seg.runs import NOTICE
 from seg.words import counted, fixed
 
 PAGE_FILE = "cases.html"
-NOTICE = "Research software, not for clinical use."
 UNKNOWN = "not stated"
 WORST = 3
 """Number of cases drawn from the lower end of the ranking, beside the median and the best."""
-SHOWN = ("hd95_mm", "nsd", "volume_difference_ml")
+SHOWN_METRICS = ("hd95_mm", "nsd", "volume_difference_ml")
 """Scores that have a column of their own beside Dice."""
 
 
@@ -117,7 +117,7 @@ def write_page(
         images=any(view.image is not None for view in views),
         image_problems=any(view.image_problem for view in views),
         key=[(_embed(sample), text) for sample, text in legend(class_names)] if views else [],
-        metrics=[METRICS[name] for name in SHOWN],
+        metrics=[METRICS[name] for name in SHOWN_METRICS],
         notice=NOTICE,
         ranking=ranking,
         strips=_strips(ranking, by_case, evaluation),

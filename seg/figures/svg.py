@@ -16,7 +16,7 @@ INK, FAINT, PAPER = "#1b2026", "#d7dbe0", "#fffffe"
 """Colours of text and lines, of grids, and of the ground; a page replaces them by its own."""
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
-SETTINGS: dict[Any, Any] = {
+RC_PARAMS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "seg",
     "font.family": "DejaVu Sans",
@@ -60,7 +60,7 @@ def drawing(width: float, height: float, *, layout: Literal["constrained"] | Non
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    with mpl.rc_context(SETTINGS):
+    with mpl.rc_context(RC_PARAMS):
         yield Figure(figsize=(width, height), layout=layout)
 
 

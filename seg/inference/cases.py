@@ -14,6 +14,7 @@ from seg.data.channels import group_channels, split_channel
 from seg.data.volumes import ENDINGS, NIFTI_ENDINGS, companion_files, is_series, split_ending
 from seg.errors import ConfigError, DataError, Problem
 from seg.files import MOST_NAME_BYTES, check_folder, quoted, read_bytes, real_path, unencodable
+from seg.words import some
 
 LIST_ENDING = ".txt"
 
@@ -339,9 +340,7 @@ def _series(folder: Path, above: tuple[Path, ...], left: list[Path]) -> list[Pat
 def _announce(folder: Path, left: Sequence[Path]) -> None:
     if left:
         names = sorted(str(entry.relative_to(folder)) for entry in left)
-        more = f" and {len(names) - NAMED_AT_MOST} more" if len(names) > NAMED_AT_MOST else ""
-        listed = ", ".join(names[:NAMED_AT_MOST]) + more
-        LOG.warning("%s: left out, neither images nor folders of DICOM slices: %s", folder, listed)
+        LOG.warning("%s: left out, neither images nor folders of DICOM slices: %s", folder, some(names, NAMED_AT_MOST))
 
 
 def _gaps(group: Sequence[Path]) -> Iterator[Problem]:

@@ -19,13 +19,12 @@ from seg.evaluation.metrics import finite_mean
 from seg.evaluation.scores import CaseScore
 from seg.files import read_json, write_json
 from seg.inference.cleaning import CleaningRule, clean_labels
-from seg.inference.exported import ExportedRun
+from seg.inference.exported import ExportedRun, Share
 from seg.runs import TrainedRun
 from seg.words import counted
 
 CHOICE_FILE = "postprocessing.json"
 CHOICE_VERSION = 1
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,7 @@ from seg.processes import usable_cores
 from seg.runs import TrainedRun
 
 LOG = logging.getLogger(__name__)
-SPEED_VERSION = 1
+TIMES_VERSION = 1
 ROUNDS = 5
 Load = Callable[[Engine], Sequence[Model]]
 
@@ -126,7 +126,7 @@ def _stored(path: Path, key: Mapping[str, Any]) -> Speeds | None:
     if not path.is_file():
         return None
     try:
-        speeds = read_json(path, Speeds, newest=SPEED_VERSION, remedy="remove it")
+        speeds = read_json(path, Speeds, newest=TIMES_VERSION, remedy="remove it")
     except SegError as error:
         LOG.warning("%s", error)
         return None
@@ -138,7 +138,7 @@ def _keep(path: Path | None, speeds: Speeds) -> Path | None:
     if path is None:
         return None
     try:
-        write_json(path, {"schema_version": SPEED_VERSION, "key": speeds.key, "seconds": speeds.seconds})
+        write_json(path, {"schema_version": TIMES_VERSION, "key": speeds.key, "seconds": speeds.seconds})
     except SegError as error:
         LOG.warning("the measurement of engines is not kept: %s", error)
         return None

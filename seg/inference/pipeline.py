@@ -34,7 +34,7 @@ SMALL_VOXELS = 1 << 21
 tensors are too small to be worth sharing among all threads. Larger cases have all threads, one after the other."""
 T = TypeVar("T")
 U = TypeVar("U")
-Report = Callable[[Source, Record], None]
+OnRecord = Callable[[Source, Record], None]
 
 
 class MemoryBudget:
@@ -80,7 +80,7 @@ class Pipeline:
         report: Called by the writing thread for each case, in order.
     """
 
-    def __init__(self, predictor: Predictor, sources: Sequence[Source], report: Report) -> None:
+    def __init__(self, predictor: Predictor, sources: Sequence[Source], report: OnRecord) -> None:
         self._predictor, self._sources, self._report = predictor, sources, report
         self._pool = NetworkPool(predictor.models, len(predictor.class_names), len(sources))
         self._loaded: queue.Queue[_Job] = queue.Queue(QUEUE_LENGTH)

@@ -180,7 +180,7 @@ MAX_CHANNELS = 128
 DECODER = BottleneckConfig(ratio=1.0, norm=True, activation="leaky_relu")  # as docs/results/bottleneck recommends
 PLANNED_PRECISION: Literal["fp32", "bf16"] = "fp32"  # what every machine has; bf16 takes less
 TRAINING_SHARE = 0.8
-PASSES = 26
+EPOCHS = 26
 MIN_STEPS, MAX_STEPS = 1_000, 25_000
 VALIDATIONS = 5
 EMA_SHARE = 0.05
@@ -190,7 +190,7 @@ REPEAT = re.compile(r"^(.+?)[_-](?:frame|phase|time|timepoint|tp|visit|session|s
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class PlannedExperiment:
     """A planned experiment and what it rests on: grid, strides and kernels, and the estimate of a training step."""
 
     config: ExperimentConfig
@@ -199,7 +199,7 @@ class Plan:
     cost: Cost
 
 
-def plan_experiment(fingerprint: Fingerprint, data: DataConfig, *, name: str, memory_gib: float) -> Plan:
+def plan_experiment(fingerprint: Fingerprint, data: DataConfig, *, name: str, memory_gib: float) -> PlannedExperiment:
     """Plans an experiment on a data set.
 
     Args:
@@ -237,7 +237,7 @@ def plan_experiment(fingerprint: Fingerprint, data: DataConfig, *, name: str, me
             steps=steps, validate_every=steps // VALIDATIONS, ema_decay=round(1 - 1 / (EMA_SHARE * steps), 4)
         ),
     )
-    return Plan(config=config, geometry=geometry, topology=topology, cost=cost_of(patch, batch, topology))
+    return PlannedExperiment(config=config, geometry=geometry, topology=topology, cost=cost_of(patch, batch, topology))
 
 
 def plan_network(topology: Topology) -> NetworkConfig:
@@ -258,7 +258,7 @@ def plan_network(topology: Topology) -> NetworkConfig:
 
 def plan_steps(cases: int, batch: int) -> int:
     """Returns the optimiser steps: 26 passes over 4/5 of the cases, 1,000 to 25,000, a multiple of 100."""
-    wanted = PASSES * cases * TRAINING_SHARE / batch
+    wanted = EPOCHS * cases * TRAINING_SHARE / batch
     return min(MAX_STEPS, max(MIN_STEPS, round(wanted / 100) * 100))
 
 

@@ -24,7 +24,7 @@ from seg.planning import MEMORY_GIB
 from seg.planning.experiment import (
     EXTENT_MARGIN,
     MIN_CONTEXT,
-    Plan,
+    PlannedExperiment,
     detect_patient_pattern,
     experiment_name,
     plan_experiment,
@@ -105,7 +105,7 @@ AXES = "XYZ"
 BACKWARD_FACTOR = 3  # a backward pass takes about twice its forward pass
 
 
-def describe_plan(plan: Plan, fingerprint: Fingerprint, memory_gib: float) -> str:
+def describe_plan(plan: PlannedExperiment, fingerprint: Fingerprint, memory_gib: float) -> str:
     """Returns the reasons of a plan within a budget in GiB, one per line, without comment signs."""
     return "\n".join((*_found(fingerprint), *_decided(plan), *_costs(plan, memory_gib)))
 
@@ -127,7 +127,7 @@ def _found(fingerprint: Fingerprint) -> Iterator[str]:
         yield f"  class {index + 1} {name}: {median}, in {present.size} of {len(volumes)} cases"
 
 
-def _decided(plan: Plan) -> Iterator[str]:
+def _decided(plan: PlannedExperiment) -> Iterator[str]:
     geometry, patch = plan.geometry, plan.config.patches.size
     spacing = _by(geometry.spacing_mm)
     yield (
@@ -155,7 +155,7 @@ def _decided(plan: Plan) -> Iterator[str]:
     yield f"Normalisation: {', '.join(plan.config.data.normalization)}."
 
 
-def _costs(plan: Plan, memory_gib: float) -> Iterator[str]:
+def _costs(plan: PlannedExperiment, memory_gib: float) -> Iterator[str]:
     cost = plan.cost
     yield (
         f"Estimated peak of training: {cost.memory_gib('bf16'):.1f} GiB in bf16, {cost.memory_gib('fp32'):.1f} GiB in "

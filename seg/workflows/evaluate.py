@@ -51,11 +51,10 @@ from seg.runs import (
     other_settings,
     read_config,
     read_origin,
-    some,
     trained_steps,
     weights_digest,
 )
-from seg.words import counted
+from seg.words import counted, some
 from seg.workflows.inputs import read_checked, read_splits, seen_among
 
 LOG = logging.getLogger(__name__)

@@ -30,6 +30,7 @@ from seg.figures import PAGE_FILE, About, CaseFiles, write_page
 from seg.files import check_folder, file_problems, real_path, unencodable
 from seg.inference.cases import series_below
 from seg.processes import capped_workers
+from seg.words import some
 
 LOG = logging.getLogger(__name__)
 MAX_CLASS = 255
@@ -217,7 +218,7 @@ def _check_case(prediction: Volume, label: Volume, num_classes: int | None, igno
             odd = ~np.isfinite(array) | (np.abs(array - np.rint(array)) > LABEL_TOLERANCE)
             if odd.any():
                 remedy = "export it with nearest-neighbour interpolation"
-                problems.append(Problem(role, "integers", "must hold integers", _first(array[odd]), remedy))
+                problems.append(Problem(role, "integers", "must hold integers", _listed(array[odd]), remedy))
                 continue
             array = np.rint(array)
         # Sorting the few voxels that break the rule is far cheaper than np.unique over the whole volume.
@@ -225,15 +226,12 @@ def _check_case(prediction: Volume, label: Volume, num_classes: int | None, igno
         outside = outside if allowed is None else outside[outside != allowed]
         if len(outside):
             rule = f"must hold classes 0 to {top}"
-            problems.append(Problem(role, "classes", rule, _first(outside), "declare the classes or relabel the file"))
+            problems.append(Problem(role, "classes", rule, _listed(outside), "declare the classes or relabel the file"))
     return problems
 
 
-def _first(values: npt.NDArray[Any], limit: int = 5) -> str:
-    """Lists different values, cut short where there are many."""
-    values = np.unique(values)
-    listed = ", ".join(f"{value:g}" for value in values[:limit])
-    return f"{listed} and {len(values) - limit} more" if len(values) > limit else listed
+def _listed(values: npt.NDArray[Any]) -> str:
+    return some(np.unique(values).tolist(), form="g")
 
 
 def _check_given(folder: Path, remedy: str) -> None:

@@ -13,7 +13,8 @@ from seg.data.checks import check_dataset
 from seg.data.datasets import read_configured, read_folds
 from seg.data.splits import Split, are_stated, draw_around, limit_training
 from seg.errors import DataError, Problem
-from seg.runs import Origin, read_config, read_origin, some
+from seg.runs import Origin, read_config, read_origin
+from seg.words import some
 
 LOG = logging.getLogger(__name__)
 

@@ -129,6 +129,22 @@ def test_misuse_of_train_is_reported_all_at_once(config: str, tmp_path: Path) ->
     assert places("train") == [("--config", "missing")]
 
 
+@pytest.mark.parametrize(
+    ("given", "remedy"),
+    [
+        ("--optimizer.lr", "--optimizer has name, learning_rate, "),  # no name of the section is like it
+        ("--optimizer.learnin_rate", "did you mean --optimizer.learning_rate?"),
+        ("--optimiser.learning_rate", "did you mean --optimizer.learning_rate?"),
+    ],
+)
+def test_an_unknown_option_is_answered_from_its_own_section(config: str, given: str, remedy: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read("train", "--config", config, given, "1")
+    (problem,) = caught.value.problems
+    assert (problem.path, problem.kind) == (given, "unknown")
+    assert problem.remedy.startswith(remedy)
+
+
 def test_configurations_of_the_package_are_found_by_name() -> None:
     assert read("train", "--config", "phantom").experiment() == load_config([ROOT / "configs" / "phantom.yaml"])
     with pytest.raises(ConfigError, match=r"did you mean phantom\?") as caught:

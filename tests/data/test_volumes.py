@@ -22,7 +22,6 @@ from seg.data.formats import FORMATS
 from seg.data.geometry import geometry_of_affine
 from seg.data.prepare import read_image
 from seg.data.volumes import (
-    in_small_letters,
     is_whole,
     open_volume,
     read_header,
@@ -345,7 +344,6 @@ def test_the_callers_own_errors_are_not_taken_for_the_files(tmp_path, write_nift
 )
 def test_a_name_is_split_before_its_ending(name, stem, ending):
     assert split_ending(name) == (stem, ending)
-    assert in_small_letters(name) == stem + ending.lower()
 
 
 def test_the_environment_of_tests_has_every_reader_at_its_exact_version():

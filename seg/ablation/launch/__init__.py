@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from seg.ablation.launch.tasks import Backend, Event, run_tasks
-from seg.ablation.launch.workers import InProcess, Share, Workers, share_gpus, visible_gpus
+from seg.ablation.launch.workers import InProcess, ProcessLimits, Workers, share_gpus, visible_gpus
 from seg.config.study import BackendConfig
 from seg.processes import usable_cores
 
@@ -40,7 +40,7 @@ def build_backend(config: BackendConfig, folder: Path) -> Backend:
         gpus = visible_gpus()
         if gpus and not config.gpus_per_trial:
             LOG.warning("launch.gpus_per_trial is 0: trials see none of the %d GPUs", len(gpus))
-        return Workers([Share(threads=threads, gpus=share) for share in share_gpus(config, gpus)])
+        return Workers([ProcessLimits(threads=threads, gpus=share) for share in share_gpus(config, gpus)])
     if config.backend == "slurm":
         from seg.ablation.launch.slurm import Slurm, slurm_parameters
 

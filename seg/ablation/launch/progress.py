@@ -14,7 +14,7 @@ from seg.words import fixed, in_time
 if TYPE_CHECKING:
     from seg.ablation.store import StoredTrial
 
-SHOWN = 8
+MOST_LINES = 8
 UP_AND_CLEAR = "\x1b[{}F\x1b[J"
 
 
@@ -99,7 +99,8 @@ class ProgressTable:
         now = time.monotonic()
         rows = [f"  running  {name}  {in_time(now - since)}" for name, since in self._running.items()]
         rows += [f"  failed   {name}  {error}" for name, error in self._failed.items()]
-        return rows if len(rows) <= SHOWN else [*rows[: SHOWN - 1], f"  and {len(rows) - SHOWN + 1} more"]
+        kept = MOST_LINES - 1
+        return rows if len(rows) <= MOST_LINES else [*rows[:kept], f"  and {len(rows) - kept} more"]
 
     def _best(self) -> tuple[float, str] | None:
         """The best mean over the trials of a variant; seeds are not told apart from one another."""

@@ -27,7 +27,7 @@ DIED = "the worker process is gone: it was killed, or memory did not suffice; se
 
 
 @dataclass(frozen=True, kw_only=True)
-class Share:
+class ProcessLimits:
     """What one process may use.
 
     Attributes:
@@ -71,7 +71,7 @@ class Workers:
         shares: One for each process.
     """
 
-    def __init__(self, shares: Sequence[Share]) -> None:
+    def __init__(self, shares: Sequence[ProcessLimits]) -> None:
         self.parallel = len(shares)
         self._idle = deque(_Worker(share) for share in shares)
         self._busy: dict[Future[str | None], tuple[str, _Worker]] = {}
@@ -106,7 +106,7 @@ class Workers:
 class _Worker:
     """A process that is started with its first task and again after its death."""
 
-    def __init__(self, share: Share) -> None:
+    def __init__(self, share: ProcessLimits) -> None:
         self.share = share
         self.renew()
 
@@ -134,7 +134,7 @@ class _Worker:
         self._executor.shutdown(cancel_futures=True)
 
 
-def _begin(life: Connection, share: Share) -> None:
+def _begin(life: Connection, share: ProcessLimits) -> None:
     """Prepares a new process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # An interrupt at the terminal is for the process that leads.
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(share.threads)))

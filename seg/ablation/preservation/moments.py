@@ -62,7 +62,7 @@ class Moments:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class FeatureWidths:
     """Order of the entries of a voxel's vector: wide features, narrow ones, their squared norms, its class.
 
     The squared norms are there for the unbiased CKA, whose terms of fourth order are second moments of them.
@@ -111,13 +111,13 @@ class Summary:
         covariance: Scatter over count, shape (size, size).
     """
 
-    layout: Layout
+    layout: FeatureWidths
     count: int
     mean: Array
     covariance: Array
 
     @classmethod
-    def of(cls, layout: Layout, *parts: Moments) -> Summary:
+    def of(cls, layout: FeatureWidths, *parts: Moments) -> Summary:
         """Merges moments of the same layout, which stay as they are.
 
         Raises:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from seg.ablation.preservation import measures
 from seg.ablation.preservation.features import Place, find_places, keeps_position, visit_case
-from seg.ablation.preservation.moments import Layout, Moments, Summary
+from seg.ablation.preservation.moments import FeatureWidths, Moments, Summary
 from seg.ablation.preservation.probe import DiceCount, Probe, fit_probe, mean_dice
 from seg.ablation.preservation.widths import PRESERVATION_VERSION
 from seg.config import DataConfig, load_config
@@ -53,7 +53,7 @@ class FeatureStatistics:
         self.places = find_places(model.network)
         self._model, self._data, self._dataset = model, data, dataset
         classes = len(dataset.class_names)
-        self._layouts = {one.name: Layout(wide=one.wide, narrow=one.out, classes=classes) for one in self.places}
+        self._layouts = {one.name: FeatureWidths(wide=one.wide, narrow=one.out, classes=classes) for one in self.places}
         self._keys = [(one.name, side) for one in self.places for side in SIDES if side == "wide" or one.block]
         self._moments = tuple(
             {name: Moments(layout.size, model.device) for name, layout in self._layouts.items()} for _ in halves

@@ -17,8 +17,8 @@ from seg.words import NOT_MEASURED
 
 LEFT_OUT = "left out"
 """Stands for a number that was measured and means nothing, such as a distance where spacing is nominal."""
-KEYS = ["variant", "metric", "against", "class_index", "class_name", "place", "device"]
-COLUMNS = [*KEYS, "unit", "value", "low", "high", "interval", "num_patients", "num_runs", "note"]
+ESTIMATE_KEYS = ["variant", "metric", "against", "class_index", "class_name", "place", "device"]
+COLUMNS = [*ESTIMATE_KEYS, "unit", "value", "low", "high", "interval", "num_patients", "num_runs", "note"]
 NUMBERS = ["value", "low", "high"]
 INTEGERS = ["class_index", "num_patients", "num_runs"]
 SPEED_UNITS = {"_ms": "ms", "_voxels_per_s": "voxel/s", "_s": "s", "_mib": "MiB"}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
-SIDES = {"network.skip_bottleneck": "skip", "network.decoder_bottleneck": "decoder"}
+PATHS_OF_SECTIONS = {"network.skip_bottleneck": "skip", "network.decoder_bottleneck": "decoder"}
 FAMILIES = {
     "baseline": "Baseline",
     "skip": "Skips",
@@ -90,7 +90,7 @@ def bottlenecks(changes: Mapping[str, Any]) -> tuple[dict[str, Settings | None],
     others: dict[str, Any] = {}
     for path, value in changes.items():
         parts = path.split(".")
-        side = SIDES.get(".".join(parts[:2]))
+        side = PATHS_OF_SECTIONS.get(".".join(parts[:2]))
         settings = value if len(parts) == 2 else {".".join(parts[2:]): value}
         if side is None or not (settings is None or isinstance(settings, Mapping)):
             others[path] = value
@@ -98,7 +98,7 @@ def bottlenecks(changes: Mapping[str, Any]) -> tuple[dict[str, Settings | None],
             found[side] = None
         else:
             found[side] = {**(found.get(side) or {}), **settings}
-    return {side: found[side] for side in SIDES.values() if side in found}, others
+    return {side: found[side] for side in PATHS_OF_SECTIONS.values() if side in found}, others
 
 
 def write_ratio(ratio: Any) -> str:

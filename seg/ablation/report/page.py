@@ -20,14 +20,14 @@ from seg.ablation.report.templating import environment, markdown_environment
 from seg.ablation.report.views import Estimates
 from seg.figures.html import content_policy
 
-FAR = 3
+NEAR_MARGINS = 3
 """Margins below which a deciding bound is no longer near."""
 WORST_ROWS = 5
 """Cases in the table of the largest losses."""
 LINKED = ("trials.csv", "cases.csv", "curves.csv", "preservation.csv", "speed.json", "provenance.json", "study.yaml")
 """Files of a published study that a report links."""
 
-Report = dict[str, Any]
+ReportContent = dict[str, Any]
 """What the templates of a report are given."""
 
 
@@ -37,7 +37,7 @@ def make_report(
     study_dir: Path,
     case_pictures: Sequence[CasePicture],
     evidence: Mapping[str, Evidence],
-) -> Report:
+) -> ReportContent:
     """Gathers what a report shows.
 
     Args:
@@ -58,10 +58,11 @@ def make_report(
     drawn = cases["case"].isin([picture.case for picture in case_pictures]) if variant else ()
     recommended = analysis.recommended
     first = analysis.recommendations[0] if recommended else None
+    least = -NEAR_MARGINS * study.margin
     near = {
         name: verdict.bound
         for name, verdict in analysis.verdicts.items()
-        if verdict.together == "undecided" and verdict.bound is not None and verdict.bound > -FAR * study.margin
+        if verdict.together == "undecided" and verdict.bound is not None and verdict.bound > least
     }
     return {
         "study": study,
@@ -114,7 +115,7 @@ def _snippet(changes: Mapping[str, Any]) -> str:
     return yaml.safe_dump(nested, sort_keys=False, default_flow_style=None, allow_unicode=True).rstrip()
 
 
-def to_html(report: Report, study_dir: Path) -> str:
+def to_html(report: ReportContent, study_dir: Path) -> str:
     """Formats the page: one file that needs no network, whose content policy runs this package's script alone."""
     made = environment(autoescape=True)
     css, script = (made.loader.get_source(made, name)[0] for name in ("report.css", "report.js"))  # type: ignore[union-attr]
@@ -123,7 +124,7 @@ def to_html(report: Report, study_dir: Path) -> str:
     return made.get_template("report.html.j2").render(report, css=css, script=script, policy=policy, photos=photos)
 
 
-def to_markdown(report: Report) -> str:
+def to_markdown(report: ReportContent) -> str:
     """Formats the report as Markdown: short, and safe also where Markdown lets HTML through."""
     text = markdown_environment().get_template("report.md.j2").render(report)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"

@@ -12,7 +12,7 @@ import pandas as pd
 
 from seg.ablation.report.labels import FAMILIES, Label
 from seg.ablation.report.metrics import BY_NAME
-from seg.ablation.report.views import Interval
+from seg.ablation.report.views import ValueWithEnds
 from seg.ablation.statistics import Verdict
 from seg.figures.svg import FAINT, INK, Picture, drawing, to_picture
 from seg.words import NOT_MEASURED, fixed
@@ -44,7 +44,7 @@ FAR = 4.0
 
 def forest(
     labels: Mapping[str, Label],
-    differences: Mapping[str, Interval],
+    differences: Mapping[str, ValueWithEnds],
     verdicts: Mapping[str, Verdict],
     speeds: Mapping[str, float],
     margin: float,
@@ -92,7 +92,7 @@ def forest(
 
 
 def classes(
-    labels: Mapping[str, Label], differences: Mapping[str, Mapping[str, Interval]], margin: float
+    labels: Mapping[str, Label], differences: Mapping[str, Mapping[str, ValueWithEnds]], margin: float
 ) -> Picture | None:
     """Draws the differences of each class as small multiples on one scale.
 
@@ -113,7 +113,7 @@ def classes(
 
 def compare_studies(
     labels: Mapping[str, Label],
-    differences: Mapping[str, Mapping[str, Interval]],
+    differences: Mapping[str, Mapping[str, ValueWithEnds]],
     margins: Mapping[str, float],
     name: str,
 ) -> Picture:
@@ -135,7 +135,7 @@ def compare_studies(
 
 def _multiples(
     labels: Mapping[str, Label],
-    differences: Mapping[str, Mapping[str, Interval]],
+    differences: Mapping[str, Mapping[str, ValueWithEnds]],
     scales: Mapping[str, tuple[tuple[float, float], float]],
     heights: tuple[float, float],
     name: str,
@@ -162,7 +162,7 @@ def _multiples(
 def _draw_rows(
     axis: Axes,
     labels: Mapping[str, Label],
-    differences: Mapping[str, Interval],
+    differences: Mapping[str, ValueWithEnds],
     limits: tuple[float, float],
     margin: float,
     prefix: str = "",
@@ -194,7 +194,7 @@ def _draw_rows(
 
 def pareto(
     labels: Mapping[str, Label],
-    differences: Mapping[str, Interval],
+    differences: Mapping[str, ValueWithEnds],
     speeds: Mapping[str, float],
     device: str,
     margin: float,
@@ -319,7 +319,7 @@ def _add_legend(axis: Axes, labels: Collection[Label], marker: str, **place: Any
     axis.legend(handles, [FAMILIES[family] for family in families], **place)
 
 
-def robust_limits(intervals: Sequence[Interval], margin: float) -> tuple[float, float]:
+def robust_limits(intervals: Sequence[ValueWithEnds], margin: float) -> tuple[float, float]:
     """Chooses limits of a scale of differences that hold most intervals, 0 and the margin."""
     ends = [abs(end) for interval in intervals for end in interval]
     limit = max(FAR / 2 * margin, FAR * median(ends)) if ends else FAR * margin
@@ -335,7 +335,7 @@ def clipped(value: float, limits: tuple[float, float]) -> float:
 
 
 def draw_interval(
-    axis: Axes, row: float, interval: Interval, limits: tuple[float, float], colour: str, *, gid: str
+    axis: Axes, row: float, interval: ValueWithEnds, limits: tuple[float, float], colour: str, *, gid: str
 ) -> None:
     """Draws a value and its interval; an arrowhead stands where the interval leaves the scale."""
     middle, low, high = interval
@@ -354,7 +354,7 @@ def shortened(text: str, most: int = 36) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
-def _written(interval: Interval) -> str:
+def _written(interval: ValueWithEnds) -> str:
     """Formats a difference in Dice with its interval."""
     return f"{DICE.write(interval[0])} ({DICE.write_interval(*interval[1:])})"
 

@@ -13,7 +13,7 @@ from seg.ablation.report.labels import Label
 from seg.ablation.report.metrics import BY_NAME, TABLE_COLUMNS, Column
 from seg.words import NOT_MEASURED
 
-Interval = tuple[float, float, float]
+ValueWithEnds = tuple[float, float, float]
 """A value, and the ends of its interval."""
 
 
@@ -62,7 +62,7 @@ class Estimates:
         found = {name: self._rows.get((metric, name, device, "")) for name in self.labels}
         return {name: float(row.value) for name, row in found.items() if row is not None and pd.notna(row.value)}
 
-    def intervals(self, metric: str, class_name: str = "") -> dict[str, Interval]:
+    def intervals(self, metric: str, class_name: str = "") -> dict[str, ValueWithEnds]:
         """Returns value, lower and upper end of a metric by variant; without an interval the ends are the value."""
         rows = [row for name in self.labels if (row := self._rows.get((metric, name, "", class_name))) is not None]
         return {

@@ -34,7 +34,7 @@ DTYPES = {
     "Float32": "f4",
     "Float64": "f8",
 }
-GZIP = ("gzip", "gz")
+GZIP_WORDS = ("gzip", "gz")
 UNSURE = ("MET_LONG", "MET_ULONG")
 """Types of 4 bytes a voxel for ITK, and of 8 for programs that take them for the machine's."""
 
@@ -252,7 +252,7 @@ def _check_packed(text: TextHeader, header: Header) -> None:
     """
     if _is_packed(text):
         left = int(text.get("CompressedDataSize"))
-    elif text.is_nrrd and text.get("encoding").lower() in GZIP and len(text.files) < 2 and not text.skips:
+    elif text.is_nrrd and text.get("encoding").lower() in GZIP_WORDS and len(text.files) < 2 and not text.skips:
         left = text.voxels_file.stat().st_size - text.begin
     else:
         return

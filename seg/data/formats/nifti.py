@@ -19,7 +19,7 @@ from seg.errors import DataError
 
 nib: Any = nibabel  # only parts of it are annotated
 ENDINGS = (".nii.gz", ".nii")
-GZIP = b"\x1f\x8b"
+GZIP_MAGIC = b"\x1f\x8b"
 CHUNK_BYTES = 1 << 20
 LENGTH_BYTES = 4
 TAIL_BYTES = 1 << 22
@@ -47,7 +47,7 @@ def open_nifti(path: Path) -> Iterator[OpenVolume]:
         start = raw.read(352)
     if is_gzip(path) and _kind(start) is not None:
         raise fault(path, "format", "must be packed, as .gz says", "a plain NIfTI file", "rename it to end in .nii")
-    if not is_gzip(path) and start.startswith(GZIP):
+    if not is_gzip(path) and start.startswith(GZIP_MAGIC):
         raise fault(path, "format", "must be a plain NIfTI file", "a packed one", "rename it to end in .nii.gz")
     with gzip.open(path) if is_gzip(path) else path.open("rb") as opened:
         stream = cast(IO[bytes], opened)

@@ -16,7 +16,7 @@ import pytest
 from seg.ablation.launch import Backend, Event, run_tasks
 from seg.ablation.launch.slurm import Slurm
 from seg.ablation.launch.tasks import CatchingCall
-from seg.ablation.launch.workers import InProcess, Share, Workers
+from seg.ablation.launch.workers import InProcess, ProcessLimits, Workers
 
 Make = Callable[[], Backend]
 
@@ -27,7 +27,7 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
         if request.param == "process":
             return InProcess()
         if request.param == "workers":
-            return Workers([Share(threads=1), Share(threads=1)])
+            return Workers([ProcessLimits(threads=1), ProcessLimits(threads=1)])
         return Slurm(tmp_path / "jobs", {"timeout_min": 1}, cluster="local", poll_s=0.05)
 
     return build
@@ -71,7 +71,7 @@ def test_a_dead_worker_costs_its_trial_alone(jobs: ModuleType, tmp_path: Path) -
         "recovers": partial(jobs.die_first, tmp_path / "seen"),
         "after": partial(jobs.write, tmp_path / "after"),
     }
-    events = run(Workers([Share(threads=1), Share(threads=1)]), calls, retries=1)
+    events = run(Workers([ProcessLimits(threads=1), ProcessLimits(threads=1)]), calls, retries=1)
     assert states(events, "dies") == ["running", "retried", "running", "failed"]
     assert states(events, "long") == states(events, "after") == ["running", "finished"]
     assert states(events, "recovers") == ["running", "retried", "running", "finished"]
@@ -82,12 +82,12 @@ def test_a_dead_worker_costs_its_trial_alone(jobs: ModuleType, tmp_path: Path) -
 
 
 def test_a_worker_has_its_share_before_anything_is_imported(jobs: ModuleType, tmp_path: Path) -> None:
-    run(Workers([Share(threads=3, gpus=("4", "5"))]), {"a": partial(jobs.describe, tmp_path / "share")})
+    run(Workers([ProcessLimits(threads=3, gpus=("4", "5"))]), {"a": partial(jobs.describe, tmp_path / "share")})
     assert (tmp_path / "share").read_text() == "3|4,5|False"
 
 
 def test_stopping_ends_what_runs(jobs: ModuleType, tmp_path: Path) -> None:
-    backend = Workers([Share(threads=1)])
+    backend = Workers([ProcessLimits(threads=1)])
     backend.submit({"long": partial(jobs.sleep, tmp_path / "pid")})
     events = backend.events()
     assert next(events).state == "running"
@@ -101,9 +101,9 @@ import sys
 from functools import partial
 from pathlib import Path
 import ablation_jobs
-from seg.ablation.launch.workers import Share, Workers
+from seg.ablation.launch.workers import ProcessLimits, Workers
 if __name__ == "__main__":
-    backend = Workers([Share(threads=1)])
+    backend = Workers([ProcessLimits(threads=1)])
     backend.submit({"long": partial(ablation_jobs.sleep, sys.argv[1])})
     list(backend.events())
 """
@@ -126,9 +126,9 @@ def test_workers_end_with_a_leader_that_is_killed(tmp_path: Path) -> None:
 LOCKER = """
 from ablation_jobs import lock
 from seg.ablation.launch import run_tasks
-from seg.ablation.launch.workers import Share, Workers
+from seg.ablation.launch.workers import ProcessLimits, Workers
 if __name__ == "__main__":
-    events = list(run_tasks(Workers([Share(threads=1)]), ["a"], lambda *_: lock, retries=0))
+    events = list(run_tasks(Workers([ProcessLimits(threads=1)]), ["a"], lambda *_: lock, retries=0))
     print(events[-1].state)
 """
 

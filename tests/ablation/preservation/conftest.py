@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from seg.ablation.preservation.moments import Layout, Moments, Summary
+from seg.ablation.preservation.moments import FeatureWidths, Moments, Summary
 
 
 @pytest.fixture(scope="session")
@@ -18,7 +18,7 @@ def summarise() -> Callable[..., Summary]:
     def stream(wide, narrow=None, labels=None, classes=2, chunk=37):
         n = len(wide)
         labels = np.zeros(n, dtype=np.int64) if labels is None else labels
-        layout = Layout(wide=wide.shape[1], narrow=0 if narrow is None else narrow.shape[1], classes=classes)
+        layout = FeatureWidths(wide=wide.shape[1], narrow=0 if narrow is None else narrow.shape[1], classes=classes)
         moments = Moments(layout.size, torch.device("cpu"))
         for first in range(0, n, chunk):
             part = slice(first, first + chunk)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from seg.ablation.preservation.moments import Layout, Moments, Summary
+from seg.ablation.preservation.moments import FeatureWidths, Moments, Summary
 from seg.errors import DataError, RunError
 
 
@@ -50,7 +50,7 @@ def test_merging_is_adding():
 
 
 def test_half_precision_features_are_summed_in_double():
-    layout = Layout(wide=1, narrow=0, classes=1)
+    layout = FeatureWidths(wide=1, narrow=0, classes=1)
     moments = Moments(layout.size, torch.device("cpu"))
     x = torch.tensor([[1.0], [1.0 + 2**-7]], dtype=torch.bfloat16)
     moments.add(layout.rows(x, None, torch.zeros(2, dtype=torch.int64)))
