@@ -45,7 +45,12 @@ class _Option:
 
 def kernel_macs(place: Place, ranks: Ranks = PLAIN) -> float:
     """Count the multiply-accumulates of a kernel and its 1x1, for each voxel of the image."""
-    read, written = place.before.channels, place.behind.channels
+    return factored_macs(place, (place.before.channels, place.behind.channels), ranks)
+
+
+def factored_macs(place: Place, widths: tuple[int, int], ranks: Ranks) -> float:
+    """Count the same where the kernel and its 1x1 stand between maps of these widths."""
+    read, written = widths
     inner = (ranks[0] or read) * (ranks[1] or written) * place.taps * place.voxels
     return inner + read * ranks[0] * place.voxels_read + written * ranks[1] * place.voxels
 
@@ -147,10 +152,13 @@ def _slope(before: _Option, after: _Option) -> float:
 def cut(network: UNet, choice: Mapping[str, Ranks], projections: Mapping[str, tuple[Projection, Projection]]) -> UNet:
     """Build a network with 1x1 around kernels, which computes the same function where ranks are full.
 
+    A kernel that has 1x1 already gets narrower ones, made of the old ones and the projections; 0 folds a 1x1 into its
+    kernel again.
+
     Args:
-        network: A trained network; its kernels have no such 1x1 yet.
+        network: A trained network.
         choice: Channels of the 1x1 before and behind each kernel by its name, 0 for none.
-        projections: Projections before and behind each, by name.
+        projections: Projections before and behind each, by name: of the maps that the kernel itself reads and writes.
 
     Returns:
         A network in evaluation mode whose weights need no gradient.
@@ -160,27 +168,59 @@ def cut(network: UNet, choice: Mapping[str, Ranks], projections: Mapping[str, tu
     assert isinstance(smaller, UNet)
     like = next(network.parameters())
     smaller.to(like.dtype)
-    state = {name: value for name, value in network.state_dict().items() if name.rpartition(".")[0] not in choice}
+    replaced = tuple(f"{name}." for name in choice)
+    state = {name: value for name, value in network.state_dict().items() if not name.startswith(replaced)}
     for name, ranks in choice.items():
-        kernel = network.get_submodule(name)
-        assert isinstance(kernel, nn.Conv3d)
-        state |= _weights(name, kernel.weight.detach().double(), ranks, projections[name])
+        state |= _weights(name, network.get_submodule(name), ranks, projections.get(name))
     smaller.load_state_dict({name: value.to(like.dtype) for name, value in state.items()})
     return smaller.requires_grad_(False).eval()
 
 
-def _weights(name: str, kernel: Tensor, ranks: Ranks, projections: tuple[Projection, Projection]) -> dict[str, Tensor]:
+def ranks_of(convolution: nn.Module) -> Ranks:
+    """Return the channels of the linear 1x1 before and behind a kernel."""
+    if not isinstance(convolution, FactoredConv3d):
+        return PLAIN
+    before, behind = convolution.before, convolution.behind
+    return (
+        before.out_channels if isinstance(before, nn.Conv3d) else 0,
+        behind.in_channels if isinstance(behind, nn.Conv3d) else 0,
+    )
+
+
+def _weights(
+    name: str, convolution: nn.Module, ranks: Ranks, projections: tuple[Projection, Projection] | None
+) -> dict[str, Tensor]:
     """Return the weights of a kernel (O, I, x, y, z) between its 1x1."""
+    inner = convolution.conv if isinstance(convolution, FactoredConv3d) else convolution
+    assert isinstance(inner, nn.Conv3d)
+    kernel = inner.weight.detach().double()
     found: dict[str, Tensor] = {}
-    before, behind = projections
-    if ranks[0]:
-        expand, reduce = balanced(before, ranks[0])
-        found[f"{name}.before.weight"] = reduce[:, :, None, None, None]
-        kernel = torch.einsum("oixyz,ir->orxyz", kernel, expand)
-    if ranks[1]:
-        expand, reduce = balanced(behind, ranks[1])
-        found[f"{name}.behind.weight"] = expand[:, :, None, None, None]
-        kernel = torch.einsum("oixyz,ro->rixyz", kernel, reduce)
+    before, behind = ranks_of(convolution)
+    reduce, expand = (
+        one.weight.detach().flatten(1).double() if isinstance(one, nn.Conv3d) else None
+        for one in (getattr(convolution, "before", None), getattr(convolution, "behind", None))
+    )
+    if ranks[0] != before:
+        if ranks[0]:
+            assert projections is not None
+            back, down = balanced(projections[0], ranks[0])
+            reduce = down if reduce is None else down @ reduce
+        else:
+            assert reduce is not None
+            back, reduce = reduce, None
+        kernel = torch.einsum("oixyz,ir->orxyz", kernel, back)
+    if ranks[1] != behind:
+        if ranks[1]:
+            assert projections is not None
+            back, down = balanced(projections[1], ranks[1])
+            expand = back if expand is None else expand @ back
+        else:
+            assert expand is not None
+            down, expand = expand, None
+        kernel = torch.einsum("oixyz,ro->rixyz", kernel, down)
+    for side, weight in (("before", reduce), ("behind", expand)):
+        if weight is not None:
+            found[f"{name}.{side}.weight"] = weight[:, :, None, None, None]
     return found | {f"{name}.conv.weight" if any(ranks) else f"{name}.weight": kernel}
 
 
@@ -200,10 +240,15 @@ def with_ranks(config: NetworkConfig, choice: Mapping[str, Ranks]) -> NetworkCon
         (encoder if parts[0] == "encoder" else decoder)[numbers[0]][numbers[1] if len(numbers) > 1 else 0] = ranks
     widths = replace(
         config.widths or WidthsConfig(),
-        encoder_ranks=tuple(tuple(stage) for stage in encoder),
-        decoder_ranks=tuple(tuple(stage) for stage in decoder),
+        encoder_ranks=_stated(encoder),
+        decoder_ranks=_stated(decoder),
     )
     return replace(config, widths=widths)
+
+
+def _stated(stages: Sequence[Sequence[Ranks]]) -> tuple[tuple[Ranks, ...], ...] | None:
+    plain = all(ranks == PLAIN for stage in stages for ranks in stage)
+    return None if plain else tuple(tuple(stage) for stage in stages)
 
 
 SAMPLED = 8192
@@ -216,43 +261,72 @@ class _ReachedError(Exception):
     """Ends a forward pass at the module that is asked about."""
 
 
-def solve_anew(network: UNet, smaller: UNet, images: Sequence[Tensor], *, seed: int = 0) -> None:
-    """Fit every kernel of a cut network to what the original computes there, one after the other, in place.
+def solve_anew(
+    network: UNet,
+    smaller: UNet,
+    images: Sequence[Tensor],
+    *,
+    kept: Mapping[str, Sequence[int]] | None = None,
+    seed: int = 0,
+) -> None:
+    """Fit every layer of a cut network to what the original computes there, one after the other, in place.
 
     Cuts change the inputs of all that follows. In the order of computation, each kernel becomes the least-squares map
     from the inputs that it has now, zeros of the padding among them, to the outputs of the original, in the coordinates
     of the 1x1 behind it. A constant is left free in each case, for the norm takes it away. Then the norm's scale is
-    fitted to the normalised outputs of the original. Other weights stay.
+    fitted to the normalised outputs of the original. Where maps have fewer channels, the same is done for what leads up
+    from a lower stage, which has no constant, and for the head, whose bias is one. Other weights stay.
 
     Args:
         network: The original.
-        smaller: What :func:`cut` made of it.
+        smaller: What :func:`cut` or :func:`seg.compression.channels.cut_channels` made of it.
         images: Images of shape (1, C, X, Y, Z).
+        kept: Channels of the original that are kept, by the path of the module that writes them; others have all.
         seed: Seed of the voxels that are drawn.
     """
-    targets, drawn = _targets(network, images, torch.Generator().manual_seed(seed))
+    linear = [] if kept is None else _linear(network)
+    targets, drawn = _targets(network, images, torch.Generator().manual_seed(seed), linear)
     for name in targets:  # in the order of computation
-        block = smaller.get_submodule(name)
-        assert isinstance(block, ConvNormAct)
-        kernel = block.conv.conv if isinstance(block.conv, FactoredConv3d) else block.conv
+        block, whole = smaller.get_submodule(name), network.get_submodule(name)
+        layer = block.conv if isinstance(block, ConvNormAct) else block
+        kernel = layer.conv if isinstance(layer, FactoredConv3d) else layer
+        assert isinstance(kernel, nn.Conv3d)
+        index = torch.tensor((kept or {}).get(name, range(targets[name][0].shape[0])))
+        wanted = [target[index] for target in targets[name]]
         inputs = [
-            _centred(_patches(_input(smaller, kernel, image), kernel, voxels))
+            _patches(_input(smaller, kernel, image), kernel, voxels)
             for image, voxels in zip(images, drawn[name], strict=True)
         ]
         expand = torch.eye(kernel.out_channels, dtype=torch.float64)
-        if isinstance(block.conv, FactoredConv3d) and isinstance(block.conv.behind, nn.Conv3d):
-            expand = block.conv.behind.weight.detach().flatten(1).double()
-        solved = _solve(kernel.weight.detach().flatten(1).double(), inputs, targets[name], expand)
+        if isinstance(layer, FactoredConv3d) and isinstance(layer.behind, nn.Conv3d):
+            expand = layer.behind.weight.detach().flatten(1).double()
+        before = kernel.weight.detach().flatten(1).double()
+        if isinstance(block, ConvNormAct):
+            inputs, wanted = [*map(_centred, inputs)], [*map(_centred, wanted)]
+            solved = _solve(before, inputs, wanted, expand)
+            found = [(expand @ solved).float() @ patches for patches in inputs]
+            agreement = torch.stack([_correlation(*pair) for pair in zip(found, wanted, strict=True)]).mean(0)
+            assert isinstance(whole, ConvNormAct)
+            block.norm.weight.copy_(whole.norm.weight[index] * agreement.to(block.norm.weight.dtype))
+        elif kernel.bias is None:
+            solved = _solve(before, inputs, wanted, expand)
+        else:
+            read, written = (torch.cat(values, 1).mean(1, keepdim=True) for values in (inputs, wanted))
+            solved = _solve(before, [one - read for one in inputs], [one - written for one in wanted], expand)
+            kernel.bias.copy_((written.double() - solved @ read.double())[:, 0])
         kernel.weight.copy_(solved.reshape(kernel.weight.shape))
-        found = [(expand @ solved).float() @ patches for patches in inputs]
-        agreement = torch.stack([_correlation(*pair) for pair in zip(found, targets[name], strict=True)]).mean(0)
-        block.norm.weight.mul_(agreement.to(block.norm.weight.dtype))
+
+
+def _linear(network: UNet) -> list[str]:
+    """List the layers without a norm: the 1x1 that lead up, and the head of full resolution."""
+    ups = [f"decoder.{level}.up" for level in range(len(network.decoder))]
+    return [name for name in ups if isinstance(network.get_submodule(name), nn.Conv3d)] + ["heads.0"]
 
 
 def _targets(
-    network: UNet, images: Sequence[Tensor], stream: torch.Generator
+    network: UNet, images: Sequence[Tensor], stream: torch.Generator, linear: Sequence[str]
 ) -> tuple[dict[str, list[Tensor]], dict[str, list[Tensor]]]:
-    """Return what the kernels write at drawn voxels of each image, (O, V), about its mean; and these voxels."""
+    """Return what layers write at drawn voxels of each image, (O, V), before their norm; and these voxels."""
     targets: dict[str, list[Tensor]] = {}
     drawn: dict[str, list[Tensor]] = {}
 
@@ -260,12 +334,12 @@ def _targets(
         values = output[0].flatten(1).float()
         voxels = torch.randperm(values.shape[1], generator=stream)[:SAMPLED]
         drawn.setdefault(name, []).append(voxels)
-        targets.setdefault(name, []).append(_centred(values[:, voxels]))
+        targets.setdefault(name, []).append(values[:, voxels])
 
+    layers = {name: block.conv for name, block in network.named_modules() if isinstance(block, ConvNormAct)}
     hooks = [
-        block.conv.register_forward_hook(lambda _module, _inputs, output, name=name: take(name, output))
-        for name, block in network.named_modules()
-        if isinstance(block, ConvNormAct)
+        layer.register_forward_hook(lambda _module, _inputs, output, name=name: take(name, output))
+        for name, layer in (layers | {name: network.get_submodule(name) for name in linear}).items()
     ]
     try:
         with torch.no_grad():

@@ -1,0 +1,289 @@
+"""Fewer channels and narrow 1x1 together: chosen place by place, cut in turns, each measured anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from types import MappingProxyType
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from seg.compression.channels import MeasuredMap, cut_channels, feature_maps, measure_maps, with_channels
+from seg.compression.cuts import cut, factored_macs, project, ranks_of, solve_anew, with_ranks
+from seg.compression.widths import Place, Projection, measure
+from seg.errors import ConfigError, Problem
+from seg.networks import UNet, complexity
+from seg.networks.blocks import FactoredConv3d
+from seg.networks.conv import Triple
+from seg.networks.layout import PLAIN, Ranks
+
+Kind = Literal["channels", "ranks"]
+KINDS: tuple[Kind, ...] = ("channels", "ranks")
+TURN = 0.8
+"""Share of the multiply-accumulates that a turn keeps at least, before all is measured anew."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cuts:
+    """What one turn cuts.
+
+    Attributes:
+        widths: Channels of the maps that become narrower, by name.
+        ranks: Channels of the 1x1 before and behind each kernel where they change, by the name of the convolution.
+        macs: Multiply-accumulates of an image that are left.
+        loss: Predicted loss of the turn, in nats for each voxel of the image.
+    """
+
+    widths: Mapping[str, int]
+    ranks: Mapping[str, Ranks]
+    macs: int
+    loss: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shrunk:
+    """A smaller network.
+
+    Attributes:
+        network: The network.
+        macs: Its multiply-accumulates of an image.
+        loss: Predicted losses of all turns, in nats for each voxel of the image.
+    """
+
+    network: UNet
+    macs: int
+    loss: float
+
+
+def shrink(
+    network: UNet,
+    images: Sequence[Tensor],
+    macs: Sequence[float],
+    *,
+    kinds: Sequence[Kind] = KINDS,
+    multiple: int = 1,
+    seed: int = 0,
+) -> Iterator[Shrunk]:
+    """Make networks of fewer and fewer multiply-accumulates, each from the one before.
+
+    Every turn measures what is left, cuts what costs least for the work it saves, and solves all layers anew towards
+    the original.
+
+    Args:
+        network: A trained network, in evaluation mode.
+        images: Images of shape (1, C, X, Y, Z) and of one size, one for each case.
+        macs: Multiply-accumulates of one such image to keep at most, from many to few.
+        kinds: What may be cut: channels of maps, 1x1 around kernels, or both.
+        multiple: Widths are multiples of this number.
+        seed: Seed of labels and voxels that are drawn.
+
+    Raises:
+        ConfigError: Not so much can be saved.
+    """
+    x, y, z = images[0].shape[2:]
+    shape = (x, y, z)
+    smaller, loss, kept = network, 0.0, _everything(network)
+    for wanted in macs:
+        while (left := _macs(smaller, shape)) > wanted:
+            maps = measure_maps(smaller, images, seed=seed) if "channels" in kinds else {}
+            places = _named(smaller, measure(smaller, images, seed=seed)) if "ranks" in kinds else {}
+            projections = dict(zip(places, project(places.values()).values(), strict=True))
+            cuts = choose_cuts(
+                smaller,
+                shape,
+                max(wanted, TURN * left),
+                maps=maps,
+                places=places,
+                projections=projections,
+                multiple=multiple,
+            )
+            smaller = cut_channels(cut(smaller, cuts.ranks, projections), maps, cuts.widths)
+            loss += cuts.loss
+            for name, width in cuts.widths.items():
+                subset = maps[name].subsets[width]
+                for writer in maps[name].map.writers:
+                    kept[writer] = [kept[writer][channel] for channel in subset.kept]
+            solve_anew(network, smaller, images, kept=kept, seed=seed)
+        yield Shrunk(network=smaller, macs=left, loss=loss)
+
+
+def choose_cuts(
+    network: UNet,
+    shape: Triple,
+    macs: float,
+    maps: Mapping[str, MeasuredMap],
+    places: Mapping[str, Place],
+    projections: Mapping[str, tuple[Projection, Projection]],
+    *,
+    multiple: int = 1,
+) -> Cuts:
+    """Choose the cuts, one after the other, that cost least predicted loss for each multiply-accumulate that they save.
+
+    What a cut saves depends on the cuts before it, for the work of a convolution is a product of two widths.
+
+    Args:
+        network: The network.
+        shape: Voxels of an image.
+        macs: Multiply-accumulates of an image to keep at most.
+        maps: Maps whose channels may be cut.
+        places: Kernels that may get narrower 1x1, by the names of their convolutions.
+        projections: Best projections before and behind each of these.
+        multiple: Widths are multiples of this number.
+
+    Raises:
+        ConfigError: Not so much can be saved.
+    """
+    state = _State(network, shape, maps, places, projections, multiple)
+    while (left := state.macs()) > macs:
+        moves = [move for move in state.moves() if move.saved > 0]
+        if not moves:
+            rule, value = f"must keep at least {left} multiply-accumulates", f"{macs:.0f}"
+            raise ConfigError(Problem("macs", "range", rule, value, "give a larger share"))
+        best = min(moves, key=lambda move: move.loss / move.saved)
+        if best.saved >= left - macs:  # the last cut: the mildest that is enough
+            best = min((move for move in moves if move.saved >= left - macs), key=lambda move: move.loss)
+        state.take(best)
+    return state.cuts()
+
+
+@dataclass(frozen=True)
+class _Move:
+    saved: float
+    loss: float
+    name: str
+    to: int | Ranks
+
+
+class _State:
+    """Widths of maps and ranks of kernels while cuts are chosen."""
+
+    def __init__(
+        self,
+        network: UNet,
+        shape: Triple,
+        maps: Mapping[str, MeasuredMap],
+        places: Mapping[str, Place],
+        projections: Mapping[str, tuple[Projection, Projection]],
+        multiple: int,
+    ) -> None:
+        self.network, self.shape, self.maps, self.places = network, shape, maps, places
+        self.widths = {name: one.map.channels for name, one in maps.items()}
+        self.losses = {
+            name: torch.tensor([float("inf")] + [one.subsets[width].loss for width in range(1, one.map.channels + 1)])
+            for name, one in maps.items()
+        }
+        convolutions = {name: _convolution(network, name) for name in places}
+        self.before = {name: ranks_of(convolution) for name, convolution in convolutions.items()}
+        self.ranks = dict(self.before)
+        self.sides = {
+            name: ((place.before.channels, pair[0].loss), (place.behind.channels, pair[1].loss))
+            for (name, place), pair in zip(places.items(), projections.values(), strict=True)
+        }
+        self.ends = {
+            name: (
+                convolution.in_channels,
+                [one.map for one in maps.values() if name in dict(one.map.readers)],
+                convolution.out_channels,
+                [one.map for one in maps.values() if name.removesuffix(".conv") in one.map.writers],
+            )
+            for name, convolution in convolutions.items()
+        }
+        self.multiple = multiple
+
+    def macs(self, changed: Mapping[str, int] = MappingProxyType({})) -> int:
+        """Count an image's multiply-accumulates, where these maps have other widths."""
+        where = {self.maps[name].map.where: width for name, width in (self.widths | dict(changed)).items()}
+        config = with_channels(with_ranks(self.network.config, self.ranks), where)
+        return complexity(self.network.in_channels, self.network.out_channels, config, shape=self.shape).macs
+
+    def kernel_widths(self, name: str) -> tuple[int, int]:
+        """Return the channels that a kernel's convolution reads and writes."""
+        read, reads, written, writes = self.ends[name]
+        gone = [sum(one.channels - self.widths[one.name] for one in maps) for maps in (reads, writes)]
+        return read - gone[0], written - gone[1]
+
+    def moves(self) -> Iterator[_Move]:
+        """Yield, for each map and kernel, its best cut and all others."""
+        left = self.macs()
+        for name, width in self.widths.items():
+            one = self.maps[name].map
+            options = [w for w in range(self.multiple, width, self.multiple) if w >= one.least]
+            if not options:
+                continue
+            each = left - self.macs({name: width - 1})
+            losses = self.losses[name]
+            for option in options:
+                yield _Move(each * (width - option), float(losses[option] - losses[width]), name, option)
+        for name in self.places:
+            yield from self._rank_moves(name)
+
+    def _rank_moves(self, name: str) -> Iterator[_Move]:
+        widths, now, voxels = self.kernel_widths(name), self.ranks[name], self.shape[0] * self.shape[1] * self.shape[2]
+        sides = []
+        for (inner, losses), width, rank, before in zip(self.sides[name], widths, now, self.before[name], strict=True):
+            found = [(rank, 0.0)]
+            if rank or not before:  # a 1x1 that was folded in this turn stays folded
+                found += [
+                    (r, float(losses[r] - losses[rank or inner]))
+                    for r in range(self.multiple, min(rank or inner, width), self.multiple)
+                ]
+            sides.append(found)
+        whole = factored_macs(self.places[name], widths, now)
+        for (reads, lost), (writes, too) in product(*sides):
+            if (reads, writes) != now:
+                saved = whole - factored_macs(self.places[name], widths, (reads, writes))
+                yield _Move(saved * voxels, lost + too, name, (reads, writes))
+
+    def take(self, move: _Move) -> None:
+        """Make a cut; 1x1 that are no use any more are folded into their kernels."""
+        if isinstance(move.to, int):
+            self.widths[move.name] = move.to
+        else:
+            self.ranks[move.name] = move.to
+        for name, place in self.places.items():
+            widths = self.kernel_widths(name)
+            for without in ((0, self.ranks[name][1]), (self.ranks[name][0], 0)):
+                if factored_macs(place, widths, without) <= factored_macs(place, widths, self.ranks[name]):
+                    self.ranks[name] = without
+
+    def cuts(self) -> Cuts:
+        """Return what is chosen."""
+        widths = {name: width for name, width in self.widths.items() if width != self.maps[name].map.channels}
+        ranks = {name: found for name, found in self.ranks.items() if found != self.before[name]}
+        loss = sum(float(self.losses[name][width]) for name, width in widths.items())
+        loss += sum(
+            float(losses[rank])
+            for name, found in ranks.items()
+            for rank, (_, losses) in zip(found, self.sides[name], strict=True)
+            if rank
+        )
+        return Cuts(widths=widths, ranks=ranks, macs=self.macs(), loss=loss)
+
+
+def _convolution(network: UNet, name: str) -> nn.Conv3d | FactoredConv3d:
+    found = network.get_submodule(name)
+    assert isinstance(found, (nn.Conv3d, FactoredConv3d))
+    return found
+
+
+def _macs(network: UNet, shape: Triple) -> int:
+    return complexity(network.in_channels, network.out_channels, network.config, shape=shape).macs
+
+
+def _named(network: UNet, places: Sequence[Place]) -> dict[str, Place]:
+    """Name places after their convolutions, whether 1x1 stand around the kernels or not."""
+    inner = ".conv.conv"  # the kernel of a convolution that has 1x1, or of a bottleneck
+    found = {}
+    for place in places:
+        parent = place.name.removesuffix(".conv")
+        factored = place.name.endswith(inner) and ranks_of(network.get_submodule(parent)) != PLAIN
+        found[parent if factored else place.name] = place
+    return found
+
+
+def _everything(network: UNet) -> dict[str, list[int]]:
+    """List all channels of every map by the modules that write it."""
+    return {writer: list(range(one.channels)) for one in feature_maps(network) for writer in one.writers}

@@ -1,0 +1,116 @@
+"""Cuts of both kinds in turns: the work that is left, the choice against others, and what is refused."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from seg.compression.channels import measure_maps
+from seg.compression.cuts import project
+from seg.compression.turns import KINDS, choose_cuts, shrink
+from seg.compression.widths import Moments, measure
+from seg.config import BottleneckConfig, NetworkConfig
+from seg.errors import ConfigError
+from seg.networks import network_from_config
+from seg.networks.complexity import checked_complexity
+
+SHAPE = (16, 16, 16)
+
+
+def _network(**options):
+    config = NetworkConfig(
+        channels=(6, 8, 12),
+        strides=((1, 1, 1), (2, 2, 2), (1, 2, 2)),
+        kernel_sizes=((3, 3, 3), (1, 3, 3), (3, 3, 3)),
+        **options,
+    )
+    torch.manual_seed(0)
+    return network_from_config(config, 2, 3).requires_grad_(False).eval()
+
+
+def _images(count):
+    stream = torch.Generator().manual_seed(7)
+    return [torch.randn(1, 2, *SHAPE, generator=stream) for _ in range(count)]
+
+
+def _cost(network):
+    return checked_complexity(2, 3, network.config, shape=SHAPE)
+
+
+@pytest.mark.parametrize("kinds", [("channels",), ("ranks",), KINDS], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"residual": True, "merge": "add", "upsample": "linear"}, {"decoder_bottleneck": BottleneckConfig(ratio=0.5)}],
+    ids=str,
+)
+def test_networks_have_the_work_that_was_asked_for_and_the_cost_that_is_said(options, kinds):
+    net = _network(**options)
+    whole = _cost(net)
+    wanted = [0.7 * whole.macs, 0.55 * whole.macs]
+    found = list(shrink(net, _images(2), wanted, kinds=kinds))
+    for one, most in zip(found, wanted, strict=True):
+        cost = _cost(one.network)
+        assert one.macs == cost.macs
+        assert 0.8 * most < cost.macs <= most
+        assert cost.parameters == sum(p.numel() for p in one.network.parameters()) < whole.parameters
+        widths = one.network.config.widths
+        assert ("ranks" in kinds) or not (widths.encoder_ranks or widths.decoder_ranks)
+        assert ("channels" in kinds) or one.network.config.channels == net.config.channels
+    assert 0 < found[0].loss < found[1].loss
+
+
+def test_the_original_stays_as_it_was():
+    net = _network()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    list(shrink(net, _images(2), [0.7 * _cost(net).macs]))
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+@pytest.mark.parametrize("kinds", [("channels",), ("ranks",), KINDS], ids=str)
+def test_the_predicted_loss_is_the_sum_of_those_of_the_cuts(kinds):
+    net, images = _network(), _images(2)
+    maps = measure_maps(net, images) if "channels" in kinds else {}
+    places = {place.name: place for place in measure(net, images)} if "ranks" in kinds else {}
+    projections = project(places.values())
+    cuts = choose_cuts(net, SHAPE, 0.5 * _cost(net).macs, maps, places, projections, multiple=2)
+    lost = 0.0
+    for name, width in cuts.widths.items():
+        one, channels = maps[name], maps[name].map.channels
+        spread = torch.zeros(channels, channels, dtype=torch.float64)
+        spread[:, list(one.subsets[width].kept)] = one.subsets[width].substitutes
+        lost += float(one.moments.loss(spread).mean())
+        assert width % 2 == 0
+    for name, ranks in cuts.ranks.items():
+        for moments, found, rank in zip(
+            (places[name].before, places[name].behind), projections[name], ranks, strict=True
+        ):
+            if rank:
+                pooled = Moments(second=moments.second.mean(0)[None], fisher=moments.fisher.mean(0)[None])
+                lost += float(pooled.loss(found.left[:, :rank] @ found.right[:, :rank].T))
+    assert bool(cuts.widths) == ("channels" in kinds)
+    assert bool(cuts.ranks) == ("ranks" in kinds)
+    assert cuts.loss == pytest.approx(lost, rel=0.01)
+
+
+def test_of_two_maps_that_save_as_much_that_which_costs_less_is_cut():
+    net = _network()
+    measured = measure_maps(net, _images(2))
+    maps = {name: measured[name] for name in ("decoder.0.block.0", "encoder.0.0")}
+    for cheap, dear in (("decoder.0.block.0", "encoder.0.0"), ("encoder.0.0", "decoder.0.block.0")):
+        subsets = {
+            name: {
+                width: replace(subset, loss=(one.map.channels - width) * (1e-6 if name == cheap else 1.0))
+                for width, subset in one.subsets.items()
+            }
+            for name, one in maps.items()
+        }
+        changed = {name: replace(one, subsets=subsets[name]) for name, one in maps.items()}
+        cuts = choose_cuts(net, SHAPE, 0.97 * _cost(net).macs, changed, {}, {})
+        assert list(cuts.widths) == [cheap]
+        assert dear not in cuts.widths
+
+
+def test_more_than_there_is_cannot_be_saved():
+    with pytest.raises(ConfigError) as caught:
+        list(shrink(_network(), _images(1), [1000]))
+    assert [(problem.path, problem.kind) for problem in caught.value.problems] == [("macs", "range")]
