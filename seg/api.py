@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from seg.compression import CASES, MACS
+from seg.compression import CASES, TUNE_STEPS
 from seg.config import EvaluationConfig, ExperimentConfig, dump_config, load_config
 from seg.config.loading import find_config
 from seg.config.study import MARGIN
@@ -237,23 +237,27 @@ def compress(
     run_dir: PathLike,
     output: PathLike,
     *,
-    macs: Sequence[float] = MACS,
+    target: str | None = None,
+    engine: Literal["torch", "openvino", "onnxruntime"] = "torch",
     margin: float = MARGIN,
     cases: int = CASES,
-    multiple: int = 1,
-    tune_steps: int = 0,
+    multiple: int | None = None,
+    tune_steps: int = TUNE_STEPS,
     data_root: PathLike | None = None,
 ) -> Certificate:
     """Makes smaller networks from a trained one, and certifies them on the patients that it did not see.
 
     Args:
-        run_dir: Finished run of one fold, with its scores.
-        output: New folder of the run directories, one for each step, named as in ``macs_0.6``.
-        macs: Shares of the multiply-accumulates that the steps keep, in (0, 1).
+        run_dir: Finished run of one fold, with its scores, or a cross-validation of such runs.
+        output: New folder of the run directories, one for each step; or one that the same call began.
+        target: What the steps keep of the original's latency, macs or parameters, such as ``latency=0.5`` or
+            ``macs=0.5,0.25``; None makes networks of less and less work as far as held-back training patients allow.
+        engine: What runs both networks where they are timed and scored.
         margin: Loss of Dice that still counts as not inferior.
         cases: Training cases that are measured.
-        multiple: Widths are multiples of this number.
-        tune_steps: Steps of training towards the original's probabilities behind each cut; 0 trains nothing.
+        multiple: Widths are multiples of this number; None is 8 where a latency is the target, else 1.
+        tune_steps: Steps of training towards the original's probabilities at most, for a step that loses more than a
+            quarter of the margin on held-back patients; 0 trains nothing.
         data_root: Folder of the data set; None is that of the run.
 
     Returns:
@@ -263,11 +267,13 @@ def compress(
         SegError: The run cannot be compressed.
     """
     from seg.compression.compress import compress as compress_run
+    from seg.compression.target import read_target
 
     certificate = compress_run(
         Path(run_dir),
         Path(output),
-        macs=macs,
+        target=None if target is None else read_target(target),
+        engine=engine,
         margin=margin,
         cases=cases,
         multiple=multiple,

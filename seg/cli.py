@@ -27,7 +27,8 @@ from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr
 from pydantic.dataclasses import dataclass
 
 from seg import __version__
-from seg.compression import CASES, MACS
+from seg.compression import CASES, TUNE_STEPS
+from seg.compression.target import read_target
 from seg.config import EvaluationConfig, ExperimentConfig, StudyConfig, load_config
 from seg.config.fields import (
     REQUIRED,
@@ -837,29 +838,41 @@ class Compress(Command):
     """Make smaller networks from a trained one, and certify them on the patients that it did not see.
 
     Each 3x3 convolution becomes 1x1 - 3x3 - 1x1 where the loss that is foretold from a few training cases is least for
-    the work saved. Every step is an ordinary run directory. The steps are frozen first, then tested from mild to strong
-    until one does not pass.
+    the work saved. Without a target, networks of less and less work are made while training patients that are held back
+    keep their Dice. Every step is an ordinary run directory. The steps are frozen first, then tested from mild to
+    strong until one does not pass. The same command again goes on where it was interrupted.
     """
 
     examples: ClassVar = (
         "seg compress --run_dir runs/mine --dry_run",
         "seg compress --run_dir runs/mine --output runs/small",
-        "seg compress --run_dir runs/mine --macs 0.5 0.3 --margin 0.01 --output runs/small",
+        "seg compress --run_dir runs/mine --target latency=0.5 --engine openvino --output runs/fast",
+        "seg compress --run_dir runs/mine --target macs=0.5,0.3 --margin 0.01 --output runs/small",
     )
-    run_dir: FilePath = Field(description="Finished run of one fold, with the scores of its held-out cases.")
+    run_dir: FilePath = Field(
+        description="Finished run of one fold, with the scores of its held-out cases; all folds where it holds fold_0, "
+        "fold_1, ..."
+    )
     output: FilePath | None = setting(
-        None, "New folder: a run directory for each step, compression.json and certificate.json."
+        None, "New folder: a run directory for each step, compression.json, certificate.json and certificate.md."
     )
-    macs: tuple[StrictFloat, ...] = setting(
-        MACS, "Shares of the original's multiply-accumulates that the steps keep, each in (0, 1)."
+    target: StrictStr | None = setting(
+        None,
+        "What the steps keep of the original's latency, macs or parameters, as KIND=SHARE or KIND=SHARE,SHARE,... with "
+        "shares in (0, 1) (default: less and less work, as far as held-back patients allow).",
+    )
+    engine: Literal["torch", "openvino", "onnxruntime"] = setting(
+        "torch", "What runs both networks where they are timed and scored."
     )
     margin: StrictFloat = setting(MARGIN, "Loss of Dice that still counts as not inferior.", gt=0, lt=1)
-    cases: AtLeastOne = setting(CASES, "Training cases that are measured; one in five is kept from the fit.")
-    multiple: AtLeastOne = setting(1, "Widths are multiples of this number, such as 8 for processors with AVX2.")
+    cases: AtLeastOne = setting(CASES, "Training cases that are measured.")
+    multiple: AtLeastOne | None = setting(
+        None, "Widths are multiples of this number (default: 8 where a latency is the target, else 1)."
+    )
     tune_steps: StrictInt = setting(
-        0,
-        "Steps of training towards the original's probabilities behind each cut; weights are kept only where they are "
-        "better on the measured cases that are kept from the fit.",
+        TUNE_STEPS,
+        "Steps of training towards the original's probabilities at most, for a step that loses more than a quarter of "
+        "the margin on held-back patients; weights are kept only where they are better there.",
         ge=0,
     )
     data__root: FilePath | None = setting(
@@ -874,6 +887,11 @@ class Compress(Command):
         if self.output is None and not self.dry_run:
             rule = "must be given, or --dry_run"
             yield Problem("--output", "missing", rule, "none", "an example is --output runs/small")
+        if self.target is not None:
+            try:
+                read_target(self.target, name="--target")
+            except ConfigError as error:
+                yield from error.problems
         if self.output is not None and self.dry_run:
             yield _conflict("--output", "--dry_run", "leave one out")
         yield from _folder_problems("--run_dir", self.run_dir)
@@ -887,7 +905,8 @@ class Compress(Command):
         compress(
             self.run_dir,
             self.output,
-            macs=self.macs,
+            target=None if self.target is None else read_target(self.target),
+            engine=self.engine,
             margin=self.margin,
             cases=self.cases,
             multiple=self.multiple,

@@ -25,12 +25,15 @@ from seg.errors import Problem, RunError
 from seg.evaluation.differences import Runs, patient_means, read_paired, split_folds, with_found_nothing
 from seg.evaluation.scores import CaseScore
 from seg.files import locked, read_json, write_json
-from seg.words import counted, fixed
+from seg.words import NOT_MEASURED, counted, fixed
 
 if TYPE_CHECKING:
     from seg.data.cases import Dataset
 
 CERTIFICATE_FILE = "certificate.json"
+CERTIFICATE_PAGE = "certificate.md"
+ORIGINAL = "original"
+"""Name of the network that steps are compared with."""
 CERTIFICATE_VERSION = 1
 LEDGER_FILE = "certificate_ledger.json"
 LEDGER_VERSION = 1
@@ -44,6 +47,7 @@ LARGE_LOSS = 0.05
 Verdict = Literal["not inferior", "not shown", "too few", "not tested"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Number = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
 Array = npt.NDArray[np.float64]
 
 
@@ -150,6 +154,23 @@ class StepResult:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a network costs; of several folds the largest.
+
+    Attributes:
+        macs: Multiply-accumulates of a patch.
+        parameters: Learned numbers.
+        latency_ms: Median time of a pass of one patch; None is not measured.
+        latency_ratio: Median of the time over the original's, taken in turns; None is not measured.
+    """
+
+    macs: Number
+    parameters: Number
+    latency_ms: Positive | None = None
+    latency_ratio: Positive | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Certificate:
     """What a changed network loses on held-out patients; the content of certificate.json.
 
@@ -161,6 +182,7 @@ class Certificate:
         look: How many times, this one included, steps of this original were tested on these cases.
         exploratory: Whether it is a later look than the first: cases that were looked at before prove less.
         conditions: How both were run: engine, windows, mirroring, processor, and whatever else the result holds for.
+        costs: What the original and the steps cost, by name; none where that was not counted.
         metric: What was compared.
         tail: Error probability of each bound.
         least_patients: Fewer patients are too few.
@@ -174,6 +196,7 @@ class Certificate:
     look: Annotated[int, Field(ge=1)]
     exploratory: bool
     conditions: Mapping[str, str] = field(default_factory=dict)
+    costs: Mapping[str, Cost] = field(default_factory=dict)
     metric: Literal["dice"] = "dice"
     tail: Share = TAIL
     least_patients: Number = LEAST_PATIENTS
@@ -251,6 +274,7 @@ def certify(
     *,
     number: int,
     conditions: Mapping[str, str] | None = None,
+    costs: Mapping[str, Cost] | None = None,
 ) -> Certificate:
     """Tests frozen steps from mild to strong against the original, and stops at the first that does not pass.
 
@@ -260,6 +284,7 @@ def certify(
         changed: Gives the scores of a step on the same cases; it is called for the steps that are tested alone.
         number: Number of the look, as :func:`freeze` gave it.
         conditions: How both were run.
+        costs: What the original and the steps cost, by name.
 
     Raises:
         RunError: The two were not scored on the same cases, patients, folds and classes; a patient is in two folds; or
@@ -291,6 +316,7 @@ def certify(
         look=number,
         exploratory=number > 1,
         conditions=dict(conditions or {}),
+        costs=dict(costs or {}),
     )
 
 
@@ -303,11 +329,11 @@ def _together(verdicts: Sequence[Verdict]) -> Verdict:
 def _compare(
     original: Sequence[CaseScore], changed: Sequence[CaseScore], step: Step, margin: float
 ) -> tuple[ClassResult, ...]:
-    trials = {"original": split_folds([original]), step.name: split_folds([changed])}
-    if step.name == "original":
+    trials = {ORIGINAL: split_folds([original]), step.name: split_folds([changed])}
+    if step.name == ORIGINAL:
         raise RunError(Problem("steps", "names", "must differ from the original", step.name, "name it for the change"))
-    runs = read_paired(trials, "original")
-    before, after = runs["original"], runs.get(step.name, {})
+    runs = read_paired(trials, ORIGINAL)
+    before, after = runs[ORIGINAL], runs.get(step.name, {})
     folds, others = ([fold for fold, _ in sorted(side)] for side in (before, after))
     if folds != others:
         rule = f"must be scored on folds {', '.join(map(str, folds))}, as the original"
@@ -427,6 +453,53 @@ def format_certificate(certificate: Certificate) -> str:
     if certificate.exploratory:
         lines.append(f"look {certificate.look} at these held-out cases: exploratory, no proof")
     lines += [f"{name}: {value}" for name, value in certificate.conditions.items()]
+    return "\n".join(lines)
+
+
+def certificate_page(certificate: Certificate) -> str:
+    """Formats a certificate as Markdown: what is certified, a table of the steps, and what it holds for."""
+    said = "none" if certificate.certified is None else f"`{certificate.certified}`"
+    lines = ["# Certificate of a smaller network", "", f"Certified: **{said}** (Dice, margin {certificate.margin:g})."]
+    if certificate.exploratory:
+        lines += ["", f"Look {certificate.look} at these held-out cases: exploratory, no proof."]
+    names = list(dict.fromkeys(one.name for result in certificate.steps for one in result.classes))
+    columns = ["step", "GMAC", "parameters", "latency", *(f"{name}: difference, at least" for name in names), "verdict"]
+    lines += ["", f"| {' | '.join(columns)} |", f"|---|{'---:|' * 3}{'---|' * (len(names) + 1)}"]
+    for name in (ORIGINAL, *(result.step.name for result in certificate.steps)):
+        result = next((one for one in certificate.steps if one.step.name == name), None)
+        cost = certificate.costs.get(name)
+        cells = ["", "", ""]
+        if cost is not None:
+            latency = (
+                NOT_MEASURED
+                if cost.latency_ms is None or cost.latency_ratio is None
+                else f"{cost.latency_ms:.1f} ms, {cost.latency_ratio:.2f} of the original's"
+            )
+            cells = [f"{cost.macs / 1e9:.3f}", f"{cost.parameters:,}", latency]
+        found = {one.name: one for one in result.classes} if result else {}
+        for each in names:
+            one = found.get(each)
+            cells.append(
+                "" if one is None else f"{fixed(one.difference, 4, sign=True)}, {fixed(one.bound, 4, sign=True)}"
+            )
+        lines.append(f"| `{name}` | {' | '.join(cells)} | {'' if result is None else _SAID[result.verdict]} |")
+    folds = [(result.step.name, one) for result in certificate.steps for one in result.classes if len(one.folds) > 1]
+    if folds:
+        lines += ["", "| step, class | each fold by itself: difference, at least |", "|---|---|"]
+        for name, one in folds:
+            each_fold = "; ".join(
+                f"{fold.fold}: {fixed(fold.difference, 4, sign=True)}, {fixed(fold.bound, 4, sign=True)}"
+                for fold in one.folds
+            )
+            lines.append(f"| `{name}`, {one.name} | {each_fold} |")
+    lines += [""]
+    for result in certificate.steps:
+        for one in result.classes:
+            said = f"lose more than {certificate.large_loss:g}: {_rate(one.lost, 'patient')}"
+            if one.invented.of:
+                said += f"; found by the changed network alone: {_rate(one.invented, 'case')}"
+            lines.append(f"- `{result.step.name}`, {one.name}: {counted(one.patients, 'patient')}; {said}.")
+    lines += ["", *(f"- {name}: {value}" for name, value in certificate.conditions.items()), ""]
     return "\n".join(lines)
 
 

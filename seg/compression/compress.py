@@ -4,48 +4,84 @@ from __future__ import annotations
 
 import logging
 import shlex
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
 
-from seg.compression import CASES, MACS
+from seg.compression import CASES, TUNE_STEPS
 from seg.compression.certificate import (
     CERTIFICATE_FILE,
+    CERTIFICATE_PAGE,
     LEAST_PATIENTS,
     LEDGER_FILE,
+    ORIGINAL,
     Certificate,
+    Cost,
     Look,
     Step,
+    StepResult,
+    certificate_page,
     certify,
     few_patients,
     format_certificate,
     freeze,
     write_certificate,
 )
-from seg.compression.cuts import choose, cut, kernel_macs, project, solve_anew
-from seg.compression.tuning import tune
-from seg.compression.widths import Moments, Place, Projection, measure
-from seg.config import ExperimentConfig
-from seg.data.cases import Case, Dataset
-from seg.data.datamodule import SegmentationData
-from seg.data.prepare import prepare_case
-from seg.data.splits import Split
-from seg.errors import ConfigError, Problem, RunError
+from seg.compression.cuts import kernel_macs
+from seg.compression.record import (
+    COMPRESSION_FILE,
+    COMPRESSION_VERSION,
+    Record,
+    StepRecord,
+    fold_record,
+    format_steps,
+)
+from seg.compression.search import (
+    LADDER,
+    STOP_BELOW,
+    SmallNetwork,
+    Subject,
+    least_share,
+    make_step,
+    read_subject,
+    share_for,
+    worst,
+)
+from seg.compression.speed import ROUNDS, Latency, measure_latency
+from seg.compression.target import Target
+from seg.compression.widths import Moments, Place, Projection
+from seg.config import NetworkConfig
+from seg.config.loading import content_digest
+from seg.data.cases import Dataset
+from seg.errors import Problem, RunError
 from seg.evaluation.scores import CASES_FILE, EVALUATION_FILE, CaseScore, read_cases
-from seg.files import check_folder, file_problems, quoted, write_json
-from seg.hardware import choose_device, choose_precision, environment
-from seg.inference.windows import Windows
-from seg.networks import UNet, complexity
+from seg.files import check_folder, file_problems, quoted, read_json, write_json, write_text
+from seg.hardware import (
+    choose_device,
+    choose_precision,
+    environment,
+    instruction_sets,
+    package_version,
+    processor_name,
+)
+from seg.inference.arrays import HOST
+from seg.inference.cleaning import cleaning_rules
+from seg.inference.engines import Engine, ExportedNetwork, check_installed
+from seg.inference.export import check_packages, write_network
+from seg.inference.model import model_from_config
+from seg.inference.predictor import Predictor
+from seg.networks import UNet, complexity, network_from_config
 from seg.runs import (
     MODEL_FILE,
     Origin,
     TrainedRun,
-    check_task,
     fold_directories,
     open_run,
     read_origin,
@@ -54,42 +90,14 @@ from seg.runs import (
     trained_network,
     weights_digest,
 )
-from seg.workflows.evaluate import describe_model, score_run
-from seg.workflows.inputs import read_checked
+from seg.words import counted
+from seg.workflows.evaluate import describe_model, predictor_scores, read_held_out, score_run, summarise_folds
 
 LOG = logging.getLogger(__name__)
-COMPRESSION_FILE = "compression.json"
-COMPRESSION_VERSION = 1
-CHECKED = 5
-"""One training case in so many is kept from the fit, to measure what a step changes."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SmallNetwork:
-    """A step: a smaller network, and what it costs.
-
-    Attributes:
-        name: What it is called, as its folder.
-        share: Share of the multiply-accumulates that was asked for.
-        network: The network.
-        macs: Multiply-accumulates of a patch.
-        parameters: Learned numbers.
-        ranks: Channels of the 1x1 before and behind each kernel that has any.
-        predicted: Predicted loss of the cuts, before anything was solved anew, in nats a voxel.
-        measured: Divergence of its prediction from the original's on training cases that it was not fitted to, in
-            nats a voxel; None where there were none.
-        tuned: Step of the tuning whose weights are kept; 0 for none.
-    """
-
-    name: str
-    share: float
-    network: UNet
-    macs: int
-    parameters: int
-    ranks: Mapping[str, tuple[int, int]]
-    predicted: float
-    measured: float | None
-    tuned: int
+VECTOR = 8
+"""Widths are multiples of this number where a latency is asked for: floats in a vector of AVX2."""
+TRIAL_ROUNDS = 7
+"""Rounds of a measurement on the way to a latency."""
 
 
 @file_problems()
@@ -97,284 +105,416 @@ def compress(
     run_dir: Path,
     output: Path | None,
     *,
-    macs: Sequence[float] = MACS,
+    target: Target | None = None,
+    engine: Engine = "torch",
     margin: float = 0.005,
     cases: int = CASES,
-    multiple: int = 1,
-    tune_steps: int = 0,
+    multiple: int | None = None,
+    tune_steps: int = TUNE_STEPS,
     data_root: Path | None = None,
 ) -> Certificate | None:
     """Makes smaller networks from a trained one and certifies them on the patients that it did not see.
 
-    Training cases alone decide what is cut. All steps are made and written down before the held-out cases are looked
-    at; the steps are tested from mild to strong, and the first that does not pass ends the test.
+    Training cases alone decide what is cut. Without a target, steps of less and less work are made while the mean
+    Dice of training patients that are held back stays above minus half the margin. All steps are made and written down
+    before the held-out cases are looked at; they are tested from mild to strong, and the first that does not pass ends
+    the test. A command that was killed goes on from the steps that are made.
 
     Args:
-        run_dir: Finished run of one fold, with its scores.
-        output: Folder of the smaller run directories, new; None prints what each kernel can lose, and makes nothing.
-        macs: Shares of the multiply-accumulates that the steps keep, in (0, 1).
+        run_dir: Finished run of one fold, with its scores, or a cross-validation of such runs.
+        output: Folder of the smaller run directories, new or begun by the same command; None prints what each kernel
+            can lose, and makes nothing.
+        target: What the steps are to cost; None walks down.
+        engine: What runs the networks where they are scored and timed.
         margin: Loss of Dice that still counts as not inferior, > 0.
         cases: Training cases that are measured, >= 1.
-        multiple: Widths are multiples of this number.
-        tune_steps: Steps of training towards the original's probabilities, >= 0; weights are kept only where they are
-            better on the measured cases that are kept from the fit.
+        multiple: Widths are multiples of this number; None is 8 for a latency, else 1.
+        tune_steps: Steps of training towards the original's probabilities at most, where a step lost more than a
+            quarter of the margin on held-back patients; weights are kept only where they are better there.
         data_root: Folder of the data set; None is that of the run.
 
     Returns:
         The certificate; None without `output`.
 
     Raises:
-        ConfigError: A share is out of range or beyond reach, or there are too few cases to tune by.
-        RunError: The run is not finished, has no held-out cases or scores, is compressed already, or the output exists.
+        ConfigError: The target is beyond reach, there are too few patients to hold one back, or the engine is not
+            installed.
+        RunError: A run is not finished, has no held-out cases or scores, is compressed already, or the output holds
+            something else.
         DataError: Cases cannot be read.
     """
-    shares = _checked_shares(macs)
-    if output is not None:
-        _check_new(output)
-    run, origin, split = _read(run_dir)
-    config = run.config
-    if data_root is not None:
-        config = replace(config, data=replace(config.data, root=str(data_root)))
-    dataset, _ = read_checked(config.data, progress=config.training.progress)
-    check_task(
-        run_dir,
-        channel_names=dataset.channel_names,
-        class_names=dataset.class_names,
-        source=config.data.root,
-        remedy="it is another data set, check --data.root",
-    )
-    if output is not None and (few := few_patients(dataset, split.validation)) is not None:
-        LOG.warning("%d held-out patients are too few for a certificate, which needs %d", few, LEAST_PATIENTS)
-    network = trained_network(config.network, len(run.channel_names), len(run.class_names), run_dir)
-    assert isinstance(network, UNet)
-    chosen = _spread([case for case in dataset.cases if case.id in set(split.train)], cases)
-    images = [_window(case, config) for case in chosen]
-    fitted = [image for number, image in enumerate(images) if number % CHECKED or len(images) == 1]
-    kept_back = [image for number, image in enumerate(images) if not number % CHECKED and len(images) > 1]
-    LOG.info("measuring %d kernels on %d training cases", len(_kernels(network)), len(fitted))
-    if tune_steps and not kept_back:
-        rule = "must be 2 or more where networks are tuned, as one is kept to judge by"
-        raise ConfigError(Problem("cases", "range", rule, str(len(images)), "measure more cases, or do not tune"))
-    places = measure(network, fitted, seed=config.seed)
-    projections = project(places)
-    print(format_places(places, projections))
-    if output is None:
-        return None
-    steps = []
-    for share in shares:
-        LOG.info("making the step of %.3g of the multiply-accumulates", share)
-        step = _step(network, config, places, projections, share, fitted, multiple)
-        tuned = 0
-        if tune_steps:
-            batches = _batches(config, dataset, split, chosen[::CHECKED], tune_steps, output)
-            judge = partial(divergence, network, images=kept_back)
-            tuned = tune(network, step.network, batches, judge, steps=tune_steps)
-        measured = divergence(network, step.network, images=kept_back) if kept_back else None
-        steps.append(replace(step, tuned=tuned, measured=measured))
-    directories = {step.name: output / step.name for step in steps}
-    digests = _write(output, run, config, dataset, origin, steps)
-    whole = complexity(network.in_channels, network.out_channels, config.network, shape=config.patches.size)
-    record = {
-        "schema_version": COMPRESSION_VERSION,
-        "original": {**run.description(), "macs": whole.macs, "parameters": whole.parameters},
-        "patch_size": list(config.patches.size),
-        "cases": [case.id for case in chosen],
-        "kernels": [_described(place, *projections[place.name]) for place in places],
-        "steps": [
-            {
-                "name": step.name,
-                "share": step.share,
-                "macs": step.macs,
-                "parameters": step.parameters,
-                "predicted_loss": step.predicted,
-                "measured_divergence": step.measured,
-                "tuned_steps": step.tuned,
-                "ranks": {name: list(ranks) for name, ranks in step.ranks.items()},
-                "weights_sha256": digests[step.name],
-            }
-            for step in steps
-        ],
+    if engine != "torch":
+        check_installed(engine)
+        check_packages("onnx")
+    settings = {
+        "target": None if target is None else {"kind": target.kind, "shares": list(target.shares)},
+        "engine": engine,
+        "margin": margin,
+        "cases": cases,
+        "multiple": multiple or (VECTOR if target is not None and target.kind == "latency" else 1),
+        "tune_steps": tune_steps,
     }
-    write_json(output / COMPRESSION_FILE, record)
-    print(format_steps(steps, whole.macs, whole.parameters))
-    look = Look(
-        original=(weights_digest(run_dir),),
-        margin=margin,
-        steps=tuple(Step(name=name, sha256=digest) for name, digest in digests.items()),
-    )
-
-    def scores(step: Step) -> list[CaseScore]:
-        target = directories[step.name]
-        small = replace(config, network=next(one.network.config for one in steps if one.name == step.name))
-        score_run(target, small, dataset, split)
-        return read_cases(target / CASES_FILE)
-
-    number = freeze(run_dir / LEDGER_FILE, look)
-    original = read_cases(run_dir / CASES_FILE)
-    certificate = certify(look, original, scores, number=number, conditions=_conditions(config))
-    write_certificate(output / CERTIFICATE_FILE, certificate)
+    if output is not None:
+        check_folder(output)
+        _begun(output, settings)
+    subjects, dataset = _read_subjects(run_dir, data_root, cases)
+    if output is None:
+        for subject in subjects:
+            print(format_places(subject.places, subject.projections))
+        return None
+    held_out = [case for subject in subjects for case in subject.split.validation]
+    if (few := few_patients(dataset, held_out)) is not None:
+        LOG.warning("%d held-out patients are too few for a certificate, which needs %d", few, LEAST_PATIENTS)
+    work = _Work(output, subjects, dataset, settings)
+    steps = list(work.walk() if target is None else work.reach(target))
+    latency = work.timed(steps)
+    print(format_steps(steps, subjects, latency))
+    certificate = work.certify(steps, latency)
     print(f"{format_certificate(certificate)}\ncertificate: {output / CERTIFICATE_FILE}")
     if certificate.certified is not None:
-        best = shlex.quote(str(directories[certificate.certified]))
+        best = shlex.quote(str(output / certificate.certified))
         print(f"next: seg predict --run_dir {best} --input SCANS --output LABEL_MAPS")
     return certificate
 
 
-def _checked_shares(macs: Sequence[float]) -> list[float]:
-    problems = [
-        Problem("macs", "range", "must be shares in (0, 1)", f"{share:g}", "give what is kept, as in 0.5")
-        for share in macs
-        if not 0 < share < 1
-    ]
-    if not macs or len(set(macs)) < len(macs):
-        rule = "must be one share or more, each once"
-        problems.append(Problem("macs", "repeated", rule, ", ".join(f"{share:g}" for share in macs) or "none"))
-    if problems:
-        raise ConfigError(problems)
-    return sorted(macs, reverse=True)
+def _begun(output: Path, settings: Mapping[str, Any]) -> Record | None:
+    """Returns the record of a command that began in a folder; None where the folder is absent or empty.
 
-
-def _check_new(output: Path) -> None:
-    check_folder(output)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        rule, remedy = "must be absent or an empty folder", "choose another --output"
+    Raises:
+        RunError: It holds something else, or was begun with other settings.
+    """
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return None
+    remedy = "choose another --output"
+    if not (output / COMPRESSION_FILE).is_file():
+        rule = "must be absent, an empty folder, or begun by this command"
         raise RunError(Problem(quoted(str(output)), "exists", rule, "other files", remedy))
+    record = read_json(output / COMPRESSION_FILE, Record, newest=COMPRESSION_VERSION, remedy=remedy)
+    if other := sorted(name for name, value in settings.items() if record.settings.get(name) != value):
+        rule = "must have been begun with the same settings"
+        raise RunError(Problem(quoted(str(output)), "settings", rule, f"other values of {', '.join(other)}", remedy))
+    return record
 
 
-def _read(run_dir: Path) -> tuple[TrainedRun, Origin, Split]:
-    """Reads a run that can be compressed: what it was made from, and its two sides."""
+def _read_subjects(run_dir: Path, data_root: Path | None, cases: int) -> tuple[list[Subject], Dataset]:
+    """Reads a run that can be compressed, or each of a cross-validation."""
+    paths = list(fold_directories(run_dir).values()) or [run_dir]
+    runs = [_read(path) for path in paths]
+    configs, dataset, splits, _ = read_held_out(paths, data_root=data_root)
+    subjects = []
+    for number, run in enumerate(runs, start=1):
+        LOG.info("measuring %s (%d of %d) on %s", run.path, number, len(runs), counted(cases, "training case"))
+        origin = _origin(run.path)
+        subjects.append(read_subject(replace(run, config=configs[run.path]), origin, splits[run.path], dataset, cases))
+    return subjects, dataset
+
+
+def _read(run_dir: Path) -> TrainedRun:
     where = quoted(str(run_dir))
-    if folds := fold_directories(run_dir):
-        rule, value = "must be a single run", f"{len(folds)} folds"
-        raise RunError(Problem(where, "folds", rule, value, "compress each of them"))
     run = read_run(run_dir)
     for name in (EVALUATION_FILE, CASES_FILE):
         if not (run_dir / name).is_file():
             rule, remedy = "must have scores of held-out cases", "evaluate it, or compress a run of a fold"
             raise RunError(Problem(where, "scores", rule, f"no {name}", remedy))
-    origin = read_origin(run_dir)
-    if origin is None or origin.split is None:
-        rule, remedy = "must have a record of its cases", "train it anew with this version"
-        raise RunError(Problem(where, "split", rule, "a run of an earlier version", remedy))
+    _origin(run_dir)
     widths = run.config.network.widths
     if widths is not None and (widths.encoder_ranks or widths.decoder_ranks):
         rule, remedy = "must have no 1x1 around its kernels yet", "compress the network that it was made from"
         raise RunError(Problem(where, "compressed", rule, "a compressed network", remedy))
-    return run, origin, origin.split
+    return run
 
 
-def _spread(cases: Sequence[Case], count: int) -> list[Case]:
-    """Chooses cases evenly from a list."""
-    count = min(count, len(cases))
-    return [cases[number * len(cases) // count] for number in range(count)]
+def _origin(run_dir: Path) -> Origin:
+    origin = read_origin(run_dir)
+    if origin is None or origin.split is None:
+        rule, remedy = "must have a record of its cases", "train it anew with this version"
+        raise RunError(Problem(quoted(str(run_dir)), "split", rule, "a run of an earlier version", remedy))
+    return origin
 
 
-def _window(case: Case, config: ExperimentConfig) -> Tensor:
-    """Returns the window (1, C, X, Y, Z) of a case, of the training patches' size, that holds the most foreground."""
-    array, reference = prepare_case(case, config.data)
-    image, label = torch.from_numpy(array), torch.from_numpy(reference)
-    windows = Windows.over(image.shape[1:], config.patches.size, config.inference.overlap)
-    starts = [(x, y, z) for x in windows.starts[0] for y in windows.starts[1] for z in windows.starts[2]]
-    best = max(starts, key=lambda start: int((windows.crop(label, start) > 0).sum()))
-    window: Tensor = windows.crop(image, best)
-    return window[None]
+class _Work:
+    """The steps of a command: made once, written down, and found again by the command that goes on.
 
+    Args:
+        output: Folder of the smaller run directories.
+        subjects: The runs that are made smaller, one of each fold.
+        dataset: Their data set.
+        settings: Whatever decides what is made.
+    """
 
-def _kernels(network: UNet) -> list[str]:
-    return [
-        name
-        for name, module in network.named_modules()
-        if isinstance(module, torch.nn.Conv3d) and max(module.kernel_size) > 1
-    ]
+    def __init__(
+        self, output: Path, subjects: Sequence[Subject], dataset: Dataset, settings: Mapping[str, Any]
+    ) -> None:
+        self.output, self.subjects, self.dataset = output, subjects, dataset
+        self.margin: float = settings["margin"]
+        self.multiple: int = settings["multiple"]
+        self.tune_steps: int = settings["tune_steps"]
+        self.engine: Engine = settings["engine"]
+        originals = tuple(_original(subject) for subject in subjects)
+        whole = {**settings, "originals": [content_digest(original) for original in originals]}
+        self.record = _begun(output, whole) or Record(
+            settings=whole,
+            originals=originals,
+            kernels=tuple(
+                tuple(_described(place, *subject.projections[place.name]) for place in subject.places)
+                for subject in subjects
+            ),
+        )
+        self.done = {step.name: step for step in self.record.steps}
+        self._write()
 
+    def walk(self) -> Iterator[StepRecord]:
+        """Makes steps of less and less work while held-back patients keep their Dice; the mildest in any case."""
+        least = max(least_share(subject, self.multiple) for subject in self.subjects)
+        for number, share in enumerate(LADDER):
+            if share < least:
+                LOG.info("no step of %.3g of the work: %.3g is the least that can be reached", share, least)
+                return
+            step = self._step(f"macs_{share:g}", share)
+            lost = worst(np.array([row for fold in step.folds for row in fold.lost]))
+            if lost < -STOP_BELOW * self.margin:
+                LOG.info("%s loses %.4f on held-back patients, which ends the walk", step.name, -lost)
+                if number:
+                    return
+                yield step
+                return
+            yield step
 
-def _step(
-    network: UNet,
-    config: ExperimentConfig,
-    places: Sequence[Place],
-    projections: Mapping[str, tuple[Projection, Projection]],
-    share: float,
-    fitted: Sequence[Tensor],
-    multiple: int,
-) -> SmallNetwork:
-    ends, shape = (network.in_channels, network.out_channels), config.patches.size
-    whole = complexity(*ends, config.network, shape=shape).macs / (shape[0] * shape[1] * shape[2])
-    choice = choose(places, projections, (1 - share) * whole, multiple=multiple)
-    smaller = cut(network, choice.ranks, projections)
-    solve_anew(network, smaller, fitted, seed=config.seed)
-    cost = complexity(*ends, smaller.config, shape=shape)
-    return SmallNetwork(
-        name=f"macs_{share:g}",
-        share=share,
-        network=smaller,
-        macs=cost.macs,
-        parameters=cost.parameters,
-        ranks=choice.ranks,
-        predicted=choice.loss,
-        measured=None,
-        tuned=0,
-    )
+    def reach(self, target: Target) -> Iterator[StepRecord]:
+        """Makes a step for each share of a target."""
+        for wanted in target.shares:
+            timed = target.kind == "latency"
+            share = min(  # every fold must reach it; the latency is measured on the first alone
+                share_for(
+                    subject,
+                    target.kind,
+                    wanted,
+                    multiple=self.multiple,
+                    ratio=partial(self._latency_ratio if timed else _parameter_ratio, subject),
+                )
+                for subject in (self.subjects[:1] if timed else self.subjects)
+            )
+            yield self._step(f"{target.kind}_{wanted:g}", share)
 
+    def timed(self, steps: Sequence[StepRecord]) -> dict[str, Latency]:
+        """Measures passes of the original and of each step of the first run, once."""
+        names = {ORIGINAL, *(step.name for step in steps)}
+        if names - set(self.record.latency):
+            LOG.info("measuring latency in %s", self.engine)
+            networks: dict[str, UNet | Path] = {ORIGINAL: self.subjects[0].network}
+            for step in steps:
+                networks[step.name] = _network(self._directory(step.name, self.subjects[0]), self.subjects[0])
+            latency = measure_latency(networks, self.subjects[0].config, engine=self.engine)
+            self.record = replace(self.record, latency=latency)
+            self._write()
+        return self.record.latency
 
-def _batches(
-    config: ExperimentConfig, dataset: Dataset, split: Split, kept_back: Sequence[Case], steps: int, output: Path
-) -> Iterator[Tensor]:
-    """Yields augmented training images of all training patients but those that are kept back."""
-    patients = {case.patient or case.id for case in kept_back}
-    seen = set(split.train)
-    cases = tuple(c.id for c in dataset.cases if c.id in seen and (c.patient or c.id) not in patients)
-    if not cases:
-        rule, remedy = "must leave training patients to tune on", "tune on a run of more patients"
-        raise ConfigError(Problem("tune_steps", "patients", rule, "none", remedy))
-    training = replace(config.training, steps=steps, validate_every=steps, accumulate=1, device="cpu")
-    tuning = replace(config, training=training)
-    data = SegmentationData(tuning, dataset, Split(train=cases, validation=()), output / "cache")
-    data.setup("fit")
-    for batch in data.train_dataloader():
-        image: Tensor = data.augmented(batch)["image"]
-        yield image
+    def certify(self, steps: Sequence[StepRecord], latency: Mapping[str, Latency]) -> Certificate:
+        """Freezes the steps and tests them on the held-out cases."""
+        digests = {step.name: [fold.weights_sha256 for fold in step.folds] for step in steps}
+        looks = [
+            Look(
+                original=(weights_digest(subject.run.path),),
+                margin=self.margin,
+                steps=tuple(Step(name=name, sha256=own[number]) for name, own in digests.items()),
+            )
+            for number, subject in enumerate(self.subjects)
+        ]
+        number = max(freeze(one.run.path / LEDGER_FILE, look) for one, look in zip(self.subjects, looks, strict=True))
+        together = Look(
+            original=tuple(sha for look in looks for sha in look.original),
+            margin=self.margin,
+            steps=tuple(
+                Step(name=name, sha256=own[0] if len(own) == 1 else content_digest({"folds": own}))
+                for name, own in digests.items()
+            ),
+        )
+        certificate = certify(
+            together,
+            self._original_scores(),
+            lambda step: self._scores(step.name),
+            number=number,
+            conditions=self._conditions(),
+            costs=self._costs(steps, latency),
+        )
+        write_certificate(self.output / CERTIFICATE_FILE, certificate)
+        write_text(self.output / CERTIFICATE_PAGE, certificate_page(certificate))
+        for result in certificate.steps:
+            for subject in self.subjects:
+                self._describe(result, subject, certificate)
+        return certificate
 
+    def _step(self, name: str, share: float) -> StepRecord:
+        """Makes a step of all folds, or finds it where it was made before."""
+        if (found := self.done.get(name)) is not None and found.share == share and self._is_whole(found):
+            LOG.info("%s was made before", name)
+            return found
+        folds = []
+        for subject in self.subjects:
+            target = self._directory(name, subject)
+            if target.exists():  # of a command that was killed there
+                shutil.rmtree(target)
+            small = make_step(
+                subject,
+                share,
+                self.dataset,
+                multiple=self.multiple,
+                tune_steps=self.tune_steps,
+                margin=self.margin,
+                cache=self.output / "cache",
+            )
+            self._write_run(small, subject, target)
+            folds.append(fold_record(small, weights_digest(target)))
+        step = StepRecord(name=name, share=share, folds=tuple(folds))
+        self.record = replace(self.record, steps=(*(one for one in self.record.steps if one.name != name), step))
+        self._write()
+        return step
 
-def divergence(network: UNet, other: UNet, *, images: Sequence[Tensor]) -> float:
-    """Returns the Kullback-Leibler divergence of a network's prediction from another's, in nats a voxel."""
-    total = 0.0
-    with torch.no_grad():
-        for image in images:
-            p, q = (one(image).double().log_softmax(1) for one in (network, other))
-            total += float((p.exp() * (p - q)).sum(1).mean())
-    return total / len(images)
+    def _is_whole(self, step: StepRecord) -> bool:
+        directories = [self._directory(step.name, subject) for subject in self.subjects]
+        return all((path / MODEL_FILE).is_file() for path in directories) and [
+            fold.weights_sha256 for fold in step.folds
+        ] == [weights_digest(path) for path in directories]
 
+    def _directory(self, name: str, subject: Subject) -> Path:
+        """Returns the run directory of a step, laid out as the original is: one run, or the folds in a folder."""
+        folder = self.output / name
+        return folder if len(self.subjects) == 1 else folder / subject.run.path.name
 
-def _write(
-    output: Path,
-    run: TrainedRun,
-    config: ExperimentConfig,
-    dataset: Dataset,
-    origin: Origin,
-    steps: Sequence[SmallNetwork],
-) -> dict[str, str]:
-    """Writes every step as a run directory; returns the digest of its weights by name."""
-    computed_with = environment(torch.device("cpu"), "fp32")
-    made_from = replace(origin, computed_with=computed_with, initial_weights=weights_digest(run.path))
-    digests = {}
-    for step in steps:
-        target = output / step.name
-        small = replace(config, network=step.network.config)
+    def _write_run(self, small: SmallNetwork, subject: Subject, target: Path) -> None:
+        run, config = subject.run, replace(subject.config, network=small.network.config)
+        computed_with = environment(torch.device("cpu"), "fp32")
+        made_from = replace(subject.origin, computed_with=computed_with, initial_weights=weights_digest(run.path))
         (target / "checkpoints").mkdir(parents=True)
-        save_weights(step.network, target, channel_names=run.channel_names, class_names=run.class_names)
-        open_run(small, target, made_from)
-        write_json(target / MODEL_FILE, describe_model(target, small, dataset, None))
-        digests[step.name] = weights_digest(target)
-    return digests
+        save_weights(small.network, target, channel_names=run.channel_names, class_names=run.class_names)
+        open_run(config, target, made_from)
+        write_json(target / MODEL_FILE, describe_model(target, config, self.dataset, None))
+
+    def _write(self) -> None:
+        write_json(self.output / COMPRESSION_FILE, {"schema_version": COMPRESSION_VERSION, **asdict(self.record)})
+
+    def _latency_ratio(self, subject: Subject, share: float, config: NetworkConfig) -> float:
+        """Measures the time of a network over the original's; the table of such times makes the search repeatable."""
+        key = content_digest(asdict(config))
+        if key not in self.record.trials:
+            network = network_from_config(config, subject.network.in_channels, subject.network.out_channels)
+            assert isinstance(network, UNet)
+            networks: dict[str, UNet | Path] = {ORIGINAL: subject.network, "small": network.eval()}
+            ratio = measure_latency(networks, subject.config, engine=self.engine, rounds=TRIAL_ROUNDS)["small"].ratio
+            LOG.info("work %.3g takes %.3g of the original's time in %s", share, ratio, self.engine)
+            self.record = replace(self.record, trials={**self.record.trials, key: ratio})
+            self._write()
+        return self.record.trials[key]
+
+    def _original_scores(self) -> list[CaseScore]:
+        if self.engine == "torch":
+            return [score for one in self.subjects for score in read_cases(one.run.path / CASES_FILE)]
+        return [score for one in self.subjects for score in self._engine_scores(one, one.network, ORIGINAL)]
+
+    def _scores(self, name: str) -> list[CaseScore]:
+        """Predicts and scores the held-out cases by a step of each fold."""
+        directories = {subject.config.fold or 0: self._directory(name, subject) for subject in self.subjects}
+        scores: list[CaseScore] = []
+        for subject, path in zip(self.subjects, directories.values(), strict=True):
+            network = _network(path, subject)
+            if self.engine == "torch":
+                config = replace(subject.config, network=network.config)
+                score_run(path, config, self.dataset, subject.split, reuse=True, alone=len(directories) == 1)
+                scores += read_cases(path / CASES_FILE)
+            else:
+                scores += self._engine_scores(subject, network, name)
+        if self.engine == "torch" and len(directories) > 1:
+            config = self.subjects[0].config
+            summarise_folds(config, self.dataset, self.output / name, directories, list(directories.values()))
+        return scores
+
+    def _engine_scores(self, subject: Subject, network: UNet, what: str) -> list[CaseScore]:
+        """Predicts and scores the held-out cases of a run in an engine, without post-processing found on them."""
+        config = replace(subject.config, network=network.config)
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "network.onnx"
+            write_network(network, network.in_channels, config, file, "onnx")
+            exported = ExportedNetwork(file, self.engine, threads=torch.get_num_threads())
+            predictor = Predictor(
+                models=[model_from_config(exported, config, device=HOST, precision="fp32")],
+                data=config.data,
+                channel_names=subject.run.channel_names,
+                class_names=subject.run.class_names,
+                rules=cleaning_rules(config.postprocessing, subject.run.class_names),
+                engine=self.engine,
+            )
+            return predictor_scores(predictor, config, self.dataset, subject.split, what)
+
+    def _conditions(self) -> dict[str, str]:
+        config = self.subjects[0].config
+        device = choose_device(config.training.device if self.engine == "torch" else "cpu")
+        precision = choose_precision(config.training.precision, device) if self.engine == "torch" else "fp32"
+        size = " x ".join(map(str, config.patches.size))
+        held_back = counted(max(len(subject.held_back) for subject in self.subjects), "training patient")
+        return {
+            "engine": f"{self.engine} {package_version(self.engine)}, both networks",
+            "device": device.type,
+            "processor": processor_name(),
+            "instruction sets": ", ".join(instruction_sets()) or "not known",
+            "threads": str(torch.get_num_threads()),
+            "precision": precision,
+            "mirroring": "on" if config.inference.tta else "off",
+            "latency": f"one patch of {size} in a pass, median of {ROUNDS} rounds in turns with the original",
+            "held-back patients": f"{held_back} of a run decided where the steps end and what is tuned; the original "
+            "was trained on them, so their losses are biased, and no part of this certificate",
+        }
+
+    def _costs(self, steps: Sequence[StepRecord], latency: Mapping[str, Latency]) -> dict[str, Cost]:
+        costs = {ORIGINAL: self.subjects[0].cost} | {
+            step.name: (max(one.macs for one in step.folds), max(one.parameters for one in step.folds))
+            for step in steps
+        }
+        return {
+            name: Cost(macs=macs, parameters=parameters, latency_ms=latency[name].ms, latency_ratio=latency[name].ratio)
+            for name, (macs, parameters) in costs.items()
+        }
+
+    def _describe(self, result: StepResult, subject: Subject, certificate: Certificate) -> None:
+        """Writes into the model card of a step what the certificate says of it."""
+        path = self._directory(result.step.name, subject)
+        config = replace(subject.config, network=_network(path, subject).config)
+        card = describe_model(path, config, self.dataset, None)
+        said = {
+            "verdict": result.verdict,
+            "certified": result.step.name == certificate.certified,
+            "margin": certificate.margin,
+            "look": certificate.look,
+            "differences": {one.name: {"mean": one.difference, "bound": one.bound} for one in result.classes},
+            "cost": asdict(certificate.costs[result.step.name]),
+            "original": {"sha256": list(certificate.original), "cost": asdict(certificate.costs[ORIGINAL])},
+            "conditions": dict(certificate.conditions),
+        }
+        write_json(path / MODEL_FILE, {**card, "certificate": said})
 
 
-def _conditions(config: ExperimentConfig) -> dict[str, str]:
-    device = choose_device(config.training.device)
+def _network(path: Path, subject: Subject) -> UNet:
+    """Reads the network of a step."""
+    run = read_run(path)
+    network = trained_network(run.config.network, subject.network.in_channels, subject.network.out_channels, path)
+    assert isinstance(network, UNet)
+    return network
+
+
+def _parameter_ratio(subject: Subject, _share: float, config: NetworkConfig) -> float:
+    network, shape = subject.network, subject.config.patches.size
+    found = complexity(network.in_channels, network.out_channels, config, shape=shape)
+    return found.parameters / subject.cost[1]
+
+
+def _original(subject: Subject) -> dict[str, Any]:
+    macs, parameters = subject.cost
     return {
-        "engine": "torch",
-        "device": device.type,
-        "precision": choose_precision(config.training.precision, device),
-        "mirroring": "on" if config.inference.tta else "off",
+        **subject.run.description(),
+        "fold": subject.config.fold,
+        "macs": macs,
+        "parameters": parameters,
+        "patch_size": list(subject.config.patches.size),
+        "cases": list(subject.measured),
     }
 
 
@@ -417,15 +557,3 @@ def _losses(moments: Moments, projection: Projection) -> str:
         spread = f" ({float(found.std() / len(found) ** 0.5):.2g})" if len(found) > 1 else ""
         cells.append(f"{f'{float(found.mean()):.3g}{spread}':>21}")
     return "".join(cells)
-
-
-def format_steps(steps: Sequence[SmallNetwork], macs: int, parameters: int) -> str:
-    """Formats the steps beside the original."""
-    lines = [f"{'step':12}{'GMAC':>8}{'parameters':>12}{'predicted loss':>16}{'measured':>14}{'tuned':>7}"]
-    lines.append(f"{'original':12}{macs / 1e9:8.3f}{parameters:12,}")
-    for step in steps:
-        measured = "not measured" if step.measured is None else f"{step.measured:.3g}"
-        cost = f"{step.name:12}{step.macs / 1e9:8.3f}{step.parameters:12,}"
-        lines.append(f"{cost}{step.predicted:16.3g}{measured:>14}{step.tuned or '-':>7}")
-    lines.append("losses in nats a voxel: predicted of the cuts alone, measured on other training cases at the end")
-    return "\n".join(lines)

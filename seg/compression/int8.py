@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from seg.compression.certificate import (
     LEAST_PATIENTS,
@@ -30,7 +29,6 @@ from seg.data.patches import TrainingPatches
 from seg.data.splits import Split
 from seg.data.streams import Stream, generator
 from seg.errors import Problem, RunError
-from seg.evaluation.scores import CaseScore, case_scores
 from seg.files import file_problems, quoted, write_bytes
 from seg.hardware import instruction_sets, package_version, processor_name
 from seg.inference.engines import Voxels
@@ -40,7 +38,7 @@ from seg.inference.predictor import Predictor, load_predictor
 from seg.inference.quantise import KEPT, OVERFLOW_FIX, PRESET, check_quantiser, quantise
 from seg.runs import TrainedRun, read_runs, trained_network
 from seg.words import counted
-from seg.workflows.evaluate import read_held_out, score_prediction
+from seg.workflows.evaluate import predictor_scores, read_held_out
 from seg.workflows.export import check_single, check_target, default_file
 
 LOG = logging.getLogger(__name__)
@@ -177,11 +175,11 @@ def _certify(
     step = Step(name="int8", sha256=content_digest({**conditions, "cases": split.validation}))
     look = Look(original=(run.description()["weights_sha256"],), margin=margin, steps=(step,))
     number = freeze(run.path / LEDGER_FILE, look)
-    original = _scores(first, config, dataset, split, "fp32")
+    original = predictor_scores(first, config, dataset, split, "fp32")
     return certify(
         look,
         original,
-        lambda step: _scores(second, config, dataset, split, step.name),
+        lambda step: predictor_scores(second, config, dataset, split, step.name),
         number=number,
         conditions=conditions,
     )
@@ -189,25 +187,3 @@ def _certify(
 
 def _predictor(file: Path) -> Predictor:
     return load_predictor([read_export(file)], device="cpu", tta=False, probabilities=False, engine="openvino")
-
-
-def _scores(
-    predictor: Predictor, config: ExperimentConfig, dataset: Dataset, split: Split, what: str
-) -> list[CaseScore]:
-    """Predicts and scores the held-out cases."""
-    held_out = set(split.validation)
-    cases = [case for case in dataset.cases if case.id in held_out]
-    scores: list[CaseScore] = []
-    with tempfile.TemporaryDirectory() as folder:
-        for case in tqdm(cases, desc=what, unit="case", disable=None if config.training.progress else True):
-            by_class = score_prediction(
-                predictor,
-                case,
-                Path(folder) / f"{case.id}.nii.gz",
-                dataset,
-                nsd_tolerance_mm=config.evaluation.nsd_tolerance_mm,
-            )
-            scores += case_scores(
-                by_class, case_id=case.id, class_names=dataset.score_names, patient=case.patient, fold=config.fold
-            )
-    return scores

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -254,6 +255,28 @@ def score_prediction(
             ignore_label=dataset.ignore_label,
             scored=dataset.scored,
         )
+
+
+def predictor_scores(
+    predictor: Predictor, config: ExperimentConfig, dataset: Dataset, split: Split, what: str
+) -> list[CaseScore]:
+    """Predicts and scores the held-out cases of a run and keeps no label map; ``what`` is what the bar says."""
+    held_out = set(split.validation)
+    cases = [case for case in dataset.cases if case.id in held_out]
+    scores: list[CaseScore] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for case in tqdm(cases, desc=what, unit="case", disable=None if config.training.progress else True):
+            by_class = score_prediction(
+                predictor,
+                case,
+                Path(folder) / f"{case.id}.nii.gz",
+                dataset,
+                nsd_tolerance_mm=config.evaluation.nsd_tolerance_mm,
+            )
+            scores += case_scores(
+                by_class, case_id=case.id, class_names=dataset.score_names, patient=case.patient, fold=config.fold
+            )
+    return scores
 
 
 def summarise_folds(

@@ -360,7 +360,8 @@ def test_publish() -> None:
 
 
 def test_compress(tmp_path: Path) -> None:
-    assert read("compress", "--run_dir", tmp_path, "--output", "o", "--macs", "0.5", "0.2").macs == (0.5, 0.2)
+    assert read("compress", "--run_dir", tmp_path, "--output", "o", "--target", "macs=0.5,0.2").target == "macs=0.5,0.2"
+    assert places("compress", "--run_dir", tmp_path, "--output", "o", "--target", "size=2") == [("--target", "unknown")]
     assert places("compress", "--run_dir", tmp_path) == [("--output", "missing")]
     assert places("compress", "--run_dir", tmp_path, "--output", "o", "--dry_run") == [("--output", "conflict")]
     assert places("compress", "--run_dir", tmp_path / "none", "--dry_run") == [("--run_dir", "folder")]

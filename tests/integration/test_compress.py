@@ -9,11 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import seg
-from seg.compression import certificate
+from seg.compression import certificate, search
+from seg.compression import compress as compress_module
 from seg.compression.compress import compress
+from seg.compression.speed import Latency
+from seg.compression.target import read_target
 from seg.config import ExperimentConfig
 from seg.errors import SegError
 from seg.networks.complexity import checked_complexity
@@ -45,18 +49,22 @@ def test_steps_are_run_directories_of_the_size_that_is_said(
     run: Path, tiny: ExperimentConfig, tiny_root: Path, tmp_path: Path, script: Callable[..., Any]
 ) -> None:
     before = files(run)
-    ended = script("compress", "--run_dir", run, "--output", tmp_path / "small", "--macs", 0.7, 0.9, "--cases", 3)
+    ended = script(
+        "compress", "--run_dir", run, "--output", tmp_path / "small", "--target", "macs=0.7,0.9", "--cases", 3
+    )
     assert ended.code == 0
     record = content(tmp_path / "small" / "compression.json")
     whole = checked_complexity(1, 3, tiny.network, shape=tiny.patches.size)
-    assert (record["original"]["macs"], record["original"]["parameters"]) == (whole.macs, whole.parameters)
+    (original,) = record["originals"]
+    assert (original["macs"], original["parameters"]) == (whole.macs, whole.parameters)
     assert [(step["name"], step["share"]) for step in record["steps"]] == [("macs_0.9", 0.9), ("macs_0.7", 0.7)]
     for step in record["steps"]:
         small = seg.load_run(tmp_path / "small" / step["name"])
         cost = checked_complexity(1, 3, small.config.network, shape=tiny.patches.size)
-        assert (step["macs"], step["parameters"]) == (cost.macs, cost.parameters)
-        assert step["macs"] <= step["share"] * whole.macs
-        assert step["parameters"] == sum(parameter.numel() for parameter in small.network.parameters())
+        (made,) = step["folds"]
+        assert (made["macs"], made["parameters"]) == (cost.macs, cost.parameters)
+        assert made["macs"] <= step["share"] * whole.macs
+        assert made["parameters"] == sum(parameter.numel() for parameter in small.network.parameters())
         assert replace(small.config, network=tiny.network) == replace(tiny, fold=0)
     output = seg.predict(tmp_path / "small" / "macs_0.7", tiny_root / "imagesTr", tmp_path / "labels")
     assert len(list(output.glob("*.nii.gz"))) == 6
@@ -65,26 +73,26 @@ def test_steps_are_run_directories_of_the_size_that_is_said(
 
 
 def test_with_too_few_patients_the_first_step_is_scored_and_the_second_is_not(run: Path, tmp_path: Path) -> None:
-    found = seg.compress(run, tmp_path / "small", macs=(0.9, 0.7), cases=3)
+    found = seg.compress(run, tmp_path / "small", target="macs=0.9,0.7", cases=3)
     assert [step.verdict for step in found.steps] == ["too few", "not tested"]
     assert (found.certified, found.look, found.exploratory) == (None, 1, False)
     assert content(tmp_path / "small" / "certificate.json")["steps"][0]["step"]["name"] == "macs_0.9"
     assert (tmp_path / "small" / "macs_0.9" / "evaluation.json").is_file()
     assert not (tmp_path / "small" / "macs_0.7" / "evaluation.json").exists()
     seg.evaluate(tmp_path / "small" / "macs_0.7")
-    again = seg.compress(run, tmp_path / "again", macs=(0.8,), cases=3)
+    again = seg.compress(run, tmp_path / "again", target="macs=0.8", cases=3)
     assert (again.look, again.exploratory) == (2, True)
 
 
 def test_steps_that_pass_are_certified(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(certificate, "LEAST_PATIENTS", 2)
-    found = seg.compress(run, tmp_path / "small", macs=(0.9, 0.7), margin=0.99, cases=3)
+    found = seg.compress(run, tmp_path / "small", target="macs=0.9,0.7", margin=0.99, cases=3)
     assert found.certified == "macs_0.7"
     assert [step.verdict for step in found.steps] == ["not inferior"] * 2
 
 
 def test_the_widths_of_a_step_are_trained_from_scratch_and_from_its_weights(run: Path, tmp_path: Path) -> None:
-    seg.compress(run, tmp_path / "small", macs=(0.7,), cases=2)
+    seg.compress(run, tmp_path / "small", target="macs=0.7", cases=2)
     small = tmp_path / "small" / "macs_0.7"
     for name, source in (("scratch", None), ("on", str(small))):
         again = seg.train(small / "config.yaml", run_dir=tmp_path / name, training__init_from=source)
@@ -92,15 +100,123 @@ def test_the_widths_of_a_step_are_trained_from_scratch_and_from_its_weights(run:
     assert seg.load_run(tmp_path / "scratch").config.network.widths is not None
 
 
-def test_tuning_is_recorded_and_never_leads_further_away(run: Path, tmp_path: Path) -> None:
-    options = {"macs": (0.7,), "cases": 2}
-    seg.compress(run, tmp_path / "cut", **options)  # type: ignore[arg-type]
-    seg.compress(run, tmp_path / "tuned", tune_steps=30, **options)  # type: ignore[arg-type]
-    (cut,), (tuned,) = (content(tmp_path / name / "compression.json")["steps"] for name in ("cut", "tuned"))
+def test_tuning_is_recorded_and_never_leads_further_away(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "TUNE_BELOW", -1e9)  # whatever a step lost
+    for steps in (0, 30):
+        seg.compress(run, tmp_path / f"{steps}", target="macs=0.7", cases=2, tune_steps=steps)
+    (cut,), (tuned,) = (content(tmp_path / f"{steps}" / "compression.json")["steps"][0]["folds"] for steps in (0, 30))
     assert (cut["tuned_steps"], cut["ranks"]) == (0, tuned["ranks"])
     assert tuned["tuned_steps"] in (0, 25, 30)
     assert tuned["measured_divergence"] <= cut["measured_divergence"]
     assert (tuned["measured_divergence"] == cut["measured_divergence"]) == (tuned["tuned_steps"] == 0)
+
+
+@pytest.mark.parametrize(
+    ("lost", "made", "frozen"),
+    [((0.0, -0.1, -0.14), 3, 3), ((0.0, -0.16, 0.0), 2, 1), ((-0.16, 0.0, 0.0), 1, 1)],
+)
+def test_without_a_target_steps_end_where_held_back_patients_lose_half_the_margin(
+    run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    lost: tuple[float, ...],
+    made: int,
+    frozen: int,
+) -> None:
+    changes, names = iter(lost), ["macs_0.9", "macs_0.8", "macs_0.7"]
+    monkeypatch.setattr(compress_module, "LADDER", (0.9, 0.8, 0.7))
+    # The class that loses less does not help the other.
+    monkeypatch.setattr(search.Subject, "lost", lambda self, network: np.array([[0.1, next(changes)]]))
+    found = seg.compress(run, tmp_path / "small", margin=0.3, cases=2, tune_steps=0)
+    assert [step["name"] for step in content(tmp_path / "small" / "compression.json")["steps"]] == names[:made]
+    assert [step.step.name for step in found.steps] == names[:frozen]
+
+
+def test_parameters_are_as_few_as_was_asked_for(run: Path, tiny: ExperimentConfig, tmp_path: Path) -> None:
+    seg.compress(run, tmp_path / "small", target="parameters=0.8,0.6", cases=2, tune_steps=0)
+    whole = checked_complexity(1, 3, tiny.network, shape=tiny.patches.size).parameters
+    for share in (0.8, 0.6):
+        small = seg.load_run(tmp_path / "small" / f"parameters_{share}").network
+        assert 0.5 * share * whole < sum(parameter.numel() for parameter in small.parameters()) <= share * whole
+
+
+def test_a_latency_is_sought_by_measurements_that_are_kept(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def measured(networks: dict[str, Any], *_: Any, **__: Any) -> dict[str, Latency]:
+        sizes = {name: sum(parameter.numel() for parameter in one.parameters()) for name, one in networks.items()}
+        asked.append(sizes)
+        first = next(iter(sizes.values()))
+        ratios = {name: size / first for name, size in sizes.items()}
+        return {name: Latency(ms=1.0, ratio=ratio, q1=ratio, q3=ratio) for name, ratio in ratios.items()}
+
+    monkeypatch.setattr(compress_module, "measure_latency", measured)
+    options: dict[str, Any] = {"target": "latency=0.7", "cases": 2, "tune_steps": 0, "multiple": 1}
+    found = seg.compress(run, tmp_path / "small", **options)
+    cost = found.costs["latency_0.7"]
+    assert cost.latency_ratio is not None
+    assert 0.5 < cost.latency_ratio <= 0.7
+    assert asked
+    asked.clear()
+    weights = (tmp_path / "small" / "latency_0.7" / "checkpoints" / "weights.pt").read_bytes()
+    seg.compress(run, tmp_path / "small", **options)
+    assert not asked
+    shutil.rmtree(tmp_path / "small" / "latency_0.7")  # killed before it was whole
+    seg.compress(run, tmp_path / "small", **options)
+    assert not asked
+    assert (tmp_path / "small" / "latency_0.7" / "checkpoints" / "weights.pt").read_bytes() == weights
+
+
+def test_a_command_goes_on_where_it_was_killed(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options: dict[str, Any] = {"target": "macs=0.9,0.8,0.7", "cases": 2, "tune_steps": 0}
+    whole = seg.compress(run, tmp_path / "whole", **options)
+    made = []
+    make = compress_module.make_step
+
+    def killed(subject: Any, share: float, *others: Any, **named: Any) -> Any:
+        if share == 0.7 and len(made) < 3:
+            made.append(share)
+            raise KeyboardInterrupt
+        made.append(share)
+        return make(subject, share, *others, **named)
+
+    monkeypatch.setattr(compress_module, "make_step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        seg.compress(run, tmp_path / "small", **options)
+    again = seg.compress(run, tmp_path / "small", **options)
+    assert made == [0.9, 0.8, 0.7, 0.7]
+    assert [one.step.sha256 for one in again.steps] == [one.step.sha256 for one in whole.steps]
+    assert again.look == 1
+    with pytest.raises(SegError) as caught:
+        seg.compress(run, tmp_path / "small", **{**options, "cases": 1})
+    assert [problem.kind for problem in caught.value.problems] == ["settings"]
+
+
+def test_the_certificate_and_the_model_card_say_how_fast_a_step_is(run: Path, tmp_path: Path) -> None:
+    found = seg.compress(run, tmp_path / "small", target="macs=0.8", cases=2, tune_steps=0)
+    assert {"engine", "threads", "instruction sets", "held-back patients"} <= found.conditions.keys()
+    assert found.costs["original"].latency_ratio == 1
+    card = content(tmp_path / "small" / "macs_0.8" / "model.json")["certificate"]
+    assert card["verdict"] == "too few"
+    assert card["cost"]["latency_ratio"] == found.costs["macs_0.8"].latency_ratio
+    assert card["conditions"] == found.conditions
+    page = (tmp_path / "small" / "certificate.md").read_text(encoding="utf-8")
+    assert "macs_0.8" in page
+    assert found.conditions["instruction sets"] in page
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+def test_both_networks_are_scored_in_the_engine_that_is_named(run: Path, tmp_path: Path, engine: Any) -> None:
+    pytest.importorskip(engine)
+    found = seg.compress(run, tmp_path / "small", target="macs=0.8", engine=engine, cases=2, tune_steps=0)
+    torch_found = seg.compress(run, tmp_path / "torch", target="macs=0.8", cases=2, tune_steps=0)
+    assert found.conditions["engine"].startswith(engine)
+    ours, theirs = ([one.difference for one in each.steps[0].classes] for each in (found, torch_found))
+    assert ours == pytest.approx(theirs, abs=1e-3, nan_ok=True)
 
 
 def test_a_dry_run_prints_a_table_and_leaves_nothing(run: Path, script: Callable[..., Any]) -> None:
@@ -118,14 +234,10 @@ def test_what_cannot_be_compressed_is_named(run: Path, tmp_path: Path) -> None:
             compress(run_dir, output, **options)
         return [(problem.path, problem.kind) for problem in caught.value.problems]
 
-    assert kinds(macs=(1.0, 0.5, 0.5)) == [("macs", "range"), ("macs", "repeated")]
-    assert kinds(macs=(0.01,), cases=1) == [("macs", "range")]
-    assert kinds(macs=(0.9,), cases=1, tune_steps=2) == [("cases", "range")]
-    assert not (tmp_path / "new").exists()
     assert kinds(output=run) == [(str(run), "exists")]
-    shutil.copytree(run, tmp_path / "folds" / "fold_0")
-    assert kinds(tmp_path / "folds") == [(str(tmp_path / "folds"), "folds")]
-    seg.compress(run, tmp_path / "small", macs=(0.9,), cases=1)
+    for kind in ("macs", "parameters"):
+        assert kinds(output=tmp_path / kind, target=read_target(f"{kind}=0.01"), cases=1) == [("target", "range")]
+    seg.compress(run, tmp_path / "small", target="macs=0.9", cases=1)
     small = tmp_path / "small" / "macs_0.9"
     assert kinds(small) == [(str(small), "compressed")]
     (run / "evaluation.json").unlink()

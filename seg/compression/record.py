@@ -1,0 +1,121 @@
+"""What a command made on the way to a certificate: the content of compression.json, and its table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from seg.compression.certificate import ORIGINAL
+from seg.compression.search import SmallNetwork, Subject, mean_of
+from seg.compression.speed import Latency
+from seg.words import fixed
+
+COMPRESSION_FILE = "compression.json"
+COMPRESSION_VERSION = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldRecord:
+    """What was made of one run in a step.
+
+    Attributes:
+        macs: Multiply-accumulates of a patch.
+        parameters: Learned numbers.
+        predicted_loss: Predicted loss of the cuts alone, in nats a voxel.
+        measured_divergence: Divergence from the original on held-back windows at the end, in nats a voxel.
+        tuned_steps: Step of the tuning whose weights are kept; 0 for none.
+        ranks: Channels of the 1x1 before and behind each kernel that has any.
+        held_back: Change of Dice by held-back patient and class; null where neither side has the class.
+        weights_sha256: Digest of the weights.
+    """
+
+    macs: int
+    parameters: int
+    predicted_loss: float
+    measured_divergence: float
+    tuned_steps: int
+    ranks: Mapping[str, tuple[int, int]]
+    held_back: tuple[tuple[float | None, ...], ...]
+    weights_sha256: str
+
+    @property
+    def lost(self) -> list[list[float]]:
+        """The changes of Dice, NaN where there is none."""
+        return [[np.nan if value is None else value for value in row] for row in self.held_back]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepRecord:
+    """One step of all folds.
+
+    Attributes:
+        name: What it is called, as its folder.
+        share: Share of the multiply-accumulates that was asked for.
+        folds: What was made of each run, in the order of folds.
+    """
+
+    name: str
+    share: float
+    folds: tuple[FoldRecord, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """The content of compression.json; a command that was killed goes on from it.
+
+    Attributes:
+        settings: Whatever decides what is made.
+        originals: The runs.
+        kernels: What each kernel of each run can lose.
+        trials: Latency over the original's by share of the work, as measured on the way to a target.
+        steps: The steps that are made, mild to strong.
+        latency: Time of a pass of each step of the first run.
+    """
+
+    settings: dict[str, Any]
+    originals: tuple[dict[str, Any], ...] = ()
+    kernels: tuple[tuple[dict[str, Any], ...], ...] = ()
+    trials: dict[str, float] = field(default_factory=dict)
+    steps: tuple[StepRecord, ...] = ()
+    latency: dict[str, Latency] = field(default_factory=dict)
+
+
+def fold_record(small: SmallNetwork, digest: str) -> FoldRecord:
+    """Returns what is recorded of a network that was made of one run; ``digest`` is that of its weights."""
+    return FoldRecord(
+        macs=small.macs,
+        parameters=small.parameters,
+        predicted_loss=small.predicted,
+        measured_divergence=small.measured,
+        tuned_steps=small.tuned,
+        ranks=dict(small.ranks),
+        held_back=tuple(tuple(None if np.isnan(value) else float(value) for value in row) for row in small.lost),
+        weights_sha256=digest,
+    )
+
+
+def format_steps(steps: Sequence[StepRecord], subjects: Sequence[Subject], latency: Mapping[str, Latency]) -> str:
+    """Formats the steps beside the original; of several folds the largest cost and the mean loss."""
+    names = subjects[0].run.class_names[1:]
+    header = f"{'step':18}{'GMAC':>8}{'parameters':>12}{'latency':>20}{'divergence':>12}{'tuned':>7}"
+    lines = [header + "".join(f"{name[:14]:>16}" for name in names)]
+    macs, parameters = subjects[0].cost
+    lines.append(f"{ORIGINAL:18}{macs / 1e9:8.3f}{parameters:12,}{_latency(latency[ORIGINAL]):>20}")
+    for step in steps:
+        lost = mean_of(np.array([row for fold in step.folds for row in fold.lost]))
+        divergence = sum(fold.measured_divergence for fold in step.folds) / len(step.folds)
+        tuned = sum(fold.tuned_steps > 0 for fold in step.folds)
+        lines.append(
+            f"{step.name:18}{max(fold.macs for fold in step.folds) / 1e9:8.3f}"
+            f"{max(fold.parameters for fold in step.folds):12,}{_latency(latency[step.name]):>20}{divergence:12.3g}"
+            f"{tuned or '-':>7}" + "".join(f"{fixed(value, 4, sign=True):>16}" for value in lost)
+        )
+    lines.append("changes of Dice are those of held-back training patients, which the original was trained on")
+    return "\n".join(lines)
+
+
+def _latency(found: Latency) -> str:
+    return f"{found.ms:.1f} ms ({found.ratio:.2f})"

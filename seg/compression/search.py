@@ -1,0 +1,353 @@
+"""How small a network may become: steps of less and less work, judged on patients that are held back.
+
+Held-back patients are training patients: nothing is fitted to them here, but the original was trained on them. Their
+loss of Dice therefore reads other than that of new patients, and it decides nothing but where the steps end.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from seg.compression.cuts import choose, cut, kernel_macs, least_macs, project, solve_anew, with_ranks
+from seg.compression.target import Kind
+from seg.compression.tuning import tune
+from seg.compression.widths import Place, Projection, measure
+from seg.config import ExperimentConfig, NetworkConfig
+from seg.data.cases import Case, Dataset
+from seg.data.datamodule import SegmentationData
+from seg.data.prepare import prepare_case
+from seg.data.splits import Split
+from seg.errors import ConfigError, Problem
+from seg.inference.windows import Windows
+from seg.networks import UNet, complexity
+from seg.runs import Origin, TrainedRun, trained_network
+from seg.words import fixed
+
+LOG = logging.getLogger(__name__)
+LADDER = (0.7, 0.5, 0.35, 0.25, 0.18, 0.125, 0.09)
+"""Shares of the original's multiply-accumulates that are tried where no target is given."""
+HELD_BACK, HELD_BACK_SHARE = 20, 5
+"""Patients that are held back at most, and one training patient in so many."""
+JUDGED = 8
+"""Held-back windows that tuning is judged by."""
+STOP_BELOW, TUNE_BELOW = 0.5, 0.25
+"""Shares of the margin: a loss of Dice beyond the one ends the walk, beyond the other a step is tuned."""
+TRIES = {"latency": 6, "parameters": 20}
+"""Halvings of the range in which a share of the work is sought."""
+Array = npt.NDArray[np.float64]
+Window = tuple[Tensor, Tensor]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A trained run that is made smaller, and what it is measured by.
+
+    Attributes:
+        run: The run, with the folder where its data set lies now.
+        origin: What it was made from.
+        split: Its training and held-out cases.
+        network: Its network.
+        places: What each kernel can lose.
+        projections: Best projections before and behind each kernel, by name.
+        fitted: Windows (1, C, X, Y, Z) that kernels are measured on and solved anew by.
+        measured: Cases that these are of.
+        held_back: Windows with their labels (X, Y, Z), one of each patient that is held back.
+        tuned_on: Cases of all training patients but those.
+        ignore_label: Label that counts nowhere.
+        dice: Dice of the network on the held-back windows, shape (patients, classes without the background).
+        judged: Log-probabilities of the network on the first of these windows.
+    """
+
+    run: TrainedRun
+    origin: Origin
+    split: Split
+    network: UNet
+    places: tuple[Place, ...]
+    projections: Mapping[str, tuple[Projection, Projection]]
+    fitted: tuple[Tensor, ...]
+    measured: tuple[str, ...]
+    held_back: tuple[Window, ...]
+    tuned_on: tuple[str, ...]
+    ignore_label: int | None
+    dice: Array
+    judged: tuple[Tensor, ...]
+
+    @property
+    def config(self) -> ExperimentConfig:
+        """The experiment."""
+        return self.run.config
+
+    @property
+    def cost(self) -> tuple[int, int]:
+        """Multiply-accumulates of a patch, and parameters."""
+        return cost(self.network, self.config)
+
+    def lost(self, network: UNet) -> Array:
+        """Returns the change of Dice on the held-back windows, shape (patients, classes)."""
+        return dice_of(network, self.held_back, self.ignore_label) - self.dice
+
+    def divergence(self, network: UNet) -> float:
+        """Returns the divergence of a prediction from the original's on held-back windows, in nats a voxel."""
+        images = [image for image, _ in self.held_back]
+        return sum(divergence(p, network, image) for p, image in zip(self.judged, images, strict=False)) / len(
+            self.judged
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmallNetwork:
+    """A smaller network and what it costs.
+
+    Attributes:
+        network: The network.
+        macs: Multiply-accumulates of a patch.
+        parameters: Learned numbers.
+        ranks: Channels of the 1x1 before and behind each kernel that has any.
+        predicted: Predicted loss of the cuts, before anything was solved anew, in nats a voxel.
+        measured: Divergence of its prediction from the original's on held-back windows, in nats a voxel.
+        tuned: Step of the tuning whose weights are kept; 0 for none.
+        lost: Change of Dice on the held-back windows, shape (patients, classes).
+    """
+
+    network: UNet
+    macs: int
+    parameters: int
+    ranks: Mapping[str, tuple[int, int]]
+    predicted: float
+    measured: float
+    tuned: int
+    lost: Array
+
+
+def read_subject(run: TrainedRun, origin: Origin, split: Split, dataset: Dataset, cases: int) -> Subject:
+    """Reads a run's network and measures what its kernels can lose.
+
+    Args:
+        run: The run, with the folder where its data set lies now.
+        origin: What it was made from.
+        split: Its two sides.
+        dataset: The data set.
+        cases: Training cases that are measured.
+
+    Raises:
+        ConfigError: There are too few training patients to hold one back.
+        DataError: Cases cannot be read.
+    """
+    config = run.config
+    network = trained_network(config.network, len(run.channel_names), len(run.class_names), run.path)
+    assert isinstance(network, UNet)
+    seen = set(split.train)
+    patients: dict[str, list[Case]] = {}
+    for case in dataset.cases:
+        if case.id in seen and case.label is not None:
+            patients.setdefault(case.patient or case.id, []).append(case)
+    if len(patients) < 2:
+        rule, remedy = "must be 2 or more, as one is held back", "compress a run of more patients"
+        raise ConfigError(Problem("training patients", "patients", rule, str(len(patients)), remedy))
+    held = set(spread_over(list(patients), max(1, min(HELD_BACK, len(patients) // HELD_BACK_SHARE))))
+    others = [case for patient, own in patients.items() if patient not in held for case in own]
+    chosen = spread_over(others, cases)
+    fitted = tuple(window(case, config)[0] for case in chosen)
+    held_back = tuple(window(patients[patient][0], config) for patient in patients if patient in held)
+    places = measure(network, fitted, seed=config.seed)
+    return Subject(
+        run=run,
+        origin=origin,
+        split=split,
+        network=network,
+        places=places,
+        projections=project(places),
+        fitted=fitted,
+        measured=tuple(case.id for case in chosen),
+        held_back=held_back,
+        tuned_on=tuple(case.id for case in others),
+        ignore_label=dataset.ignore_label,
+        dice=dice_of(network, held_back, dataset.ignore_label),
+        judged=tuple(log_probabilities(network, image) for image, _ in held_back[:JUDGED]),
+    )
+
+
+def make_step(
+    subject: Subject,
+    share: float,
+    dataset: Dataset,
+    *,
+    multiple: int,
+    tune_steps: int,
+    margin: float,
+    cache: Path,
+) -> SmallNetwork:
+    """Makes a network of a share of the original's work, tuned where it lost much on the held-back windows.
+
+    Args:
+        subject: What is made smaller.
+        share: Share of the multiply-accumulates that is kept at most.
+        dataset: The data set.
+        multiple: Widths are multiples of this number.
+        tune_steps: Steps of tuning at most; 0 tunes nothing.
+        margin: Loss of Dice that counts as not inferior.
+        cache: Folder for prepared cases, where they do not fit in memory.
+    """
+    begun = time.monotonic()
+    choice = choose(subject.places, subject.projections, _saved(subject, share), multiple=multiple)
+    network = cut(subject.network, choice.ranks, subject.projections)
+    solve_anew(subject.network, network, subject.fitted, seed=subject.config.seed)
+    lost, tuned = subject.lost(network), 0
+    if tune_steps and worst(lost) < -TUNE_BELOW * margin:
+        batches = _batches(subject, dataset, tune_steps, cache)
+        tuned = tune(subject.network, network, batches, subject.divergence, steps=tune_steps)
+        lost = subject.lost(network) if tuned else lost
+    macs, parameters = cost(network, subject.config)
+    fold = "" if subject.config.fold is None else f"fold {subject.config.fold}, "
+    LOG.info(
+        "%swork %.3g: %s parameters, Dice %s on %d held-back patients%s; %.0f s",
+        *(fold, share, f"{parameters:,}", ", ".join(fixed(value, 4, sign=True) for value in mean_of(lost))),
+        *(len(lost), f", tuned for {tuned} steps" if tuned else "", time.monotonic() - begun),
+    )
+    return SmallNetwork(
+        network=network,
+        macs=macs,
+        parameters=parameters,
+        ranks=choice.ranks,
+        predicted=choice.loss,
+        measured=subject.divergence(network),
+        tuned=tuned,
+        lost=lost,
+    )
+
+
+def least_share(subject: Subject, multiple: int) -> float:
+    """Returns the smallest share of the multiply-accumulates that can be reached."""
+    savable = sum(map(kernel_macs, subject.places)) - least_macs(subject.places, subject.projections, multiple=multiple)
+    return 1 - savable * math.prod(subject.config.patches.size) / subject.cost[0]
+
+
+def share_for(
+    subject: Subject, kind: Kind, wanted: float, *, multiple: int, ratio: Callable[[float, NetworkConfig], float]
+) -> float:
+    """Finds the largest share of the multiply-accumulates at which a cost falls to what is wanted.
+
+    Args:
+        subject: What is made smaller.
+        kind: The cost.
+        wanted: What is kept of the original's at most, in (0, 1).
+        multiple: Widths are multiples of this number.
+        ratio: Gives the cost of a network over the original's, from the share of the work and its configuration.
+
+    Raises:
+        ConfigError: The cost cannot fall so far.
+    """
+    least = least_share(subject, multiple)
+    # A hair more, as work counted by voxel and by patch differs in its last digits.
+    low, high = least + 1e-9, 1.0
+    reached = least if kind == "macs" else ratio(low, _narrowed(subject, low, multiple))
+    if reached > wanted:
+        rule = f"must be at least {reached:.3g} for {kind} of this network, with widths of multiples of {multiple}"
+        raise ConfigError(Problem("target", "range", rule, f"{wanted:g}", "give a larger share"))
+    if kind == "macs":
+        return wanted
+    for _ in range(TRIES[kind]):
+        middle = math.sqrt(low * high)
+        if ratio(middle, _narrowed(subject, middle, multiple)) <= wanted:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def cost(network: UNet, config: ExperimentConfig) -> tuple[int, int]:
+    """Returns the multiply-accumulates of a patch, and the parameters."""
+    found = complexity(network.in_channels, network.out_channels, network.config, shape=config.patches.size)
+    return found.macs, found.parameters
+
+
+def worst(lost: Array) -> float:
+    """Returns the smallest mean of the classes; infinity where no held-back patient has any."""
+    means = [value for value in mean_of(lost) if not math.isnan(value)]
+    return min(means, default=math.inf)
+
+
+def mean_of(lost: Array) -> list[float]:
+    """Returns the mean change of each class over the patients that have it; NaN where none has."""
+    present = ~np.isnan(lost)
+    sums = np.where(present, lost, 0).sum(0)
+    return [float(total / count) if count else math.nan for total, count in zip(sums, present.sum(0), strict=True)]
+
+
+def _saved(subject: Subject, share: float) -> float:
+    """Returns the multiply-accumulates to save for each voxel of the image."""
+    return (1 - share) * subject.cost[0] / math.prod(subject.config.patches.size)
+
+
+def _narrowed(subject: Subject, share: float, multiple: int) -> NetworkConfig:
+    choice = choose(subject.places, subject.projections, _saved(subject, share), multiple=multiple)
+    return with_ranks(subject.network.config, choice.ranks)
+
+
+def spread_over(items: Sequence[T], count: int) -> list[T]:
+    """Chooses items evenly from a list."""
+    count = min(count, len(items))
+    return [items[number * len(items) // count] for number in range(count)]
+
+
+def window(case: Case, config: ExperimentConfig) -> Window:
+    """Returns the window (1, C, X, Y, Z) of a case that holds the most foreground, of the patches' size; its label."""
+    array, reference = prepare_case(case, config.data)
+    image, label = torch.from_numpy(array), torch.from_numpy(reference)
+    windows = Windows.over(image.shape[1:], config.patches.size, config.inference.overlap)
+    starts = [(x, y, z) for x in windows.starts[0] for y in windows.starts[1] for z in windows.starts[2]]
+    best = max(starts, key=lambda start: int((windows.crop(label, start) > 0).sum()))
+    cropped: Tensor = windows.crop(image, best)
+    return cropped[None], windows.crop(label, best)
+
+
+def dice_of(network: UNet, windows: Sequence[Window], ignore_label: int | None) -> Array:
+    """Returns the Dice of each class but the background, shape (windows, classes); NaN where neither side has it."""
+    found = np.full((len(windows), network.out_channels - 1), np.nan)
+    for row, (image, label) in enumerate(windows):
+        with torch.no_grad():
+            predicted = network(image)[0].argmax(0)
+        counts = torch.ones_like(label, dtype=torch.bool) if ignore_label is None else label != ignore_label
+        for index in range(1, network.out_channels):
+            ours, theirs = (predicted == index) & counts, (label == index) & counts
+            if size := int(ours.sum()) + int(theirs.sum()):
+                found[row, index - 1] = 2 * int((ours & theirs).sum()) / size
+    return found
+
+
+def log_probabilities(network: UNet, image: Tensor) -> Tensor:
+    """Returns a prediction f32 (1, K, X, Y, Z)."""
+    with torch.no_grad():
+        logits: Tensor = network(image)
+    return logits.log_softmax(1)
+
+
+def divergence(wanted: Tensor, network: UNet, image: Tensor) -> float:
+    """Returns the Kullback-Leibler divergence of a network's prediction from log-probabilities, in nats a voxel."""
+    p, q = wanted.double(), log_probabilities(network, image).double()
+    return float((p.exp() * (p - q)).sum(1).mean())
+
+
+def _batches(subject: Subject, dataset: Dataset, steps: int, cache: Path) -> Iterator[Tensor]:
+    """Yields augmented training images of all training patients but those that are held back."""
+    config = subject.config
+    training = replace(config.training, steps=steps, validate_every=steps, accumulate=1, device="cpu")
+    data = SegmentationData(
+        replace(config, training=training), dataset, Split(train=subject.tuned_on, validation=()), cache
+    )
+    data.setup("fit")
+    for batch in data.train_dataloader():
+        image: Tensor = data.augmented(batch)["image"]
+        yield image
