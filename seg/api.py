@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from seg.compression import CASES, TUNE_STEPS
-from seg.config import EvaluationConfig, ExperimentConfig, dump_config, load_config
+from seg.config import DeviceName, EvaluationConfig, ExperimentConfig, dump_config, load_config
 from seg.config.loading import find_config
 from seg.config.study import MARGIN
 from seg.config.text import parse_yaml
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from seg.compression.certificate import Certificate
 
 PathLike = str | Path
-Device = Literal["auto", "cpu", "cuda"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +138,7 @@ def predict(
     input: PathLike,
     output: PathLike,
     *,
-    device: Device = "auto",
+    device: DeviceName = "auto",
     precision: Literal["auto", "fp32", "bf16"] = "auto",
     tta: bool = False,
     probabilities: bool = False,
@@ -152,7 +151,7 @@ def predict(
         run_dirs: Run directory or what :func:`export` made of it, or several whose networks are averaged.
         input: Scan, folder of scans, or text file that lists scans.
         output: File of the label map for one scan, else folder of the label maps; it is returned.
-        device: Where to compute.
+        device: Where to compute; auto takes a GPU where there is one, mps being Apple's.
         precision: Arithmetic of the networks; auto is that of each run's configuration.
         tta: Whether logits are averaged over mirrored copies.
         probabilities: Whether probabilities are written too.

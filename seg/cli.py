@@ -29,7 +29,7 @@ from pydantic.dataclasses import dataclass
 from seg import __version__
 from seg.compression import CASES, TUNE_STEPS
 from seg.compression.target import read_target
-from seg.config import EvaluationConfig, ExperimentConfig, StudyConfig, load_config
+from seg.config import DeviceName, EvaluationConfig, ExperimentConfig, StudyConfig, load_config
 from seg.config.fields import (
     REQUIRED,
     STRICT,
@@ -65,7 +65,6 @@ MOST_SAID = 10
 """Problems of a command that are printed; of further ones the number is."""
 Changes = Mapping[StrictStr, StrictStr]
 """Texts by dotted path of a configuration, in the order typed."""
-Device = Literal["auto", "cpu", "cuda"]
 COMMON = "set."
 """What stands before the path of an experiment's field, to change the field for all variants of a study."""
 
@@ -266,7 +265,7 @@ class Predict(Command):
     output: FilePath = Field(
         description="Where label maps go: a file for one scan, else a folder, in which each is named after its scan."
     )
-    device: Device = setting("auto", "Where to compute; auto takes a GPU where there is one.")
+    device: DeviceName = setting("auto", "Where to compute; auto takes a GPU where there is one, mps being Apple's.")
     precision: Literal["auto", "fp32", "bf16"] = setting(
         "auto",
         "Arithmetic of the networks; auto is training.precision of each run, whose own auto takes bf16 where the "

@@ -30,25 +30,25 @@ PACKAGES = ("torch", "monai", "pytorch-lightning", "nibabel", "numpy", "scipy")
 CPUINFO = Path("/proc/cpuinfo")
 
 
-def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
-    """Returns the device to compute on; ``auto`` is a CUDA GPU where there is one, else the processor.
+def choose_device(wanted: Literal["auto", "cpu", "cuda", "mps"], *, option: str = "training.device") -> torch.device:
+    """Returns the device to compute on; ``auto`` is a CUDA GPU where there is one, else Apple's, else the processor.
 
-    An Apple GPU (mps) is named and left alone: no training or prediction was checked on one.
+    ``option`` names what asks for the device.
+
+    What an Apple GPU (mps) computes of a network is compared with the processor first, see :mod:`seg.inference.apple`.
 
     Raises:
         ConfigError: A GPU is asked for and there is none.
     """
     import torch
 
-    if wanted == "cuda" and not torch.cuda.is_available():
-        value = "'cuda' without a GPU"
-        raise ConfigError(Problem("training.device", "unavailable", "must be available", value, "use auto or cpu"))
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(wanted, True):
+        value = f"'{wanted}' without a GPU"
+        raise ConfigError(Problem(option, "unavailable", "must be available", value, "use auto or cpu"))
     if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-        if wanted == "cpu" and torch.backends.mps.is_available():
-            LOG.warning("device: cpu; the Apple GPU (mps) is not used, as no results were checked on one")
-        else:
-            LOG.info("device: %s", wanted)
+        wanted = "cuda" if there["cuda"] else "mps" if there["mps"] else "cpu"
+        LOG.info("device: %s", wanted)
     return torch.device(wanted)
 
 
@@ -66,12 +66,15 @@ def keep_heap() -> None:
 
 
 def choose_precision(wanted: Literal["auto", "fp32", "bf16"], device: torch.device) -> Literal["fp32", "bf16"]:
-    """Returns the arithmetic of the forward pass: bf16 where the hardware computes it.
+    """Returns the arithmetic of the forward pass: bf16 where the hardware computes it; fp32 alone on an Apple GPU.
 
     Convolutions in fp32 are fp32 from then on: cuDNN's own choice on a GPU is TF32, with 10 bits for 23.
     """
     import torch
 
+    if wanted == "bf16" and device.type == "mps":
+        LOG.warning("precision: fp32, in place of bf16, which is not offered on an Apple GPU")
+        return "fp32"
     if wanted == "auto":
         wanted = "bf16" if computes_bf16(device) else "fp32"
         LOG.info("precision: %s", wanted)
@@ -85,6 +88,8 @@ def computes_bf16(device: torch.device) -> bool:
 
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type == "mps":
+        return False
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
 
@@ -104,6 +109,7 @@ def environment(device: torch.device | None, precision: str, *, engine: str = "t
 
         threads, capabilities = torch.get_num_threads(), torch.cpu.get_capabilities()
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else name
+        name = f"GPU of {name}" if device.type == "mps" else name
         sets = [name for name in INSTRUCTION_SETS if capabilities.get(name)]
     return {
         "version": __version__,

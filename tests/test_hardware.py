@@ -27,18 +27,15 @@ def _announcements(caplog):
     caplog.set_level(logging.INFO, hardware.__name__)
 
 
-@pytest.mark.parametrize(("available", "device"), [(True, "cuda"), (False, "cpu")])
-def test_a_device_is_chosen_by_what_there_is_and_announced(monkeypatch, caplog, available, device):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
+@pytest.mark.parametrize(
+    ("cuda", "mps", "device"),
+    [(True, False, "cuda"), (True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")],
+)
+def test_a_device_is_chosen_by_what_there_is_and_announced(monkeypatch, caplog, cuda, mps, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     assert choose_device("auto") == torch.device(device)
     assert caplog.messages == [f"device: {device}"]
-
-
-def test_an_apple_gpu_is_named_and_left_alone(monkeypatch, caplog):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    assert choose_device("auto") == CPU
-    assert [(one.levelname, "mps" in one.getMessage()) for one in caplog.records] == [("WARNING", True)]
 
 
 def test_the_system_and_torch_name_the_same_instruction_sets():
@@ -72,9 +69,12 @@ def test_a_named_device_or_precision_is_followed_silently_and_refused_where_it_i
     assert [choose_precision(precision, CPU) for precision in ("fp32", "bf16")] == ["fp32", "bf16"]
     assert caplog.messages == []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ConfigError) as caught:
-        choose_device("cuda")
-    assert [(problem.path, problem.kind) for problem in caught.value.problems] == [("training.device", "unavailable")]
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    for device in ("cuda", "mps"):
+        with pytest.raises(ConfigError) as caught:
+            choose_device(device)
+        found = [(problem.path, problem.kind) for problem in caught.value.problems]
+        assert found == [("training.device", "unavailable")]
 
 
 @pytest.mark.parametrize(

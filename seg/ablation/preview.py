@@ -279,6 +279,9 @@ def time_network(config: ExperimentConfig, in_channels: int, num_classes: int, *
     from seg.networks.blocks import initialise
 
     device = choose_device(config.training.device)
+    if device.type == "mps":
+        LOG.warning("times on the Apple GPU (mps) are not predicted; those of the processor follow")
+        device = torch.device("cpu")
     runtime = Runtime(device=device, precision=choose_precision(config.training.precision, device))
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)

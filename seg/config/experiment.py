@@ -16,6 +16,8 @@ from seg.config.network import NetworkConfig
 
 CONFIG_VERSION = 1
 LARGEST_SEED = 2**32 - 1  # NumPy's legacy generators take no larger seed
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+"""Where to compute; mps is the GPU of an Apple computer."""
 Range = tuple[Positive, Positive]
 Angle = Annotated[StrictFloat, Field(ge=0, le=180)]
 Zoom = Annotated[StrictFloat, Field(gt=0, le=1)]
@@ -252,8 +254,9 @@ class TrainingConfig:
         "Whether held-out cases are scored that the initial weights, or those they came from, were trained on; every "
         "score that counts such cases is marked.",
     )
-    device: Literal["auto", "cpu", "cuda"] = setting(
-        "auto", "Where to train; auto takes the GPU where there is one, and announces its choice."
+    device: DeviceName = setting(
+        "auto",
+        "Where to train; auto takes a GPU where there is one, mps being Apple's, and announces its choice.",
     )
     memory_format: Literal["channels_last_3d", "contiguous"] = setting(
         "channels_last_3d",

@@ -111,11 +111,17 @@ class SegmentationData(pl.LightningDataModule):
         """Returns whole validation cases, one a batch."""
         return DataLoader(_Whole(self._prepared["validation"]), batch_size=None)
 
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Augments a training batch on the processor where the device is an Apple GPU."""
+        return self.augmented(batch) if self._training_on("mps") else batch
+
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Augments a training batch on the device."""
-        if self.trainer is None or not self.trainer.training:
-            return batch
-        return self.augmented(batch)
+        """Augments a training batch on any other device."""
+        return self.augmented(batch) if self._training_on("cpu", "cuda") else batch
+
+    def _training_on(self, *kinds: str) -> bool:
+        trainer = self.trainer
+        return trainer is not None and bool(trainer.training) and trainer.strategy.root_device.type in kinds
 
     def augmented(self, batch: Batch) -> Batch:
         """Augments a batch of :meth:`train_dataloader`, from the stream of its first position."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 NO_MEMORY = (
     "CUDA out of memory",
     "CUDA error: out of memory",
+    "MPS backend out of memory",
     "CUDNN_STATUS_ALLOC_FAILED",
     "CUBLAS_STATUS_ALLOC_FAILED",
     "can't allocate memory",
@@ -141,9 +142,10 @@ def place(networks: Sequence[nn.Module], device: torch.device, *, fall_back: boo
 def _placed(networks: Sequence[nn.Module], device: torch.device) -> bool:
     import torch
 
+    layout = torch.contiguous_format if device.type == "mps" else torch.channels_last_3d
     try:
         for network in networks:
-            network.to(device=device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+            network.to(device=device, memory_format=layout)  # type: ignore[call-overload]
     except RuntimeError as error:
         if not out_of_memory(error):
             raise

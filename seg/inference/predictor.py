@@ -11,18 +11,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from seg.config import DataConfig
+from seg.config import DataConfig, DeviceName
 from seg.data.classes import ClassMap
 from seg.data.memory import check_memory
 from seg.data.prepare import numpy_zscore, prepare, read_image, torch_zscore
 from seg.errors import ConfigError, Problem, RunError
 from seg.hardware import choose_device, choose_precision, computes_bf16, instruction_sets
+from seg.inference.apple import agreed_device, logits_of
 from seg.inference.arrays import HOST
 from seg.inference.choice import CHOICE_FILE, chosen_classes
 from seg.inference.cleaning import CleaningRule, clean_labels, cleaning_rules
 from seg.inference.engines import Engine, ExportedNetwork
 from seg.inference.exported import ExportedRun, exported_file
-from seg.inference.memory import MemoryHistory, place
+from seg.inference.memory import Attempt, MemoryHistory, place
 from seg.inference.model import Model, model_from_config, processor
 from seg.inference.quantise import INT8_SETS
 from seg.inference.sweep import segment
@@ -32,6 +33,8 @@ from seg.runs import TrainedRun, check_task, trained_network
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+    from seg.inference.apple import Work
 
 LOG = logging.getLogger(__name__)
 Precision = Literal["auto", "fp32", "bf16"]
@@ -69,6 +72,11 @@ class Predictor:
     probabilities: bool = False
     warnings: tuple[str, ...] = ()
     memory: MemoryHistory = field(default_factory=MemoryHistory)
+
+    def __post_init__(self) -> None:
+        """Has sums of logits kept on the processor where the networks lie on an Apple GPU."""
+        if self.models[0].device.type == "mps":
+            self.memory.attempt = Attempt(models=tuple(self.models), device=processor())
 
     @property
     def torch_device(self) -> torch.device | None:
@@ -152,6 +160,7 @@ def load_model(run: TrainedRun, device: torch.device, precision: str, *, tta: bo
             the device does not suffice.
     """
     network = _load_network(run)
+    device, _ = agreed_device([(network, _forward(run))], device)
     place([network], device, fall_back=False)
     return model_from_config(network, run.config, device=device, precision=precision, tta=tta)
 
@@ -162,10 +171,15 @@ def _load_network(run: TrainedRun) -> nn.Module:
     return network
 
 
+def _forward(run: TrainedRun) -> Work:
+    """Returns what the network of a run is compared by on an Apple GPU: a pass of one of its windows."""
+    return logits_of(run.config.inference.window or run.config.patches.size, len(run.channel_names))
+
+
 def load_predictor(
     runs: Sequence[TrainedRun],
     *,
-    device: Literal["auto", "cpu", "cuda"],
+    device: DeviceName,
     tta: bool,
     probabilities: bool,
     precision: Precision = "auto",
@@ -220,25 +234,23 @@ def load_predictor(
 
 
 def _torch_models(
-    runs: Sequence[TrainedRun], *, device: Literal["auto", "cpu", "cuda"], precision: Precision, tta: bool
+    runs: Sequence[TrainedRun], *, device: DeviceName, precision: Precision, tta: bool
 ) -> tuple[list[Model], tuple[str, ...]]:
     """Loads networks of torch; see :func:`load_predictor`. Returns sentences on what is other than asked for, too."""
-    import torch
-
-    if device == "cuda" and not torch.cuda.is_available():
-        value = "'cuda' without a GPU"
-        raise ConfigError(Problem("--device", "hardware", "must be available", value, "use auto or cpu"))
     warnings = _idle_mirroring(runs, tta=tta)
-    chosen = choose_device(device)
+    chosen = choose_device(device, option="--device")
     if precision == "bf16" and not computes_bf16(chosen):
-        kind = "GPU" if chosen.type == "cuda" else "processor"
+        kind = "processor" if chosen.type == "cpu" else "GPU"
         rule = f"must be one that the {kind} computes"
         raise ConfigError(Problem("--precision", "hardware", rule, "'bf16', which it lacks", "use fp32"))
     networks = [_load_network(run) for run in runs]
     # Where the GPU is full and --device is auto, the processor computes, if it has the arithmetic asked for.
     bearable = precision != "bf16" or computes_bf16(processor())
-    chosen, note = place(networks, chosen, fall_back=device == "auto" and bearable)
-    warnings += (note,) if note else ()
+    chosen, unlike = agreed_device(
+        [(network, _forward(run)) for run, network in zip(runs, networks, strict=True)], chosen
+    )
+    chosen, full = place(networks, chosen, fall_back=device == "auto" and bearable)
+    warnings += tuple(note for note in (unlike, full) if note)
     models = []
     for run, network in zip(runs, networks, strict=True):
         own = choose_precision(run.config.training.precision if precision == "auto" else precision, chosen)
@@ -250,15 +262,15 @@ def _exported_models(
     runs: Sequence[TrainedRun],
     *,
     engine: Engine,
-    device: Literal["auto", "cpu", "cuda"],
+    device: DeviceName,
     precision: Precision,
     tta: bool,
 ) -> tuple[list[Model], tuple[str, ...]]:
     """Loads exported networks into an engine; see :func:`load_predictor`."""
     problems = []
-    if device == "cuda":
+    if device not in ("auto", "cpu"):
         rule, remedy = f"must be cpu or auto with --engine {engine}", "leave it out, or take --engine torch"
-        problems.append(Problem("--device", "conflict", rule, "'cuda'", remedy))
+        problems.append(Problem("--device", "conflict", rule, f"'{device}'", remedy))
     if precision == "bf16":
         rule, remedy = f"must be fp32 or auto with --engine {engine}", "leave it out, or take --engine torch"
         problems.append(Problem("--precision", "conflict", rule, "'bf16'", remedy))

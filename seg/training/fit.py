@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytorch_lightning as pl
 import torch
@@ -25,6 +26,8 @@ from seg.data.datamodule import SegmentationData
 from seg.data.splits import Split
 from seg.files import NO_ROOM, file_problems
 from seg.hardware import choose_device, choose_precision, keep_heap
+from seg.inference.apple import agreed_device, on_processor
+from seg.inference.model import processor
 from seg.inference.windows import predict_logits
 from seg.networks import network_from_config
 from seg.networks.blocks import initialise
@@ -33,7 +36,11 @@ from seg.runs import LAST_CHECKPOINT, copy_weights, save_weights
 from seg.training.callbacks import Checkpoints, MovingAverage, Progress, Records, check_checkpoint, unusable_checkpoint
 from seg.training.losses import build_loss
 from seg.training.module import SegmentationModule, not_finite, remedies
+from seg.training.optim import build_optimizer
 from seg.words import counted
+
+if TYPE_CHECKING:
+    from seg.inference.apple import Work
 
 LOG = logging.getLogger(__name__)
 LIGHTNING_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed"}
@@ -80,12 +87,16 @@ def train_fold(
         keep_heap()
     network = network_from_config(config.network, len(dataset.channel_names), len(dataset.class_names))
     initialise(network, config.seed)
-    memory_format = MEMORY_FORMATS[config.training.memory_format]
+    memory_format = MEMORY_FORMATS["contiguous" if device.type == "mps" else config.training.memory_format]
     network.to(memory_format=memory_format)  # type: ignore[call-overload]
     module = SegmentationModule(
         network,
         build_loss(config.loss, ignore_index=dataset.ignore_label),
-        lambda network, image: predict_logits(network, image, config.patches.size, config.inference),
+        lambda network, image: (
+            predict_logits(on_processor(network, device), image.to(processor()), config.patches.size, config.inference)
+            if device.type == "mps"
+            else predict_logits(network, image, config.patches.size, config.inference)
+        ),
         num_classes=len(dataset.class_names),
         optimizer=config.optimizer,
         total_steps=config.training.steps,
@@ -120,6 +131,38 @@ def train_fold(
     _check_finite(network, config, int(records.history[-1]["step"]))
     save_weights(network, run_dir, channel_names=dataset.channel_names, class_names=dataset.class_names)
     return Trained(network=network, history=records.history)
+
+
+def training_device(config: ExperimentConfig, dataset: Dataset) -> torch.device:
+    """Returns where to train; an Apple GPU only where a training step gives there what it gives on the processor."""
+    device = choose_device(config.training.device)
+    if device.type != "mps":
+        return device
+    network = network_from_config(config.network, len(dataset.channel_names), len(dataset.class_names))
+    initialise(network, config.seed)
+    return agreed_device([(network, training_step(config, dataset))], device)[0]
+
+
+def training_step(config: ExperimentConfig, dataset: Dataset) -> Work:
+    """Returns the work of a training step on a patch of noise: its loss and gradients.
+
+    The optimiser steps too, so that it is known to run. What it makes of gradients near zero depends on their rounding,
+    so weights behind its step are not compared.
+    """
+    classes, size = len(dataset.class_names), (1, len(dataset.channel_names), *config.patches.size)
+
+    def work(network: nn.Module, device: torch.device) -> list[torch.Tensor]:
+        stream = torch.Generator().manual_seed(config.seed)
+        image = torch.randn(size, generator=stream).to(device)
+        label = torch.randint(classes, (1, 1, *size[2:]), generator=stream).to(device)
+        network.train()
+        loss = build_loss(config.loss, ignore_index=dataset.ignore_label)(network(image), label)
+        loss.backward()
+        gradients = [one.grad.clone() for one in network.parameters() if one.grad is not None]
+        build_optimizer(network, config.optimizer).step()
+        return [loss, *gradients]
+
+    return work
 
 
 def _announce(config: ExperimentConfig, network: nn.Module, dataset: Dataset, split: Split, run_dir: Path) -> None:
@@ -225,7 +268,7 @@ def _trainer(
     return pl.Trainer(
         plugins=[LightningEnvironment()],
         default_root_dir=run_dir,
-        accelerator="gpu" if device.type == "cuda" else "cpu",
+        accelerator="gpu" if device.type == "cuda" else device.type,
         devices=1,
         precision=LIGHTNING_PRECISION[choose_precision(training.precision, device)],  # type: ignore[arg-type]
         max_epochs=training.steps // training.validate_every,

@@ -80,7 +80,8 @@ class SegmentationModule(pl.LightningModule):
             value = f"NaN or infinity on held-out case {batch['case_id']}"
             remedy = f"look at this image, or begin anew with {self._remedies()}"
             raise not_finite(f"step {self.global_step}: predictions", value, remedy)
-        self._dice.append(dice_per_class(logits.argmax(1, keepdim=True), batch["label"], self.num_classes))
+        label = batch["label"].to(logits.device)
+        self._dice.append(dice_per_class(logits.argmax(1, keepdim=True), label, self.num_classes))
 
     def on_validation_epoch_end(self) -> None:
         """Logs ``val_dice``, the mean over classes of the mean over cases where label or prediction has the class.

@@ -76,7 +76,7 @@ def _adam_step(parameter: Tensor, state: dict[str, Tensor], group: dict[str, Any
     gradient = parameter.grad
     assert gradient is not None
     if not state:
-        state["step"] = torch.zeros((), dtype=torch.float64)
+        state["step"] = torch.zeros(())
         state["mean"], state["square"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
     state["step"] += 1
     first, second = ADAM_BETAS

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from seg.config import DeviceName
 from seg.data.volumes import is_whole
 from seg.errors import DataError, Problem, RunError, SegError
 from seg.files import file_problems, quoted, remove_partial
@@ -43,7 +44,7 @@ def predict(
     run_dirs: Sequence[Path],
     input: Path,
     output: Path,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
+    device: DeviceName = "auto",
     precision: Literal["auto", "fp32", "bf16"] = "auto",
     tta: bool = False,
     probabilities: bool = False,
@@ -56,7 +57,7 @@ def predict(
         run_dirs: Run directories whose networks are averaged, packed runs, or exported networks.
         input: A file, a folder, or a list of files in a text file.
         output: File or folder of the label maps.
-        device: Where to compute; auto takes a GPU where there is one.
+        device: Where to compute; auto takes a GPU where there is one, mps being Apple's.
         precision: Arithmetic of the networks; auto is that of each run's configuration.
         tta: Whether logits are averaged over mirrored copies.
         probabilities: Whether probabilities are written too.
@@ -116,7 +117,7 @@ def _chosen_engine(
         check_engine(wanted, runs)
         return wanted
     engines = possible_engines(runs)
-    if "torch" in engines and ("cuda" in settings.values() or "bf16" in settings.values()):
+    if "torch" in engines and {"cuda", "mps", "bf16"}.intersection(settings.values()):
         engines = ("torch",)  # no other does what was asked for
     if "torch" in engines and len(engines) > 1:
         try:

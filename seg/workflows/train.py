@@ -22,7 +22,7 @@ from seg.data.splits import Split, check_folds
 from seg.errors import ConfigError, Problem, RunError
 from seg.evaluation.scores import EVALUATION_FILE
 from seg.files import file_problems, locked, remove_partial
-from seg.hardware import choose_device, choose_precision, environment
+from seg.hardware import choose_precision, environment
 from seg.inference.cleaning import cleaning_rules
 from seg.networks import network_from_config
 from seg.runs import (
@@ -46,7 +46,7 @@ from seg.runs import (
     weights_digest,
 )
 from seg.training.cost import step_cost
-from seg.training.fit import train_fold
+from seg.training.fit import train_fold, training_device
 from seg.training.losses import check_class_weights
 from seg.workflows.evaluate import finish_final, score_run, summarise_folds
 from seg.workflows.inputs import check_copies, check_seen, keep_apart, read_checked, read_splits
@@ -170,7 +170,8 @@ def _begin(
     if resume and training.init_from is None and (source := recorded_init_from(directories)) is not None:
         LOG.info("initial weights: those of %s, as the run began", source)
         training = replace(training, init_from=source)
-    device = choose_device(training.device)
+    device = training_device(config, dataset)
+    kind: Any = device.type
     precision = choose_precision(training.precision, device)
     config = replace(config, training=training)
     anew = any(map(_starts_anew, directories))
@@ -180,7 +181,7 @@ def _begin(
         initial_weights=_initial_weights(config) if anew else None,
         seen=_seen(config, dataset) if anew else {},
     )
-    return config, replace(training, device="cuda" if device.type == "cuda" else "cpu", precision=precision), origin
+    return config, replace(training, device=kind, precision=precision), origin
 
 
 def _check_step(config: ExperimentConfig, computed_on: TrainingConfig, dataset: Dataset) -> None:

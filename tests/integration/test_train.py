@@ -41,6 +41,24 @@ def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
     return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
 
 
+def test_a_training_falls_back_from_an_apple_gpu_that_cannot_compute_it(
+    short: ExperimentConfig,
+    trained: Path,
+    other: Change,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    if torch.backends.mps.is_available() or torch.cuda.is_available():
+        pytest.skip("needs a machine without a GPU")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    for device in ("auto", "mps"):
+        caplog.clear()
+        assert train(other(short, "training", device=device), run_dir=tmp_path / device, folds=(0,)) == 0
+        assert [one.levelname for one in caplog.records if "mps" in one.getMessage()].count("WARNING") == 2
+        assert same(weights(tmp_path / device), weights(trained))  # of the processor
+
+
 def test_a_run_leaves_what_the_conventions_list(
     tiny: ExperimentConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

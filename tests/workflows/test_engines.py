@@ -139,7 +139,7 @@ def test_what_an_engine_cannot_do_is_refused(make_run: Make, scans: Path, tmp_pa
     assert kinds(file, engine="torch") == [("--engine", "format")]
     assert kinds(file, engine="onnxruntime") == [("--engine", "format")]
     if not torch.cuda.is_available():
-        assert kinds(run_dir, engine="auto", device="cuda") == [("--device", "hardware")]  # torch says so itself
+        assert kinds(run_dir, engine="auto", device="cuda") == [("--device", "unavailable")]  # torch says so itself
     assert kinds(tmp_path / "absent.onnx") == [(str(tmp_path / "absent.onnx.json"), "missing")]
     assert not (tmp_path / "out").exists()
 

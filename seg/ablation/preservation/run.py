@@ -21,7 +21,7 @@ from seg.data.cases import Case, Dataset
 from seg.errors import DataError, Problem, RunError
 from seg.files import write_json
 from seg.hardware import choose_device, choose_precision
-from seg.inference.model import Model
+from seg.inference.model import Model, processor
 from seg.inference.predictor import load_model
 from seg.networks import UNet
 from seg.runs import CONFIG_FILE, PRESERVATION_FILE, TrainedRun
@@ -154,6 +154,9 @@ def measure_preservation(run_dir: Path, dataset: Dataset, case_ids: Sequence[str
     config = load_config([run_dir / CONFIG_FILE])
     run = TrainedRun(path=run_dir, config=config, channel_names=dataset.channel_names, class_names=dataset.class_names)
     device = choose_device(config.training.device)
+    if device.type == "mps":
+        device = processor()  # moments are sums in double precision, which an Apple GPU lacks
+        LOG.info("preservation is measured on the processor")
     model = load_model(run, device, choose_precision("fp32", device), tta=False)
     if not isinstance(model.network, UNet):
         rule = "must hold a U-Net, the network whose bottlenecks are measured"
