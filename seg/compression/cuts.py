@@ -251,14 +251,10 @@ def _stated(stages: Sequence[Sequence[Ranks]]) -> tuple[tuple[Ranks, ...], ...] 
     return None if plain else tuple(tuple(stage) for stage in stages)
 
 
-SAMPLED = 8192
+SAMPLED = 4096
 """Voxels of a case, drawn at random, from which a kernel is solved anew."""
 RIDGE = 1e-3
 """Pull towards the weights before, over the mean square of a kernel's inputs."""
-
-
-class _ReachedError(Exception):
-    """Ends a forward pass at the module that is asked about."""
 
 
 def solve_anew(
@@ -277,44 +273,77 @@ def solve_anew(
     fitted to the normalised outputs of the original. Where maps have fewer channels, the same is done for what leads up
     from a lower stage, which has no constant, and for the head, whose bias is one. Other weights stay.
 
+    All images go through both networks at once, so that each is computed once; their maps are in memory together.
+
     Args:
         network: The original.
         smaller: What :func:`cut` or :func:`seg.compression.channels.cut_channels` made of it.
-        images: Images of shape (1, C, X, Y, Z).
+        images: Images of shape (1, C, X, Y, Z) and of one size.
         kept: Channels of the original that are kept, by the path of the module that writes them; others have all.
         seed: Seed of the voxels that are drawn.
     """
-    linear = [] if kept is None else _linear(network)
-    targets, drawn = _targets(network, images, torch.Generator().manual_seed(seed), linear)
-    for name in targets:  # in the order of computation
-        block, whole = smaller.get_submodule(name), network.get_submodule(name)
-        layer = block.conv if isinstance(block, ConvNormAct) else block
+    batch = torch.cat(list(images))
+    layers: dict[str, nn.Module] = {
+        name: block.conv for name, block in network.named_modules() if isinstance(block, ConvNormAct)
+    }
+    layers |= {} if kept is None else {name: network.get_submodule(name) for name in _linear(network)}
+    targets = _targets(network, layers, batch, torch.Generator().manual_seed(seed))
+    hooks = []
+    for name in layers:
+        layer = smaller.get_submodule(name)
+        layer = layer.conv if isinstance(layer, ConvNormAct) else layer
         kernel = layer.conv if isinstance(layer, FactoredConv3d) else layer
-        assert isinstance(kernel, nn.Conv3d)
-        index = torch.tensor((kept or {}).get(name, range(targets[name][0].shape[0])))
-        wanted = [target[index] for target in targets[name]]
-        inputs = [
-            _patches(_input(smaller, kernel, image), kernel, voxels)
-            for image, voxels in zip(images, drawn[name], strict=True)
-        ]
-        expand = torch.eye(kernel.out_channels, dtype=torch.float64)
-        if isinstance(layer, FactoredConv3d) and isinstance(layer.behind, nn.Conv3d):
-            expand = layer.behind.weight.detach().flatten(1).double()
-        before = kernel.weight.detach().flatten(1).double()
-        if isinstance(block, ConvNormAct):
-            inputs, wanted = [*map(_centred, inputs)], [*map(_centred, wanted)]
-            solved = _solve(before, inputs, wanted, expand)
-            found = [(expand @ solved).float() @ patches for patches in inputs]
-            agreement = torch.stack([_correlation(*pair) for pair in zip(found, wanted, strict=True)]).mean(0)
-            assert isinstance(whole, ConvNormAct)
-            block.norm.weight.copy_(whole.norm.weight[index] * agreement.to(block.norm.weight.dtype))
-        elif kernel.bias is None:
-            solved = _solve(before, inputs, wanted, expand)
-        else:
-            read, written = (torch.cat(values, 1).mean(1, keepdim=True) for values in (inputs, wanted))
-            solved = _solve(before, [one - read for one in inputs], [one - written for one in wanted], expand)
-            kernel.bias.copy_((written.double() - solved @ read.double())[:, 0])
-        kernel.weight.copy_(solved.reshape(kernel.weight.shape))
+        hooks.append(
+            # The hook runs before the kernel, which then computes with its new weights.
+            kernel.register_forward_pre_hook(
+                lambda _kernel, inputs, name=name: _solve_layer(
+                    network, smaller, name, inputs[0], *targets.pop(name), (kept or {}).get(name)
+                )
+            )
+        )
+    try:
+        with torch.no_grad():
+            smaller(batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _solve_layer(
+    network: UNet,
+    smaller: UNet,
+    name: str,
+    inputs: Tensor,
+    targets: Sequence[Tensor],
+    drawn: Sequence[Tensor],
+    kept: Sequence[int] | None,
+) -> None:
+    """Fit a layer to targets (O, V) of each image, from what it reads: shape (N, I, X, Y, Z)."""
+    block, whole = smaller.get_submodule(name), network.get_submodule(name)
+    layer = block.conv if isinstance(block, ConvNormAct) else block
+    kernel = layer.conv if isinstance(layer, FactoredConv3d) else layer
+    assert isinstance(kernel, nn.Conv3d)
+    index = torch.tensor(kept if kept is not None else range(targets[0].shape[0]))
+    wanted = [target[index] for target in targets]
+    read = [_patches(image, kernel, voxels) for image, voxels in zip(inputs, drawn, strict=True)]
+    expand = torch.eye(kernel.out_channels, dtype=torch.float64)
+    if isinstance(layer, FactoredConv3d) and isinstance(layer.behind, nn.Conv3d):
+        expand = layer.behind.weight.detach().flatten(1).double()
+    before = kernel.weight.detach().flatten(1).double()
+    if isinstance(block, ConvNormAct):
+        read, wanted = [*map(_centred, read)], [*map(_centred, wanted)]
+        solved = _solve(before, read, wanted, expand)
+        found = [(expand @ solved).float() @ patches for patches in read]
+        agreement = torch.stack([_correlation(*pair) for pair in zip(found, wanted, strict=True)]).mean(0)
+        assert isinstance(whole, ConvNormAct)
+        block.norm.weight.copy_(whole.norm.weight[index] * agreement.to(block.norm.weight.dtype))
+    elif kernel.bias is None:
+        solved = _solve(before, read, wanted, expand)
+    else:
+        middle, level = (torch.cat(values, 1).mean(1, keepdim=True) for values in (read, wanted))
+        solved = _solve(before, [one - middle for one in read], [one - level for one in wanted], expand)
+        kernel.bias.copy_((level.double() - solved @ middle.double())[:, 0])
+    kernel.weight.copy_(solved.reshape(kernel.weight.shape))
 
 
 def _linear(network: UNet) -> list[str]:
@@ -324,31 +353,27 @@ def _linear(network: UNet) -> list[str]:
 
 
 def _targets(
-    network: UNet, images: Sequence[Tensor], stream: torch.Generator, linear: Sequence[str]
-) -> tuple[dict[str, list[Tensor]], dict[str, list[Tensor]]]:
+    network: UNet, layers: Mapping[str, nn.Module], batch: Tensor, stream: torch.Generator
+) -> dict[str, tuple[list[Tensor], list[Tensor]]]:
     """Return what layers write at drawn voxels of each image, (O, V), before their norm; and these voxels."""
-    targets: dict[str, list[Tensor]] = {}
-    drawn: dict[str, list[Tensor]] = {}
+    targets: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
 
     def take(name: str, output: Tensor) -> None:
-        values = output[0].flatten(1).float()
-        voxels = torch.randperm(values.shape[1], generator=stream)[:SAMPLED]
-        drawn.setdefault(name, []).append(voxels)
-        targets.setdefault(name, []).append(values[:, voxels])
+        values = output.flatten(2).float()
+        drawn = [torch.randperm(values.shape[2], generator=stream)[:SAMPLED] for _ in values]
+        targets[name] = [one[:, voxels] for one, voxels in zip(values, drawn, strict=True)], drawn
 
-    layers = {name: block.conv for name, block in network.named_modules() if isinstance(block, ConvNormAct)}
     hooks = [
-        layer.register_forward_hook(lambda _module, _inputs, output, name=name: take(name, output))
-        for name, layer in (layers | {name: network.get_submodule(name) for name in linear}).items()
+        layer.register_forward_hook(lambda _layer, _inputs, output, name=name: take(name, output))
+        for name, layer in layers.items()
     ]
     try:
         with torch.no_grad():
-            for image in images:
-                network(image)
+            network(batch)
     finally:
         for hook in hooks:
             hook.remove()
-    return targets, drawn
+    return targets
 
 
 def _solve(before: Tensor, inputs: Sequence[Tensor], targets: Sequence[Tensor], expand: Tensor) -> Tensor:
@@ -373,29 +398,10 @@ def _centred(values: Tensor) -> Tensor:
     return values - values.mean(1, keepdim=True)
 
 
-def _input(network: nn.Module, module: nn.Module, image: Tensor) -> Tensor:
-    """Return the input of a module for an image; what follows it is not computed."""
-    found: list[Tensor] = []
-
-    def reach(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        found.append(inputs[0])
-        raise _ReachedError
-
-    hook = module.register_forward_pre_hook(reach)
-    try:
-        with torch.no_grad():
-            network(image)
-    except _ReachedError:
-        pass
-    finally:
-        hook.remove()
-    return found[0]
-
-
 def _patches(x: Tensor, kernel: nn.Conv3d, voxels: Tensor) -> Tensor:
-    """Return what a kernel reads at voxels of its output: (I x taps, V), in the order of its weights."""
+    """Return what a kernel reads of an image at voxels of its output: (I x taps, V), in the order of its weights."""
     padding = [side for side in reversed(kernel.padding) if isinstance(side, int)]
-    padded = nn.functional.pad(x[0].float(), [side for side in padding for _ in range(2)])
+    padded = nn.functional.pad(x.float(), [side for side in padding for _ in range(2)])
     for axis, (size, stride) in enumerate(zip(kernel.kernel_size, kernel.stride, strict=True), start=1):
         padded = padded.unfold(axis, size, stride)
     i, j, k = torch.unravel_index(voxels, padded.shape[1:4])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import ceil, log
 from types import MappingProxyType
 from typing import Literal
 
@@ -22,8 +23,8 @@ from seg.networks.layout import PLAIN, Ranks
 
 Kind = Literal["channels", "ranks"]
 KINDS: tuple[Kind, ...] = ("channels", "ranks")
-TURN = 0.8
-"""Share of the multiply-accumulates that a turn keeps at least, before all is measured anew."""
+TURN = 0.7
+"""Share of the multiply-accumulates that a turn keeps at least; then all is measured anew."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,18 +89,12 @@ def shrink(
     smaller, loss, kept = network, 0.0, _everything(network)
     for wanted in macs:
         while (left := _macs(smaller, shape)) > wanted:
+            turns = ceil(log(wanted / left) / log(TURN) - 1e-9)
             maps = measure_maps(smaller, images, seed=seed) if "channels" in kinds else {}
             places = _named(smaller, measure(smaller, images, seed=seed)) if "ranks" in kinds else {}
             projections = dict(zip(places, project(places.values()).values(), strict=True))
-            cuts = choose_cuts(
-                smaller,
-                shape,
-                max(wanted, TURN * left),
-                maps=maps,
-                places=places,
-                projections=projections,
-                multiple=multiple,
-            )
+            most = left * (wanted / left) ** (1 / turns) if turns > 1 else wanted
+            cuts = choose_cuts(smaller, shape, most, maps, places, projections, multiple=multiple)
             smaller = cut_channels(cut(smaller, cuts.ranks, projections), maps, cuts.widths)
             loss += cuts.loss
             for name, width in cuts.widths.items():
