@@ -34,6 +34,7 @@ DTYPES = {
     "Float32": "f4",
     "Float64": "f8",
 }
+AXES_RULE = "must have 3 axes, and channels beside them"
 GZIP_WORDS = ("gzip", "gz")
 UNSURE = ("MET_LONG", "MET_ULONG")
 """Types of 4 bytes a voxel for ITK, and of 8 for programs that take them for the machine's."""
@@ -144,7 +145,7 @@ def open_itk(path: Path) -> Iterator[OpenVolume]:
     sizes, parts = reader.GetSize(), reader.GetNumberOfComponents()
     if len(sizes) not in (3, 4) or (len(sizes) == 4 and parts > 1):
         shape = (*sizes, parts) if parts > 1 else sizes
-        raise fault(path, "axes", "must have 3 axes, and channels beside them", f"shape {shape}", "export volumes")
+        raise fault(path, "axes", AXES_RULE, f"shape {shape}", "export volumes")
     x, y, z, volumes = (*sizes, 1)[:4]
     affine = np.eye(4)
     direction = np.reshape(reader.GetDirection(), (len(sizes), len(sizes)))[:3, :3]
@@ -189,10 +190,13 @@ def _space_of_nrrd(text: TextHeader) -> Iterator[str]:
 
 
 def _check_fields(text: TextHeader) -> None:
-    """Refuses fields of a MetaImage that are given twice, and characters that end a word for ITK alone.
+    """Refuses a number of axes that no volume has, fields given twice, and characters that end a word for ITK alone.
 
-    Of two sizes ITK takes one for its memory and another for the voxels.
+    ITK hangs or dies at absurd numbers of axes. Of two sizes it takes one for its memory and another for the voxels.
     """
+    axes = text.fields.get("dimension" if text.is_nrrd else "NDims", ["3"])[-1]
+    if axes not in ("3", "4"):
+        raise fault(text.path, "axes", AXES_RULE, f"'{axes}' axes", "export volumes")
     if not text.is_plain:
         raise fault(text.path, "damaged", "must be a header of text", "control characters", "copy or export it again")
     for name, values in text.fields.items():
