@@ -541,7 +541,7 @@ class Compare(Command):
     margin: StrictFloat = setting(MARGIN, "Loss of Dice that still counts as not inferior.", gt=0, lt=1)
 
     def problems(self) -> Iterator[Problem]:
-        """Yields pairs of unlike seeds and runs given twice."""
+        """Yields the runs that are given twice, and the pairs of runs whose seeds differ."""
         if len(self.baseline) != len(self.variant):
             rule = "must name as many runs as --baseline, in the same order of seeds"
             yield Problem("--variant", "length", rule, f"{len(self.variant)} beside {len(self.baseline)}")

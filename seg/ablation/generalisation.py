@@ -66,7 +66,7 @@ def measure_generalisation(run_dir: Path, dataset: Dataset, split: Split) -> dic
 
 
 def _dice(predictor: Predictor, case: Case, dataset: Dataset, nsd_tolerance_mm: float) -> list[float]:
-    """Dice of each foreground class."""
+    """Predicts a training case into a temporary file and returns the Dice of each foreground class."""
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder) / f"{case.id}.nii.gz"
         scores = score_prediction(predictor, case, written, dataset, nsd_tolerance_mm=nsd_tolerance_mm)

@@ -50,7 +50,7 @@ class Line(NamedTuple):
     words: str
 
     def seconds(self, macs: int) -> float:
-        """Returns the time of a variant."""
+        """Returns the predicted seconds of a trial of a variant with so many multiply-accumulates."""
         return self.fixed + self.per_mac * macs
 
 

@@ -106,7 +106,7 @@ def _packed(trials: Mapping[str, StoredTrial]) -> tuple[dict[str, Any], list[dic
 
 
 def _nan(value: float | None) -> float:
-    """A class that no case shows has no Dice; an empty cell is a class that the study has not."""
+    """Returns NaN for the Dice of a class that no case shows; an empty cell would be a class that the study has not."""
     return math.nan if value is None else value
 
 

@@ -32,7 +32,7 @@ def point_names(axis: AxisConfig) -> tuple[str, ...]:
 
 
 def _telling(value: Any, values: Sequence[Any]) -> Any:
-    """What tells a value from the others."""
+    """Returns the part of a value of an axis that is not alike in all values of the axis."""
     if not isinstance(value, Mapping):
         return value
     groups = [other for other in values if isinstance(other, Mapping)]
@@ -340,7 +340,7 @@ def _overridden(config: StudyConfig, overrides: Mapping[str, object]) -> list[Pr
 
 
 def _gives(changes: Mapping[str, Any], path: str) -> bool:
-    """Whether changes give the field or a part of the section at a dotted path, or take away a section around it."""
+    """Tells whether changes set the field or part of the section at a dotted path, or remove a section around it."""
     for own, value in changes.items():
         if f"{own}.".startswith(f"{path}."):
             return True

@@ -64,7 +64,7 @@ class ClassMap:
 
     @cached_property
     def _table(self) -> npt.NDArray[np.int16]:
-        """The index of each value; -1 where a value is of no class."""
+        """Class index by value, as an array; -1 for a value of no class."""
         table = np.full(self.known[-1] + 1, -1, np.int16)
         for index, group in enumerate((*self.groups, self._ignored)):
             table[list(group)] = index

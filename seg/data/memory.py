@@ -71,7 +71,7 @@ def _left(folder: Path, names: tuple[str, str, str]) -> int | None:
 
 
 def gib(count: int) -> str:
-    """Words a number of bytes in GiB."""
+    """Formats a number of bytes in GiB."""
     return f"{min(count, LARGEST) / GIB:.3g} GiB"
 
 

@@ -19,10 +19,10 @@ class PreparedCases(Protocol):
     """Prepared cases in a fixed order."""
 
     def __len__(self) -> int:
-        """Number of cases."""
+        """Returns the number of cases."""
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """``image`` f32 (C, X, Y, Z), ``label`` u8 (1, X, Y, Z), ``foreground`` {class: (N, 3)}, ``case_id``."""
+        """Returns case_id, image f32 (C, X, Y, Z), label u8 (1, X, Y, Z) and foreground, voxels (N, 3) by class."""
 
 
 def foreground_voxels(label: torch.Tensor, num_classes: int) -> dict[int, torch.Tensor]:
@@ -120,7 +120,7 @@ class TrainingPatches(Dataset[dict[str, Any]]):
         return [int(c) for c in corner]
 
     def _spans(self, corner: Sequence[int], shape: Sequence[int]) -> list[tuple[int, int]]:
-        """First voxel and end of a patch's source along each axis of its volume; negative where it is padded."""
+        """Returns first voxel and end of a patch's source along each axis of the volume; negative ones are padding."""
         return [
             (min(start, max(0, start - margin)), max(start + length, min(extent, start + length + margin)))
             for start, length, margin, extent in zip(corner, self.config.size, self.margin, shape, strict=True)

@@ -70,7 +70,9 @@ def write_page(
     files: Mapping[str, CaseFiles],
     about: About,
 ) -> None:
-    """Writes the page. Equal inputs give equal bytes.
+    """Writes a page with scores and a strip plot of all cases, and slices of the worst, a median and the best case.
+
+    Equal inputs give equal bytes.
 
     Args:
         path: The HTML file, replaced.

@@ -87,7 +87,7 @@ class ExportRecord(Description):
     record_sha256: str = ""
 
     def digest(self) -> str:
-        """Returns the digest of all other fields that were given: a record that was changed by hand shows it."""
+        """Returns the digest of all other fields that were given, by which changes of a record by hand are found."""
         return content_digest(self.model_dump(mode="json", exclude_unset=True, exclude={"record_sha256"}))
 
 

@@ -45,7 +45,7 @@ class MemoryBudget:
         self._changed = threading.Condition()
 
     def wait(self) -> None:
-        """Returns once there is room for a further case."""
+        """Waits until there is room for a further case."""
         with self._changed:
             self._changed.wait_for(lambda: self._bytes < MEMORY_BUDGET)
 

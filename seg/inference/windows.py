@@ -96,7 +96,7 @@ class Windows:
         return x, y, z
 
     def own(self, start: Triple) -> tuple[slice, slice, slice]:
-        """Returns that same part in the window's own coordinates."""
+        """Returns the part of the window that lies in the volume, in the window's own coordinates."""
         x, y, z = (slice(i.start - s, i.stop - s) for i, s in zip(self.inside(start), start, strict=True))
         return x, y, z
 

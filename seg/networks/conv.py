@@ -29,7 +29,7 @@ def is_exporting() -> bool:
 
 @register_flop_formula(torch.ops.aten.mkldnn_convolution)
 def _flop(x_shape: list[int], weight_shape: list[int], *_: Any, out_shape: list[int], **__: Any) -> int:
-    """Tell torch's counter of FLOP what an operator costs that it does not know."""
+    """Return the FLOP of a convolution by oneDNN, which torch's own counter does not know."""
     return conv_flop_count(x_shape, weight_shape, out_shape)
 
 

@@ -152,7 +152,7 @@ def _preferred_patch(geometry: PlannedGrid) -> Size:
 
 
 def _pooling_limits(geometry: PlannedGrid) -> Size:
-    """The thick axis is pooled only as far as its thinnest volume bears; the others as the patch does."""
+    """Returns the length per axis that pooling may use up: of the thinnest volume along the thick axis, else any."""
     big = 2**31
     x, y, z = (geometry.min_shape[axis] if axis == geometry.thick_axis else big for axis in range(3))
     return x, y, z

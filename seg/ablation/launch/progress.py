@@ -103,7 +103,7 @@ class ProgressTable:
         return rows if len(rows) <= MOST_LINES else [*rows[:kept], f"  and {len(rows) - kept} more"]
 
     def _best(self) -> tuple[float, str] | None:
-        """The best mean over the trials of a variant; seeds are not told apart from one another."""
+        """Returns the highest mean Dice over the finished trials of one variant, and the name of the variant."""
         scores: dict[str, list[float]] = {}
         for result in self._results.values():
             if result.mean_dice is not None:
@@ -111,7 +111,7 @@ class ProgressTable:
         return max(((fmean(values), name) for name, values in scores.items()), default=None)
 
     def _seconds_left(self) -> float | None:
-        """From the finished trials of the same variant, or of all where it has none."""
+        """Estimates the seconds to the end of the study, from finished trials of the same variant, else of all."""
         taken: dict[str, list[float]] = {}
         for result in self._results.values():
             if seconds := result.record.total_seconds:
@@ -131,6 +131,6 @@ class ProgressTable:
 
 
 def _cut(line: str) -> str:
-    """A line that the terminal would break would be counted as one and left standing."""
+    """Cuts a line to the width of the terminal: a broken line would stay when the table is redrawn."""
     width = shutil.get_terminal_size((120, 24)).columns - 1
     return line if len(line) <= width else line[: width - 3] + "..."

@@ -86,7 +86,7 @@ class Slurm:
 
 
 def slurm_parameters(config: BackendConfig, cpus: int) -> dict[str, Any]:
-    """Returns the request of each job.
+    """Returns the resources that each job asks Slurm for, by submitit's names of parameters.
 
     Args:
         config: Where trials run.

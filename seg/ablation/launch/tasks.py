@@ -15,7 +15,7 @@ Calls = Mapping[str, Callable[[], object]]
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """What has become of a task.
+    """A change of a task's state.
 
     Attributes:
         id: The task.

@@ -201,11 +201,11 @@ class WindowVoxels:
     volume: tuple[slice, slice, slice]
 
     def features(self, tensor: Tensor) -> Tensor:
-        """Takes features (1, C, X, Y, Z) of a window as rows (n, C)."""
+        """Returns the features of the chosen voxels as rows (n, C), from those of a window (1, C, X, Y, Z)."""
         return tensor[(0, slice(None), *self.own)].flatten(1).T
 
     def labels(self, label: Tensor) -> Tensor:
-        """Takes labels (X, Y, Z) of the volume in the same order, shape (n,)."""
+        """Returns the labels (n,) of the same voxels in the same order, from those of the volume (X, Y, Z)."""
         return label[self.volume].flatten()
 
 

@@ -37,7 +37,7 @@ def pseudo_inverse(covariance: Array) -> Array:
 
 
 def reconstruction_r2(wide: Array, cross: Array, narrow: Array) -> float:
-    """Share of the wide features' total variance that the best affine map from the narrow ones explains.
+    """Returns the share of the wide features' total variance that the best affine map from the narrow ones explains.
 
     It changes under no invertible affine map of the narrow features, and with K narrow channels it is at most
     ``r2_by_width(spectrum(wide))[K - 1]``, whatever function made them.
@@ -59,7 +59,7 @@ def reconstruction_r2(wide: Array, cross: Array, narrow: Array) -> float:
 
 
 def r2_by_width(eigenvalues: Array) -> Array:
-    """Share of variance that the first 1, 2, ..., C principal components hold; NaN where nothing varies.
+    """Returns the share of variance that the first 1, 2, ..., C principal components hold; NaN where nothing varies.
 
     No representation of K channels, linear or not, from which the features are rebuilt by an affine map explains more
     than the K-th entry.
@@ -74,7 +74,7 @@ def r2_by_width(eigenvalues: Array) -> Array:
 
 
 def effective_rank(eigenvalues: Array) -> float:
-    """Exponential of the entropy of the normalised eigenvalues, in [1, C]; NaN where nothing varies.
+    """Returns the exponential of the entropy of the normalised eigenvalues, in [1, C]; NaN where nothing varies.
 
     References:
         O. Roy, M. Vetterli, "The effective rank: a measure of effective dimensionality", EUSIPCO 2007. Their singular
@@ -88,7 +88,7 @@ def effective_rank(eigenvalues: Array) -> float:
 
 
 def participation_ratio(eigenvalues: Array) -> float:
-    """Squared sum over sum of squares of the eigenvalues, in [1, C]; NaN where nothing varies."""
+    """Returns the squared sum over the sum of squares of the eigenvalues, in [1, C]; NaN where nothing varies."""
     squares = float(np.square(eigenvalues).sum())
     return float(eigenvalues.sum()) ** 2 / squares if squares > 0 else math.nan
 
@@ -127,7 +127,7 @@ PARTS = ("wide", "narrow")
 
 
 def unbiased_cka(summary: Summary) -> float:
-    """Similarity of the two linear Gram matrices over voxels, in which a voxel is never compared with itself.
+    """Returns the similarity of two linear Gram matrices over voxels, without comparing a voxel with itself.
 
     For centred features X, Y of n voxels the Gram matrices K = XX', L = YY' without their diagonals give
     tr(KL) = |X'Y|^2 - d and 1'KL1 = d with d = sum |x_i|^2 |y_i|^2, and 1'K1 = -sum |x_i|^2; d is a second moment of
@@ -156,7 +156,7 @@ def unbiased_cka(summary: Summary) -> float:
 
 
 def _hsic(summary: Summary, first: str, second: str) -> float:
-    """HSIC_1 over the count of voxels: scaled alike in every term of a CKA."""
+    """Estimates HSIC_1 of two parts without bias, divided by the count of voxels as in every term of a CKA."""
     n = summary.count
     one, other = (float(np.trace(summary.covariance_of(part, part))) for part in (first, second))
     # All sums are means here: |X'Y|^2 = n^2 shared, d = n diagonal, 1'K1 1'L1 = n^2 one other.

@@ -102,7 +102,7 @@ class FeatureWidths:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Summary:
-    """Moments at the end of the stream.
+    """Mean and covariance of all voxels, once the stream of features has ended.
 
     Attributes:
         layout: Order of the entries.

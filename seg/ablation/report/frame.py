@@ -170,7 +170,7 @@ def _speed(analysis: Analysis, name: str, devices: list[str]) -> Iterator[Row]:
 
 
 def _learning(analysis: Analysis, name: str, devices: list[str]) -> Iterator[Row]:
-    """Gives convergence and generalisation."""
+    """Yields the rows of a variant's convergence, and of its gap between training and held-out Dice."""
     found, gap = analysis.convergence.get(name), analysis.gaps.get(name)
     for key, unit in CONVERGENCE.items():
         device = devices[0] if devices and key.startswith("seconds") else ""

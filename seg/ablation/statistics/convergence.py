@@ -34,7 +34,7 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True)
 class Mean:
-    """Mean over runs.
+    """A mean over training runs with its interval, some of whose values may be upper bounds.
 
     Attributes:
         mean: The mean, or an upper bound of it where `num_censored` is not 0; None without a value, and for a ratio
@@ -168,7 +168,7 @@ def _bound(crossings: Sequence[_Crossing], scale: float = 1.0) -> Mean:
 
 
 def _ratio(crossings: Sequence[_Crossing], reference: Sequence[_Crossing]) -> Mean:
-    """Averages ratios of crossings; where a side of one is censored there is none, as the others are a selection."""
+    """Averages ratios of crossings; None where a side of any is censored, as the other pairs are a selection."""
     with np.errstate(divide="ignore", invalid="ignore"):  # a baseline that is there at step 0 gives no finite ratio
         ratios = np.divide([one.step for one in crossings], [one.step for one in reference])
     found = mean_over_runs(ratios, low=0.0)

@@ -52,7 +52,7 @@ def _between(bounds: tuple[float, float], amount: float) -> float:
 
 
 def blur(patch: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur of a patch (C, X, Y, Z), sigma in voxels, edges continued; kernels end at 4 sigma."""
+    """Blurs a patch (C, X, Y, Z) with a Gaussian, sigma in voxels, edges continued; kernels end at 4 sigma."""
     radius = max(1, int(BLUR_RADIUS_SIGMAS * sigma + 0.5))
     offsets = torch.arange(-radius, radius + 1, dtype=patch.dtype, device=patch.device)
     kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)

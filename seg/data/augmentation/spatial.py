@@ -18,7 +18,7 @@ Volumes = Tensor | Sequence[Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Deformations:
-    """Draws of a batch.
+    """The rotation, zoom, shift, displacement and mirroring that are drawn for each patch of a batch.
 
     Attributes:
         active: Which patches are deformed, bool (B,).
@@ -106,7 +106,7 @@ def _in_source(points: Tensor, size: Sequence[int], corner: Sequence[int], sourc
 
 
 def _half(size: Sequence[int]) -> Tensor:
-    """Half the extent of a grid; an axis of one voxel has none, and any scale keeps it on that voxel."""
+    """Returns half the extent of a grid in voxels; 0.5 for an axis of one voxel, which any scale keeps in place."""
     return torch.tensor([max((length - 1) / 2, 0.5) for length in size])
 
 

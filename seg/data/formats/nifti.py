@@ -130,7 +130,7 @@ def _blocks(path: Path, image: Any, header: Header, stream: IO[bytes]) -> Iterat
 
 
 def _finish(path: Path, stream: IO[bytes]) -> None:
-    """Reads on behind the voxels, to the end: gzip compares its checksum there only."""
+    """Reads from the voxels to the end of a file, where gzip compares its checksum; refuses a long tail."""
     tail = 0
     while part := len(stream.read(CHUNK_BYTES)):
         tail += part

@@ -35,7 +35,7 @@ Length = Annotated[float, Field(gt=0, lt=1000)]
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class PhantomConfig:
-    """A family of phantoms.
+    """What phantoms are generated from: their grid, textures, intensities and noise.
 
     Raises:
         ValueError: Fields are out of their ranges, all of which are named, or leave fewer than 2 voxels along an axis.
