@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -70,7 +71,8 @@ def test_output_that_cannot_be_printed_is_one_problem(words: list[str], tmp_path
         argv = [sys.executable, str(ROOT / "scripts"), *words]
         done = subprocess.run(argv, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
-    assert done.stderr.startswith("error: standard output must be writable, got 'No space left on device'")
+    assert done.stderr.startswith("error: standard output ")
+    assert os.strerror(errno.ENOSPC) in done.stderr
 
 
 @pytest.fixture
@@ -154,7 +156,7 @@ def test_a_fault_of_the_program_is_a_sentence_with_a_log(
 def test_want_of_memory_is_no_fault(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("torch")
     assert ended(raising(error)) == 2
-    assert capsys.readouterr().err.startswith("error: memory must suffice; make patches")
+    assert capsys.readouterr().err.startswith("error: memory ")
 
 
 def test_announcements_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:

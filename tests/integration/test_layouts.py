@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -103,7 +104,7 @@ def test_a_manifest_with_patients_an_ignore_label_and_float_labels(
     assert "class_3" in plain.out
     refused = script("evaluate", *two[:-1], folders / "refused", "--class_names", "box,corner")
     assert refused.code == 2
-    assert all(f"case {name}: label must hold classes 0 to 2, got 3" in refused.err for name in scored)
+    assert sorted(re.findall(r"^error: case (\S+): label ", refused.err, re.MULTILINE)) == sorted(scored)
     assert not (folders / "refused" / "evaluation.json").exists()
     # A case without its prediction refuses all, or is left out and named where that is asked for.
     (folders / "some").mkdir()
@@ -341,7 +342,7 @@ def test_labels_on_their_images_grids_and_nan_as_background(script: Script, tiny
         argv = ("--config", tiny_file, "--data.root", root, "--run_dir", tmp_path / f"run_{root.name}")
         ended = script("train", *argv, "--training.steps", 2, "--training.validate_every", 2, *more)
         assert ended.code == 0, ended.err
-        assert ended.err.count("is taken on the image's grid") == (6 if more else 0)
+        assert len(re.findall(r"^warning: case \S+ label ", ended.err, re.MULTILINE)) == (6 if more else 0)
         scans = ("--input", root / "imagesTr", "--output", tmp_path / f"scans_{root.name}")
         assert script("predict", "--run_dir", tmp_path / f"run_{root.name}", *scans).code == 0
     one, two = (tmp_path / f"run_{root.name}" for root in (sound, odd))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -63,7 +64,7 @@ def test_initial_weights_survive_a_kill_before_the_first_checkpoint(
     killed_at_fold(0, monkeypatch, lambda: train(other(begun, "training", score_seen=True), run_dir=cv))
     with caplog.at_level(logging.INFO, logger="seg"):
         train(other(still, "training", score_seen=True), run_dir=cv, resume=True)
-    assert f"initial weights: those of {trained}, as the run began" in caplog.text
+    assert (str(trained),) in [record.args for record in caplog.records]
     source = load_weights(trained)
     for fold in ("fold_0", "fold_1"):
         found = load_weights(cv / fold)
@@ -73,7 +74,7 @@ def test_initial_weights_survive_a_kill_before_the_first_checkpoint(
     for folder, marked in (("fold_0", []), ("fold_1", seen), (".", seen)):
         assert sorted(json.loads((cv / folder / "evaluation.json").read_text())["seen"]) == marked
         assert ("Optimistic" in (cv / folder / "cases.html").read_text()) == bool(marked)
-    assert "optimistic: the initial weights were trained on the patients of 3 of 6 cases" in capsys.readouterr().out
+    assert re.search(r"optimistic: .* 3 of 6 cases", capsys.readouterr().out)
 
 
 def test_initial_weights_that_changed_are_refused(
@@ -176,7 +177,7 @@ def test_an_early_stop_is_announced_and_recorded(
     config = other(short, "training", steps=6, early_stop=1)
     still = other(config, "optimizer", learning_rate=1e-12)  # no validation is better than the first
     train(still, run_dir=tmp_path / "run", folds=(0,))
-    assert "stopped early at step 2 of 6" in caplog.text
+    assert (2, 6) in [record.args for record in caplog.records]
     assert json.loads((tmp_path / "run" / "model.json").read_text())["stopped_early_at_step"] == 2
     assert json.loads((trained / "model.json").read_text())["stopped_early_at_step"] is None
 
@@ -243,6 +244,6 @@ def test_the_same_files_under_two_ids_are_no_two_cases(
     content["numTraining"] = len(content["training"])
     (root / "dataset.json").write_text(json.dumps(content))
     (root / "splits_final.json").write_text(json.dumps([{"train": names[:-1], "val": [names[-1], "copy"]}]))
-    with pytest.raises(DataError, match=f"fold 0: case copy is held out .* of training case {names[0]};"):
+    with refused(("fold 0: case copy", "copy", f"the files of training case {names[0]}")):
         train(other(short, "data", root=str(root)), run_dir=tmp_path / "run", folds=(0,))
     assert not (tmp_path / "run").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import os
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -41,8 +42,11 @@ def test_an_update_that_leaves_no_use_in_the_weights_ends_the_run(
 ) -> None:
     config = other(tiny, "training", steps=1, validate_every=1)
     config = other(config, "optimizer", learning_rate=10.0, weight_decay=1e37, warmup_steps=0)
-    with pytest.raises(RunError, match=r"^step 1: predictions .* case_\d;"):
+    with pytest.raises(RunError) as caught:
         train(config, run_dir=tmp_path / "run", folds=(0,))
+    assert [(problem.path, problem.kind) for problem in caught.value.problems] == [
+        ("step 1: predictions", "not_finite")
+    ]
     assert not (tmp_path / "run" / "checkpoints" / "weights.pt").exists()
 
 
@@ -83,5 +87,6 @@ def test_final_weights_must_be_finite(
     names = list(dict(built[0].named_parameters()))
     (problem,) = caught.value.problems
     assert (problem.path, problem.kind) == ("step 2: final weights", "not_finite")
-    assert problem.value == f"NaN or infinity in 2 of {len(names)} tensors, {names[1]} first"
+    assert re.findall(r"\d+", problem.value)[:2] == ["2", str(len(names))]
+    assert names[1] in problem.value
     assert not (tmp_path / "run" / "checkpoints" / "weights.pt").exists()

@@ -60,5 +60,5 @@ def test_bf16_takes_less_memory_than_fp32():
 
 
 def test_a_patch_that_strides_do_not_divide_is_refused():
-    with pytest.raises(ValueError, match="shape must be divisible by the total stride"):
+    with pytest.raises(ValueError, match="divisible"):
         step_cost(NetworkConfig(), (9, 8, 8), 1, 1, 3)

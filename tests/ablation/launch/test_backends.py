@@ -75,10 +75,7 @@ def test_a_dead_worker_costs_its_trial_alone(jobs: ModuleType, tmp_path: Path) -
     assert states(events, "dies") == ["running", "retried", "running", "failed"]
     assert states(events, "long") == states(events, "after") == ["running", "finished"]
     assert states(events, "recovers") == ["running", "retried", "running", "finished"]
-    assert {event.error for event in events} == {
-        None,
-        "the worker process is gone: it was killed, or memory did not suffice; see the trial's log.",
-    }
+    assert {event.state for event in events if event.error} == {"retried", "failed"}
 
 
 def test_a_worker_has_its_share_before_anything_is_imported(jobs: ModuleType, tmp_path: Path) -> None:
