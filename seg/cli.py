@@ -134,7 +134,6 @@ class Train(Command):
     changes: Changes = Field(default_factory=dict)
 
     def problems(self) -> Iterator[Problem]:
-        """Yields what is wrong with the options together, and with the configuration."""
         yield from _folder_problems("--init_from", self.init_from)
         if not self.config and not (self.resume and self.run_dir is not None):
             yield Problem("--config", "missing", "must name a YAML file", "none", "an example is --config phantom")
@@ -144,7 +143,6 @@ class Train(Command):
             yield from error.problems
 
     def run(self) -> int:
-        """Trains."""
         from seg.workflows.train import train
 
         config = self.experiment()
@@ -214,7 +212,6 @@ class Plan(Command):
     overwrite: StrictBool = setting(False, "Replace the file of --output where it exists.")
 
     def problems(self) -> Iterator[Problem]:
-        """Yields what is wrong with the options together."""
         yield from _folder_problems("--data.root", self.data__root, exists=False)
         if self.data__patient_pattern is not None:
             yield from pattern_problems(self.data__patient_pattern, name="--data.patient_pattern")
@@ -224,7 +221,6 @@ class Plan(Command):
             yield Problem("--output", "exists", "must be a new file", f"{self.output}", remedy)
 
     def run(self) -> None:
-        """Plans."""
         from seg.files import write_text
         from seg.planning.plan import plan_dataset
 
@@ -282,12 +278,10 @@ class Predict(Command):
     overwrite: StrictBool = setting(False, "Replace label maps that are there already.")
 
     def problems(self) -> Iterator[Problem]:
-        """Yields what is wrong with the options together."""
         if self.skip_existing and self.overwrite:
             yield _conflict("--skip_existing", "--overwrite", "leave one of them out")
 
     def run(self) -> int:
-        """Predicts."""
         from seg.workflows.predict import predict
 
         return predict(
@@ -353,7 +347,6 @@ class Evaluate(Command):
     )
 
     def problems(self) -> Iterator[Problem]:
-        """Yields what is wrong with the options together."""
         names = ("images", "nsd_tolerance_mm", "class_names", "ignore_label", "patient_pattern", "workers", "leave_out")
         if self.run_dir is not None:
             for name in ("predictions", "labels", *names):
@@ -392,7 +385,6 @@ class Evaluate(Command):
         return ("background", *_split_names(self.class_names or ""))
 
     def run(self) -> int:
-        """Scores."""
         if self.run_dir is not None:
             from seg.workflows.evaluate import evaluate_run
 
@@ -449,7 +441,6 @@ class Ablate(Command):
     changes: Changes = Field(default_factory=dict)
 
     def problems(self) -> Iterator[Problem]:
-        """Yields what is wrong with the options together."""
         if self.dry_run and self.speed_only:
             yield _conflict("--dry_run", "--speed_only", "leave one out; neither trains")
         for text in self.set:
@@ -460,7 +451,6 @@ class Ablate(Command):
             yield from _folder_problems(option, folder, exists=False)
 
     def run(self) -> int:
-        """Runs the study."""
         from seg.ablation.study import choose_variants, plan_study
 
         overrides = dict(self.changes)
@@ -504,7 +494,6 @@ class Report(Command):
     output: NewFile | None = setting(None, "Markdown file of the comparison.")
 
     def problems(self) -> Iterator[Problem]:
-        """Yields what is wrong with the options together."""
         if self.compare:
             if len(self.compare) < 2:
                 yield Problem("--compare", "length", "must name two studies at least", "one", "add another")
@@ -522,7 +511,6 @@ class Report(Command):
             yield from _folder_problems(option, path)
 
     def run(self) -> None:
-        """Writes the report."""
         from seg.ablation.report import write_comparison, write_report
 
         if self.compare and self.output is not None:
@@ -541,7 +529,6 @@ class Compare(Command):
     margin: StrictFloat = setting(MARGIN, "Loss of Dice that still counts as not inferior.", gt=0, lt=1)
 
     def problems(self) -> Iterator[Problem]:
-        """Yields the runs that are given twice, and the pairs of runs whose seeds differ."""
         if len(self.baseline) != len(self.variant):
             rule = "must name as many runs as --baseline, in the same order of seeds"
             yield Problem("--variant", "length", rule, f"{len(self.variant)} beside {len(self.baseline)}")
@@ -557,7 +544,6 @@ class Compare(Command):
             yield Problem(path, "repeated", "must be given once", remedy="leave one out")
 
     def run(self) -> None:
-        """Prints the comparison."""
         from seg.ablation.report.compare import study_verdict
         from seg.ablation.statistics import format_comparison, paired, split_folds
         from seg.evaluation.scores import read_cases
@@ -636,7 +622,6 @@ class Benchmark(Command):
     order: tuple[StrictStr, ...] = setting((), "")
 
     def problems(self) -> Iterator[Problem]:
-        """Yields what is wrong with the options together."""
         count = len(self.run_dir) + len(self.config)
         if not count and self.plan is None:
             yield Problem("--run_dir", "missing", "or --config must be given", remedy="see --help")
@@ -665,7 +650,6 @@ class Benchmark(Command):
         yield from _file_problems("--output", self.output)
 
     def run(self) -> None:
-        """Measures."""
         from seg.benchmark import benchmark
         from seg.benchmark.run import benchmark_plan
 
@@ -727,7 +711,6 @@ class Export(Command):
     )
 
     def problems(self) -> Iterator[Problem]:
-        """Yields what is wrong with the options together."""
         yield from _folder_problems("--run_dir", self.run_dir)
         yield from _file_problems("--output", self.output)
         yield from _folder_problems("--data.root", self.data__root, exists=False)
@@ -739,7 +722,6 @@ class Export(Command):
                 yield _needs(f"--{name.replace('__', '.')}", "--int8", "leave it out")
 
     def run(self) -> None:
-        """Exports."""
         if self.int8:
             from seg.compression.int8 import MARGIN, export_int8
 
@@ -766,7 +748,6 @@ class Fetch(Command):
     root: FilePath = setting(Path("data"), "Folder to put it in.")
 
     def problems(self) -> Iterator[Problem]:
-        """Yields what is wrong with the options together."""
         from seg.data.fetch import ARCHIVES
 
         known = [*sorted(ARCHIVES), "phantom"]
@@ -774,7 +755,6 @@ class Fetch(Command):
             yield Problem("NAME", "unknown", f"must be one of {', '.join(known)}", shown(self.name))
 
     def run(self) -> None:
-        """Fetches."""
         if self.name == "phantom":
             from seg.data.phantom.files import write_dataset
             from seg.data.phantom.scan import PhantomConfig
@@ -802,11 +782,9 @@ class Widths(Command):
     threshold: StrictFloat = setting(0.95, "Share of the features' variance to keep.", gt=0, le=1)
 
     def problems(self) -> Iterator[Problem]:
-        """Yields what is wrong with the options together."""
         yield from _file_problems("--output", self.output)
 
     def run(self) -> None:
-        """Writes the point."""
         from seg.ablation.preservation.widths import write_point
 
         safe = write_point(self.record, self.output, self.threshold)
@@ -826,7 +804,6 @@ class Publish(Command):
     output: FilePath | None = setting(None, "Directory to write (default: the study directory).")
 
     def run(self) -> None:
-        """Publishes the study."""
         from seg.ablation.publish import publish
 
         print(f"published: {publish(self.ablation_dir, self.output)}")
@@ -882,7 +859,6 @@ class Compress(Command):
     )
 
     def problems(self) -> Iterator[Problem]:
-        """Yields what is wrong with the options together."""
         if self.output is None and not self.dry_run:
             rule = "must be given, or --dry_run"
             yield Problem("--output", "missing", rule, "none", "an example is --output runs/small")
@@ -898,7 +874,6 @@ class Compress(Command):
         yield from _folder_problems("--data.root", self.data__root, exists=False)
 
     def run(self) -> None:
-        """Compresses."""
         from seg.compression.compress import compress
 
         compress(
