@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from seg.compression import CASES, TUNE_STEPS
 from seg.config import DeviceName, EvaluationConfig, ExperimentConfig, dump_config, load_config
-from seg.config.loading import find_config
+from seg.config.loading import find_config, own_config
 from seg.config.study import MARGIN
 from seg.config.text import parse_yaml
 from seg.errors import Problem, RunError
@@ -22,6 +23,15 @@ if TYPE_CHECKING:
     from seg.compression.certificate import Certificate
 
 PathLike = str | Path
+
+
+def _path(given: PathLike) -> Path:
+    """Returns a path, with the home folder in the place of a leading ~, as commands read it."""
+    return Path(given).expanduser()
+
+
+def _optional(given: PathLike | None) -> Path | None:
+    return None if given is None else _path(given)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +60,7 @@ def load_run(run_dir: PathLike) -> LoadedRun:
     """
     from seg.runs import read_runs, trained_network
 
-    runs = read_runs([Path(run_dir)])
+    runs = read_runs([_path(run_dir)])
     if len(runs) > 1:
         rule, value = "must be a single run", f"{len(runs)} folds"
         raise RunError(Problem(f"{run_dir}", "folds", rule, value, "give one of them"))
@@ -67,50 +77,68 @@ def plan(
     memory_gib: float = MEMORY_GIB,
     patient_pattern: str | None = None,
     classes: Sequence[str] | None = None,
+    label_grid: Literal["own", "image"] = "own",
+    nan: Literal["refuse", "background"] = "refuse",
+    overwrite: bool = False,
 ) -> ExperimentConfig:
     """Reads a data set and writes a configuration that trains on it.
 
     Args:
         data_root: Folder of the data set.
-        output: YAML file to write; replaced where it exists.
+        output: YAML file to write.
         layout: Layout of the folder.
         memory_gib: Memory that training may take, in GiB.
         patient_pattern: Regular expression whose first group is the patient in a case id; None finds it in the ids.
         classes: Names of the classes to plan for; None takes all.
+        label_grid: Where a label lies: where its own header says, or on the image's grid.
+        nan: What voxels that are not a number are: a fault, or background.
+        overwrite: Whether a file that is there is replaced.
 
     Raises:
-        SegError: The data set cannot be used, or the file cannot be written.
+        SegError: The data set cannot be used, or the file is there or cannot be written.
     """
     from seg.files import write_text
     from seg.planning.plan import plan_dataset
 
+    target = _path(output)
+    if not overwrite and os.path.lexists(target):
+        raise RunError(
+            Problem(str(target), "exists", "must be new", "an existing file", "replace it by overwrite=True")
+        )
     text = plan_dataset(
-        Path(data_root),
+        _path(data_root),
         layout=layout,
         memory_gib=memory_gib,
         patient_pattern=patient_pattern,
         classes=classes,
-        output=Path(output),
+        label_grid=label_grid,
+        nan=nan,
+        output=target,
     )
-    write_text(Path(output), text)
-    return load_config([Path(output)])
+    write_text(target, text)
+    return load_config([target])
 
 
 def train(
-    config: ExperimentConfig | PathLike,
+    config: ExperimentConfig | PathLike | Sequence[PathLike] | None = None,
     *,
     run_dir: PathLike | None = None,
-    folds: Sequence[int] | Literal["all"] | None = None,
+    folds: Sequence[int] | Literal["all", "none"] | None = None,
     resume: bool = False,
+    init_from: PathLike | None = None,
+    classes: Sequence[str] | None = None,
     **changes: Any,
 ) -> Path:
     """Trains on a data set, then predicts, scores and draws the held-out cases.
 
     Args:
-        config: A configuration, its YAML file, or the name of a configuration of the package, such as ``phantom``.
+        config: A configuration, its YAML file, or the name of a configuration of the package, such as ``phantom``;
+            or several files, later ones over earlier ones. None goes on with a run by its own configuration.
         run_dir: Run directory; None is ``runs/NAME/seed_S/fold_F``.
-        folds: Folds to train; None is the configuration's own.
+        folds: Folds to train; "none" trains a final model on all labelled cases; None is the configuration's own.
         resume: Whether to continue an unfinished run.
+        init_from: Run directory whose weights are the initial ones, as ``training__init_from``.
+        classes: Names of the classes to train and predict, as ``data__classes``; others are background.
         changes: Other values of fields, two underscores in the place of a dot: ``training__steps=100``.
 
     Returns:
@@ -118,19 +146,33 @@ def train(
 
     Raises:
         SegError: The configuration or the data set cannot be used.
+        TypeError: There is no configuration, and no run to resume.
     """
     from seg.workflows.train import train as train_folds
 
+    given = _optional(run_dir)
     values = {name.replace("__", "."): value for name, value in changes.items()}
+    values |= {} if init_from is None else {"training.init_from": str(_path(init_from))}
+    values |= {} if classes is None else {"data.classes": list(classes)}
+    values |= {"fold": None} if folds == "none" else {}
     if isinstance(config, ExperimentConfig):
         experiment = load_config([], parse_yaml(dump_config(config)), values)
+    elif config is not None:
+        several = [config] if isinstance(config, str | Path) else config
+        experiment = load_config([find_config(_path(file)) for file in several], values)
+    elif resume and given is not None:
+        file, of_folds = own_config(given)
+        experiment = load_config([file], values)
+        folds = "all" if of_folds and folds is None and "fold" not in changes else folds
     else:
-        experiment = load_config([find_config(Path(config))], values)
-    chosen = None if folds == "all" else (experiment.fold,) if folds is None else tuple(folds)
-    root = Path("runs") / experiment.name / f"seed_{experiment.seed}" if run_dir is None else Path(run_dir)
-    train_folds(experiment, run_dir=None if run_dir is None else root, folds=chosen, resume=resume)
-    single = run_dir is None and chosen is not None and len(chosen) == 1
-    return root / f"fold_{chosen[0]}" if single and chosen else root
+        raise TypeError("train() takes a configuration, or resume=True and run_dir")
+    own = folds is None or folds == "none"
+    chosen = None if folds == "all" else (experiment.fold,) if own else tuple(map(int, folds or ()))
+    train_folds(experiment, run_dir=given, folds=chosen, resume=resume)
+    root = given or Path("runs") / experiment.name / f"seed_{experiment.seed}"
+    if given is not None or chosen is None or len(chosen) != 1:
+        return root
+    return root / ("final" if chosen[0] is None else f"fold_{chosen[0]}")
 
 
 def predict(
@@ -165,11 +207,12 @@ def predict(
     """
     from seg.workflows.predict import predict as predict_files
 
+    target = _path(output)
     several = [run_dirs] if isinstance(run_dirs, str | Path) else run_dirs
     code = predict_files(
-        run_dirs=[Path(run_dir) for run_dir in several],
-        input=Path(input),
-        output=Path(output),
+        run_dirs=[_path(run_dir) for run_dir in several],
+        input=_path(input),
+        output=target,
         device=device,
         precision=precision,
         tta=tta,
@@ -180,7 +223,7 @@ def predict(
     if code:
         remedy = "predictions.json names them"
         raise RunError(Problem(f"{output}", "failed", "must hold all label maps", "failures", remedy))
-    return Path(output)
+    return target
 
 
 def export(
@@ -215,26 +258,26 @@ def export(
     """
     from seg.workflows.export import export as export_run
 
-    target = None if output is None else Path(output)
+    target = _optional(output)
     if int8:
         if format != "openvino":
             raise TypeError("export() writes int8 in the format openvino")
         from seg.compression.int8 import export_int8
 
         return export_int8(
-            Path(run_dir),
+            _path(run_dir),
             output=target,
             overwrite=overwrite,
-            data_root=None if data_root is None else Path(data_root),
+            data_root=_optional(data_root),
             margin=margin,
             allow_inferior=allow_inferior,
         )
-    return export_run(Path(run_dir), format=format, output=target, overwrite=overwrite)
+    return export_run(_path(run_dir), format=format, output=target, overwrite=overwrite)
 
 
 def compress(
     run_dir: PathLike,
-    output: PathLike,
+    output: PathLike | None = None,
     *,
     target: str | None = None,
     engine: Literal["torch", "openvino", "onnxruntime"] = "torch",
@@ -243,7 +286,8 @@ def compress(
     multiple: int | None = None,
     tune_steps: int = TUNE_STEPS,
     data_root: PathLike | None = None,
-) -> Certificate:
+    dry_run: bool = False,
+) -> Certificate | None:
     """Makes smaller networks from a trained one, and certifies them on the patients that it did not see.
 
     Args:
@@ -258,29 +302,32 @@ def compress(
         tune_steps: Steps of training towards the original's probabilities at most, for a step that loses more than a
             quarter of the margin on held-back patients; 0 trains nothing.
         data_root: Folder of the data set; None is that of the run.
+        dry_run: Whether what each convolution can lose is printed, nothing made, and no held-out case looked at.
 
     Returns:
         The certificate, as in certificate.json; its ``certified`` names the strongest step that passed, or is None.
+        None of a dry run.
 
     Raises:
         SegError: The run cannot be compressed.
+        TypeError: Neither an output nor a dry run is asked for, or both.
     """
+    if (output is None) != dry_run:
+        raise TypeError("compress() takes an output, or dry_run=True")
     from seg.compression.compress import compress as compress_run
     from seg.compression.target import read_target
 
-    certificate = compress_run(
-        Path(run_dir),
-        Path(output),
+    return compress_run(
+        _path(run_dir),
+        _optional(output),
         target=None if target is None else read_target(target),
         engine=engine,
         margin=margin,
         cases=cases,
         multiple=multiple,
         tune_steps=tune_steps,
-        data_root=None if data_root is None else Path(data_root),
+        data_root=_optional(data_root),
     )
-    assert certificate is not None
-    return certificate
 
 
 def evaluate(
@@ -289,47 +336,81 @@ def evaluate(
     predictions: PathLike | None = None,
     labels: PathLike | None = None,
     output: PathLike | None = None,
+    data_root: PathLike | None = None,
+    images: PathLike | None = None,
     class_names: Sequence[str] | None = None,
-    nsd_tolerance_mm: float = EvaluationConfig().nsd_tolerance_mm,
+    nsd_tolerance_mm: float | None = None,
+    ignore_label: int | None = None,
+    patient_pattern: str | None = None,
+    workers: int | None = None,
+    leave_out: bool = False,
 ) -> dict[str, Any]:
     """Scores a run's held-out cases, or one folder of label maps against another.
+
+    What is said of two folders a run says itself.
 
     Args:
         run_dir: Run directory; in its place predictions and labels.
         predictions: Folder of predicted label maps.
         labels: Folder of references with the same case ids.
         output: Folder of the results; None is the run directory or the folder of predictions.
+        data_root: Folder of the run's data set, where it moved.
+        images: Folder of images on which cases.html draws two folders.
         class_names: Names of classes 1, 2, ... of two folders; None takes every value found.
-        nsd_tolerance_mm: Tolerance of the normalised surface Dice of two folders, in mm.
+        nsd_tolerance_mm: Tolerance of the normalised surface Dice of two folders, in mm; None is the default of a run.
+        ignore_label: Value of reference voxels of two folders that count for neither side.
+        patient_pattern: Regular expression whose first group is the patient in a case id of two folders; intervals
+            resample patients. None takes each case as a patient of its own.
+        workers: Processes that score cases of two folders, at most one for each case and core; None is 1.
+        leave_out: Whether cases of two folders that cannot be scored are left out, and named in the result.
 
     Returns:
         The content of evaluation.json.
 
     Raises:
         SegError: Cases cannot be scored.
-        TypeError: Neither a run nor two folders are given, or both.
+        TypeError: Neither a run nor two folders are given, or both, or what the other of the two takes.
     """
-    if (run_dir is None) == (predictions is None or labels is None):
-        raise TypeError("evaluate() takes a run directory, or predictions and labels")
+    folders = (predictions, labels, images, class_names, nsd_tolerance_mm, ignore_label, patient_pattern, workers)
     if run_dir is not None:
         from seg.workflows.evaluate import evaluate_run
 
-        folder = Path(run_dir if output is None else output)
-        evaluate_run(Path(run_dir), output=None if output is None else folder)
+        if leave_out or any(one is not None for one in folders):
+            raise TypeError("evaluate() of a run takes output and data_root alone")
+        folder = _path(run_dir if output is None else output)
+        evaluate_run(_path(run_dir), output=None if output is None else folder, data_root=_optional(data_root))
     else:
         from seg.workflows.folders import evaluate_folders
 
-        assert predictions is not None
-        assert labels is not None
-        folder = Path(predictions if output is None else output)
-        names = None if class_names is None else ("background", *class_names)
-        evaluate_folders(Path(predictions), Path(labels), folder, nsd_tolerance_mm=nsd_tolerance_mm, class_names=names)
+        if predictions is None or labels is None or data_root is not None:
+            raise TypeError("evaluate() takes a run directory, or predictions and labels without data_root")
+        folder = _path(predictions if output is None else output)
+        evaluate_folders(
+            _path(predictions),
+            _path(labels),
+            folder,
+            images=_optional(images),
+            nsd_tolerance_mm=EvaluationConfig().nsd_tolerance_mm if nsd_tolerance_mm is None else nsd_tolerance_mm,
+            class_names=None if class_names is None else ("background", *class_names),
+            ignore_label=ignore_label,
+            patient_pattern=patient_pattern,
+            workers=workers or 1,
+            leave_out=leave_out,
+        )
     content: dict[str, Any] = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
     return content
 
 
 def ablate(
-    config: PathLike, *, ablation_dir: PathLike | None = None, runs_dir: PathLike | None = None, **changes: Any
+    config: PathLike,
+    *,
+    ablation_dir: PathLike | None = None,
+    runs_dir: PathLike | None = None,
+    dry_run: bool = False,
+    only: Sequence[str] = (),
+    speed_only: bool = False,
+    data_root: PathLike | None = None,
+    **changes: Any,
 ) -> Path:
     """Runs an ablation study, or continues it.
 
@@ -337,6 +418,10 @@ def ablate(
         config: YAML file of the study, or the name of a study of the package, such as ``phantom``.
         ablation_dir: Study directory; None is ``runs/ablation/NAME``.
         runs_dir: Folder of the run directories; None is ``runs/`` in the study directory.
+        dry_run: Whether every trial is printed with parameters, GMAC and predicted time, and none is run.
+        only: Variants to run alone; none runs all.
+        speed_only: Whether nothing is trained and speed is measured nevertheless.
+        data_root: Folder of the data set; None is that of the study.
         changes: Other values of the study's fields, two underscores in the place of a dot: ``launch__workers=2``, and
             of all experiments after ``set__``: ``set__training__steps=700``.
 
@@ -345,15 +430,24 @@ def ablate(
 
     Raises:
         SegError: The study cannot be used, or trials failed.
+        TypeError: Both a dry run and a measurement of speed are asked for.
     """
+    if dry_run and speed_only:
+        raise TypeError("ablate() takes dry_run or speed_only, not both")
     from seg.ablation.run import run_study
     from seg.ablation.store import read_trials
-    from seg.ablation.study import plan_study
+    from seg.ablation.study import choose_variants, plan_study
 
     values = {name.replace("__", "."): value for name, value in changes.items()}
-    study = plan_study(find_config(Path(config), study=True), values)
-    study_dir = Path("runs/ablation") / study.config.name if ablation_dir is None else Path(ablation_dir)
-    run_study(study, study_dir, runs_dir=None if runs_dir is None else Path(runs_dir))
+    values |= {} if data_root is None else {"set.data.root": str(_path(data_root))}
+    study = choose_variants(plan_study(find_config(_path(config), study=True), values), only)
+    study_dir = Path("runs/ablation") / study.config.name if ablation_dir is None else _path(ablation_dir)
+    if dry_run:
+        from seg.ablation.preview import preview_study
+
+        print(preview_study(study, study_dir, runs_dir=_optional(runs_dir)))
+        return study_dir
+    run_study(study, study_dir, runs_dir=_optional(runs_dir), speed_only=speed_only)
     if failed := sorted(name for name, trial in read_trials(study_dir).items() if trial.record.status == "failed"):
         rule, remedy = "must hold finished trials alone", "the messages above say why they failed"
         raise RunError(Problem(str(study_dir), "failed", rule, f"failures of {', '.join(failed)}", remedy))

@@ -43,7 +43,7 @@ from seg.config.fields import (
     item_of,
     setting,
 )
-from seg.config.loading import explanation, find_config, read_options, unknown
+from seg.config.loading import explanation, find_config, own_config, read_options, unknown
 from seg.config.patients import pattern_problems
 from seg.config.study import MARGIN, SpeedConfig
 from seg.config.text import as_yaml, text_problem
@@ -174,11 +174,8 @@ class Train(Command):
         every_fold = self.changes.get("fold") == "all"
         if self.config or not self.resume or self.run_dir is None:
             return [find_config(path) for path in self.config], every_fold
-        own = self.run_dir / "config.yaml"
-        of_folds = sorted(self.run_dir.glob("fold_*/config.yaml"))
-        if of_folds and not os.path.lexists(own):  # they differ in their fold alone
-            return of_folds[:1], every_fold or "fold" not in self.changes
-        return [own], every_fold
+        own, of_folds = own_config(self.run_dir)
+        return [own], every_fold or (of_folds and "fold" not in self.changes)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

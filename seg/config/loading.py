@@ -363,6 +363,15 @@ def find_config(given: Path, *, study: bool = False) -> Path:
     return known[str(given)]
 
 
+def own_config(run_dir: Path) -> tuple[Path, bool]:
+    """Returns the file of a run's own configuration, and whether it is that of its first fold, for all its folds."""
+    own = run_dir / "config.yaml"
+    of_folds = sorted(run_dir.glob("fold_*/config.yaml"))
+    if of_folds and not os.path.lexists(own):  # they differ in their fold alone
+        return of_folds[0], True
+    return own, False
+
+
 def _configs_folder() -> Path:
     """Returns the folder of the configurations that come with the package."""
     package = Path(os.path.realpath(__file__)).parents[1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 import shutil
 import subprocess
 import sys
@@ -11,8 +13,12 @@ import pytest
 import torch
 
 import seg
-from seg.config import ExperimentConfig, load_config
-from seg.errors import ConfigError
+from seg.cli import COMMANDS, read_command
+from seg.compression.int8 import MARGIN
+from seg.config import ExperimentConfig, dump_config, load_config
+from seg.config.fields import REQUIRED
+from seg.config.loading import fields_of
+from seg.errors import ConfigError, RunError
 
 ROOT = Path(__file__).parents[2]
 TINY = (
@@ -94,5 +100,88 @@ def test_a_notebook_trains_loads_predicts_and_scores(tiny: ExperimentConfig, tmp
 
 
 def test_a_data_set_is_planned_from_python(tiny_root: Path, tmp_path: Path) -> None:
-    config = seg.plan(tiny_root, tmp_path / "plan.yaml")
-    assert config == load_config([tmp_path / "plan.yaml"])
+    target = tmp_path / "plan.yaml"
+    config = seg.plan(tiny_root, target)
+    assert config == load_config([target])
+    assert (config.data.label_grid, config.data.nan, config.data.classes) == ("own", "refuse", None)
+    with pytest.raises(RunError) as caught:
+        seg.plan(tiny_root, target)
+    assert [(problem.path, problem.kind) for problem in caught.value.problems] == [(str(target), "exists")]
+    config = seg.plan(tiny_root, target, label_grid="image", nan="background", classes=["box"], overwrite=True)
+    assert config == load_config([target])
+    assert (config.data.label_grid, config.data.nan, config.data.classes) == ("image", "background", ("box",))
+
+
+def test_a_final_model_and_a_home_folder_from_python(
+    tiny: ExperimentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    changes = {"training__steps": 2, "training__validate_every": 2}
+    (tmp_path / "tiny.yaml").write_text(dump_config(tiny))
+    (tmp_path / "over.yaml").write_text("seed: 3\n")
+    final = seg.train(["~/tiny.yaml", "~/over.yaml"], folds="none", classes=["corner"], **changes)
+    assert final == Path("runs/tiny/seed_3/final")
+    assert seg.load_run(final).class_names == ("background", "corner")
+    assert load_config([final / "config.yaml"]).fold is None
+    run_dir = seg.train(tiny, run_dir="~/run", folds=[1], **changes)
+    assert run_dir == tmp_path / "run"
+    before = (run_dir / "checkpoints" / "weights.pt").read_bytes()
+    assert seg.train(resume=True, run_dir="~/run") == run_dir  # by its own configuration
+    assert (run_dir / "checkpoints" / "weights.pt").read_bytes() == before
+    begun = seg.train(tiny, run_dir=tmp_path / "begun", folds=[1], init_from="~/run", **changes)
+    assert load_config([begun / "config.yaml"]).training.init_from == str(run_dir)
+    with pytest.raises(TypeError):
+        seg.train(resume=True)
+
+
+def test_folders_are_scored_from_python_as_by_the_command(
+    tiny_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = tiny_root / "labelsTr"
+    ids = sorted(path.name for path in labels.glob("*.nii.gz"))
+    some_labels = tmp_path / "labels"
+    shutil.copytree(labels, some_labels)
+    (some_labels / ids[0]).unlink()
+    options = {"class_names": ["box", "corner"], "ignore_label": 5, "nsd_tolerance_mm": 2.0, "workers": 2}
+    found = seg.evaluate(
+        predictions=some_labels,
+        labels=labels,
+        images=tiny_root / "imagesTr",
+        output=tmp_path / "python",
+        leave_out=True,
+        **options,
+    )  # type: ignore[arg-type]
+    words = ["--predictions", str(some_labels), "--labels", str(labels), "--images", str(tiny_root / "imagesTr")]
+    words += ["--class_names", "box,corner", "--ignore_label", "5", "--nsd_tolerance_mm", "2.0", "--workers", "2"]
+    code = read_command("evaluate", [*words, "--leave_out", "--output", str(tmp_path / "command")]).run()
+    assert code == 1
+    assert found == json.loads((tmp_path / "command" / "evaluation.json").read_text())
+    assert len(found["left_out"]) == 1
+    for wrong in ({"run_dir": "any", "labels": labels}, {"predictions": labels}, {"run_dir": "any", "workers": 2}):
+        with pytest.raises(TypeError):
+            seg.evaluate(**wrong)  # type: ignore[arg-type]
+
+
+OTHER_NAMES = {
+    "predict": {"run_dir": "run_dirs", "skip_existing": "existing", "overwrite": "existing"},
+    "ablate": {"runs": "runs_dir", "set": "changes"},
+}
+OTHER_DEFAULTS = {
+    ("predict", "existing"): "refuse",  # what the command does without either of its options
+    ("export", "margin"): MARGIN,  # the command's default, which it has to tell from a number that is given
+    ("train", "config"): None,
+}
+
+
+@pytest.mark.parametrize("name", ["train", "plan", "predict", "evaluate", "ablate", "export", "compress"])
+def test_a_function_takes_every_option_of_its_command_with_its_default(name: str) -> None:
+    function = inspect.signature(getattr(seg, name)).parameters
+    for option, field in fields_of(COMMANDS[name]).items():
+        own = option.removeprefix("data__") if name == "plan" else option.replace("__", "_")
+        own = "data_root" if option == "data__root" else OTHER_NAMES.get(name, {}).get(option, own)
+        assert own in function, f"seg.{name} lacks {option}"
+        if field.default is not REQUIRED and function[own].kind is not inspect.Parameter.VAR_KEYWORD:
+            expected = OTHER_DEFAULTS.get((name, own), field.default)
+            if function[own].default is not inspect.Parameter.empty:
+                assert function[own].default == expected, f"seg.{name}, {option}"
