@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from seg.benchmark.measure import CODE_VERSION, Settings
+from seg.benchmark.measure import Settings, describe
 from seg.benchmark.subjects import Runtime, Subject
 from seg.benchmark.timing import interleave, ratios, spread
-from seg.hardware import environment, load_1min
+from seg.hardware import load_1min
 from seg.inference.engines import Engine, ExportedNetwork, check_installed, engine_version
 from seg.inference.export import check_packages, write_network
 
@@ -44,7 +44,7 @@ def measure_engine(subjects: Sequence[Subject], engine: Engine, settings: Settin
     check_packages("onnx")
     load, first = load_1min(), subjects[0]
     cpu = Runtime(device=torch.device("cpu"), precision="fp32", memory_format=torch.contiguous_format)
-    about = environment(cpu.device, "fp32")
+    about = describe(first, cpu, settings)
     LOG.info("speed: %d network(s) in %s on %s", len(subjects), engine, about["device"])
     times: dict[str, dict[str, tuple[float, ...]]] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -83,20 +83,9 @@ def measure_engine(subjects: Sequence[Subject], engine: Engine, settings: Settin
             }
         )
     return {
-        "device": about["device"],
-        "kind": "cpu",
-        "threads": torch.get_num_threads(),
+        **about,
         "engine": engine,
         "engine_version": engine_version(engine),
-        "precision": "fp32",
-        "memory_format": "contiguous",
-        "environment": about,
-        "code_version": CODE_VERSION,
-        "patch_size": list(first.config.patches.size),
-        "batch": first.config.patches.batch,
-        "rounds": settings.rounds,
-        "warmup": settings.warmup,
         "load_1min": load,
-        "baseline": first.name,
         "variants": rows,
     }

@@ -95,7 +95,7 @@ def _measure(subjects: Sequence[Subject], device: torch.device, settings: Settin
     load, first = load_1min(), subjects[0]
     runtimes = {subject.name: subject.runtime(device) for subject in subjects}
     runtime = runtimes[first.name]
-    about = environment(device, runtime.precision)
+    about = describe(first, runtime, settings)
     LOG.info("speed: %d network(s) on %s, %s", len(subjects), about["device"], runtime.precision)
     peaks = {}
     for number, subject in enumerate(subjects, 1):
@@ -151,8 +151,24 @@ def _measure(subjects: Sequence[Subject], device: torch.device, settings: Settin
             row[f"{measure}_ratio"] = None if taken is None else ratios(times[measure][first.name], taken)
         rows.append(row)
     return {
+        **about,
+        "load_1min": load,
+        "accumulate": first.config.training.accumulate,
+        "prediction_rounds": settings.prediction_rounds if settings.images else 0,
+        "prediction_cases": len(settings.images),
+        "ceilings": {
+            name: {"gflops": found.flops / 1e9, "gb_per_s": found.bytes / 1e9} for name, found in ceilings.items()
+        },
+        "variants": rows,
+    }
+
+
+def describe(baseline: Subject, runtime: Runtime, settings: Settings) -> dict[str, Any]:
+    """Returns what the entry of every device and engine says of a measurement: machine, arithmetic, shapes, rounds."""
+    about, patches = environment(runtime.device, runtime.precision), baseline.config.patches
+    return {
         "device": about["device"],
-        "kind": device.type,
+        "kind": runtime.device.type,
         "threads": torch.get_num_threads(),
         "precision": runtime.precision,
         "memory_format": LAYOUTS[runtime.memory_format],
@@ -160,17 +176,9 @@ def _measure(subjects: Sequence[Subject], device: torch.device, settings: Settin
         "code_version": CODE_VERSION,
         "patch_size": list(patches.size),
         "batch": patches.batch,
-        "accumulate": first.config.training.accumulate,
         "rounds": settings.rounds,
         "warmup": settings.warmup,
-        "prediction_rounds": settings.prediction_rounds if settings.images else 0,
-        "prediction_cases": len(settings.images),
-        "load_1min": load,
-        "ceilings": {
-            name: {"gflops": found.flops / 1e9, "gb_per_s": found.bytes / 1e9} for name, found in ceilings.items()
-        },
-        "baseline": first.name,
-        "variants": rows,
+        "baseline": baseline.name,
     }
 
 

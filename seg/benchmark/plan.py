@@ -1,4 +1,4 @@
-"""A plan of measurements for a GPU that is at hand for minutes: in order of worth, each saved as soon as it is made."""
+"""Measurements to make on a GPU that is lent for minutes: the most useful first, each saved as it ends."""
 
 from __future__ import annotations
 
@@ -313,7 +313,7 @@ def _train(plan: Plan, device: torch.device, layout: MemoryFormat, run_dir: Path
 
 
 def _record(plan: Plan, device: torch.device, seed: int, output: Path) -> dict[str, Any]:
-    """Train the experiment from a seed with a validation every hundredth step, whose time counts."""
+    """Trains once from a seed and notes when validation Dice passes each mark; validations count in the time."""
     if plan.training is None:
         raise _no_experiment()
     training = replace(plan.training.training, validate_every=min(100, plan.training.training.validate_every))

@@ -24,13 +24,12 @@ from seg.data.prepare import read_image
 from seg.data.splits import spread_over
 from seg.data.volumes import write_maps
 from seg.errors import Problem, RunError, SegError
-from seg.hardware import MIB, PeakMemory, environment, held_mib
+from seg.hardware import MIB, PeakMemory, environment, held_mib, trim_heap
 from seg.inference.cases import FAILED, OUTPUT_ENDING, Record, Source
 from seg.inference.cleaning import cleaning_rules
 from seg.inference.model import model_from_config
 from seg.inference.pipeline import Pipeline
 from seg.inference.predictor import Predictor
-from seg.inference.sweep import trim_heap
 
 LOG = logging.getLogger(__name__)
 FLOAT_BYTES = 4

@@ -36,7 +36,7 @@ VIEWS = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class Ceilings:
-    """What a device reaches at most.
+    """The highest rates that a device reached in a measurement: of arithmetic and of copies in memory.
 
     Attributes:
         flops: Floating-point operations per second, two a multiply-accumulate, in the network's precision: the faster
@@ -50,7 +50,7 @@ class Ceilings:
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What one operator does.
+    """The arithmetic and the bytes of one operator of a network.
 
     Attributes:
         layer: Path of the module that called it, such as `encoder.0.1.conv`.
@@ -71,7 +71,7 @@ class Work:
 
 @dataclass(frozen=True, kw_only=True)
 class Floor:
-    """The least time of a pass.
+    """The shortest time that one pass can take on a device, by its ceilings.
 
     Attributes:
         unfused_s: Seconds where each operator reads its inputs from memory and writes its output there.

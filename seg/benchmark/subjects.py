@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from seg.benchmark.peers import PEERS, Peer, build_peer, count_macs, peer_problem
-from seg.config import ExperimentConfig, LossConfig
+from seg.config import ExperimentConfig
 from seg.config.loading import comparable
 from seg.data.augmentation import augment
 from seg.data.streams import Stream, torch_generator
@@ -29,6 +29,8 @@ from seg.training.losses import build_loss
 from seg.training.optim import build_optimizer
 
 LOG = logging.getLogger(__name__)
+NEWER_FIELDS = {"loss": ("class_weights", "focal_gamma", "top_k"), "network": ("widths",)}
+"""Fields that are newer than the digests of published studies, which hold where these have their defaults."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,10 +196,9 @@ class Subject:
     def fingerprint(self) -> str:
         """Returns a digest of all that the network's speed depends on, beside machine and code."""
         config = asdict(comparable(self.config))
-        plain = asdict(LossConfig())
-        for name in ("class_weights", "focal_gamma", "top_k"):  # newer than the digests of published studies
-            if config["loss"][name] == plain[name]:
-                del config["loss"][name]
+        for section, names in NEWER_FIELDS.items():
+            plain = asdict(getattr(ExperimentConfig(), section))
+            config[section] = {k: v for k, v in config[section].items() if k not in names or v != plain[k]}
         parts = {
             "ends": self.ends,
             "peer": self.peer,
@@ -206,11 +207,7 @@ class Subject:
             "size": self.config.patches.size,
             "batch": self.config.patches.batch,
             "spacing_mm": self.config.data.spacing_mm,
-            # Digests of published studies hold the name that networks once had, and know no widths of single maps.
-            "network": {
-                "name": "unet",
-                **{k: v for k, v in config["network"].items() if k != "widths" or v is not None},
-            },
+            "network": {"name": "unet", **config["network"]},  # the name that networks had in published studies
             **{name: config[name] for name in ("loss", "optimizer", "inference", "postprocessing")},
             **({"stock": True} if self.stock else {}),
         }

@@ -48,7 +48,7 @@ class Timer:
 
 
 def interleave(calls: Mapping[str, Call], timer: Timer, *, rounds: int, warmup: int, words: str = "") -> Times:
-    """Times several calls side by side: in every round each of them once, in an order drawn for the round.
+    """Times several calls in rounds; each round makes every call once, in a random order.
 
     What changes with time, such as the clock of a processor that grows warm, meets all of them alike, and times of one
     round can be compared with one another. On a terminal a bar shows how far that is, elsewhere a line a round.

@@ -1,4 +1,4 @@
-"""The command that hands a trained network on in int8, with the certificate of what that costs."""
+"""Exports a trained network in int8 and certifies what that costs on the held-out patients."""
 
 from __future__ import annotations
 

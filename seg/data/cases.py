@@ -77,6 +77,12 @@ class Dataset:
     regions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
+    def class_map(self) -> ClassMap:
+        """The values of label files: those it names, else each the index of its class."""
+        each = tuple((index,) for index in range(len(self.class_names)))
+        return self.classes or ClassMap(each, self.ignore_label)
+
+    @property
     def score_names(self) -> tuple[str, ...]:
         """Names by index of what has scores: classes, and behind them the regions that are no class."""
         return (*self.class_names, *(name for name, parts in self.regions.items() if len(parts) > 1))

@@ -60,8 +60,7 @@ def check_dataset(
         value = f"{len(unused)}: {', '.join(unused[:NAMED_VALUES])}{more}"
         rule, remedy = "should hold no scan that no case uses", "name them as dataset.json says or move them away"
         LOG.warning("%s", Problem(str(dataset.root), "unused", rule, value, remedy))
-    plain = ClassMap(tuple((index,) for index in range(len(dataset.class_names))), dataset.ignore_label)
-    check = partial(_check_case, channel_names=dataset.channel_names, classes=dataset.classes or plain, fill=fill)
+    check = partial(_check_case, channel_names=dataset.channel_names, classes=dataset.class_map, fill=fill)
     bar = partial(tqdm, total=len(dataset.cases), desc="check", unit="case", disable=None if progress else True)
     workers = min(workers, usable_cores(), len(dataset.cases))
     if workers <= 1:

@@ -44,7 +44,7 @@ from seg.config import DataConfig
 from seg.config.patients import find_patients
 from seg.data.cases import LABEL_TOLERANCE, Case, Dataset
 from seg.data.channels import channel_file, split_channel
-from seg.data.classes import MAX_INDEX, Classes, ClassMap, as_integer, declared_classes
+from seg.data.classes import MAX_INDEX, Classes, as_integer, declared_classes
 from seg.data.fetch import ARCHIVES
 from seg.data.splits import Split, make_splits, shared_patients
 from seg.data.volumes import ENDINGS, read_header, read_volume, split_ending
@@ -482,8 +482,7 @@ def _with_classes(dataset: Dataset, classes: Classes) -> Dataset:
 
 def _of_classes(dataset: Dataset, names: Sequence[str]) -> Dataset:
     """Returns a data set of some of its classes or regions alone; see :meth:`Classes.chosen`."""
-    plain = ClassMap(tuple((index,) for index in range(len(dataset.class_names))), dataset.ignore_label)
-    return _with_classes(dataset, Classes(dataset.class_names, dataset.classes or plain, dataset.regions).chosen(names))
+    return _with_classes(dataset, Classes(dataset.class_names, dataset.class_map, dataset.regions).chosen(names))
 
 
 def _channel_names(channels: object, path: Path, problems: list[Problem]) -> tuple[str, ...]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import logging
 import math
-import platform
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -15,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from seg.errors import Problem, RunError
+from seg.hardware import trim_heap
 from seg.inference.arrays import (
     Array,
     Device,
@@ -307,17 +306,6 @@ class StageTimer:
 
 TRIM_EVERY = 8
 """Passes between two calls: more often costs time, more seldom memory."""
-
-
-def trim_heap() -> None:
-    """Gives back the pages of all holes in the heap, where the C library is glibc.
-
-    A network's work space comes and goes while sums of logits stay. glibc does not fit aligned blocks into holes that
-    were left by equal ones, so between what stays they add up: to three times the size of all sums on a volume of
-    512 x 512 x 600 voxels.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 @dataclass

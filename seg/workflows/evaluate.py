@@ -207,7 +207,7 @@ def describe_model(run_dir: Path, config: ExperimentConfig, dataset: Dataset, st
         "name": config.name,
         "channel_names": list(dataset.channel_names),
         "class_names": list(dataset.class_names),
-        "label_values": _label_values(dataset),
+        "label_values": [list(group) for group in dataset.class_map.groups],
         "data_set": dataset.name,
         "data_licence": dataset.licence,
         "network": asdict(config.network),
@@ -216,13 +216,6 @@ def describe_model(run_dir: Path, config: ExperimentConfig, dataset: Dataset, st
         "config_sha256": config_digest((run_dir / CONFIG_FILE).read_text(encoding="utf-8")),
         "stopped_early_at_step": steps if steps is not None and steps < config.training.steps else None,
     }
-
-
-def _label_values(dataset: Dataset) -> list[list[int]]:
-    """Returns the values of label files of each class; the first of each is written in predictions."""
-    if dataset.classes is None:
-        return [[index] for index in range(len(dataset.class_names))]
-    return [list(group) for group in dataset.classes.groups]
 
 
 def score_prediction(

@@ -20,7 +20,7 @@ from seg.files import file_problems, quoted, remove_partial
 from seg.inference.archive import unpacked
 from seg.inference.cases import DONE, FAILED, SKIPPED, Record, Source, find_sources
 from seg.inference.engines import Engine, check_installed
-from seg.inference.exported import ExportedRun, exported_file, read_run_or_export
+from seg.inference.exported import ExportedRun, read_run_or_export
 from seg.runs import TrainedRun, read_runs
 from seg.workflows.manifest import (
     MANIFEST_FILE,
@@ -119,14 +119,13 @@ def _chosen_engine(
     engines = possible_engines(runs)
     if "torch" in engines and {"cuda", "mps", "bf16"}.intersection(settings.values()):
         engines = ("torch",)  # no other does what was asked for
-    if "torch" in engines and len(engines) > 1:
-        try:
-            for run in runs:
-                exported_file(run)
-        except SegError as error:
-            LOG.warning("engine: torch, as the networks cannot be exported for others: %s", error)
-            return "torch"
-    return fastest_engine(engines, runs, lambda engine: load(engine=engine).models, **settings)
+    try:
+        return fastest_engine(engines, runs, lambda engine: load(engine=engine).models, **settings)
+    except SegError as error:
+        if "torch" not in engines:
+            raise
+        LOG.warning("engine: torch, as the others cannot be measured: %s", error)
+        return "torch"
 
 
 def _segment(predictor: Predictor, sources: Sequence[Source], progress: PredictionRecords) -> None:
