@@ -23,15 +23,10 @@ RANGES = (
 )
 
 
-def problems(config: ExperimentConfig) -> list[Problem]:
-    """Lists every rule between fields that a configuration breaks."""
-    return RULES.broken(config)
-
-
 def network_problems(network: NetworkConfig) -> list[Problem]:
     """Lists every rule between the fields of a network that it breaks."""
     config = ExperimentConfig(data=DataConfig(root="data"), network=network)
-    return [problem for problem in problems(config) if problem.path.startswith("network.")]
+    return [problem for problem in RULES.broken(config) if problem.path.startswith("network.")]
 
 
 @RULES.rule("name")

@@ -160,21 +160,19 @@ class _CaseSummary:
     channels: tuple[IntensitySample, ...]
 
 
-def fingerprint_dataset(dataset: Dataset, *, cases: Sequence[Case] | None = None) -> Fingerprint:
+def fingerprint_dataset(dataset: Dataset) -> Fingerprint:
     """Reads every labelled case once, one volume at a time; a terminal on stderr shows a progress bar.
 
     Percentiles are exact while a case has at most 10,000 foreground voxels; beyond, 10,000 of its order statistics,
     evenly spaced, stand for them. Voxels that are NaN or infinite are left out of intensities.
 
     Args:
-        dataset: Data set.
-        cases: Cases to read, in any order; None reads all. Cases without a label are passed over.
+        dataset: Data set, its cases in any order; those without a label are passed over.
 
     Raises:
         DataError: No case has a label, or files cannot be read or do not fit together; all such cases are named.
     """
-    given = dataset.cases if cases is None else cases
-    chosen = sorted((case for case in given if case.label is not None), key=lambda case: case.id)
+    chosen = sorted((case for case in dataset.cases if case.label is not None), key=lambda case: case.id)
     if not chosen:
         raise DataError(Problem("data set", "labels", "must have a case with a label", remedy="add labelled cases"))
     hasher = hashlib.sha256()

@@ -8,7 +8,7 @@ import pytest
 
 from seg.config import ExperimentConfig, load_config
 from seg.config.fields import fields_of, range_in_words
-from seg.config.rules import problems
+from seg.config.rules import RULES
 from seg.errors import ConfigError
 
 WINDOW = {"lower": (-100.0,), "upper": (300.0,), "mean": (40.0,), "std": (80.0,)}
@@ -25,7 +25,7 @@ def broken(values: dict[str, object]) -> list[tuple[str, str, str]]:
 
 
 def test_the_defaults_obey_every_rule() -> None:
-    assert problems(ExperimentConfig()) == []
+    assert RULES.broken(ExperimentConfig()) == []
     assert broken({}) == []
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from seg.ablation.report.analysis import analyse
 from seg.ablation.store import read_results
 from seg.config import BottleneckConfig, DataConfig, load_config
-from seg.config.rules import problems
+from seg.config.rules import RULES
 from seg.errors import ConfigError
 from seg.planning.experiment import detect_patient_pattern, experiment_name, plan_experiment, plan_grid, plan_steps
 from seg.planning.fingerprint import ChannelIntensity
@@ -61,7 +61,7 @@ def test_shapes_are_those_on_the_grid(fingerprint):
 def test_plans_keep_their_promises(fingerprint, shapes, spacing, memories):
     plans = [plan(fingerprint(shapes, [spacing] * len(shapes)), memory) for memory in memories]
     for made, memory in zip(plans, memories, strict=True):
-        assert problems(made.config) == []
+        assert RULES.broken(made.config) == []
         patch, divisors = made.config.patches.size, made.topology.divisors
         assert made.cost.memory_gib("fp32") <= memory
         assert made.config.patches.batch >= 2
@@ -128,7 +128,7 @@ def test_batch_grows_with_memory_down_to_too_little(fingerprint):
 def test_ct_is_windowed_and_other_channels_standardised(fingerprint):
     data = fingerprint([CUBE] * 4, [MM] * 4, channels=("CT", "MRI", "noNorm"))
     found = plan(data).config
-    assert problems(found) == []
+    assert RULES.broken(found) == []
     assert found.data.normalization == ("ct", "zscore", "none")
     ct = found.data.ct
     assert (ct.lower[0], ct.upper[0], ct.mean[0], ct.std[0]) == (-50.0, 250.0, 40.0, 60.0)

@@ -406,10 +406,10 @@ def place_labels(
         )
 
 
-def _along(corners: Sequence[Sequence[float]], step: float = 6.0) -> Iterator[tuple[float, float]]:
+def _along(corners: Sequence[Sequence[float]]) -> Iterator[tuple[float, float]]:
     """Gives points along a line, in pixels, so dense that no text fits between two of them."""
     for (x, y), (right, upper) in pairwise(corners):
-        count = max(1, round(math.hypot(right - x, upper - y) / step))
+        count = max(1, round(math.hypot(right - x, upper - y) / 6))
         yield from ((x + (right - x) * k / count, y + (upper - y) * k / count) for k in range(count + 1))
 
 
