@@ -281,6 +281,7 @@ def compress(
     *,
     target: str | None = None,
     engine: Literal["torch", "openvino", "onnxruntime"] = "torch",
+    int8: bool = False,
     margin: float = MARGIN,
     cases: int = CASES,
     multiple: int | None = None,
@@ -296,6 +297,7 @@ def compress(
         target: What the steps keep of the original's latency, macs or parameters, such as ``latency=0.5`` or
             ``macs=0.5,0.25``; None makes networks of less and less work as far as held-back training patients allow.
         engine: What runs both networks where they are timed and scored.
+        int8: Whether the smallest step is made in int8 too, and tested last; by the engine openvino alone.
         margin: Loss of Dice that still counts as not inferior.
         cases: Training cases that are measured.
         multiple: Widths are multiples of this number; None is 8 where a latency is the target, else 1.
@@ -322,6 +324,7 @@ def compress(
         _optional(output),
         target=None if target is None else read_target(target),
         engine=engine,
+        int8=int8,
         margin=margin,
         cases=cases,
         multiple=multiple,

@@ -810,10 +810,10 @@ class Publish(Command):
 class Compress(Command):
     """Make smaller networks from a trained one, and certify them on the patients that it did not see.
 
-    Each 3x3 convolution becomes 1x1 - 3x3 - 1x1 where the loss that is foretold from a few training cases is least for
-    the work saved. Without a target, networks of less and less work are made while training patients that are held back
-    keep their Dice. Every step is an ordinary run directory. The steps are frozen first, then tested from mild to
-    strong until one does not pass. The same command again goes on where it was interrupted.
+    Maps get fewer channels, and 3x3 convolutions become 1x1 - 3x3 - 1x1, where the loss that is foretold from a few
+    training cases is least for the work saved. Without a target, networks of less and less work are made while training
+    patients that are held back keep their Dice. Every step is an ordinary run directory. The steps are frozen first,
+    then tested from mild to strong until one does not pass. The same command again goes on where it was interrupted.
     """
 
     examples: ClassVar = (
@@ -836,6 +836,9 @@ class Compress(Command):
     )
     engine: Literal["torch", "openvino", "onnxruntime"] = setting(
         "torch", "What runs both networks where they are timed and scored."
+    )
+    int8: StrictBool = setting(
+        False, "Make the smallest step in int8 too, and test that last; needs --engine openvino and segnarrow[int8]."
     )
     margin: StrictFloat = setting(MARGIN, "Loss of Dice that still counts as not inferior.", gt=0, lt=1)
     cases: AtLeastOne = setting(CASES, "Training cases that are measured.")
@@ -866,6 +869,8 @@ class Compress(Command):
                 yield from error.problems
         if self.output is not None and self.dry_run:
             yield _conflict("--output", "--dry_run", "leave one out")
+        if self.int8 and self.engine != "openvino":
+            yield _conflict("--int8", f"--engine {self.engine}", "add --engine openvino")
         yield from _folder_problems("--run_dir", self.run_dir)
         yield from _folder_problems("--output", self.output, exists=False)
         yield from _folder_problems("--data.root", self.data__root, exists=False)
@@ -878,6 +883,7 @@ class Compress(Command):
             self.output,
             target=None if self.target is None else read_target(self.target),
             engine=self.engine,
+            int8=self.int8,
             margin=self.margin,
             cases=self.cases,
             multiple=self.multiple,

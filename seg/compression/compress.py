@@ -34,7 +34,8 @@ from seg.compression.certificate import (
     freeze,
     write_certificate,
 )
-from seg.compression.cuts import kernel_macs
+from seg.compression.cuts import kernel_macs, project
+from seg.compression.int8 import write_int8
 from seg.compression.record import (
     COMPRESSION_FILE,
     COMPRESSION_VERSION,
@@ -48,21 +49,22 @@ from seg.compression.search import (
     STOP_BELOW,
     SmallNetwork,
     Subject,
-    least_share,
-    make_step,
+    cost,
+    judge,
+    reach,
     read_subject,
-    share_for,
+    smaller_networks,
     worst,
 )
 from seg.compression.speed import ROUNDS, Latency, measure_latency
 from seg.compression.target import Target
-from seg.compression.widths import Moments, Place, Projection
-from seg.config import NetworkConfig
+from seg.compression.turns import Shrunk
+from seg.compression.widths import Moments, Place, Projection, measure
 from seg.config.loading import content_digest
 from seg.data.cases import Dataset
-from seg.errors import Problem, RunError
+from seg.errors import ConfigError, Problem, RunError
 from seg.evaluation.scores import CASES_FILE, EVALUATION_FILE, CaseScore, read_cases
-from seg.files import check_folder, file_problems, quoted, read_json, write_json, write_text
+from seg.files import check_folder, file_digest, file_problems, quoted, read_json, write_json, write_text
 from seg.hardware import (
     choose_device,
     choose_precision,
@@ -74,10 +76,12 @@ from seg.hardware import (
 from seg.inference.arrays import HOST
 from seg.inference.cleaning import cleaning_rules
 from seg.inference.engines import Engine, ExportedNetwork, check_installed
-from seg.inference.export import check_packages, write_network
+from seg.inference.export import check_packages, write_network, write_record
+from seg.inference.exported import read_export, record_path
 from seg.inference.model import model_from_config
 from seg.inference.predictor import Predictor
-from seg.networks import UNet, complexity, network_from_config
+from seg.inference.quantise import check_quantiser
+from seg.networks import UNet
 from seg.runs import (
     MODEL_FILE,
     Origin,
@@ -96,6 +100,7 @@ from seg.workflows.evaluate import describe_model, predictor_scores, read_held_o
 LOG = logging.getLogger(__name__)
 VECTOR = 8
 """Widths are multiples of this number where a latency is asked for: floats in a vector of AVX2."""
+INT8 = "int8"
 TRIAL_ROUNDS = 7
 """Rounds of a measurement on the way to a latency."""
 
@@ -107,6 +112,7 @@ def compress(
     *,
     target: Target | None = None,
     engine: Engine = "torch",
+    int8: bool = False,
     margin: float = 0.005,
     cases: int = CASES,
     multiple: int | None = None,
@@ -126,6 +132,7 @@ def compress(
             can lose, and makes nothing.
         target: What the steps are to cost; None walks down.
         engine: What runs the networks where they are scored and timed.
+        int8: Whether the smallest step is made in int8 too, and tested last; by the engine openvino alone.
         margin: Loss of Dice that still counts as not inferior, > 0.
         cases: Training cases that are measured, >= 1.
         multiple: Widths are multiples of this number; None is 8 for a latency, else 1.
@@ -146,9 +153,15 @@ def compress(
     if engine != "torch":
         check_installed(engine)
         check_packages("onnx")
+    if int8:
+        if engine != "openvino":
+            rule, remedy = "must be with the engine openvino", "add --engine openvino, or leave it out"
+            raise ConfigError(Problem("int8", "conflict", rule, engine, remedy))
+        check_quantiser()
     settings = {
         "target": None if target is None else {"kind": target.kind, "shares": list(target.shares)},
         "engine": engine,
+        "int8": int8,
         "margin": margin,
         "cases": cases,
         "multiple": multiple or (VECTOR if target is not None and target.kind == "latency" else 1),
@@ -160,13 +173,16 @@ def compress(
     subjects, dataset = _read_subjects(run_dir, data_root, cases)
     if output is None:
         for subject in subjects:
-            print(format_places(subject.places, subject.projections))
+            places = measure(subject.network, subject.fitted, seed=subject.config.seed)
+            print(format_places(places, project(places)))
         return None
     held_out = [case for subject in subjects for case in subject.split.validation]
     if (few := few_patients(dataset, held_out)) is not None:
         LOG.warning("%d held-out patients are too few for a certificate, which needs %d", few, LEAST_PATIENTS)
     work = _Work(output, subjects, dataset, settings)
     steps = list(work.walk() if target is None else work.reach(target))
+    if int8:
+        steps.append(work.quantised(steps[-1]))
     latency = work.timed(steps)
     print(format_steps(steps, subjects, latency))
     certificate = work.certify(steps, latency)
@@ -255,46 +271,61 @@ class _Work:
         self.record = _begun(output, whole) or Record(
             settings=whole,
             originals=originals,
-            kernels=tuple(
-                tuple(_described(place, *subject.projections[place.name]) for place in subject.places)
-                for subject in subjects
-            ),
         )
         self.done = {step.name: step for step in self.record.steps}
         self._write()
 
     def walk(self) -> Iterator[StepRecord]:
         """Makes steps of less and less work while held-back patients keep their Dice; the mildest in any case."""
-        least = max(least_share(subject, self.multiple) for subject in self.subjects)
-        for number, share in enumerate(LADDER):
-            if share < least:
-                LOG.info("no step of %.3g of the work: %.3g is the least that can be reached", share, least)
+        names = [f"macs_{share:g}" for share in LADDER]
+        made = self._steps(names, [smaller_networks(one, LADDER, self.multiple) for one in self.subjects])
+        for number in range(len(LADDER)):
+            try:
+                step = next(made)
+            except ConfigError as error:
+                if not number:
+                    raise
+                LOG.info("no smaller step can be made: %s", error)
                 return
-            step = self._step(f"macs_{share:g}", share)
             lost = worst(np.array([row for fold in step.folds for row in fold.lost]))
-            if lost < -STOP_BELOW * self.margin:
+            ends = lost < -STOP_BELOW * self.margin
+            if ends:
                 LOG.info("%s loses %.4f on held-back patients, which ends the walk", step.name, -lost)
-                if number:
-                    return
+            if number == 0 or not ends:
                 yield step
+            if ends:
                 return
-            yield step
 
     def reach(self, target: Target) -> Iterator[StepRecord]:
         """Makes a step for each share of a target."""
-        for wanted in target.shares:
-            timed = target.kind == "latency"
-            share = min(  # every fold must reach it; the latency is measured on the first alone
-                share_for(
-                    subject,
-                    target.kind,
-                    wanted,
-                    multiple=self.multiple,
-                    ratio=partial(self._latency_ratio if timed else _parameter_ratio, subject),
-                )
-                for subject in (self.subjects[:1] if timed else self.subjects)
-            )
-            yield self._step(f"{target.kind}_{wanted:g}", share)
+        names = [f"{target.kind}_{share:g}" for share in target.shares]
+        if target.kind == "macs":
+            ways = [smaller_networks(one, target.shares, self.multiple) for one in self.subjects]
+        else:
+            ratio = self._latency_ratio if target.kind == "latency" else _parameter_ratio
+            ways = [reach(one, target.shares, self.multiple, partial(ratio, one)) for one in self.subjects]
+        try:
+            yield from self._steps(names, ways)
+        except ConfigError as error:
+            rule = f"must be a share of the {target.kind} that widths of multiples of {self.multiple} can reach"
+            shares = ", ".join(f"{share:g}" for share in target.shares)
+            raise ConfigError(Problem("target", "range", rule, shares, "give a larger share")) from error
+
+    def quantised(self, step: StepRecord) -> StepRecord:
+        """Makes the networks of a step in int8, once."""
+        name = f"{step.name}_{INT8}"
+        files = [self._file(name, subject) for subject in self.subjects]
+        digests = self.record.int8
+        if not (len(digests) == len(files) and all(map(_is_file_of, files, digests))):
+            for subject, file in zip(self.subjects, files, strict=True):
+                run = read_run(self._directory(step.name, subject))
+                run = replace(run, config=replace(run.config, data=subject.config.data))
+                write_int8(run, file, self.dataset, subject.split)
+            digests = tuple(file_digest(file.with_suffix(".bin")).hex() for file in files)
+            self.record = replace(self.record, int8=digests)
+            self._write()
+        folds = tuple(replace(fold, weights_sha256=sha) for fold, sha in zip(step.folds, digests, strict=True))
+        return StepRecord(name=name, folds=folds)
 
     def timed(self, steps: Sequence[StepRecord]) -> dict[str, Latency]:
         """Measures passes of the original and of each step of the first run, once."""
@@ -303,7 +334,7 @@ class _Work:
             LOG.info("measuring latency in %s", self.engine)
             networks: dict[str, UNet | Path] = {ORIGINAL: self.subjects[0].network}
             for step in steps:
-                networks[step.name] = _network(self._directory(step.name, self.subjects[0]), self.subjects[0])
+                networks[step.name] = self._made(step.name, self.subjects[0])
             latency = measure_latency(networks, self.subjects[0].config, engine=self.engine)
             self.record = replace(self.record, latency=latency)
             self._write()
@@ -341,31 +372,46 @@ class _Work:
         write_text(self.output / CERTIFICATE_PAGE, certificate_page(certificate))
         for result in certificate.steps:
             for subject in self.subjects:
-                self._describe(result, subject, certificate)
+                if (file := self._file(result.step.name, subject)).is_file():
+                    certified = result.step.name == certificate.certified
+                    write_record(file, read_export(file).record.model_copy(update={"certified": certified}))
+                else:
+                    self._describe(result, subject, certificate)
         return certificate
 
-    def _step(self, name: str, share: float) -> StepRecord:
-        """Makes a step of all folds, or finds it where it was made before."""
-        if (found := self.done.get(name)) is not None and found.share == share and self._is_whole(found):
-            LOG.info("%s was made before", name)
-            return found
+    def _steps(self, names: Sequence[str], ways: Sequence[Iterator[Shrunk]]) -> Iterator[StepRecord]:
+        """Yields steps that were made before, and makes the others: the way of each fold gives a network for each."""
+        passed = 0
+        for name in names:
+            found = self.done.get(name)
+            if found is not None and self._is_whole(found):
+                LOG.info("%s was made before", name)
+                passed += 1
+                yield found
+                continue
+            LOG.info("making %s", name)
+            networks = [[next(way) for _ in range(passed + 1)][-1] for way in ways]
+            passed = 0
+            yield self._make(name, networks)
+
+    def _make(self, name: str, networks: Sequence[Shrunk]) -> StepRecord:
+        """Tunes and writes the networks of a step."""
         folds = []
-        for subject in self.subjects:
+        for subject, network in zip(self.subjects, networks, strict=True):
             target = self._directory(name, subject)
             if target.exists():  # of a command that was killed there
                 shutil.rmtree(target)
-            small = make_step(
+            small = judge(
                 subject,
-                share,
+                network,
                 self.dataset,
-                multiple=self.multiple,
                 tune_steps=self.tune_steps,
                 margin=self.margin,
                 cache=self.output / "cache",
             )
             self._write_run(small, subject, target)
             folds.append(fold_record(small, weights_digest(target)))
-        step = StepRecord(name=name, share=share, folds=tuple(folds))
+        step = StepRecord(name=name, folds=tuple(folds))
         self.record = replace(self.record, steps=(*(one for one in self.record.steps if one.name != name), step))
         self._write()
         return step
@@ -381,6 +427,15 @@ class _Work:
         folder = self.output / name
         return folder if len(self.subjects) == 1 else folder / subject.run.path.name
 
+    def _file(self, name: str, subject: Subject) -> Path:
+        """Returns the file of a network in int8."""
+        return self.output / name / f"{'network' if len(self.subjects) == 1 else subject.run.path.name}.xml"
+
+    def _made(self, name: str, subject: Subject) -> UNet | Path:
+        """Returns the network of a step, or its file where that is in int8."""
+        file = self._file(name, subject)
+        return file if file.is_file() else _network(self._directory(name, subject), subject)
+
     def _write_run(self, small: SmallNetwork, subject: Subject, target: Path) -> None:
         run, config = subject.run, replace(subject.config, network=small.network.config)
         computed_with = environment(torch.device("cpu"), "fp32")
@@ -393,16 +448,15 @@ class _Work:
     def _write(self) -> None:
         write_json(self.output / COMPRESSION_FILE, {"schema_version": COMPRESSION_VERSION, **asdict(self.record)})
 
-    def _latency_ratio(self, subject: Subject, share: float, config: NetworkConfig) -> float:
+    def _latency_ratio(self, subject: Subject, network: UNet) -> float:
         """Measures the time of a network over the original's; the table of such times makes the search repeatable."""
-        key = content_digest(asdict(config))
+        key = content_digest(asdict(network.config))
         if key not in self.record.trials:
-            network = network_from_config(config, subject.network.in_channels, subject.network.out_channels)
-            assert isinstance(network, UNet)
-            networks: dict[str, UNet | Path] = {ORIGINAL: subject.network, "small": network.eval()}
-            ratio = measure_latency(networks, subject.config, engine=self.engine, rounds=TRIAL_ROUNDS)["small"].ratio
-            LOG.info("work %.3g takes %.3g of the original's time in %s", share, ratio, self.engine)
-            self.record = replace(self.record, trials={**self.record.trials, key: ratio})
+            networks: dict[str, UNet | Path] = {ORIGINAL: subject.network, "smaller": network}
+            found = measure_latency(networks, subject.config, engine=self.engine, rounds=TRIAL_ROUNDS)["smaller"]
+            macs, _ = cost(network, subject.config)
+            LOG.info("%.3g of the work takes %.3g of the time", macs / subject.cost[0], found.ratio)
+            self.record = replace(self.record, trials={**self.record.trials, key: found.ratio})
             self._write()
         return self.record.trials[key]
 
@@ -413,30 +467,30 @@ class _Work:
 
     def _scores(self, name: str) -> list[CaseScore]:
         """Predicts and scores the held-out cases by a step of each fold."""
+        if self.engine != "torch":
+            return [score for one in self.subjects for score in self._engine_scores(one, self._made(name, one), name)]
         directories = {subject.config.fold or 0: self._directory(name, subject) for subject in self.subjects}
         scores: list[CaseScore] = []
         for subject, path in zip(self.subjects, directories.values(), strict=True):
-            network = _network(path, subject)
-            if self.engine == "torch":
-                config = replace(subject.config, network=network.config)
-                score_run(path, config, self.dataset, subject.split, reuse=True, alone=len(directories) == 1)
-                scores += read_cases(path / CASES_FILE)
-            else:
-                scores += self._engine_scores(subject, network, name)
-        if self.engine == "torch" and len(directories) > 1:
+            config = replace(subject.config, network=_network(path, subject).config)
+            score_run(path, config, self.dataset, subject.split, reuse=True, alone=len(directories) == 1)
+            scores += read_cases(path / CASES_FILE)
+        if len(directories) > 1:
             config = self.subjects[0].config
             summarise_folds(config, self.dataset, self.output / name, directories, list(directories.values()))
         return scores
 
-    def _engine_scores(self, subject: Subject, network: UNet, what: str) -> list[CaseScore]:
+    def _engine_scores(self, subject: Subject, network: UNet | Path, what: str) -> list[CaseScore]:
         """Predicts and scores the held-out cases of a run in an engine, without post-processing found on them."""
-        config = replace(subject.config, network=network.config)
+        config = subject.config
         with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "network.onnx"
-            write_network(network, network.in_channels, config, file, "onnx")
+            file = network if isinstance(network, Path) else Path(folder) / "network.onnx"
+            if isinstance(network, UNet):
+                write_network(network, network.in_channels, replace(config, network=network.config), file, "onnx")
             exported = ExportedNetwork(file, self.engine, threads=torch.get_num_threads())
+            precision = INT8 if isinstance(network, Path) else "fp32"
             predictor = Predictor(
-                models=[model_from_config(exported, config, device=HOST, precision="fp32")],
+                models=[model_from_config(exported, config, device=HOST, precision=precision)],
                 data=config.data,
                 channel_names=subject.run.channel_names,
                 class_names=subject.run.class_names,
@@ -492,6 +546,10 @@ class _Work:
         write_json(path / MODEL_FILE, {**card, "certificate": said})
 
 
+def _is_file_of(file: Path, digest: str) -> bool:
+    return record_path(file).is_file() and file_digest(file.with_suffix(".bin")).hex() == digest
+
+
 def _network(path: Path, subject: Subject) -> UNet:
     """Reads the network of a step."""
     run = read_run(path)
@@ -500,10 +558,8 @@ def _network(path: Path, subject: Subject) -> UNet:
     return network
 
 
-def _parameter_ratio(subject: Subject, _share: float, config: NetworkConfig) -> float:
-    network, shape = subject.network, subject.config.patches.size
-    found = complexity(network.in_channels, network.out_channels, config, shape=shape)
-    return found.parameters / subject.cost[1]
+def _parameter_ratio(subject: Subject, network: UNet) -> float:
+    return cost(network, subject.config)[1] / subject.cost[1]
 
 
 def _original(subject: Subject) -> dict[str, Any]:
@@ -515,19 +571,6 @@ def _original(subject: Subject) -> dict[str, Any]:
         "parameters": parameters,
         "patch_size": list(subject.config.patches.size),
         "cases": list(subject.measured),
-    }
-
-
-def _described(place: Place, before: Projection, behind: Projection) -> dict[str, Any]:
-    sides = {"before": (place.before, before), "behind": (place.behind, behind)}
-    return {
-        "name": place.name,
-        "taps": place.taps,
-        "macs_per_voxel": kernel_macs(place),
-        **{
-            side: {"channels": moments.channels, "predicted_loss_by_width": found.loss.tolist()}
-            for side, (moments, found) in sides.items()
-        },
     }
 
 

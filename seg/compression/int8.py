@@ -145,6 +145,26 @@ def _quantise(run: TrainedRun, plain: Path, crops: list[Voxels], coarse: Path) -
     write_record(coarse, export_record(run, "openvino", checks, files, arithmetic="int8", certified_on=sets))
 
 
+def write_int8(run: TrainedRun, target: Path, dataset: Dataset, split: Split) -> None:
+    """Writes a network in int8 with its record, which says that it is not certified.
+
+    Args:
+        run: The run, with the folder where its data set lies now.
+        target: The XML file of OpenVINO, whose weights are written beside it.
+        dataset: The data set.
+        split: The cases, of which the training cases give the ranges.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        plain, coarse = (Path(folder) / name / target.name for name in ("fp32", "int8"))
+        export_network(run, plain, "openvino")
+        crops = training_crops(run.config, dataset, split)
+        LOG.info("quantising by %s", counted(len(crops), "training crop"))
+        _quantise(run, plain, crops, coarse)
+        for file in (coarse.with_suffix(".bin"), coarse):
+            write_bytes(target.with_name(file.name), file.read_bytes())
+        write_record(target, read_export(coarse).record)
+
+
 def _certify(
     run: TrainedRun,
     plain: Path,

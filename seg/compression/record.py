@@ -27,7 +27,6 @@ class FoldRecord:
         predicted_loss: Predicted loss of the cuts alone, in nats a voxel.
         measured_divergence: Divergence from the original on held-back windows at the end, in nats a voxel.
         tuned_steps: Step of the tuning whose weights are kept; 0 for none.
-        ranks: Channels of the 1x1 before and behind each kernel that has any.
         held_back: Change of Dice by held-back patient and class; null where neither side has the class.
         weights_sha256: Digest of the weights.
     """
@@ -37,7 +36,6 @@ class FoldRecord:
     predicted_loss: float
     measured_divergence: float
     tuned_steps: int
-    ranks: Mapping[str, tuple[int, int]]
     held_back: tuple[tuple[float | None, ...], ...]
     weights_sha256: str
 
@@ -53,12 +51,10 @@ class StepRecord:
 
     Attributes:
         name: What it is called, as its folder.
-        share: Share of the multiply-accumulates that was asked for.
         folds: What was made of each run, in the order of folds.
     """
 
     name: str
-    share: float
     folds: tuple[FoldRecord, ...]
 
 
@@ -69,17 +65,17 @@ class Record:
     Attributes:
         settings: Whatever decides what is made.
         originals: The runs.
-        kernels: What each kernel of each run can lose.
-        trials: Latency over the original's by share of the work, as measured on the way to a target.
+        trials: Latency over the original's by the digest of a network's options, as measured on the way to a target.
         steps: The steps that are made, mild to strong.
+        int8: Digests of the networks in int8 that were made of the last step, in the order of folds.
         latency: Time of a pass of each step of the first run.
     """
 
     settings: dict[str, Any]
     originals: tuple[dict[str, Any], ...] = ()
-    kernels: tuple[tuple[dict[str, Any], ...], ...] = ()
     trials: dict[str, float] = field(default_factory=dict)
     steps: tuple[StepRecord, ...] = ()
+    int8: tuple[str, ...] = ()
     latency: dict[str, Latency] = field(default_factory=dict)
 
 
@@ -91,7 +87,6 @@ def fold_record(small: SmallNetwork, digest: str) -> FoldRecord:
         predicted_loss=small.predicted,
         measured_divergence=small.measured,
         tuned_steps=small.tuned,
-        ranks=dict(small.ranks),
         held_back=tuple(tuple(None if np.isnan(value) else float(value) for value in row) for row in small.lost),
         weights_sha256=digest,
     )

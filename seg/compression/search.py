@@ -6,10 +6,11 @@ loss of Dice therefore reads other than that of new patients, and it decides not
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -19,11 +20,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from seg.compression.cuts import choose, cut, kernel_macs, least_macs, project, solve_anew, with_ranks
-from seg.compression.target import Kind
 from seg.compression.tuning import tune
-from seg.compression.widths import Place, Projection, measure
-from seg.config import ExperimentConfig, NetworkConfig
+from seg.compression.turns import Shrunk, shrink
+from seg.config import ExperimentConfig
 from seg.data.cases import Case, Dataset
 from seg.data.datamodule import SegmentationData
 from seg.data.prepare import prepare_case
@@ -32,7 +31,7 @@ from seg.errors import ConfigError, Problem
 from seg.inference.windows import Windows
 from seg.networks import UNet, complexity
 from seg.runs import Origin, TrainedRun, trained_network
-from seg.words import fixed
+from seg.words import counted, fixed
 
 LOG = logging.getLogger(__name__)
 LADDER = (0.7, 0.5, 0.35, 0.25, 0.18, 0.125, 0.09)
@@ -43,8 +42,10 @@ JUDGED = 8
 """Held-back windows that tuning is judged by."""
 STOP_BELOW, TUNE_BELOW = 0.5, 0.25
 """Shares of the margin: a loss of Dice beyond the one ends the walk, beyond the other a step is tuned."""
-TRIES = {"latency": 6, "parameters": 20}
-"""Halvings of the range in which a share of the work is sought."""
+RUNG = 0.85
+"""Share of the work that a step keeps of the one before, on the way to a latency or a number of parameters."""
+RUNGS = 60
+"""Steps on that way at most."""
 Array = npt.NDArray[np.float64]
 Window = tuple[Tensor, Tensor]
 T = TypeVar("T")
@@ -59,9 +60,7 @@ class Subject:
         origin: What it was made from.
         split: Its training and held-out cases.
         network: Its network.
-        places: What each kernel can lose.
-        projections: Best projections before and behind each kernel, by name.
-        fitted: Windows (1, C, X, Y, Z) that kernels are measured on and solved anew by.
+        fitted: Windows (1, C, X, Y, Z) that layers are measured on and solved anew by.
         measured: Cases that these are of.
         held_back: Windows with their labels (X, Y, Z), one of each patient that is held back.
         tuned_on: Cases of all training patients but those.
@@ -74,8 +73,6 @@ class Subject:
     origin: Origin
     split: Split
     network: UNet
-    places: tuple[Place, ...]
-    projections: Mapping[str, tuple[Projection, Projection]]
     fitted: tuple[Tensor, ...]
     measured: tuple[str, ...]
     held_back: tuple[Window, ...]
@@ -114,7 +111,6 @@ class SmallNetwork:
         network: The network.
         macs: Multiply-accumulates of a patch.
         parameters: Learned numbers.
-        ranks: Channels of the 1x1 before and behind each kernel that has any.
         predicted: Predicted loss of the cuts, before anything was solved anew, in nats a voxel.
         measured: Divergence of its prediction from the original's on held-back windows, in nats a voxel.
         tuned: Step of the tuning whose weights are kept; 0 for none.
@@ -124,7 +120,6 @@ class SmallNetwork:
     network: UNet
     macs: int
     parameters: int
-    ranks: Mapping[str, tuple[int, int]]
     predicted: float
     measured: float
     tuned: int
@@ -132,7 +127,7 @@ class SmallNetwork:
 
 
 def read_subject(run: TrainedRun, origin: Origin, split: Split, dataset: Dataset, cases: int) -> Subject:
-    """Reads a run's network and measures what its kernels can lose.
+    """Reads a run's network and what it is measured by.
 
     Args:
         run: The run, with the folder where its data set lies now.
@@ -161,14 +156,11 @@ def read_subject(run: TrainedRun, origin: Origin, split: Split, dataset: Dataset
     chosen = spread_over(others, cases)
     fitted = tuple(window(case, config)[0] for case in chosen)
     held_back = tuple(window(patients[patient][0], config) for patient in patients if patient in held)
-    places = measure(network, fitted, seed=config.seed)
     return Subject(
         run=run,
         origin=origin,
         split=split,
         network=network,
-        places=places,
-        projections=project(places),
         fitted=fitted,
         measured=tuple(case.id for case in chosen),
         held_back=held_back,
@@ -179,31 +171,55 @@ def read_subject(run: TrainedRun, origin: Origin, split: Split, dataset: Dataset
     )
 
 
-def make_step(
-    subject: Subject,
-    share: float,
-    dataset: Dataset,
-    *,
-    multiple: int,
-    tune_steps: int,
-    margin: float,
-    cache: Path,
-) -> SmallNetwork:
-    """Makes a network of a share of the original's work, tuned where it lost much on the held-back windows.
+def smaller_networks(subject: Subject, shares: Sequence[float], multiple: int) -> Iterator[Shrunk]:
+    """Makes networks of shares of the original's multiply-accumulates, from large to small, as they are asked for.
+
+    Raises:
+        ConfigError: A share is beyond reach.
+    """
+    macs = [share * subject.cost[0] for share in shares]
+    return shrink(subject.network, subject.fitted, macs, multiple=multiple, seed=subject.config.seed)
+
+
+def reach(subject: Subject, wanted: Sequence[float], multiple: int, ratio: Callable[[UNet], float]) -> Iterator[Shrunk]:
+    """Makes networks whose cost falls to what is wanted, each the largest on the way down.
 
     Args:
         subject: What is made smaller.
-        share: Share of the multiply-accumulates that is kept at most.
-        dataset: The data set.
+        wanted: Shares of the original's cost, from large to small.
         multiple: Widths are multiples of this number.
+        ratio: Gives the cost of a network over the original's.
+
+    Yields:
+        The network for each of the wanted shares.
+
+    Raises:
+        ConfigError: The cost cannot fall so far.
+    """
+    shares = [RUNG**number for number in range(1, RUNGS + 1)]
+    steps = smaller_networks(subject, shares, multiple)
+    small = next(steps)
+    for share in wanted:
+        while ratio(small.network) > share:
+            small = next(steps)
+        yield small
+
+
+def judge(
+    subject: Subject, small: Shrunk, dataset: Dataset, *, tune_steps: int, margin: float, cache: Path
+) -> SmallNetwork:
+    """Measures a smaller network on the held-back windows, and tunes it where it lost much there.
+
+    Args:
+        subject: What it was made from.
+        small: The network, which is left as it is.
+        dataset: The data set.
         tune_steps: Steps of tuning at most; 0 tunes nothing.
         margin: Loss of Dice that counts as not inferior.
         cache: Folder for prepared cases, where they do not fit in memory.
     """
     begun = time.monotonic()
-    choice = choose(subject.places, subject.projections, _saved(subject, share), multiple=multiple)
-    network = cut(subject.network, choice.ranks, subject.projections)
-    solve_anew(subject.network, network, subject.fitted, seed=subject.config.seed)
+    network = copy.deepcopy(small.network)
     lost, tuned = subject.lost(network), 0
     if tune_steps and worst(lost) < -TUNE_BELOW * margin:
         batches = _batches(subject, dataset, tune_steps, cache)
@@ -212,59 +228,21 @@ def make_step(
     macs, parameters = cost(network, subject.config)
     fold = "" if subject.config.fold is None else f"fold {subject.config.fold}, "
     LOG.info(
-        "%swork %.3g: %s parameters, Dice %s on %d held-back patients%s; %.0f s",
-        *(fold, share, f"{parameters:,}", ", ".join(fixed(value, 4, sign=True) for value in mean_of(lost))),
-        *(len(lost), f", tuned for {tuned} steps" if tuned else "", time.monotonic() - begun),
+        "%s%.3g of the work, %s parameters: Dice %s on %s%s; %.0f s",
+        *(fold, macs / subject.cost[0], f"{parameters:,}"),
+        ", ".join(fixed(value, 4, sign=True) for value in mean_of(lost)),
+        *(counted(len(lost), "held-back patient"), f", tuned for {tuned} steps" if tuned else ""),
+        time.monotonic() - begun,
     )
     return SmallNetwork(
         network=network,
         macs=macs,
         parameters=parameters,
-        ranks=choice.ranks,
-        predicted=choice.loss,
+        predicted=small.loss,
         measured=subject.divergence(network),
         tuned=tuned,
         lost=lost,
     )
-
-
-def least_share(subject: Subject, multiple: int) -> float:
-    """Returns the smallest share of the multiply-accumulates that can be reached."""
-    savable = sum(map(kernel_macs, subject.places)) - least_macs(subject.places, subject.projections, multiple=multiple)
-    return 1 - savable * math.prod(subject.config.patches.size) / subject.cost[0]
-
-
-def share_for(
-    subject: Subject, kind: Kind, wanted: float, *, multiple: int, ratio: Callable[[float, NetworkConfig], float]
-) -> float:
-    """Finds the largest share of the multiply-accumulates at which a cost falls to what is wanted.
-
-    Args:
-        subject: What is made smaller.
-        kind: The cost.
-        wanted: What is kept of the original's at most, in (0, 1).
-        multiple: Widths are multiples of this number.
-        ratio: Gives the cost of a network over the original's, from the share of the work and its configuration.
-
-    Raises:
-        ConfigError: The cost cannot fall so far.
-    """
-    least = least_share(subject, multiple)
-    # A hair more, as work counted by voxel and by patch differs in its last digits.
-    low, high = least + 1e-9, 1.0
-    reached = least if kind == "macs" else ratio(low, _narrowed(subject, low, multiple))
-    if reached > wanted:
-        rule = f"must be at least {reached:.3g} for {kind} of this network, with widths of multiples of {multiple}"
-        raise ConfigError(Problem("target", "range", rule, f"{wanted:g}", "give a larger share"))
-    if kind == "macs":
-        return wanted
-    for _ in range(TRIES[kind]):
-        middle = math.sqrt(low * high)
-        if ratio(middle, _narrowed(subject, middle, multiple)) <= wanted:
-            low = middle
-        else:
-            high = middle
-    return low
 
 
 def cost(network: UNet, config: ExperimentConfig) -> tuple[int, int]:
@@ -284,16 +262,6 @@ def mean_of(lost: Array) -> list[float]:
     present = ~np.isnan(lost)
     sums = np.where(present, lost, 0).sum(0)
     return [float(total / count) if count else math.nan for total, count in zip(sums, present.sum(0), strict=True)]
-
-
-def _saved(subject: Subject, share: float) -> float:
-    """Returns the multiply-accumulates to save for each voxel of the image."""
-    return (1 - share) * subject.cost[0] / math.prod(subject.config.patches.size)
-
-
-def _narrowed(subject: Subject, share: float, multiple: int) -> NetworkConfig:
-    choice = choose(subject.places, subject.projections, _saved(subject, share), multiple=multiple)
-    return with_ranks(subject.network.config, choice.ranks)
 
 
 def spread_over(items: Sequence[T], count: int) -> list[T]:

@@ -20,6 +20,7 @@ from seg.compression.speed import Latency
 from seg.compression.target import read_target
 from seg.config import ExperimentConfig
 from seg.errors import SegError
+from seg.inference.exported import read_export
 from seg.networks.complexity import checked_complexity
 from seg.workflows.train import train
 
@@ -57,13 +58,13 @@ def test_steps_are_run_directories_of_the_size_that_is_said(
     whole = checked_complexity(1, 3, tiny.network, shape=tiny.patches.size)
     (original,) = record["originals"]
     assert (original["macs"], original["parameters"]) == (whole.macs, whole.parameters)
-    assert [(step["name"], step["share"]) for step in record["steps"]] == [("macs_0.9", 0.9), ("macs_0.7", 0.7)]
+    assert [step["name"] for step in record["steps"]] == ["macs_0.9", "macs_0.7"]
     for step in record["steps"]:
         small = seg.load_run(tmp_path / "small" / step["name"])
         cost = checked_complexity(1, 3, small.config.network, shape=tiny.patches.size)
         (made,) = step["folds"]
         assert (made["macs"], made["parameters"]) == (cost.macs, cost.parameters)
-        assert made["macs"] <= step["share"] * whole.macs
+        assert made["macs"] <= float(step["name"].removeprefix("macs_")) * whole.macs
         assert made["parameters"] == sum(parameter.numel() for parameter in small.network.parameters())
         assert replace(small.config, network=tiny.network) == replace(tiny, fold=0)
     output = seg.predict(tmp_path / "small" / "macs_0.7", tiny_root / "imagesTr", tmp_path / "labels")
@@ -107,7 +108,7 @@ def test_tuning_is_recorded_and_never_leads_further_away(
     for steps in (0, 30):
         seg.compress(run, tmp_path / f"{steps}", target="macs=0.7", cases=2, tune_steps=steps)
     (cut,), (tuned,) = (content(tmp_path / f"{steps}" / "compression.json")["steps"][0]["folds"] for steps in (0, 30))
-    assert (cut["tuned_steps"], cut["ranks"]) == (0, tuned["ranks"])
+    assert (cut["tuned_steps"], cut["parameters"]) == (0, tuned["parameters"])
     assert tuned["tuned_steps"] in (0, 25, 30)
     assert tuned["measured_divergence"] <= cut["measured_divergence"]
     assert (tuned["measured_divergence"] == cut["measured_divergence"]) == (tuned["tuned_steps"] == 0)
@@ -175,20 +176,19 @@ def test_a_command_goes_on_where_it_was_killed(run: Path, tmp_path: Path, monkey
     options: dict[str, Any] = {"target": "macs=0.9,0.8,0.7", "cases": 2, "tune_steps": 0}
     whole = seg.compress(run, tmp_path / "whole", **options)
     made = []
-    make = compress_module.make_step
+    judge = search.judge
 
-    def killed(subject: Any, share: float, *others: Any, **named: Any) -> Any:
-        if share == 0.7 and len(made) < 3:
-            made.append(share)
+    def killed(*given: Any, **named: Any) -> Any:
+        made.append(given)
+        if len(made) == 3:
             raise KeyboardInterrupt
-        made.append(share)
-        return make(subject, share, *others, **named)
+        return judge(*given, **named)
 
-    monkeypatch.setattr(compress_module, "make_step", killed)
+    monkeypatch.setattr(compress_module, "judge", killed)
     with pytest.raises(KeyboardInterrupt):
         seg.compress(run, tmp_path / "small", **options)
     again = seg.compress(run, tmp_path / "small", **options)
-    assert made == [0.9, 0.8, 0.7, 0.7]
+    assert len(made) == 4  # one of them twice
     assert [one.step.sha256 for one in again.steps] == [one.step.sha256 for one in whole.steps]
     assert again.look == 1
     with pytest.raises(SegError) as caught:
@@ -209,6 +209,26 @@ def test_the_certificate_and_the_model_card_say_how_fast_a_step_is(run: Path, tm
     assert found.conditions["instruction sets"] in page
 
 
+def test_a_cross_validation_is_compressed_as_a_whole(tiny: ExperimentConfig, tiny_root: Path, tmp_path: Path) -> None:
+    root = tmp_path / "folds"
+    train(tiny, run_dir=root, folds=None)
+    found = seg.compress(root, tmp_path / "small", target="macs=0.8", cases=2, tune_steps=0)
+    (step,) = found.steps
+    assert len(found.original) == 2
+    held_out = [seg.load_run(root / f"fold_{fold}").config.fold for fold in (0, 1)]
+    assert held_out == [0, 1]
+    assert [(one.patients, one.degrees_of_freedom) for one in step.classes] == [(6, 4)] * 2
+    assert [[fold.patients for fold in one.folds] for one in step.classes] == [[3, 3]] * 2
+    for fold in (0, 1):
+        (look,) = certificate.read_ledger(root / f"fold_{fold}" / "certificate_ledger.json")
+        assert look.original == (found.original[fold],)
+    output = seg.predict(tmp_path / "small" / "macs_0.8", tiny_root / "imagesTr", tmp_path / "labels")
+    assert len(list(output.glob("*.nii.gz"))) == 6
+    # A fold alone is looked at once more, also where the cross-validation comes first.
+    assert seg.compress(root / "fold_1", tmp_path / "one", target="macs=0.7", cases=2, tune_steps=0).look == 2
+    assert seg.compress(root, tmp_path / "again", target="macs=0.6", cases=2, tune_steps=0).look == 3
+
+
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
 def test_both_networks_are_scored_in_the_engine_that_is_named(run: Path, tmp_path: Path, engine: Any) -> None:
     pytest.importorskip(engine)
@@ -217,6 +237,26 @@ def test_both_networks_are_scored_in_the_engine_that_is_named(run: Path, tmp_pat
     assert found.conditions["engine"].startswith(engine)
     ours, theirs = ([one.difference for one in each.steps[0].classes] for each in (found, torch_found))
     assert ours == pytest.approx(theirs, abs=1e-3, nan_ok=True)
+
+
+def test_int8_is_the_last_step_and_says_in_its_file_whether_it_is_certified(
+    run: Path, tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("nncf")
+    monkeypatch.setattr(certificate, "LEAST_PATIENTS", 2)
+    options: dict[str, Any] = {"target": "macs=0.8", "engine": "openvino", "cases": 2, "tune_steps": 0, "int8": True}
+    found = seg.compress(run, tmp_path / "small", margin=0.99, **options)
+    assert [step.step.name for step in found.steps] == ["macs_0.8", "macs_0.8_int8"]
+    assert found.certified == "macs_0.8_int8"
+    file = tmp_path / "small" / "macs_0.8_int8" / "network.xml"
+    assert read_export(file).record.certified
+    assert read_export(file).record.arithmetic == "int8"
+    output = seg.predict(file, tiny_root / "imagesTr", tmp_path / "labels")
+    assert len(list(output.glob("*.nii.gz"))) == 6
+    before = file.with_suffix(".bin").stat().st_mtime_ns
+    again = seg.compress(run, tmp_path / "small", margin=0.99, **options)
+    assert file.with_suffix(".bin").stat().st_mtime_ns == before
+    assert again == found
 
 
 def test_a_dry_run_prints_a_table_and_leaves_nothing(run: Path, script: Callable[..., Any]) -> None:
