@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,8 @@ from seg.data.datamodule import SegmentationData
 from seg.data.prepare import prepare_case
 from seg.data.splits import Split
 from seg.errors import ConfigError, Problem
+from seg.hardware import choose_precision
+from seg.inference.model import autocast
 from seg.inference.windows import Windows
 from seg.networks import UNet, complexity
 from seg.runs import Origin, TrainedRun, trained_network
@@ -48,6 +50,7 @@ RUNGS = 60
 """Steps on that way at most."""
 Array = npt.NDArray[np.float64]
 Window = tuple[Tensor, Tensor]
+Precision = Literal["fp32", "bf16"]
 T = TypeVar("T")
 
 
@@ -67,6 +70,7 @@ class Subject:
         ignore_label: Label that counts nowhere.
         dice: Dice of the network on the held-back windows, shape (patients, classes without the background).
         judged: Log-probabilities of the network on the first of these windows.
+        precision: Arithmetic in which networks predict and are tuned.
     """
 
     run: TrainedRun
@@ -80,6 +84,7 @@ class Subject:
     ignore_label: int | None
     dice: Array
     judged: tuple[Tensor, ...]
+    precision: Precision
 
     @property
     def config(self) -> ExperimentConfig:
@@ -93,14 +98,13 @@ class Subject:
 
     def lost(self, network: UNet) -> Array:
         """Returns the change of Dice on the held-back windows, shape (patients, classes)."""
-        return dice_of(network, self.held_back, self.ignore_label) - self.dice
+        return dice_of(network, self.held_back, self.ignore_label, self.precision) - self.dice
 
     def divergence(self, network: UNet) -> float:
         """Returns the divergence of a prediction from the original's on held-back windows, in nats a voxel."""
-        images = [image for image, _ in self.held_back]
-        return sum(divergence(p, network, image) for p, image in zip(self.judged, images, strict=False)) / len(
-            self.judged
-        )
+        pairs = zip(self.judged, self.held_back, strict=False)
+        found = [divergence(wanted, network, image, self.precision) for wanted, (image, _) in pairs]
+        return sum(found) / len(found)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +160,7 @@ def read_subject(run: TrainedRun, origin: Origin, split: Split, dataset: Dataset
     chosen = spread_over(others, cases)
     fitted = tuple(window(case, config)[0] for case in chosen)
     held_back = tuple(window(patients[patient][0], config) for patient in patients if patient in held)
+    precision = choose_precision(config.training.precision, torch.device("cpu"))
     return Subject(
         run=run,
         origin=origin,
@@ -166,8 +171,9 @@ def read_subject(run: TrainedRun, origin: Origin, split: Split, dataset: Dataset
         held_back=held_back,
         tuned_on=tuple(case.id for case in others),
         ignore_label=dataset.ignore_label,
-        dice=dice_of(network, held_back, dataset.ignore_label),
-        judged=tuple(log_probabilities(network, image) for image, _ in held_back[:JUDGED]),
+        dice=dice_of(network, held_back, dataset.ignore_label, precision),
+        judged=tuple(log_probabilities(network, image, precision) for image, _ in held_back[:JUDGED]),
+        precision=precision,
     )
 
 
@@ -223,7 +229,11 @@ def judge(
     lost, tuned = subject.lost(network), 0
     if tune_steps and worst(lost) < -TUNE_BELOW * margin:
         batches = _batches(subject, dataset, tune_steps, cache)
-        tuned = tune(subject.network, network, batches, subject.divergence, steps=tune_steps)
+        tuned = tune(
+            *(subject.network, network, batches, subject.divergence),
+            steps=tune_steps,
+            precision=subject.precision,
+        )
         lost = subject.lost(network) if tuned else lost
     macs, parameters = cost(network, subject.config)
     fold = "" if subject.config.fold is None else f"fold {subject.config.fold}, "
@@ -281,12 +291,11 @@ def window(case: Case, config: ExperimentConfig) -> Window:
     return cropped[None], windows.crop(label, best)
 
 
-def dice_of(network: UNet, windows: Sequence[Window], ignore_label: int | None) -> Array:
+def dice_of(network: UNet, windows: Sequence[Window], ignore_label: int | None, precision: Precision = "fp32") -> Array:
     """Returns the Dice of each class but the background, shape (windows, classes); NaN where neither side has it."""
     found = np.full((len(windows), network.out_channels - 1), np.nan)
     for row, (image, label) in enumerate(windows):
-        with torch.no_grad():
-            predicted = network(image)[0].argmax(0)
+        predicted = log_probabilities(network, image, precision)[0].argmax(0)
         counts = torch.ones_like(label, dtype=torch.bool) if ignore_label is None else label != ignore_label
         for index in range(1, network.out_channels):
             ours, theirs = (predicted == index) & counts, (label == index) & counts
@@ -295,16 +304,16 @@ def dice_of(network: UNet, windows: Sequence[Window], ignore_label: int | None) 
     return found
 
 
-def log_probabilities(network: UNet, image: Tensor) -> Tensor:
+def log_probabilities(network: UNet, image: Tensor, precision: Precision = "fp32") -> Tensor:
     """Returns a prediction f32 (1, K, X, Y, Z)."""
-    with torch.no_grad():
+    with torch.no_grad(), autocast(image.device, precision):
         logits: Tensor = network(image)
-    return logits.log_softmax(1)
+    return logits.float().log_softmax(1)
 
 
-def divergence(wanted: Tensor, network: UNet, image: Tensor) -> float:
+def divergence(wanted: Tensor, network: UNet, image: Tensor, precision: Precision = "fp32") -> float:
     """Returns the Kullback-Leibler divergence of a network's prediction from log-probabilities, in nats a voxel."""
-    p, q = wanted.double(), log_probabilities(network, image).double()
+    p, q = wanted.double(), log_probabilities(network, image, precision).double()
     return float((p.exp() * (p - q)).sum(1).mean())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -71,7 +72,7 @@ def measure_latency(
             image = runtime.image(1, channels, size)
             for name, network in networks.items():
                 if isinstance(network, UNet):
-                    put = runtime.put(network)
+                    put = runtime.put(copy.deepcopy(network))  # its layout decides the last digits of what follows
                     model = Model(network=put, window=size, device=device, precision=runtime.precision)
                     calls[name] = partial(model.logits, image)
         else:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from seg.inference.model import autocast
 from seg.networks import UNet
 
 LEARNING_RATE = 1e-3
@@ -25,6 +27,7 @@ def tune(
     *,
     steps: int,
     learning_rate: float = LEARNING_RATE,
+    precision: Literal["fp32", "bf16"] = "fp32",
 ) -> int:
     """Train a network towards another's probabilities, in place, and keep the best weights on the way.
 
@@ -38,6 +41,7 @@ def tune(
             are not better than all before are not kept.
         steps: Steps, >= 1.
         learning_rate: Rate at the start.
+        precision: Arithmetic of the forward passes.
 
     Returns:
         The step whose weights are kept; 0 where no training made the network better.
@@ -51,9 +55,11 @@ def tune(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     best, kept, lowest = copy.deepcopy(smaller.state_dict()), 0, judge(smaller)
     for step, images in enumerate(batches, start=1):
-        with torch.no_grad():
-            wanted = network(images).softmax(1)
-        loss = functional.cross_entropy(smaller(images), wanted)
+        with autocast(images.device, precision):
+            with torch.no_grad():
+                wanted = network(images).float().softmax(1)
+            logits = smaller(images)
+        loss = functional.cross_entropy(logits.float(), wanted)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
