@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from seg.api import ablate, compress, evaluate, export, load_run, plan, predict, train
+    from seg.api import ablate, compress, evaluate, export, load_run, plan, predict, train, widths
     from seg.networks.bottleneck import DecoderBottleneck, SkipBottleneck
     from seg.networks.unet import UNet
 
@@ -24,6 +24,7 @@ __all__ = [
     "plan",
     "predict",
     "train",
+    "widths",
 ]
 _HOMES = {
     "UNet": "seg.networks.unet",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from seg.compression.certificate import Certificate
+    from seg.compression.safe import Findings
 
 PathLike = str | Path
 
@@ -273,6 +274,43 @@ def export(
             allow_inferior=allow_inferior,
         )
     return export_run(_path(run_dir), format=format, output=target, overwrite=overwrite)
+
+
+def widths(
+    run_dir: PathLike,
+    output: PathLike | None = None,
+    *,
+    margin: float = MARGIN,
+    cases: int = CASES,
+    timing: bool = True,
+    data_root: PathLike | None = None,
+) -> Findings:
+    """Predicts how narrow each map of a trained network can be, and measures what that saves.
+
+    Args:
+        run_dir: Finished run of one fold.
+        output: Folder of the page, the tables and the points of a study; None is ``widths`` in the run directory.
+        margin: Loss of Dice, of each class, that counts as safe.
+        cases: Training cases that are measured, >= 2.
+        timing: Whether milliseconds are measured.
+        data_root: Folder of the data set; None is that of the run.
+
+    Returns:
+        What was found, place by place.
+
+    Raises:
+        SegError: The run or its data set cannot be used.
+    """
+    from seg.compression.safe import find_widths
+
+    return find_widths(
+        Path(run_dir),
+        None if output is None else Path(output),
+        margin=margin,
+        cases=cases,
+        timing=timing,
+        data_root=None if data_root is None else Path(data_root),
+    )
 
 
 def compress(

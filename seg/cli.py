@@ -771,22 +771,43 @@ class Fetch(Command):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Widths(Command):
-    """Predict safe widths from a baseline's preservation.json and write them as a point of a study."""
+    """Predict how narrow each map of a trained network can be, and measure what that saves.
 
-    examples: ClassVar = ("seg widths --record trials/baseline.fold_0.seed_0/preservation.json --output point.yaml",)
-    record: FilePath = Field(description="File preservation.json of a trial of the baseline.")
-    output: NewFile = Field(description="YAML file to write, a list of one point.")
-    threshold: StrictFloat = setting(0.95, "Share of the features' variance to keep.", gt=0, le=1)
+    A few training cases are looked at; nothing is trained or cut. The output has a page (widths.html), tables
+    (widths.json, widths.csv), points of a study (points.yaml) and a network to train from scratch (network.yaml).
+    """
+
+    examples: ClassVar = (
+        "seg widths --run_dir runs/mine",
+        "seg widths --run_dir runs/mine --margin 0.01 --cases 20 --no_timing --output widths",
+    )
+    run_dir: FilePath = Field(description="Finished run of one fold.")
+    output: FilePath | None = setting(
+        None, "Folder of the files, which are replaced (default: widths in the run directory)."
+    )
+    margin: StrictFloat = setting(MARGIN, "Loss of Dice, of each class, that counts as safe.", gt=0, lt=1)
+    cases: StrictInt = setting(CASES, "Training cases that are measured.", ge=2)
+    no_timing: StrictBool = setting(False, "Leave out the milliseconds that narrow maps save.")
+    data__root: FilePath | None = setting(
+        None, "Folder of the run's data set, where it moved (default: data.root of the run)."
+    )
 
     def problems(self) -> Iterator[Problem]:
-        yield from _file_problems("--output", self.output)
+        yield from _folder_problems("--run_dir", self.run_dir)
+        yield from _folder_problems("--output", self.output, exists=False)
+        yield from _folder_problems("--data.root", self.data__root, exists=False)
 
     def run(self) -> None:
-        from seg.ablation.preservation.widths import write_point
+        from seg.compression.safe import find_widths
 
-        safe = write_point(self.record, self.output, self.threshold)
-        print(f"channels {list(safe.channels)}: skip {list(safe.skip)}, decoder {list(safe.decoder)}")
-        print(f"point: {self.output}")
+        find_widths(
+            self.run_dir,
+            self.output,
+            margin=self.margin,
+            cases=self.cases,
+            timing=not self.no_timing,
+            data_root=self.data__root,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -1,16 +1,13 @@
-"""The file of what a run preserves, and the widths that it predicts to be safe, as a point of a study."""
+"""The file of what a run preserves, and the widths that its spectrum calls for."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import yaml
 from pydantic import BaseModel
 
 from seg.errors import ConfigError, Problem, RunError
-from seg.files import read_json, write_text
 
 PRESERVATION_VERSION = 1
 THRESHOLD = 0.95
@@ -38,10 +35,6 @@ class PlaceRecord(BaseModel, frozen=True):
     channels: int
     narrow: int | None
     r2_by_width: tuple[float | None, ...]
-
-
-class _Record(BaseModel):
-    bottlenecks: list[PlaceRecord]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,27 +94,3 @@ def _width(place: PlaceRecord, threshold: float) -> int:
     # The last share is 1 up to rounding, so that a threshold of 1 asks for every channel that varies.
     limit = min(threshold, shares[-1])
     return next(width for width, share in enumerate(shares, start=1) if share >= limit)
-
-
-def write_point(record: Path, output: Path, threshold: float = THRESHOLD) -> SafeWidths:
-    """Writes the predicted widths of a baseline's record as YAML, to be put among the ``points`` of a study.
-
-    Args:
-        record: ``preservation.json`` of the baseline.
-        output: The YAML file.
-        threshold: Share of variance in (0, 1].
-
-    Raises:
-        ConfigError: The threshold is out of range.
-        RunError: The record cannot be read or is not the baseline's, or the file cannot be written.
-    """
-    places = read_json(record, _Record, newest=PRESERVATION_VERSION, remedy="measure the run again").bottlenecks
-    safe = predict_safe_widths(places, threshold)
-    ratios = {f"network.{path}_bottleneck.ratio": safe.ratios(path) for path in ("skip", "decoder")}
-    point = yaml.safe_dump([{"name": "spectrum", "set": ratios}], sort_keys=False, default_flow_style=None)
-    heading = (
-        f"# Narrowest widths that can keep {threshold:.0%} of the variance of the baseline's features:\n"
-        f"# skip {list(safe.skip)}, decoder {list(safe.decoder)} of {list(safe.channels)} channels.\n"
-    )
-    write_text(output, heading + point)
-    return safe

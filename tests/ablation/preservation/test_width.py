@@ -1,15 +1,10 @@
-"""Widths from a spectrum whose answer is known, and the point of a study that they make."""
+"""Widths from a spectrum whose answer is known."""
 
 import itertools
-import json
-import logging
 
 import pytest
-import yaml
 
-from seg.ablation.preservation.widths import PlaceRecord, SafeWidths, predict_safe_widths, write_point
-from seg.cli import main
-from seg.config import BottleneckConfig
+from seg.ablation.preservation.widths import PlaceRecord, SafeWidths, predict_safe_widths
 from seg.errors import ConfigError, RunError
 from seg.networks.bottleneck import width
 
@@ -67,51 +62,3 @@ def test_threshold_out_of_range(threshold):
 def test_only_a_baseline_whose_features_vary_predicts(wrong):
     with pytest.raises(RunError, match="skip_0"):
         predict_safe_widths([wrong, place("decoder", 0, [0.9, 1.0], 2)])
-
-
-@pytest.mark.parametrize(
-    ("text", "kind"),
-    [
-        (None, "missing"),
-        ("{", "json"),
-        ('{"schema_version": 2}', "version"),
-        ('{"schema_version": 1}', "missing"),
-        ('{"schema_version": 1, "bottlenecks": [5]}', "model_type"),
-    ],
-)
-def test_records_that_cannot_be_read(tmp_path, text, kind):
-    path = tmp_path / "preservation.json"
-    if text:
-        path.write_text(text)
-    with pytest.raises(RunError) as error:
-        write_point(path, tmp_path / "point.yaml")
-    (problem,) = error.value.problems
-    assert (problem.path.split(":")[0], problem.kind) == (str(path), kind)
-
-
-def call(monkeypatch, capsys, *argv):
-    monkeypatch.setattr(logging.getLogger("seg"), "handlers", [])
-    with pytest.raises(SystemExit) as ended:
-        main(["widths", *map(str, argv)])
-    said = capsys.readouterr()
-    return ended.value.code, said.out, said.err
-
-
-def test_the_command_writes_a_list_of_points_as_a_configuration_takes_them(tmp_path, monkeypatch, capsys):
-    path, output = tmp_path / "preservation.json", tmp_path / "spectrum.yaml"
-    path.write_text(json.dumps({"schema_version": 1, "bottlenecks": [one.model_dump() for one in PLACES]}))
-    code, out, _ = call(monkeypatch, capsys, "--record", path, "--output", output)
-    assert code == 0
-    assert out == f"channels [4, 6]: skip [2, 5], decoder [6, 1]\npoint: {output}\n"
-    (point,) = yaml.safe_load(output.read_text())
-    assert point == {
-        "name": "spectrum",
-        "set": {
-            "network.skip_bottleneck.ratio": [0.5, 5 / 6],
-            "network.decoder_bottleneck.ratio": [1.5, 1 / 6],
-        },
-    }
-    assert BottleneckConfig(ratio=tuple(point["set"]["network.skip_bottleneck.ratio"])).ratio == (0.5, 5 / 6)
-    code, out, err = call(monkeypatch, capsys, "--record", path, "--output", output, "--threshold", "2")
-    assert (code, out) == (2, "")
-    assert "--threshold" in err

@@ -1,0 +1,421 @@
+"""The command that says how narrow each map of a trained network can be, and what that saves."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+from seg.compression import CASES
+from seg.compression.drawing import draw_curve, draw_network
+from seg.compression.maps import (
+    DICE_FOR_NATS,
+    Curve,
+    Site,
+    find_sites,
+    measure_sites,
+    predict_losses,
+    widths_together,
+    with_widths,
+)
+from seg.compression.search import spread_over, window
+from seg.compression.timing import Saving, time_narrowing
+from seg.config import NetworkConfig
+from seg.data.splits import Split
+from seg.errors import ConfigError, Problem, RunError
+from seg.figures.html import content_policy
+from seg.files import check_folder, file_problems, quoted, table_text, write_json, write_text
+from seg.hardware import processor_name
+from seg.networks import UNet, complexity
+from seg.runs import NOTICE, TrainedRun, check_task, fold_directories, read_origin, read_run, trained_network
+from seg.words import NOT_MEASURED, counted, fixed, interval
+from seg.workflows.inputs import read_checked
+
+LOG = logging.getLogger(__name__)
+WIDTHS_FILE, TABLE_FILE, PAGE_FILE = "widths.json", "widths.csv", "widths.html"
+POINTS_FILE, NETWORK_FILE = "points.yaml", "network.yaml"
+WIDTHS_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A map in the tables.
+
+    Attributes:
+        curve: The Dice that it is foretold to lose, by its width.
+        alone: Narrowest safe width where it alone is narrowed.
+        together: The same where all maps of its kind are narrowed at once.
+        saving: What the narrowest width saves; None is not measured.
+    """
+
+    curve: Curve
+    alone: int
+    together: int
+    saving: Saving | None
+
+    @property
+    def site(self) -> Site:
+        """The map."""
+        return self.curve.site
+
+    def ends(self, width: int) -> tuple[float, float, float]:
+        """Return the foretold loss at a width and its interval, of the class of the highest upper end."""
+        at, worst = self.curve.at(width), self.curve.worst(width)
+        return tuple(float(part[at, worst]) for part in (self.curve.lost, self.curve.low, self.curve.high))  # type: ignore[return-value]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """A network that can be trained from scratch.
+
+    Attributes:
+        name: Its name among the points of a study.
+        about: What it is.
+        network: Its configuration.
+        macs: Multiply-accumulates of a patch.
+        parameters: Learned numbers.
+        lost: Largest sum over classes of the losses foretold place by place.
+    """
+
+    name: str
+    about: str
+    network: NetworkConfig
+    macs: int
+    parameters: int
+    lost: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """All that the command found.
+
+    Attributes:
+        run: The run.
+        cases: Training cases that were measured.
+        patients: How many patients they are of.
+        margin: Loss of Dice that counts as safe.
+        maps: Feature maps, skips and upsampled maps.
+        kernels: What full kernels read and write.
+        points: Networks to train from scratch.
+        macs: Multiply-accumulates of a patch of the run's network.
+        parameters: Its learned numbers.
+        machine: Where times were taken; None where they were not.
+    """
+
+    run: TrainedRun
+    cases: Sequence[str]
+    patients: int
+    margin: float
+    maps: Sequence[Row]
+    kernels: Sequence[Row]
+    points: Sequence[Point]
+    macs: int
+    parameters: int
+    machine: str | None
+
+
+@file_problems()
+def find_widths(
+    run_dir: Path,
+    output: Path | None = None,
+    *,
+    margin: float = 0.005,
+    cases: int = CASES,
+    timing: bool = True,
+    data_root: Path | None = None,
+) -> Findings:
+    """Foretells what each map of a trained network loses by its width, and writes tables, a page and study points.
+
+    Training cases alone are looked at, one window each, that with the most foreground.
+
+    Args:
+        run_dir: Finished run.
+        output: Folder of the files, which are replaced; None is ``widths`` in the run directory.
+        margin: Loss of Dice of a class that counts as safe, in (0, 1).
+        cases: Training cases that are measured, >= 2.
+        timing: Whether the milliseconds that narrow maps save are measured.
+        data_root: Folder of the data set; None is that of the run.
+
+    Raises:
+        ConfigError: The cases are of fewer than two patients.
+        RunError: The run is not finished, has no record of its cases or is compressed already, or a file cannot be
+            written.
+        DataError: Cases cannot be read.
+    """
+    target = run_dir / "widths" if output is None else output
+    check_folder(target)
+    run, split = read_uncut(run_dir)
+    config = run.config
+    if data_root is not None:
+        config = replace(config, data=replace(config.data, root=str(data_root)))
+    dataset, _ = read_checked(config.data, progress=config.training.progress)
+    check_task(
+        run_dir,
+        channel_names=dataset.channel_names,
+        class_names=dataset.class_names,
+        source=config.data.root,
+        remedy="it is another data set, check --data.root",
+    )
+    network = trained_network(config.network, len(run.channel_names), len(run.class_names), run_dir)
+    assert isinstance(network, UNet)
+    seen = set(split.train)
+    chosen = spread_over([case for case in dataset.cases if case.id in seen], cases)
+    patients = [case.patient or case.id for case in chosen]
+    if len(set(patients)) < 2:
+        rule, remedy = "must be of two patients at least, for an interval", "measure more cases"
+        raise ConfigError(Problem("cases", "patients", rule, counted(len(chosen), "case"), remedy))
+    sites = find_sites(network)
+    LOG.info("measuring %d maps on %s", len(sites), counted(len(chosen), "training case"))
+    measured = measure_sites(network, sites, (window(case, config)[0] for case in chosen), seed=config.seed)
+    curves = [predict_losses(site, measured[site.name], patients) for site in sites]
+    findings = _judged(run, network, curves, margin, timing)
+    findings = replace(findings, cases=[case.id for case in chosen], patients=len(set(patients)))
+    write_findings(findings, target)
+    print(format_rows(findings))
+    print(f"page: {target / PAGE_FILE}")
+    return findings
+
+
+def read_uncut(run_dir: Path) -> tuple[TrainedRun, Split]:
+    """Reads a finished run of one fold without 1x1 around its kernels, and the two sides of its cases.
+
+    Raises:
+        RunError: It is something else, or there is no record of its cases.
+    """
+    where = quoted(str(run_dir))
+    if folds := fold_directories(run_dir):
+        rule, value = "must be a single run", f"{len(folds)} folds"
+        raise RunError(Problem(where, "folds", rule, value, "give one of them"))
+    run, origin = read_run(run_dir), read_origin(run_dir)
+    if origin is None or origin.split is None:
+        rule, remedy = "must have a record of its cases", "train it anew with this version"
+        raise RunError(Problem(where, "split", rule, "a run of an earlier version", remedy))
+    widths = run.config.network.widths
+    if widths is not None and (widths.encoder_ranks or widths.decoder_ranks):
+        rule, remedy = "must have no 1x1 around its kernels yet", "take the network that it was made from"
+        raise RunError(Problem(where, "compressed", rule, "a compressed network", remedy))
+    return run, origin.split
+
+
+def _judged(run: TrainedRun, network: UNet, curves: Sequence[Curve], margin: float, timing: bool) -> Findings:
+    """Finds safe widths, what they save, and the networks that they make."""
+    config, ends = run.config, (network.in_channels, network.out_channels)
+    kinds = [[c for c in curves if (c.site.part == "kernel") == kernels] for kernels in (False, True)]
+    together = widths_together(kinds[0], margin) | widths_together(kinds[1], margin)
+    rows = []
+    narrowed = [curve for curve in curves if curve.safe(margin) < curve.site.channels]
+    if timing and narrowed:
+        LOG.info("timing %s", counted(len(narrowed), "narrower map"))
+    for curve in curves:
+        alone, saving = curve.safe(margin), None
+        if timing and alone < curve.site.channels:
+            narrow = with_widths(config.network, {curve.site: alone})
+            saving = time_narrowing(*ends, config.network, narrow, config.patches.size)
+        rows.append(Row(curve=curve, alone=alone, together=together[curve.site.name], saving=saving))
+    maps, kernels = ([row for row in rows if (row.site.part == "kernel") == which] for which in (False, True))
+    wanted = {
+        "maps": ("all feature maps narrowed; their losses add up to the margin", maps, "together"),
+        "kernels": ("linear 1x1 around the full kernels; their losses add up to the margin", kernels, "together"),
+        "maps_alone": ("all feature maps at the width that is safe for each alone; a bold guess", maps, "alone"),
+    }
+    points = []
+    for name, (about, chosen, which) in wanted.items():
+        widths = {row.site: getattr(row, which) for row in chosen}
+        smaller = with_widths(config.network, widths)
+        cost = complexity(*ends, smaller, shape=config.patches.size)
+        lost = sum(np.nan_to_num(row.curve.lost[row.curve.at(widths[row.site])]) for row in chosen)
+        point = Point(
+            name=name,
+            about=about,
+            network=smaller,
+            macs=cost.macs,
+            parameters=cost.parameters,
+            lost=float(np.max(lost, initial=0.0)),
+        )
+        points.append(point)
+    whole = complexity(*ends, config.network, shape=config.patches.size)
+    return Findings(
+        run=run,
+        cases=(),
+        patients=0,
+        margin=margin,
+        maps=maps,
+        kernels=kernels,
+        points=points,
+        macs=whole.macs,
+        parameters=whole.parameters,
+        machine=f"{processor_name()}, {counted(torch.get_num_threads(), 'thread')}, torch, fp32" if timing else None,
+    )
+
+
+def write_findings(findings: Findings, output: Path) -> None:
+    """Writes the tables, the page and the points of a study. Files that are there are replaced."""
+    output.mkdir(parents=True, exist_ok=True)
+    classes = findings.run.class_names[1:]
+    rows = [*findings.maps, *findings.kernels]
+    write_json(output / WIDTHS_FILE, to_record(findings))
+    table = [
+        {
+            "place": row.site.name,
+            "part": row.site.part,
+            "stage": row.site.stage,
+            "channels": row.site.channels,
+            "width": width,
+            "class": name,
+            "dice_lost": f"{row.curve.lost[at, number]:.6g}",
+            "low": f"{row.curve.low[at, number]:.6g}",
+            "high": f"{row.curve.high[at, number]:.6g}",
+            "safe": int(width >= row.alone),
+        }
+        for row in rows
+        for at, width in enumerate(row.curve.widths)
+        for number, name in enumerate(classes)
+    ]
+    write_text(output / TABLE_FILE, table_text(table))
+    write_text(output / POINTS_FILE, points_yaml(findings))
+    write_text(output / NETWORK_FILE, _yaml({"network": _plain(findings.points[0].network)}))
+    write_text(output / PAGE_FILE, to_html(findings))
+
+
+def to_record(findings: Findings) -> dict[str, Any]:
+    """Returns the findings as the content of ``widths.json``; null is an end that is not known."""
+    return {
+        "schema_version": WIDTHS_VERSION,
+        "run": findings.run.description(),
+        "class_names": list(findings.run.class_names),
+        "cases": list(findings.cases),
+        "patients": findings.patients,
+        "margin": findings.margin,
+        "dice_for_nats": DICE_FOR_NATS,
+        "macs": findings.macs,
+        "parameters": findings.parameters,
+        "machine": findings.machine,
+        "places": [
+            {
+                "name": row.site.name,
+                "part": row.site.part,
+                "stage": row.site.stage,
+                "module": row.site.module,
+                "form": row.site.form,
+                "channels": row.site.channels,
+                "safe_alone": row.alone,
+                "safe_together": row.together,
+                "milliseconds": None if row.saving is None else asdict(row.saving),
+                "widths": list(row.curve.widths),
+                "dice_lost": _finite(row.curve.lost),
+                "low": _finite(row.curve.low),
+                "high": _finite(row.curve.high),
+            }
+            for row in (*findings.maps, *findings.kernels)
+        ],
+        "points": [
+            {
+                "name": point.name,
+                "macs": point.macs,
+                "parameters": point.parameters,
+                "dice_lost": point.lost,
+                "network": changes(findings, point),
+            }
+            for point in findings.points
+        ],
+    }
+
+
+def _finite(values: np.ndarray) -> list[list[float | None]]:
+    return [[value if math.isfinite(value) else None for value in row] for row in values.tolist()]
+
+
+def changes(findings: Findings, point: Point) -> dict[str, Any]:
+    """Returns the fields of the network that a point changes."""
+    before, after = _plain(findings.run.config.network), _plain(point.network)
+    return {name: value for name, value in after.items() if value != before[name]}
+
+
+def _plain(network: NetworkConfig) -> dict[str, Any]:
+    """Returns a network's fields as plain values; widths that are not given are left out."""
+    fields: dict[str, Any] = json.loads(json.dumps(asdict(network)))
+    if fields["widths"] is not None:
+        fields["widths"] = {name: value for name, value in fields["widths"].items() if value is not None}
+    return fields
+
+
+def points_yaml(findings: Findings) -> str:
+    """Formats the points that differ from the run and from one another, as the file of a study takes them."""
+    lines, seen = [], [findings.run.config.network]
+    for point in findings.points:
+        share = f"{point.about}; {point.macs / findings.macs:.0%} of the multiply-accumulates"
+        if point.network in seen:
+            lines.append(f"# {point.name}, {share}: the same again")
+            continue
+        seen.append(point.network)
+        fields = {f"network.{name}": value for name, value in changes(findings, point).items()}
+        lines += [f"# {share}", _yaml([{"name": point.name, "set": fields}]).rstrip()]
+    return "\n".join(lines) + "\n"
+
+
+def _yaml(content: object) -> str:
+    return str(yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=100))
+
+
+def to_html(findings: Findings) -> str:
+    """Formats the page: one file that needs no network and runs no script."""
+    made = Environment(
+        loader=ChoiceLoader([PackageLoader("seg.compression"), PackageLoader("seg.figures")]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {"fixed": fixed, "counted": counted}
+    made.globals |= {"interval": interval, "NOTICE": NOTICE, "NOT_MEASURED": NOT_MEASURED}
+    sheets = [made.loader.get_source(made, name)[0] for name in ("report.css", "widths.css")]  # type: ignore[union-attr]
+    css = "".join(sheets)
+    config = findings.run.config
+    grids, grid = [], list(config.patches.size)
+    for stride in config.network.strides:
+        grid = [n // s for n, s in zip(grid, stride, strict=True)]
+        grids.append(grid)
+    every = [*findings.maps, *findings.kernels]
+    network = draw_network(
+        [row.site for row in findings.maps],
+        {row.site.name: row.alone for row in findings.maps},
+        {row.site.name: row.together for row in findings.maps},
+        grids,
+    )
+    return made.get_template("widths.html.j2").render(
+        f=findings,
+        css=css,
+        policy=content_policy(css),
+        network=network,
+        curves={row.site.name: draw_curve(row.curve, findings.margin, number) for number, row in enumerate(every)},
+        points=points_yaml(findings),
+        class_names=findings.run.class_names[1:],
+        narrower=[row for row in findings.maps if row.alone < row.site.channels],
+        channels=sum(row.site.channels for row in findings.maps),
+        needed=sum(row.together for row in findings.maps),
+    )
+
+
+def format_rows(findings: Findings) -> str:
+    """Formats the places as a table: widths, what is foretold at the safe one, and milliseconds."""
+    head = f"{'place':32}{'now':>5}{'safe':>6}{'together':>10}{'Dice lost, at most':>20}{'ms saved':>14}"
+    lines = [f"predicted widths; safe: less than {findings.margin:g} Dice lost in every class, at 97.5 %", head]
+    for row in (*findings.maps, *findings.kernels):
+        lost, _, high = row.ends(row.alone)
+        saved = NOT_MEASURED if row.saving is None else f"{row.saving.saved_ms:.2f}"
+        saved = "-" if row.alone == row.site.channels else saved
+        ends = f"{lost:.4f}, {high:.4f}"
+        lines.append(f"{row.site.name:32}{row.site.channels:5}{row.alone:6}{row.together:10}{ends:>20}{saved:>14}")
+    for point in findings.points:
+        share = f"{point.macs / findings.macs:.0%} of the work, {point.parameters:,} parameters"
+        lines.append(f"point {point.name}: {share}; {point.about}")
+    return "\n".join(lines)

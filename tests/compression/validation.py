@@ -1,0 +1,131 @@
+"""What is foretold of narrower maps against what a trained network loses: one place cut at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from seg.compression.maps import DICE_FOR_NATS, Site, find_sites, measure_sites, predict_losses, projection_of
+from seg.compression.safe import read_uncut
+from seg.compression.search import spread_over, window
+from seg.networks import UNet
+from seg.runs import trained_network
+from seg.workflows.inputs import read_checked
+
+SHARES = (0.75, 0.5, 0.25, 0.125, 0.0625)
+"""Widths that are tried, as shares of the channels."""
+
+
+def measure(run_dir: Path, data_root: str | None, count: int) -> list[dict[str, float | str]]:
+    """Return what is foretold and what is measured, for each place and width."""
+    run, split = read_uncut(run_dir)
+    config = run.config
+    if data_root is not None:
+        config = replace(config, data=replace(config.data, root=data_root))
+    dataset, _ = read_checked(config.data, progress=False)
+    network = trained_network(config.network, len(run.channel_names), len(run.class_names), run_dir)
+    assert isinstance(network, UNet)
+    network.requires_grad_(False)
+    sites = find_sites(network)
+    trained, held_out = (
+        spread_over([case for case in dataset.cases if case.id in set(side)], count)
+        for side in (split.train, split.validation)
+    )
+    measured = measure_sites(network, sites, [window(case, config)[0] for case in trained], seed=config.seed)
+    windows = [window(case, config) for case in held_out]
+    with torch.no_grad():
+        whole = [scores(network(image), label) for image, label in windows]
+    rows: list[dict[str, float | str]] = []
+    for site in tqdm(sites, disable=None):
+        own = measured[site.name]
+        curve = predict_losses(site, own, [case.patient or case.id for case in trained])
+        pooled = own.pooled(range(len(trained)))
+        wanted = {max(1, round(site.channels * share)) for share in SHARES}
+        for width in sorted(wanted & set(curve.widths) - {site.channels}):
+            projection = projection_of(site, pooled, width).float()
+            with torch.no_grad(), cut(network, site, own.mean.float(), projection):
+                narrow = [scores(network(image), label) for image, label in windows]
+            lost = np.nanmean([b[0] - a[0] for a, b in zip(narrow, whole, strict=True)], 0)
+            rows.append(
+                {
+                    "place": site.name,
+                    "part": site.part,
+                    "channels": site.channels,
+                    "width": width,
+                    "predicted": float(np.nanmean(curve.lost[curve.at(width)])),
+                    "dice_lost": float(np.nanmean(lost)),
+                    "predicted_nats": float(np.nanmean(curve.lost[curve.at(width)])) / DICE_FOR_NATS,
+                    "nats": float(np.nanmean([divergence(a[2], b[2]) for a, b in zip(whole, narrow, strict=True)])),
+                    "cross_entropy": float(np.mean([a[1] - b[1] for a, b in zip(narrow, whole, strict=True)])),
+                    "predicted_worst": float(np.nanmax(curve.lost[curve.at(width)])),
+                    "dice_lost_worst": float(np.nanmax(lost)),
+                }
+            )
+    return rows
+
+
+@contextmanager
+def cut(network: nn.Module, site: Site, mean: Tensor, projection: Tensor) -> Iterator[None]:
+    """Narrow one map: it becomes mean + P (map - mean), the mean as :class:`seg.compression.maps.Measured` says."""
+
+    def narrowed(values: Tensor) -> Tensor:
+        about = mean[:, None, None, None]
+        if site.part == "kernel":
+            about = torch.zeros(1) if site.reads else values.mean((2, 3, 4), keepdim=True)
+        return about + torch.einsum("ab,nbxyz->naxyz", projection, values - about)
+
+    module = network.get_submodule(site.module)
+    if site.reads:
+        handle = module.register_forward_pre_hook(lambda _module, inputs: (narrowed(inputs[0]),))
+    else:
+        handle = module.register_forward_hook(lambda _module, _inputs, output: narrowed(output))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def scores(logits: Tensor, label: Tensor) -> tuple[np.ndarray, float, Tensor]:
+    """Return the Dice of each class, NaN where it is empty on both sides, the cross-entropy, and the probabilities."""
+    found = logits.argmax(1)[0]
+    dice = []
+    for k in range(1, logits.shape[1]):
+        both, sizes = ((found == k) & (label == k)).sum(), (found == k).sum() + (label == k).sum()
+        dice.append(float(2 * both / sizes) if sizes else math.nan)
+    probabilities = logits.double().softmax(1)[0, 1:].flatten(1)
+    return np.array(dice), float(nn.functional.cross_entropy(logits, label[None].long())), probabilities
+
+
+def divergence(p: Tensor, q: Tensor) -> float:
+    """Return the divergence of each class against the rest, in nats for each voxel of the class; its mean."""
+    p, q = (one.clamp(1e-12, 1 - 1e-12) for one in (p, q))
+    nats = p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()
+    return float((nats.sum(1) / p.sum(1))[p.sum(1) > 1].mean())
+
+
+def describe(rows: Sequence[dict[str, float | str]]) -> str:
+    """Say how what is foretold goes with what is measured."""
+    columns = {name: np.array([float(row[name]) for row in rows]) for name in rows[0] if name not in ("place", "part")}
+    predicted, dice = columns["predicted"], columns["dice_lost"]
+    share = columns["width"] / columns["channels"]
+    found = {
+        "Dice": stats.spearmanr(predicted, dice).statistic,
+        "worst class": stats.spearmanr(columns["predicted_worst"], columns["dice_lost_worst"]).statistic,
+        "cross-entropy": stats.spearmanr(predicted, columns["cross_entropy"]).statistic,
+        "Dice by width alone": stats.spearmanr(-share, dice).statistic,
+    }
+    small = (predicted > 1e-3) & (predicted < 0.05)
+    ratio = f"{np.median(dice[small] / predicted[small]):.2f}" if small.any() else "not measured"
+    nats = np.median(columns["nats"][small] / columns["predicted_nats"][small]) if small.any() else math.nan
+    text = ", ".join(f"{name} {value:.3f}" for name, value in found.items())
+    factors = f"Dice lost over foretold, median of {small.sum()}: {ratio}; nats {nats:.2f}"
+    return f"{len(rows)} points; Spearman {text}; {factors}"
