@@ -354,6 +354,7 @@ class Evaluate(Command):
             yield Problem("--run_dir", "missing", rule, remedy="see --help")
         elif self.data__root is not None:
             yield _needs("--data.root", "--run_dir", "leave it out")
+        yield from _folder_problems("--run_dir", self.run_dir, exists=False)
         yield from _folder_problems("--data.root", self.data__root, exists=False)
         if self.patient_pattern is not None:
             yield from pattern_problems(self.patient_pattern, name="--patient_pattern")
@@ -1293,7 +1294,9 @@ def _folder_problems(option: str, folder: Path | str | None, *, exists: bool = T
     if folder is None or os.path.isdir(folder):
         return
     if os.path.isfile(folder):
-        remedy = f"name its folder, {Path(folder).parent}"
+        packed = Path(folder).suffix.lower() == ".zip"
+        unpack = "unpack it, or give the run that it was packed from"
+        remedy = unpack if packed else f"name its folder, {Path(folder).parent}"
         yield Problem(option, "folder", "must be a folder", f"the file {folder}", remedy)
     elif exists:
         yield Problem(option, "folder", "must be a folder", f"{folder}", "check the path")

@@ -96,6 +96,9 @@ def _problem(path: Path, members: Sequence[zipfile.ZipInfo]) -> Problem | None:
     size = sum(member.file_size for member in members)
     if odd := [name for name in names if not MEMBER.fullmatch(name)]:
         return Problem(quoted(str(path)), "names", "must hold the files of a run alone", quoted(odd[0]), REMEDY)
+    if len({name.startswith("fold_") for name in names}) > 1:
+        value = "files of one beside folders of folds"
+        return Problem(quoted(str(path)), "layout", "must hold one run, or folds alone", value, REMEDY)
     if len(set(names)) < len(names):
         return Problem(quoted(str(path)), "names", "must hold each file once", f"{len(names)} files", REMEDY)
     if any(member.compress_type != zipfile.ZIP_STORED for member in members):

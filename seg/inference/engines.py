@@ -16,7 +16,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from seg.errors import ConfigError, Problem
+from seg.errors import ConfigError, Problem, RunError
+from seg.files import quoted
 from seg.processes import usable_cores
 
 Engine = Literal["torch", "openvino", "onnxruntime"]
@@ -102,9 +103,34 @@ class ExportedNetwork:
             if run is None:
                 while len(self._compiled) >= COMPILED_SHAPES:
                     self._compiled.popitem(last=False)
-                run = self._compile(windows.shape)
+                run = self._compiled_for(windows.shape)
             self._compiled[windows.shape] = run
             return run(np.ascontiguousarray(windows))
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Compiles the network for a shape (B, C, X, Y, Z), before a scan is blamed for what is wrong with its file.
+
+        Raises:
+            RunError: The engine cannot read the file or compute the network.
+        """
+        with self._lock:
+            self._compiled[shape] = self._compiled_for(shape)
+
+    def _compiled_for(self, shape: tuple[int, ...]) -> Run:
+        try:
+            return self._compile(shape)
+        except Exception as error:  # each engine has exceptions of its own
+            if isinstance(error, MemoryError) or "memory" in str(error).lower() or "bad_alloc" in str(error):
+                raise
+            rule, value = f"must be a network that {self.engine} computes", _reason(error)
+            remedy = "restore the file, or export the run anew"
+            raise RunError(Problem(quoted(str(self.file)), "damaged", rule, quoted(value), remedy)) from error
+
+
+def _reason(error: Exception) -> str:
+    """Returns the kind of an error, and the last line of what it says, where engines name the cause."""
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[-1].strip()[-200:]}"
 
 
 @cache

@@ -267,6 +267,25 @@ def _exported_models(
     tta: bool,
 ) -> tuple[list[Model], tuple[str, ...]]:
     """Loads exported networks into an engine; see :func:`load_predictor`."""
+    check_settings(runs, engine=engine, device=device, precision=precision)
+    warnings = _idle_mirroring(runs, tta=tta)
+    models = []
+    for run in runs:
+        warnings += _uncertified(run)
+        network = ExportedNetwork(exported_file(run), engine)
+        window = run.config.inference.window or run.config.patches.size
+        network.check((run.config.inference.batch, len(run.channel_names), *window))
+        own = run.record.arithmetic if isinstance(run, ExportedRun) else "fp32"
+        models.append(model_from_config(network, run.config, device=HOST, precision=own, tta=True if tta else None))
+    return models, warnings
+
+
+def check_settings(runs: Sequence[TrainedRun], *, engine: Engine, device: DeviceName, precision: Precision) -> None:
+    """Checks that another engine than torch does what is asked for.
+
+    Raises:
+        ConfigError: It does not.
+    """
     problems = []
     if device not in ("auto", "cpu"):
         rule, remedy = f"must be cpu or auto with --engine {engine}", "leave it out, or take --engine torch"
@@ -283,14 +302,6 @@ def _exported_models(
         ]
     if problems:
         raise ConfigError(problems)
-    warnings = _idle_mirroring(runs, tta=tta)
-    models = []
-    for run in runs:
-        warnings += _uncertified(run)
-        network = ExportedNetwork(exported_file(run), engine)
-        own = run.record.arithmetic if isinstance(run, ExportedRun) else "fp32"
-        models.append(model_from_config(network, run.config, device=HOST, precision=own, tta=True if tta else None))
-    return models, warnings
 
 
 def _uncertified(run: TrainedRun) -> tuple[str, ...]:

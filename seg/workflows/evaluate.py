@@ -376,7 +376,8 @@ def _read_configs(run_dirs: Iterable[Path], data_root: Path | None) -> dict[Path
         config = read_config(path)
         if config.fold is None:
             rule, value = "must have held-out cases to be scored", "a final model, trained on all"
-            problems.append(Problem(str(path), "held_out", rule, value, "evaluate the runs of its folds"))
+            remedy = "give a run that was trained with --fold N or --fold all"
+            problems.append(Problem(str(path), "held_out", rule, value, remedy))
             continue
         root = config.data.root if data_root is None else str(data_root)
         found[path] = replace(config, data=replace(config.data, root=root))

@@ -32,7 +32,7 @@ from seg.workflows.manifest import (
 )
 
 if TYPE_CHECKING:
-    from seg.inference.predictor import Predictor
+    from seg.inference.predictor import Precision, Predictor
 
 LOG = logging.getLogger(__name__)
 Existing = Literal["refuse", "skip", "overwrite"]
@@ -105,10 +105,13 @@ def _chosen_engine(
     wanted: Literal["auto"] | Engine | None,
     runs: Sequence[TrainedRun],
     load: Callable[..., Predictor],
-    **settings: str,
+    *,
+    device: DeviceName,
+    precision: Precision,
 ) -> Engine:
     """Returns the engine to predict with; says which one where it was not asked for by name."""
     from seg.inference.fastest import check_engine, fastest_engine, possible_engines
+    from seg.inference.predictor import check_settings
 
     if wanted is None:
         wanted = "auto" if any(isinstance(run, ExportedRun) for run in runs) else "torch"
@@ -117,10 +120,14 @@ def _chosen_engine(
         check_engine(wanted, runs)
         return wanted
     engines = possible_engines(runs)
-    if "torch" in engines and {"cuda", "mps", "bf16"}.intersection(settings.values()):
+    if "torch" not in engines:  # before minutes of measurement
+        check_settings(runs, engine=engines[0], device=device, precision=precision)
+    if "torch" in engines and {"cuda", "mps", "bf16"}.intersection((device, precision)):
         engines = ("torch",)  # no other does what was asked for
     try:
-        return fastest_engine(engines, runs, lambda engine: load(engine=engine).models, **settings)
+        return fastest_engine(
+            engines, runs, lambda engine: load(engine=engine).models, device=device, precision=precision
+        )
     except SegError as error:
         if "torch" not in engines:
             raise

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from seg.ablation.plan import read_study_data
 from seg.config import DataConfig, ExperimentConfig, load_config
 from seg.data.cache import PreparedDataset
 from seg.data.checks import check_dataset
-from seg.data.classes import ClassMap, class_indices
+from seg.data.classes import ClassMap, class_indices, declared_classes
 from seg.data.datasets import read_configured, read_dataset
 from seg.data.prepare import grid_of, prepare_case
 from seg.data.volumes import read_classes, read_header, write_labels
@@ -51,6 +54,25 @@ def test_without_a_map_values_are_indices():
     for groups, ignore, needed in ((((0,), (1,)), None, False), (((0,), (1,)), 9, False), (((0,), (2,)), None, True)):
         assert (ClassMap(groups, ignore).simplest is not None) is needed
     assert ClassMap(((0,), (2,)), 1).simplest is not None
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sets(st.integers(1, 7), min_size=1), min_size=2, max_size=5, unique_by=frozenset))
+def test_parts_express_any_regions_nested_or_not(regions):
+    labels = {"background": 0} | {f"region{number}": sorted(own) for number, own in enumerate(regions)}
+    problems = []
+    classes = declared_classes(labels, Path("dataset.json"), "nnunet", problems)
+    assert not problems
+    known = sorted(set().union(*regions))
+    indices = classes.map.indices(np.array([0, *known]))
+    # A voxel's part says of every region whether the voxel is in it: a network of parts loses nothing.
+    for number, own in enumerate(regions):
+        name = f"region{number}"
+        parts = classes.regions.get(name, (classes.names.index(name),) if name in classes.names else None)
+        np.testing.assert_array_equal(np.isin(indices, parts), [value in own for value in (0, *known)])
+    # And no fewer classes do: each has another set of regions.
+    memberships = {tuple(value in own for own in regions) for value in known}
+    assert len(classes.names) == 1 + len(memberships)
 
 
 @pytest.fixture

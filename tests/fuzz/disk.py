@@ -10,6 +10,8 @@ must end with the results of a run that always had room.
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -44,7 +46,12 @@ def file_system(folder: Path, kib: int) -> Iterator[Callable[[int], object]]:
 def run(kind: Kind, work: Path, directory: Path) -> tuple[int, str]:
     """Run a command to its end; return its exit code and what it printed."""
     with (work / "printed").open("w+b") as printed:
-        code = start(kind, work, directory, printed).wait(SECONDS)
+        process = start(kind, work, directory, printed)
+        try:
+            code = process.wait(SECONDS)
+        except subprocess.TimeoutExpired:  # a fault of the command, or of a machine that is too busy
+            os.killpg(process.pid, signal.SIGKILL)
+            code = process.wait()
         printed.seek(0)
         return code, printed.read().decode()
 

@@ -56,6 +56,7 @@ def link(archive: zipfile.ZipFile) -> None:
         (lambda archive: archive.writestr("fold_0/../../config.yaml", "x"), "names"),
         (lambda archive: archive.writestr("config.yaml/x", "x"), "names"),
         (lambda archive: archive.writestr("checkpoints\\weights.pt", "x"), "names"),
+        (lambda archive: archive.writestr("fold_0/model.json", "{}"), "layout"),
         (lambda archive: archive.writestr("config.yaml", "0" * 10**7, zipfile.ZIP_DEFLATED), "packed"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,8 +15,11 @@ import pytest
 import torch
 
 from seg.config import AugmentationConfig, DataConfig, ExperimentConfig, InferenceConfig, SpatialConfig
-from seg.errors import SegError
+from seg.errors import ConfigError, RunError, SegError
+from seg.inference import fastest
 from seg.inference.choice import Choice, ClassChoice, write_choice
+from seg.inference.engines import READERS
+from seg.inference.exported import ExportRecord, record_path
 from seg.runs import read_runs
 from seg.workflows.export import export
 from seg.workflows.predict import predict
@@ -142,6 +146,38 @@ def test_what_an_engine_cannot_do_is_refused(make_run: Make, scans: Path, tmp_pa
         assert kinds(run_dir, engine="auto", device="cuda") == [("--device", "unavailable")]  # torch says so itself
     assert kinds(tmp_path / "absent.onnx") == [(str(tmp_path / "absent.onnx.json"), "missing")]
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("form", ["onnx", "openvino"])
+def test_a_damaged_network_with_a_matching_digest_is_blamed_itself(
+    form: str, make_run: Make, scans: Path, tmp_path: Path
+) -> None:
+    file = export(make_run(), format=form)  # type: ignore[arg-type]
+    content = file.read_bytes()[: file.stat().st_size // 2]
+    file.write_bytes(content)
+    record = json.loads(record_path(file).read_text())
+    record["files"][file.name] = hashlib.sha256(content).hexdigest()
+    record["record_sha256"] = ExportRecord.model_validate(record).digest()
+    record_path(file).write_text(json.dumps(record))
+    for engine in (None, *READERS[form]):  # type: ignore[index]
+        with pytest.raises(RunError) as caught:
+            run(file, scans, tmp_path / "out", engine=engine)
+        found = [(problem.path, problem.kind) for problem in caught.value.problems]
+        assert found == [(str(file), "damaged")]
+    assert not list(tmp_path.glob("out/*.nii.gz"))
+
+
+def test_what_no_engine_does_is_refused_before_engines_are_measured(
+    make_run: Make, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(fastest, "measure", measured)
+    file = export(make_run(), format="onnx")
+    with pytest.raises(ConfigError) as caught:
+        run(file, scans, tmp_path / "out", precision="bf16")
+    assert [(problem.path, problem.kind) for problem in caught.value.problems] == [("--precision", "conflict")]
 
 
 def test_label_maps_of_two_engines_are_not_mixed_in_a_folder(make_run: Make, scans: Path, tmp_path: Path) -> None:
