@@ -774,7 +774,7 @@ class Fetch(Command):
 class Widths(Command):
     """Predict how narrow each map of a trained network can be, and measure what that saves.
 
-    A few training cases are looked at; nothing is trained or cut. The output has a page (widths.html), tables
+    A few training cases are looked at; no weight is changed. The output has a page (widths.html), tables
     (widths.json, widths.csv), points of a study (points.yaml) and a network to train from scratch (network.yaml).
     """
 

@@ -7,7 +7,8 @@ the one of :mod:`seg.compression.widths`, with labels "class" and "rest" drawn f
 From nats to Dice: a change of a voxel's logit by d costs p (1 - p) d^2 / 2 nats, and mislabels the voxel where the
 logit lies between 0 and d. Where labels follow the prediction and logits near 0 are spread evenly, half as many voxels
 become wrong, on average, as nats are lost; and E wrong voxels take E / 2n from the Dice of a class of n voxels. So the
-Dice lost is a quarter of the nats. The factor is no fit, and a network that is too sure of itself has another.
+Dice lost is a quarter of the nats. Networks are too sure of themselves, and voxels act together, so
+:mod:`seg.compression.calibration` measures what the true factor is.
 """
 
 from __future__ import annotations

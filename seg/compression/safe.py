@@ -16,6 +16,7 @@ import yaml
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from seg.compression import CASES
+from seg.compression.calibration import PLACES, calibrate, scaled
 from seg.compression.drawing import draw_curve, draw_network
 from seg.compression.maps import (
     DICE_FOR_NATS,
@@ -44,6 +45,8 @@ LOG = logging.getLogger(__name__)
 WIDTHS_FILE, TABLE_FILE, PAGE_FILE = "widths.json", "widths.csv", "widths.html"
 POINTS_FILE, NETWORK_FILE = "points.yaml", "network.yaml"
 WIDTHS_VERSION = 1
+CHECKED = 5
+"""Cases on which some maps are cut."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +105,8 @@ class Findings:
         run: The run.
         cases: Training cases that were measured.
         patients: How many patients they are of.
+        factor: Dice that some cuts lost over what was foretold, by which all losses are multiplied.
+        checked: Cases on which that was measured.
         margin: Loss of Dice that counts as safe.
         maps: Feature maps, skips and upsampled maps.
         kernels: What full kernels read and write.
@@ -114,6 +119,8 @@ class Findings:
     run: TrainedRun
     cases: Sequence[str]
     patients: int
+    factor: float
+    checked: int
     margin: float
     maps: Sequence[Row]
     kernels: Sequence[Row]
@@ -175,10 +182,17 @@ def find_widths(
         raise ConfigError(Problem("cases", "patients", rule, counted(len(chosen), "case"), remedy))
     sites = find_sites(network)
     LOG.info("measuring %d maps on %s", len(sites), counted(len(chosen), "training case"))
-    measured = measure_sites(network, sites, (window(case, config)[0] for case in chosen), seed=config.seed)
+    windows = [window(case, config) for case in chosen]
+    measured = measure_sites(network, sites, [image for image, _ in windows], seed=config.seed)
     curves = [predict_losses(site, measured[site.name], patients) for site in sites]
-    findings = _judged(run, network, curves, margin, timing)
-    findings = replace(findings, cases=[case.id for case in chosen], patients=len(set(patients)))
+    maps = [curve for curve in curves if curve.site.part != "kernel"]
+    checked = spread_over(windows, CHECKED)
+    factor = calibrate(network, maps, measured, checked, margin, dataset.ignore_label)
+    LOG.info("Dice lost over what is foretold, of %s: %.3g", counted(PLACES, "cut"), factor)
+    findings = _judged(run, network, [scaled(curve, factor) for curve in curves], margin, timing)
+    findings = replace(
+        findings, cases=[case.id for case in chosen], patients=len(set(patients)), factor=factor, checked=len(checked)
+    )
     write_findings(findings, target)
     print(format_rows(findings))
     print(f"page: {target / PAGE_FILE}")
@@ -247,6 +261,8 @@ def _judged(run: TrainedRun, network: UNet, curves: Sequence[Curve], margin: flo
         run=run,
         cases=(),
         patients=0,
+        factor=1.0,
+        checked=0,
         margin=margin,
         maps=maps,
         kernels=kernels,
@@ -295,7 +311,8 @@ def to_record(findings: Findings) -> dict[str, Any]:
         "cases": list(findings.cases),
         "patients": findings.patients,
         "margin": findings.margin,
-        "dice_for_nats": DICE_FOR_NATS,
+        "dice_for_nats": DICE_FOR_NATS * findings.factor,
+        "calibration": {"factor": findings.factor, "cases": findings.checked},
         "macs": findings.macs,
         "parameters": findings.parameters,
         "machine": findings.machine,

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from seg.compression.calibration import LEAST, calibrate, narrowed_at, scaled
 from seg.compression.maps import (
     DICE_FOR_NATS,
     Curve,
@@ -204,3 +205,47 @@ def test_narrowing_every_map_of_every_network_is_measured():
         for site in sites:
             for moments in (measured[site.name].fisher, measured[site.name].second):
                 assert moments.shape == (2, 2, site.channels, site.channels)
+
+
+def test_the_factor_is_what_cuts_lose_over_what_is_foretold():
+    network = network_from_config(PLAIN, 1, 3).eval()
+    sites = [site for site in find_sites(network) if site.part != "kernel"]
+    windows = [
+        (torch.randn(1, 1, 8, 8, 8, generator=torch.Generator().manual_seed(seed)), torch.zeros(8, 8, 8))
+        for seed in range(3)
+    ]
+    # Labels are what the network says, so that every change of a label is an error.
+    with torch.no_grad():
+        windows = [(image, network(image)[0].argmax(0)) for image, _ in windows]
+    measured = measure_sites(network, sites, [image for image, _ in windows])
+    curves = [predict_losses(site, measured[site.name], ["a", "b", "c"]) for site in sites]
+    factor = calibrate(network, curves, measured, windows, 0.05, None)
+    assert factor > LEAST
+    doubled = [scaled(curve, 2) for curve in curves]
+    same = {curve.site.name: curve.lost / 2 for curve in doubled}
+    assert all(np.array_equal(same[curve.site.name], curve.lost, equal_nan=True) for curve in curves)
+    # What is foretold twice as high at the same widths makes the factor half of it.
+    assert calibrate(network, doubled, measured, windows, 0.1, None) == pytest.approx(factor / 2)
+    assert calibrate(network, [scaled(curve, 1e6) for curve in curves], measured, windows, 5e4, None) == LEAST
+
+
+@pytest.mark.parametrize("part", ["skip", "encoder"])
+def test_a_map_is_narrowed_by_what_was_measured_and_only_meanwhile(part):
+    network = network_from_config(PLAIN, 1, 3).eval()
+    site = next(site for site in find_sites(network) if site.part == part)
+    image = torch.randn(1, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    mean, eye = torch.ones(site.channels), torch.eye(site.channels)
+    with torch.no_grad():
+        before = network(image)
+        with narrowed_at(network, site, mean, eye):
+            torch.testing.assert_close(network(image), before)
+        with narrowed_at(network, site, mean, 0 * eye):
+            constant = network(image)
+            seen = []
+            hook = network.get_submodule(site.module).register_forward_hook(lambda *found: seen.append(found[2]))
+            network(image)
+            hook.remove()
+    assert not torch.allclose(constant, before)
+    assert torch.equal(seen[0], torch.ones_like(seen[0]))
+    with torch.no_grad():
+        assert torch.equal(network(image), before)

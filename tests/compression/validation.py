@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +13,11 @@ from scipy import stats
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from seg.compression.maps import DICE_FOR_NATS, Site, find_sites, measure_sites, predict_losses, projection_of
-from seg.compression.safe import read_uncut
+from seg.compression.calibration import calibrate, narrowed_at, scaled
+from seg.compression.maps import DICE_FOR_NATS, find_sites, measure_sites, predict_losses, projection_of
+from seg.compression.safe import CHECKED, read_uncut
 from seg.compression.search import spread_over, window
+from seg.config.study import MARGIN
 from seg.networks import UNet
 from seg.runs import trained_network
 from seg.workflows.inputs import read_checked
@@ -40,19 +41,25 @@ def measure(run_dir: Path, data_root: str | None, count: int) -> list[dict[str, 
         spread_over([case for case in dataset.cases if case.id in set(side)], count)
         for side in (split.train, split.validation)
     )
-    measured = measure_sites(network, sites, [window(case, config)[0] for case in trained], seed=config.seed)
+    seen = [window(case, config) for case in trained]
+    measured = measure_sites(network, sites, [image for image, _ in seen], seed=config.seed)
+    patients = [case.patient or case.id for case in trained]
+    curves = {site.name: predict_losses(site, measured[site.name], patients) for site in sites}
+    maps = [curve for curve in curves.values() if curve.site.part != "kernel"]
+    factor = calibrate(network, maps, measured, spread_over(seen, CHECKED), MARGIN, dataset.ignore_label)
+    print(f"factor {factor:.3f}")
     windows = [window(case, config) for case in held_out]
     with torch.no_grad():
         whole = [scores(network(image), label) for image, label in windows]
     rows: list[dict[str, float | str]] = []
     for site in tqdm(sites, disable=None):
         own = measured[site.name]
-        curve = predict_losses(site, own, [case.patient or case.id for case in trained])
+        curve = scaled(curves[site.name], factor)
         pooled = own.pooled(range(len(trained)))
         wanted = {max(1, round(site.channels * share)) for share in SHARES}
         for width in sorted(wanted & set(curve.widths) - {site.channels}):
-            projection = projection_of(site, pooled, width).float()
-            with torch.no_grad(), cut(network, site, own.mean.float(), projection):
+            projection = projection_of(site, pooled, width)
+            with torch.no_grad(), narrowed_at(network, site, own.mean, projection):
                 narrow = [scores(network(image), label) for image, label in windows]
             lost = np.nanmean([b[0] - a[0] for a, b in zip(narrow, whole, strict=True)], 0)
             rows.append(
@@ -63,7 +70,7 @@ def measure(run_dir: Path, data_root: str | None, count: int) -> list[dict[str, 
                     "width": width,
                     "predicted": float(np.nanmean(curve.lost[curve.at(width)])),
                     "dice_lost": float(np.nanmean(lost)),
-                    "predicted_nats": float(np.nanmean(curve.lost[curve.at(width)])) / DICE_FOR_NATS,
+                    "predicted_nats": float(np.nanmean(curves[site.name].lost[curve.at(width)])) / DICE_FOR_NATS,
                     "nats": float(np.nanmean([divergence(a[2], b[2]) for a, b in zip(whole, narrow, strict=True)])),
                     "cross_entropy": float(np.mean([a[1] - b[1] for a, b in zip(narrow, whole, strict=True)])),
                     "predicted_worst": float(np.nanmax(curve.lost[curve.at(width)])),
@@ -71,27 +78,6 @@ def measure(run_dir: Path, data_root: str | None, count: int) -> list[dict[str, 
                 }
             )
     return rows
-
-
-@contextmanager
-def cut(network: nn.Module, site: Site, mean: Tensor, projection: Tensor) -> Iterator[None]:
-    """Narrow one map: it becomes mean + P (map - mean), the mean as :class:`seg.compression.maps.Measured` says."""
-
-    def narrowed(values: Tensor) -> Tensor:
-        about = mean[:, None, None, None]
-        if site.part == "kernel":
-            about = torch.zeros(1) if site.reads else values.mean((2, 3, 4), keepdim=True)
-        return about + torch.einsum("ab,nbxyz->naxyz", projection, values - about)
-
-    module = network.get_submodule(site.module)
-    if site.reads:
-        handle = module.register_forward_pre_hook(lambda _module, inputs: (narrowed(inputs[0]),))
-    else:
-        handle = module.register_forward_hook(lambda _module, _inputs, output: narrowed(output))
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def scores(logits: Tensor, label: Tensor) -> tuple[np.ndarray, float, Tensor]:

@@ -1,0 +1,83 @@
+"""How much Dice a network really loses where a loss is foretold: some of its maps are cut, one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from seg.compression.maps import Curve, Measured, Site, projection_of
+from seg.compression.search import Window, dice_of, spread_over
+from seg.networks import UNet
+
+PLACES = 12
+"""Maps that are cut."""
+LEAST = 0.25
+"""Least factor, so that a few cuts that happened to cost nothing make no loss vanish."""
+
+
+def calibrate(
+    network: UNet,
+    curves: Sequence[Curve],
+    measured: Mapping[str, Measured],
+    windows: Sequence[Window],
+    margin: float,
+    ignore_label: int | None,
+) -> float:
+    """Return the Dice that cuts lose on some windows over what is foretold for them, sums over cuts and classes.
+
+    Each map is cut at the width that is foretold to lose about the margin.
+
+    Args:
+        network: The network.
+        curves: What is foretold of the maps.
+        measured: What was measured of them, by name.
+        windows: Images and labels.
+        margin: The margin, in Dice.
+        ignore_label: Value of voxels that count for neither side.
+    """
+    whole = dice_of(network, windows, ignore_label)
+    foretold = lost = 0.0
+    for curve in spread_over(curves, PLACES):
+        worst = np.nan_to_num(curve.lost[:-1]).max(1)
+        at = int(np.argmin(np.abs(np.log(np.maximum(worst, 1e-9) / margin))))
+        own = measured[curve.site.name]
+        projection = projection_of(curve.site, own.pooled(range(len(own.second))), curve.widths[at])
+        with narrowed_at(network, curve.site, own.mean, projection):
+            change = whole - dice_of(network, windows, ignore_label)
+        for number, known in enumerate(~np.isnan(change).all(0) & ~np.isnan(curve.lost[at])):
+            if known:
+                foretold += float(curve.lost[at, number])
+                lost += float(np.nanmean(change[:, number]))
+    return max(lost / foretold, LEAST) if foretold > 0 else 1.0
+
+
+def scaled(curve: Curve, factor: float) -> Curve:
+    """Return a curve whose losses are a multiple."""
+    return replace(curve, lost=factor * curve.lost, low=factor * curve.low, high=factor * curve.high)
+
+
+@contextmanager
+def narrowed_at(network: nn.Module, site: Site, mean: Tensor, projection: Tensor) -> Iterator[None]:
+    """Narrow one map meanwhile: it becomes mean + P (map - mean), the mean as :class:`Measured` says."""
+    projection = projection.float()
+
+    def narrowed(values: Tensor) -> Tensor:
+        about = mean.float()[:, None, None, None]
+        if site.part == "kernel":
+            about = torch.zeros(1) if site.reads else values.mean((2, 3, 4), keepdim=True)
+        return about + torch.einsum("ab,nbxyz->naxyz", projection, values - about)
+
+    module = network.get_submodule(site.module)
+    if site.reads:
+        handle = module.register_forward_pre_hook(lambda _module, inputs: (narrowed(inputs[0]),))
+    else:
+        handle = module.register_forward_hook(lambda _module, _inputs, output: narrowed(output))
+    try:
+        yield
+    finally:
+        handle.remove()
