@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,8 @@ from seg.errors import ConfigError, Problem
 from seg.networks import UNet, network_from_config
 from seg.networks.blocks import ConvNormAct, FactoredConv3d
 from seg.networks.layout import PLAIN, Ranks, layout
+
+Number = TypeVar("Number", float, Tensor)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +51,11 @@ def kernel_macs(place: Place, ranks: Ranks = PLAIN) -> float:
     return factored_macs(place, (place.before.channels, place.behind.channels), ranks)
 
 
-def factored_macs(place: Place, widths: tuple[int, int], ranks: Ranks) -> float:
-    """Count the same where the kernel and its 1x1 stand between maps of these widths."""
-    read, written = widths
-    inner = (ranks[0] or read) * (ranks[1] or written) * place.taps * place.voxels
-    return inner + read * ranks[0] * place.voxels_read + written * ranks[1] * place.voxels
+def factored_macs(place: Place, widths: tuple[int, int], ranks: tuple[Number, Number]) -> Number:
+    """Count the same where the kernel and its 1x1 stand between maps of these widths; ranks may be many at once."""
+    (read, written), (reads, writes) = widths, ranks
+    inner = (reads + read * (reads == 0)) * (writes + written * (writes == 0)) * place.taps * place.voxels
+    return inner + read * reads * place.voxels_read + written * writes * place.voxels
 
 
 def choose(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
-from math import ceil, log
+from math import ceil, log, prod
 from types import MappingProxyType
 from typing import Literal
 
@@ -133,14 +132,16 @@ def choose_cuts(
     """
     state = _State(network, shape, maps, places, projections, multiple)
     while (left := state.macs()) > macs:
-        moves = [move for move in state.moves() if move.saved > 0]
-        if not moves:
+        found = state.options(left)
+        best = [one.least_for_each() for one in found if bool((one.saved > 0).any())]
+        if not best:
             rule, value = f"must keep at least {left} multiply-accumulates", f"{macs:.0f}"
             raise ConfigError(Problem("macs", "range", rule, value, "give a larger share"))
-        best = min(moves, key=lambda move: move.loss / move.saved)
-        if best.saved >= left - macs:  # the last cut: the mildest that is enough
-            best = min((move for move in moves if move.saved >= left - macs), key=lambda move: move.loss)
-        state.take(best)
+        move = min(best, key=lambda one: one.loss / one.saved)
+        if move.saved >= left - macs:  # the last cut: the mildest that is enough
+            enough = [one.least_of_all(left - macs) for one in found if bool((one.saved >= left - macs).any())]
+            move = min(enough, key=lambda one: one.loss)
+        state.take(move)
     return state.cuts()
 
 
@@ -150,6 +151,28 @@ class _Move:
     loss: float
     name: str
     to: int | Ranks
+
+
+@dataclass(frozen=True)
+class _Options:
+    """Cuts of one map or kernel: what each saves and costs, shape (N,), and the widths that it leaves."""
+
+    name: str
+    saved: Tensor
+    loss: Tensor
+    to: Callable[[int], int | Ranks]
+
+    def least_for_each(self) -> _Move:
+        """Return the cut of least loss for each multiply-accumulate saved."""
+        return self._move(torch.where(self.saved > 0, self.loss / self.saved, torch.inf))
+
+    def least_of_all(self, needed: float) -> _Move:
+        """Return the cut of least loss that saves so much."""
+        return self._move(torch.where(self.saved >= needed, self.loss, torch.inf))
+
+    def _move(self, costs: Tensor) -> _Move:
+        index = int(costs.argmin())
+        return _Move(float(self.saved[index]), float(self.loss[index]), self.name, self.to(index))
 
 
 class _State:
@@ -167,7 +190,9 @@ class _State:
         self.network, self.shape, self.maps, self.places = network, shape, maps, places
         self.widths = {name: one.map.channels for name, one in maps.items()}
         self.losses = {
-            name: torch.tensor([float("inf")] + [one.subsets[width].loss for width in range(1, one.map.channels + 1)])
+            name: torch.tensor(
+                [torch.inf] + [one.subsets[width].loss for width in range(1, one.map.channels + 1)], dtype=torch.float64
+            )
             for name, one in maps.items()
         }
         convolutions = {name: _convolution(network, name) for name in places}
@@ -187,6 +212,7 @@ class _State:
             for name, convolution in convolutions.items()
         }
         self.multiple = multiple
+        self.known: dict[str, tuple[tuple[tuple[int, int], Ranks], _Options]] = {}
 
     def macs(self, changed: Mapping[str, int] = MappingProxyType({})) -> int:
         """Count an image's multiply-accumulates, where these maps have other widths."""
@@ -200,37 +226,42 @@ class _State:
         gone = [sum(one.channels - self.widths[one.name] for one in maps) for maps in (reads, writes)]
         return read - gone[0], written - gone[1]
 
-    def moves(self) -> Iterator[_Move]:
-        """Yield, for each map and kernel, its best cut and all others."""
-        left = self.macs()
+    def options(self, left: int) -> list[_Options]:
+        """List what may be cut of each map and kernel, where so many multiply-accumulates are left."""
+        found = []
         for name, width in self.widths.items():
-            one = self.maps[name].map
-            options = [w for w in range(self.multiple, width, self.multiple) if w >= one.least]
-            if not options:
-                continue
-            each = left - self.macs({name: width - 1})
-            losses = self.losses[name]
-            for option in options:
-                yield _Move(each * (width - option), float(losses[option] - losses[width]), name, option)
+            one, losses = self.maps[name].map, self.losses[name]
+            to = [w for w in range(self.multiple, width, self.multiple) if w >= one.least]
+            if to:
+                each = left - self.macs({name: width - 1})
+                narrow = torch.tensor(to)
+                found.append(
+                    _Options(name, each * (width - narrow).double(), losses[narrow] - losses[width], to.__getitem__)
+                )
         for name in self.places:
-            yield from self._rank_moves(name)
+            widths, now = self.kernel_widths(name), self.ranks[name]
+            if name not in self.known or self.known[name][0] != (widths, now):
+                self.known[name] = (widths, now), self._rank_options(name, widths, now)
+            found.append(self.known[name][1])
+        return found
 
-    def _rank_moves(self, name: str) -> Iterator[_Move]:
-        widths, now, voxels = self.kernel_widths(name), self.ranks[name], self.shape[0] * self.shape[1] * self.shape[2]
-        sides = []
+    def _rank_options(self, name: str, widths: tuple[int, int], now: Ranks) -> _Options:
+        place, sides = self.places[name], []
         for (inner, losses), width, rank, before in zip(self.sides[name], widths, now, self.before[name], strict=True):
-            found = [(rank, 0.0)]
+            ranks, lost = torch.tensor([rank]), losses.new_zeros(1)
             if rank or not before:  # a 1x1 that was folded in this turn stays folded
-                found += [
-                    (r, float(losses[r] - losses[rank or inner]))
-                    for r in range(self.multiple, min(rank or inner, width), self.multiple)
-                ]
-            sides.append(found)
-        whole = factored_macs(self.places[name], widths, now)
-        for (reads, lost), (writes, too) in product(*sides):
-            if (reads, writes) != now:
-                saved = whole - factored_macs(self.places[name], widths, (reads, writes))
-                yield _Move(saved * voxels, lost + too, name, (reads, writes))
+                narrower = torch.arange(self.multiple, min(rank or inner, width), self.multiple)
+                ranks = torch.cat((ranks, narrower))
+                lost = torch.cat((lost, losses[narrower] - losses[rank or inner]))
+            sides.append((ranks, lost))
+        (reads, lost), (writes, too) = sides
+        work = factored_macs(place, widths, (reads[:, None].double(), writes[None].double()))
+        saved = (factored_macs(place, widths, now) - work) * prod(self.shape)
+
+        def to(index: int) -> Ranks:
+            return int(reads[index // len(writes)]), int(writes[index % len(writes)])
+
+        return _Options(name, saved.flatten(), (lost[:, None] + too).flatten(), to)
 
     def take(self, move: _Move) -> None:
         """Make a cut; 1x1 that are no use any more are folded into their kernels."""
