@@ -7,8 +7,7 @@ be cut, kernel by kernel.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
@@ -16,34 +15,11 @@ from torch import Tensor, nn
 
 from seg.compression.widths import Place, Projection, best_projection
 from seg.config import NetworkConfig, WidthsConfig
-from seg.errors import ConfigError, Problem
 from seg.networks import UNet, network_from_config
 from seg.networks.blocks import ConvNormAct, FactoredConv3d
 from seg.networks.layout import PLAIN, Ranks, layout
 
 Number = TypeVar("Number", float, Tensor)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Choice:
-    """The widths chosen for all kernels.
-
-    Attributes:
-        ranks: Channels of the 1x1 before and behind each kernel by its name; kernels left whole are not in it.
-        macs: Multiply-accumulates of the kernels with their 1x1, for each voxel of the image.
-        loss: Predicted loss, in nats for each voxel of the image.
-    """
-
-    ranks: Mapping[str, Ranks]
-    macs: float
-    loss: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Option:
-    ranks: Ranks
-    macs: float
-    loss: float
 
 
 def kernel_macs(place: Place, ranks: Ranks = PLAIN) -> float:
@@ -58,98 +34,9 @@ def factored_macs(place: Place, widths: tuple[int, int], ranks: tuple[Number, Nu
     return inner + read * reads * place.voxels_read + written * writes * place.voxels
 
 
-def choose(
-    places: Sequence[Place],
-    projections: Mapping[str, tuple[Projection, Projection]],
-    saved: float,
-    *,
-    multiple: int = 1,
-) -> Choice:
-    """Choose the 1x1 of least predicted loss that save multiply-accumulates.
-
-    Each kernel has the options on the lower convex hull of loss against work. The steps between them are taken in the
-    order of loss for each multiply-accumulate saved, which is best where losses add up.
-
-    Args:
-        places: The kernels.
-        projections: Best projections before and behind each, by name.
-        saved: Multiply-accumulates to save at least, for each voxel of the image.
-        multiple: Widths are multiples of this number.
-
-    Raises:
-        ConfigError: Not so much can be saved.
-    """
-    chosen: dict[str, _Option] = {}
-    steps: list[tuple[float, str, _Option]] = []
-    for place in places:
-        hull = _hull(_options(place, *projections[place.name], multiple))
-        chosen[place.name] = hull[0]
-        steps += [
-            ((after.loss - before.loss) / (before.macs - after.macs), place.name, after)
-            for before, after in pairwise(hull)
-        ]
-    whole = sum(option.macs for option in chosen.values())
-    for _, name, option in sorted(steps, key=lambda step: step[0]):
-        if whole - sum(one.macs for one in chosen.values()) >= saved:
-            break
-        chosen[name] = option
-    macs = sum(option.macs for option in chosen.values())
-    if whole - macs < saved:
-        rule, value = f"must save at most {whole - macs:.0f} multiply-accumulates a voxel", f"{saved:.0f}"
-        raise ConfigError(Problem("macs", "range", rule, value, "give a larger share"))
-    return Choice(
-        ranks={name: option.ranks for name, option in chosen.items() if option.ranks != PLAIN},
-        macs=macs,
-        loss=sum(option.loss for option in chosen.values()),
-    )
-
-
-def least_macs(
-    places: Iterable[Place], projections: Mapping[str, tuple[Projection, Projection]], *, multiple: int = 1
-) -> float:
-    """Return the fewest multiply-accumulates of all kernels that :func:`choose` can reach, for each voxel."""
-    return sum(min(option.macs for option in _options(place, *projections[place.name], multiple)) for place in places)
-
-
 def project(places: Iterable[Place]) -> dict[str, tuple[Projection, Projection]]:
     """Find the best projections before and behind every kernel."""
     return {place.name: (best_projection(place.before), best_projection(place.behind)) for place in places}
-
-
-def _options(place: Place, before: Projection, behind: Projection, multiple: int) -> list[_Option]:
-    """List a kernel's widths, whole first."""
-    pairs = [
-        (reads, writes)
-        for reads in (0, *range(multiple, place.before.channels, multiple))
-        for writes in (0, *range(multiple, place.behind.channels, multiple))
-    ]
-    return [
-        _Option(
-            ranks=(reads, writes),
-            macs=kernel_macs(place, (reads, writes)),
-            loss=(float(before.loss[reads]) if reads else 0.0) + (float(behind.loss[writes]) if writes else 0.0),
-        )
-        for reads, writes in pairs
-    ]
-
-
-def _hull(options: Sequence[_Option]) -> list[_Option]:
-    """Return the options on the lower convex hull of loss against work, from the whole kernel down."""
-    whole = options[0]
-    hull = [whole]
-    for option in sorted(options[1:], key=lambda one: (-one.macs, one.loss)):
-        if option.macs >= whole.macs:
-            continue
-        while len(hull) > 1 and _slope(hull[-2], hull[-1]) >= _slope(hull[-2], option):
-            hull.pop()
-        if option.macs < hull[-1].macs and option.loss >= hull[-1].loss:
-            hull.append(option)
-    return hull
-
-
-def _slope(before: _Option, after: _Option) -> float:
-    saved = before.macs - after.macs
-    return (after.loss - before.loss) / saved if saved > 0 else float("inf")
 
 
 def cut(network: UNet, choice: Mapping[str, Ranks], projections: Mapping[str, tuple[Projection, Projection]]) -> UNet:

@@ -1,12 +1,13 @@
 """Cuts of both kinds in turns: the work that is left, the choice against others, and what is refused."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
 import torch
 
 from seg.compression.channels import measure_maps
-from seg.compression.cuts import project
+from seg.compression.cuts import kernel_macs, project
 from seg.compression.turns import KINDS, choose_cuts, shrink
 from seg.compression.widths import Moments, measure
 from seg.config import BottleneckConfig, NetworkConfig
@@ -114,3 +115,28 @@ def test_more_than_there_is_cannot_be_saved():
     with pytest.raises(ConfigError) as caught:
         list(shrink(_network(), _images(1), [1000]))
     assert [(problem.path, problem.kind) for problem in caught.value.problems] == [("macs", "range")]
+
+
+@pytest.mark.parametrize("share", [0.9, 0.8])
+def test_hardly_any_other_widths_with_as_little_work_lose_less(share):
+    net = _network()
+    measured = measure(net, _images(2))
+    places = {place.name: place for place in measured if place.name in ("encoder.0.1.conv", "decoder.0.block.1.conv")}
+    projections, whole = project(places.values()), _cost(net).macs
+    cuts = choose_cuts(net, SHAPE, share * whole, {}, places, projections)
+    found = []
+    for name, place in places.items():
+        options = itertools.product(range(place.before.channels), range(place.behind.channels))
+        losses = [one.loss for one in projections[name]]
+        found.append(
+            [
+                (
+                    16**3 * (kernel_macs(place) - kernel_macs(place, ranks)),
+                    sum(float(loss[rank]) for loss, rank in zip(losses, ranks, strict=True) if rank),
+                )
+                for ranks in options
+            ]
+        )
+    saved = whole - cuts.macs
+    best = min(one[1] + other[1] for one in found[0] for other in found[1] if one[0] + other[0] >= saved - 1)
+    assert best - 1e-12 <= cuts.loss <= 1.1 * best
