@@ -315,7 +315,7 @@ def widths(
 
 def compress(
     run_dir: PathLike,
-    output: PathLike | None = None,
+    output: PathLike,
     *,
     target: str | None = None,
     engine: Literal["torch", "openvino", "onnxruntime"] = "torch",
@@ -325,8 +325,7 @@ def compress(
     multiple: int | None = None,
     tune_steps: int = TUNE_STEPS,
     data_root: PathLike | None = None,
-    dry_run: bool = False,
-) -> Certificate | None:
+) -> Certificate:
     """Makes smaller networks from a trained one, and certifies them on the patients that it did not see.
 
     Args:
@@ -342,24 +341,19 @@ def compress(
         tune_steps: Steps of training towards the original's probabilities at most, for a step that loses more than a
             quarter of the margin on held-back patients; 0 trains nothing.
         data_root: Folder of the data set; None is that of the run.
-        dry_run: Whether what each convolution can lose is printed, nothing made, and no held-out case looked at.
 
     Returns:
         The certificate, as in certificate.json; its ``certified`` names the strongest step that passed, or is None.
-        None of a dry run.
 
     Raises:
         SegError: The run cannot be compressed.
-        TypeError: Neither an output nor a dry run is asked for, or both.
     """
-    if (output is None) != dry_run:
-        raise TypeError("compress() takes an output, or dry_run=True")
     from seg.compression.compress import compress as compress_run
     from seg.compression.target import read_target
 
     return compress_run(
         _path(run_dir),
-        _optional(output),
+        _path(output),
         target=None if target is None else read_target(target),
         engine=engine,
         int8=int8,

@@ -839,7 +839,6 @@ class Compress(Command):
     """
 
     examples: ClassVar = (
-        "seg compress --run_dir runs/mine --dry_run",
         "seg compress --run_dir runs/mine --output runs/small",
         "seg compress --run_dir runs/mine --target latency=0.5 --engine openvino --output runs/fast",
         "seg compress --run_dir runs/mine --target macs=0.5,0.3 --margin 0.01 --output runs/small",
@@ -848,8 +847,8 @@ class Compress(Command):
         description="Finished run of one fold, with the scores of its held-out cases; all folds where it holds fold_0, "
         "fold_1, ..."
     )
-    output: FilePath | None = setting(
-        None, "New folder: a run directory for each step, compression.json, certificate.json and certificate.md."
+    output: FilePath = Field(
+        description="New folder: a run directory for each step, compression.json, certificate.json and certificate.md."
     )
     target: StrictStr | None = setting(
         None,
@@ -876,21 +875,13 @@ class Compress(Command):
     data__root: FilePath | None = setting(
         None, "Folder of the run's data set, where it moved (default: data.root of the run)."
     )
-    dry_run: StrictBool = setting(
-        False, "Print what each convolution can lose; make nothing, and look at no held-out case."
-    )
 
     def problems(self) -> Iterator[Problem]:
-        if self.output is None and not self.dry_run:
-            rule = "must be given, or --dry_run"
-            yield Problem("--output", "missing", rule, "none", "an example is --output runs/small")
         if self.target is not None:
             try:
                 read_target(self.target, name="--target")
             except ConfigError as error:
                 yield from error.problems
-        if self.output is not None and self.dry_run:
-            yield _conflict("--output", "--dry_run", "leave one out")
         if self.int8 and self.engine != "openvino":
             yield _conflict("--int8", f"--engine {self.engine}", "add --engine openvino")
         yield from _folder_problems("--run_dir", self.run_dir)

@@ -34,7 +34,6 @@ from seg.compression.certificate import (
     freeze,
     write_certificate,
 )
-from seg.compression.cuts import kernel_macs, project
 from seg.compression.int8 import write_int8
 from seg.compression.record import (
     COMPRESSION_FILE,
@@ -59,7 +58,6 @@ from seg.compression.search import (
 from seg.compression.speed import ROUNDS, Latency, measure_latency
 from seg.compression.target import Target
 from seg.compression.turns import Shrunk
-from seg.compression.widths import Moments, Place, Projection, measure
 from seg.config.loading import content_digest
 from seg.data.cases import Dataset
 from seg.errors import ConfigError, Problem, RunError
@@ -108,7 +106,7 @@ TRIAL_ROUNDS = 7
 @file_problems()
 def compress(
     run_dir: Path,
-    output: Path | None,
+    output: Path,
     *,
     target: Target | None = None,
     engine: Engine = "torch",
@@ -118,7 +116,7 @@ def compress(
     multiple: int | None = None,
     tune_steps: int = TUNE_STEPS,
     data_root: Path | None = None,
-) -> Certificate | None:
+) -> Certificate:
     """Makes smaller networks from a trained one and certifies them on the patients that it did not see.
 
     Training cases alone decide what is cut. Without a target, steps of less and less work are made while the mean
@@ -128,8 +126,7 @@ def compress(
 
     Args:
         run_dir: Finished run of one fold, with its scores, or a cross-validation of such runs.
-        output: Folder of the smaller run directories, new or begun by the same command; None prints what each kernel
-            can lose, and makes nothing.
+        output: Folder of the smaller run directories, new or begun by the same command.
         target: What the steps are to cost; None walks down.
         engine: What runs the networks where they are scored and timed.
         int8: Whether the smallest step is made in int8 too, and tested last; by the engine openvino alone.
@@ -141,7 +138,7 @@ def compress(
         data_root: Folder of the data set; None is that of the run.
 
     Returns:
-        The certificate; None without `output`.
+        The certificate.
 
     Raises:
         ConfigError: The target is beyond reach, there are too few patients to hold one back, or the engine is not
@@ -167,15 +164,9 @@ def compress(
         "multiple": multiple or (VECTOR if target is not None and target.kind == "latency" else 1),
         "tune_steps": tune_steps,
     }
-    if output is not None:
-        check_folder(output)
-        _begun(output, settings)
+    check_folder(output)
+    _begun(output, settings)
     subjects, dataset = _read_subjects(run_dir, data_root, cases)
-    if output is None:
-        for subject in subjects:
-            places = measure(subject.network, subject.fitted, seed=subject.config.seed)
-            print(format_places(places, project(places)))
-        return None
     held_out = [case for subject in subjects for case in subject.split.validation]
     if (few := few_patients(dataset, held_out)) is not None:
         LOG.warning("%d held-out patients are too few for a certificate, which needs %d", few, LEAST_PATIENTS)
@@ -572,31 +563,3 @@ def _original(subject: Subject) -> dict[str, Any]:
         "patch_size": list(subject.config.patches.size),
         "cases": list(subject.measured),
     }
-
-
-def format_places(places: Sequence[Place], projections: Mapping[str, tuple[Projection, Projection]]) -> str:
-    """Formats what each kernel can lose before and behind, at half and at a quarter of its channels."""
-    whole = sum(map(kernel_macs, places))
-    header = f"{'kernel':28}{'work':>6}  {'reads':>5}{'1/2':>21}{'1/4':>21}  {'writes':>6}{'1/2':>21}{'1/4':>21}"
-    lines = ["predicted loss of a narrower map, in millionths of a nat a voxel (standard error over cases)", header]
-    for place in places:
-        before, behind = projections[place.name]
-        reads, writes = _losses(place.before, before), _losses(place.behind, behind)
-        lines.append(
-            f"{place.name:28}{kernel_macs(place) / whole:6.1%}  {place.before.channels:5}{reads}"
-            f"  {place.behind.channels:6}{writes}"
-        )
-    return "\n".join(lines)
-
-
-def _losses(moments: Moments, projection: Projection) -> str:
-    cells = []
-    for divisor in (2, 4):
-        rank = moments.channels // divisor
-        if rank < 1:
-            cells.append(f"{'-':>21}")
-            continue
-        found = 1e6 * moments.loss(projection.left[:, :rank] @ projection.right[:, :rank].T)
-        spread = f" ({float(found.std() / len(found) ** 0.5):.2g})" if len(found) > 1 else ""
-        cells.append(f"{f'{float(found.mean()):.3g}{spread}':>21}")
-    return "".join(cells)

@@ -363,10 +363,9 @@ def test_compress(tmp_path: Path) -> None:
     assert read("compress", "--run_dir", tmp_path, "--output", "o", "--target", "macs=0.5,0.2").target == "macs=0.5,0.2"
     assert places("compress", "--run_dir", tmp_path, "--output", "o", "--target", "size=2") == [("--target", "unknown")]
     assert places("compress", "--run_dir", tmp_path) == [("--output", "missing")]
-    assert places("compress", "--run_dir", tmp_path, "--output", "o", "--dry_run") == [("--output", "conflict")]
     assert places("compress", "--run_dir", tmp_path, "--output", "o", "--int8") == [("--int8", "conflict")]
-    assert places("compress", "--run_dir", tmp_path / "none", "--dry_run") == [("--run_dir", "folder")]
-    assert places("compress", "--run_dir", tmp_path, "--dry_run", "--margin", "1", "--cases", "0") == [
+    assert places("compress", "--run_dir", tmp_path / "none", "--output", "o") == [("--run_dir", "folder")]
+    assert places("compress", "--run_dir", tmp_path, "--output", "o", "--margin", "1", "--cases", "0") == [
         ("--margin", "range"),
         ("--cases", "range"),
     ]

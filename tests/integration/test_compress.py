@@ -259,15 +259,6 @@ def test_int8_is_the_last_step_and_says_in_its_file_whether_it_is_certified(
     assert again == found
 
 
-def test_a_dry_run_prints_a_table_and_leaves_nothing(run: Path, script: Callable[..., Any]) -> None:
-    before = files(run)
-    ended = script("compress", "--run_dir", run, "--dry_run", "--cases", 2)
-    assert ended.code == 0
-    for name in ("encoder.0.0.conv", "encoder.1.1.conv", "decoder.0.block.1.conv"):
-        assert name in ended.out
-    assert files(run) == before
-
-
 def test_what_cannot_be_compressed_is_named(run: Path, tmp_path: Path) -> None:
     def kinds(run_dir: Path = run, output: Path = tmp_path / "new", **options: Any) -> list[tuple[str, str]]:
         with pytest.raises(SegError) as caught:
