@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from seg.compression.channels import measure_maps
+from seg.compression.channels import feature_maps, measure_maps
 from seg.compression.cuts import kernel_macs, project
 from seg.compression.turns import KINDS, choose_cuts, shrink
 from seg.compression.widths import Moments, measure
@@ -63,7 +63,7 @@ def test_networks_have_the_work_that_was_asked_for_and_the_cost_that_is_said(opt
 def test_the_original_stays_as_it_was():
     net = _network()
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    list(shrink(net, _images(2), [0.7 * _cost(net).macs]))
+    list(shrink(net, _images(2), [0.7 * _cost(net).macs], kinds=KINDS))
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
@@ -140,3 +140,11 @@ def test_hardly_any_other_widths_with_as_little_work_lose_less(share):
     saved = whole - cuts.macs
     best = min(one[1] + other[1] for one in found[0] for other in found[1] if one[0] + other[0] >= saved - 1)
     assert best - 1e-12 <= cuts.loss <= 1.1 * best
+
+
+def test_maps_keep_their_channels_where_no_kinds_are_named():
+    net = _network()
+    (small,) = shrink(net, _images(1), [0.7 * _cost(net).macs])
+    assert {one.name: one.channels for one in feature_maps(small.network)} == {
+        one.name: one.channels for one in feature_maps(net)
+    }
