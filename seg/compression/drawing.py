@@ -81,7 +81,7 @@ def draw_network(
                 _arrow(axis, (start + 0.03, y), (COLUMNS[reader] - 0.03, y))
             lower = tops[stage + 1]
             _arrow(axis, (COLUMNS["encoder"] + 0.7, lower - 0.1), (COLUMNS["encoder"] + 0.7, lower + 0.06))
-            _arrow(axis, (COLUMNS["decoder"] + 1.3, lower + 0.06), (COLUMNS["decoder"] + 1.3, lower - 0.1))
+            _arrow(axis, (COLUMNS["decoder"] + 1.1, lower + 0.06), (COLUMNS["decoder"] + 1.1, lower - 0.1))
         _draw_key(axis, height - 0.7)
         alt = f"U-Net of {len(grids)} stages: widths now and safe, " + "; ".join(
             f"{s.name} {alone[s.name]} of {s.channels}" for s in sites
@@ -128,7 +128,7 @@ def draw_curve(curve: Curve, margin: float, number: int) -> Picture:
         for ends in (curve.lost, curve.low, curve.high)
     )
     safe = curve.safe(margin)
-    with drawing(2.2, 1.55) as figure:
+    with drawing(2.2, 1.7) as figure:
         axis = figure.subplots()
         axis.set_yscale("log")
         axis.set_ylim(lowest, 1.0)
@@ -139,7 +139,7 @@ def draw_curve(curve: Curve, margin: float, number: int) -> Picture:
         axis.plot(widths, lost, color=FILL, linewidth=1.4, gid="line")
         axis.axhline(margin, color=INK, linewidth=0.8, linestyle="--")
         axis.axvline(safe, color=INK, linewidth=0.8)
-        axis.set_title(f"{curve.site.name}: {safe} of {curve.site.channels}", fontsize=9)
+        axis.set_title(f"{curve.site.name}\n{safe} of {curve.site.channels}", fontsize=8)
         axis.tick_params(labelsize=8)
         alt = (
             f"{curve.site.name}: Dice foretold to be lost by width; at {safe} of {curve.site.channels} channels "
