@@ -60,6 +60,8 @@ class Runtime:
         """Returns once the device has nothing left to do."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
 
 
 class TrainingStep:

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from seg.benchmark.peers import basic_channels, build_peer, peer_problem
-from seg.benchmark.subjects import Subject, with_peers
+from seg.benchmark.subjects import Runtime, Subject, with_peers
 from seg.config import NetworkConfig
 from seg.networks.conv import Conv3d
 from seg.runs import save_weights
@@ -120,3 +120,16 @@ def test_a_fingerprint_changes_with_what_speed_depends_on_alone(subject: Subject
     changed = [one.fingerprint() for one in (*other[:1], *other[2:])]
     assert len({own, *changed}) == 1 + len(changed)
     assert other[1].fingerprint() == own  # it says what the configuration said: fp32
+
+
+@pytest.mark.parametrize(("kind", "waited"), [("cuda", ["cuda"]), ("mps", ["mps"]), ("cpu", [])])
+def test_a_measurement_waits_for_the_device_that_computes(
+    kind: str, waited: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: seen.append(device.type))
+    monkeypatch.setattr(torch.mps, "synchronize", lambda: seen.append("mps"))
+
+    Runtime(device=torch.device(kind), precision="fp32").wait()
+
+    assert seen == waited
