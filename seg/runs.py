@@ -536,6 +536,7 @@ class Description(BaseModel):
     label_values: tuple[Annotated[tuple[Value, ...], Field(min_length=1)], ...] | None = None
     weights_sha256: str | None = None
     config_sha256: str | None = None
+    certificate: dict[str, Any] | None = None
 
     @model_validator(mode="after")
     def _check_values(self) -> Self:
@@ -598,13 +599,22 @@ def read_runs(run_dirs: Sequence[Path], *, read: Callable[[Path], TrainedRun] | 
     return runs
 
 
+def read_description(run_dir: Path) -> Description:
+    """Reads model.json of a finished run.
+
+    Raises:
+        RunError: It cannot be read, or says what no run can be.
+    """
+    return read_json(run_dir / MODEL_FILE, Description, newest=MODEL_VERSION, remedy="restore the file")
+
+
 def read_run(path: Path) -> TrainedRun:
     """Reads the directory of a single run; see :func:`read_runs`."""
     for name in (CONFIG_FILE, WEIGHTS_FILE, MODEL_FILE):
         if not (path / name).is_file():
             rule = "must be the directory of a finished run"
             raise RunError(Problem(quoted(str(path)), "missing", rule, f"no {name}", "check --run_dir"))
-    model = read_json(path / MODEL_FILE, Description, newest=MODEL_VERSION, remedy="restore the file")
+    model = read_description(path)
     return TrainedRun(
         path=path,
         config=read_config(path),

@@ -51,6 +51,7 @@ from seg.runs import (
     fold_directories,
     other_settings,
     read_config,
+    read_description,
     read_origin,
     trained_steps,
     weights_digest,
@@ -201,6 +202,10 @@ def describe_model(run_dir: Path, config: ExperimentConfig, dataset: Dataset, st
         dataset: The data set that it was trained on.
         steps: Last step of training; None where it is not known.
     """
+    digest = weights_digest(run_dir)
+    earlier = read_description(run_dir) if (run_dir / MODEL_FILE).is_file() else None
+    # What a certificate says of these weights stays true however often they are scored.
+    certificate = earlier.certificate if earlier is not None and earlier.weights_sha256 == digest else None
     return {
         "schema_version": MODEL_VERSION,
         "notice": NOTICE,
@@ -212,9 +217,10 @@ def describe_model(run_dir: Path, config: ExperimentConfig, dataset: Dataset, st
         "data_licence": dataset.licence,
         "network": asdict(config.network),
         "patch_size": list(config.patches.size),
-        "weights_sha256": weights_digest(run_dir),
+        "weights_sha256": digest,
         "config_sha256": config_digest((run_dir / CONFIG_FILE).read_text(encoding="utf-8")),
         "stopped_early_at_step": steps if steps is not None and steps < config.training.steps else None,
+        **({} if certificate is None else {"certificate": certificate}),
     }
 
 

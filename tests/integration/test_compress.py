@@ -209,6 +209,15 @@ def test_the_certificate_and_the_model_card_say_how_fast_a_step_is(run: Path, tm
     assert found.conditions["instruction sets"] in page
 
 
+def test_a_model_card_keeps_its_certificate_where_the_network_is_scored_again(run: Path, tmp_path: Path) -> None:
+    small = tmp_path / "small" / "macs_0.8"
+    seg.compress(run, tmp_path / "small", target="macs=0.8", cases=2, tune_steps=0)
+    before = content(small / "model.json")
+    seg.evaluate(small)
+    assert content(small / "model.json") == before
+    assert before["certificate"]["verdict"] == "too few"
+
+
 def test_a_cross_validation_is_compressed_as_a_whole(tiny: ExperimentConfig, tiny_root: Path, tmp_path: Path) -> None:
     root = tmp_path / "folds"
     train(tiny, run_dir=root, folds=None)
