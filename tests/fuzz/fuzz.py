@@ -27,7 +27,6 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from seg.ablation.preservation.widths import write_point
 from seg.ablation.store import read_results
 from seg.config import load_config
 from seg.config.loading import load_study
@@ -165,10 +164,6 @@ def checkpoint(folder: Path) -> object:
     return None
 
 
-def widths(record: Path) -> object:
-    return write_point(record, record.parent / "point.yaml")
-
-
 def splits(folder: Path) -> object:
     return make_splits(read_dataset(folder), folds=2, seed=0, splits_file=folder / "splits.json")
 
@@ -232,8 +227,6 @@ def write_inputs(folder: Path) -> Iterator[Kind]:
     for path in sorted(first.iterdir()):
         name = str(path.relative_to(folder))
         yield Kind(name=f"trial/{path.name}", file=name, read=lambda at: read_results(at / "trials"), text=True)
-    preserved = str((first / "preservation.json").relative_to(folder))
-    yield Kind(name="preservation.json", file=preserved, read=lambda at: widths(at / preserved), text=True)
 
 
 def _config(name: str) -> Callable[[Path], object]:

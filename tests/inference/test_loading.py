@@ -177,7 +177,7 @@ def test_the_predictor_says_that_the_processor_computes(make_run: Make, monkeypa
             raise FULL[0]
         return real(module, *args, **kwargs)
 
-    monkeypatch.setattr("seg.inference.predictor.choose_device", lambda wanted: CUDA)
+    monkeypatch.setattr("seg.inference.predictor.choose_device", lambda wanted, option: CUDA)
     monkeypatch.setattr(nn.Module, "to", full)
     predictor = load(make_run(), device="auto")
     assert [model.device.type for model in predictor.models] == ["cpu"]
