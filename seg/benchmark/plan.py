@@ -25,7 +25,7 @@ from seg.data.augmentation import augment
 from seg.data.streams import Stream, torch_generator
 from seg.errors import Problem, RunError, SegError
 from seg.files import read_json, write_json
-from seg.hardware import computes_bf16, environment
+from seg.hardware import choose_precision, computes_bf16, environment
 from seg.inference.model import autocast
 from seg.networks import network_from_config
 from seg.networks.blocks import initialise
@@ -309,7 +309,12 @@ def _train(plan: Plan, device: torch.device, layout: MemoryFormat, run_dir: Path
     training = replace(plan.training.training, memory_format=layout, device=kind, progress=False)
     begun = time.monotonic()
     train(replace(plan.training, training=training), run_dir=run_dir, folds=[plan.training.fold], resume=True)
-    return {"memory_format": layout, "whole_s": round(time.monotonic() - begun, 1), **seconds_to(run_dir)}
+    return {
+        "memory_format": layout,
+        "precision": choose_precision(training.precision, device),
+        "whole_s": round(time.monotonic() - begun, 1),
+        **seconds_to(run_dir),
+    }
 
 
 def _record(plan: Plan, device: torch.device, seed: int, output: Path) -> dict[str, Any]:

@@ -49,6 +49,7 @@ def test_all_sections_are_measured_and_saved(subject: Subject, tmp_path: Path) -
     assert all(row["largest_difference"] < 0.1 and row["equal_labels"] > 0.8 for row in sections["bf16_outputs"])
     assert sections["training"]["steps"] == 2
     assert sections["training"]["memory_format"] == best_layout(sections["networks"])
+    assert sections["training"]["precision"] == "fp32"
 
 
 def test_a_section_that_fails_is_named_and_alone_measured_again(
