@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
-from seg.errors import ConfigError, Problem, RunError
+from seg.errors import Problem, RunError
 
 PRESERVATION_VERSION = 1
 THRESHOLD = 0.95
@@ -24,7 +24,6 @@ class PlaceRecord(BaseModel, frozen=True):
         name: ``skip_0``, ``decoder_0``, ...
         path: ``skip`` or ``decoder``.
         stage: Stage, 0 at full resolution.
-        channels: Channels of the stage, to which ratios refer.
         narrow: Channels that are kept; None without a bottleneck.
         r2_by_width: Share of variance that the best code of 1, 2, ... channels keeps; None where nothing varies.
     """
@@ -32,7 +31,6 @@ class PlaceRecord(BaseModel, frozen=True):
     name: str
     path: str
     stage: int
-    channels: int
     narrow: int | None
     r2_by_width: tuple[float | None, ...]
 
@@ -42,55 +40,40 @@ class SafeWidths:
     """Predicted widths, one per stage above the bottom, from full resolution down.
 
     Attributes:
-        channels: Channels of the stages, to which ratios refer.
         skip: Channels of each skip bottleneck.
         decoder: Channels of each decoder bottleneck.
     """
 
-    channels: tuple[int, ...]
     skip: tuple[int, ...]
     decoder: tuple[int, ...]
 
-    def ratios(self, path: str) -> list[float]:
-        """Returns the value of ``network.skip_bottleneck.ratio``, or of the decoder's."""
-        widths = self.skip if path == "skip" else self.decoder
-        return [width / channels for width, channels in zip(widths, self.channels, strict=True)]
 
-
-def predict_safe_widths(places: Sequence[PlaceRecord], threshold: float = THRESHOLD) -> SafeWidths:
+def predict_safe_widths(places: Sequence[PlaceRecord]) -> SafeWidths:
     """Predicts the narrowest safe bottleneck of every stage from one trained network without bottlenecks.
 
-    A width is safe where its best linear code could keep the share ``threshold`` of the variance of the features that
+    A width is safe where its best linear code could keep the share `THRESHOLD` of the variance of the features that
     enter. That is a ceiling for every bottleneck of the width and says nothing of what the task needs, so the
     prediction has to be trained and compared.
 
     Args:
         places: Record of the baseline.
-        threshold: Share in (0, 1].
 
     Raises:
-        ConfigError: The threshold is out of range.
         RunError: The record has bottlenecks, or a stage whose features do not vary.
     """
-    if not 0 < threshold <= 1:
-        rule, remedy = "must be in (0, 1]", "give a share of variance"
-        raise ConfigError(Problem("threshold", "range", rule, f"{threshold}", remedy))
     if narrowed := [place.name for place in places if place.narrow is not None]:
         rule, value = "must be of a network without bottlenecks", f"one with {', '.join(narrowed)}"
         raise RunError(Problem("preservation record", "network", rule, value, "take the baseline's"))
     ordered = sorted(places, key=lambda place: place.stage)
     return SafeWidths(
-        channels=tuple(place.channels for place in ordered if place.path == "skip"),
-        skip=tuple(_width(place, threshold) for place in ordered if place.path == "skip"),
-        decoder=tuple(_width(place, threshold) for place in ordered if place.path == "decoder"),
+        skip=tuple(_width(place) for place in ordered if place.path == "skip"),
+        decoder=tuple(_width(place) for place in ordered if place.path == "decoder"),
     )
 
 
-def _width(place: PlaceRecord, threshold: float) -> int:
+def _width(place: PlaceRecord) -> int:
     shares = [share for share in place.r2_by_width if share is not None]
     if len(shares) < len(place.r2_by_width) or not shares:
         rule, value = f"must have features that vary at {place.name}", "a variance of 0"
         raise RunError(Problem("preservation record", "variance", rule, value, "take a trained network"))
-    # The last share is 1 up to rounding, so that a threshold of 1 asks for every channel that varies.
-    limit = min(threshold, shares[-1])
-    return next(width for width, share in enumerate(shares, start=1) if share >= limit)
+    return next(width for width, share in enumerate(shares, start=1) if share >= THRESHOLD)

@@ -28,7 +28,7 @@ MEASURES = {
     "amplified": "max",
     "suppressed": "max",
 }
-"""Measures that may foretell the Dice lost, and which of several bottlenecks of a network counts as the worst."""
+"""Measures that may predict the Dice lost, and which of several bottlenecks of a network counts as the worst."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +133,6 @@ def find_predictions(results: Results, non_inferior: Collection[str]) -> tuple[P
                     name=row.place,
                     path=row.path,
                     stage=row.stage,
-                    channels=row.channels,
                     narrow=None if pd.isna(row.narrow) else row.narrow,
                     r2_by_width=row.r2_by_width,
                 )

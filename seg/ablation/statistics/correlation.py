@@ -1,4 +1,4 @@
-"""Correlation over variants and stages: how well one figure foretells another."""
+"""Correlation over variants and stages: how well one figure predicts another."""
 
 from __future__ import annotations
 
