@@ -1,4 +1,4 @@
-"""Check foretold losses of narrower maps: cut a trained network at one place at a time, and measure."""
+"""Check predicted losses of narrower maps: cut a trained network at one place at a time, and measure."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""How much Dice a network really loses where a loss is foretold: some of its maps are cut, one at a time."""
+"""How much Dice a network really loses where a loss is predicted: some of its maps are cut, one at a time."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,12 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seg.compression.maps import Curve, Measured, Site, projection_of
-from seg.compression.search import Window, dice_of, spread_over
+from seg.compression.search import Window, dice_of
+from seg.compression.sites import Curve, Measured, Site, projection_of
+from seg.data.splits import spread_over
 from seg.networks import UNet
 
-PLACES = 12
-"""Maps that are cut."""
+LOG = logging.getLogger(__name__)
+PLACES, ROUNDS = 12, 2
+"""Maps that are cut, and how often, each time at the width that the factor found so far calls for."""
 LEAST = 0.25
 """Least factor, so that a few cuts that happened to cost nothing make no loss vanish."""
 
@@ -28,32 +31,39 @@ def calibrate(
     margin: float,
     ignore_label: int | None,
 ) -> float:
-    """Return the Dice that cuts lose on some windows over what is foretold for them, sums over cuts and classes.
+    """Return the Dice that cuts lose on some windows over what is predicted for them, sums over cuts and classes.
 
-    Each map is cut at the width that is foretold to lose about the margin.
+    Each map is cut at the width that is predicted to lose about the margin; then anew where the prediction times the
+    factor found so far does, as losses grow other than in proportion.
 
     Args:
         network: The network.
-        curves: What is foretold of the maps.
+        curves: What is predicted of the maps.
         measured: What was measured of them, by name.
         windows: Images and labels.
         margin: The margin, in Dice.
         ignore_label: Value of voxels that count for neither side.
     """
     whole = dice_of(network, windows, ignore_label)
-    foretold = lost = 0.0
-    for curve in spread_over(curves, PLACES):
-        worst = np.nan_to_num(curve.lost[:-1]).max(1)
-        at = int(np.argmin(np.abs(np.log(np.maximum(worst, 1e-9) / margin))))
-        own = measured[curve.site.name]
-        projection = projection_of(curve.site, own.pooled(range(len(own.second))), curve.widths[at])
-        with narrowed_at(network, curve.site, own.mean, projection):
-            change = whole - dice_of(network, windows, ignore_label)
-        for number, known in enumerate(~np.isnan(change).all(0) & ~np.isnan(curve.lost[at])):
-            if known:
-                foretold += float(curve.lost[at, number])
-                lost += float(np.nanmean(change[:, number]))
-    return max(lost / foretold, LEAST) if foretold > 0 else 1.0
+    factor = 1.0
+    for _ in range(ROUNDS):
+        predicted = lost = 0.0
+        for curve in spread_over(curves, PLACES):
+            worst = factor * np.nan_to_num(curve.lost[:-1]).max(1)
+            at = int(np.argmin(np.abs(np.log(np.maximum(worst, 1e-9) / margin))))
+            own = measured[curve.site.name]
+            projection = projection_of(curve.site, own.pooled(range(len(own.second))), curve.widths[at])
+            with narrowed_at(network, curve.site, own.mean, projection):
+                change = whole - dice_of(network, windows, ignore_label)
+            for number, known in enumerate(~np.isnan(change).all(0) & ~np.isnan(curve.lost[at])):
+                if known:
+                    predicted += float(curve.lost[at, number])
+                    lost += float(np.nanmean(change[:, number]))
+        if predicted <= 0:
+            LOG.warning("predicted losses are not calibrated: none is above 0")
+            return 1.0
+        factor = max(lost / predicted, LEAST)
+    return factor
 
 
 def scaled(curve: Curve, factor: float) -> Curve:

@@ -57,7 +57,7 @@ class Step:
 
     Attributes:
         name: What it is called, such as ``int8``.
-        sha256: Digest of the changed network, or of all settings that it is made by.
+        sha256: Digest of the changed network and of how it is run.
     """
 
     name: str

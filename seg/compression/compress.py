@@ -55,9 +55,9 @@ from seg.compression.search import (
     smaller_networks,
     worst,
 )
+from seg.compression.shrink import BeyondReachError, Shrunk
 from seg.compression.speed import ROUNDS, Latency, measure_latency
 from seg.compression.target import Target
-from seg.compression.turns import Shrunk
 from seg.config.loading import content_digest
 from seg.data.cases import Dataset
 from seg.errors import ConfigError, Problem, RunError
@@ -273,7 +273,7 @@ class _Work:
         for number in range(len(LADDER)):
             try:
                 step = next(made)
-            except ConfigError as error:
+            except BeyondReachError as error:
                 if not number:
                     raise
                 LOG.info("no smaller step can be made: %s", error)
@@ -297,7 +297,7 @@ class _Work:
             ways = [reach(one, target.shares, self.multiple, partial(ratio, one)) for one in self.subjects]
         try:
             yield from self._steps(names, ways)
-        except ConfigError as error:
+        except BeyondReachError as error:
             rule = f"must be a share of the {target.kind} that widths of multiples of {self.multiple} can reach"
             shares = ", ".join(f"{share:g}" for share in target.shares)
             raise ConfigError(Problem("target", "range", rule, shares, "give a larger share")) from error
@@ -333,7 +333,11 @@ class _Work:
 
     def certify(self, steps: Sequence[StepRecord], latency: Mapping[str, Latency]) -> Certificate:
         """Freezes the steps and tests them on the held-out cases."""
-        digests = {step.name: [fold.weights_sha256 for fold in step.folds] for step in steps}
+        # The same weights in another engine or precision are another look, as with another margin.
+        digests = {
+            step.name: [content_digest({**self._arithmetic(), "weights": fold.weights_sha256}) for fold in step.folds]
+            for step in steps
+        }
         looks = [
             Look(
                 original=(weights_digest(subject.run.path),),
@@ -490,20 +494,27 @@ class _Work:
             )
             return predictor_scores(predictor, config, self.dataset, subject.split, what)
 
-    def _conditions(self) -> dict[str, str]:
+    def _arithmetic(self) -> dict[str, str]:
+        """Returns what decides the scores of given weights."""
         config = self.subjects[0].config
         device = choose_device(config.training.device if self.engine == "torch" else "cpu")
         precision = choose_precision(config.training.precision, device) if self.engine == "torch" else "fp32"
-        size = " x ".join(map(str, config.patches.size))
-        held_back = counted(max(len(subject.held_back) for subject in self.subjects), "training patient")
         return {
             "engine": f"{self.engine} {package_version(self.engine)}, both networks",
             "device": device.type,
+            "precision": precision,
+            "mirroring": "on" if config.inference.tta else "off",
+        }
+
+    def _conditions(self) -> dict[str, str]:
+        config = self.subjects[0].config
+        size = " x ".join(map(str, config.patches.size))
+        held_back = counted(max(len(subject.held_back) for subject in self.subjects), "training patient")
+        return {
+            **self._arithmetic(),
             "processor": processor_name(),
             "instruction sets": ", ".join(instruction_sets()) or "not known",
             "threads": str(torch.get_num_threads()),
-            "precision": precision,
-            "mirroring": "on" if config.inference.tta else "off",
             "latency": f"one patch of {size} in a pass, median of {ROUNDS} rounds in turns with the original",
             "held-back patients": f"{held_back} of a run decided where the steps end and what is tuned; the original "
             "was trained on them, so their losses are biased, and no part of this certificate",

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from seg.compression.maps import Curve, Site
+from seg.compression.sites import Curve, Site
 from seg.figures.svg import FAINT, INK, Picture, drawing, to_picture
 from seg.words import fixed
 
@@ -119,7 +119,7 @@ def _draw_key(axis: Axes, top: float) -> None:
 
 
 def draw_curve(curve: Curve, margin: float, number: int) -> Picture:
-    """Draw the Dice that a map is foretold to lose by its width, of the class that loses most, with its interval."""
+    """Draw the Dice that a map is predicted to lose by its width, of the class that loses most, with its interval."""
     widths = np.array(curve.widths)
     worst = [curve.worst(width) for width in curve.widths]
     lowest = min(LOWEST, margin / 10)
@@ -142,7 +142,7 @@ def draw_curve(curve: Curve, margin: float, number: int) -> Picture:
         axis.set_title(f"{curve.site.name}\n{safe} of {curve.site.channels}", fontsize=8)
         axis.tick_params(labelsize=8)
         alt = (
-            f"{curve.site.name}: Dice foretold to be lost by width; at {safe} of {curve.site.channels} channels "
+            f"{curve.site.name}: Dice predicted to be lost by width; at {safe} of {curve.site.channels} channels "
             f"{fixed(float(lost[curve.at(safe)]), 4)}."
         )
         return to_picture(figure, f"curve{number}", alt, {"line": alt})

@@ -18,7 +18,8 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from seg.compression import CASES
 from seg.compression.calibration import PLACES, calibrate, scaled
 from seg.compression.drawing import draw_curve, draw_network
-from seg.compression.maps import (
+from seg.compression.search import window
+from seg.compression.sites import (
     DICE_FOR_NATS,
     Curve,
     Site,
@@ -28,10 +29,9 @@ from seg.compression.maps import (
     widths_together,
     with_widths,
 )
-from seg.compression.search import spread_over, window
-from seg.compression.timing import Saving, time_narrowing
+from seg.compression.speed import Saving, time_narrowing
 from seg.config import NetworkConfig
-from seg.data.splits import Split
+from seg.data.splits import Split, spread_over
 from seg.errors import ConfigError, Problem, RunError
 from seg.figures.html import content_policy
 from seg.files import check_folder, file_problems, quoted, table_text, write_json, write_text
@@ -54,7 +54,7 @@ class Row:
     """A map in the tables.
 
     Attributes:
-        curve: The Dice that it is foretold to lose, by its width.
+        curve: The Dice that it is predicted to lose, by its width.
         alone: Narrowest safe width where it alone is narrowed.
         together: The same where all maps of its kind are narrowed at once.
         saving: What the narrowest width saves; None is not measured.
@@ -71,7 +71,7 @@ class Row:
         return self.curve.site
 
     def ends(self, width: int) -> tuple[float, float, float]:
-        """Return the foretold loss at a width and its interval, of the class of the highest upper end."""
+        """Return the predicted loss at a width and its interval, of the class of the highest upper end."""
         at, worst = self.curve.at(width), self.curve.worst(width)
         return tuple(float(part[at, worst]) for part in (self.curve.lost, self.curve.low, self.curve.high))  # type: ignore[return-value]
 
@@ -86,7 +86,7 @@ class Point:
         network: Its configuration.
         macs: Multiply-accumulates of a patch.
         parameters: Learned numbers.
-        lost: Largest sum over classes of the losses foretold place by place.
+        lost: Largest sum over classes of the losses predicted place by place.
     """
 
     name: str
@@ -105,7 +105,7 @@ class Findings:
         run: The run.
         cases: Training cases that were measured.
         patients: How many patients they are of.
-        factor: Dice that some cuts lost over what was foretold, by which all losses are multiplied.
+        factor: Dice that some cuts lost over what was predicted, by which all losses are multiplied.
         checked: Cases on which that was measured.
         margin: Loss of Dice that counts as safe.
         maps: Feature maps, skips and upsampled maps.
@@ -140,7 +140,7 @@ def find_widths(
     timing: bool = True,
     data_root: Path | None = None,
 ) -> Findings:
-    """Foretells what each map of a trained network loses by its width, and writes tables, a page and study points.
+    """Predicts what each map of a trained network loses by its width, and writes tables, a page and study points.
 
     Training cases alone are looked at, one window each, that with the most foreground.
 
@@ -185,10 +185,12 @@ def find_widths(
     windows = [window(case, config) for case in chosen]
     measured = measure_sites(network, sites, [image for image, _ in windows], seed=config.seed)
     curves = [predict_losses(site, measured[site.name], patients) for site in sites]
+    if few := [name for name, high in zip(run.class_names[1:], curves[0].high[0], strict=True) if math.isinf(high)]:
+        LOG.warning("no width is safe for %s: found in fewer than two patients; measure more cases", ", ".join(few))
     maps = [curve for curve in curves if curve.site.part != "kernel"]
     checked = spread_over(windows, CHECKED)
     factor = calibrate(network, maps, measured, checked, margin, dataset.ignore_label)
-    LOG.info("Dice lost over what is foretold, of %s: %.3g", counted(PLACES, "cut"), factor)
+    LOG.info("Dice lost over what is predicted, of %s: %.3g", counted(PLACES, "cut"), factor)
     findings = _judged(run, network, [scaled(curve, factor) for curve in curves], margin, timing)
     findings = replace(
         findings, cases=[case.id for case in chosen], patients=len(set(patients)), factor=factor, checked=len(checked)
@@ -423,7 +425,7 @@ def to_html(findings: Findings) -> str:
 
 
 def format_rows(findings: Findings) -> str:
-    """Formats the places as a table: widths, what is foretold at the safe one, and milliseconds."""
+    """Formats the places as a table: widths, what is predicted at the safe one, and milliseconds."""
     head = f"{'place':32}{'now':>5}{'safe':>6}{'together':>10}{'Dice lost, at most':>20}{'ms saved':>14}"
     lines = [f"predicted widths; safe: less than {findings.margin:g} Dice lost in every class, at 97.5 %", head]
     for row in (*findings.maps, *findings.kernels):

@@ -13,20 +13,20 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from seg.compression.shrink import Shrunk, shrink
 from seg.compression.tuning import tune
-from seg.compression.turns import Shrunk, shrink
 from seg.config import ExperimentConfig
 from seg.data.cases import Case, Dataset
 from seg.data.datamodule import SegmentationData
 from seg.data.prepare import prepare_case
-from seg.data.splits import Split
+from seg.data.splits import Split, spread_over
 from seg.errors import ConfigError, Problem
 from seg.hardware import choose_precision
 from seg.inference.model import autocast
@@ -51,7 +51,6 @@ RUNGS = 60
 Array = npt.NDArray[np.float64]
 Window = tuple[Tensor, Tensor]
 Precision = Literal["fp32", "bf16"]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +180,7 @@ def smaller_networks(subject: Subject, shares: Sequence[float], multiple: int) -
     """Makes networks of shares of the original's multiply-accumulates, from large to small, as they are asked for.
 
     Raises:
-        ConfigError: A share is beyond reach.
+        BeyondReachError: A share is beyond reach.
     """
     macs = [share * subject.cost[0] for share in shares]
     return shrink(subject.network, subject.fitted, macs, multiple=multiple, seed=subject.config.seed)
@@ -200,7 +199,7 @@ def reach(subject: Subject, wanted: Sequence[float], multiple: int, ratio: Calla
         The network for each of the wanted shares.
 
     Raises:
-        ConfigError: The cost cannot fall so far.
+        BeyondReachError: The cost cannot fall so far.
     """
     shares = [RUNG**number for number in range(1, RUNGS + 1)]
     steps = smaller_networks(subject, shares, multiple)
@@ -230,9 +229,7 @@ def judge(
     if tune_steps and worst(lost) < -TUNE_BELOW * margin:
         batches = _batches(subject, dataset, tune_steps, cache)
         tuned = tune(
-            *(subject.network, network, batches, subject.divergence),
-            steps=tune_steps,
-            precision=subject.precision,
+            subject.network, network, batches, subject.divergence, steps=tune_steps, precision=subject.precision
         )
         lost = subject.lost(network) if tuned else lost
     macs, parameters = cost(network, subject.config)
@@ -272,12 +269,6 @@ def mean_of(lost: Array) -> list[float]:
     present = ~np.isnan(lost)
     sums = np.where(present, lost, 0).sum(0)
     return [float(total / count) if count else math.nan for total, count in zip(sums, present.sum(0), strict=True)]
-
-
-def spread_over(items: Sequence[T], count: int) -> list[T]:
-    """Chooses items evenly from a list."""
-    count = min(count, len(items))
-    return [items[number * len(items) // count] for number in range(count)]
 
 
 def window(case: Case, config: ExperimentConfig) -> Window:

@@ -1,4 +1,4 @@
-"""What each full kernel of a trained network can lose, foretold from one backward pass over a few cases.
+"""What each full kernel of a trained network can lose, predicted from one backward pass over a few cases.
 
 H (C, V) are the C channels of a feature map at V voxels, G (C, V) the gradients of the summed cross-entropy with
 respect to H, with labels drawn from the network's own prediction. S = E[h h^T], and F = G G^T over the voxels of the

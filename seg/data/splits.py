@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, combinations
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -22,6 +22,7 @@ from seg.words import some
 FILE_NAME = "splits_final.json"
 STUDY_FILE_NAME = "splits_studies.json"
 """Folds of the published studies, beside their data; a run takes them by ``data.splits``."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,10 +159,10 @@ def shared_patients(dataset: Dataset, splits_file: Path | None) -> tuple[list[st
     return sorted(both), where
 
 
-def spread_over(names: Sequence[str], count: int) -> list[str]:
-    """Returns up to so many of the names, at even distances: the same ones for all that are compared."""
-    count = min(count, len(names))
-    return [names[index * len(names) // count] for index in range(count)]
+def spread_over(items: Sequence[T], count: int) -> list[T]:
+    """Returns up to so many items of a list, at even distances: the same ones for all that are compared."""
+    count = min(count, len(items))
+    return [items[index * len(items) // count] for index in range(count)]
 
 
 def limit_training(splits: Sequence[Split], dataset: Dataset, *, count: int, seed: int) -> tuple[Split, ...]:

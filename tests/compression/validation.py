@@ -1,4 +1,4 @@
-"""What is foretold of narrower maps against what a trained network loses: one place cut at a time."""
+"""What is predicted of narrower maps against what a trained network loses: one place cut at a time."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from seg.compression.calibration import calibrate, narrowed_at, scaled
-from seg.compression.maps import DICE_FOR_NATS, find_sites, measure_sites, predict_losses, projection_of
 from seg.compression.safe import CHECKED, read_uncut
-from seg.compression.search import spread_over, window
+from seg.compression.search import window
+from seg.compression.sites import DICE_FOR_NATS, find_sites, measure_sites, predict_losses, projection_of
 from seg.config.study import MARGIN
+from seg.data.splits import spread_over
 from seg.networks import UNet
 from seg.runs import trained_network
 from seg.workflows.inputs import read_checked
@@ -27,7 +28,7 @@ SHARES = (0.75, 0.5, 0.25, 0.125, 0.0625)
 
 
 def measure(run_dir: Path, data_root: str | None, count: int) -> list[dict[str, float | str]]:
-    """Return what is foretold and what is measured, for each place and width."""
+    """Return what is predicted and what is measured, for each place and width."""
     run, split = read_uncut(run_dir)
     config = run.config
     if data_root is not None:
@@ -99,7 +100,7 @@ def divergence(p: Tensor, q: Tensor) -> float:
 
 
 def describe(rows: Sequence[dict[str, float | str]]) -> str:
-    """Say how what is foretold goes with what is measured."""
+    """Say how what is predicted goes with what is measured."""
     columns = {name: np.array([float(row[name]) for row in rows]) for name in rows[0] if name not in ("place", "part")}
     predicted, dice = columns["predicted"], columns["dice_lost"]
     share = columns["width"] / columns["channels"]
@@ -113,5 +114,5 @@ def describe(rows: Sequence[dict[str, float | str]]) -> str:
     ratio = f"{np.median(dice[small] / predicted[small]):.2f}" if small.any() else "not measured"
     nats = np.median(columns["nats"][small] / columns["predicted_nats"][small]) if small.any() else math.nan
     text = ", ".join(f"{name} {value:.3f}" for name, value in found.items())
-    factors = f"Dice lost over foretold, median of {small.sum()}: {ratio}; nats {nats:.2f}"
+    factors = f"Dice lost over predicted, median of {small.sum()}: {ratio}; nats {nats:.2f}"
     return f"{len(rows)} points; Spearman {text}; {factors}"

@@ -19,7 +19,7 @@ from seg.compression.compress import compress
 from seg.compression.speed import Latency
 from seg.compression.target import read_target
 from seg.config import ExperimentConfig
-from seg.errors import SegError
+from seg.errors import ConfigError, Problem, SegError
 from seg.inference.exported import read_export
 from seg.networks.complexity import checked_complexity
 from seg.workflows.train import train
@@ -246,6 +246,23 @@ def test_both_networks_are_scored_in_the_engine_that_is_named(run: Path, tmp_pat
     assert found.conditions["engine"].startswith(engine)
     ours, theirs = ([one.difference for one in each.steps[0].classes] for each in (found, torch_found))
     assert ours == pytest.approx(theirs, abs=1e-3, nan_ok=True)
+    # The better of two engines would be chosen by the result.
+    assert [(each.look, each.exploratory) for each in (found, torch_found)] == [(1, False), (2, True)]
+
+
+def test_a_fault_on_the_way_down_is_no_end_of_it(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    judge, faults = search.judge, iter([None, ConfigError(Problem("training.device", "unavailable", "must be there"))])
+
+    def faulty(*given: Any, **named: Any) -> Any:
+        if (fault := next(faults)) is not None:
+            raise fault
+        return judge(*given, **named)
+
+    monkeypatch.setattr(compress_module, "LADDER", (0.9, 0.8))
+    monkeypatch.setattr(compress_module, "judge", faulty)
+    with pytest.raises(ConfigError) as caught:
+        seg.compress(run, tmp_path / "small", margin=0.99, cases=2, tune_steps=0)
+    assert [problem.path for problem in caught.value.problems] == ["training.device"]
 
 
 def test_int8_is_the_last_step_and_says_in_its_file_whether_it_is_certified(

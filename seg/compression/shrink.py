@@ -28,6 +28,10 @@ TURN = 0.7
 """Share of the multiply-accumulates that a turn keeps at least; then all is measured anew."""
 
 
+class BeyondReachError(ConfigError):
+    """A network cannot become so small."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Cuts:
     """What one turn cuts.
@@ -83,7 +87,7 @@ def shrink(
         seed: Seed of labels and voxels that are drawn.
 
     Raises:
-        ConfigError: Not so much can be saved.
+        BeyondReachError: Not so much can be saved.
     """
     x, y, z = images[0].shape[2:]
     shape = (x, y, z)
@@ -130,7 +134,7 @@ def choose_cuts(
         multiple: Widths are multiples of this number.
 
     Raises:
-        ConfigError: Not so much can be saved.
+        BeyondReachError: Not so much can be saved.
     """
     state = _State(network, shape, maps, places, projections, multiple)
     while (left := state.macs()) > macs:
@@ -138,7 +142,7 @@ def choose_cuts(
         best = [one.least_for_each() for one in found if bool((one.saved > 0).any())]
         if not best:
             rule, value = f"must keep at least {left} multiply-accumulates", f"{macs:.0f}"
-            raise ConfigError(Problem("macs", "range", rule, value, "give a larger share"))
+            raise BeyondReachError(Problem("macs", "range", rule, value, "give a larger share"))
         move = min(best, key=lambda one: one.loss / one.saved)
         if move.saved >= left - macs:  # the last cut: the mildest that is enough
             enough = [one.least_of_all(left - macs) for one in found if bool((one.saved >= left - macs).any())]

@@ -1,4 +1,4 @@
-"""The maps of a U-Net that can be narrowed, and what each of them loses by width, foretold from a few cases.
+"""The maps of a U-Net that can be narrowed, and what each of them loses by width, predicted from a few cases.
 
 A loss is that of one class: the divergence, class against rest, of the narrowed network's prediction from the
 original's, in nats for each voxel of the class. A small structure counts as much as a large one. The Fisher matrix is
@@ -95,7 +95,7 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """Dice that a map is foretold to lose, by its width.
+    """Dice that a map is predicted to lose, by its width.
 
     Attributes:
         site: The map.
@@ -114,7 +114,7 @@ class Curve:
     def safe(self, margin: float) -> int:
         """Return the least width at which, as at all wider ones, each class's upper end is below the margin."""
         for index in reversed(range(len(self.widths) - 1)):
-            if not np.nanmax(self.high[index], initial=-math.inf) < margin:
+            if not self.high[index].max() < margin:
                 return self.widths[index + 1]
         return self.widths[0]
 
@@ -124,8 +124,7 @@ class Curve:
 
     def worst(self, width: int) -> int:
         """Return the class of the highest upper end at a width."""
-        ends = self.high[self.at(width)]
-        return int(np.nanargmax(ends)) if not np.isnan(ends).all() else 0
+        return int(self.high[self.at(width)].argmax())
 
 
 def find_sites(network: UNet) -> tuple[Site, ...]:
@@ -296,7 +295,7 @@ def projection_of(site: Site, moments: Moments, rank: int) -> Tensor:
 
 
 def predict_losses(site: Site, measured: Measured, patients: Sequence[str]) -> Curve:
-    """Foretell the Dice that a map loses by its width, with an interval that speaks for other patients.
+    """Predict the Dice that a map loses by its width, with an interval that speaks for other patients.
 
     The patients are split into groups. What is kept of the map is chosen on all groups but one, and the loss taken on
     that one, so that no case judges a choice that was made for it. The interval is the t interval of the patients'
@@ -325,8 +324,8 @@ def predict_losses(site: Site, measured: Measured, patients: Sequence[str]) -> C
         mean = np.nansum(by_patient, 1) / number
         square = np.nansum((by_patient - mean[:, None]) ** 2, 1) / (number - 1)
         reach = stats.t.isf(TAIL, np.maximum(number - 1, 1)) * np.sqrt(square / number)
-    reach = np.where(number > 1, reach, np.where(number == 1, math.inf, math.nan))
-    low, high = np.maximum(mean - reach, 0.0), mean + reach
+    enough = number > 1
+    low, high = np.where(enough, np.maximum(mean - reach, 0.0), 0.0), np.where(enough, mean + reach, math.inf)
     return Curve(
         site=site, widths=tuple(widths), lost=DICE_FOR_NATS * mean, low=DICE_FOR_NATS * low, high=DICE_FOR_NATS * high
     )
@@ -352,7 +351,7 @@ def _losses(site: Site, measured: Measured, chosen_by: Moments, cases: Sequence[
 
 
 def widths_together(curves: Sequence[Curve], margin: float) -> dict[str, int]:
-    """Choose widths of several maps whose foretold losses add up to less than a margin, in every class.
+    """Choose widths of several maps whose predicted losses add up to less than a margin, in every class.
 
     All maps get the same share of the margin, the largest for which that holds.
     """

@@ -1,4 +1,4 @@
-"""What maps are foretold to lose: against closed forms, against explicit projections, and what intervals cover."""
+"""What maps are predicted to lose: against closed forms, against explicit projections, and what intervals cover."""
 
 import itertools
 from dataclasses import replace
@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from seg.compression import calibration
 from seg.compression.calibration import LEAST, calibrate, narrowed_at, scaled
-from seg.compression.maps import (
+from seg.compression.sites import (
     DICE_FOR_NATS,
     Curve,
     Measured,
@@ -112,7 +113,7 @@ def test_no_patient_judges_a_choice_that_was_made_for_it(form):
 
 
 @pytest.mark.parametrize("form", ["mixtures", "channels"])
-def test_a_narrower_map_is_foretold_to_lose_more(form):
+def test_a_narrower_map_is_predicted_to_lose_more(form):
     measured = Measured(mean=torch.zeros(7), second=_positive(3, 2, 7), fisher=_positive(3, 2, 7, seed=1))
     pooled = measured.pooled(range(3))
     lost = [float(pooled.loss(projection_of(_site(7, form), pooled, width))) for width in range(1, 8)]
@@ -133,6 +134,17 @@ def test_a_class_that_a_case_lacks_is_left_out_there():
     assert np.isinf(once.high[:-1, 0]).all()  # one patient has no spread
     assert np.isnan(once.lost[:-1, 1]).all()
     assert once.safe(0.5) == 4
+
+
+def test_no_width_is_safe_for_a_class_that_no_patient_has():
+    fisher = _positive(3, 2, 4, seed=1)
+    fisher[:, 1] = torch.nan
+    curve = predict_losses(_site(4), Measured(mean=torch.zeros(4), second=_positive(3, 2, 4), fisher=fisher), "abc")
+    assert np.isfinite(curve.high[:, 0]).all()
+    assert (curve.low[:, 1] == 0).all()
+    assert np.isinf(curve.high[:-1, 1]).all()
+    assert curve.safe(1e9) == 4
+    assert curve.worst(1) == 1
 
 
 def test_intervals_cover_the_mean_of_all_patients():
@@ -207,7 +219,7 @@ def test_narrowing_every_map_of_every_network_is_measured():
                 assert moments.shape == (2, 2, site.channels, site.channels)
 
 
-def test_the_factor_is_what_cuts_lose_over_what_is_foretold():
+def test_the_factor_is_what_cuts_lose_over_what_is_predicted(monkeypatch):
     network = network_from_config(PLAIN, 1, 3).eval()
     sites = [site for site in find_sites(network) if site.part != "kernel"]
     windows = [
@@ -219,12 +231,18 @@ def test_the_factor_is_what_cuts_lose_over_what_is_foretold():
         windows = [(image, network(image)[0].argmax(0)) for image, _ in windows]
     measured = measure_sites(network, sites, [image for image, _ in windows])
     curves = [predict_losses(site, measured[site.name], ["a", "b", "c"]) for site in sites]
+    twice = calibrate(network, curves, measured, windows, 0.05, None)
+    monkeypatch.setattr(calibration, "ROUNDS", 1)
     factor = calibrate(network, curves, measured, windows, 0.05, None)
     assert factor > LEAST
+    # The second round cuts where what was scaled by the first loses the margin.
+    again = calibrate(network, [scaled(curve, factor) for curve in curves], measured, windows, 0.05, None)
+    assert again != pytest.approx(1)
+    assert twice == pytest.approx(factor * again)
     doubled = [scaled(curve, 2) for curve in curves]
     same = {curve.site.name: curve.lost / 2 for curve in doubled}
     assert all(np.array_equal(same[curve.site.name], curve.lost, equal_nan=True) for curve in curves)
-    # What is foretold twice as high at the same widths makes the factor half of it.
+    # What is predicted twice as high at the same widths makes the factor half of it.
     assert calibrate(network, doubled, measured, windows, 0.1, None) == pytest.approx(factor / 2)
     assert calibrate(network, [scaled(curve, 1e6) for curve in curves], measured, windows, 5e4, None) == LEAST
 
