@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast, get_type_hints
+
+from pydantic import ConfigDict, Field, StrictBool, StrictFloat, StrictInt, TypeAdapter, ValidationError
 
 from seg.compression import CASES, TUNE_STEPS
 from seg.config import DeviceName, EvaluationConfig, ExperimentConfig, dump_config, load_config
-from seg.config.loading import find_config, own_config
+from seg.config.fields import AtLeastOne, Positive
+from seg.config.loading import RANGE_ERRORS, find_config, own_config
 from seg.config.study import MARGIN
 from seg.config.text import parse_yaml
-from seg.errors import Problem, RunError
+from seg.errors import ConfigError, Problem, RunError, shown
 from seg.planning import MEMORY_GIB
 
 if TYPE_CHECKING:
@@ -24,6 +30,41 @@ if TYPE_CHECKING:
     from seg.compression.safe import Findings
 
 PathLike = str | Path
+CHECKED = ConfigDict(allow_inf_nan=False, arbitrary_types_allowed=True)
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+CheckedMargin = Annotated[StrictFloat, Field(gt=0, lt=1)]
+
+
+def _checked(function: F) -> F:
+    """Has the arguments of a function checked by their annotations, so that wrong ones are problems that name them."""
+    signature = inspect.signature(function)
+
+    @cache
+    def adapters() -> dict[str, TypeAdapter[Any]]:
+        # Types of results are known to type checkers alone.
+        own = {name: hint for name, hint in function.__annotations__.items() if name not in ("return", "changes")}
+        hints = get_type_hints(SimpleNamespace(__annotations__=own), function.__globals__, include_extras=True)
+        return {name: TypeAdapter(hint, config=CHECKED) for name, hint in hints.items()}
+
+    @wraps(function)
+    def call(*given: Any, **named: Any) -> Any:
+        found: list[Problem] = []
+        for name, value in signature.bind(*given, **named).arguments.items():
+            try:
+                if name in adapters():
+                    adapters()[name].validate_python(value)
+            except ValidationError as error:
+                first = error.errors(include_url=False)[0]
+                rule = first["msg"].replace("Input should be", "must be")
+                kind = "range" if first["type"] in RANGE_ERRORS else "type"
+                found.append(Problem(name, kind, rule, shown(value), f"see help(seg.{function.__name__})"))
+        if found:
+            raise ConfigError(found)
+        return function(*given, **named)
+
+    return cast(F, call)
 
 
 def _path(given: PathLike) -> Path:
@@ -53,6 +94,7 @@ class LoadedRun:
     class_names: tuple[str, ...]
 
 
+@_checked
 def load_run(run_dir: PathLike) -> LoadedRun:
     """Loads a finished run of one fold: its network, configuration, channels and classes.
 
@@ -70,17 +112,18 @@ def load_run(run_dir: PathLike) -> LoadedRun:
     return LoadedRun(network=network, config=run.config, channel_names=run.channel_names, class_names=run.class_names)
 
 
+@_checked
 def plan(
     data_root: PathLike,
     output: PathLike,
     *,
     layout: Literal["auto", "msd", "nnunet", "manifest"] = "auto",
-    memory_gib: float = MEMORY_GIB,
+    memory_gib: Positive = MEMORY_GIB,
     patient_pattern: str | None = None,
     classes: Sequence[str] | None = None,
     label_grid: Literal["own", "image"] = "own",
     nan: Literal["refuse", "background"] = "refuse",
-    overwrite: bool = False,
+    overwrite: StrictBool = False,
 ) -> ExperimentConfig:
     """Reads a data set and writes a configuration that trains on it.
 
@@ -120,12 +163,13 @@ def plan(
     return load_config([target])
 
 
+@_checked
 def train(
     config: ExperimentConfig | PathLike | Sequence[PathLike] | None = None,
     *,
     run_dir: PathLike | None = None,
     folds: Sequence[int] | Literal["all", "none"] | None = None,
-    resume: bool = False,
+    resume: StrictBool = False,
     init_from: PathLike | None = None,
     classes: Sequence[str] | None = None,
     **changes: Any,
@@ -176,6 +220,7 @@ def train(
     return root / ("final" if chosen[0] is None else f"fold_{chosen[0]}")
 
 
+@_checked
 def predict(
     run_dirs: PathLike | Sequence[PathLike],
     input: PathLike,
@@ -183,8 +228,8 @@ def predict(
     *,
     device: DeviceName = "auto",
     precision: Literal["auto", "fp32", "bf16"] = "auto",
-    tta: bool = False,
-    probabilities: bool = False,
+    tta: StrictBool = False,
+    probabilities: StrictBool = False,
     existing: Literal["refuse", "skip", "overwrite"] = "refuse",
     engine: Literal["auto", "torch", "openvino", "onnxruntime"] | None = None,
 ) -> Path:
@@ -227,15 +272,16 @@ def predict(
     return target
 
 
+@_checked
 def export(
     run_dir: PathLike,
     output: PathLike | None = None,
     *,
     format: Literal["onnx", "openvino", "zip"] = "onnx",
-    overwrite: bool = False,
-    int8: bool = False,
-    margin: float = 0.002,
-    allow_inferior: bool = False,
+    overwrite: StrictBool = False,
+    int8: StrictBool = False,
+    margin: CheckedMargin = 0.002,
+    allow_inferior: StrictBool = False,
     data_root: PathLike | None = None,
 ) -> Path:
     """Writes a trained network for other engines, checked against torch, or packs a run into one file.
@@ -276,13 +322,14 @@ def export(
     return export_run(_path(run_dir), format=format, output=target, overwrite=overwrite)
 
 
+@_checked
 def widths(
     run_dir: PathLike,
     output: PathLike | None = None,
     *,
-    margin: float = MARGIN,
-    cases: int = CASES,
-    timing: bool = True,
+    margin: CheckedMargin = MARGIN,
+    cases: Annotated[StrictInt, Field(ge=2)] = CASES,
+    timing: StrictBool = True,
     data_root: PathLike | None = None,
 ) -> Findings:
     """Predicts how narrow each map of a trained network can be, and measures what that saves.
@@ -304,26 +351,27 @@ def widths(
     from seg.compression.safe import find_widths
 
     return find_widths(
-        Path(run_dir),
-        None if output is None else Path(output),
+        _path(run_dir),
+        _optional(output),
         margin=margin,
         cases=cases,
         timing=timing,
-        data_root=None if data_root is None else Path(data_root),
+        data_root=_optional(data_root),
     )
 
 
+@_checked
 def compress(
     run_dir: PathLike,
     output: PathLike,
     *,
     target: str | None = None,
     engine: Literal["torch", "openvino", "onnxruntime"] = "torch",
-    int8: bool = False,
-    margin: float = MARGIN,
-    cases: int = CASES,
-    multiple: int | None = None,
-    tune_steps: int = TUNE_STEPS,
+    int8: StrictBool = False,
+    margin: CheckedMargin = MARGIN,
+    cases: AtLeastOne = CASES,
+    multiple: AtLeastOne | None = None,
+    tune_steps: Annotated[StrictInt, Field(ge=0)] = TUNE_STEPS,
     data_root: PathLike | None = None,
 ) -> Certificate:
     """Makes smaller networks from a trained one, and certifies them on the patients that it did not see.
@@ -365,6 +413,7 @@ def compress(
     )
 
 
+@_checked
 def evaluate(
     run_dir: PathLike | None = None,
     *,
@@ -374,11 +423,11 @@ def evaluate(
     data_root: PathLike | None = None,
     images: PathLike | None = None,
     class_names: Sequence[str] | None = None,
-    nsd_tolerance_mm: float | None = None,
-    ignore_label: int | None = None,
+    nsd_tolerance_mm: Positive | None = None,
+    ignore_label: StrictInt | None = None,
     patient_pattern: str | None = None,
-    workers: int | None = None,
-    leave_out: bool = False,
+    workers: AtLeastOne | None = None,
+    leave_out: StrictBool = False,
 ) -> dict[str, Any]:
     """Scores a run's held-out cases, or one folder of label maps against another.
 
@@ -436,14 +485,15 @@ def evaluate(
     return content
 
 
+@_checked
 def ablate(
     config: PathLike,
     *,
     ablation_dir: PathLike | None = None,
     runs_dir: PathLike | None = None,
-    dry_run: bool = False,
+    dry_run: StrictBool = False,
     only: Sequence[str] = (),
-    speed_only: bool = False,
+    speed_only: StrictBool = False,
     data_root: PathLike | None = None,
     **changes: Any,
 ) -> Path:

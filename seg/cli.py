@@ -698,8 +698,11 @@ class Export(Command):
         "Quantise convolutions to int8 by training crops, and compare with fp32 on the run's held-out patients; with "
         "--format openvino alone. A certificate lies beside the network.",
     )
-    margin: Positive | None = setting(
-        None, "Loss of Dice in a class that int8 may not have to be written; with --int8 alone (default: 0.002)."
+    margin: StrictFloat | None = setting(
+        None,
+        "Loss of Dice in a class that int8 may not have to be written; with --int8 alone (default: 0.002).",
+        gt=0,
+        lt=1,
     )
     allow_inferior: StrictBool = setting(
         False, "Write the network in int8 also where held-out patients do not show it; with --int8 alone."
@@ -832,8 +835,8 @@ class Publish(Command):
 class Compress(Command):
     """Make smaller networks from a trained one, and certify them on the patients that it did not see.
 
-    Maps get fewer channels, and 3x3 convolutions become 1x1 - 3x3 - 1x1, where the loss that is foretold from a few
-    training cases is least for the work saved. Without a target, networks of less and less work are made while training
+    3x3 convolutions become 1x1 - 3x3 - 1x1, where the loss that is predicted from a few training cases is least for the
+    work saved. Without a target, networks of less and less work are made while training
     patients that are held back keep their Dice. Every step is an ordinary run directory. The steps are frozen first,
     then tested from mild to strong until one does not pass. The same command again goes on where it was interrupted.
     """

@@ -50,7 +50,7 @@ def read_target(text: str, *, name: str = "target") -> Target:
         if not 0 < share < 1:
             remedy = "give what is kept, as in 0.5"
             problems.append(Problem(name, "range", "must be shares in (0, 1)", shown(value), remedy))
-        elif share in shares:
+        elif f"{share:g}" in [f"{one:g}" for one in shares]:  # steps are named so
             problems.append(Problem(name, "repeated", "must name each share once", f"{share:g} twice", "leave one out"))
         shares.append(share)
     if problems:

@@ -29,6 +29,7 @@ def test_a_target_names_what_is_counted_and_what_is_kept_mild_to_strong(text, ki
         ("macs=nan", ["range"]),
         ("latency=0,1,-0.5,2", ["range"] * 4),
         ("macs=0.5,0.5,1.5", ["repeated", "range"]),
+        ("macs=0.1234567,0.1234568", ["repeated"]),  # their steps would have one name
     ],
 )
 def test_other_forms_are_problems_of_the_option(text, kinds):
