@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json
 
 from seg.errors import Problem, RunError, SegError, shown
 
@@ -265,9 +266,10 @@ def read_json(
     """
     raw = read_bytes(path, remedy=remedy, error=error).removeprefix(codecs.BOM_UTF8)
     try:
-        content = TypeAdapter(Any).validate_json(raw)
-    except ValidationError as fault:
-        value = f"'{fault.errors(include_url=False)[0]['msg']}'"
+        # Our files hold no NaN or infinity; those of others may.
+        content = from_json(raw, allow_inf_nan=newest is None)
+    except ValueError as fault:
+        value = f"'{fault}'"
         raise error(Problem(quoted(str(path)), "json", "must be JSON text in UTF-8", value, remedy)) from fault
     return check_content(path, content, schema, newest=newest, remedy=remedy, error=error)
 
@@ -413,6 +415,29 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
         os.close(descriptor)
+
+
+@contextmanager
+def working_in(folder: Path, lock: str, files: Collection[str]) -> Iterator[None]:
+    """Holds a folder that a command fills; one that it made and left empty is removed.
+
+    Args:
+        folder: The folder, made where absent.
+        lock: Name of the file that is there meanwhile.
+        files: Names of the files that the command writes; what killed commands left of them is removed.
+
+    Raises:
+        RunError: Another command fills it, or it cannot be written.
+    """
+    made = not folder.exists()
+    try:
+        with locked(folder / lock, wait=False):
+            remove_partial(folder, of=files)
+            yield
+    finally:
+        if made:
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def _take(path: Path, wait: bool) -> int:

@@ -1,12 +1,15 @@
-"""Numbers in words for people; a figure that was not measured says so."""
+"""Numbers and texts as people read them; a figure that was not measured says so."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 NOT_MEASURED = "not measured"
 MINUS = "\N{MINUS SIGN}"
+_SPECIAL = re.compile(r"[&<>\\`*_{}\[\]|#~!$\"']")
+_LINK = re.compile(r"(?i)\b(https?|ftp|javascript|data|mailto|www)(?=[:.])")
 
 
 def fixed(value: float | None, digits: int, *, sign: bool = False, absent: str = NOT_MEASURED) -> str:
@@ -62,3 +65,12 @@ def in_time(seconds: float | None) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def escape_markdown(text: object) -> str:
+    """Formats a text so that no Markdown parser takes a part of it for structure, a link or HTML.
+
+    Character references do that in CommonMark and in Python-Markdown alike, where a backslash before ``<`` does not.
+    """
+    line = _SPECIAL.sub(lambda found: f"&#{ord(found[0])};", " ".join(str(text).split()))
+    return _LINK.sub(r"\1&#8203;", line)

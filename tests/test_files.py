@@ -29,6 +29,18 @@ from seg.files import (
     write_text,
 )
 
+
+def test_our_files_hold_no_number_that_json_has_not(tmp_path: Path) -> None:
+    path = tmp_path / "file.json"
+    for value in ("NaN", "Infinity", "-Infinity"):
+        path.write_text(f'{{"schema_version": 1, "value": {value}}}')
+        with pytest.raises(RunError) as caught:
+            read_json(path, dict[str, float], newest=1, remedy="restore it")
+        assert [problem.path for problem in caught.value.problems] == [str(path)]
+    path.write_text('{"value": NaN}')  # a file of another program
+    assert str(read_json(path, dict[str, float], remedy="restore it")["value"]) == "nan"
+
+
 HOLD = """
 import sys
 from pathlib import Path

@@ -25,7 +25,7 @@ from seg.errors import Problem, RunError
 from seg.evaluation.differences import Runs, patient_means, read_paired, split_folds, with_found_nothing
 from seg.evaluation.scores import CaseScore
 from seg.files import locked, read_json, write_json
-from seg.words import NOT_MEASURED, counted, fixed
+from seg.words import NOT_MEASURED, counted, escape_markdown, fixed
 
 if TYPE_CHECKING:
     from seg.data.cases import Dataset
@@ -231,7 +231,7 @@ def freeze(ledger: Path, look: Look) -> int:
             there is no step, or two have one name.
     """
     _check_look(look)
-    with locked(ledger.with_name(ledger.name + ".lock")):
+    with locked(_lock(ledger)):
         looks = read_ledger(ledger)
         same = [one for one in looks if one.original == look.original]
         # Another margin for the same networks is another look: it may have been chosen by the result.
@@ -240,6 +240,20 @@ def freeze(ledger: Path, look: Look) -> int:
         content = asdict(_Ledger(looks=(*looks, look)))
         write_json(ledger, {"schema_version": LEDGER_VERSION, **content})
         return len(same) + 1
+
+
+def check_ledger(ledger: Path) -> None:
+    """Checks that a ledger can be read and written, before hours are spent on what is to be frozen in it.
+
+    Raises:
+        RunError: The ledger is damaged or of a newer version, or its folder cannot be written.
+    """
+    with locked(_lock(ledger)):
+        read_ledger(ledger)
+
+
+def _lock(ledger: Path) -> Path:
+    return ledger.with_name(f"{ledger.name}.lock")
 
 
 def read_ledger(ledger: Path) -> tuple[Look, ...]:
@@ -463,7 +477,8 @@ def certificate_page(certificate: Certificate) -> str:
     if certificate.exploratory:
         lines += ["", f"Look {certificate.look} at these held-out cases: exploratory, no proof."]
     names = list(dict.fromkeys(one.name for result in certificate.steps for one in result.classes))
-    columns = ["step", "GMAC", "parameters", "latency", *(f"{name}: difference, at least" for name in names), "verdict"]
+    heads = [f"{escape_markdown(name)}: difference, at least" for name in names]
+    columns = ["step", "GMAC", "parameters", "latency", *heads, "verdict"]
     lines += ["", f"| {' | '.join(columns)} |", f"|---|{'---:|' * 3}{'---|' * (len(names) + 1)}"]
     for name in (ORIGINAL, *(result.step.name for result in certificate.steps)):
         result = next((one for one in certificate.steps if one.step.name == name), None)
@@ -491,14 +506,15 @@ def certificate_page(certificate: Certificate) -> str:
                 f"{fold.fold}: {fixed(fold.difference, 4, sign=True)}, {fixed(fold.bound, 4, sign=True)}"
                 for fold in one.folds
             )
-            lines.append(f"| `{name}`, {one.name} | {each_fold} |")
+            lines.append(f"| `{name}`, {escape_markdown(one.name)} | {each_fold} |")
     lines += [""]
     for result in certificate.steps:
         for one in result.classes:
             said = f"lose more than {certificate.large_loss:g}: {_rate(one.lost, 'patient')}"
             if one.invented.of:
                 said += f"; found by the changed network alone: {_rate(one.invented, 'case')}"
-            lines.append(f"- `{result.step.name}`, {one.name}: {counted(one.patients, 'patient')}; {said}.")
+            about = f"{one.name}: {counted(one.patients, 'patient')}; {said}"
+            lines.append(f"- `{result.step.name}`, {escape_markdown(about)}.")
     lines += ["", *(f"- {name}: {value}" for name, value in certificate.conditions.items()), ""]
     return "\n".join(lines)
 

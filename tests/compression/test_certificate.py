@@ -293,6 +293,18 @@ def test_a_certificate_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert caught.value.problems[0].kind == "version"
 
 
+def test_names_are_no_part_of_the_structure_of_a_page() -> None:
+    hostile = "a | b `<script>` [x](http://y)"
+    before = [replace(score, class_name=hostile, patient=hostile) for score in table(np.full((1, 1), 0.8))]
+    after = [replace(score, scores=ClassScores(dice=0.1)) for score in before]
+    page = certificate_page(certified(before, after))
+    rows = [line for line in page.splitlines() if line.startswith("|")]
+    assert {row.count("|") for row in rows} == {rows[1].count("|")}
+    assert "<" not in page.replace("<=", "")
+    assert "](" not in page
+    assert "http:" not in page
+
+
 def test_the_text_shows_the_bound_that_decides() -> None:
     before = np.full((2, 25), 0.8)
     after = before + np.array([[0.001], [-0.0123]])

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import re
-
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from seg.ablation.report.labels import HELP
 from seg.ablation.report.metrics import TABLE_COLUMNS
 from seg.config.study import MIN_RUNS
 from seg.runs import NOTICE
-from seg.words import NOT_MEASURED, counted, fixed, interval
-
-_SPECIAL = re.compile(r"[&<>\\`*_{}\[\]|#~!$\"']")
-_LINK = re.compile(r"(?i)\b(https?|ftp|javascript|data|mailto|www)(?=[:.])")
+from seg.words import NOT_MEASURED, counted, escape_markdown, fixed, interval
 
 
 def environment(*, autoescape: bool) -> Environment:
@@ -46,12 +41,3 @@ def markdown_environment() -> Environment:
     made = environment(autoescape=False)
     made.filters["e"] = escape_markdown
     return made
-
-
-def escape_markdown(text: object) -> str:
-    """Formats a text so that no Markdown parser takes a part of it for structure, a link or HTML.
-
-    Character references do that in CommonMark and in Python-Markdown alike, where a backslash before ``<`` does not.
-    """
-    line = _SPECIAL.sub(lambda found: f"&#{ord(found[0])};", " ".join(str(text).split()))
-    return _LINK.sub(r"\1&#8203;", line)
