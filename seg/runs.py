@@ -67,7 +67,7 @@ def fold_directories(root: Path) -> dict[int, Path]:
     """Finds the run directories of a cross-validation, by fold; none where the folder is a run or something else."""
     if (root / CONFIG_FILE).is_file() or not root.is_dir():
         return {}
-    found = {int(path.name[5:]): path for path in root.iterdir() if re.fullmatch(r"fold_[0-9]+", path.name)}
+    found = {int(path.name[5:]): path for path in root.iterdir() if re.fullmatch(r"fold_(0|[1-9][0-9]*)", path.name)}
     return dict(sorted(found.items()))
 
 

@@ -29,6 +29,7 @@ from seg.compression.certificate import (
     StepResult,
     certificate_page,
     certify,
+    check_ledger,
     few_patients,
     format_certificate,
     freeze,
@@ -60,9 +61,19 @@ from seg.compression.speed import ROUNDS, Latency, measure_latency
 from seg.compression.target import Target
 from seg.config.loading import content_digest
 from seg.data.cases import Dataset
-from seg.errors import ConfigError, Problem, RunError
+from seg.errors import ConfigError, Problem, RunError, SegError
 from seg.evaluation.scores import CASES_FILE, EVALUATION_FILE, CaseScore, read_cases
-from seg.files import check_folder, file_digest, file_problems, quoted, read_json, write_json, write_text
+from seg.files import (
+    check_folder,
+    file_digest,
+    file_problems,
+    is_partial,
+    quoted,
+    read_json,
+    working_in,
+    write_json,
+    write_text,
+)
 from seg.hardware import (
     choose_device,
     choose_precision,
@@ -93,12 +104,23 @@ from seg.runs import (
     weights_digest,
 )
 from seg.words import counted
-from seg.workflows.evaluate import describe_model, predictor_scores, read_held_out, score_run, summarise_folds
+from seg.workflows.evaluate import (
+    check_apart,
+    describe_model,
+    predictor_scores,
+    read_held_out,
+    run_predictor,
+    score_run,
+    scored_alike,
+    summarise_folds,
+)
 
 LOG = logging.getLogger(__name__)
 VECTOR = 8
 """Widths are multiples of this number where a latency is asked for: floats in a vector of AVX2."""
 INT8 = "int8"
+LOCK_FILE = "compress.lock"
+"""There while a process works on the steps."""
 TRIAL_ROUNDS = 7
 """Rounds of a measurement on the way to a latency."""
 
@@ -166,13 +188,27 @@ def compress(
     }
     check_folder(output)
     _begun(output, settings)
-    subjects, dataset = _read_subjects(run_dir, data_root, cases)
+    folds = fold_directories(run_dir)
+    runs = [_read(path) for path in folds.values() or [run_dir]]
+    with working_in(output, LOCK_FILE, (COMPRESSION_FILE, CERTIFICATE_FILE, CERTIFICATE_PAGE)):
+        return _compress(runs, folds, output, target, data_root, settings)
+
+
+def _compress(
+    runs: Sequence[TrainedRun],
+    folds: Mapping[int, Path],
+    output: Path,
+    target: Target | None,
+    data_root: Path | None,
+    settings: Mapping[str, Any],
+) -> Certificate:
+    subjects, dataset = _read_subjects(runs, folds, data_root, settings["cases"])
     held_out = [case for subject in subjects for case in subject.split.validation]
     if (few := few_patients(dataset, held_out)) is not None:
         LOG.warning("%d held-out patients are too few for a certificate, which needs %d", few, LEAST_PATIENTS)
     work = _Work(output, subjects, dataset, settings)
     steps = list(work.walk() if target is None else work.reach(target))
-    if int8:
+    if settings["int8"]:
         steps.append(work.quantised(steps[-1]))
     latency = work.timed(steps)
     print(format_steps(steps, subjects, latency))
@@ -190,7 +226,7 @@ def _begun(output: Path, settings: Mapping[str, Any]) -> Record | None:
     Raises:
         RunError: It holds something else, or was begun with other settings.
     """
-    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+    if not output.is_dir() or all(path.name == LOCK_FILE or is_partial(path) for path in output.iterdir()):
         return None
     remedy = "choose another --output"
     if not (output / COMPRESSION_FILE).is_file():
@@ -203,11 +239,12 @@ def _begun(output: Path, settings: Mapping[str, Any]) -> Record | None:
     return record
 
 
-def _read_subjects(run_dir: Path, data_root: Path | None, cases: int) -> tuple[list[Subject], Dataset]:
-    """Reads a run that can be compressed, or each of a cross-validation."""
-    paths = list(fold_directories(run_dir).values()) or [run_dir]
-    runs = [_read(path) for path in paths]
-    configs, dataset, splits, _ = read_held_out(paths, data_root=data_root)
+def _read_subjects(
+    runs: Sequence[TrainedRun], folds: Mapping[int, Path], data_root: Path | None, cases: int
+) -> tuple[list[Subject], Dataset]:
+    """Reads what runs are measured by."""
+    configs, dataset, splits, _ = read_held_out([run.path for run in runs], data_root=data_root)
+    check_apart(folds, configs, splits)
     subjects = []
     for number, run in enumerate(runs, start=1):
         LOG.info("measuring %s (%d of %d) on %s", run.path, number, len(runs), counted(cases, "training case"))
@@ -224,6 +261,7 @@ def _read(run_dir: Path) -> TrainedRun:
             rule, remedy = "must have scores of held-out cases", "evaluate it, or compress a run of a fold"
             raise RunError(Problem(where, "scores", rule, f"no {name}", remedy))
     _origin(run_dir)
+    check_ledger(run_dir / LEDGER_FILE)
     widths = run.config.network.widths
     if widths is not None and (widths.encoder_ranks or widths.decoder_ranks):
         rule, remedy = "must have no 1x1 around its kernels yet", "compress the network that it was made from"
@@ -394,8 +432,7 @@ class _Work:
         folds = []
         for subject, network in zip(self.subjects, networks, strict=True):
             target = self._directory(name, subject)
-            if target.exists():  # of a command that was killed there
-                shutil.rmtree(target)
+            _empty(target)  # what a command that was killed there left
             small = judge(
                 subject,
                 network,
@@ -407,15 +444,27 @@ class _Work:
             self._write_run(small, subject, target)
             folds.append(fold_record(small, weights_digest(target)))
         step = StepRecord(name=name, folds=tuple(folds))
-        self.record = replace(self.record, steps=(*(one for one in self.record.steps if one.name != name), step))
+        others = tuple(one for one in self.record.steps if one.name != name)
+        latency = {one: found for one, found in self.record.latency.items() if one == ORIGINAL}
+        self.record = replace(self.record, steps=(*others, step), latency=latency)
         self._write()
         return step
 
     def _is_whole(self, step: StepRecord) -> bool:
+        """Returns whether all of a step is there as it was made; what is damaged is announced."""
         directories = [self._directory(step.name, subject) for subject in self.subjects]
-        return all((path / MODEL_FILE).is_file() for path in directories) and [
-            fold.weights_sha256 for fold in step.folds
-        ] == [weights_digest(path) for path in directories]
+        if not all((path / MODEL_FILE).is_file() for path in directories):
+            return False
+        classes = len(self.subjects[0].run.class_names) - 1
+        whole = all(fold.held_back and {len(row) for row in fold.held_back} == {classes} for fold in step.folds)
+        try:
+            for path in directories:
+                read_run(path)
+            found = [weights_digest(path) for path in directories]
+        except SegError as error:
+            LOG.warning("%s is made again: %s", step.name, error)
+            return False
+        return whole and [fold.weights_sha256 for fold in step.folds] == found
 
     def _directory(self, name: str, subject: Subject) -> Path:
         """Returns the run directory of a step, laid out as the original is: one run, or the folds in a folder."""
@@ -457,8 +506,17 @@ class _Work:
 
     def _original_scores(self) -> list[CaseScore]:
         if self.engine == "torch":
-            return [score for one in self.subjects for score in read_cases(one.run.path / CASES_FILE)]
+            return [score for one in self.subjects for score in self._torch_scores(one)]
         return [score for one in self.subjects for score in self._engine_scores(one, one.network, ORIGINAL)]
+
+    def _torch_scores(self, subject: Subject) -> list[CaseScore]:
+        """Returns the scores of a run; they are made anew where the steps are scored otherwise."""
+        run, config = subject.run, subject.config
+        predictor = run_predictor(run.path, config, self.dataset)
+        if scored_alike(run.path, predictor, self.dataset, subject.split):
+            return read_cases(run.path / CASES_FILE)
+        LOG.warning("%s was scored otherwise, or of other files: it is scored anew", run.path)
+        return predictor_scores(predictor, config, self.dataset, subject.split, ORIGINAL)
 
     def _scores(self, name: str) -> list[CaseScore]:
         """Predicts and scores the held-out cases by a step of each fold."""
@@ -548,8 +606,19 @@ class _Work:
         write_json(path / MODEL_FILE, {**card, "certificate": said})
 
 
+def _empty(folder: Path) -> None:
+    """Removes what a folder holds, which may be a link to one."""
+    check_folder(folder)
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
 def _is_file_of(file: Path, digest: str) -> bool:
-    return record_path(file).is_file() and file_digest(file.with_suffix(".bin")).hex() == digest
+    parts = (file, file.with_suffix(".bin"), record_path(file))
+    return all(part.is_file() for part in parts) and file_digest(parts[1]).hex() == digest
 
 
 def _network(path: Path, subject: Subject) -> UNet:

@@ -16,6 +16,7 @@ from seg.compression.certificate import (
     Look,
     Step,
     certify,
+    check_ledger,
     few_patients,
     format_certificate,
     freeze,
@@ -87,6 +88,7 @@ def export_int8(
     check_single(runs)
     check_quantiser()
     (run,) = runs
+    check_ledger(run.path / LEDGER_FILE)
     configs, dataset, splits, _ = read_held_out([run.path], data_root=data_root)
     config, split = configs[run.path], splits[run.path]
     if (few := few_patients(dataset, split.validation)) is not None and not allow_inferior:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from seg.compression.certificate import ORIGINAL
+from seg.compression.certificate import ORIGINAL, Number
 from seg.compression.search import SmallNetwork, Subject, mean_of
 from seg.compression.speed import Latency
 from seg.words import fixed
@@ -31,8 +31,8 @@ class FoldRecord:
         weights_sha256: Digest of the weights.
     """
 
-    macs: int
-    parameters: int
+    macs: Number
+    parameters: Number
     predicted_loss: float
     measured_divergence: float
     tuned_steps: int

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -34,16 +35,35 @@ from seg.config import NetworkConfig
 from seg.data.splits import Split, spread_over
 from seg.errors import ConfigError, Problem, RunError
 from seg.figures.html import content_policy
-from seg.files import check_folder, file_problems, quoted, table_text, write_json, write_text
+from seg.files import (
+    check_folder,
+    file_problems,
+    quoted,
+    table_text,
+    working_in,
+    write_json,
+    write_text,
+)
 from seg.hardware import processor_name
 from seg.networks import UNet, complexity
-from seg.runs import NOTICE, TrainedRun, check_task, fold_directories, read_origin, read_run, trained_network
-from seg.words import NOT_MEASURED, counted, fixed, interval
+from seg.runs import (
+    CONFIG_FILE,
+    NOTICE,
+    TrainedRun,
+    check_task,
+    fold_directories,
+    read_origin,
+    read_run,
+    trained_network,
+)
+from seg.words import NOT_MEASURED, counted, fixed, interval, some
 from seg.workflows.inputs import read_checked
 
 LOG = logging.getLogger(__name__)
 WIDTHS_FILE, TABLE_FILE, PAGE_FILE = "widths.json", "widths.csv", "widths.html"
 POINTS_FILE, NETWORK_FILE = "points.yaml", "network.yaml"
+LOCK_FILE = "widths.lock"
+"""There while a process works on the files."""
 WIDTHS_VERSION = 1
 CHECKED = 5
 """Cases on which some maps are cut."""
@@ -161,7 +181,21 @@ def find_widths(
     target = run_dir / "widths" if output is None else output
     check_folder(target)
     run, split = read_uncut(run_dir)
-    config = run.config
+    with working_in(target, LOCK_FILE, (WIDTHS_FILE, TABLE_FILE, PAGE_FILE, POINTS_FILE, NETWORK_FILE)):
+        findings = _find(run, split, margin=margin, cases=cases, timing=timing, data_root=data_root)
+        write_findings(findings, target)
+    print(format_rows(findings))
+    print(f"page: {target / PAGE_FILE}")
+    if findings.points[0].network != run.config.network:
+        whole, narrow = (shlex.quote(str(path)) for path in (run_dir / CONFIG_FILE, target / NETWORK_FILE))
+        print(f"next: seg train --config {whole} --config {narrow} --run_dir NEW_RUN")
+    return findings
+
+
+def _find(
+    run: TrainedRun, split: Split, *, margin: float, cases: int, timing: bool, data_root: Path | None
+) -> Findings:
+    config, run_dir = run.config, run.path
     if data_root is not None:
         config = replace(config, data=replace(config.data, root=str(data_root)))
     dataset, _ = read_checked(config.data, progress=config.training.progress)
@@ -177,8 +211,11 @@ def find_widths(
     seen = set(split.train)
     chosen = spread_over([case for case in dataset.cases if case.id in seen], cases)
     patients = [case.patient or case.id for case in chosen]
+    if gone := sorted(seen - {case.id for case in dataset.cases}):
+        LOG.warning("%s: cases that the run was trained on are not there: %s", config.data.root, some(gone))
     if len(set(patients)) < 2:
-        rule, remedy = "must be of two patients at least, for an interval", "measure more cases"
+        rule = "must be of two patients at least, for an interval"
+        remedy = "it is another data set, check --data.root" if gone else "measure more cases"
         raise ConfigError(Problem("cases", "patients", rule, counted(len(chosen), "case"), remedy))
     sites = find_sites(network)
     LOG.info("measuring %d maps on %s", len(sites), counted(len(chosen), "training case"))
@@ -192,13 +229,9 @@ def find_widths(
     factor = calibrate(network, maps, measured, checked, margin, dataset.ignore_label)
     LOG.info("Dice lost over what is predicted, of %s: %.3g", counted(PLACES, "cut"), factor)
     findings = _judged(run, network, [scaled(curve, factor) for curve in curves], margin, timing)
-    findings = replace(
+    return replace(
         findings, cases=[case.id for case in chosen], patients=len(set(patients)), factor=factor, checked=len(checked)
     )
-    write_findings(findings, target)
-    print(format_rows(findings))
-    print(f"page: {target / PAGE_FILE}")
-    return findings
 
 
 def read_uncut(run_dir: Path) -> tuple[TrainedRun, Split]:

@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
 from tqdm import tqdm
 
 from seg.config import ExperimentConfig
@@ -32,7 +33,7 @@ from seg.evaluation.scores import (
 )
 from seg.evaluation.summary import format_evaluation, summarise
 from seg.figures import PAGE_FILE, About, CaseFiles, draw_predictions, write_page
-from seg.files import check_folder, file_problems, remove_partial, write_json
+from seg.files import check_folder, file_problems, read_json, remove_partial, write_json
 from seg.hardware import choose_device, choose_precision, environment
 from seg.inference.choice import CHOICE_FILE, choose, write_choice
 from seg.inference.cleaning import cleaning_rules
@@ -105,15 +106,7 @@ def _score(
     remove_partial(output, of=RESULTS)
     remove_partial(output / PREDICTIONS, of={f"{case}.nii.gz" for case in split.validation})
     steps = trained_steps(run_dir)  # a damaged table ends the command before anything is predicted
-    device = choose_device(config.training.device)
-    run = TrainedRun(path=run_dir, config=config, channel_names=dataset.channel_names, class_names=dataset.class_names)
-    predictor = Predictor(
-        models=[load_model(run, device, choose_precision(config.training.precision, device))],
-        data=config.data,
-        channel_names=dataset.channel_names,
-        class_names=dataset.class_names,
-        rules=cleaning_rules(config.postprocessing, dataset.class_names),
-    )
+    predictor = run_predictor(run_dir, config, dataset)
     held_out = set(split.validation)
     cases = [case for case in dataset.cases if case.id in held_out]
     digests = {case.id: case_digest(case) for case in cases}
@@ -144,6 +137,44 @@ def _score(
     # Last: a run directory is complete when this file is there.
     write_evaluation(output, evaluation, scores)
     return evaluation
+
+
+def run_predictor(run_dir: Path, config: ExperimentConfig, dataset: Dataset) -> Predictor:
+    """Loads the network of a run by torch, as its held-out cases are predicted."""
+    device = choose_device(config.training.device)
+    run = TrainedRun(path=run_dir, config=config, channel_names=dataset.channel_names, class_names=dataset.class_names)
+    return Predictor(
+        models=[load_model(run, device, choose_precision(config.training.precision, device))],
+        data=config.data,
+        channel_names=dataset.channel_names,
+        class_names=dataset.class_names,
+        rules=cleaning_rules(config.postprocessing, dataset.class_names),
+    )
+
+
+def scored_alike(run_dir: Path, predictor: Predictor, dataset: Dataset, split: Split) -> bool:
+    """Returns whether the scores of a run are those that a predictor would get here, by the record beside them.
+
+    Raises:
+        RunError: The record or the scores are damaged.
+    """
+    path, model, held_out = run_dir / SCORING_FILE, predictor.models[0], set(split.validation)
+    if not path.is_file():
+        return False
+    recorded = read_json(path, _Scoring, newest=1, remedy="evaluate the run again")
+    now = environment(model.device, model.precision)
+    digests = {case.id: case_digest(case) for case in dataset.cases if case.id in held_out}
+    same = all(getattr(recorded, name) == now[name] for name in ("device", "instruction_sets", "precision"))
+    return same and recorded.data == digests and {score.case_id for score in read_cases(run_dir)} == held_out
+
+
+class _Scoring(BaseModel, extra="ignore"):
+    """What scores depend on, of scoring_environment.json."""
+
+    device: str
+    instruction_sets: list[str]
+    precision: str
+    data: dict[str, str]
 
 
 def _choose(
@@ -334,7 +365,7 @@ def evaluate_run(run_dir: Path, *, output: Path | None = None, data_root: Path |
     folds = fold_directories(run_dir)
     configs, dataset, splits, left_out = read_held_out(list(folds.values()) or [run_dir], data_root=data_root)
     first = next(iter(configs.values()))
-    _check_once(splits)
+    check_apart(folds, configs, splits)
     for path, config in configs.items():
         target = None if output is None else output / path.name if folds else output
         score_run(path, config, dataset, splits[path], output=target, alone=not folds)
@@ -416,10 +447,25 @@ def _check_names(run_dirs: Iterable[Path], config: ExperimentConfig) -> None:
         raise RunError(problems)
 
 
-def _check_once(splits: Mapping[Path, Split]) -> None:
-    """Checks that no case would count twice in a common summary."""
+def check_apart(
+    folds: Mapping[int, Path], configs: Mapping[Path, ExperimentConfig], splits: Mapping[Path, Split]
+) -> None:
+    """Checks that no case would count twice in a common summary; cases that no fold holds out are announced.
+
+    Args:
+        folds: Directories of a cross-validation by the fold that their names say; none for a single run.
+        configs: Configuration of each run.
+        splits: Cases of each run.
+
+    Raises:
+        RunError: A directory holds another fold than its name says, or two runs hold out one case.
+    """
     held_out: dict[str, Path] = {}
     problems = []
+    for fold, path in folds.items():
+        if configs[path].fold != fold:
+            rule, remedy = f"must hold fold {fold}, as its name says", f"name it fold_{configs[path].fold}"
+            problems.append(Problem(str(path), "fold", rule, f"fold {configs[path].fold}", remedy))
     for path, split in splits.items():
         if both := sorted(set(split.validation) & held_out.keys()):
             rule = f"must hold out other cases than {held_out[both[0]].name} to be scored with it"
@@ -427,6 +473,12 @@ def _check_once(splits: Mapping[Path, Split]) -> None:
         held_out |= dict.fromkeys(split.validation, path)
     if problems:
         raise RunError(problems)
+    known = {case for split in splits.values() for case in (*split.train, *split.validation)}
+    if folds and (missing := known - held_out.keys()):
+        LOG.warning(
+            "%s of %d are held out by none of the folds %s: what follows does not speak for them",
+            *(counted(len(missing), "case"), len(known), ", ".join(map(str, folds))),
+        )
 
 
 def _find_split(run_dir: Path, config: ExperimentConfig, dataset: Dataset, left_out: list[str]) -> Split:

@@ -20,6 +20,7 @@ from seg.compression.speed import Latency
 from seg.compression.target import read_target
 from seg.config import ExperimentConfig
 from seg.errors import ConfigError, Problem, SegError
+from seg.files import locked
 from seg.inference.exported import read_export
 from seg.networks.complexity import checked_complexity
 from seg.workflows.train import train
@@ -299,3 +300,124 @@ def test_what_cannot_be_compressed_is_named(run: Path, tmp_path: Path) -> None:
     assert kinds(small) == [(str(small), "compressed")]
     (run / "evaluation.json").unlink()
     assert kinds() == [(str(run), "scores")]
+
+
+def problems(run_dir: Path, output: Path, **options: Any) -> list[tuple[str, str]]:
+    with pytest.raises(SegError) as caught:
+        seg.compress(run_dir, output, **{"target": "macs=0.8", "cases": 1, "tune_steps": 0, **options})
+    return [(problem.path, problem.kind) for problem in caught.value.problems]
+
+
+def test_what_would_fail_at_the_end_is_refused_before_a_step_is_made(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compress_module, "judge", lambda *_, **__: pytest.fail("a step is made"))
+    ledger = run / certificate.LEDGER_FILE
+    ledger.write_text('{"schema_version": 1, "looks": [{"original": [], "margin": Infinity, "steps": []}]}')
+    assert problems(run, tmp_path / "small") == [(str(ledger), "json")]
+    ledger.unlink()
+    ledger.with_name(f"{ledger.name}.lock").mkdir()  # as unwritable as a folder of another user
+    assert [kind for _, kind in problems(run, tmp_path / "small")] == ["unwritable"]
+    assert not (tmp_path / "small").exists()
+
+
+def test_an_output_is_worked_on_by_one_command_at_a_time(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "small").mkdir()
+    (tmp_path / "small" / ".compression.json.0a1b2c3d").touch()  # killed there
+    with locked(tmp_path / "small" / "compress.lock"):
+        assert problems(run, tmp_path / "small") == [(str(tmp_path / "small"), "locked")]
+
+
+def test_steps_that_are_damaged_are_made_again(run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    output, elsewhere = tmp_path / "small", tmp_path / "elsewhere"
+    options: dict[str, Any] = {"target": "macs=0.8", "cases": 1, "tune_steps": 0}
+    first = seg.compress(run, output, **options)
+    step = output / "macs_0.8"
+
+    def cut(path: Path) -> None:
+        path.write_bytes(path.read_bytes()[:-20])
+
+    def moved() -> None:
+        step.rename(elsewhere)
+        step.symlink_to(elsewhere)
+        (elsewhere / "model.json").unlink()
+
+    def with_other_classes() -> None:
+        record = content(output / "compression.json")
+        record["steps"][0]["folds"][0]["held_back"] = [[0.0], [0.0, 0.0]]
+        (output / "compression.json").write_text(json.dumps(record))
+
+    damages: list[tuple[Callable[[], object], bool]] = [
+        (lambda: cut(step / "checkpoints" / "weights.pt"), True),
+        (lambda: cut(step / "model.json"), True),
+        (with_other_classes, False),
+        (moved, False),
+    ]
+    for damage, announced in damages:
+        damage()
+        caplog.clear()
+        again = seg.compress(run, output, **options)
+        assert [one.step for one in again.steps] == [one.step for one in first.steps]
+        assert seg.load_run(step).network is not None
+        warnings = [one for one in caplog.records if one.levelname == "WARNING" and "macs_0.8" in one.getMessage()]
+        assert bool(warnings) == announced
+    assert (elsewhere / "model.json").is_file()
+    shutil.rmtree(elsewhere)
+    step.unlink()
+    step.touch()
+    assert problems(run, output) == [(str(step), "folder")]
+
+
+def test_numbers_that_no_measurement_gives_are_damage(run: Path, tmp_path: Path) -> None:
+    output = tmp_path / "small"
+    seg.compress(run, output, target="macs=0.8", cases=1, tune_steps=0)
+    record = content(output / "compression.json")
+    record["steps"][0]["folds"][0]["macs"] = -1
+    (output / "compression.json").write_text(json.dumps(record))
+    assert [kind for _, kind in problems(run, output)] == ["greater_than_equal"]
+
+
+def test_scores_of_another_machine_or_of_other_files_are_made_anew(
+    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options: dict[str, Any] = {"target": "macs=0.8", "cases": 1, "tune_steps": 0}
+    first = seg.compress(run, tmp_path / "first", **options)
+    assert not [one for one in caplog.records if "anew" in one.getMessage()]
+    scoring = run / "scoring_environment.json"
+    whole = content(scoring)
+    # Scores that nobody could repeat here.
+    head, *rows = ((run / "cases.csv").read_text()).splitlines()
+    column = head.split(",").index("dice")
+    cells = [row.split(",") for row in rows]
+    changed = [",".join([*row[:column], "0.123", *row[column + 1 :]]) for row in cells]
+    (run / "cases.csv").write_text("\n".join([head, *changed]) + "\n")
+    for number, (name, value) in enumerate((("device", "a GPU"), ("precision", "bf16"), ("data", {}))):
+        scoring.write_text(json.dumps({**whole, name: value}))
+        caplog.clear()
+        found = seg.compress(run, tmp_path / f"{number}", **options)
+        assert found.steps == first.steps
+        assert [one.levelname for one in caplog.records if "anew" in one.getMessage()] == ["WARNING"]
+    scoring.unlink()
+    assert seg.compress(run, tmp_path / "none", **options).steps == first.steps
+
+
+def test_folds_that_are_misnamed_double_or_missing(
+    tiny: ExperimentConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tmp_path / "folds"
+    train(tiny, run_dir=root, folds=None)
+    (root / "fold_1").rename(tmp_path / "apart")
+    for ask in (
+        lambda: seg.compress(root, tmp_path / "one", target="macs=0.8", cases=1, tune_steps=0),
+        lambda: seg.evaluate(root, output=tmp_path / "scores"),
+    ):
+        caplog.clear()
+        ask()
+        assert [one.levelname for one in caplog.records if "3 cases of 6" in one.getMessage()] == ["WARNING"]
+    for source, kinds in ((root / "fold_0", {"fold", "twice"}), (tmp_path / "apart", {"fold"})):
+        shutil.copytree(source, root / "fold_7")
+        assert {kind for _, kind in problems(root, tmp_path / "more")} == kinds
+        with pytest.raises(SegError) as caught:
+            seg.evaluate(root, output=tmp_path / "scores")
+        assert {problem.kind for problem in caught.value.problems} == kinds
+        shutil.rmtree(root / "fold_7")

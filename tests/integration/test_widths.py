@@ -17,9 +17,11 @@ import yaml
 
 import seg
 from seg.ablation.study import plan_study
+from seg.compression import safe
 from seg.compression.safe import Findings, find_widths, to_html, write_findings
 from seg.config import ExperimentConfig, load_config
 from seg.errors import SegError
+from seg.files import locked
 from seg.networks.complexity import checked_complexity
 from tests.pages import Page
 
@@ -130,8 +132,45 @@ def test_what_cannot_be_used_is_named(run: Path, tmp_path: Path) -> None:
 
     shutil.copytree(run, tmp_path / "folds" / "fold_0")
     assert kinds(tmp_path / "folds") == [(str(tmp_path / "folds"), "folds")]
-    assert kinds(run, cases=1) == [("cases", "patients")]
+    with pytest.raises(SegError) as caught:
+        find_widths(run, tmp_path / "out", cases=1)
+    assert [(problem.path, problem.kind) for problem in caught.value.problems] == [("cases", "patients")]
     seg.compress(tmp_path / "folds" / "fold_0", tmp_path / "small", target="macs=0.8", cases=2)
     (small,) = (path.parent for path in (tmp_path / "small").glob("*/config.yaml"))
     assert kinds(small) == [(str(small), "compressed")]
     assert not (tmp_path / "out").exists()
+
+
+def test_the_folder_is_looked_at_before_anything_is_measured(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(safe, "measure_sites", lambda *_, **__: pytest.fail("measured"))
+    out = tmp_path / "out"
+    (out / "widths.lock").mkdir(parents=True)  # as unwritable as a folder of another user
+    with pytest.raises(SegError) as caught:
+        find_widths(run, out)
+    assert [problem.kind for problem in caught.value.problems] == ["unwritable"]
+    (out / "widths.lock").rmdir()
+    with locked(out / "widths.lock"), pytest.raises(SegError) as caught:
+        find_widths(run, out)
+    assert [problem.kind for problem in caught.value.problems] == ["locked"]
+
+
+def test_another_data_set_of_the_same_names_is_named(
+    run: Path, tiny_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = Path(shutil.copytree(tiny_root, tmp_path / "other"))
+    for path in list(other.rglob("case_*")):
+        path.rename(path.with_name(path.name.replace("case_", "other_")))
+    description = (other / "dataset.json").read_text()
+    (other / "dataset.json").write_text(description.replace("case_", "other_"))
+    with pytest.raises(SegError) as caught:
+        seg.widths(run, tmp_path / "out", data_root=other)
+    assert "--data.root" in caught.value.problems[0].remedy
+    assert [one.levelname for one in caplog.records if str(other) in one.getMessage()] == ["WARNING"]
+
+
+def test_a_home_folder_is_found(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(run.parent))
+    seg.widths(f"~/{run.name}", "~/found", margin=0.3, cases=2, timing=False)
+    assert (run.parent / "found" / "widths.html").is_file()
