@@ -56,7 +56,7 @@ from seg.runs import (
     read_run,
     trained_network,
 )
-from seg.words import NOT_MEASURED, counted, fixed, interval, some
+from seg.words import NOT_MEASURED, counted, fixed, interval, significant, some
 from seg.workflows.inputs import read_checked
 
 LOG = logging.getLogger(__name__)
@@ -427,7 +427,7 @@ def to_html(findings: Findings) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"fixed": fixed, "counted": counted}
+    made.filters |= {"fixed": fixed, "counted": counted, "significant": significant}
     made.globals |= {"interval": interval, "NOTICE": NOTICE, "NOT_MEASURED": NOT_MEASURED}
     sheets = [made.loader.get_source(made, name)[0] for name in ("report.css", "widths.css")]  # type: ignore[union-attr]
     css = "".join(sheets)

@@ -6,6 +6,7 @@ import base64
 import csv
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -115,6 +116,9 @@ def test_the_page_shows_what_was_found(found: Findings) -> None:
         row.site.name: (row.site.channels, row.alone) for row in found.maps
     }
     assert len(page.all("svg")) == 1 + len(found.maps) + len(found.kernels)
+    told = [float(number) for number in re.findall(r"([0-9.]+) M parameters", page.text)]
+    counts = [found.parameters, *(point.parameters for point in found.points)]
+    assert told == pytest.approx([count / 1e6 for count in counts], rel=0.005)
 
 
 def test_where_nothing_can_be_narrower_no_point_is_made(run: Path, found: Findings, tmp_path: Path) -> None:
