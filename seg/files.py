@@ -268,6 +268,8 @@ def read_json(
     try:
         # Our files hold no NaN or infinity; those of others may.
         content = from_json(raw, allow_inf_nan=newest is None)
+        if newest is not None:
+            json.dumps(content, allow_nan=False)  # 1e999 is read as infinity
     except ValueError as fault:
         value = f"'{fault}'"
         raise error(Problem(quoted(str(path)), "json", "must be JSON text in UTF-8", value, remedy)) from fault

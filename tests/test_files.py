@@ -32,7 +32,7 @@ from seg.files import (
 
 def test_our_files_hold_no_number_that_json_has_not(tmp_path: Path) -> None:
     path = tmp_path / "file.json"
-    for value in ("NaN", "Infinity", "-Infinity"):
+    for value in ("NaN", "Infinity", "-Infinity", "1e999"):
         path.write_text(f'{{"schema_version": 1, "value": {value}}}')
         with pytest.raises(RunError) as caught:
             read_json(path, dict[str, float], newest=1, remedy="restore it")
