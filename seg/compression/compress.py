@@ -526,7 +526,9 @@ class _Work:
         scores: list[CaseScore] = []
         for subject, path in zip(self.subjects, directories.values(), strict=True):
             config = replace(subject.config, network=_network(path, subject).config)
-            score_run(path, config, self.dataset, subject.split, reuse=True, alone=len(directories) == 1)
+            predictor = run_predictor(path, config, self.dataset)
+            reuse = scored_alike(path, predictor, self.dataset, subject.split)  # of a command that was killed behind it
+            score_run(path, config, self.dataset, subject.split, reuse=reuse, alone=len(directories) == 1)
             scores += read_cases(path / CASES_FILE)
         if len(directories) > 1:
             config = self.subjects[0].config

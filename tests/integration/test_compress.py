@@ -401,6 +401,20 @@ def test_scores_of_another_machine_or_of_other_files_are_made_anew(
     assert seg.compress(run, tmp_path / "none", **options).steps == first.steps
 
 
+def test_scores_of_a_step_that_were_made_elsewhere_are_made_anew(run: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"target": "macs=0.8", "cases": 1, "tune_steps": 0}
+    first = seg.compress(run, tmp_path / "small", **options)
+    step = tmp_path / "small" / "macs_0.8"
+    head, *rows = ((step / "cases.csv").read_text()).splitlines()
+    column = head.split(",").index("dice")
+    cells = [row.split(",") for row in rows]
+    changed = [",".join([*row[:column], "0.123", *row[column + 1 :]]) for row in cells]
+    (step / "cases.csv").write_text("\n".join([head, *changed]) + "\n")
+    scoring = step / "scoring_environment.json"
+    scoring.write_text(json.dumps({**content(scoring), "device": "a GPU"}))
+    assert seg.compress(run, tmp_path / "small", **options).steps == first.steps
+
+
 def test_folds_that_are_misnamed_double_or_missing(
     tiny: ExperimentConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
