@@ -142,7 +142,7 @@ def test_a_summary_with_other_metrics_is_read(written: tuple[Path, Evaluation, l
         ("{", ""),
         ("{}", ": schema_version"),
         ('{"schema_version": 1, "classes": 3}', ": mean_dice"),
-        (f'{{"schema_version": 1, "num_cases": {"9" * 400}.5}}', ": num_cases"),
+        (f'{{"schema_version": 1, "num_cases": {"9" * 400}.5}}', ""),
     ],
 )
 def test_a_damaged_summary_is_refused(tmp_path: Path, content: str, where: str) -> None:
