@@ -1,4 +1,4 @@
-"""Predict how narrow each map of a trained network can be, and measure what that saves.
+"""Predict how many channels each feature map of a trained network needs, and time what fewer save.
 
 The same as `seg widths`.
 """

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from seg.compression.certificate import Certificate
-    from seg.compression.safe import Findings
+    from seg.compression.widths import Findings
 
 PathLike = str | Path
 CHECKED = ConfigDict(allow_inf_nan=False, arbitrary_types_allowed=True)
@@ -348,7 +348,7 @@ def widths(
     Raises:
         SegError: The run or its data set cannot be used.
     """
-    from seg.compression.safe import find_widths
+    from seg.compression.widths import find_widths
 
     return find_widths(
         _path(run_dir),

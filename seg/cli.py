@@ -775,7 +775,7 @@ class Fetch(Command):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Widths(Command):
-    """Predict how narrow each map of a trained network can be, and measure what that saves.
+    """Predict how many channels each feature map of a trained network needs, and time what fewer save.
 
     A few training cases are looked at; no weight is changed. The output has a page (widths.html), tables
     (widths.json, widths.csv), points of a study (points.yaml) and a network to train from scratch (network.yaml).
@@ -802,7 +802,7 @@ class Widths(Command):
         yield from _folder_problems("--data.root", self.data__root, exists=False)
 
     def run(self) -> None:
-        from seg.compression.safe import find_widths
+        from seg.compression.widths import find_widths
 
         find_widths(
             self.run_dir,

@@ -318,7 +318,7 @@ def _train(plan: Plan, device: torch.device, layout: MemoryFormat, run_dir: Path
 
 
 def _record(plan: Plan, device: torch.device, seed: int, output: Path) -> dict[str, Any]:
-    """Trains once from a seed and notes when validation Dice passes each mark; validations count in the time."""
+    """Trains from a seed and returns the seconds to each validation Dice of :data:`TARGETS`, validations included."""
     if plan.training is None:
         raise _no_experiment()
     training = replace(plan.training.training, validate_every=min(100, plan.training.training.validate_every))

@@ -31,7 +31,7 @@ def calibrate(
     margin: float,
     ignore_label: int | None,
 ) -> float:
-    """Return the Dice that cuts lose on some windows over what is predicted for them, sums over cuts and classes.
+    """Returns the Dice that cuts lose on some windows over what is predicted for them, sums over cuts and classes.
 
     Each map is cut at the width that is predicted to lose about the margin; then anew where the prediction times the
     factor found so far does, as losses grow other than in proportion.
@@ -67,13 +67,13 @@ def calibrate(
 
 
 def scaled(curve: Curve, factor: float) -> Curve:
-    """Return a curve whose losses are a multiple."""
+    """Returns a curve whose losses are a multiple."""
     return replace(curve, lost=factor * curve.lost, low=factor * curve.low, high=factor * curve.high)
 
 
 @contextmanager
 def narrowed_at(network: nn.Module, site: Site, mean: Tensor, projection: Tensor) -> Iterator[None]:
-    """Narrow one map meanwhile: it becomes mean + P (map - mean), the mean as :class:`Measured` says."""
+    """Narrows one map meanwhile: it becomes mean + P (map - mean), the mean as :class:`Measured` says."""
     projection = projection.float()
 
     def narrowed(values: Tensor) -> Tensor:

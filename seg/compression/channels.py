@@ -6,8 +6,8 @@ have no bias, so substitutes have no constant, and their error is counted with i
 constant away or up exactly (a 1x1 with a norm or a bias behind it), substitutes have one.
 
 The loss that is predicted for replacing features h by M h[kept] is tr(F R S R^T) / 2 with R = I - M E, where E selects
-the kept channels: the measure of `seg.compression.widths`, with the gradients by way of all readers together. A skip is
-the encoder's own tensor: one choice of channels serves its two readers, and both are compensated.
+the kept channels: the measure of `seg.compression.moments`, with the gradients by way of all readers together. A skip
+is the encoder's own tensor: one choice of channels serves its two readers, and both are compensated.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F_
 
-from seg.compression.widths import Moments, Subset, best_channels, drawn_labels
+from seg.compression.moments import Moments, Subset, best_channels, drawn_labels
 from seg.config import NetworkConfig, WidthsConfig
 from seg.networks import UNet, network_from_config
 from seg.networks.blocks import ConvNormAct, FactoredConv3d, ResidualStage
@@ -73,7 +73,7 @@ class MeasuredMap:
 
 
 def feature_maps(network: UNet) -> tuple[FeatureMap, ...]:
-    """List the maps whose channels can be chosen, in the order of computation.
+    """Lists the feature maps of a network that can do with fewer channels, in the order of computation.
 
     Not among them are maps whose channels are tied to those of others: what is added to another map at the merge, a
     residual stream that is added without a projection, and skips with a bottleneck that widens them.
@@ -117,7 +117,7 @@ def feature_maps(network: UNet) -> tuple[FeatureMap, ...]:
 
 
 def _least_stream(network: UNet, level: int) -> int | None:
-    """Return the fewest channels behind an encoder stage, None where they are tied to those of another map."""
+    """Returns the fewest channels behind an encoder stage, None where they are tied to those of another map."""
     config, levels, least = network.config, len(network.config.channels) - 1, 1
     if level < levels:
         if config.merge == "add":
@@ -202,7 +202,7 @@ def _decoder_maps(config: NetworkConfig, level: int, up: int, widths: tuple[int,
 
 
 def measure_maps(network: UNet, images: Iterable[Tensor], *, seed: int = 0) -> dict[str, MeasuredMap]:
-    """Measure S and F of every map whose channels can be chosen, and choose channels for every width.
+    """Measures S and F of every map that can do with fewer channels, and chooses channels for every width.
 
     Args:
         network: In evaluation mode.
@@ -255,7 +255,7 @@ def measure_maps(network: UNet, images: Iterable[Tensor], *, seed: int = 0) -> d
 
 
 def cut_channels(network: UNet, measured: Mapping[str, MeasuredMap], widths: Mapping[str, int]) -> UNet:
-    """Build a network whose maps have fewer channels, in evaluation mode; its weights need no gradient.
+    """Builds a network whose maps have fewer channels, in evaluation mode; its weights need no gradient.
 
     Args:
         network: A trained network.
@@ -294,7 +294,7 @@ def cut_channels(network: UNet, measured: Mapping[str, MeasuredMap], widths: Map
 
 
 def _written(network: nn.Module, writer: str) -> list[tuple[str, int]]:
-    """Return the weights with an entry for each channel that a module writes, and the axis of these."""
+    """Returns the weights with an entry for each channel that a module writes, and the axis of these."""
     module = network.get_submodule(writer)
     if isinstance(module, nn.ConvTranspose3d):
         return [(f"{writer}.weight", 1)]
@@ -305,7 +305,7 @@ def _written(network: nn.Module, writer: str) -> list[tuple[str, int]]:
 
 
 def _read(network: nn.Module, reader: str) -> tuple[str, int]:
-    """Return the weight of a convolution that has an entry for each channel that it reads, and the axis of these."""
+    """Returns the weight of a convolution that has an entry for each channel that it reads, and the axis of these."""
     module = network.get_submodule(reader)
     if isinstance(module, FactoredConv3d):
         return f"{reader}.{'before' if isinstance(module.before, nn.Conv3d) else 'conv'}.weight", 1
@@ -313,7 +313,7 @@ def _read(network: nn.Module, reader: str) -> tuple[str, int]:
 
 
 def with_channels(config: NetworkConfig, widths: Mapping[Where, int]) -> NetworkConfig:
-    """Return a configuration whose maps have these channels; others keep theirs."""
+    """Returns a configuration whose maps have these channels; others keep theirs."""
     found = layout(config)
     encoder, decoder = ([list(stage) for stage in part] for part in (found.encoder, found.decoder))
     fields = {"encoder": encoder, "up": [[channels] for channels in found.up], "decoder": decoder}

@@ -49,6 +49,7 @@ from seg.compression.search import (
     STOP_BELOW,
     SmallNetwork,
     Subject,
+    check_uncut,
     cost,
     judge,
     reach,
@@ -97,7 +98,6 @@ from seg.runs import (
     TrainedRun,
     fold_directories,
     open_run,
-    read_origin,
     read_run,
     save_weights,
     trained_network,
@@ -195,7 +195,7 @@ def compress(
 
 
 def _compress(
-    runs: Sequence[TrainedRun],
+    runs: Sequence[tuple[TrainedRun, Origin]],
     folds: Mapping[int, Path],
     output: Path,
     target: Target | None,
@@ -240,41 +240,27 @@ def _begun(output: Path, settings: Mapping[str, Any]) -> Record | None:
 
 
 def _read_subjects(
-    runs: Sequence[TrainedRun], folds: Mapping[int, Path], data_root: Path | None, cases: int
+    runs: Sequence[tuple[TrainedRun, Origin]], folds: Mapping[int, Path], data_root: Path | None, cases: int
 ) -> tuple[list[Subject], Dataset]:
     """Reads what runs are measured by."""
-    configs, dataset, splits, _ = read_held_out([run.path for run in runs], data_root=data_root)
+    configs, dataset, splits, _ = read_held_out([run.path for run, _ in runs], data_root=data_root)
     check_apart(folds, configs, splits)
     subjects = []
-    for number, run in enumerate(runs, start=1):
+    for number, (run, origin) in enumerate(runs, start=1):
         LOG.info("measuring %s (%d of %d) on %s", run.path, number, len(runs), counted(cases, "training case"))
-        origin = _origin(run.path)
         subjects.append(read_subject(replace(run, config=configs[run.path]), origin, splits[run.path], dataset, cases))
     return subjects, dataset
 
 
-def _read(run_dir: Path) -> TrainedRun:
+def _read(run_dir: Path) -> tuple[TrainedRun, Origin]:
     where = quoted(str(run_dir))
     run = read_run(run_dir)
     for name in (EVALUATION_FILE, CASES_FILE):
         if not (run_dir / name).is_file():
             rule, remedy = "must have scores of held-out cases", "evaluate it, or compress a run of a fold"
             raise RunError(Problem(where, "scores", rule, f"no {name}", remedy))
-    _origin(run_dir)
     check_ledger(run_dir / LEDGER_FILE)
-    widths = run.config.network.widths
-    if widths is not None and (widths.encoder_ranks or widths.decoder_ranks):
-        rule, remedy = "must have no 1x1 around its kernels yet", "compress the network that it was made from"
-        raise RunError(Problem(where, "compressed", rule, "a compressed network", remedy))
-    return run
-
-
-def _origin(run_dir: Path) -> Origin:
-    origin = read_origin(run_dir)
-    if origin is None or origin.split is None:
-        rule, remedy = "must have a record of its cases", "train it anew with this version"
-        raise RunError(Problem(quoted(str(run_dir)), "split", rule, "a run of an earlier version", remedy))
-    return origin
+    return run, check_uncut(run)[0]
 
 
 class _Work:

@@ -13,7 +13,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from seg.compression.widths import Place, Projection, best_projection
+from seg.compression.moments import Place, Projection, best_projection
 from seg.config import NetworkConfig, WidthsConfig
 from seg.networks import UNet, network_from_config
 from seg.networks.blocks import ConvNormAct, FactoredConv3d
@@ -23,24 +23,24 @@ Number = TypeVar("Number", float, Tensor)
 
 
 def kernel_macs(place: Place, ranks: Ranks = PLAIN) -> float:
-    """Count the multiply-accumulates of a kernel and its 1x1, for each voxel of the image."""
+    """Counts the multiply-accumulates of a kernel and its 1x1, for each voxel of the image."""
     return factored_macs(place, (place.before.channels, place.behind.channels), ranks)
 
 
 def factored_macs(place: Place, widths: tuple[int, int], ranks: tuple[Number, Number]) -> Number:
-    """Count the same where the kernel and its 1x1 stand between maps of these widths; ranks may be many at once."""
+    """Counts the same where the kernel and its 1x1 stand between maps of these widths; ranks may be many at once."""
     (read, written), (reads, writes) = widths, ranks
     inner = (reads + read * (reads == 0)) * (writes + written * (writes == 0)) * place.taps * place.voxels
     return inner + read * reads * place.voxels_read + written * writes * place.voxels
 
 
 def project(places: Iterable[Place]) -> dict[str, tuple[Projection, Projection]]:
-    """Find the best projections before and behind every kernel."""
+    """Finds the best projections before and behind every kernel."""
     return {place.name: (best_projection(place.before), best_projection(place.behind)) for place in places}
 
 
 def cut(network: UNet, choice: Mapping[str, Ranks], projections: Mapping[str, tuple[Projection, Projection]]) -> UNet:
-    """Build a network with 1x1 around kernels, which computes the same function where ranks are full.
+    """Builds a network with 1x1 around kernels, which computes the same function where ranks are full.
 
     A kernel that has 1x1 already gets narrower ones, made of the old ones and the projections; 0 folds a 1x1 into its
     kernel again.
@@ -67,7 +67,7 @@ def cut(network: UNet, choice: Mapping[str, Ranks], projections: Mapping[str, tu
 
 
 def ranks_of(convolution: nn.Module) -> Ranks:
-    """Return the channels of the linear 1x1 before and behind a kernel."""
+    """Returns the channels of the linear 1x1 before and behind a kernel."""
     if not isinstance(convolution, FactoredConv3d):
         return PLAIN
     before, behind = convolution.before, convolution.behind
@@ -80,7 +80,7 @@ def ranks_of(convolution: nn.Module) -> Ranks:
 def _weights(
     name: str, convolution: nn.Module, ranks: Ranks, projections: tuple[Projection, Projection] | None
 ) -> dict[str, Tensor]:
-    """Return the weights of a kernel (O, I, x, y, z) between its 1x1."""
+    """Returns the weights of a kernel (O, I, x, y, z) between its 1x1."""
     inner = convolution.conv if isinstance(convolution, FactoredConv3d) else convolution
     assert isinstance(inner, nn.Conv3d)
     kernel = inner.weight.detach().double()
@@ -115,13 +115,13 @@ def _weights(
 
 
 def balanced(projection: Projection, rank: int) -> tuple[Tensor, Tensor]:
-    """Split a projection into a 1x1 that expands, of orthonormal columns (C, r), and one that reduces, (r, C)."""
+    """Splits a projection into a 1x1 that expands, of orthonormal columns (C, r), and one that reduces, (r, C)."""
     expand, mix = torch.linalg.qr(projection.left[:, :rank])
     return expand, mix @ projection.right[:, :rank].T
 
 
 def with_ranks(config: NetworkConfig, choice: Mapping[str, Ranks]) -> NetworkConfig:
-    """Return a configuration with 1x1 around the kernels of these names."""
+    """Returns a configuration with 1x1 around the kernels of these names."""
     found = layout(config)
     encoder, decoder = ([list(stage) for stage in part] for part in (found.encoder_ranks, found.decoder_ranks))
     for name, ranks in choice.items():
@@ -155,7 +155,7 @@ def solve_anew(
     kept: Mapping[str, Sequence[int]] | None = None,
     seed: int = 0,
 ) -> None:
-    """Fit every layer of a cut network to what the original computes there, one after the other, in place.
+    """Fits every layer of a cut network to what the original computes there, one after the other, in place.
 
     Cuts change the inputs of all that follows. In the order of computation, each kernel becomes the least-squares map
     from the inputs that it has now, zeros of the padding among them, to the outputs of the original, in the coordinates
@@ -208,7 +208,7 @@ def _solve_layer(
     drawn: Sequence[Tensor],
     kept: Sequence[int] | None,
 ) -> None:
-    """Fit a layer to targets (O, V) of each image, from what it reads: shape (N, I, X, Y, Z)."""
+    """Fits a layer to targets (O, V) of each image, from what it reads: shape (N, I, X, Y, Z)."""
     block, whole = smaller.get_submodule(name), network.get_submodule(name)
     layer = block.conv if isinstance(block, ConvNormAct) else block
     kernel = layer.conv if isinstance(layer, FactoredConv3d) else layer
@@ -237,7 +237,7 @@ def _solve_layer(
 
 
 def _linear(network: UNet) -> list[str]:
-    """List the layers without a norm: the 1x1 that lead up, and the head of full resolution."""
+    """Lists the layers without a norm: the 1x1 that lead up, and the head of full resolution."""
     ups = [f"decoder.{level}.up" for level in range(len(network.decoder))]
     return [name for name in ups if isinstance(network.get_submodule(name), nn.Conv3d)] + ["heads.0"]
 
@@ -245,7 +245,7 @@ def _linear(network: UNet) -> list[str]:
 def _targets(
     network: UNet, layers: Mapping[str, nn.Module], batch: Tensor, stream: torch.Generator
 ) -> dict[str, tuple[list[Tensor], list[Tensor]]]:
-    """Return what layers write at drawn voxels of each image, (O, V), before their norm; and these voxels."""
+    """Returns what layers write at drawn voxels of each image, (O, V), before their norm; and these voxels."""
     targets: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
 
     def take(name: str, output: Tensor) -> None:
@@ -267,7 +267,7 @@ def _targets(
 
 
 def _solve(before: Tensor, inputs: Sequence[Tensor], targets: Sequence[Tensor], expand: Tensor) -> Tensor:
-    """Return the least-squares map from inputs (I, V) to targets (O, V) in the coordinates of `expand` (O, r)."""
+    """Returns the least-squares map from inputs (I, V) to targets (O, V) in the coordinates of `expand` (O, r)."""
     reduce = expand.pinverse()
     gram, cross = torch.zeros(before.shape[1], before.shape[1]).double(), torch.zeros(before.shape).double()
     for patches, target in zip(inputs, targets, strict=True):
@@ -289,7 +289,7 @@ def _centred(values: Tensor) -> Tensor:
 
 
 def _patches(x: Tensor, kernel: nn.Conv3d, voxels: Tensor) -> Tensor:
-    """Return what a kernel reads of an image at voxels of its output: (I x taps, V), in the order of its weights."""
+    """Returns what a kernel reads of an image at voxels of its output: (I x taps, V), in the order of its weights."""
     padding = [side for side in reversed(kernel.padding) if isinstance(side, int)]
     padded = nn.functional.pad(x.float(), [side for side in padding for _ in range(2)])
     for axis, (size, stride) in enumerate(zip(kernel.kernel_size, kernel.stride, strict=True), start=1):

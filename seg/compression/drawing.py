@@ -27,7 +27,7 @@ FILL, PALE = "#2f7fc1", "#2f7fc155"
 def draw_network(
     sites: Sequence[Site], alone: Mapping[str, int], together: Mapping[str, int], grids: Sequence[Sequence[int]]
 ) -> Picture:
-    """Draw the maps of a U-Net: outlines as they are, filled what they need.
+    """Draws the maps of a U-Net: outlines as they are, filled what they need.
 
     Args:
         sites: The maps, without those of kernels.
@@ -119,7 +119,7 @@ def _draw_key(axis: Axes, top: float) -> None:
 
 
 def draw_curve(curve: Curve, margin: float, number: int) -> Picture:
-    """Draw the Dice that a map is predicted to lose by its width, of the class that loses most, with its interval."""
+    """Draws the Dice that a map is predicted to lose by its width, of the class that loses most, with its interval."""
     widths = np.array(curve.widths)
     worst = [curve.worst(width) for width in curve.widths]
     lowest = min(LOWEST, margin / 10)

@@ -27,12 +27,13 @@ from seg.data.cases import Case, Dataset
 from seg.data.datamodule import SegmentationData
 from seg.data.prepare import prepare_case
 from seg.data.splits import Split, spread_over
-from seg.errors import ConfigError, Problem
+from seg.errors import ConfigError, Problem, RunError
+from seg.files import quoted
 from seg.hardware import choose_precision
 from seg.inference.model import autocast
 from seg.inference.windows import Windows
 from seg.networks import UNet, complexity
-from seg.runs import Origin, TrainedRun, trained_network
+from seg.runs import Origin, TrainedRun, read_origin, trained_network
 from seg.words import counted, fixed
 
 LOG = logging.getLogger(__name__)
@@ -96,7 +97,7 @@ class Subject:
         return cost(self.network, self.config)
 
     def lost(self, network: UNet) -> Array:
-        """Returns the change of Dice on the held-back windows, shape (patients, classes)."""
+        """Returns a network's Dice less the original's on the held-back windows, shape (patients, classes)."""
         return dice_of(network, self.held_back, self.ignore_label, self.precision) - self.dice
 
     def divergence(self, network: UNet) -> float:
@@ -127,6 +128,23 @@ class SmallNetwork:
     measured: float
     tuned: int
     lost: Array
+
+
+def check_uncut(run: TrainedRun) -> tuple[Origin, Split]:
+    """Checks that a run has no 1x1 around its kernels, and returns what it was made from and the sides of its cases.
+
+    Raises:
+        RunError: It has, or there is no record of its cases.
+    """
+    where, origin = quoted(str(run.path)), read_origin(run.path)
+    if origin is None or origin.split is None:
+        rule, remedy = "must have a record of its cases", "train it anew with this version"
+        raise RunError(Problem(where, "split", rule, "a run of an earlier version", remedy))
+    widths = run.config.network.widths
+    if widths is not None and (widths.encoder_ranks or widths.decoder_ranks):
+        rule, remedy = "must have no 1x1 around its kernels yet", "give the network that it was made from"
+        raise RunError(Problem(where, "compressed", rule, "a compressed network", remedy))
+    return origin, origin.split
 
 
 def read_subject(run: TrainedRun, origin: Origin, split: Split, dataset: Dataset, cases: int) -> Subject:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from seg.compression.channels import MeasuredMap, cut_channels, feature_maps, measure_maps, with_channels
 from seg.compression.cuts import cut, factored_macs, project, ranks_of, solve_anew, with_ranks
-from seg.compression.widths import Place, Projection, measure
+from seg.compression.moments import Place, Projection, measure
 from seg.errors import ConfigError, Problem
 from seg.networks import UNet, complexity
 from seg.networks.blocks import FactoredConv3d
@@ -73,7 +73,7 @@ def shrink(
     multiple: int = 1,
     seed: int = 0,
 ) -> Iterator[Shrunk]:
-    """Make networks of fewer and fewer multiply-accumulates, each from the one before.
+    """Makes networks of fewer and fewer multiply-accumulates, each from the one before.
 
     Every turn measures what is left, cuts what costs least for the work it saves, and solves all layers anew towards
     the original.
@@ -120,7 +120,7 @@ def choose_cuts(
     *,
     multiple: int = 1,
 ) -> Cuts:
-    """Choose the cuts, one after the other, that cost least predicted loss for each multiply-accumulate that they save.
+    """Chooses cuts one after the other: that of least predicted loss for each multiply-accumulate saved comes first.
 
     What a cut saves depends on the cuts before it, for the work of a convolution is a product of two widths.
 
@@ -169,11 +169,11 @@ class _Options:
     to: Callable[[int], int | Ranks]
 
     def least_for_each(self) -> _Move:
-        """Return the cut of least loss for each multiply-accumulate saved."""
+        """Returns the cut of least loss for each multiply-accumulate saved."""
         return self._move(torch.where(self.saved > 0, self.loss / self.saved, torch.inf))
 
     def least_of_all(self, needed: float) -> _Move:
-        """Return the cut of least loss that saves so much."""
+        """Returns the cut of least loss that saves so much."""
         return self._move(torch.where(self.saved >= needed, self.loss, torch.inf))
 
     def _move(self, costs: Tensor) -> _Move:
@@ -221,19 +221,19 @@ class _State:
         self.known: dict[str, tuple[tuple[tuple[int, int], Ranks], _Options]] = {}
 
     def macs(self, changed: Mapping[str, int] = MappingProxyType({})) -> int:
-        """Count an image's multiply-accumulates, where these maps have other widths."""
+        """Counts an image's multiply-accumulates, where these maps have other widths."""
         where = {self.maps[name].map.where: width for name, width in (self.widths | dict(changed)).items()}
         config = with_channels(with_ranks(self.network.config, self.ranks), where)
         return complexity(self.network.in_channels, self.network.out_channels, config, shape=self.shape).macs
 
     def kernel_widths(self, name: str) -> tuple[int, int]:
-        """Return the channels that a kernel's convolution reads and writes."""
+        """Returns the channels that a kernel's convolution reads and writes."""
         read, reads, written, writes = self.ends[name]
         gone = [sum(one.channels - self.widths[one.name] for one in maps) for maps in (reads, writes)]
         return read - gone[0], written - gone[1]
 
     def options(self, left: int) -> list[_Options]:
-        """List what may be cut of each map and kernel, where so many multiply-accumulates are left."""
+        """Lists what may be cut of each map and kernel, where so many multiply-accumulates are left."""
         found = []
         for name, width in self.widths.items():
             one, losses = self.maps[name].map, self.losses[name]
@@ -270,7 +270,7 @@ class _State:
         return _Options(name, saved.flatten(), (lost[:, None] + too).flatten(), to)
 
     def take(self, move: _Move) -> None:
-        """Make a cut; 1x1 that are no use any more are folded into their kernels."""
+        """Makes a cut; 1x1 that are no use any more are folded into their kernels."""
         if isinstance(move.to, int):
             self.widths[move.name] = move.to
         else:
@@ -282,7 +282,7 @@ class _State:
                     self.ranks[name] = without
 
     def cuts(self) -> Cuts:
-        """Return what is chosen."""
+        """Returns what is chosen."""
         widths = {name: width for name, width in self.widths.items() if width != self.maps[name].map.channels}
         ranks = {name: found for name, found in self.ranks.items() if found != self.before[name]}
         loss = sum(float(self.losses[name][width]) for name, width in widths.items())
@@ -317,5 +317,5 @@ def _named(network: UNet, places: Sequence[Place]) -> dict[str, Place]:
 
 
 def _everything(network: UNet) -> dict[str, list[int]]:
-    """List all channels of every map by the modules that write it."""
+    """Lists all channels of every map by the modules that write it."""
     return {writer: list(range(one.channels)) for one in feature_maps(network) for writer in one.writers}

@@ -2,7 +2,7 @@
 
 A loss is that of one class: the divergence, class against rest, of the narrowed network's prediction from the
 original's, in nats for each voxel of the class. A small structure counts as much as a large one. The Fisher matrix is
-the one of :mod:`seg.compression.widths`, with labels "class" and "rest" drawn from the network's own prediction.
+the one of :mod:`seg.compression.moments`, with labels "class" and "rest" drawn from the network's own prediction.
 
 From nats to Dice: a change of a voxel's logit by d costs p (1 - p) d^2 / 2 nats, and mislabels the voxel where the
 logit lies between 0 and d. Where labels follow the prediction and logits near 0 are spread evenly, half as many voxels
@@ -27,7 +27,7 @@ from torch.nn import functional as F_
 
 from seg.compression.channels import Where, with_channels
 from seg.compression.cuts import with_ranks
-from seg.compression.widths import Moments, best_channels, best_projection
+from seg.compression.moments import Moments, best_channels, best_projection
 from seg.config import BottleneckConfig, NetworkConfig
 from seg.networks import UNet
 from seg.networks.bottleneck import stage_ratios, width
@@ -88,7 +88,7 @@ class Measured:
     fisher: Tensor
 
     def pooled(self, cases: Sequence[int]) -> Moments:
-        """Return the moments of some cases, every class that they have with the same weight."""
+        """Returns the moments of some cases, every class that they have with the same weight."""
         fisher, second = (part[list(cases)].nanmean((0, 1))[None].nan_to_num() for part in (self.fisher, self.second))
         return Moments(second=second, fisher=fisher)
 
@@ -112,23 +112,23 @@ class Curve:
     high: np.ndarray
 
     def safe(self, margin: float) -> int:
-        """Return the least width at which, as at all wider ones, each class's upper end is below the margin."""
+        """Returns the least width at which, as at all wider ones, each class's upper end is below the margin."""
         for index in reversed(range(len(self.widths) - 1)):
             if not self.high[index].max() < margin:
                 return self.widths[index + 1]
         return self.widths[0]
 
     def at(self, width: int) -> int:
-        """Return the place of a width."""
+        """Returns the place of a width."""
         return self.widths.index(width)
 
     def worst(self, width: int) -> int:
-        """Return the class of the highest upper end at a width."""
+        """Returns the class of the highest upper end at a width."""
         return int(self.high[self.at(width)].argmax())
 
 
 def find_sites(network: UNet) -> tuple[Site, ...]:
-    """List the maps of a network, in the order of computation, then both sides of each full kernel."""
+    """Lists the maps of a network, in the order of computation, then both sides of each full kernel."""
     config, widths = network.config, layout(network.config)
     levels = len(config.channels) - 1
     plain = config.decoder_bottleneck is None
@@ -202,7 +202,7 @@ def find_sites(network: UNet) -> tuple[Site, ...]:
 def measure_sites(
     network: nn.Module, sites: Sequence[Site], images: Iterable[Tensor], *, seed: int = 0
 ) -> dict[str, Measured]:
-    """Measure the maps of a network, case by case and class by class.
+    """Measures the maps of a network, case by case and class by class.
 
     Args:
         network: From an image to logits (B, K, X, Y, Z), in evaluation mode.
@@ -257,7 +257,7 @@ def _rest(logits: Tensor, k: int) -> Tensor:
 
 
 def _watched(network: nn.Module, sites: Sequence[Site], image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the logits and the maps, each a tensor of its own, so that gradients of two readers stay apart."""
+    """Returns the logits and the maps, each a tensor of its own, so that gradients of two readers stay apart."""
     maps: dict[str, Tensor] = {}
 
     def own(name: str, values: Tensor) -> Tensor:
@@ -284,7 +284,7 @@ def _watched(network: nn.Module, sites: Sequence[Site], image: Tensor) -> tuple[
 
 
 def projection_of(site: Site, moments: Moments, rank: int) -> Tensor:
-    """Return what stands for all channels at a width, shape (C, C): a map h becomes mean + P (h - mean)."""
+    """Returns what stands for all channels at a width, shape (C, C): a map h becomes mean + P (h - mean)."""
     if site.form == "mixtures":
         found = best_projection(moments)
         return found.left[:, :rank] @ found.right[:, :rank].T
@@ -295,7 +295,7 @@ def projection_of(site: Site, moments: Moments, rank: int) -> Tensor:
 
 
 def predict_losses(site: Site, measured: Measured, patients: Sequence[str]) -> Curve:
-    """Predict the Dice that a map loses by its width, with an interval that speaks for other patients.
+    """Predicts the Dice that a map loses by its width, with an interval that speaks for other patients.
 
     The patients are split into groups. What is kept of the map is chosen on all groups but one, and the loss taken on
     that one, so that no case judges a choice that was made for it. The interval is the t interval of the patients'
@@ -332,7 +332,7 @@ def predict_losses(site: Site, measured: Measured, patients: Sequence[str]) -> C
 
 
 def _losses(site: Site, measured: Measured, chosen_by: Moments, cases: Sequence[int], widths: Sequence[int]) -> Tensor:
-    """Return the nats for each voxel of a class by width, case and class: shape (W, N, K)."""
+    """Returns the nats for each voxel of a class by width, case and class: shape (W, N, K)."""
     second, fisher = measured.second[list(cases)], measured.fisher[list(cases)]
     count = second.shape[-1]
     if site.form == "mixtures":
@@ -351,7 +351,7 @@ def _losses(site: Site, measured: Measured, chosen_by: Moments, cases: Sequence[
 
 
 def widths_together(curves: Sequence[Curve], margin: float) -> dict[str, int]:
-    """Choose widths of several maps whose predicted losses add up to less than a margin, in every class.
+    """Chooses widths of several maps whose predicted losses add up to less than a margin, in every class.
 
     All maps get the same share of the margin, the largest for which that holds.
     """
@@ -364,7 +364,7 @@ def widths_together(curves: Sequence[Curve], margin: float) -> dict[str, int]:
 
 
 def with_widths(config: NetworkConfig, wanted: Mapping[Site, int]) -> NetworkConfig:
-    """Return a configuration with other widths of some maps; those of kernels become linear 1x1 around them."""
+    """Returns a configuration with other widths of some maps; those of kernels become linear 1x1 around them."""
     kernels = {site: count for site, count in wanted.items() if site.part == "kernel" and count < site.channels}
     if len(kernels) < len(wanted):
         places = {site.where: count for site, count in wanted.items() if site.where is not None}
@@ -384,7 +384,7 @@ def with_widths(config: NetworkConfig, wanted: Mapping[Site, int]) -> NetworkCon
 def _skips(
     config: NetworkConfig, channels: tuple[int, ...], skips: tuple[int, ...], wanted: Mapping[int, int]
 ) -> BottleneckConfig | None:
-    """Return the bottlenecks of skips of some widths; None where all keep the channels of their stages."""
+    """Returns the bottlenecks of skips of some widths; None where all keep the channels of their stages."""
     spec, levels = config.skip_bottleneck, len(skips)
     ratios = stage_ratios(spec, levels) if spec else (1.0,) * levels
     found = []

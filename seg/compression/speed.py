@@ -119,7 +119,7 @@ class Saving:
 def time_narrowing(
     in_channels: int, out_channels: int, full: NetworkConfig, narrow: NetworkConfig, shape: Triple
 ) -> Saving:
-    """Time the layers in which two networks differ, on the processor, in float32 and with torch's threads.
+    """Times the layers in which two networks differ, on the processor, in float32 and with torch's threads.
 
     Args:
         in_channels: Channels of the image.
@@ -161,7 +161,7 @@ class _Layers:
         self.shapes = _input_shapes(network, list(self.parts), shape)
 
     def that_differ_from(self, other: _Layers) -> _Calls:
-        """Return the parts that the other has not, or with weights of other shapes; with random inputs."""
+        """Returns the parts that the other has not, or with weights of other shapes; with random inputs."""
         return [
             (part, [_random(shape) for shape in self.shapes[name]])
             for name, part in self.parts.items()
@@ -180,7 +180,7 @@ def _parts(network: UNet) -> Mapping[str, nn.Module]:
 
 
 def _input_shapes(network: UNet, names: list[str], shape: Triple) -> dict[str, list[torch.Size]]:
-    """Return the shapes that each part reads, from a pass without numbers."""
+    """Returns the shapes that each part reads, from a pass without numbers."""
     with torch.device("meta"):
         empty = UNet(network.in_channels, network.out_channels, network.config).eval()
         image = torch.empty(1, network.in_channels, *shape)

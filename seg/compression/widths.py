@@ -1,245 +1,464 @@
-"""What each full kernel of a trained network can lose, predicted from one backward pass over a few cases.
-
-H (C, V) are the C channels of a feature map at V voxels, G (C, V) the gradients of the summed cross-entropy with
-respect to H, with labels drawn from the network's own prediction. S = E[h h^T], and F = G G^T over the voxels of the
-image is the Fisher matrix of the map. Replacing H by P H costs about tr(F (I - P) S (I - P)^T) / 2 nats for each voxel
-of the image.
-
-The approximations: voxels do not act on one another, F does not depend on the features, there is no term of first
-order, and cross-entropy stands for Dice. Losses of several places are added up as if the places did not act on one
-another.
-
-References:
-    L. Theis et al., "Faster gaze prediction with dense networks and Fisher pruning", 2018, arXiv:1801.05787.
-    C. Wang et al., "EigenDamage: structured pruning in the Kronecker-factored eigenbasis", 2019, arXiv:1905.05934.
-    J. Chee et al., "Model preserving compression for neural networks", 2022, arXiv:2108.00065.
-    Deviations: the basis minimises the weighted loss itself; it is no eigenbasis of either factor.
-"""
+"""The command `widths`: how many channels each feature map of a trained network needs, and what fewer save."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from math import prod
+import json
+import logging
+import math
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F_
+import yaml
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
-FLOOR = 1e-9
-"""Smallest eigenvalue of a moment matrix over its largest: what is below counts as this much, so that roots can be
-inverted."""
-RIDGE = 1e-6
-"""Added to S, over its mean diagonal, where channels are predicted from one another."""
+from seg.compression import CASES
+from seg.compression.calibration import PLACES, calibrate, scaled
+from seg.compression.drawing import draw_curve, draw_network
+from seg.compression.search import check_uncut, window
+from seg.compression.sites import (
+    DICE_FOR_NATS,
+    Curve,
+    Site,
+    find_sites,
+    measure_sites,
+    predict_losses,
+    widths_together,
+    with_widths,
+)
+from seg.compression.speed import Saving, time_narrowing
+from seg.config import NetworkConfig
+from seg.data.splits import Split, spread_over
+from seg.errors import ConfigError, Problem, RunError
+from seg.figures.html import content_policy
+from seg.files import (
+    check_folder,
+    file_problems,
+    quoted,
+    table_text,
+    working_in,
+    write_json,
+    write_text,
+)
+from seg.hardware import processor_name
+from seg.networks import UNet, complexity
+from seg.runs import (
+    CONFIG_FILE,
+    NOTICE,
+    TrainedRun,
+    check_task,
+    fold_directories,
+    read_run,
+    trained_network,
+)
+from seg.words import NOT_MEASURED, counted, fixed, interval, significant, some
+from seg.workflows.inputs import read_checked
+
+LOG = logging.getLogger(__name__)
+WIDTHS_FILE, TABLE_FILE, PAGE_FILE = "widths.json", "widths.csv", "widths.html"
+POINTS_FILE, NETWORK_FILE = "points.yaml", "network.yaml"
+LOCK_FILE = "widths.lock"
+"""There while a process works on the files."""
+WIDTHS_VERSION = 1
+CHECKED = 5
+"""Cases on which some maps are cut."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Moments:
-    """What is known of one feature map, case by case.
+class Row:
+    """A map in the tables.
 
     Attributes:
-        second: S of each case, shape (N, C, C): of the values themselves before a convolution, as zero padding and the
-            constant matter there; about their mean behind one, where the norm takes the mean away.
-        fisher: F of each case, shape (N, C, C), in squared nats for each voxel of the image.
+        curve: The Dice that it is predicted to lose, by its width.
+        alone: Narrowest safe width where it alone is narrowed.
+        together: The same where all maps of its kind are narrowed at once.
+        saving: What the narrowest width saves; None is not measured.
     """
 
-    second: Tensor
-    fisher: Tensor
+    curve: Curve
+    alone: int
+    together: int
+    saving: Saving | None
 
     @property
-    def channels(self) -> int:
-        """Channels C of the map."""
-        return self.second.shape[-1]
+    def site(self) -> Site:
+        """The map."""
+        return self.curve.site
 
-    def loss(self, projection: Tensor) -> Tensor:
-        """Predict what a projection of shape (C, C) costs each case, in nats a voxel of the image: shape (N,)."""
-        rest = torch.eye(self.channels, dtype=projection.dtype) - projection
-        return torch.einsum("nab,bc,ncd,ad->n", self.fisher, rest, self.second, rest) / 2
+    def ends(self, width: int) -> tuple[float, float, float]:
+        """Returns the predicted loss at a width and its interval, of the class of the highest upper end."""
+        at, worst = self.curve.at(width), self.curve.worst(width)
+        return tuple(float(part[at, worst]) for part in (self.curve.lost, self.curve.low, self.curve.high))  # type: ignore[return-value]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
-    """A convolution with more than one tap, and the two maps that a 1x1 before or behind it would narrow.
+class Point:
+    """A network that can be trained from scratch.
 
     Attributes:
-        name: Path of the convolution in the network, as in `encoder.0.1.conv`.
-        taps: Voxels of the kernel.
-        voxels: Voxels of the output over those of the image.
-        voxels_read: Voxels of the input over those of the image.
-        before: The map that the convolution reads, with the gradients that come by way of the convolution alone.
-        behind: The map that it writes, before the norm.
+        name: Its name among the points of a study.
+        about: What it is.
+        network: Its configuration.
+        macs: Multiply-accumulates of a patch.
+        parameters: Learned numbers.
+        lost: Largest sum over classes of the losses predicted place by place.
     """
 
     name: str
-    taps: int
-    voxels: float
-    voxels_read: float
-    before: Moments
-    behind: Moments
+    about: str
+    network: NetworkConfig
+    macs: int
+    parameters: int
+    lost: float
 
 
 @dataclass(frozen=True, kw_only=True)
-class Projection:
-    """The best projections of every rank r: P = left[:, :r] @ right[:, :r].T.
+class Findings:
+    """All that the command found.
 
     Attributes:
-        left: Shape (C, C); its first r columns are the weight of a 1x1 that expands.
-        right: Shape (C, C); its first r columns, transposed, are the weight of a 1x1 that reduces.
-        loss: Predicted loss by rank 0 ... C, shape (C + 1,), in nats for each voxel of the image.
+        run: The run.
+        cases: Training cases that were measured.
+        patients: How many patients they are of.
+        factor: Dice that some cuts lost over what was predicted, by which all losses are multiplied.
+        checked: Cases on which that was measured.
+        margin: Loss of Dice that counts as safe.
+        maps: Feature maps, skips and upsampled maps.
+        kernels: What full kernels read and write.
+        points: Networks to train from scratch.
+        macs: Multiply-accumulates of a patch of the run's network.
+        parameters: Its learned numbers.
+        machine: Where times were taken; None where they were not.
     """
 
-    left: Tensor
-    right: Tensor
-    loss: Tensor
+    run: TrainedRun
+    cases: Sequence[str]
+    patients: int
+    factor: float
+    checked: int
+    margin: float
+    maps: Sequence[Row]
+    kernels: Sequence[Row]
+    points: Sequence[Point]
+    macs: int
+    parameters: int
+    machine: str | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Subset:
-    """Channels that are kept, and what stands for all.
+@file_problems()
+def find_widths(
+    run_dir: Path,
+    output: Path | None = None,
+    *,
+    margin: float = 0.005,
+    cases: int = CASES,
+    timing: bool = True,
+    data_root: Path | None = None,
+) -> Findings:
+    """Predicts what each map of a trained network loses by its width, and writes tables, a page and study points.
 
-    Attributes:
-        kept: Indices, in order.
-        substitutes: M (C, K): the map is about M times its kept channels.
-        loss: Predicted loss in nats for each voxel of the image.
-    """
-
-    kept: tuple[int, ...]
-    substitutes: Tensor
-    loss: float
-
-
-def measure(network: nn.Module, images: Iterable[Tensor], *, seed: int = 0) -> tuple[Place, ...]:
-    """Measure S and F at every convolution of more than one tap.
+    Training cases alone are looked at, one window each, that with the most foreground.
 
     Args:
-        network: From an image to logits (B, K, X, Y, Z), in evaluation mode.
-        images: Images of shape (1, C, X, Y, Z), one for each case.
-        seed: Seed of the labels that are drawn from the prediction.
+        run_dir: Finished run.
+        output: Folder of the files, which are replaced; None is ``widths`` in the run directory.
+        margin: Loss of Dice of a class that counts as safe, in (0, 1).
+        cases: Training cases that are measured, >= 2.
+        timing: Whether the milliseconds that narrow maps save are measured.
+        data_root: Folder of the data set; None is that of the run.
 
-    Returns:
-        The places in the order of computation; moments are float64 on the processor.
+    Raises:
+        ConfigError: The cases are of fewer than two patients.
+        RunError: The run is not finished, has no record of its cases or is compressed already, or a file cannot be
+            written.
+        DataError: Cases cannot be read.
     """
-    convolutions = {
-        name: module
-        for name, module in network.named_modules()
-        if isinstance(module, nn.Conv3d) and prod(module.kernel_size) > 1
+    target = run_dir / "widths" if output is None else output
+    check_folder(target)
+    run, split = read_uncut(run_dir)
+    with working_in(target, LOCK_FILE, (WIDTHS_FILE, TABLE_FILE, PAGE_FILE, POINTS_FILE, NETWORK_FILE)):
+        findings = _find(run, split, margin=margin, cases=cases, timing=timing, data_root=data_root)
+        write_findings(findings, target)
+    print(format_rows(findings))
+    print(f"page: {target / PAGE_FILE}")
+    if findings.points[0].network != run.config.network:
+        whole, narrow = (shlex.quote(str(path)) for path in (run_dir / CONFIG_FILE, target / NETWORK_FILE))
+        print(f"next: seg train --config {whole} --config {narrow} --run_dir NEW_RUN")
+    return findings
+
+
+def _find(
+    run: TrainedRun, split: Split, *, margin: float, cases: int, timing: bool, data_root: Path | None
+) -> Findings:
+    config, run_dir = run.config, run.path
+    if data_root is not None:
+        config = replace(config, data=replace(config.data, root=str(data_root)))
+    dataset, _ = read_checked(config.data, progress=config.training.progress)
+    check_task(
+        run_dir,
+        channel_names=dataset.channel_names,
+        class_names=dataset.class_names,
+        source=config.data.root,
+        remedy="it is another data set, check --data.root",
+    )
+    network = trained_network(config.network, len(run.channel_names), len(run.class_names), run_dir)
+    assert isinstance(network, UNet)
+    seen = set(split.train)
+    chosen = spread_over([case for case in dataset.cases if case.id in seen], cases)
+    patients = [case.patient or case.id for case in chosen]
+    if gone := sorted(seen - {case.id for case in dataset.cases}):
+        LOG.warning("%s: cases that the run was trained on are not there: %s", config.data.root, some(gone))
+    if len(set(patients)) < 2:
+        rule = "must be of two patients at least, for an interval"
+        remedy = "it is another data set, check --data.root" if gone else "measure more cases"
+        raise ConfigError(Problem("cases", "patients", rule, counted(len(chosen), "case"), remedy))
+    sites = find_sites(network)
+    LOG.info("measuring %d maps on %s", len(sites), counted(len(chosen), "training case"))
+    windows = [window(case, config) for case in chosen]
+    measured = measure_sites(network, sites, [image for image, _ in windows], seed=config.seed)
+    curves = [predict_losses(site, measured[site.name], patients) for site in sites]
+    if few := [name for name, high in zip(run.class_names[1:], curves[0].high[0], strict=True) if math.isinf(high)]:
+        LOG.warning("no width is safe for %s: found in fewer than two patients; measure more cases", ", ".join(few))
+    maps = [curve for curve in curves if curve.site.part != "kernel"]
+    checked = spread_over(windows, CHECKED)
+    factor = calibrate(network, maps, measured, checked, margin, dataset.ignore_label)
+    LOG.info("Dice lost over what is predicted, of %s: %.3g", counted(PLACES, "cut"), factor)
+    findings = _judged(run, network, [scaled(curve, factor) for curve in curves], margin, timing)
+    return replace(
+        findings, cases=[case.id for case in chosen], patients=len(set(patients)), factor=factor, checked=len(checked)
+    )
+
+
+def read_uncut(run_dir: Path) -> tuple[TrainedRun, Split]:
+    """Reads a finished run of one fold without 1x1 around its kernels, and the two sides of its cases.
+
+    Raises:
+        RunError: It is something else, or there is no record of its cases.
+    """
+    if folds := fold_directories(run_dir):
+        rule, value = "must be a single run", f"{len(folds)} folds"
+        raise RunError(Problem(quoted(str(run_dir)), "folds", rule, value, "give one of them"))
+    run = read_run(run_dir)
+    return run, check_uncut(run)[1]
+
+
+def _judged(run: TrainedRun, network: UNet, curves: Sequence[Curve], margin: float, timing: bool) -> Findings:
+    """Finds safe widths, what they save, and the networks that they make."""
+    config, ends = run.config, (network.in_channels, network.out_channels)
+    kinds = [[c for c in curves if (c.site.part == "kernel") == kernels] for kernels in (False, True)]
+    together = widths_together(kinds[0], margin) | widths_together(kinds[1], margin)
+    rows = []
+    narrowed = [curve for curve in curves if curve.safe(margin) < curve.site.channels]
+    if timing and narrowed:
+        LOG.info("timing %s", counted(len(narrowed), "narrower map"))
+    for curve in curves:
+        alone, saving = curve.safe(margin), None
+        if timing and alone < curve.site.channels:
+            narrow = with_widths(config.network, {curve.site: alone})
+            saving = time_narrowing(*ends, config.network, narrow, config.patches.size)
+        rows.append(Row(curve=curve, alone=alone, together=together[curve.site.name], saving=saving))
+    maps, kernels = ([row for row in rows if (row.site.part == "kernel") == which] for which in (False, True))
+    wanted = {
+        "maps": ("all feature maps narrowed; their losses add up to the margin", maps, "together"),
+        "kernels": ("linear 1x1 around the full kernels; their losses add up to the margin", kernels, "together"),
+        "maps_alone": ("all feature maps at the width that is safe for each alone; a bold guess", maps, "alone"),
     }
-    order: dict[str, None] = {}
-    read: dict[str, Tensor] = {}
-    written: dict[str, Tensor] = {}
-
-    def before(name: str, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        order[name] = None
-        # A skip is the encoder's own tensor; each of its readers gets a view of its own, so that gradients are apart.
-        own = inputs[0].view_as(inputs[0])
-        own.retain_grad()
-        read[name] = own
-        return (own,)
-
-    def behind(name: str, output: Tensor) -> None:
-        output.retain_grad()
-        written[name] = output
-
-    hooks = [
-        handle
-        for name, module in convolutions.items()
-        for handle in (
-            module.register_forward_pre_hook(lambda _module, inputs, name=name: before(name, inputs)),
-            module.register_forward_hook(lambda _module, _inputs, output, name=name: behind(name, output)),
+    points = []
+    for name, (about, chosen, which) in wanted.items():
+        widths = {row.site: getattr(row, which) for row in chosen}
+        smaller = with_widths(config.network, widths)
+        cost = complexity(*ends, smaller, shape=config.patches.size)
+        lost = sum(np.nan_to_num(row.curve.lost[row.curve.at(widths[row.site])]) for row in chosen)
+        point = Point(
+            name=name,
+            about=about,
+            network=smaller,
+            macs=cost.macs,
+            parameters=cost.parameters,
+            lost=float(np.max(lost, initial=0.0)),
         )
+        points.append(point)
+    whole = complexity(*ends, config.network, shape=config.patches.size)
+    return Findings(
+        run=run,
+        cases=(),
+        patients=0,
+        factor=1.0,
+        checked=0,
+        margin=margin,
+        maps=maps,
+        kernels=kernels,
+        points=points,
+        macs=whole.macs,
+        parameters=whole.parameters,
+        machine=f"{processor_name()}, {counted(torch.get_num_threads(), 'thread')}, torch, fp32" if timing else None,
+    )
+
+
+def write_findings(findings: Findings, output: Path) -> None:
+    """Writes the tables, the page and the points of a study. Files that are there are replaced."""
+    output.mkdir(parents=True, exist_ok=True)
+    classes = findings.run.class_names[1:]
+    rows = [*findings.maps, *findings.kernels]
+    write_json(output / WIDTHS_FILE, to_record(findings))
+    table = [
+        {
+            "place": row.site.name,
+            "part": row.site.part,
+            "stage": row.site.stage,
+            "channels": row.site.channels,
+            "width": width,
+            "class": name,
+            "dice_lost": f"{row.curve.lost[at, number]:.6g}",
+            "low": f"{row.curve.low[at, number]:.6g}",
+            "high": f"{row.curve.high[at, number]:.6g}",
+            "safe": int(width >= row.alone),
+        }
+        for row in rows
+        for at, width in enumerate(row.curve.widths)
+        for number, name in enumerate(classes)
     ]
-    stream = torch.Generator().manual_seed(seed)
-    sums: dict[str, list[tuple[Tensor, Tensor, Tensor, Tensor]]] = {name: [] for name in convolutions}
-    voxels: dict[str, tuple[float, float]] = {}
-    try:
-        for image in images:
-            read.clear()
-            written.clear()
-            with torch.enable_grad():
-                logits = network(image.detach().requires_grad_())
-                loss = F_.cross_entropy(logits, drawn_labels(logits, stream), reduction="sum")
-                loss.backward()  # type: ignore[no-untyped-call]
-            count = logits[:, 0].numel()
-            for name, output in written.items():
-                voxels[name] = (output[:, 0].numel() / count, read[name][:, 0].numel() / count)
-                s_in, f_in = _moments(read[name], count, centred=False)
-                s_out, f_out = _moments(output, count, centred=True)
-                sums[name].append((s_in, f_in, s_out, f_out))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    places = []
-    for name in order:
-        s_in, f_in, s_out, f_out = (torch.stack(found) for found in zip(*sums[name], strict=True))
-        places.append(
-            Place(
-                name=name,
-                taps=prod(convolutions[name].kernel_size),
-                voxels=voxels[name][0],
-                voxels_read=voxels[name][1],
-                before=Moments(second=s_in, fisher=f_in),
-                behind=Moments(second=s_out, fisher=f_out),
-            )
-        )
-    return tuple(places)
+    write_text(output / TABLE_FILE, table_text(table))
+    write_text(output / POINTS_FILE, points_yaml(findings))
+    write_text(output / NETWORK_FILE, _yaml({"network": _plain(findings.points[0].network)}))
+    write_text(output / PAGE_FILE, to_html(findings))
 
 
-def drawn_labels(logits: Tensor, stream: torch.Generator) -> Tensor:
-    """Draw a label for each voxel from the prediction: from logits (B, K, X, Y, Z) to (B, X, Y, Z)."""
-    with torch.no_grad():
-        below = logits.softmax(1).cumsum(1)[:, :-1]
-        drawn = torch.rand((len(logits), 1, *logits.shape[2:]), generator=stream).to(logits)
-        return (drawn > below).sum(1)
+def to_record(findings: Findings) -> dict[str, Any]:
+    """Returns the content of ``widths.json``; null stands for a bound of an interval that is not known."""
+    return {
+        "schema_version": WIDTHS_VERSION,
+        "run": findings.run.description(),
+        "class_names": list(findings.run.class_names),
+        "cases": list(findings.cases),
+        "patients": findings.patients,
+        "margin": findings.margin,
+        "dice_for_nats": DICE_FOR_NATS * findings.factor,
+        "calibration": {"factor": findings.factor, "cases": findings.checked},
+        "macs": findings.macs,
+        "parameters": findings.parameters,
+        "machine": findings.machine,
+        "places": [
+            {
+                "name": row.site.name,
+                "part": row.site.part,
+                "stage": row.site.stage,
+                "module": row.site.module,
+                "form": row.site.form,
+                "channels": row.site.channels,
+                "safe_alone": row.alone,
+                "safe_together": row.together,
+                "milliseconds": None if row.saving is None else asdict(row.saving),
+                "widths": list(row.curve.widths),
+                "dice_lost": _finite(row.curve.lost),
+                "low": _finite(row.curve.low),
+                "high": _finite(row.curve.high),
+            }
+            for row in (*findings.maps, *findings.kernels)
+        ],
+        "points": [
+            {
+                "name": point.name,
+                "macs": point.macs,
+                "parameters": point.parameters,
+                "dice_lost": point.lost,
+                "network": changes(findings, point),
+            }
+            for point in findings.points
+        ],
+    }
 
 
-def best_projection(moments: Moments) -> Projection:
-    """Find the projection of least predicted loss for every rank, by an SVD of F^(1/2) S^(1/2)."""
-    second, fisher = moments.second.mean(0), moments.fisher.mean(0)
-    u, values, _ = torch.linalg.svd(_power(fisher, 0.5) @ _power(second, 0.5))
-    lost = torch.cat((values.square().flip(0).cumsum(0).flip(0), values.new_zeros(1))) / 2
-    return Projection(left=_power(fisher, -0.5) @ u, right=_power(fisher, 0.5) @ u, loss=lost)
+def _finite(values: np.ndarray) -> list[list[float | None]]:
+    return [[value if math.isfinite(value) else None for value in row] for row in values.tolist()]
 
 
-def best_channels(moments: Moments) -> dict[int, Subset]:
-    """Choose the channels to keep for every width, greedily, and the best linear substitutes of the others.
-
-    One channel after the other is left out, the one whose loss, given the best substitutes from those that stay, is
-    least: backward elimination as in the optimal brain surgeon.
-
-    Returns:
-        The subsets by width, C down to 1.
-    """
-    fisher, count = moments.fisher.mean(0), moments.channels
-    second = moments.second.mean(0)
-    second = second + torch.eye(count, dtype=second.dtype) * second.diagonal().mean() * RIDGE
-    kept, precision = list(range(count)), torch.linalg.inv(second)
-    substitutes, loss = torch.eye(count, dtype=second.dtype), 0.0
-    table = {count: Subset(kept=tuple(kept), substitutes=substitutes, loss=0.0)}
-    while len(kept) > 1:
-        increase = torch.einsum("ac,ab,bc->c", substitutes, fisher, substitutes) / precision.diagonal()
-        out = int(increase.argmin())
-        rest = [index for index in range(len(kept)) if index != out]
-        loss += float(increase[out]) / 2
-        row = precision[rest, out]
-        substitutes = substitutes[:, rest] - torch.outer(substitutes[:, out], row / precision[out, out])
-        precision = precision[rest][:, rest] - torch.outer(row, row) / precision[out, out]
-        kept = [kept[index] for index in rest]
-        table[len(kept)] = Subset(kept=tuple(kept), substitutes=substitutes, loss=loss)
-    return table
+def changes(findings: Findings, point: Point) -> dict[str, Any]:
+    """Returns the fields of the network that a point changes."""
+    before, after = _plain(findings.run.config.network), _plain(point.network)
+    return {name: value for name, value in after.items() if value != before[name]}
 
 
-def _moments(values: Tensor, voxels: int, *, centred: bool) -> tuple[Tensor, Tensor]:
-    """Return S and F of a map with its gradient, of one case."""
-    assert values.grad is not None
-    h, g = (x.detach().transpose(0, 1).flatten(1).double() for x in (values, values.grad))
-    if centred:
-        h = h - h.mean(1, keepdim=True)
-    return (h @ h.T / h.shape[1]).cpu(), (g @ g.T / voxels).cpu()
+def _plain(network: NetworkConfig) -> dict[str, Any]:
+    """Returns a network's fields as plain values; widths that are not given are left out."""
+    fields: dict[str, Any] = json.loads(json.dumps(asdict(network)))
+    if fields["widths"] is not None:
+        fields["widths"] = {name: value for name, value in fields["widths"].items() if value is not None}
+    return fields
 
 
-def _power(matrix: Tensor, exponent: float) -> Tensor:
-    """Return a power of a symmetric matrix, its smallest eigenvalues raised to `FLOOR` times the largest."""
-    values, vectors = torch.linalg.eigh(matrix)
-    least = max(float(values[-1]) * FLOOR, torch.finfo(matrix.dtype).tiny ** 0.5)
-    power: Tensor = (vectors * values.clamp_min(least) ** exponent) @ vectors.T
-    return power
+def points_yaml(findings: Findings) -> str:
+    """Formats the points that differ from the run and from one another, as the file of a study takes them."""
+    lines, seen = [], [findings.run.config.network]
+    for point in findings.points:
+        share = f"{point.about}; {point.macs / findings.macs:.0%} of the multiply-accumulates"
+        if point.network in seen:
+            lines.append(f"# {point.name}, {share}: the same again")
+            continue
+        seen.append(point.network)
+        fields = {f"network.{name}": value for name, value in changes(findings, point).items()}
+        lines += [f"# {share}", _yaml([{"name": point.name, "set": fields}]).rstrip()]
+    return "\n".join(lines) + "\n"
+
+
+def _yaml(content: object) -> str:
+    return str(yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=100))
+
+
+def to_html(findings: Findings) -> str:
+    """Formats the page: one file that needs no network and runs no script."""
+    made = Environment(
+        loader=ChoiceLoader([PackageLoader("seg.compression"), PackageLoader("seg.figures")]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {"fixed": fixed, "counted": counted, "significant": significant}
+    made.globals |= {"interval": interval, "NOTICE": NOTICE, "NOT_MEASURED": NOT_MEASURED}
+    sheets = [made.loader.get_source(made, name)[0] for name in ("report.css", "widths.css")]  # type: ignore[union-attr]
+    css = "".join(sheets)
+    config = findings.run.config
+    grids, grid = [], list(config.patches.size)
+    for stride in config.network.strides:
+        grid = [n // s for n, s in zip(grid, stride, strict=True)]
+        grids.append(grid)
+    every = [*findings.maps, *findings.kernels]
+    network = draw_network(
+        [row.site for row in findings.maps],
+        {row.site.name: row.alone for row in findings.maps},
+        {row.site.name: row.together for row in findings.maps},
+        grids,
+    )
+    return made.get_template("widths.html.j2").render(
+        f=findings,
+        css=css,
+        policy=content_policy(css),
+        network=network,
+        curves={row.site.name: draw_curve(row.curve, findings.margin, number) for number, row in enumerate(every)},
+        points=points_yaml(findings),
+        class_names=findings.run.class_names[1:],
+        narrower=[row for row in findings.maps if row.alone < row.site.channels],
+        channels=sum(row.site.channels for row in findings.maps),
+        needed=sum(row.together for row in findings.maps),
+    )
+
+
+def format_rows(findings: Findings) -> str:
+    """Formats the places as a table: widths, what is predicted at the safe one, and milliseconds."""
+    head = f"{'place':32}{'now':>5}{'safe':>6}{'together':>10}{'Dice lost, at most':>20}{'ms saved':>14}"
+    lines = [f"predicted widths; safe: less than {findings.margin:g} Dice lost in every class, at 97.5 %", head]
+    for row in (*findings.maps, *findings.kernels):
+        lost, _, high = row.ends(row.alone)
+        saved = NOT_MEASURED if row.saving is None else f"{row.saving.saved_ms:.2f}"
+        saved = "-" if row.alone == row.site.channels else saved
+        ends = f"{lost:.4f}, {high:.4f}"
+        lines.append(f"{row.site.name:32}{row.site.channels:5}{row.alone:6}{row.together:10}{ends:>20}{saved:>14}")
+    for point in findings.points:
+        share = f"{point.macs / findings.macs:.0%} of the work, {point.parameters:,} parameters"
+        lines.append(f"point {point.name}: {share}; {point.about}")
+    return "\n".join(lines)

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from seg.compression import widths
+from seg.compression import moments
 from seg.compression.channels import cut_channels, feature_maps, measure_maps
 from seg.compression.cuts import cut, project, solve_anew
-from seg.compression.widths import Moments, drawn_labels, measure
+from seg.compression.moments import Moments, drawn_labels, measure
 from seg.config import BottleneckConfig, NetworkConfig
 from seg.networks import network_from_config
 from seg.networks.complexity import checked_complexity
@@ -65,7 +65,7 @@ def _depend(network, one):
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_channels_that_depend_on_others_go_without_a_change(options, monkeypatch):
-    monkeypatch.setattr(widths, "RIDGE", 1e-10)
+    monkeypatch.setattr(moments, "RIDGE", 1e-10)
     net = _network(**options)
     maps = [one for one in feature_maps(net) if one.channels > one.least]
     for one in maps:
@@ -197,7 +197,7 @@ def test_layers_are_solved_towards_the_kept_channels_of_the_original():
 
 
 def test_layers_without_a_norm_are_solved_with_the_constant_that_they_have(monkeypatch):
-    monkeypatch.setattr(widths, "RIDGE", 1e-10)
+    monkeypatch.setattr(moments, "RIDGE", 1e-10)
     net, images = _network(upsample="linear"), _images(4, (16, 16, 16))
     maps = [one for one in feature_maps(net) if one.channels > one.least]
     for one in maps:

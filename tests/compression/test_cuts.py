@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from seg.compression.cuts import cut, kernel_macs, project, solve_anew
+from seg.compression.moments import measure
 from seg.compression.shrink import choose_cuts
-from seg.compression.widths import measure
 from seg.config import BottleneckConfig, NetworkConfig
 from seg.networks import network_from_config
 from seg.networks.complexity import checked_complexity

@@ -8,8 +8,8 @@ import torch
 
 from seg.compression.channels import feature_maps, measure_maps
 from seg.compression.cuts import kernel_macs, project
+from seg.compression.moments import Moments, measure
 from seg.compression.shrink import KINDS, choose_cuts, shrink
-from seg.compression.widths import Moments, measure
 from seg.config import BottleneckConfig, NetworkConfig
 from seg.errors import ConfigError
 from seg.networks import network_from_config

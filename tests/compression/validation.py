@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from seg.compression.calibration import calibrate, narrowed_at, scaled
-from seg.compression.safe import CHECKED, read_uncut
 from seg.compression.search import window
 from seg.compression.sites import DICE_FOR_NATS, find_sites, measure_sites, predict_losses, projection_of
+from seg.compression.widths import CHECKED, read_uncut
 from seg.config.study import MARGIN
 from seg.data.splits import spread_over
 from seg.networks import UNet

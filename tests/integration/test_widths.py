@@ -18,8 +18,8 @@ import yaml
 
 import seg
 from seg.ablation.study import plan_study
-from seg.compression import safe
-from seg.compression.safe import Findings, find_widths, to_html, write_findings
+from seg.compression import widths
+from seg.compression.widths import Findings, find_widths, to_html, write_findings
 from seg.config import ExperimentConfig, load_config
 from seg.errors import SegError
 from seg.files import locked
@@ -148,7 +148,7 @@ def test_what_cannot_be_used_is_named(run: Path, tmp_path: Path) -> None:
 def test_the_folder_is_looked_at_before_anything_is_measured(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(safe, "measure_sites", lambda *_, **__: pytest.fail("measured"))
+    monkeypatch.setattr(widths, "measure_sites", lambda *_, **__: pytest.fail("measured"))
     out = tmp_path / "out"
     (out / "widths.lock").mkdir(parents=True)  # as unwritable as a folder of another user
     with pytest.raises(SegError) as caught:

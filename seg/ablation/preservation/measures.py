@@ -37,7 +37,7 @@ def pseudo_inverse(covariance: Array) -> Array:
 
 
 def reconstruction_r2(wide: Array, cross: Array, narrow: Array) -> float:
-    """Returns the share of the wide features' total variance that the best affine map from the narrow ones explains.
+    """Returns R2 of the wide features given the narrow ones: the variance that an affine fit explains, over the total.
 
     It changes under no invertible affine map of the narrow features, and with K narrow channels it is at most
     ``r2_by_width(spectrum(wide))[K - 1]``, whatever function made them.

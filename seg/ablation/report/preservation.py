@@ -28,7 +28,7 @@ MEASURES = {
     "amplified": "max",
     "suppressed": "max",
 }
-"""Measures that may predict the Dice lost, and which of several bottlenecks of a network counts as the worst."""
+"""Measures that may predict the Dice lost, and whether the largest or the smallest value is a network's worst."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from seg.compression.widths import Moments, best_channels, best_projection, drawn_labels, measure
+from seg.compression.moments import Moments, best_channels, best_projection, drawn_labels, measure
 from seg.config import NetworkConfig
 from seg.networks import network_from_config
 

@@ -1,0 +1,245 @@
+"""What each full kernel of a trained network can lose, predicted from one backward pass over a few cases.
+
+H (C, V) are the C channels of a feature map at V voxels, G (C, V) the gradients of the summed cross-entropy with
+respect to H, with labels drawn from the network's own prediction. S = E[h h^T], and F = G G^T over the voxels of the
+image is the Fisher matrix of the map. Replacing H by P H costs about tr(F (I - P) S (I - P)^T) / 2 nats for each voxel
+of the image.
+
+The approximations: voxels do not act on one another, F does not depend on the features, there is no term of first
+order, and cross-entropy stands for Dice. Losses of several places are added up as if the places did not act on one
+another.
+
+References:
+    L. Theis et al., "Faster gaze prediction with dense networks and Fisher pruning", 2018, arXiv:1801.05787.
+    C. Wang et al., "EigenDamage: structured pruning in the Kronecker-factored eigenbasis", 2019, arXiv:1905.05934.
+    J. Chee et al., "Model preserving compression for neural networks", 2022, arXiv:2108.00065.
+    Deviations: the basis minimises the weighted loss itself; it is no eigenbasis of either factor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F_
+
+FLOOR = 1e-9
+"""Smallest eigenvalue of a moment matrix over its largest: what is below counts as this much, so that roots can be
+inverted."""
+RIDGE = 1e-6
+"""Added to S, over its mean diagonal, where channels are predicted from one another."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moments:
+    """What is known of one feature map, case by case.
+
+    Attributes:
+        second: S of each case, shape (N, C, C): of the values themselves before a convolution, as zero padding and the
+            constant matter there; about their mean behind one, where the norm takes the mean away.
+        fisher: F of each case, shape (N, C, C), in squared nats for each voxel of the image.
+    """
+
+    second: Tensor
+    fisher: Tensor
+
+    @property
+    def channels(self) -> int:
+        """Channels C of the map."""
+        return self.second.shape[-1]
+
+    def loss(self, projection: Tensor) -> Tensor:
+        """Predicts what a projection of shape (C, C) costs each case, in nats a voxel of the image: shape (N,)."""
+        rest = torch.eye(self.channels, dtype=projection.dtype) - projection
+        return torch.einsum("nab,bc,ncd,ad->n", self.fisher, rest, self.second, rest) / 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A convolution with more than one tap, and the two maps that a 1x1 before or behind it would narrow.
+
+    Attributes:
+        name: Path of the convolution in the network, as in `encoder.0.1.conv`.
+        taps: Voxels of the kernel.
+        voxels: Voxels of the output over those of the image.
+        voxels_read: Voxels of the input over those of the image.
+        before: The map that the convolution reads, with the gradients that come by way of the convolution alone.
+        behind: The map that it writes, before the norm.
+    """
+
+    name: str
+    taps: int
+    voxels: float
+    voxels_read: float
+    before: Moments
+    behind: Moments
+
+
+@dataclass(frozen=True, kw_only=True)
+class Projection:
+    """The best projections of every rank r: P = left[:, :r] @ right[:, :r].T.
+
+    Attributes:
+        left: Shape (C, C); its first r columns are the weight of a 1x1 that expands.
+        right: Shape (C, C); its first r columns, transposed, are the weight of a 1x1 that reduces.
+        loss: Predicted loss by rank 0 ... C, shape (C + 1,), in nats for each voxel of the image.
+    """
+
+    left: Tensor
+    right: Tensor
+    loss: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subset:
+    """Channels that are kept, and what stands for all.
+
+    Attributes:
+        kept: Indices, in order.
+        substitutes: M (C, K): the map is about M times its kept channels.
+        loss: Predicted loss in nats for each voxel of the image.
+    """
+
+    kept: tuple[int, ...]
+    substitutes: Tensor
+    loss: float
+
+
+def measure(network: nn.Module, images: Iterable[Tensor], *, seed: int = 0) -> tuple[Place, ...]:
+    """Measures S and F at every convolution of more than one tap.
+
+    Args:
+        network: From an image to logits (B, K, X, Y, Z), in evaluation mode.
+        images: Images of shape (1, C, X, Y, Z), one for each case.
+        seed: Seed of the labels that are drawn from the prediction.
+
+    Returns:
+        The places in the order of computation; moments are float64 on the processor.
+    """
+    convolutions = {
+        name: module
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Conv3d) and prod(module.kernel_size) > 1
+    }
+    order: dict[str, None] = {}
+    read: dict[str, Tensor] = {}
+    written: dict[str, Tensor] = {}
+
+    def before(name: str, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        order[name] = None
+        # A skip is the encoder's own tensor; each of its readers gets a view of its own, so that gradients are apart.
+        own = inputs[0].view_as(inputs[0])
+        own.retain_grad()
+        read[name] = own
+        return (own,)
+
+    def behind(name: str, output: Tensor) -> None:
+        output.retain_grad()
+        written[name] = output
+
+    hooks = [
+        handle
+        for name, module in convolutions.items()
+        for handle in (
+            module.register_forward_pre_hook(lambda _module, inputs, name=name: before(name, inputs)),
+            module.register_forward_hook(lambda _module, _inputs, output, name=name: behind(name, output)),
+        )
+    ]
+    stream = torch.Generator().manual_seed(seed)
+    sums: dict[str, list[tuple[Tensor, Tensor, Tensor, Tensor]]] = {name: [] for name in convolutions}
+    voxels: dict[str, tuple[float, float]] = {}
+    try:
+        for image in images:
+            read.clear()
+            written.clear()
+            with torch.enable_grad():
+                logits = network(image.detach().requires_grad_())
+                loss = F_.cross_entropy(logits, drawn_labels(logits, stream), reduction="sum")
+                loss.backward()  # type: ignore[no-untyped-call]
+            count = logits[:, 0].numel()
+            for name, output in written.items():
+                voxels[name] = (output[:, 0].numel() / count, read[name][:, 0].numel() / count)
+                s_in, f_in = _moments(read[name], count, centred=False)
+                s_out, f_out = _moments(output, count, centred=True)
+                sums[name].append((s_in, f_in, s_out, f_out))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    places = []
+    for name in order:
+        s_in, f_in, s_out, f_out = (torch.stack(found) for found in zip(*sums[name], strict=True))
+        places.append(
+            Place(
+                name=name,
+                taps=prod(convolutions[name].kernel_size),
+                voxels=voxels[name][0],
+                voxels_read=voxels[name][1],
+                before=Moments(second=s_in, fisher=f_in),
+                behind=Moments(second=s_out, fisher=f_out),
+            )
+        )
+    return tuple(places)
+
+
+def drawn_labels(logits: Tensor, stream: torch.Generator) -> Tensor:
+    """Draws a label for each voxel from the prediction: from logits (B, K, X, Y, Z) to (B, X, Y, Z)."""
+    with torch.no_grad():
+        below = logits.softmax(1).cumsum(1)[:, :-1]
+        drawn = torch.rand((len(logits), 1, *logits.shape[2:]), generator=stream).to(logits)
+        return (drawn > below).sum(1)
+
+
+def best_projection(moments: Moments) -> Projection:
+    """Finds the projection of least predicted loss for every rank, by an SVD of F^(1/2) S^(1/2)."""
+    second, fisher = moments.second.mean(0), moments.fisher.mean(0)
+    u, values, _ = torch.linalg.svd(_power(fisher, 0.5) @ _power(second, 0.5))
+    lost = torch.cat((values.square().flip(0).cumsum(0).flip(0), values.new_zeros(1))) / 2
+    return Projection(left=_power(fisher, -0.5) @ u, right=_power(fisher, 0.5) @ u, loss=lost)
+
+
+def best_channels(moments: Moments) -> dict[int, Subset]:
+    """Chooses the channels to keep for every width, greedily, and the best linear substitutes of the others.
+
+    One channel after the other is left out, the one whose loss, given the best substitutes from those that stay, is
+    least: backward elimination as in the optimal brain surgeon.
+
+    Returns:
+        The subsets by width, C down to 1.
+    """
+    fisher, count = moments.fisher.mean(0), moments.channels
+    second = moments.second.mean(0)
+    second = second + torch.eye(count, dtype=second.dtype) * second.diagonal().mean() * RIDGE
+    kept, precision = list(range(count)), torch.linalg.inv(second)
+    substitutes, loss = torch.eye(count, dtype=second.dtype), 0.0
+    table = {count: Subset(kept=tuple(kept), substitutes=substitutes, loss=0.0)}
+    while len(kept) > 1:
+        increase = torch.einsum("ac,ab,bc->c", substitutes, fisher, substitutes) / precision.diagonal()
+        out = int(increase.argmin())
+        rest = [index for index in range(len(kept)) if index != out]
+        loss += float(increase[out]) / 2
+        row = precision[rest, out]
+        substitutes = substitutes[:, rest] - torch.outer(substitutes[:, out], row / precision[out, out])
+        precision = precision[rest][:, rest] - torch.outer(row, row) / precision[out, out]
+        kept = [kept[index] for index in rest]
+        table[len(kept)] = Subset(kept=tuple(kept), substitutes=substitutes, loss=loss)
+    return table
+
+
+def _moments(values: Tensor, voxels: int, *, centred: bool) -> tuple[Tensor, Tensor]:
+    """Returns S and F of a map with its gradient, of one case."""
+    assert values.grad is not None
+    h, g = (x.detach().transpose(0, 1).flatten(1).double() for x in (values, values.grad))
+    if centred:
+        h = h - h.mean(1, keepdim=True)
+    return (h @ h.T / h.shape[1]).cpu(), (g @ g.T / voxels).cpu()
+
+
+def _power(matrix: Tensor, exponent: float) -> Tensor:
+    """Returns a power of a symmetric matrix, its smallest eigenvalues raised to `FLOOR` times the largest."""
+    values, vectors = torch.linalg.eigh(matrix)
+    least = max(float(values[-1]) * FLOOR, torch.finfo(matrix.dtype).tiny ** 0.5)
+    power: Tensor = (vectors * values.clamp_min(least) ** exponent) @ vectors.T
+    return power
