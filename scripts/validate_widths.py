@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 
 def main() -> None:
-    """Run the check that the command line asks for, and print correlations."""
+    """Runs the check that the command line asks for, and prints correlations."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run_dir", type=Path, required=True, metavar="DIR", help="finished run of one fold")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="CSV file of all points")

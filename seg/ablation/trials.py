@@ -609,7 +609,7 @@ def _put_back(run_dir: Path, config: ExperimentConfig) -> None:
 
 
 def _noted(run_dir: Path, record: RunRecord, **values: float | None) -> RunRecord:
-    """Writes ``RUN.json`` with other values."""
+    """Writes a run's record beside its directory, with other values; returns the new record."""
     record = record.model_copy(update=values)
     write_json(sibling(run_dir, "json"), record.content())
     return record

@@ -68,7 +68,7 @@ class Plan:
 
 
 def make_plan(name: PlanName, training: ExperimentConfig | None) -> Plan:
-    """Return a plan by its name.
+    """Returns a plan by its name.
 
     Args:
         name: `gpu` takes ten minutes on one data-centre GPU, `tiny` shows within a minute that all of it runs, and
@@ -93,7 +93,7 @@ class _PlanFile(BaseModel):
 
 
 def run_plan(plan: Plan, device: torch.device, output: Path) -> dict[str, Any]:
-    """Measure section by section, and write all that is known after each.
+    """Measures section by section, and writes all that is known after each.
 
     A section that ends in an error is recorded with it, and the next ones run. Sections that `output` has from an
     earlier run on the same device are not measured again.
@@ -158,7 +158,7 @@ def _named(error: Exception) -> str:
 
 
 def _networks(plan: Plan) -> Iterator[tuple[str, NetworkConfig, str]]:
-    """Yield name, configuration and layout of the networks, each in both layouts."""
+    """Yields name, configuration and memory format of the networks, each network in both formats."""
     levels = len(plan.stages)
     plain = NetworkConfig(
         channels=plan.stages,
@@ -185,7 +185,7 @@ def _build(name: str, config: NetworkConfig, runtime: Runtime) -> nn.Module:
 
 
 def _bf16_outputs(plan: Plan, device: torch.device, name: str, config: NetworkConfig, layout: str) -> dict[str, Any]:
-    """Compare a network's outputs in bf16 with those in fp32, at every patch of the plan.
+    """Compares a network's outputs in bf16 with those in fp32, at every patch of the plan.
 
     Convolutions of some shapes were wrong in bf16 without a word (https://github.com/pytorch/pytorch/issues/163539).
 
@@ -217,7 +217,7 @@ def _ceilings(device: torch.device, precision: Precision) -> list[dict[str, Any]
 def _times(
     plan: Plan, device: torch.device, precision: Precision, shape: Shape, *, layout: str | None = None
 ) -> list[dict[str, Any]]:
-    """Time networks side by side, forwards and in a step of training.
+    """Times networks side by side, forwards and in a step of training.
 
     With `layout` given, `plain` and `decoder_1` alone are compiled in this layout; else all run eagerly in both.
     """
@@ -286,7 +286,7 @@ def _augmentation(device: torch.device, shape: Shape) -> dict[str, Any]:
 
 
 def best_layout(rows: list[dict[str, Any]]) -> MemoryFormat:
-    """Return the layout in which steps of `decoder_1` took the least time together, over all shapes."""
+    """Returns the memory format in which steps of `decoder_1` took the least time together, over all shapes."""
     total = dict.fromkeys(MEMORY_FORMATS, 0.0)
     for row in rows:
         if row["name"] == "decoder_1":
@@ -300,7 +300,7 @@ def _no_experiment() -> RunError:
 
 
 def _train(plan: Plan, device: torch.device, layout: MemoryFormat, run_dir: Path) -> dict[str, Any]:
-    """Train the experiment in a layout, and read the seconds to each Dice from its curve."""
+    """Trains the experiment in a memory format, and reads the seconds to each Dice from its curve."""
     from seg.workflows.train import train
 
     if plan.training is None:
@@ -327,7 +327,7 @@ def _record(plan: Plan, device: torch.device, seed: int, output: Path) -> dict[s
 
 
 def seconds_to(run_dir: Path) -> dict[str, Any]:
-    """Read from a run's curve how long it trained, and in which second its validation Dice passed each target.
+    """Reads from a run's curve how long it trained, and in which second its validation Dice passed each target.
 
     Raises:
         RunError: The run has no curve.

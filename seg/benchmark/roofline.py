@@ -65,7 +65,7 @@ class Work:
     bytes: int
 
     def seconds(self, ceilings: Ceilings) -> float:
-        """Return the least time: that of its arithmetic or of its bytes, whichever is longer."""
+        """Returns the least time: that of its arithmetic or of its bytes, whichever is longer."""
         return max(self.flops / ceilings.flops, self.bytes / ceilings.bytes)
 
 
@@ -84,7 +84,7 @@ class Floor:
 
 
 def measure_ceilings(runtime: Runtime) -> Ceilings:
-    """Measure what a device reaches, each time the best of a few runs."""
+    """Measures what a device reaches, each time the best of a few runs."""
     on, kind = runtime.device.type, torch.bfloat16 if runtime.precision == "bf16" else torch.float32
     n = PRODUCT_SIZE[on]
     a, b = (torch.randn(n, n, device=runtime.device, dtype=kind) for _ in range(2))
@@ -106,7 +106,7 @@ def _best(call: Callable[[], object], runtime: Runtime) -> float:
 
 
 def count_work(network: nn.Module, shape: tuple[int, ...], item_bytes: int, *, training: bool = False) -> list[Work]:
-    """Count what each operator of a pass does, without computing it.
+    """Counts what each operator of a pass does, without computing it.
 
     Args:
         network: A network on the device `meta`.
@@ -161,6 +161,6 @@ def _tensors(part: Any) -> Iterable[Tensor]:
 
 
 def floor(work: Iterable[Work], ceilings: Ceilings) -> Floor:
-    """Add up the least times of all operators, and of the convolutions alone."""
+    """Adds up the least times of all operators, and of the convolutions alone."""
     seconds = [(entry.seconds(ceilings), entry.flops > 0) for entry in work]
     return Floor(unfused_s=sum(s for s, _ in seconds), fused_s=sum(s for s, computes in seconds if computes))

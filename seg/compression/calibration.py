@@ -67,7 +67,7 @@ def calibrate(
 
 
 def scaled(curve: Curve, factor: float) -> Curve:
-    """Returns a curve whose losses are a multiple."""
+    """Returns a curve whose predicted losses, with their intervals, are `factor` times those of another."""
     return replace(curve, lost=factor * curve.lost, low=factor * curve.low, high=factor * curve.high)
 
 

@@ -422,7 +422,7 @@ def _bound(folds: Sequence[Array]) -> tuple[float | None, float | None, int, flo
 
 
 def _count(names: Sequence[str], of: int) -> Counted:
-    """Counts by the method of Clopper and Pearson."""
+    """Returns the share of named ones among `of`, with the exact upper bound of Clopper and Pearson."""
     hits = len(names)
     upper = None if not of else 1.0 if hits == of else float(stats.beta.isf(TAIL, hits + 1, of - hits))
     return Counted(names=tuple(names), of=of, upper=upper)

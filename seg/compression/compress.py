@@ -242,7 +242,7 @@ def _begun(output: Path, settings: Mapping[str, Any]) -> Record | None:
 def _read_subjects(
     runs: Sequence[tuple[TrainedRun, Origin]], folds: Mapping[int, Path], data_root: Path | None, cases: int
 ) -> tuple[list[Subject], Dataset]:
-    """Reads what runs are measured by."""
+    """Measures runs on training cases; returns them with their splits and data, and the data set they share."""
     configs, dataset, splits, _ = read_held_out([run.path for run, _ in runs], data_root=data_root)
     check_apart(folds, configs, splits)
     subjects = []
@@ -312,7 +312,7 @@ class _Work:
                 return
 
     def reach(self, target: Target) -> Iterator[StepRecord]:
-        """Makes a step for each share of a target."""
+        """Yields a step of smaller networks for each share of a target that the original's cost is to fall to."""
         names = [f"{target.kind}_{share:g}" for share in target.shares]
         if target.kind == "macs":
             ways = [smaller_networks(one, target.shares, self.multiple) for one in self.subjects]
@@ -327,7 +327,7 @@ class _Work:
             raise ConfigError(Problem("target", "range", rule, shares, "give a larger share")) from error
 
     def quantised(self, step: StepRecord) -> StepRecord:
-        """Makes the networks of a step in int8, once."""
+        """Returns a step in int8; its networks are made and written unless the record says that they are there."""
         name = f"{step.name}_{INT8}"
         files = [self._file(name, subject) for subject in self.subjects]
         digests = self.record.int8
@@ -414,7 +414,7 @@ class _Work:
             yield self._make(name, networks)
 
     def _make(self, name: str, networks: Sequence[Shrunk]) -> StepRecord:
-        """Tunes and writes the networks of a step."""
+        """Tunes the networks of a step, one for each original, and writes their run directories."""
         folds = []
         for subject, network in zip(self.subjects, networks, strict=True):
             target = self._directory(name, subject)
@@ -610,7 +610,7 @@ def _is_file_of(file: Path, digest: str) -> bool:
 
 
 def _network(path: Path, subject: Subject) -> UNet:
-    """Reads the network of a step."""
+    """Reads the network of a step from its run directory."""
     run = read_run(path)
     network = trained_network(run.config.network, subject.network.in_channels, subject.network.out_channels, path)
     assert isinstance(network, UNet)

@@ -73,7 +73,7 @@ def shrink(
     multiple: int = 1,
     seed: int = 0,
 ) -> Iterator[Shrunk]:
-    """Makes networks of fewer and fewer multiply-accumulates, each from the one before.
+    """Yields networks of fewer and fewer multiply-accumulates, each made from the one before.
 
     Every turn measures what is left, cuts what costs least for the work it saves, and solves all layers anew towards
     the original.
@@ -81,13 +81,13 @@ def shrink(
     Args:
         network: A trained network, in evaluation mode.
         images: Images of shape (1, C, X, Y, Z) and of one size, one for each case.
-        macs: Multiply-accumulates of one such image to keep at most, from many to few.
+        macs: Multiply-accumulates of one such image to keep at most, from many to few; each gives one network.
         kinds: What may be cut: channels of maps, 1x1 around kernels, or both.
-        multiple: Widths are multiples of this number.
+        multiple: Widths are multiples of this number, >= 1.
         seed: Seed of labels and voxels that are drawn.
 
     Raises:
-        BeyondReachError: Not so much can be saved.
+        BeyondReachError: The narrowest network still needs more than is to be kept.
     """
     x, y, z = images[0].shape[2:]
     shape = (x, y, z)
@@ -126,15 +126,15 @@ def choose_cuts(
 
     Args:
         network: The network.
-        shape: Voxels of an image.
+        shape: Voxels of an image along X, Y and Z.
         macs: Multiply-accumulates of an image to keep at most.
         maps: Maps whose channels may be cut.
         places: Kernels that may get narrower 1x1, by the names of their convolutions.
-        projections: Best projections before and behind each of these.
+        projections: Best projections before and behind each of these kernels, in the order of `places`.
         multiple: Widths are multiples of this number.
 
     Raises:
-        BeyondReachError: Not so much can be saved.
+        BeyondReachError: The narrowest network still needs more than is to be kept.
     """
     state = _State(network, shape, maps, places, projections, multiple)
     while (left := state.macs()) > macs:
@@ -173,7 +173,7 @@ class _Options:
         return self._move(torch.where(self.saved > 0, self.loss / self.saved, torch.inf))
 
     def least_of_all(self, needed: float) -> _Move:
-        """Returns the cut of least loss that saves so much."""
+        """Returns the cut of least loss among those that save `needed` multiply-accumulates or more."""
         return self._move(torch.where(self.saved >= needed, self.loss, torch.inf))
 
     def _move(self, costs: Tensor) -> _Move:
@@ -221,19 +221,19 @@ class _State:
         self.known: dict[str, tuple[tuple[tuple[int, int], Ranks], _Options]] = {}
 
     def macs(self, changed: Mapping[str, int] = MappingProxyType({})) -> int:
-        """Counts an image's multiply-accumulates, where these maps have other widths."""
+        """Counts an image's multiply-accumulates at the current widths, where `changed` names no other width."""
         where = {self.maps[name].map.where: width for name, width in (self.widths | dict(changed)).items()}
         config = with_channels(with_ranks(self.network.config, self.ranks), where)
         return complexity(self.network.in_channels, self.network.out_channels, config, shape=self.shape).macs
 
     def kernel_widths(self, name: str) -> tuple[int, int]:
-        """Returns the channels that a kernel's convolution reads and writes."""
+        """Returns the channels that a kernel's convolution reads and writes at the current widths."""
         read, reads, written, writes = self.ends[name]
         gone = [sum(one.channels - self.widths[one.name] for one in maps) for maps in (reads, writes)]
         return read - gone[0], written - gone[1]
 
     def options(self, left: int) -> list[_Options]:
-        """Lists what may be cut of each map and kernel, where so many multiply-accumulates are left."""
+        """Lists what may be cut of each map and kernel, where `left` multiply-accumulates are left."""
         found = []
         for name, width in self.widths.items():
             one, losses = self.maps[name].map, self.losses[name]
@@ -270,7 +270,7 @@ class _State:
         return _Options(name, saved.flatten(), (lost[:, None] + too).flatten(), to)
 
     def take(self, move: _Move) -> None:
-        """Makes a cut; 1x1 that are no use any more are folded into their kernels."""
+        """Makes a cut, and folds each 1x1 that saves nothing any more into its kernel."""
         if isinstance(move.to, int):
             self.widths[move.name] = move.to
         else:
@@ -282,7 +282,7 @@ class _State:
                     self.ranks[name] = without
 
     def cuts(self) -> Cuts:
-        """Returns what is chosen."""
+        """Returns all cuts that were taken, with the work that is left and the predicted loss."""
         widths = {name: width for name, width in self.widths.items() if width != self.maps[name].map.channels}
         ranks = {name: found for name, found in self.ranks.items() if found != self.before[name]}
         loss = sum(float(self.losses[name][width]) for name, width in widths.items())
@@ -306,7 +306,7 @@ def _macs(network: UNet, shape: Triple) -> int:
 
 
 def _named(network: UNet, places: Sequence[Place]) -> dict[str, Place]:
-    """Name places after their convolutions, whether 1x1 stand around the kernels or not."""
+    """Returns places by the names of their convolutions, whether 1x1 stand around the kernels or not."""
     inner = ".conv.conv"  # the kernel of a convolution that has 1x1, or of a bottleneck
     found = {}
     for place in places:
@@ -317,5 +317,5 @@ def _named(network: UNet, places: Sequence[Place]) -> dict[str, Place]:
 
 
 def _everything(network: UNet) -> dict[str, list[int]]:
-    """Lists all channels of every map by the modules that write it."""
+    """Returns the indices of all channels that a module writes, by the module's name."""
     return {writer: list(range(one.channels)) for one in feature_maps(network) for writer in one.writers}

@@ -119,7 +119,7 @@ class Curve:
         return self.widths[0]
 
     def at(self, width: int) -> int:
-        """Returns the place of a width."""
+        """Returns the index of a width in `widths`."""
         return self.widths.index(width)
 
     def worst(self, width: int) -> int:

@@ -29,16 +29,16 @@ def tune(
     learning_rate: float = LEARNING_RATE,
     precision: Literal["fp32", "bf16"] = "fp32",
 ) -> int:
-    """Train a network towards another's probabilities, in place, and keep the best weights on the way.
+    """Trains a network towards another's probabilities, in place, and keeps the best weights on the way.
 
     Labels play no part: the target of each voxel is what the original says there.
 
     Args:
-        network: The original.
+        network: The original, in evaluation mode.
         smaller: The network to train; in evaluation mode, which it keeps.
         batches: Images (B, C, X, Y, Z), one batch for each step.
-        judge: What is to be small, measured before the first step, every 25 steps and after the last; weights that
-            are not better than all before are not kept.
+        judge: Returns what is to be small, for the network as it is. It is called before the first step, every 25
+            steps and after the last; only weights whose value is below all before are kept.
         steps: Steps, >= 1.
         learning_rate: Rate at the start.
         precision: Arithmetic of the forward passes.

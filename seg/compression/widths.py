@@ -86,7 +86,7 @@ class Row:
 
     @property
     def site(self) -> Site:
-        """The map."""
+        """The feature map or kernel whose width the row is about."""
         return self.curve.site
 
     def ends(self, width: int) -> tuple[float, float, float]:

@@ -151,7 +151,7 @@ def score_case(
 
 
 def _mask(array: npt.NDArray[np.integer], classes: Sequence[int]) -> BoolArray:
-    """Returns the voxels (X, Y, Z) of some classes."""
+    """Returns the mask (X, Y, Z) of the voxels whose class is one of some."""
     mask = array == classes[0]
     for index in classes[1:]:
         mask |= array == index

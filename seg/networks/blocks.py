@@ -17,7 +17,7 @@ SLOPE = 0.01  # of every leaky ReLU, as in nnU-Net
 
 
 def total_stride(strides: Iterable[Triple]) -> Triple:
-    """Return the voxels of the first stage's input per voxel of the last stage, per axis."""
+    """Returns how many voxels of the image make one voxel of the last stage, along X, Y and Z."""
     x, y, z = (prod(axis) for axis in zip(*strides, strict=True))
     return x, y, z
 
@@ -54,7 +54,7 @@ class FactoredConv3d(nn.Module):
         self.behind = Conv3d(written, out_channels, 1, bias=False) if ranks[1] else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C_in, X, Y, Z) to (B, C_out, X / stride, Y / stride, Z / stride)."""
+        """Maps (B, C_in, X, Y, Z) to (B, C_out, X / stride, Y / stride, Z / stride)."""
         out: Tensor = self.behind(self.conv(self.before(x)))
         return out
 
@@ -86,7 +86,7 @@ class ConvNormAct(nn.Module):
         self.norm = InstanceNorm3d(out_channels, negative_slope)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C_in, X, Y, Z) to (B, C_out, X / stride, Y / stride, Z / stride)."""
+        """Maps (B, C_in, X, Y, Z) to (B, C_out, X / stride, Y / stride, Z / stride)."""
         out: Tensor = self.norm(self.conv(x))
         return out
 
@@ -145,12 +145,15 @@ class ResidualStage(nn.Module):
         self.project = ConvNormAct(in_channels, out_channels, ONE, stride, 1.0) if needed else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C_in, X, Y, Z) to (B, C_out, X / stride, Y / stride, Z / stride)."""
+        """Maps (B, C_in, X, Y, Z) to (B, C_out, X / stride, Y / stride, Z / stride)."""
         return F.leaky_relu(self.convs(x) + self.project(x), SLOPE)
 
 
 def draw_weights(module: nn.Module) -> None:
-    """Draw convolution weights from He's normal distribution and set their biases to 0, as nnU-Net does."""
+    """Draws a convolution's weights from He's normal distribution and sets its bias to 0, as nnU-Net does.
+
+    A module of another kind is left as it is.
+    """
     if isinstance(module, (nn.Conv3d, nn.ConvTranspose3d)):
         nn.init.kaiming_normal_(module.weight, a=SLOPE)
         if module.bias is not None:
@@ -158,7 +161,7 @@ def draw_weights(module: nn.Module) -> None:
 
 
 def initialise(network: nn.Module, seed: int) -> None:
-    """Draw the weights of all convolutions in place; biases and norms keep their constants.
+    """Draws the weights of all convolutions in place; biases are set to 0, and norms keep their constants.
 
     Every weight has a random stream of its own, named after the seed and the parameter, so variants of a network
     start from equal weights in all parameters that they have in common.

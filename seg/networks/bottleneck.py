@@ -12,17 +12,17 @@ from seg.networks.norm import InstanceNorm3d
 
 
 def stage_ratios(bottleneck: BottleneckConfig, levels: int) -> tuple[float, ...]:
-    """Return the ratio of each of the `levels` stages above the bottom, from full resolution down."""
+    """Returns the ratio of each of the `levels` stages above the bottom, from full resolution down."""
     return bottleneck.ratio if isinstance(bottleneck.ratio, tuple) else (bottleneck.ratio,) * levels
 
 
 def width(channels: int, ratio: float) -> int:
-    """Return the channels of a bottleneck in a stage of `channels` channels, at least 1."""
+    """Returns the channels of a bottleneck in a stage of `channels` channels: their product with the ratio, >= 1."""
     return max(1, round(ratio * channels))
 
 
 def projects_back(ratio: float, merge: str) -> bool:
-    """Tell whether a skip bottleneck needs a second 1x1 back to the width of its stage."""
+    """Tells whether a skip bottleneck needs a second 1x1, which leads back to the width of its stage."""
     return ratio > 1 or (merge == "add" and ratio < 1)
 
 
@@ -67,7 +67,7 @@ class SkipBottleneck(nn.Module):
         self.out_channels = channels if back else inner
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, X, Y, Z) to (B, out_channels, X, Y, Z), voxel by voxel."""
+        """Maps (B, C, X, Y, Z) to (B, out_channels, X, Y, Z), voxel by voxel."""
         out: Tensor = self.project(self.pointwise(self.reduce(x)))
         return out
 
@@ -106,28 +106,28 @@ class DecoderBottleneck(nn.Module):
         self.expand = ConvNormAct(between, channels, ONE)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C_in, X, Y, Z) to (B, C, X, Y, Z)."""
+        """Maps (B, C_in, X, Y, Z) to (B, C, X, Y, Z)."""
         return self.after_reduction(self.reduce(x))
 
     def forward_pair(self, up: Tensor, skip: Tensor, scale: Triple = ONE) -> Tensor:
-        """Give `forward` of the concatenation of `up`, interpolated by `scale`, and `skip` without building it."""
+        """Returns `forward` of the concatenation of `up`, interpolated by `scale`, and `skip`, which is never built."""
         return self.after_reduction(reduce_pair(up, skip, self.reduce.weight, self.reduce.bias, scale))
 
     def after_reduction(self, x: Tensor) -> Tensor:
-        """Apply all but the reducing 1x1 to its output of shape (B, K, X, Y, Z)."""
+        """Maps the output of the reducing 1x1, shape (B, K, X, Y, Z), to (B, C, X, Y, Z)."""
         out: Tensor = self.expand(self.conv(self.pointwise(x)))
         return out
 
 
 def interpolate(x: Tensor, scale: Triple) -> Tensor:
-    """Enlarge (B, C, X, Y, Z) trilinearly by whole factors; scale 1 on every axis returns `x` itself."""
+    """Enlarges (B, C, X, Y, Z) trilinearly by whole factors; scale 1 on every axis returns `x` itself."""
     if tuple(scale) == ONE:
         return x
     return F.interpolate(x, scale_factor=tuple(float(s) for s in scale), mode="trilinear", align_corners=False)
 
 
 def reduce_pair(up: Tensor, skip: Tensor, weight: Tensor, bias: Tensor | None, scale: Triple) -> Tensor:
-    """Apply a 1x1 convolution to the concatenation of an upsampled tensor and a skip without building either.
+    """Applies a 1x1 convolution to the concatenation of an upsampled tensor and a skip without building either.
 
     W [a; b] = W1 a + W2 b, and W1 commutes with the interpolation, which is the same linear map on every channel;
     so W1 works at the lower resolution and the interpolation on fewer channels. Equal in exact arithmetic.
@@ -136,7 +136,7 @@ def reduce_pair(up: Tensor, skip: Tensor, weight: Tensor, bias: Tensor | None, s
         up: Lower features, shape (B, C1, X / scale, Y / scale, Z / scale).
         skip: Skip features, shape (B, C2, X, Y, Z).
         weight: Weight of the 1x1, shape (K, C1 + C2, 1, 1, 1).
-        bias: Bias of the 1x1, shape (K,).
+        bias: Bias of the 1x1, shape (K,); None where it has none.
         scale: Whole interpolation factor per axis.
 
     Returns:

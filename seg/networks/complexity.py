@@ -57,7 +57,7 @@ class Complexity:
 
 
 def complexity(in_channels: int, out_channels: int, config: NetworkConfig, *, shape: Triple) -> Complexity:
-    """Count what `UNet` with the same arguments costs on one image.
+    """Counts what `UNet` with the same arguments costs on one image.
 
     Multiply-accumulates are those of the convolutions, as torch's FLOP counter has them (two FLOP each); norms,
     activations, interpolation and additions move bytes and multiply little. The heads of deep supervision below full
@@ -108,7 +108,7 @@ def complexity(in_channels: int, out_channels: int, config: NetworkConfig, *, sh
 
 
 def checked_complexity(in_channels: int, out_channels: int, config: NetworkConfig, *, shape: Triple) -> Complexity:
-    """Count as `complexity` does, with the same arguments, and compare the count with the network itself.
+    """Counts as `complexity` does, with the same arguments, and compares the count with the network itself.
 
     The network is built on torch's meta device, which has shapes and no numbers, and torch's FLOP counter watches it.
 
@@ -164,7 +164,7 @@ def _skip(
 
 
 def _behind(channels: int, spec: BottleneckConfig) -> StageCost:
-    """Count the bias or norm of a bottleneck's 1x1 and the slopes of its activation."""
+    """Counts the parameters of what follows a bottleneck's 1x1: its bias or norm, and the slopes of its activation."""
     shift = 2 * channels if spec.norm else channels
     return StageCost(name="", parameters=shift + (channels if spec.activation == "prelu" else 0))
 
@@ -178,7 +178,16 @@ def _stage(
     *,
     ranks: tuple[Ranks, ...],
 ) -> StageCost:
-    """Count the two convolutions of a stage; `above` are the voxels of its input, `voxels` where not given."""
+    """Counts the two convolutions of a stage.
+
+    Args:
+        in_channels: Channels of the input.
+        widths: Channels behind each convolution.
+        taps: Voxels of a kernel.
+        voxels: Voxels of the output.
+        above: Voxels of the input; those of the output where not given.
+        ranks: Channels of the linear 1x1 before and behind each kernel, 0 where there is none.
+    """
     between, channels = widths
     first = _normed(in_channels, between, taps, voxels, above, ranks=ranks[0])
     return first + _normed(between, channels, taps, voxels, ranks=ranks[1])
@@ -187,7 +196,7 @@ def _stage(
 def _normed(
     in_channels: int, channels: int, taps: int, voxels: int, above: int | None = None, *, ranks: Ranks = PLAIN
 ) -> StageCost:
-    """Count a convolution with an affine norm, and the linear 1x1 before and behind its kernel."""
+    """Counts a convolution with an affine norm, and the linear 1x1 before and behind its kernel, as `_stage` does."""
     read, written = ranks[0] or in_channels, ranks[1] or channels
     cost = _conv(read, written, taps, voxels) + StageCost(name="", parameters=2 * channels)
     if ranks[0]:

@@ -23,13 +23,13 @@ MEMORY_FORMATS = {"channels_last_3d": torch.channels_last_3d, "contiguous": torc
 
 
 def is_exporting() -> bool:
-    """Tell whether the forward pass is being traced, exported or compiled instead of run."""
+    """Tells whether the forward pass is being traced, exported or compiled instead of run."""
     return bool(torch.compiler.is_compiling() or torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
 
 
 @register_flop_formula(torch.ops.aten.mkldnn_convolution)
 def _flop(x_shape: list[int], weight_shape: list[int], *_: Any, out_shape: list[int], **__: Any) -> int:
-    """Return the FLOP of a convolution by oneDNN, which torch's own counter does not know."""
+    """Returns the FLOP of a convolution by oneDNN, which torch's own counter does not know."""
     return conv_flop_count(x_shape, weight_shape, out_shape)
 
 
@@ -73,12 +73,12 @@ class _OneDnn(torch.autograd.Function):
 def conv3d(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Triple = ONE, padding: Triple = NONE
 ) -> Tensor:
-    """Convolve as `torch.nn.functional.conv3d` does, never by torch's slow kernel on a CPU.
+    """Convolves as `torch.nn.functional.conv3d` does, never by torch's slow kernel on a CPU.
 
     Args:
         x: Features, shape (B, C_in, X, Y, Z).
-        weight: Shape (C_out, C_in, kX, kY, kZ).
-        bias: Shape (C_out,).
+        weight: Kernel, shape (C_out, C_in, kX, kY, kZ).
+        bias: Shape (C_out,); None adds nothing.
         stride: Voxels per axis.
         padding: Zeros on either side, per axis.
 
@@ -92,7 +92,7 @@ def conv3d(
 
 
 def _is_slow(x: Tensor, weight: Tensor, stride: Triple, padding: Triple, *, transposed: bool) -> bool:
-    """Tell whether torch would take a slow kernel where oneDNN has a fast one."""
+    """Tells whether torch would take a slow kernel where oneDNN has a fast one."""
     # Exporters know no operator of oneDNN. Autocast would leave it in float32, and torch's own choice is right there.
     if x.device.type != "cpu" or is_exporting() or torch.is_autocast_enabled("cpu"):
         return False
@@ -122,7 +122,7 @@ class ConvTranspose3d(nn.ConvTranspose3d):
     """
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """Map (B, C_in, X, Y, Z) to (B, C_out, X * stride, Y * stride, Z * stride)."""
+        """Maps (B, C_in, X, Y, Z) to (B, C_out, X * stride, Y * stride, Z * stride)."""
         blocks = self.kernel_size == self.stride and self.padding == self.output_padding == NONE
         plain = blocks and self.dilation == ONE and self.groups == 1 and output_size is None
         if not plain or not _is_slow(input, self.weight, self.stride, NONE, transposed=True):  # type: ignore[arg-type]
@@ -139,7 +139,7 @@ class ConvTranspose3d(nn.ConvTranspose3d):
 
 
 def use_fast_kernels(network: nn.Module) -> nn.Module:
-    """Give every 3-D convolution of a network that others built the kernels of this module, in place.
+    """Gives every 3-D convolution of a network that others built the kernels of this module, in place.
 
     Weights stay the same objects. Subclasses of torch's layers are left as they are.
     """

@@ -33,12 +33,12 @@ class Layout:
     decoder_ranks: tuple[tuple[Ranks, ...], ...]
 
     def merged(self, level: int, merge: str) -> tuple[int, ...]:
-        """Return the channels of the maps that a decoder stage reads side by side."""
+        """Returns the channels of each map that a decoder stage reads: upsampled and skip, or their sum for `add`."""
         return (self.up[level], self.skip[level]) if merge == "concat" else (self.up[level],)
 
 
 def layout(config: NetworkConfig) -> Layout:
-    """Resolve the widths of a valid configuration."""
+    """Returns the widths of a valid configuration, where what it leaves open follows from its channels and ratios."""
     widths = config.widths or WidthsConfig()
     channels, levels = config.channels, len(config.channels) - 1
     bottleneck = config.decoder_bottleneck

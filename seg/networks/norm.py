@@ -69,7 +69,7 @@ class _NormAct(torch.autograd.Function):
 
 
 def instance_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5, negative_slope: float = 1.0) -> Tensor:
-    """Normalise each channel of each sample over space, scale and shift it, and apply a leaky ReLU.
+    """Normalises each channel of each sample over space, scales and shifts it, and applies a leaky ReLU.
 
     The memory format of `x` (contiguous or channels_last_3d) is kept and statistics are float32 for lower precisions.
     While tracing, exporting or compiling, and on other devices for contiguous input, the work is left to torch's own
@@ -112,12 +112,12 @@ def instance_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5, ne
 
 
 def is_channels_last(x: Tensor) -> bool:
-    """Tell whether features lie in channels_last_3d and in no other format that torch would take before it."""
+    """Tells whether features lie in channels_last_3d and in no other format that torch would take before it."""
     return x.is_contiguous(memory_format=torch.channels_last_3d) and not x.is_contiguous()
 
 
 def channels_last_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, negative_slope: float) -> Tensor:
-    """Give `instance_norm` of elementary operators, which keep channels_last_3d on any device.
+    """Returns what `instance_norm` does, by elementary operators that keep channels_last_3d on any device.
 
     Two passes over memory compute it: the statistics, and one product and sum with the activation behind it.
     """
@@ -147,9 +147,9 @@ class InstanceNorm3d(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise features of shape (B, C, X, Y, Z)."""
+        """Normalises features of shape (B, C, X, Y, Z)."""
         return instance_norm(x, self.weight, self.bias, self.eps, self.negative_slope)
 
     def extra_repr(self) -> str:
-        """Describe the layer as torch's own layers do."""
+        """Describes the layer as torch's own layers do."""
         return f"{len(self.weight)}, negative_slope={self.negative_slope}, eps={self.eps}"

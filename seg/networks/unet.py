@@ -32,7 +32,7 @@ class DecoderStage(nn.Module):
         self.merge = merge
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        """Map (B, C_lower, X / s, Y / s, Z / s) and the skip (B, C_skip, X, Y, Z) to (B, C, X, Y, Z)."""
+        """Maps (B, C_lower, X / s, Y / s, Z / s) and the skip (B, C_skip, X, Y, Z) to (B, C, X, Y, Z)."""
         up: Tensor = self.up(x)
         if self.merge == "concat" and isinstance(self.block, DecoderBottleneck):
             return self.block.forward_pair(up, skip, self.scale)
@@ -87,7 +87,7 @@ class UNet(nn.Module):
         self.apply(draw_weights)
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
-        """Segment an image of shape (B, C, X, Y, Z).
+        """Segments an image of shape (B, C, X, Y, Z).
 
         Returns:
             Logits of shape (B, K, X, Y, Z); in training under deep supervision a list of the logits of every decoder
@@ -163,9 +163,10 @@ def _decoder_stage(config: NetworkConfig, widths: Layout, level: int) -> Decoder
 
 
 def network_from_config(config: NetworkConfig, in_channels: int, out_channels: int) -> nn.Module:
-    """Build the network of a configuration, with weights not yet drawn for an experiment.
+    """Builds the network of a configuration, with weights that no seed of an experiment has drawn.
 
-    Constructors of layers draw weights of their own; torch's global stream is left where it was.
+    `initialise` draws them. Constructors of layers draw weights of their own; torch's global stream of random numbers
+    is left where it was.
     """
     with torch.random.fork_rng(devices=[]):
         return UNet(in_channels, out_channels, config)

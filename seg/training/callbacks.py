@@ -49,7 +49,7 @@ class MovingAverage(WeightAveraging):
 
     @property
     def state_key(self) -> str:
-        """Return the name of the state in a checkpoint, which no renaming of the class may change."""
+        """Returns the name of the state in a checkpoint, which no renaming of the class may change."""
         return "MovingAverage"
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -78,7 +78,7 @@ class Records(Callback):
 
     @property
     def state_key(self) -> str:
-        """Return the name of the state in a checkpoint, which no renaming of the class may change."""
+        """Returns the name of the state in a checkpoint, which no renaming of the class may change."""
         return "Records"
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -260,7 +260,7 @@ class PredictionRecords:
             self.save()
 
     def report(self, source: Source, record: Record) -> None:
-        """Notes a case."""
+        """Records what became of a case, and names its problems on the screen."""
         self.records[record.output] = record
         for problem in record.problems:
             LOG.error("case %s: %s", quoted(source.name), problem)

@@ -113,7 +113,7 @@ def kinds(results: Results) -> list[str]:
 
 
 def assert_same(first: Results, second: Results) -> None:
-    """All tables are equal to the six digits that a published study keeps."""
+    """Asserts that all tables are equal to the six digits that a published study keeps."""
     for name in FRAMES:
         pd.testing.assert_frame_equal(getattr(first, name), getattr(second, name), rtol=5e-6, atol=0, check_like=True)
     for name, trial in first.stored.items():

@@ -64,7 +64,7 @@ STUDY = {
 
 
 def main() -> None:
-    """Write every fixture below the folder that the command line names."""
+    """Writes every fixture below the folder that the command line names."""
     checkout, python, folder = (Path(argument).absolute() for argument in sys.argv[1:])
 
     def call(*arguments: str, killed: bool = False) -> None:
@@ -92,7 +92,7 @@ def main() -> None:
 
 
 def write_data(root: Path) -> None:
-    """Write five scans of two nested balls in nnU-Net's layout."""
+    """Writes five scans of two nested balls in nnU-Net's layout."""
     random = np.random.default_rng(0)
     for name in ("imagesTr", "labelsTr"):
         (root / name).mkdir(parents=True)

@@ -24,7 +24,7 @@ STUDIES = sorted((STORED / "configs" / "ablation").glob("*.yaml"))
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Copy the stored files, so that commands can write beside them."""
+    """Copies the stored files, so that commands can write beside them."""
     shutil.copytree(STORED, tmp_path / "stored")
     return tmp_path / "stored"
 

@@ -53,7 +53,7 @@ def _entries(network, writer):
 
 
 def _depend(network, one):
-    """Make the last channel of a map a multiple of its first one."""
+    """Makes the last channel of a map a multiple of its first one."""
     for writer in one.writers:
         module = network.get_submodule(writer)
         for parameter in _entries(network, writer):

@@ -28,7 +28,7 @@ SHARES = (0.75, 0.5, 0.25, 0.125, 0.0625)
 
 
 def measure(run_dir: Path, data_root: str | None, count: int) -> list[dict[str, float | str]]:
-    """Return what is predicted and what is measured, for each place and width."""
+    """Returns what is predicted and what is measured, for each place and width."""
     run, split = read_uncut(run_dir)
     config = run.config
     if data_root is not None:
@@ -82,7 +82,7 @@ def measure(run_dir: Path, data_root: str | None, count: int) -> list[dict[str, 
 
 
 def scores(logits: Tensor, label: Tensor) -> tuple[np.ndarray, float, Tensor]:
-    """Return the Dice of each class, NaN where it is empty on both sides, the cross-entropy, and the probabilities."""
+    """Returns the Dice of each class, NaN where it is empty on both sides, the cross-entropy, and the probabilities."""
     found = logits.argmax(1)[0]
     dice = []
     for k in range(1, logits.shape[1]):
@@ -93,14 +93,14 @@ def scores(logits: Tensor, label: Tensor) -> tuple[np.ndarray, float, Tensor]:
 
 
 def divergence(p: Tensor, q: Tensor) -> float:
-    """Return the divergence of each class against the rest, in nats for each voxel of the class; its mean."""
+    """Returns the divergence of each class against the rest, in nats for each voxel of the class; its mean."""
     p, q = (one.clamp(1e-12, 1 - 1e-12) for one in (p, q))
     nats = p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()
     return float((nats.sum(1) / p.sum(1))[p.sum(1) > 1].mean())
 
 
 def describe(rows: Sequence[dict[str, float | str]]) -> str:
-    """Say how what is predicted goes with what is measured."""
+    """Says how what is predicted goes with what is measured."""
     columns = {name: np.array([float(row[name]) for row in rows]) for name in rows[0] if name not in ("place", "part")}
     predicted, dice = columns["predicted"], columns["dice_lost"]
     share = columns["width"] / columns["channels"]

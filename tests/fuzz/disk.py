@@ -34,7 +34,7 @@ COMMANDS = (*KINDS, PREDICTION)
 
 @contextmanager
 def file_system(folder: Path, kib: int) -> Iterator[Callable[[int], object]]:
-    """Lay a file system of some KiB over a folder for the time of a block; gives a function that changes its size."""
+    """Lays a file system of some KiB over a folder for the time of a block; gives a function that changes its size."""
     folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", folder], check=True)
     try:
@@ -44,7 +44,7 @@ def file_system(folder: Path, kib: int) -> Iterator[Callable[[int], object]]:
 
 
 def run(kind: Kind, work: Path, directory: Path) -> tuple[int, str]:
-    """Run a command to its end; return its exit code and what it printed."""
+    """Runs a command to its end; returns its exit code and what it printed."""
     with (work / "printed").open("w+b") as printed:
         process = start(kind, work, directory, printed)
         try:
@@ -57,12 +57,12 @@ def run(kind: Kind, work: Path, directory: Path) -> tuple[int, str]:
 
 
 def size_kib(directory: Path) -> int:
-    """Return the room that the files of a directory take in a file system of pages of 4 KiB."""
+    """Returns the room that the files of a directory take in a file system of pages of 4 KiB."""
     return sum(4 * -(-path.stat().st_size // 4096) for path in directory.rglob("*") if path.is_file())
 
 
 def check(kind: Kind, sizes: int, work: Path) -> tuple[list[str], int]:
-    """Run a command in file systems of some sizes; return what is wrong, and how often there was too little room."""
+    """Runs a command in file systems of some sizes; returns what is wrong, and how often there was too little room."""
     code, printed = run(kind, work, work / "whole")
     if code:
         return [f"with room it ended with {code}: {printed[-2000:]}"], 0

@@ -69,7 +69,7 @@ class Kind:
 
 
 def damaged(content: bytes, chance: random.Random, *, text: bool) -> bytes:
-    """Change a file in one to three places, as disks, transfers, editors and hurried programs do."""
+    """Changes a file in one to three places, as disks, transfers, editors and hurried programs do."""
     for _ in range(chance.choice((1, 1, 1, 2, 3))):
         content = (_damaged_text if text and chance.random() < 0.8 else _damaged_bytes)(content, chance)
     return content
@@ -169,7 +169,7 @@ def splits(folder: Path) -> object:
 
 
 def write_inputs(folder: Path) -> Iterator[Kind]:
-    """Write a folder of valid files for each kind that this environment reads."""
+    """Writes a folder of valid files for each kind that this environment reads."""
     chance = np.random.default_rng(0)
     array = chance.integers(-500, 500, (5, 7, 9)).astype("<i2")
     for name, image in {
@@ -262,7 +262,7 @@ def _foreign(folder: Path, array: Any) -> Iterator[Kind]:
 
 
 def outcome(kind: Kind, folder: Path) -> str:
-    """Read a folder: `read`, `refused`, `wrong voxels`, or the traceback."""
+    """Reads a folder; returns `read`, `refused`, `wrong voxels`, or the traceback."""
     try:
         with file_problems():
             found = kind.read(folder)
@@ -281,7 +281,7 @@ def outcome(kind: Kind, folder: Path) -> str:
 
 
 def write_damaged(kind: Kind, source: Path, target: Path, seed: str) -> None:
-    """Copy a folder, one of whose files is damaged; the seed decides how."""
+    """Copies a folder, one of whose files is damaged; the seed decides how."""
     chance = random.Random(f"{seed} {kind.name}")
     target.mkdir(parents=True)
     top = Path(kind.file).parts[0]
@@ -298,7 +298,7 @@ def write_damaged(kind: Kind, source: Path, target: Path, seed: str) -> None:
 
 
 def read_all(kind: Kind, source: Path, work: Path, seeds: list[str]) -> dict[str, str]:
-    """Read damaged inputs in a forked process with limits; after a death or a hang another one goes on."""
+    """Reads damaged inputs in a forked process with limits; after a death or a hang another one goes on."""
     found: dict[str, str] = {}
     while len(found) < len(seeds):
         left = seeds[len(found) :]
@@ -346,7 +346,7 @@ def _limit() -> None:
 
 
 def fuzz(inputs: int, seed: int, only: list[str] | None = None) -> tuple[Counter[tuple[str, str]], dict[str, str]]:
-    """Read damaged inputs, as many of each kind.
+    """Reads damaged inputs, as many of each kind.
 
     Returns:
         How many inputs of each kind ended how, and of each fault (by kind and seed) what happened.

@@ -54,7 +54,7 @@ KINDS = (
 
 
 def prepare(work: Path) -> None:
-    """Lay data, experiment and study into a folder."""
+    """Lays data, experiment and study into a folder."""
     shutil.copytree(STORED / "data", work / "data")
     for path in (CONFIG, STUDY):
         shutil.copy(path, work / path.name)
@@ -63,7 +63,7 @@ def prepare(work: Path) -> None:
 def start(
     kind: Kind, work: Path, directory: Path, printed: int | IO[bytes] = subprocess.DEVNULL
 ) -> subprocess.Popen[bytes]:
-    """Start the command in a process group of its own."""
+    """Starts the command in a process group of its own."""
     code = "import sys; from seg.cli import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, *kind.arguments, kind.directory, str(directory)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -71,7 +71,7 @@ def start(
 
 
 def results(directory: Path) -> dict[str, object]:
-    """Read what must be the same bit for bit: weights, label maps, and tables without columns of time."""
+    """Reads what must be the same bit for bit: weights, label maps, and tables without columns of time."""
     found: dict[str, object] = {}
     for path in sorted(directory.rglob("*")):
         name = str(path.relative_to(directory))
@@ -93,7 +93,7 @@ def different(one: dict[str, object], other: dict[str, object]) -> list[str]:
 
 
 def check(kind: Kind, kills: int, chance: random.Random, work: Path) -> list[str]:
-    """Kill a command many times; return what differs in the end, or how an unkilled run failed."""
+    """Kills a command many times; returns what differs in the end, or how an unkilled run failed."""
     began = time.monotonic()
     if code := start(kind, work, work / "whole").wait(SECONDS):
         return [f"the run that nobody killed ended with {code}"]

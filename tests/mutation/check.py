@@ -53,7 +53,7 @@ class Mutant:
 
     @property
     def name(self) -> str:
-        """Name the mutant in a table."""
+        """Names the mutant in a table."""
         return f"{self.where}: {self.old} => {self.new or '(nothing)'}"
 
 
@@ -143,7 +143,7 @@ MUTANTS = [
 
 
 def main() -> int:
-    """Print a line for each mutant; return 1 where one escapes that was caught before."""
+    """Prints a line for each mutant; returns 1 where one escapes that was caught before."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkout", type=Path)
     parser.add_argument("--only", nargs="+", choices=list(TESTS), default=list(TESTS))
@@ -175,7 +175,7 @@ def main() -> int:
 
 
 def outcome(mutant: Mutant, copy: Path) -> str:
-    """Say whether the tests catch a mutant: caught, escaped, or gone where its code is no longer there."""
+    """Says whether the tests catch a mutant: caught, escaped, or gone where its code is no longer there."""
     places = [place for path in sorted((copy / "seg").rglob("*.py")) for place in occurrences(mutant, path)]
     if len(places) != 1:
         return "gone" if not places else "ambiguous"
@@ -190,7 +190,7 @@ def outcome(mutant: Mutant, copy: Path) -> str:
 
 
 def occurrences(mutant: Mutant, path: Path) -> list[tuple[Path, int, int]]:
-    """Find the functions or classes of the name that hold the expression, as ranges of characters."""
+    """Finds the functions or classes of the name that hold the expression, as ranges of characters."""
     text = path.read_text()
     if mutant.old not in text:
         return []
@@ -207,7 +207,7 @@ def occurrences(mutant: Mutant, path: Path) -> list[tuple[Path, int, int]]:
 
 
 def tests_pass(group: str, copy: Path) -> bool:
-    """Run the tests of a group in a child process that has the large packages already."""
+    """Runs the tests of a group in a child process that has the large packages already."""
     paths = [str(copy / path) for path in TESTS[group] if (copy / path).exists()]
     if not paths:
         sys.exit(f"{copy} must have tests of {group}, got none of {', '.join(TESTS[group])}.")

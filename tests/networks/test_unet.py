@@ -25,7 +25,7 @@ def dynunet(filters: tuple[int, ...], residual: bool) -> DynUNet:
 
 
 def our_key(key: str, stages: int) -> str:
-    """Translate the name of a DynUNet parameter."""
+    """Translates the name of a DynUNet parameter."""
     block, _, rest = key.partition(".")
     if block == "output_block":
         return rest.replace("conv.conv.", "heads.0.")
@@ -46,7 +46,7 @@ def our_key(key: str, stages: int) -> str:
 
 
 def residual_key(key: str) -> str:
-    """Adapt a translated name to residual encoder stages."""
+    """Adapts a translated name to residual encoder stages."""
     part = key.split(".")
     if part[0] == "encoder":
         part[2:3] = ["project"] if part[2] == "2" else ["convs", part[2]]

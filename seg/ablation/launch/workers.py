@@ -58,7 +58,7 @@ class InProcess:
             yield ended(name, call())
 
     def stop(self) -> None:
-        """Forgets what has not begun."""
+        """Drops the tasks that have not begun."""
         self._waiting.clear()
 
 

@@ -77,7 +77,7 @@ class DiceCount:
         self._sums = torch.zeros((3, classes), dtype=torch.int64, device=device)
 
     def add(self, predicted: Tensor, labels: Tensor) -> None:
-        """Counts voxels, i64 (n,) each."""
+        """Counts voxels by their predicted classes and their labels, both i64 (n,)."""
         classes = self._sums.shape[1]
         for row, chosen in enumerate((predicted[predicted == labels], predicted, labels)):
             self._sums[row] += torch.bincount(chosen, minlength=classes)

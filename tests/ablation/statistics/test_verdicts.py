@@ -18,7 +18,7 @@ MARGIN = 0.005
 
 
 def trials_of(**shifts: list[tuple[float, float]]) -> Trials:
-    """Make trials whose variants differ from the baseline by a shift of each class, a pair of shifts for each seed."""
+    """Makes trials whose variants differ from the baseline by a shift of each class, a pair of shifts for each seed."""
     trials = {
         name: {(0, seed): run_of(BASE + np.array(shift)[:, None]) for seed, shift in enumerate(by_seed)}
         for name, by_seed in shifts.items()

@@ -533,7 +533,7 @@ def check_intervals(*, repeats: int, seed: int) -> str:
 
 
 def check_verdicts(*, repeats: int, seed: int) -> str:
-    """Slow methods see fewer studies."""
+    """Checks verdicts on simulated studies and formats what it finds; slow methods see fewer studies."""
     fewer, whole = max(repeats // 2, 1), max(repeats // 20, 1)
     table = format_families([one for family in FAMILIES for one in validate_family(family, repeats=fewer, seed=seed)])
     share = percent(family_error(Family(), repeats=whole, seed=seed), whole)
