@@ -797,7 +797,7 @@ class Widths(Command):
     )
 
     def problems(self) -> Iterator[Problem]:
-        yield from _folder_problems("--run_dir", self.run_dir)
+        yield from _folder_problems("--run_dir", self.run_dir, unpacked=False)
         yield from _folder_problems("--output", self.output, exists=False)
         yield from _folder_problems("--data.root", self.data__root, exists=False)
 
@@ -887,7 +887,7 @@ class Compress(Command):
                 yield from error.problems
         if self.int8 and self.engine != "openvino":
             yield _conflict("--int8", f"--engine {self.engine}", "add --engine openvino")
-        yield from _folder_problems("--run_dir", self.run_dir)
+        yield from _folder_problems("--run_dir", self.run_dir, unpacked=False)
         yield from _folder_problems("--output", self.output, exists=False)
         yield from _folder_problems("--data.root", self.data__root, exists=False)
 
@@ -1283,13 +1283,22 @@ def _repeated(paths: Sequence[Path]) -> list[str]:
     return sorted({path for path in real if real.count(path) > 1})
 
 
-def _folder_problems(option: str, folder: Path | str | None, *, exists: bool = True) -> Iterator[Problem]:
-    """Yields a problem where a path is no folder; with ``exists`` off, where it is a file."""
+def _folder_problems(
+    option: str, folder: Path | str | None, *, exists: bool = True, unpacked: bool = True
+) -> Iterator[Problem]:
+    """Yields a problem where a path is no folder.
+
+    Args:
+        option: Name of the option.
+        folder: Its value.
+        exists: Whether a path where nothing is counts too.
+        unpacked: Whether a packed run can be used once it is unpacked; its record of cases stays behind.
+    """
     if folder is None or os.path.isdir(folder):
         return
     if os.path.isfile(folder):
         packed = Path(folder).suffix.lower() == ".zip"
-        unpack = "unpack it, or give the run that it was packed from"
+        unpack = "give the run that it was packed from" + (", or unpack it" if unpacked else "")
         remedy = unpack if packed else f"name its folder, {Path(folder).parent}"
         yield Problem(option, "folder", "must be a folder", f"the file {folder}", remedy)
     elif exists:

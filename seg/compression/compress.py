@@ -107,6 +107,7 @@ from seg.words import counted
 from seg.workflows.evaluate import (
     check_apart,
     describe_model,
+    nothing_held_out,
     predictor_scores,
     read_held_out,
     run_predictor,
@@ -255,12 +256,15 @@ def _read_subjects(
 def _read(run_dir: Path) -> tuple[TrainedRun, Origin]:
     where = quoted(str(run_dir))
     run = read_run(run_dir)
+    if run.config.fold is None:
+        raise RunError(nothing_held_out(run_dir))
+    origin, _ = check_uncut(run)
     for name in (EVALUATION_FILE, CASES_FILE):
         if not (run_dir / name).is_file():
-            rule, remedy = "must have scores of held-out cases", "evaluate it, or compress a run of a fold"
+            rule, remedy = "must have scores of held-out cases", "score it by seg evaluate"
             raise RunError(Problem(where, "scores", rule, f"no {name}", remedy))
     check_ledger(run_dir / LEDGER_FILE)
-    return run, check_uncut(run)[0]
+    return run, origin
 
 
 class _Work:

@@ -33,7 +33,7 @@ from seg.hardware import choose_precision
 from seg.inference.model import autocast
 from seg.inference.windows import Windows
 from seg.networks import UNet, complexity
-from seg.runs import Origin, TrainedRun, read_origin, trained_network
+from seg.runs import ENVIRONMENT_FILE, Origin, TrainedRun, read_origin, trained_network
 from seg.words import counted, fixed
 
 LOG = logging.getLogger(__name__)
@@ -138,8 +138,9 @@ def check_uncut(run: TrainedRun) -> tuple[Origin, Split]:
     """
     where, origin = quoted(str(run.path)), read_origin(run.path)
     if origin is None or origin.split is None:
-        rule, remedy = "must have a record of its cases", "train it anew with this version"
-        raise RunError(Problem(where, "split", rule, "a run of an earlier version", remedy))
+        value = f"no {ENVIRONMENT_FILE}" if origin is None else "a run of an earlier version"
+        remedy = "give the run as its training left it, or train it anew with this version"
+        raise RunError(Problem(where, "split", "must have a record of its cases", value, remedy))
     widths = run.config.network.widths
     if widths is not None and (widths.encoder_ranks or widths.decoder_ranks):
         rule, remedy = "must have no 1x1 around its kernels yet", "give the network that it was made from"

@@ -412,9 +412,7 @@ def _read_configs(run_dirs: Iterable[Path], data_root: Path | None) -> dict[Path
             continue
         config = read_config(path)
         if config.fold is None:
-            rule, value = "must have held-out cases to be scored", "a final model, trained on all"
-            remedy = "give a run that was trained with --fold N or --fold all"
-            problems.append(Problem(str(path), "held_out", rule, value, remedy))
+            problems.append(nothing_held_out(path))
             continue
         root = config.data.root if data_root is None else str(data_root)
         found[path] = replace(config, data=replace(config.data, root=root))
@@ -426,6 +424,12 @@ def _read_configs(run_dirs: Iterable[Path], data_root: Path | None) -> dict[Path
     if problems:
         raise RunError(problems)
     return found
+
+
+def nothing_held_out(run_dir: Path) -> Problem:
+    """Returns the problem of a final model that is to be scored."""
+    rule, value = "must have held-out cases to be scored", "a final model, trained on all"
+    return Problem(str(run_dir), "held_out", rule, value, "give a run that was trained with --fold N or --fold all")
 
 
 def _check_names(run_dirs: Iterable[Path], config: ExperimentConfig) -> None:
