@@ -26,7 +26,7 @@ from typing import Any, ClassVar, Literal, NoReturn
 from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr
 from pydantic.dataclasses import dataclass
 
-from seg import __version__
+from seg import __version__, hardware
 from seg.compression import CASES, TUNE_STEPS
 from seg.compression.target import read_target
 from seg.config import DeviceName, EvaluationConfig, ExperimentConfig, StudyConfig, load_config
@@ -1154,10 +1154,26 @@ class _Plain(logging.Formatter):
         return text if record.levelno < logging.WARNING else f"{record.levelname.lower()}: {text}"
 
 
+class _Once(logging.Filter):
+    """Lets through what a command says of its machine, such as the device, once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        if record.name != hardware.__name__ or text not in self.said:
+            self.said.add(text)
+            return True
+        return False
+
+
 def _show_messages() -> None:
     """Sends what the package announces to stderr, so that stdout holds results alone."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Plain())
+    handler.addFilter(_Once())
     logger = logging.getLogger("seg")
     logger.setLevel(logging.INFO)
     logger.handlers = [handler]

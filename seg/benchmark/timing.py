@@ -51,14 +51,14 @@ def interleave(calls: Mapping[str, Call], timer: Timer, *, rounds: int, warmup: 
     """Times several calls in rounds; each round makes every call once, in a random order.
 
     What changes with time, such as the clock of a processor that grows warm, meets all of them alike, and times of one
-    round can be compared with one another. On a terminal a bar shows how far that is, elsewhere a line a round.
+    round can be compared with one another. On a terminal a bar shows how far that is, elsewhere a line a round says so.
 
     Args:
         calls: The calls by name.
         timer: Takes the time.
         rounds: Rounds that count, >= 1.
         warmup: Rounds before, which do not count, >= 0.
-        words: What the bar says.
+        words: What the bar and the lines say is timed; without words there are no lines.
 
     Returns:
         Seconds of each call by name, round by round.
@@ -76,7 +76,7 @@ def interleave(calls: Mapping[str, Call], timer: Timer, *, rounds: int, warmup: 
                 if index >= warmup:
                     times[name].append(seconds)
                 bar.update()
-            if bar.disable:
+            if bar.disable and words:
                 LOG.info("speed: %s, round %d of %d", words, index + 1, warmup + rounds)
     return {name: tuple(values) for name, values in times.items()}
 

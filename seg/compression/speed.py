@@ -90,7 +90,7 @@ def measure_latency(
                 if isinstance(network, UNet):
                     write_network(network, channels, replace(config, network=network.config), file, "onnx")
                 calls[name] = partial(ExportedNetwork(file, engine, threads=torch.get_num_threads()), voxels)
-        times = interleave(calls, timer or Timer(wait=runtime.wait), rounds=rounds, warmup=WARMUP, words="latency")
+        times = interleave(calls, timer or Timer(wait=runtime.wait), rounds=rounds, warmup=WARMUP)
     first = next(iter(times.values()))
     found = {}
     for name, own in times.items():

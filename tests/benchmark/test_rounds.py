@@ -104,3 +104,9 @@ def test_without_a_terminal_each_round_is_logged(caplog: pytest.LogCaptureFixtur
     with caplog.at_level("INFO", "seg.benchmark"):
         interleave({"a": lambda: None, "b": lambda: None}, Timer(least_seconds=0), rounds=2, warmup=1, words="latency")
     assert caplog.messages == [f"speed: latency, round {number} of 3" for number in (1, 2, 3)]
+
+
+def test_rounds_without_words_are_silent(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", "seg.benchmark"):
+        interleave({"a": lambda: None}, Timer(least_seconds=0), rounds=2, warmup=1)
+    assert caplog.messages == []

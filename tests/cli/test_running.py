@@ -168,6 +168,16 @@ def test_announcements_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == ("", "cache: memory\nwarning: left out: a\n")
 
 
+def test_what_a_command_says_of_its_machine_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> None:
+        for name in ("hardware", "hardware", "x", "x"):
+            logging.getLogger(f"seg.{name}").info("%s: cpu", name)
+
+    for _ in range(2):
+        ended(main)
+        assert capsys.readouterr().err == "hardware: cpu\nx: cpu\nx: cpu\n"
+
+
 def test_control_characters_of_what_is_announced_are_written_out(capsys: pytest.CaptureFixture[str]) -> None:
     ended(lambda: logging.getLogger("seg.x").info("cache: %s", "a\x1b[2J\tb"))
     assert capsys.readouterr() == ("", "cache: a\\x1b[2J\tb\n")

@@ -16,7 +16,7 @@ import seg
 from seg.compression import certificate, search
 from seg.compression import compress as compress_module
 from seg.compression.compress import compress
-from seg.compression.speed import Latency
+from seg.compression.speed import ROUNDS, Latency
 from seg.compression.target import read_target
 from seg.config import ExperimentConfig
 from seg.errors import ConfigError, Problem, SegError
@@ -55,6 +55,9 @@ def test_steps_are_run_directories_of_the_size_that_is_said(
         "compress", "--run_dir", run, "--output", tmp_path / "small", "--target", "macs=0.7,0.9", "--cases", 3
     )
     assert ended.code == 0
+    said = ended.err.splitlines()
+    assert len([line for line in said if "device:" in line]) == 1
+    assert len(said) < ROUNDS  # the rounds in which latencies are measured have no lines
     record = content(tmp_path / "small" / "compression.json")
     whole = checked_complexity(1, 3, tiny.network, shape=tiny.patches.size)
     (original,) = record["originals"]
