@@ -58,7 +58,7 @@ from seg.compression.search import (
     worst,
 )
 from seg.compression.shrink import BeyondReachError, Shrunk
-from seg.compression.speed import ROUNDS, Latency, measure_latency
+from seg.compression.speed import ROUNDS, Latency, measure_latency, time_of_elements
 from seg.compression.target import Target
 from seg.config.loading import content_digest
 from seg.data.cases import Dataset
@@ -320,9 +320,10 @@ class _Work:
         names = [f"{target.kind}_{share:g}" for share in target.shares]
         if target.kind == "macs":
             ways = [smaller_networks(one, target.shares, self.multiple) for one in self.subjects]
+        elif target.kind == "parameters":
+            ways = [reach(one, target.shares, self.multiple, partial(_parameter_ratio, one)) for one in self.subjects]
         else:
-            ratio = self._latency_ratio if target.kind == "latency" else _parameter_ratio
-            ways = [reach(one, target.shares, self.multiple, partial(ratio, one)) for one in self.subjects]
+            ways = [self._to_latency(one, target.shares) for one in self.subjects]
         try:
             yield from self._steps(names, ways)
         except BeyondReachError as error:
@@ -481,6 +482,11 @@ class _Work:
 
     def _write(self) -> None:
         write_json(self.output / COMPRESSION_FILE, {"schema_version": COMPRESSION_VERSION, **asdict(self.record)})
+
+    def _to_latency(self, subject: Subject, shares: Sequence[float]) -> Iterator[Shrunk]:
+        ratio = partial(self._latency_ratio, subject)
+        element_macs = time_of_elements(subject.network, subject.config.patches.size, ratio)
+        yield from reach(subject, shares, self.multiple, ratio, element_macs)
 
     def _latency_ratio(self, subject: Subject, network: UNet) -> float:
         """Measures the time of a network over the original's; the table of such times makes the search repeatable."""

@@ -24,14 +24,20 @@ Number = TypeVar("Number", float, Tensor)
 
 def kernel_macs(place: Place, ranks: Ranks = PLAIN) -> float:
     """Counts the multiply-accumulates of a kernel and its 1x1, for each voxel of the image."""
-    return factored_macs(place, (place.before.channels, place.behind.channels), ranks)
+    return kernel_work(place, (place.before.channels, place.behind.channels), ranks)
 
 
-def factored_macs(place: Place, widths: tuple[int, int], ranks: tuple[Number, Number]) -> Number:
-    """Counts the same where the kernel and its 1x1 stand between maps of these widths; ranks may be many at once."""
+def kernel_work(
+    place: Place, widths: tuple[int, int], ranks: tuple[Number, Number], element_macs: float = 0.0
+) -> Number:
+    """Counts the same where the kernel and its 1x1 stand between maps of these widths; ranks may be many at once.
+
+    Each number of the maps between the kernel and its 1x1 counts as `element_macs` multiply-accumulates.
+    """
     (read, written), (reads, writes) = widths, ranks
     inner = (reads + read * (reads == 0)) * (writes + written * (writes == 0)) * place.taps * place.voxels
-    return inner + read * reads * place.voxels_read + written * writes * place.voxels
+    before, behind = (read + element_macs) * place.voxels_read, (written + element_macs) * place.voxels
+    return inner + reads * before + writes * behind
 
 
 def project(places: Iterable[Place]) -> dict[str, tuple[Projection, Projection]]:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from seg.compression.shrink import Shrunk, shrink
+from seg.compression.shrink import DEFAULT, KINDS, Shrunk, shrink, work_of
 from seg.compression.tuning import tune
 from seg.config import ExperimentConfig
 from seg.data.cases import Case, Dataset
@@ -195,17 +195,42 @@ def read_subject(run: TrainedRun, origin: Origin, split: Split, dataset: Dataset
     )
 
 
-def smaller_networks(subject: Subject, shares: Sequence[float], multiple: int) -> Iterator[Shrunk]:
-    """Makes networks of shares of the original's multiply-accumulates, from large to small, as they are asked for.
+def smaller_networks(
+    subject: Subject, shares: Sequence[float], multiple: int, element_macs: float = 0.0
+) -> Iterator[Shrunk]:
+    """Makes networks of shares of the original's work, from large to small, as they are asked for.
+
+    Channels are cut beside 1x1 where numbers of feature maps count in the work: only fewer channels save such numbers.
+
+    Args:
+        subject: What is made smaller.
+        shares: Shares of the original's work, from large to small.
+        multiple: Widths are multiples of this number.
+        element_macs: Multiply-accumulates that a number of a feature map counts as.
 
     Raises:
         BeyondReachError: A share is beyond reach.
     """
-    macs = [share * subject.cost[0] for share in shares]
-    return shrink(subject.network, subject.fitted, macs, multiple=multiple, seed=subject.config.seed)
+    network, size = subject.network, subject.config.patches.size
+    whole = work_of(network, network.config, size, element_macs)
+    return shrink(
+        network,
+        subject.fitted,
+        [share * whole for share in shares],
+        kinds=KINDS if element_macs else DEFAULT,
+        element_macs=element_macs,
+        multiple=multiple,
+        seed=subject.config.seed,
+    )
 
 
-def reach(subject: Subject, wanted: Sequence[float], multiple: int, ratio: Callable[[UNet], float]) -> Iterator[Shrunk]:
+def reach(
+    subject: Subject,
+    wanted: Sequence[float],
+    multiple: int,
+    ratio: Callable[[UNet], float],
+    element_macs: float = 0.0,
+) -> Iterator[Shrunk]:
     """Makes networks whose cost falls to what is wanted, each the largest on the way down.
 
     Args:
@@ -213,6 +238,7 @@ def reach(subject: Subject, wanted: Sequence[float], multiple: int, ratio: Calla
         wanted: Shares of the original's cost, from large to small.
         multiple: Widths are multiples of this number.
         ratio: Gives the cost of a network over the original's.
+        element_macs: Multiply-accumulates that a number of a feature map counts as, on the way down.
 
     Yields:
         The network for each of the wanted shares.
@@ -221,7 +247,7 @@ def reach(subject: Subject, wanted: Sequence[float], multiple: int, ratio: Calla
         BeyondReachError: The cost cannot fall so far.
     """
     shares = [RUNG**number for number in range(1, RUNGS + 1)]
-    steps = smaller_networks(subject, shares, multiple)
+    steps = smaller_networks(subject, shares, multiple, element_macs)
     small = next(steps)
     for share in wanted:
         while ratio(small.network) > share:

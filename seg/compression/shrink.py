@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from seg.compression.channels import MeasuredMap, cut_channels, feature_maps, measure_maps, with_channels
-from seg.compression.cuts import cut, factored_macs, project, ranks_of, solve_anew, with_ranks
+from seg.compression.cuts import Number, cut, kernel_work, project, ranks_of, solve_anew, with_ranks
 from seg.compression.moments import Place, Projection, measure
+from seg.config import NetworkConfig
 from seg.errors import ConfigError, Problem
-from seg.networks import UNet, complexity
+from seg.networks import UNet, complexity, map_elements
 from seg.networks.blocks import FactoredConv3d
 from seg.networks.conv import Triple
 from seg.networks.layout import PLAIN, Ranks
@@ -23,9 +24,9 @@ from seg.networks.layout import PLAIN, Ranks
 Kind = Literal["channels", "ranks"]
 KINDS: tuple[Kind, ...] = ("channels", "ranks")
 DEFAULT: tuple[Kind, ...] = ("ranks",)
-"""Channels beside 1x1 measured no better at equal work: docs/compression.md."""
+"""Channels beside 1x1 measured no better at equal multiply-accumulates: docs/compression.md."""
 TURN = 0.7
-"""Share of the multiply-accumulates that a turn keeps at least; then all is measured anew."""
+"""Share of the work that a turn keeps at least; then all is measured anew."""
 
 
 class BeyondReachError(ConfigError):
@@ -39,13 +40,13 @@ class Cuts:
     Attributes:
         widths: Channels of the maps that become narrower, by name.
         ranks: Channels of the 1x1 before and behind each kernel where they change, by the name of the convolution.
-        macs: Multiply-accumulates of an image that are left.
+        work: Work of an image that is left.
         loss: Predicted loss of the turn, in nats for each voxel of the image.
     """
 
     widths: Mapping[str, int]
     ranks: Mapping[str, Ranks]
-    macs: int
+    work: float
     loss: float
 
 
@@ -55,25 +56,26 @@ class Shrunk:
 
     Attributes:
         network: The network.
-        macs: Its multiply-accumulates of an image.
+        work: Its work of an image.
         loss: Predicted losses of all turns, in nats for each voxel of the image.
     """
 
     network: UNet
-    macs: int
+    work: float
     loss: float
 
 
 def shrink(
     network: UNet,
     images: Sequence[Tensor],
-    macs: Sequence[float],
+    work: Sequence[float],
     *,
     kinds: Sequence[Kind] = DEFAULT,
+    element_macs: float = 0.0,
     multiple: int = 1,
     seed: int = 0,
 ) -> Iterator[Shrunk]:
-    """Yields networks of fewer and fewer multiply-accumulates, each made from the one before.
+    """Yields networks of less and less work, each made from the one before.
 
     Every turn measures what is left, cuts what costs least for the work it saves, and solves all layers anew towards
     the original.
@@ -81,8 +83,10 @@ def shrink(
     Args:
         network: A trained network, in evaluation mode.
         images: Images of shape (1, C, X, Y, Z) and of one size, one for each case.
-        macs: Multiply-accumulates of one such image to keep at most, from many to few; each gives one network.
+        work: Work of one such image to keep at most, from much to little; each gives one network.
         kinds: What may be cut: channels of maps, 1x1 around kernels, or both.
+        element_macs: Multiply-accumulates that a number of a feature map counts as. Fewer channels save such numbers,
+            1x1 add some.
         multiple: Widths are multiples of this number, >= 1.
         seed: Seed of labels and voxels that are drawn.
 
@@ -92,14 +96,16 @@ def shrink(
     x, y, z = images[0].shape[2:]
     shape = (x, y, z)
     smaller, loss, kept = network, 0.0, _everything(network)
-    for wanted in macs:
-        while (left := _macs(smaller, shape)) > wanted:
+    for wanted in work:
+        while (left := work_of(smaller, smaller.config, shape, element_macs)) > wanted:
             turns = ceil(log(wanted / left) / log(TURN) - 1e-9)
             maps = measure_maps(smaller, images, seed=seed) if "channels" in kinds else {}
             places = _named(smaller, measure(smaller, images, seed=seed)) if "ranks" in kinds else {}
             projections = dict(zip(places, project(places.values()).values(), strict=True))
             most = left * (wanted / left) ** (1 / turns) if turns > 1 else wanted
-            cuts = choose_cuts(smaller, shape, most, maps, places, projections, multiple=multiple)
+            cuts = choose_cuts(
+                smaller, shape, most, maps, places, projections, element_macs=element_macs, multiple=multiple
+            )
             smaller = cut_channels(cut(smaller, cuts.ranks, projections), maps, cuts.widths)
             loss += cuts.loss
             for name, width in cuts.widths.items():
@@ -107,45 +113,47 @@ def shrink(
                 for writer in maps[name].map.writers:
                     kept[writer] = [kept[writer][channel] for channel in subset.kept]
             solve_anew(network, smaller, images, kept=kept, seed=seed)
-        yield Shrunk(network=smaller, macs=left, loss=loss)
+        yield Shrunk(network=smaller, work=left, loss=loss)
 
 
 def choose_cuts(
     network: UNet,
     shape: Triple,
-    macs: float,
+    work: float,
     maps: Mapping[str, MeasuredMap],
     places: Mapping[str, Place],
     projections: Mapping[str, tuple[Projection, Projection]],
     *,
+    element_macs: float = 0.0,
     multiple: int = 1,
 ) -> Cuts:
-    """Chooses cuts one after the other: that of least predicted loss for each multiply-accumulate saved comes first.
+    """Chooses cuts one after the other: that of least predicted loss for the work it saves comes first.
 
     What a cut saves depends on the cuts before it, for the work of a convolution is a product of two widths.
 
     Args:
         network: The network.
         shape: Voxels of an image along X, Y and Z.
-        macs: Multiply-accumulates of an image to keep at most.
+        work: Work of an image to keep at most.
         maps: Maps whose channels may be cut.
         places: Kernels that may get narrower 1x1, by the names of their convolutions.
         projections: Best projections before and behind each of these kernels, in the order of `places`.
+        element_macs: Multiply-accumulates that a number of a feature map counts as.
         multiple: Widths are multiples of this number.
 
     Raises:
         BeyondReachError: The narrowest network still needs more than is to be kept.
     """
-    state = _State(network, shape, maps, places, projections, multiple)
-    while (left := state.macs()) > macs:
+    state = _State(network, shape, maps, places, projections, element_macs, multiple)
+    while (left := state.work()) > work:
         found = state.options(left)
         best = [one.least_for_each() for one in found if bool((one.saved > 0).any())]
         if not best:
-            rule, value = f"must keep at least {left} multiply-accumulates", f"{macs:.0f}"
-            raise BeyondReachError(Problem("macs", "range", rule, value, "give a larger share"))
+            rule, value = f"must keep at least {left:.0f} multiply-accumulates", f"{work:.0f}"
+            raise BeyondReachError(Problem("work", "range", rule, value, "give a larger share"))
         move = min(best, key=lambda one: one.loss / one.saved)
-        if move.saved >= left - macs:  # the last cut: the mildest that is enough
-            enough = [one.least_of_all(left - macs) for one in found if bool((one.saved >= left - macs).any())]
+        if move.saved >= left - work:  # the last cut: the mildest that is enough
+            enough = [one.least_of_all(left - work) for one in found if bool((one.saved >= left - work).any())]
             move = min(enough, key=lambda one: one.loss)
         state.take(move)
     return state.cuts()
@@ -169,7 +177,7 @@ class _Options:
     to: Callable[[int], int | Ranks]
 
     def least_for_each(self) -> _Move:
-        """Returns the cut of least loss for each multiply-accumulate saved."""
+        """Returns the cut of least loss for the work saved."""
         return self._move(torch.where(self.saved > 0, self.loss / self.saved, torch.inf))
 
     def least_of_all(self, needed: float) -> _Move:
@@ -191,6 +199,7 @@ class _State:
         maps: Mapping[str, MeasuredMap],
         places: Mapping[str, Place],
         projections: Mapping[str, tuple[Projection, Projection]],
+        element_macs: float,
         multiple: int,
     ) -> None:
         self.network, self.shape, self.maps, self.places = network, shape, maps, places
@@ -217,14 +226,14 @@ class _State:
             )
             for name, convolution in convolutions.items()
         }
-        self.multiple = multiple
+        self.element_macs, self.multiple = element_macs, multiple
         self.known: dict[str, tuple[tuple[tuple[int, int], Ranks], _Options]] = {}
 
-    def macs(self, changed: Mapping[str, int] = MappingProxyType({})) -> int:
-        """Counts an image's multiply-accumulates at the current widths, where `changed` names no other width."""
+    def work(self, changed: Mapping[str, int] = MappingProxyType({})) -> float:
+        """Counts an image's work, where these maps have other widths."""
         where = {self.maps[name].map.where: width for name, width in (self.widths | dict(changed)).items()}
         config = with_channels(with_ranks(self.network.config, self.ranks), where)
-        return complexity(self.network.in_channels, self.network.out_channels, config, shape=self.shape).macs
+        return work_of(self.network, config, self.shape, self.element_macs)
 
     def kernel_widths(self, name: str) -> tuple[int, int]:
         """Returns the channels that a kernel's convolution reads and writes at the current widths."""
@@ -232,14 +241,14 @@ class _State:
         gone = [sum(one.channels - self.widths[one.name] for one in maps) for maps in (reads, writes)]
         return read - gone[0], written - gone[1]
 
-    def options(self, left: int) -> list[_Options]:
+    def options(self, left: float) -> list[_Options]:
         """Lists what may be cut of each map and kernel, where `left` multiply-accumulates are left."""
         found = []
         for name, width in self.widths.items():
             one, losses = self.maps[name].map, self.losses[name]
             to = [w for w in range(self.multiple, width, self.multiple) if w >= one.least]
             if to:
-                each = left - self.macs({name: width - 1})
+                each = left - self.work({name: width - 1})
                 narrow = torch.tensor(to)
                 found.append(
                     _Options(name, each * (width - narrow).double(), losses[narrow] - losses[width], to.__getitem__)
@@ -261,13 +270,16 @@ class _State:
                 lost = torch.cat((lost, losses[narrower] - losses[rank or inner]))
             sides.append((ranks, lost))
         (reads, lost), (writes, too) = sides
-        work = factored_macs(place, widths, (reads[:, None].double(), writes[None].double()))
-        saved = (factored_macs(place, widths, now) - work) * prod(self.shape)
+        work = self._kernel_work(place, widths, (reads[:, None].double(), writes[None].double()))
+        saved = (self._kernel_work(place, widths, now) - work) * prod(self.shape)
 
         def to(index: int) -> Ranks:
             return int(reads[index // len(writes)]), int(writes[index % len(writes)])
 
         return _Options(name, saved.flatten(), (lost[:, None] + too).flatten(), to)
+
+    def _kernel_work(self, place: Place, widths: tuple[int, int], ranks: tuple[Number, Number]) -> Number:
+        return kernel_work(place, widths, ranks, self.element_macs)
 
     def take(self, move: _Move) -> None:
         """Makes a cut, and folds each 1x1 that saves nothing any more into its kernel."""
@@ -278,7 +290,7 @@ class _State:
         for name, place in self.places.items():
             widths = self.kernel_widths(name)
             for without in ((0, self.ranks[name][1]), (self.ranks[name][0], 0)):
-                if factored_macs(place, widths, without) <= factored_macs(place, widths, self.ranks[name]):
+                if self._kernel_work(place, widths, without) <= self._kernel_work(place, widths, self.ranks[name]):
                     self.ranks[name] = without
 
     def cuts(self) -> Cuts:
@@ -292,7 +304,7 @@ class _State:
             for rank, (_, losses) in zip(found, self.sides[name], strict=True)
             if rank
         )
-        return Cuts(widths=widths, ranks=ranks, macs=self.macs(), loss=loss)
+        return Cuts(widths=widths, ranks=ranks, work=self.work(), loss=loss)
 
 
 def _convolution(network: UNet, name: str) -> nn.Conv3d | FactoredConv3d:
@@ -301,8 +313,17 @@ def _convolution(network: UNet, name: str) -> nn.Conv3d | FactoredConv3d:
     return found
 
 
-def _macs(network: UNet, shape: Triple) -> int:
-    return complexity(network.in_channels, network.out_channels, network.config, shape=shape).macs
+def work_of(network: UNet, config: NetworkConfig, shape: Triple, element_macs: float = 0.0) -> float:
+    """Counts the work of an image: its multiply-accumulates, and each number of a feature map as so many of them.
+
+    Args:
+        network: A network with the same inputs and classes.
+        config: The architecture.
+        shape: Voxels of an image along X, Y and Z.
+        element_macs: Multiply-accumulates that a number of a feature map counts as.
+    """
+    macs = complexity(network.in_channels, network.out_channels, config, shape=shape).macs
+    return macs + element_macs * map_elements(config, shape=shape)
 
 
 def _named(network: UNet, places: Sequence[Place]) -> dict[str, Place]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Annotated
 
@@ -17,13 +19,16 @@ from torch import Tensor, nn
 
 from seg.benchmark.subjects import Runtime
 from seg.benchmark.timing import Call, Timer, interleave, ratios, spread
+from seg.compression.channels import feature_maps, with_channels
+from seg.compression.cuts import with_ranks
+from seg.compression.shrink import work_of
 from seg.config import ExperimentConfig, NetworkConfig
 from seg.hardware import choose_device, choose_precision
 from seg.inference.engines import Engine, ExportedNetwork
 from seg.inference.export import write_network
 from seg.inference.model import Model
-from seg.networks import UNet, network_from_config
-from seg.networks.blocks import ConvStage
+from seg.networks import UNet, map_elements, network_from_config
+from seg.networks.blocks import ConvNormAct, ConvStage
 from seg.networks.conv import Triple
 
 ROUNDS, WARMUP = 15, 2
@@ -31,6 +36,9 @@ ROUNDS, WARMUP = 15, 2
 PAIRS = 5
 """Pairs of layers in full and narrowed that count; one before them does not."""
 LEAST_SECONDS = 0.01
+MOST_OF_ELEMENTS = 0.9
+"""Share of a network's time that the numbers of its feature maps explain at most."""
+LOG = logging.getLogger(__name__)
 _Calls = list[tuple[nn.Module, list[Tensor]]]
 Positive = Annotated[float, Field(gt=0)]
 
@@ -97,6 +105,41 @@ def measure_latency(
         ratio = spread([mine / others for mine, others in zip(own, first, strict=True)])
         found[name] = Latency(ms=1e3 * spread(own)["median"], ratio=ratio["median"], q1=ratio["q1"], q3=ratio["q3"])
     return found
+
+
+def time_of_elements(network: UNet, shape: Triple, ratio: Callable[[UNet], float]) -> float:
+    """Measures how many multiply-accumulates take as long as a number of a feature map.
+
+    Two networks are timed: one of half the channels, and one with linear 1x1 of half the width around every full
+    kernel. The time of a network is taken as a sum of two terms, that of its multiply-accumulates and that of the
+    numbers in its feature maps. The share of the second in the original's time is the least-squares one, from 0 to
+    `MOST_OF_ELEMENTS`.
+
+    Args:
+        network: The original.
+        shape: Voxels of an image along X, Y and Z.
+        ratio: Gives the time of a network over the original's.
+    """
+    maps = {one.where: max(one.least, one.channels // 2) for one in feature_maps(network)}
+    kernels = {
+        f"{name}.conv": (max(1, block.conv.in_channels // 2), max(1, block.conv.out_channels // 2))
+        for name, block in network.named_modules()
+        if isinstance(block, ConvNormAct) and isinstance(block.conv, nn.Conv3d) and prod(block.conv.kernel_size) > 1
+    }
+    macs, elements = work_of(network, network.config, shape), map_elements(network.config, shape=shape)
+    above = below = 0.0
+    for config in (with_channels(network.config, maps), with_ranks(network.config, kernels)):
+        other = network_from_config(config, network.in_channels, network.out_channels).eval()
+        assert isinstance(other, UNet)
+        by_macs = work_of(network, config, shape) / macs
+        apart = map_elements(config, shape=shape) / elements - by_macs
+        above += (ratio(other) - by_macs) * apart
+        below += apart**2
+    share = min(max(above / below, 0.0), MOST_OF_ELEMENTS)
+    LOG.info(
+        "%.0f %% of the time goes with the numbers in feature maps, by two networks of half the widths", 100 * share
+    )
+    return share / (1 - share) * macs / elements
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -107,6 +107,29 @@ def complexity(in_channels: int, out_channels: int, config: NetworkConfig, *, sh
     return Complexity(stages=tuple(stages))
 
 
+def map_elements(config: NetworkConfig, *, shape: Triple) -> int:
+    """Counts the numbers in the feature maps of one image that `layout` names.
+
+    Norms, activations and copies are no multiply-accumulates; what they cost grows with these numbers.
+
+    Args:
+        config: The architecture.
+        shape: Voxels of the image per axis, divisible by the network's total stride.
+    """
+    voxels, found = _voxels_per_level(config, shape), layout(config)
+    levels = len(config.channels) - 1
+    count = 0
+    for level, n in enumerate(voxels):
+        read = (voxels[max(0, level - 1)], n)
+        count += n * sum(found.encoder[level])
+        count += sum(a * above + b * n for (a, b), above in zip(found.encoder_ranks[level], read, strict=True))
+    for level, n in enumerate(voxels[:levels]):
+        skip = found.skip[level] if config.skip_bottleneck is not None else 0
+        ranks = sum(map(sum, found.decoder_ranks[level]))
+        count += n * (skip + found.up[level] + sum(found.decoder[level]) + ranks)
+    return count
+
+
 def checked_complexity(in_channels: int, out_channels: int, config: NetworkConfig, *, shape: Triple) -> Complexity:
     """Counts as `complexity` does, with the same arguments, and compares the count with the network itself.
 

@@ -12,7 +12,7 @@ from seg.compression.moments import Moments, measure
 from seg.compression.shrink import KINDS, choose_cuts, shrink
 from seg.config import BottleneckConfig, NetworkConfig
 from seg.errors import ConfigError
-from seg.networks import network_from_config
+from seg.networks import map_elements, network_from_config
 from seg.networks.complexity import checked_complexity
 
 SHAPE = (16, 16, 16)
@@ -51,13 +51,26 @@ def test_networks_have_the_work_that_was_asked_for_and_the_cost_that_is_said(opt
     found = list(shrink(net, _images(2), wanted, kinds=kinds))
     for one, most in zip(found, wanted, strict=True):
         cost = _cost(one.network)
-        assert one.macs == cost.macs
+        assert one.work == cost.macs
         assert 0.8 * most < cost.macs <= most
         assert cost.parameters == sum(p.numel() for p in one.network.parameters()) < whole.parameters
         widths = one.network.config.widths
         assert ("ranks" in kinds) or not (widths.encoder_ranks or widths.decoder_ranks)
         assert ("channels" in kinds) or one.network.config.channels == net.config.channels
     assert 0 < found[0].loss < found[1].loss
+
+
+def test_numbers_of_maps_that_count_are_saved_by_fewer_channels():
+    net, weight = _network(), 50.0
+    elements = map_elements(net.config, shape=SHAPE)
+    wanted = 0.6 * (_cost(net).macs + weight * elements)
+    (small,) = shrink(net, _images(2), [wanted], kinds=KINDS, element_macs=weight)
+    left = map_elements(small.network.config, shape=SHAPE)
+    assert small.work == _cost(small.network).macs + weight * left
+    assert 0.8 * wanted < small.work <= wanted
+    (by_macs,) = shrink(net, _images(2), [0.6 * _cost(net).macs], kinds=KINDS)
+    assert left < map_elements(by_macs.network.config, shape=SHAPE)
+    assert left < 0.9 * elements
 
 
 def test_the_original_stays_as_it_was():
@@ -114,7 +127,7 @@ def test_of_two_maps_that_save_as_much_that_which_costs_less_is_cut():
 def test_more_than_there_is_cannot_be_saved():
     with pytest.raises(ConfigError) as caught:
         list(shrink(_network(), _images(1), [1000]))
-    assert [(problem.path, problem.kind) for problem in caught.value.problems] == [("macs", "range")]
+    assert [(problem.path, problem.kind) for problem in caught.value.problems] == [("work", "range")]
 
 
 @pytest.mark.parametrize("share", [0.9, 0.8])
@@ -137,7 +150,7 @@ def test_hardly_any_other_widths_with_as_little_work_lose_less(share):
                 for ranks in options
             ]
         )
-    saved = whole - cuts.macs
+    saved = whole - cuts.work
     best = min(one[1] + other[1] for one in found[0] for other in found[1] if one[0] + other[0] >= saved - 1)
     assert best - 1e-12 <= cuts.loss <= 1.1 * best
 

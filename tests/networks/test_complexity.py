@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from seg.config import BottleneckConfig, NetworkConfig, WidthsConfig
-from seg.networks import UNet, complexity, unet
+from seg.networks import UNet, complexity, map_elements, unet
 from seg.networks.blocks import ConvNormAct
 from seg.networks.complexity import checked_complexity
 
@@ -132,3 +132,19 @@ def test_a_count_that_differs_from_the_network_is_no_result(monkeypatch):
     )
     with pytest.raises(RuntimeError, match="counted"):
         checked_complexity(2, 3, PLAN, shape=shape)
+
+
+@pytest.mark.parametrize("skip", [None, BottleneckConfig(ratio=0.5)])
+@pytest.mark.parametrize("ranks", [None, (((0, 2), (3, 4)), ((5, 0), (0, 0)), ((1, 1), (2, 2)), ((0, 0), (3, 0)))])
+def test_map_elements_are_what_convolutions_write(skip, ranks):
+    widths = WidthsConfig(encoder=(3, 9, 5, 7), up=(2, 6, 3), decoder=((5, 4), (7, 5), (9, 8)), encoder_ranks=ranks)
+    config = replace(PLAN, skip_bottleneck=skip, widths=widths, upsample="transposed")
+    with torch.device("meta"):
+        net = UNet(2, 3, config).eval()
+        image = torch.empty(1, 2, 4, 8, 8)
+    written = []
+    for name, module in net.named_modules():
+        if isinstance(module, (nn.Conv3d, nn.ConvTranspose3d)) and not name.startswith("heads"):
+            module.register_forward_hook(lambda _module, _inputs, output: written.append(output.numel()))
+    net(image)
+    assert map_elements(config, shape=(4, 8, 8)) == sum(written)
