@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F_
 
-from seg.compression.moments import Moments, Subset, best_channels, drawn_labels
+from seg.compression.moments import Moments, Subset, best_channels, drawn_labels, watch
 from seg.config import NetworkConfig, WidthsConfig
 from seg.networks import UNet, network_from_config
 from seg.networks.blocks import ConvNormAct, FactoredConv3d, ResidualStage
@@ -213,34 +213,17 @@ def measure_maps(network: UNet, images: Iterable[Tensor], *, seed: int = 0) -> d
         The maps by name, in the order of computation; moments are float64 on the processor.
     """
     maps = {one.name: one for one in feature_maps(network)}
-    written: dict[str, Tensor] = {}
-
-    def take(name: str, output: Tensor) -> None:
-        output.retain_grad()
-        written[name] = output
-
-    hooks = [
-        network.get_submodule(name).register_forward_hook(
-            lambda _module, _inputs, output, name=name: take(name, output)
-        )
-        for name in maps
-    ]
+    watched = {name: (name, False) for name in maps}
     stream = torch.Generator().manual_seed(seed)
     sums: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {name: [] for name in maps}
-    try:
-        for image in images:
-            with torch.enable_grad():
-                logits = network(image.detach().requires_grad_())
-                assert isinstance(logits, Tensor)
-                F_.cross_entropy(logits, drawn_labels(logits, stream), reduction="sum").backward()  # type: ignore[no-untyped-call]
-            for name, output in written.items():
-                assert output.grad is not None
-                h, g = (x.detach().transpose(0, 1).flatten(1).double() for x in (output, output.grad))
-                found = h.mean(1), h @ h.T / h.shape[1], g @ g.T / logits[:, 0].numel()
-                sums[name].append((found[0].cpu(), found[1].cpu(), found[2].cpu()))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    for image in images:
+        logits, written = watch(network, watched, image)
+        loss = F_.cross_entropy(logits, drawn_labels(logits, stream), reduction="sum")
+        gradients = torch.autograd.grad(loss, list(written.values()))
+        for (name, output), gradient in zip(written.items(), gradients, strict=True):
+            h, g = (x.detach().transpose(0, 1).flatten(1).double() for x in (output, gradient))
+            found = h.mean(1), h @ h.T / h.shape[1], g @ g.T / logits[:, 0].numel()
+            sums[name].append((found[0].cpu(), found[1].cpu(), found[2].cpu()))
     measured = {}
     for name, one in maps.items():
         means, second, fisher = (torch.stack(found) for found in zip(*sums[name], strict=True))

@@ -18,14 +18,16 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F_
 
+Key = TypeVar("Key", bound=Hashable)
 FLOOR = 1e-9
 """Smallest eigenvalue of a moment matrix over its largest: what is below counts as this much, so that roots can be
 inverted."""
@@ -124,53 +126,23 @@ def measure(network: nn.Module, images: Iterable[Tensor], *, seed: int = 0) -> t
         for name, module in network.named_modules()
         if isinstance(module, nn.Conv3d) and prod(module.kernel_size) > 1
     }
-    order: dict[str, None] = {}
-    read: dict[str, Tensor] = {}
-    written: dict[str, Tensor] = {}
-
-    def before(name: str, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        order[name] = None
-        # A skip is the encoder's own tensor; each of its readers gets a view of its own, so that gradients are apart.
-        own = inputs[0].view_as(inputs[0])
-        own.retain_grad()
-        read[name] = own
-        return (own,)
-
-    def behind(name: str, output: Tensor) -> None:
-        output.retain_grad()
-        written[name] = output
-
-    hooks = [
-        handle
-        for name, module in convolutions.items()
-        for handle in (
-            module.register_forward_pre_hook(lambda _module, inputs, name=name: before(name, inputs)),
-            module.register_forward_hook(lambda _module, _inputs, output, name=name: behind(name, output)),
-        )
-    ]
+    watched = {(name, reads): (name, reads) for name in convolutions for reads in (True, False)}
     stream = torch.Generator().manual_seed(seed)
-    sums: dict[str, list[tuple[Tensor, Tensor, Tensor, Tensor]]] = {name: [] for name in convolutions}
+    sums: dict[str, list[tuple[Tensor, Tensor, Tensor, Tensor]]] = {}
     voxels: dict[str, tuple[float, float]] = {}
-    try:
-        for image in images:
-            read.clear()
-            written.clear()
-            with torch.enable_grad():
-                logits = network(image.detach().requires_grad_())
-                loss = F_.cross_entropy(logits, drawn_labels(logits, stream), reduction="sum")
-                loss.backward()  # type: ignore[no-untyped-call]
-            count = logits[:, 0].numel()
-            for name, output in written.items():
-                voxels[name] = (output[:, 0].numel() / count, read[name][:, 0].numel() / count)
-                s_in, f_in = _moments(read[name], count, centred=False)
-                s_out, f_out = _moments(output, count, centred=True)
-                sums[name].append((s_in, f_in, s_out, f_out))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    for image in images:
+        logits, maps = watch(network, watched, image)
+        loss = F_.cross_entropy(logits, drawn_labels(logits, stream), reduction="sum")
+        gradients = dict(zip(maps, torch.autograd.grad(loss, list(maps.values())), strict=True))
+        count = logits[:, 0].numel()
+        for name in (name for name, reads in maps if reads):
+            (h_in, g_in), (h_out, g_out) = ((maps[name, side], gradients[name, side]) for side in (True, False))
+            voxels[name] = (h_out[:, 0].numel() / count, h_in[:, 0].numel() / count)
+            found = (*_moments(h_in, g_in, count, centred=False), *_moments(h_out, g_out, count, centred=True))
+            sums.setdefault(name, []).append(found)
     places = []
-    for name in order:
-        s_in, f_in, s_out, f_out = (torch.stack(found) for found in zip(*sums[name], strict=True))
+    for name, own in sums.items():
+        s_in, f_in, s_out, f_out = (torch.stack(found) for found in zip(*own, strict=True))
         places.append(
             Place(
                 name=name,
@@ -182,6 +154,42 @@ def measure(network: nn.Module, images: Iterable[Tensor], *, seed: int = 0) -> t
             )
         )
     return tuple(places)
+
+
+def watch(network: nn.Module, maps: Mapping[Key, tuple[str, bool]], image: Tensor) -> tuple[Tensor, dict[Key, Tensor]]:
+    """Runs a network so that gradients with respect to maps in it can be taken.
+
+    A skip is the encoder's own tensor; what a module reads is made a tensor of its own, so that gradients of two
+    readers stay apart.
+
+    Args:
+        network: In evaluation mode.
+        maps: Paths of modules, each with whether the map is what the module reads, or else what it writes.
+        image: Shape (1, C, X, Y, Z).
+
+    Returns:
+        The logits, and the maps in the order of computation.
+    """
+    found: dict[Key, Tensor] = {}
+
+    def own(key: Key, values: Tensor) -> Tensor:
+        found[key] = values.view_as(values)
+        return found[key]
+
+    handles = []
+    try:
+        for key, (path, reads) in maps.items():
+            module = network.get_submodule(path)
+            if reads:
+                handles.append(module.register_forward_pre_hook(lambda _, inputs, key=key: (own(key, inputs[0]),)))
+            else:
+                handles.append(module.register_forward_hook(lambda _, _inputs, output, key=key: own(key, output)))
+        with torch.enable_grad():
+            logits: Tensor = network(image.detach().requires_grad_())
+        return logits, found
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def drawn_labels(logits: Tensor, stream: torch.Generator) -> Tensor:
@@ -228,10 +236,9 @@ def best_channels(moments: Moments) -> dict[int, Subset]:
     return table
 
 
-def _moments(values: Tensor, voxels: int, *, centred: bool) -> tuple[Tensor, Tensor]:
+def _moments(values: Tensor, gradient: Tensor, voxels: int, *, centred: bool) -> tuple[Tensor, Tensor]:
     """Returns S and F of a map with its gradient, of one case."""
-    assert values.grad is not None
-    h, g = (x.detach().transpose(0, 1).flatten(1).double() for x in (values, values.grad))
+    h, g = (x.detach().transpose(0, 1).flatten(1).double() for x in (values, gradient))
     if centred:
         h = h - h.mean(1, keepdim=True)
     return (h @ h.T / h.shape[1]).cpu(), (g @ g.T / voxels).cpu()

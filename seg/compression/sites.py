@@ -27,7 +27,7 @@ from torch.nn import functional as F_
 
 from seg.compression.channels import Where, with_channels
 from seg.compression.cuts import with_ranks
-from seg.compression.moments import Moments, best_channels, best_projection
+from seg.compression.moments import Moments, best_channels, best_projection, watch
 from seg.config import BottleneckConfig, NetworkConfig
 from seg.networks import UNet
 from seg.networks.bottleneck import stage_ratios, width
@@ -216,7 +216,7 @@ def measure_sites(
     stream = torch.Generator().manual_seed(seed)
     found: dict[str, list[list[Tensor]]] = {site.name: [[], [], [], []] for site in sites}
     for image in images:
-        logits, maps = _watched(network, sites, image.detach().requires_grad_())
+        logits, maps = watch(network, {site.name: (site.module, site.reads) for site in sites}, image)
         # One number for each class against the rest, whose sigmoid is the class's probability.
         odds = torch.stack([logits[:, k] - _rest(logits, k) for k in range(1, logits.shape[1])], 1)
         labels = logits.argmax(1)
@@ -254,33 +254,6 @@ def measure_sites(
 
 def _rest(logits: Tensor, k: int) -> Tensor:
     return torch.cat((logits[:, :k], logits[:, k + 1 :]), 1).logsumexp(1)
-
-
-def _watched(network: nn.Module, sites: Sequence[Site], image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """Returns the logits and the maps, each a tensor of its own, so that gradients of two readers stay apart."""
-    maps: dict[str, Tensor] = {}
-
-    def own(name: str, values: Tensor) -> Tensor:
-        maps[name] = values.view_as(values)
-        return maps[name]
-
-    handles = []
-    try:
-        for site in sites:
-            module, name = network.get_submodule(site.module), site.name
-            if site.reads:
-                handles.append(
-                    module.register_forward_pre_hook(lambda _module, inputs, name=name: (own(name, inputs[0]),))
-                )
-            else:
-                handles.append(
-                    module.register_forward_hook(lambda _module, _inputs, output, name=name: own(name, output))
-                )
-        with torch.enable_grad():
-            return network(image), {site.name: maps[site.name] for site in sites}
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def projection_of(site: Site, moments: Moments, rank: int) -> Tensor:
