@@ -265,7 +265,8 @@ class _State:
         for (inner, losses), width, rank, before in zip(self.sides[name], widths, now, self.before[name], strict=True):
             ranks, lost = torch.tensor([rank]), losses.new_zeros(1)
             if rank or not before:  # a 1x1 that was folded in this turn stays folded
-                narrower = torch.arange(self.multiple, min(rank or inner, width), self.multiple)
+                narrow = range(self.multiple, min(rank or inner, width), self.multiple)
+                narrower = torch.tensor(narrow, dtype=torch.int64)
                 ranks = torch.cat((ranks, narrower))
                 lost = torch.cat((lost, losses[narrower] - losses[rank or inner]))
             sides.append((ranks, lost))

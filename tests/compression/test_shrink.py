@@ -60,6 +60,16 @@ def test_networks_have_the_work_that_was_asked_for_and_the_cost_that_is_said(opt
     assert 0 < found[0].loss < found[1].loss
 
 
+@pytest.mark.parametrize("kinds", [("ranks",), KINDS], ids=str)
+def test_widths_are_multiples_where_a_map_has_fewer_channels_than_that(kinds):
+    net = _network()
+    (small,) = shrink(net, _images(2), [0.7 * _cost(net).macs], kinds=kinds, multiple=4)  # the image has 2 channels
+    widths = small.network.config.widths
+    stated = [*(widths.encoder_ranks or ()), *(widths.decoder_ranks or ())]
+    assert all(rank % 4 == 0 for stage in stated for ranks in stage for rank in ranks)
+    assert _cost(small.network).macs <= 0.7 * _cost(net).macs
+
+
 def test_numbers_of_maps_that_count_are_saved_by_fewer_channels():
     net, weight = _network(), 50.0
     elements = map_elements(net.config, shape=SHAPE)
