@@ -486,7 +486,8 @@ class _Work:
     def _to_latency(self, subject: Subject, shares: Sequence[float]) -> Iterator[Shrunk]:
         ratio = partial(self._latency_ratio, subject)
         element_macs = time_of_elements(subject.network, subject.config.patches.size, ratio)
-        yield from reach(subject, shares, self.multiple, ratio, element_macs)
+        # Time falls more slowly than work, so the way begins at the work of the first target.
+        yield from reach(subject, shares, self.multiple, ratio, begin=shares[0], element_macs=element_macs)
 
     def _latency_ratio(self, subject: Subject, network: UNet) -> float:
         """Measures the time of a network over the original's; the table of such times makes the search repeatable."""

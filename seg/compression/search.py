@@ -45,8 +45,8 @@ JUDGED = 8
 """Held-back windows that tuning is judged by."""
 STOP_BELOW, TUNE_BELOW = 0.5, 0.25
 """Shares of the margin: a loss of Dice beyond the one ends the walk, beyond the other a step is tuned."""
-RUNG = 0.85
-"""Share of the work that a step keeps of the one before, on the way to a latency or a number of parameters."""
+RUNG = 0.9
+"""Share of the work that a network keeps of the one before, on the way to a latency or a number of parameters."""
 RUNGS = 60
 """Steps on that way at most."""
 Array = npt.NDArray[np.float64]
@@ -229,6 +229,8 @@ def reach(
     wanted: Sequence[float],
     multiple: int,
     ratio: Callable[[UNet], float],
+    *,
+    begin: float = 1.0,
     element_macs: float = 0.0,
 ) -> Iterator[Shrunk]:
     """Makes networks whose cost falls to what is wanted, each the largest on the way down.
@@ -238,6 +240,7 @@ def reach(
         wanted: Shares of the original's cost, from large to small.
         multiple: Widths are multiples of this number.
         ratio: Gives the cost of a network over the original's.
+        begin: Share of the original's work from which the way leads down.
         element_macs: Multiply-accumulates that a number of a feature map counts as, on the way down.
 
     Yields:
@@ -246,7 +249,7 @@ def reach(
     Raises:
         BeyondReachError: The cost cannot fall so far.
     """
-    shares = [RUNG**number for number in range(1, RUNGS + 1)]
+    shares = [begin * RUNG**number for number in range(RUNGS)]
     steps = smaller_networks(subject, shares, multiple, element_macs)
     small = next(steps)
     for share in wanted:
@@ -274,7 +277,13 @@ def judge(
     if tune_steps and worst(lost) < -TUNE_BELOW * margin:
         batches = _batches(subject, dataset, tune_steps, cache)
         tuned = tune(
-            subject.network, network, batches, subject.divergence, steps=tune_steps, precision=subject.precision
+            subject.network,
+            network,
+            batches,
+            subject.divergence,
+            optimizer=subject.config.optimizer,
+            steps=tune_steps,
+            precision=subject.precision,
         )
         lost = subject.lost(network) if tuned else lost
     macs, parameters = cost(network, subject.config)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from seg.config import OptimizerConfig
 from seg.inference.model import autocast
 from seg.networks import UNet
+from seg.training.optim import build_optimizer
 
-LEARNING_RATE = 1e-3
-"""Of AdamW at the start; it falls to 0 by a cosine."""
+RATE = 0.5
+"""Learning rate at the start over that of the original's training; it falls to 0 by a cosine."""
 CHECK_EVERY = 25
 """Steps between two looks at the cases that are kept back."""
 
@@ -25,8 +28,8 @@ def tune(
     batches: Iterable[Tensor],
     judge: Callable[[UNet], float],
     *,
+    optimizer: OptimizerConfig,
     steps: int,
-    learning_rate: float = LEARNING_RATE,
     precision: Literal["fp32", "bf16"] = "fp32",
 ) -> int:
     """Trains a network towards another's probabilities, in place, and keeps the best weights on the way.
@@ -39,8 +42,8 @@ def tune(
         batches: Images (B, C, X, Y, Z), one batch for each step.
         judge: Returns what is to be small, for the network as it is. It is called before the first step, every 25
             steps and after the last; only weights whose value is below all before are kept.
+        optimizer: How the original was trained. Nothing is decayed here, and there is no warm-up.
         steps: Steps, >= 1.
-        learning_rate: Rate at the start.
         precision: Arithmetic of the forward passes.
 
     Returns:
@@ -51,8 +54,9 @@ def tune(
         temperature 1.
     """
     smaller.requires_grad_(True)
-    optimizer = torch.optim.AdamW(smaller.parameters(), lr=learning_rate, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    rate = RATE * optimizer.learning_rate
+    stepper = build_optimizer(smaller, replace(optimizer, learning_rate=rate, weight_decay=0.0))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(stepper, steps)
     best, kept, lowest = copy.deepcopy(smaller.state_dict()), 0, judge(smaller)
     for step, images in enumerate(batches, start=1):
         with autocast(images.device, precision):
@@ -60,9 +64,9 @@ def tune(
                 wanted = network(images).float().softmax(1)
             logits = smaller(images)
         loss = functional.cross_entropy(logits.float(), wanted)
-        optimizer.zero_grad()
+        stepper.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+        stepper.step()
         schedule.step()
         if step % CHECK_EVERY == 0 or step == steps:
             found = judge(smaller)
