@@ -18,9 +18,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F_
 
-from seg.compression.moments import Moments, Subset, best_channels, drawn_labels, watch
+from seg.compression.moments import Moments, Subset, best_channels, drawn_gradients, watch
 from seg.config import NetworkConfig, WidthsConfig
 from seg.networks import UNet, network_from_config
 from seg.networks.blocks import ConvNormAct, FactoredConv3d, ResidualStage
@@ -218,10 +217,9 @@ def measure_maps(network: UNet, images: Iterable[Tensor], *, seed: int = 0) -> d
     sums: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {name: [] for name in maps}
     for image in images:
         logits, written = watch(network, watched, image)
-        loss = F_.cross_entropy(logits, drawn_labels(logits, stream), reduction="sum")
-        gradients = torch.autograd.grad(loss, list(written.values()))
-        for (name, output), gradient in zip(written.items(), gradients, strict=True):
-            h, g = (x.detach().transpose(0, 1).flatten(1).double() for x in (output, gradient))
+        gradients = drawn_gradients(logits, written, stream)
+        for name, output in written.items():
+            h, g = (x.detach().transpose(0, 1).flatten(1).double() for x in (output, gradients[name]))
             found = h.mean(1), h @ h.T / h.shape[1], g @ g.T / logits[:, 0].numel()
             sums[name].append((found[0].cpu(), found[1].cpu(), found[2].cpu()))
     measured = {}

@@ -122,6 +122,10 @@ VECTOR = 8
 INT8 = "int8"
 LOCK_FILE = "compress.lock"
 """There while a process works on the steps."""
+METHOD = 2
+"""Raised where the same settings make other steps; a folder of another method is not continued."""
+ABOVE = 1.25
+"""Work at which the way to a latency begins, over the share that is wanted."""
 TRIAL_ROUNDS = 7
 """Rounds of a measurement on the way to a latency."""
 
@@ -286,7 +290,7 @@ class _Work:
         self.tune_steps: int = settings["tune_steps"]
         self.engine: Engine = settings["engine"]
         originals = tuple(_original(subject) for subject in subjects)
-        whole = {**settings, "originals": [content_digest(original) for original in originals]}
+        whole = {**settings, "method": METHOD, "originals": [content_digest(original) for original in originals]}
         self.record = _begun(output, whole) or Record(
             settings=whole,
             originals=originals,
@@ -486,8 +490,8 @@ class _Work:
     def _to_latency(self, subject: Subject, shares: Sequence[float]) -> Iterator[Shrunk]:
         ratio = partial(self._latency_ratio, subject)
         element_macs = time_of_elements(subject.network, subject.config.patches.size, ratio)
-        # Time falls more slowly than work, so the way begins at the work of the first target.
-        yield from reach(subject, shares, self.multiple, ratio, begin=shares[0], element_macs=element_macs)
+        begin = min(1.0, ABOVE * shares[0])
+        yield from reach(subject, shares, self.multiple, ratio, begin=begin, element_macs=element_macs)
 
     def _latency_ratio(self, subject: Subject, network: UNet) -> float:
         """Measures the time of a network over the original's; the table of such times makes the search repeatable."""
@@ -496,7 +500,7 @@ class _Work:
             networks: dict[str, UNet | Path] = {ORIGINAL: subject.network, "smaller": network}
             found = measure_latency(networks, subject.config, engine=self.engine, rounds=TRIAL_ROUNDS)["smaller"]
             macs, _ = cost(network, subject.config)
-            LOG.info("%.3g of the work takes %.3g of the time", macs / subject.cost[0], found.ratio)
+            LOG.info("%.3g of the multiply-accumulates take %.3g of the time", macs / subject.cost[0], found.ratio)
             self.record = replace(self.record, trials={**self.record.trials, key: found.ratio})
             self._write()
         return self.record.trials[key]

@@ -132,8 +132,7 @@ def measure(network: nn.Module, images: Iterable[Tensor], *, seed: int = 0) -> t
     voxels: dict[str, tuple[float, float]] = {}
     for image in images:
         logits, maps = watch(network, watched, image)
-        loss = F_.cross_entropy(logits, drawn_labels(logits, stream), reduction="sum")
-        gradients = dict(zip(maps, torch.autograd.grad(loss, list(maps.values())), strict=True))
+        gradients = drawn_gradients(logits, maps, stream)
         count = logits[:, 0].numel()
         for name in (name for name, reads in maps if reads):
             (h_in, g_in), (h_out, g_out) = ((maps[name, side], gradients[name, side]) for side in (True, False))
@@ -190,6 +189,13 @@ def watch(network: nn.Module, maps: Mapping[Key, tuple[str, bool]], image: Tenso
     finally:
         for handle in handles:
             handle.remove()
+
+
+def drawn_gradients(logits: Tensor, maps: Mapping[Key, Tensor], stream: torch.Generator) -> dict[Key, Tensor]:
+    """Returns the gradients of the summed cross-entropy with respect to maps, labels drawn from the prediction."""
+    with torch.enable_grad():
+        loss = F_.cross_entropy(logits, drawn_labels(logits, stream), reduction="sum")
+    return dict(zip(maps, torch.autograd.grad(loss, list(maps.values())), strict=True))
 
 
 def drawn_labels(logits: Tensor, stream: torch.Generator) -> Tensor:

@@ -7,10 +7,11 @@ loss of Dice therefore reads other than that of new patients, and it decides not
 from __future__ import annotations
 
 import copy
+import itertools
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -47,8 +48,6 @@ STOP_BELOW, TUNE_BELOW = 0.5, 0.25
 """Shares of the margin: a loss of Dice beyond the one ends the walk, beyond the other a step is tuned."""
 RUNG = 0.9
 """Share of the work that a network keeps of the one before, on the way to a latency or a number of parameters."""
-RUNGS = 60
-"""Steps on that way at most."""
 Array = npt.NDArray[np.float64]
 Window = tuple[Tensor, Tensor]
 Precision = Literal["fp32", "bf16"]
@@ -196,7 +195,7 @@ def read_subject(run: TrainedRun, origin: Origin, split: Split, dataset: Dataset
 
 
 def smaller_networks(
-    subject: Subject, shares: Sequence[float], multiple: int, element_macs: float = 0.0
+    subject: Subject, shares: Iterable[float], multiple: int, element_macs: float = 0.0
 ) -> Iterator[Shrunk]:
     """Makes networks of shares of the original's work, from large to small, as they are asked for.
 
@@ -216,7 +215,7 @@ def smaller_networks(
     return shrink(
         network,
         subject.fitted,
-        [share * whole for share in shares],
+        (share * whole for share in shares),
         kinds=KINDS if element_macs else DEFAULT,
         element_macs=element_macs,
         multiple=multiple,
@@ -249,7 +248,7 @@ def reach(
     Raises:
         BeyondReachError: The cost cannot fall so far.
     """
-    shares = [begin * RUNG**number for number in range(RUNGS)]
+    shares = (begin * RUNG**number for number in itertools.count())
     steps = smaller_networks(subject, shares, multiple, element_macs)
     small = next(steps)
     for share in wanted:
@@ -289,7 +288,7 @@ def judge(
     macs, parameters = cost(network, subject.config)
     fold = "" if subject.config.fold is None else f"fold {subject.config.fold}, "
     LOG.info(
-        "%s%.3g of the work, %s parameters: Dice %s on %s%s; %.0f s",
+        "%s%.3g of the multiply-accumulates, %s parameters: Dice %s on %s%s; %.0f s",
         *(fold, macs / subject.cost[0], f"{parameters:,}"),
         ", ".join(fixed(value, 4, sign=True) for value in mean_of(lost)),
         *(counted(len(lost), "held-back patient"), f", tuned for {tuned} steps" if tuned else ""),

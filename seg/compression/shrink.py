@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, log, prod
 from types import MappingProxyType
@@ -68,7 +68,7 @@ class Shrunk:
 def shrink(
     network: UNet,
     images: Sequence[Tensor],
-    work: Sequence[float],
+    work: Iterable[float],
     *,
     kinds: Sequence[Kind] = DEFAULT,
     element_macs: float = 0.0,
@@ -149,7 +149,7 @@ def choose_cuts(
         found = state.options(left)
         best = [one.least_for_each() for one in found if bool((one.saved > 0).any())]
         if not best:
-            rule, value = f"must keep at least {left:.0f} multiply-accumulates", f"{work:.0f}"
+            rule, value = f"must keep work of at least {left:.0f}", f"{work:.0f}"
             raise BeyondReachError(Problem("work", "range", rule, value, "give a larger share"))
         move = min(best, key=lambda one: one.loss / one.saved)
         if move.saved >= left - work:  # the last cut: the mildest that is enough
@@ -289,10 +289,9 @@ class _State:
         else:
             self.ranks[move.name] = move.to
         for name, place in self.places.items():
-            widths = self.kernel_widths(name)
-            for without in ((0, self.ranks[name][1]), (self.ranks[name][0], 0)):
-                if self._kernel_work(place, widths, without) <= self._kernel_work(place, widths, self.ranks[name]):
-                    self.ranks[name] = without
+            widths, (reads, writes) = self.kernel_widths(name), self.ranks[name]
+            left = [(0, 0), (0, writes), (reads, 0), (reads, writes)]  # of those with as little work, the first
+            self.ranks[name] = min(left, key=lambda ranks: self._kernel_work(place, widths, ranks))
 
     def cuts(self) -> Cuts:
         """Returns all cuts that were taken, with the work that is left and the predicted loss."""

@@ -93,10 +93,8 @@ def complexity(in_channels: int, out_channels: int, config: NetworkConfig, *, sh
         if decoder_bottleneck is None:
             block = _stage(sum(merged), inner, taps, n, ranks=ranks)
         else:
-            # The reduction of concatenated features reads the upsampled ones before their interpolation.
-            early = config.merge == "concat" and config.upsample == "linear"
             reduced, between, channels = inner
-            block = _conv(merged[0], reduced, 1, voxels[level + 1] if early else n)
+            block = _conv(merged[0], reduced, 1, voxels[level + 1] if _reduces_early(config) else n)
             block += _conv(sum(merged[1:]), reduced, 1, n) + _behind(reduced, decoder_bottleneck)
             block += _normed(reduced, between, taps, n, ranks=ranks[0]) + _normed(between, channels, 1, n)
         stages += [skip, _named(f"upsample {level}", up), _named(f"decoder {level}", block)]
@@ -108,7 +106,7 @@ def complexity(in_channels: int, out_channels: int, config: NetworkConfig, *, sh
 
 
 def map_elements(config: NetworkConfig, *, shape: Triple) -> int:
-    """Counts the numbers in the feature maps of one image that `layout` names.
+    """Counts the numbers in the feature maps of one image, each map where it is built.
 
     Norms, activations and copies are no multiply-accumulates; what they cost grows with these numbers.
 
@@ -117,16 +115,21 @@ def map_elements(config: NetworkConfig, *, shape: Triple) -> int:
         shape: Voxels of the image per axis, divisible by the network's total stride.
     """
     voxels, found = _voxels_per_level(config, shape), layout(config)
-    levels = len(config.channels) - 1
     count = 0
     for level, n in enumerate(voxels):
-        read = (voxels[max(0, level - 1)], n)
-        count += n * sum(found.encoder[level])
-        count += sum(a * above + b * n for (a, b), above in zip(found.encoder_ranks[level], read, strict=True))
+        above = voxels[max(0, level - 1)]
+        count += n * sum(found.encoder[level]) + n * config.channels[level] * _projects(config, level)
+        for (before, behind), read in zip(found.encoder_ranks[level], (above, n), strict=True):
+            count += before * read + behind * n
+    levels = len(config.channels) - 1
+    ratios = stage_ratios(config.skip_bottleneck, levels) if config.skip_bottleneck else ()
+    for level, ratio in enumerate(ratios):
+        channels = config.channels[level]
+        back = channels if projects_back(ratio, config.merge) else 0
+        count += voxels[level] * (width(channels, ratio) + back)
     for level, n in enumerate(voxels[:levels]):
-        skip = found.skip[level] if config.skip_bottleneck is not None else 0
-        ranks = sum(map(sum, found.decoder_ranks[level]))
-        count += n * (skip + found.up[level] + sum(found.decoder[level]) + ranks)
+        up = found.up[level] * (voxels[level + 1] if _reduces_early(config) else n)
+        count += up + n * (sum(found.decoder[level]) + sum(map(sum, found.decoder_ranks[level])))
     return count
 
 
@@ -160,13 +163,24 @@ def _voxels_per_level(config: NetworkConfig, shape: Triple) -> list[int]:
     return voxels
 
 
+def _projects(config: NetworkConfig, level: int, in_channels: int | None = None) -> bool:
+    """Returns whether a residual stage adds its input by a 1x1, as it does for an image of unknown channels."""
+    read = config.channels[level - 1] if level else in_channels
+    return config.residual and (read != config.channels[level] or prod(config.strides[level]) > 1)
+
+
+def _reduces_early(config: NetworkConfig) -> bool:
+    """Returns whether the reduction of concatenated features reads the upsampled ones before their interpolation."""
+    return config.decoder_bottleneck is not None and config.merge == "concat" and config.upsample == "linear"
+
+
 def _encoder(in_channels: int, config: NetworkConfig, widths: Layout, voxels: list[int]) -> list[StageCost]:
     stages = []
     last = len(config.channels) - 1
     for level, channels in enumerate(config.channels):
         taps, n, above = prod(config.kernel_sizes[level]), voxels[level], voxels[max(0, level - 1)]
         cost = _stage(in_channels, widths.encoder[level], taps, n, above, ranks=widths.encoder_ranks[level])
-        if config.residual and (in_channels != channels or prod(config.strides[level]) > 1):
+        if _projects(config, level, in_channels):
             cost += _normed(in_channels, channels, 1, n)
         stages.append(_named("bottom" if level == last else f"encoder {level}", cost))
         in_channels = channels

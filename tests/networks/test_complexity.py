@@ -1,6 +1,7 @@
 """Counted cost against torch's FLOP counter, the modules' own parameters and the published table."""
 
 import itertools
+import math
 from dataclasses import replace
 
 import pytest
@@ -134,17 +135,28 @@ def test_a_count_that_differs_from_the_network_is_no_result(monkeypatch):
         checked_complexity(2, 3, PLAN, shape=shape)
 
 
-@pytest.mark.parametrize("skip", [None, BottleneckConfig(ratio=0.5)])
-@pytest.mark.parametrize("ranks", [None, (((0, 2), (3, 4)), ((5, 0), (0, 0)), ((1, 1), (2, 2)), ((0, 0), (3, 0)))])
-def test_map_elements_are_what_convolutions_write(skip, ranks):
-    widths = WidthsConfig(encoder=(3, 9, 5, 7), up=(2, 6, 3), decoder=((5, 4), (7, 5), (9, 8)), encoder_ranks=ranks)
-    config = replace(PLAN, skip_bottleneck=skip, widths=widths, upsample="transposed")
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("skip", [None, BottleneckConfig(ratio=0.5), BottleneckConfig(ratio=1.3)])
+@pytest.mark.parametrize("decoder", [None, BottleneckConfig(ratio=0.5)])
+@pytest.mark.parametrize("with_ranks", [False, True])
+def test_map_elements_are_what_convolutions_and_interpolations_write(options, skip, decoder, with_ranks):
+    ranks = (((0, 2), (3, 4)), ((5, 0), (0, 0)), ((1, 1), (2, 2)), ((0, 0), (3, 0)))
+    behind = tuple(stage[:1] if decoder else stage for stage in ranks[:3])
+    widths = WidthsConfig(encoder=(3, 9, 5, 7), encoder_ranks=ranks, decoder_ranks=behind) if with_ranks else None
+    config = replace(PLAN, skip_bottleneck=skip, decoder_bottleneck=decoder, widths=widths, **options)
     with torch.device("meta"):
         net = UNet(2, 3, config).eval()
         image = torch.empty(1, 2, 4, 8, 8)
     written = []
     for name, module in net.named_modules():
-        if isinstance(module, (nn.Conv3d, nn.ConvTranspose3d)) and not name.startswith("heads"):
-            module.register_forward_hook(lambda _module, _inputs, output: written.append(output.numel()))
+        # What a decoder's 1x1 reduces is seen behind its activation, as concatenated features go by no module.
+        reduced = name.endswith("block.pointwise")
+        leaf = isinstance(module, (nn.Conv3d, nn.ConvTranspose3d)) and not name.endswith("block.reduce")
+        if reduced or (leaf and not name.startswith("heads") and ".block.pointwise." not in name):
+            early = decoder is not None and options["merge"] == "concat"
+            level = int(name.split(".")[1])
+            larger = options["upsample"] == "linear" and name.endswith(".up") and not early
+            times = math.prod(config.strides[level + 1]) if larger else 1
+            module.register_forward_hook(lambda *call, times=times: written.append(times * call[2].numel()))
     net(image)
     assert map_elements(config, shape=(4, 8, 8)) == sum(written)
