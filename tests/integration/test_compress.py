@@ -22,7 +22,7 @@ from seg.config import ExperimentConfig
 from seg.errors import ConfigError, Problem, SegError
 from seg.files import locked
 from seg.inference.exported import read_export
-from seg.networks.complexity import checked_complexity
+from seg.networks.complexity import checked_complexity, complexity, map_elements
 from seg.workflows.train import train
 
 
@@ -148,33 +148,54 @@ def test_parameters_are_as_few_as_was_asked_for(run: Path, tiny: ExperimentConfi
 
 
 def test_a_latency_is_sought_by_measurements_that_are_kept(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path, tiny: ExperimentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
+    asked: list[list[str]] = []
+    killed: list[int] = []
+    size = tiny.patches.size
+
+    def costs(network: seg.UNet) -> tuple[int, int]:
+        return complexity(1, 3, network.config, shape=size).macs, map_elements(network.config, shape=size)
 
     def measured(networks: dict[str, Any], *_: Any, **__: Any) -> dict[str, Latency]:
-        sizes = {name: sum(parameter.numel() for parameter in one.parameters()) for name, one in networks.items()}
-        asked.append(sizes)
-        first = next(iter(sizes.values()))
-        ratios = {name: size / first for name, size in sizes.items()}
-        return {name: Latency(ms=1.0, ratio=ratio, q1=ratio, q3=ratio) for name, ratio in ratios.items()}
+        if len(asked) in killed:
+            raise KeyboardInterrupt
+        asked.append(list(networks))
+        macs, elements = costs(next(iter(networks.values())))
+        found = {}
+        for name, network in networks.items():
+            own = costs(network)
+            ratio = 0.6 * own[0] / macs + 0.4 * own[1] / elements
+            found[name] = Latency(ms=1.0, ratio=ratio, q1=ratio, q3=ratio)
+        return found
 
     monkeypatch.setattr(compress_module, "measure_latency", measured)
     options: dict[str, Any] = {"target": "latency=0.7", "cases": 2, "tune_steps": 0, "multiple": 1}
-    found = seg.compress(run, tmp_path / "small", **options)
-    cost = found.costs["latency_0.7"]
-    assert cost.latency_ratio is not None
-    assert 0.5 < cost.latency_ratio <= 0.7
-    assert asked
+    whole = tmp_path / "whole"
+    ratio = seg.compress(run, whole, **options).costs["latency_0.7"].latency_ratio
+    assert ratio is not None
+    assert 0.5 < ratio <= 0.7
+    step = Path("latency_0.7") / "checkpoints" / "weights.pt"
+    assert costs(seg.load_run(whole / "latency_0.7").network)[1] < 0.9 * costs(seg.load_run(run).network)[1]
+    count = len(asked)
+    seg.compress(run, whole, **options)
+    assert len(asked) == count
+    for number in (1, 3):  # killed behind one of the networks of half the widths, and on the way down
+        asked.clear()
+        killed[:] = [number]
+        with pytest.raises(KeyboardInterrupt):
+            seg.compress(run, tmp_path / f"killed_{number}", **options)
+        killed.clear()
+        seg.compress(run, tmp_path / f"killed_{number}", **options)
+        assert len(asked) == count
+        assert (tmp_path / f"killed_{number}" / step).read_bytes() == (whole / step).read_bytes()
     asked.clear()
-    weights = (tmp_path / "small" / "latency_0.7" / "checkpoints" / "weights.pt").read_bytes()
-    seg.compress(run, tmp_path / "small", **options)
-    assert not asked
-    shutil.rmtree(tmp_path / "small" / "latency_0.7")  # killed before it was whole
-    seg.compress(run, tmp_path / "small", **options)
+    weights = (whole / step).read_bytes()
+    shutil.rmtree(whole / "latency_0.7")  # killed before it was whole
+    seg.compress(run, whole, **options)
     # The way to the step is not measured again; the step that was made again is.
-    assert [list(sizes) for sizes in asked] == [["original", "latency_0.7"]]
-    assert (tmp_path / "small" / "latency_0.7" / "checkpoints" / "weights.pt").read_bytes() == weights
+    assert asked == [["original", "latency_0.7"]]
+    assert (whole / step).read_bytes() == weights
 
 
 def test_a_command_goes_on_where_it_was_killed(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
