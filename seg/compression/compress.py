@@ -348,7 +348,10 @@ class _Work:
             digests = tuple(file_digest(file.with_suffix(".bin")).hex() for file in files)
             self.record = replace(self.record, int8=digests)
             self._write()
-        folds = tuple(replace(fold, weights_sha256=sha) for fold, sha in zip(step.folds, digests, strict=True))
+        folds = tuple(
+            replace(fold, weights_sha256=sha, held_back=(), tuned_steps=0)  # measured of the step before it alone
+            for fold, sha in zip(step.folds, digests, strict=True)
+        )
         return StepRecord(name=name, folds=folds)
 
     def timed(self, steps: Sequence[StepRecord]) -> dict[str, Latency]:

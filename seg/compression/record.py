@@ -93,20 +93,24 @@ def fold_record(small: SmallNetwork, digest: str) -> FoldRecord:
 
 
 def format_steps(steps: Sequence[StepRecord], subjects: Sequence[Subject], latency: Mapping[str, Latency]) -> str:
-    """Formats the steps beside the original; of several folds the largest cost and the mean loss."""
+    """Formats the steps beside the original; of several folds the largest cost, most tuning and mean loss.
+
+    What was not measured of a step on held-back patients, as of one in int8, is a dash.
+    """
     names = subjects[0].run.class_names[1:]
     header = f"{'step':18}{'GMAC':>8}{'parameters':>12}{'latency':>20}{'divergence':>12}{'tuned':>7}"
     lines = [header + "".join(f"{name[:14]:>16}" for name in names)]
     macs, parameters = subjects[0].cost
     lines.append(f"{ORIGINAL:18}{macs / 1e9:8.3f}{parameters:12,}{_latency(latency[ORIGINAL]):>20}")
     for step in steps:
-        lost = mean_of(np.array([row for fold in step.folds for row in fold.lost]))
-        divergence = sum(fold.measured_divergence for fold in step.folds) / len(step.folds)
-        tuned = sum(fold.tuned_steps > 0 for fold in step.folds)
+        rows = [row for fold in step.folds for row in fold.lost]
+        lost = [fixed(value, 4, sign=True) for value in mean_of(np.array(rows))] if rows else ["-"] * len(names)
+        divergence = f"{sum(fold.measured_divergence for fold in step.folds) / len(step.folds):.3g}" if rows else "-"
+        tuned = max(fold.tuned_steps for fold in step.folds)
         lines.append(
             f"{step.name:18}{max(fold.macs for fold in step.folds) / 1e9:8.3f}"
-            f"{max(fold.parameters for fold in step.folds):12,}{_latency(latency[step.name]):>20}{divergence:12.3g}"
-            f"{tuned or '-':>7}" + "".join(f"{fixed(value, 4, sign=True):>16}" for value in lost)
+            f"{max(fold.parameters for fold in step.folds):12,}{_latency(latency[step.name]):>20}{divergence:>12}"
+            f"{tuned or '-':>7}" + "".join(f"{value:>16}" for value in lost)
         )
     lines.append("changes of Dice are those of held-back training patients, which the original was trained on")
     return "\n".join(lines)

@@ -292,7 +292,11 @@ def test_a_fault_on_the_way_down_is_no_end_of_it(run: Path, tmp_path: Path, monk
 
 
 def test_int8_is_the_last_step_and_says_in_its_file_whether_it_is_certified(
-    run: Path, tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path,
+    tiny_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     pytest.importorskip("nncf")
     monkeypatch.setattr(certificate, "LEAST_PATIENTS", 2)
@@ -300,6 +304,9 @@ def test_int8_is_the_last_step_and_says_in_its_file_whether_it_is_certified(
     found = seg.compress(run, tmp_path / "small", margin=0.99, **options)
     assert [step.step.name for step in found.steps] == ["macs_0.8", "macs_0.8_int8"]
     assert found.certified == "macs_0.8_int8"
+    table = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("macs_")}
+    assert table["macs_0.8_int8"][-2:] == ["-", "-"]  # nothing was measured in int8 on held-back patients
+    assert "-" not in table["macs_0.8"][-2:]
     file = tmp_path / "small" / "macs_0.8_int8" / "network.xml"
     assert read_export(file).record.certified
     assert read_export(file).record.arithmetic == "int8"
