@@ -331,7 +331,7 @@ class _Work:
         try:
             yield from self._steps(names, ways)
         except BeyondReachError as error:
-            rule = f"must be a share of the {target.kind} that widths of multiples of {self.multiple} can reach"
+            rule = f"must be shares of the multiply-accumulates that widths of multiples of {self.multiple} can reach"
             shares = ", ".join(f"{share:g}" for share in target.shares)
             raise ConfigError(Problem("target", "range", rule, shares, "give a larger share")) from error
 

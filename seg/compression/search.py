@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from seg.compression.shrink import DEFAULT, KINDS, Shrunk, shrink, work_of
+from seg.compression.shrink import DEFAULT, KINDS, BeyondReachError, Shrunk, shrink, work_of
 from seg.compression.tuning import tune
 from seg.config import ExperimentConfig
 from seg.data.cases import Case, Dataset
@@ -246,14 +246,21 @@ def reach(
         The network for each of the wanted shares.
 
     Raises:
-        BeyondReachError: The cost cannot fall so far.
+        ConfigError: The cost cannot fall so far.
     """
     shares = (begin * RUNG**number for number in itertools.count())
     steps = smaller_networks(subject, shares, multiple, element_macs)
-    small = next(steps)
+    small: Shrunk | None = None
+    reached = ""
     for share in wanted:
-        while ratio(small.network) > share:
-            small = next(steps)
+        while small is None or (found := ratio(small.network)) > share:
+            if small is not None:
+                reached = f"; the last had {found:.3g}"
+            try:
+                small = next(steps)
+            except BeyondReachError as error:
+                rule = f"must be a share that widths of multiples of {multiple} reach{reached}"
+                raise ConfigError(Problem("target", "range", rule, f"{share:g}", "give a larger share")) from error
         yield small
 
 

@@ -325,7 +325,7 @@ def test_what_cannot_be_compressed_is_named(run: Path, tmp_path: Path) -> None:
         return [(problem.path, problem.kind) for problem in caught.value.problems]
 
     assert kinds(output=run) == [(str(run), "exists")]
-    for kind in ("macs", "parameters"):
+    for kind in ("macs", "parameters", "latency"):
         assert kinds(output=tmp_path / kind, target=read_target(f"{kind}=0.01"), cases=1) == [("target", "range")]
     seg.compress(run, tmp_path / "small", target="macs=0.9", cases=1)
     small = tmp_path / "small" / "macs_0.9"
