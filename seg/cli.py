@@ -26,7 +26,7 @@ from typing import Any, ClassVar, Literal, NoReturn
 from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr
 from pydantic.dataclasses import dataclass
 
-from seg import __version__, hardware
+from seg import __version__
 from seg.compression import CASES, TUNE_STEPS
 from seg.compression.target import read_target
 from seg.config import DeviceName, EvaluationConfig, ExperimentConfig, StudyConfig, load_config
@@ -1156,7 +1156,9 @@ class _Plain(logging.Formatter):
 
 
 class _Once(logging.Filter):
-    """Lets through what a command says of its machine, such as the device, once."""
+    """Drops repeated messages about the machine, such as the chosen device."""
+
+    SPEAKER = "seg.hardware"  # by name: importing the module would slow the start
 
     def __init__(self) -> None:
         super().__init__()
@@ -1164,10 +1166,12 @@ class _Once(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         text = record.getMessage()
-        if record.name != hardware.__name__ or text not in self.said:
-            self.said.add(text)
+        if record.name != self.SPEAKER:
             return True
-        return False
+        if text in self.said:
+            return False
+        self.said.add(text)
+        return True
 
 
 def _show_messages() -> None:

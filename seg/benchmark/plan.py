@@ -286,7 +286,7 @@ def _augmentation(device: torch.device, shape: Shape) -> dict[str, Any]:
 
 
 def best_layout(rows: list[dict[str, Any]]) -> MemoryFormat:
-    """Returns the memory format in which steps of `decoder_1` took the least time together, over all shapes."""
+    """Returns the memory format with the shortest total time of `decoder_1` training steps, summed over all shapes."""
     total = dict.fromkeys(MEMORY_FORMATS, 0.0)
     for row in rows:
         if row["name"] == "decoder_1":

@@ -19,7 +19,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from seg.compression.moments import Moments, Subset, best_channels, drawn_gradients, watch
+from seg.compression.moments import Moments, Subset, best_channels, case_moments, drawn_gradients, watch
 from seg.config import NetworkConfig, WidthsConfig
 from seg.networks import UNet, network_from_config
 from seg.networks.blocks import ConvNormAct, FactoredConv3d, ResidualStage
@@ -219,9 +219,7 @@ def measure_maps(network: UNet, images: Iterable[Tensor], *, seed: int = 0) -> d
         logits, written = watch(network, watched, image)
         gradients = drawn_gradients(logits, written, stream)
         for name, output in written.items():
-            h, g = (x.detach().transpose(0, 1).flatten(1).double() for x in (output, gradients[name]))
-            found = h.mean(1), h @ h.T / h.shape[1], g @ g.T / logits[:, 0].numel()
-            sums[name].append((found[0].cpu(), found[1].cpu(), found[2].cpu()))
+            sums[name].append(case_moments(output, gradients[name], logits[:, 0].numel()))
     measured = {}
     for name, one in maps.items():
         means, second, fisher = (torch.stack(found) for found in zip(*sums[name], strict=True))

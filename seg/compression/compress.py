@@ -123,9 +123,9 @@ INT8 = "int8"
 LOCK_FILE = "compress.lock"
 """There while a process works on the steps."""
 METHOD = 2
-"""Raised where the same settings make other steps; a folder of another method is not continued."""
+"""Version of how steps are made. Raise it when the same settings come to make other steps: no folder mixes two."""
 ABOVE = 1.25
-"""Work at which the way to a latency begins, over the share that is wanted."""
+"""The search for a latency begins at this multiple of the first wanted share of the work."""
 TRIAL_ROUNDS = 7
 """Rounds of a measurement on the way to a latency."""
 
@@ -320,7 +320,7 @@ class _Work:
                 return
 
     def reach(self, target: Target) -> Iterator[StepRecord]:
-        """Yields a step of smaller networks for each share of a target that the original's cost is to fall to."""
+        """Yields one step, with a smaller network of each run, for each share of the target."""
         names = [f"{target.kind}_{share:g}" for share in target.shares]
         if target.kind == "macs":
             ways = [smaller_networks(one, target.shares, self.multiple) for one in self.subjects]

@@ -30,9 +30,13 @@ def kernel_macs(place: Place, ranks: Ranks = PLAIN) -> float:
 def kernel_work(
     place: Place, widths: tuple[int, int], ranks: tuple[Number, Number], element_macs: float = 0.0
 ) -> Number:
-    """Counts the same where the kernel and its 1x1 stand between maps of these widths; ranks may be many at once.
+    """Counts the work of a kernel and its 1x1 for each voxel of the image: multiply-accumulates plus weighted numbers.
 
-    Each number of the maps between the kernel and its 1x1 counts as `element_macs` multiply-accumulates.
+    Args:
+        place: The kernel.
+        widths: Channels that the convolution reads and writes.
+        ranks: Channels of the 1x1 before and behind the kernel, 0 for none. Tensors count many choices at once.
+        element_macs: Multiply-accumulates that one number of the maps between the kernel and its 1x1 counts as.
     """
     (read, written), (reads, writes) = widths, ranks
     inner = (reads + read * (reads == 0)) * (writes + written * (writes == 0)) * place.taps * place.voxels

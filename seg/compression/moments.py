@@ -121,14 +121,10 @@ def measure(network: nn.Module, images: Iterable[Tensor], *, seed: int = 0) -> t
     Returns:
         The places in the order of computation; moments are float64 on the processor.
     """
-    convolutions = {
-        name: module
-        for name, module in network.named_modules()
-        if isinstance(module, nn.Conv3d) and prod(module.kernel_size) > 1
-    }
+    convolutions = full_kernels(network)
     watched = {(name, reads): (name, reads) for name in convolutions for reads in (True, False)}
     stream = torch.Generator().manual_seed(seed)
-    sums: dict[str, list[tuple[Tensor, Tensor, Tensor, Tensor]]] = {}
+    sums: dict[str, list[tuple[Tensor, ...]]] = {}
     voxels: dict[str, tuple[float, float]] = {}
     for image in images:
         logits, maps = watch(network, watched, image)
@@ -137,8 +133,9 @@ def measure(network: nn.Module, images: Iterable[Tensor], *, seed: int = 0) -> t
         for name in (name for name, reads in maps if reads):
             (h_in, g_in), (h_out, g_out) = ((maps[name, side], gradients[name, side]) for side in (True, False))
             voxels[name] = (h_out[:, 0].numel() / count, h_in[:, 0].numel() / count)
-            found = (*_moments(h_in, g_in, count, centred=False), *_moments(h_out, g_out, count, centred=True))
-            sums.setdefault(name, []).append(found)
+            _, *found_in = case_moments(h_in, g_in, count, centred=False)
+            _, *found_out = case_moments(h_out, g_out, count, centred=True)
+            sums.setdefault(name, []).append((*found_in, *found_out))
     places = []
     for name, own in sums.items():
         s_in, f_in, s_out, f_out = (torch.stack(found) for found in zip(*own, strict=True))
@@ -153,6 +150,15 @@ def measure(network: nn.Module, images: Iterable[Tensor], *, seed: int = 0) -> t
             )
         )
     return tuple(places)
+
+
+def full_kernels(network: nn.Module) -> dict[str, nn.Conv3d]:
+    """Returns the convolutions with a kernel of more than one voxel, by their paths in the network."""
+    return {
+        name: module
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Conv3d) and prod(module.kernel_size) > 1
+    }
 
 
 def watch(network: nn.Module, maps: Mapping[Key, tuple[str, bool]], image: Tensor) -> tuple[Tensor, dict[Key, Tensor]]:
@@ -242,12 +248,25 @@ def best_channels(moments: Moments) -> dict[int, Subset]:
     return table
 
 
-def _moments(values: Tensor, gradient: Tensor, voxels: int, *, centred: bool) -> tuple[Tensor, Tensor]:
-    """Returns S and F of a map with its gradient, of one case."""
+def case_moments(
+    values: Tensor, gradient: Tensor, voxels: int, *, centred: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Measures the channels of one feature map in one case.
+
+    Args:
+        values: The map, shape (1, C, X, Y, Z).
+        gradient: The gradient of the loss with respect to the map, of the same shape.
+        voxels: Voxels of the image.
+        centred: Whether S is about the mean.
+
+    Returns:
+        The mean, shape (C,), then S and F, shape (C, C); float64 on the processor.
+    """
     h, g = (x.detach().transpose(0, 1).flatten(1).double() for x in (values, gradient))
+    mean = h.mean(1)
     if centred:
-        h = h - h.mean(1, keepdim=True)
-    return (h @ h.T / h.shape[1]).cpu(), (g @ g.T / voxels).cpu()
+        h = h - mean[:, None]
+    return mean.cpu(), (h @ h.T / h.shape[1]).cpu(), (g @ g.T / voxels).cpu()
 
 
 def _power(matrix: Tensor, exponent: float) -> Tensor:

@@ -47,7 +47,7 @@ JUDGED = 8
 STOP_BELOW, TUNE_BELOW = 0.5, 0.25
 """Shares of the margin: a loss of Dice beyond the one ends the walk, beyond the other a step is tuned."""
 RUNG = 0.9
-"""Share of the work that a network keeps of the one before, on the way to a latency or a number of parameters."""
+"""In a search for a latency or a number of parameters, each network keeps this share of the work of the one before."""
 Array = npt.NDArray[np.float64]
 Window = tuple[Tensor, Tensor]
 Precision = Literal["fp32", "bf16"]
@@ -197,7 +197,7 @@ def read_subject(run: TrainedRun, origin: Origin, split: Split, dataset: Dataset
 def smaller_networks(
     subject: Subject, shares: Iterable[float], multiple: int, element_macs: float = 0.0
 ) -> Iterator[Shrunk]:
-    """Makes networks of shares of the original's work, from large to small, as they are asked for.
+    """Yields a smaller network for each of the given shares of the original's work.
 
     Channels are cut beside 1x1 where numbers of feature maps count in the work: only fewer channels save such numbers.
 
@@ -232,14 +232,14 @@ def reach(
     begin: float = 1.0,
     element_macs: float = 0.0,
 ) -> Iterator[Shrunk]:
-    """Makes networks whose cost falls to what is wanted, each the largest on the way down.
+    """Yields a network for each wanted share of the original's cost: the first, on the way down, that costs no more.
 
     Args:
         subject: What is made smaller.
         wanted: Shares of the original's cost, from large to small.
         multiple: Widths are multiples of this number.
         ratio: Gives the cost of a network over the original's.
-        begin: Share of the original's work from which the way leads down.
+        begin: Share of the original's work that the first network keeps.
         element_macs: Multiply-accumulates that a number of a feature map counts as, on the way down.
 
     Yields:
@@ -251,14 +251,12 @@ def reach(
     shares = (begin * RUNG**number for number in itertools.count())
     steps = smaller_networks(subject, shares, multiple, element_macs)
     small: Shrunk | None = None
-    reached = ""
     for share in wanted:
-        while small is None or (found := ratio(small.network)) > share:
-            if small is not None:
-                reached = f"; the last had {found:.3g}"
+        while small is None or ratio(small.network) > share:
             try:
                 small = next(steps)
             except BeyondReachError as error:
+                reached = "" if small is None else f"; the last had {ratio(small.network):.3g}"
                 rule = f"must be a share that widths of multiples of {multiple} reach{reached}"
                 raise ConfigError(Problem("target", "range", rule, f"{share:g}", "give a larger share")) from error
         yield small

@@ -26,7 +26,7 @@ KINDS: tuple[Kind, ...] = ("channels", "ranks")
 DEFAULT: tuple[Kind, ...] = ("ranks",)
 """Channels beside 1x1 measured no better at equal multiply-accumulates: docs/compression.md."""
 TURN = 0.7
-"""Share of the work that a turn keeps at least; then all is measured anew."""
+"""One turn keeps at least this share of the work; then everything is measured again."""
 
 
 class BeyondReachError(ConfigError):
@@ -177,11 +177,11 @@ class _Options:
     to: Callable[[int], int | Ranks]
 
     def least_for_each(self) -> _Move:
-        """Returns the cut of least loss for the work saved."""
+        """Returns the cut with the smallest ratio of predicted loss to work saved."""
         return self._move(torch.where(self.saved > 0, self.loss / self.saved, torch.inf))
 
     def least_of_all(self, needed: float) -> _Move:
-        """Returns the cut of least loss among those that save `needed` multiply-accumulates or more."""
+        """Returns the cut with the smallest predicted loss among those that save `needed` work or more."""
         return self._move(torch.where(self.saved >= needed, self.loss, torch.inf))
 
     def _move(self, costs: Tensor) -> _Move:
@@ -314,13 +314,13 @@ def _convolution(network: UNet, name: str) -> nn.Conv3d | FactoredConv3d:
 
 
 def work_of(network: UNet, config: NetworkConfig, shape: Triple, element_macs: float = 0.0) -> float:
-    """Counts the work of an image: its multiply-accumulates, and each number of a feature map as so many of them.
+    """Counts the work of a network on one image: multiply-accumulates plus weighted numbers of feature maps.
 
     Args:
         network: A network with the same inputs and classes.
         config: The architecture.
         shape: Voxels of an image along X, Y and Z.
-        element_macs: Multiply-accumulates that a number of a feature map counts as.
+        element_macs: The weight: multiply-accumulates that one number of a feature map counts as.
     """
     macs = complexity(network.in_channels, network.out_channels, config, shape=shape).macs
     return macs + element_macs * map_elements(config, shape=shape)

@@ -16,7 +16,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import prod
 from typing import Literal
 
 import numpy as np
@@ -27,7 +26,7 @@ from torch.nn import functional as F_
 
 from seg.compression.channels import Where, with_channels
 from seg.compression.cuts import with_ranks
-from seg.compression.moments import Moments, best_channels, best_projection, watch
+from seg.compression.moments import Moments, best_channels, best_projection, full_kernels, watch
 from seg.config import BottleneckConfig, NetworkConfig
 from seg.networks import UNet
 from seg.networks.bottleneck import stage_ratios, width
@@ -180,22 +179,21 @@ def find_sites(network: UNet) -> tuple[Site, ...]:
                 where=("decoder", stage, number),
             )
             sites.append(site)
-    for name, module in network.named_modules():
-        if isinstance(module, nn.Conv3d) and prod(module.kernel_size) > 1:
-            part, stage = name.split(".")[:2]
-            about = f"{part} {stage}" if part == "decoder" or int(stage) < levels else "bottom"
-            ordinal = ORDINALS[1 if ".block.conv." in name else [int(p) for p in name.split(".") if p.isdigit()][1]]
-            for reads, channels in ((True, module.in_channels), (False, module.out_channels)):
-                side = Site(
-                    name=f"{about} {ordinal} kernel {'reads' if reads else 'writes'}",
-                    part="kernel",
-                    stage=int(stage),
-                    channels=channels,
-                    module=name,
-                    reads=reads,
-                    form="mixtures",
-                )
-                sites.append(side)
+    for path, kernel in full_kernels(network).items():
+        part, level = path.split(".")[:2]
+        about = f"{part} {level}" if part == "decoder" or int(level) < levels else "bottom"
+        ordinal = ORDINALS[1 if ".block.conv." in path else [int(p) for p in path.split(".") if p.isdigit()][1]]
+        for reads, channels in ((True, kernel.in_channels), (False, kernel.out_channels)):
+            side = Site(
+                name=f"{about} {ordinal} kernel {'reads' if reads else 'writes'}",
+                part="kernel",
+                stage=int(level),
+                channels=channels,
+                module=path,
+                reads=reads,
+                form="mixtures",
+            )
+            sites.append(side)
     return tuple(site for site in sites if site.channels > 1)
 
 

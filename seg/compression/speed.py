@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from math import prod
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +20,7 @@ from seg.benchmark.subjects import Runtime
 from seg.benchmark.timing import Call, Timer, interleave, ratios, spread
 from seg.compression.channels import feature_maps, with_channels
 from seg.compression.cuts import with_ranks
+from seg.compression.moments import full_kernels
 from seg.compression.shrink import work_of
 from seg.config import ExperimentConfig, NetworkConfig
 from seg.hardware import choose_device, choose_precision
@@ -28,7 +28,7 @@ from seg.inference.engines import Engine, ExportedNetwork
 from seg.inference.export import write_network
 from seg.inference.model import Model
 from seg.networks import UNet, map_elements, network_from_config
-from seg.networks.blocks import ConvNormAct, ConvStage
+from seg.networks.blocks import ConvStage
 from seg.networks.conv import Triple
 
 ROUNDS, WARMUP = 15, 2
@@ -37,7 +37,7 @@ PAIRS = 5
 """Pairs of layers in full and narrowed that count; one before them does not."""
 LEAST_SECONDS = 0.01
 MOST_OF_ELEMENTS = 0.9
-"""Share of a network's time that the numbers of its feature maps explain at most."""
+"""Upper limit of the share of a network's time that is put down to its feature maps."""
 LOG = logging.getLogger(__name__)
 _Calls = list[tuple[nn.Module, list[Tensor]]]
 Positive = Annotated[float, Field(gt=0)]
@@ -108,12 +108,12 @@ def measure_latency(
 
 
 def time_of_elements(network: UNet, shape: Triple, ratio: Callable[[UNet], float]) -> float:
-    """Measures how many multiply-accumulates take as long as a number of a feature map.
+    """Measures how many multiply-accumulates take as long as handling one number of a feature map.
 
     Two networks are timed: one of half the channels, and one with linear 1x1 of half the width around every full
-    kernel. The time of a network is taken as a sum of two terms, that of its multiply-accumulates and that of the
-    numbers in its feature maps. The share of the second in the original's time is the least-squares one, from 0 to
-    `MOST_OF_ELEMENTS`.
+    kernel. The time of a network is modelled as a sum of two terms, one for its multiply-accumulates and one for the
+    numbers in its feature maps. Least squares give the share of the second term in the original's time, which is
+    limited to 0 to `MOST_OF_ELEMENTS`.
 
     Args:
         network: The original.
@@ -122,9 +122,8 @@ def time_of_elements(network: UNet, shape: Triple, ratio: Callable[[UNet], float
     """
     maps = {one.where: max(one.least, one.channels // 2) for one in feature_maps(network)}
     kernels = {
-        f"{name}.conv": (max(1, block.conv.in_channels // 2), max(1, block.conv.out_channels // 2))
-        for name, block in network.named_modules()
-        if isinstance(block, ConvNormAct) and isinstance(block.conv, nn.Conv3d) and prod(block.conv.kernel_size) > 1
+        name: (max(1, kernel.in_channels // 2), max(1, kernel.out_channels // 2))
+        for name, kernel in full_kernels(network).items()
     }
     macs, elements = work_of(network, network.config, shape), map_elements(network.config, shape=shape)
     above = below = 0.0

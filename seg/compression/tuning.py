@@ -40,10 +40,9 @@ def tune(
         network: The original, in evaluation mode.
         smaller: The network to train; in evaluation mode, which it keeps.
         batches: Images (B, C, X, Y, Z), one batch for each step.
-        judge: Returns what is to be small, for the network as it is. It is called before the first step, every 25
-            steps and after the last; only weights whose value is below all before are kept.
-        optimizer: How the original was trained. Nothing is decayed or clipped here, and there is no
-            warm-up.
+        judge: Returns the error of a network. It is called before the first step, every 25 steps and after the last;
+            the weights of the smallest error are kept.
+        optimizer: How the original was trained. Nothing is decayed or clipped here, and there is no warm-up.
         steps: Steps, >= 1.
         precision: Arithmetic of the forward passes.
 

@@ -86,7 +86,7 @@ class Row:
 
     @property
     def site(self) -> Site:
-        """The feature map or kernel whose width the row is about."""
+        """The feature map or kernel whose widths this row of the table lists."""
         return self.curve.site
 
     def ends(self, width: int) -> tuple[float, float, float]:

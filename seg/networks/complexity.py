@@ -57,7 +57,7 @@ class Complexity:
 
 
 def complexity(in_channels: int, out_channels: int, config: NetworkConfig, *, shape: Triple) -> Complexity:
-    """Counts what `UNet` with the same arguments costs on one image.
+    """Counts the parameters and multiply-accumulates of a `UNet` with the same arguments, for one image.
 
     Multiply-accumulates are those of the convolutions, as torch's FLOP counter has them (two FLOP each); norms,
     activations, interpolation and additions move bytes and multiply little. The heads of deep supervision below full
@@ -134,7 +134,7 @@ def map_elements(config: NetworkConfig, *, shape: Triple) -> int:
 
 
 def checked_complexity(in_channels: int, out_channels: int, config: NetworkConfig, *, shape: Triple) -> Complexity:
-    """Counts as `complexity` does, with the same arguments, and compares the count with the network itself.
+    """Counts like `complexity`, and checks the count against a network that is built with the same arguments.
 
     The network is built on torch's meta device, which has shapes and no numbers, and torch's FLOP counter watches it.
 

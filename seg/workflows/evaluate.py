@@ -427,7 +427,7 @@ def _read_configs(run_dirs: Iterable[Path], data_root: Path | None) -> dict[Path
 
 
 def nothing_held_out(run_dir: Path) -> Problem:
-    """Returns the problem of a final model that is to be scored."""
+    """Describes why a run that was trained on all cases cannot be scored: no case was held out."""
     rule, value = "must have held-out cases to be scored", "a final model, trained on all"
     return Problem(str(run_dir), "held_out", rule, value, "give a run that was trained with --fold N or --fold all")
 
