@@ -46,6 +46,7 @@ from seg.compression.record import (
 )
 from seg.compression.search import (
     LADDER,
+    RUNG,
     STOP_BELOW,
     SmallNetwork,
     Subject,
@@ -491,16 +492,22 @@ class _Work:
         write_json(self.output / COMPRESSION_FILE, {"schema_version": COMPRESSION_VERSION, **asdict(self.record)})
 
     def _to_latency(self, subject: Subject, shares: Sequence[float]) -> Iterator[Shrunk]:
-        ratio = partial(self._latency_ratio, subject)
-        element_macs = time_of_elements(subject.network, subject.config.patches.size, ratio)
-        begin = min(1.0, ABOVE * shares[0])
-        yield from reach(subject, shares, self.multiple, ratio, begin=begin, element_macs=element_macs)
+        with tempfile.TemporaryDirectory() as folder:
+            original: UNet | Path = subject.network
+            if self.engine != "torch":  # written once for all measurements
+                original = Path(folder) / "original.onnx"
+                write_network(subject.network, subject.network.in_channels, subject.config, original, "onnx")
+            ratio = partial(self._latency_ratio, subject, original)
+            element_macs = time_of_elements(subject.network, subject.config.patches.size, ratio)
+            above = ABOVE * shares[0]
+            begin = above if above < 1 else RUNG  # the original itself needs no measurement
+            yield from reach(subject, shares, self.multiple, ratio, begin=begin, element_macs=element_macs)
 
-    def _latency_ratio(self, subject: Subject, network: UNet) -> float:
+    def _latency_ratio(self, subject: Subject, original: UNet | Path, network: UNet) -> float:
         """Measures the time of a network over the original's; the table of such times makes the search repeatable."""
         key = content_digest(asdict(network.config))
         if key not in self.record.trials:
-            networks: dict[str, UNet | Path] = {ORIGINAL: subject.network, "smaller": network}
+            networks: dict[str, UNet | Path] = {ORIGINAL: original, "smaller": network}
             found = measure_latency(networks, subject.config, engine=self.engine, rounds=TRIAL_ROUNDS)["smaller"]
             macs, _ = cost(network, subject.config)
             LOG.info("%.3g of the multiply-accumulates take %.3g of the time", macs / subject.cost[0], found.ratio)

@@ -229,7 +229,7 @@ def reach(
     multiple: int,
     ratio: Callable[[UNet], float],
     *,
-    begin: float = 1.0,
+    begin: float = RUNG,
     element_macs: float = 0.0,
 ) -> Iterator[Shrunk]:
     """Yields a network for each wanted share of the original's cost: the first, on the way down, that costs no more.
