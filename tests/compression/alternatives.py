@@ -1,0 +1,181 @@
+"""Other ways to choose what a trained network loses, in the loop of `seg compress`, judged without tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from seg.compression import shrink as loop
+from seg.compression.channels import MeasuredMap, measure_maps
+from seg.compression.moments import Moments, Place, Projection, best_channels, best_projection, measure
+from seg.compression.search import cost, dice_of, window
+from seg.compression.widths import read_uncut
+from seg.data.splits import spread_over
+from seg.networks import UNet
+from seg.runs import trained_network
+from seg.workflows.inputs import read_checked
+
+Pair = tuple[Projection, Projection]
+Row = dict[str, float | str]
+
+
+def pca(place: Place, kernel: Tensor) -> Pair:
+    """Keeps the directions of most variance; the loss is half the share of variance that is gone."""
+    return _by_variance(place.before.second.mean(0)), _by_variance(place.behind.second.mean(0))
+
+
+def tucker(place: Place, kernel: Tensor) -> Pair:
+    """Keeps what changes the kernel's own output least: Tucker-2 weighted by the covariance of the inputs.
+
+    References:
+        The weighting is that of arXiv:2511.04494. Before the kernel (O, I, taps) the error of the output is
+        tr(G (I - P) S (I - P)^T) with the Gram matrix G of the kernel over its inputs; behind it, that of the output.
+    """
+    second = place.before.second.mean(0)
+    gram = torch.einsum("oat,obt->ab", kernel, kernel)
+    energy = (gram * second).sum()
+    before = best_projection(Moments(second=second[None], fisher=(gram / energy)[None]))
+    return before, _by_variance(place.behind.second.mean(0))
+
+
+def eigendamage(place: Place, kernel: Tensor) -> Pair:
+    """Keeps eigenvectors of the factors of the kernel's own curvature, by what removing each is predicted to cost.
+
+    References:
+        C. Wang et al., "EigenDamage", 2019, arXiv:1905.05934. The curvature of the weights is taken as the product of
+        the covariance of the inputs and the Fisher matrix of the outputs; a direction costs its squared weights in
+        both eigenbases times both eigenvalues, halved.
+    """
+    into, a = torch.linalg.eigh(place.before.second.mean(0))
+    out, b = torch.linalg.eigh(place.behind.fisher.mean(0))
+    turned = torch.einsum("oit,op,iq->pqt", kernel, b, a).square().sum(2)
+    cost_of = turned * out.clamp_min(0)[:, None] * into.clamp_min(0) / 2
+    return _ranked(a, cost_of.sum(0)), _ranked(b, cost_of.sum(1))
+
+
+def random(place: Place, kernel: Tensor) -> Pair:
+    """Keeps random directions; each counts as the same share of its map."""
+    stream = torch.Generator().manual_seed(place.before.channels + 1000 * place.behind.channels)
+    sizes = (place.before.channels, place.behind.channels)
+    bases = [torch.linalg.qr(torch.randn(size, size, generator=stream).double())[0] for size in sizes]
+    before, behind = (_ranked(basis, torch.full((len(basis),), 1 / len(basis)).double()) for basis in bases)
+    return before, behind
+
+
+BASES: dict[str, Callable[[Place, Tensor], Pair]] = {
+    "pca": pca,
+    "tucker": tucker,
+    "eigendamage": eigendamage,
+    "random": random,
+}
+"""Ways to choose linear 1x1."""
+METHODS = ("ours", *BASES, "ours_channels", "variance_channels")
+
+
+def variance_channels(network: UNet, images: Iterable[Tensor], *, seed: int = 0) -> dict[str, MeasuredMap]:
+    """Chooses the channels from which the others follow best, whatever reads them; the loss is a share of variance.
+
+    References:
+        J. Chee et al., "Model preserving compression for neural networks", 2022, arXiv:2108.00065.
+        Deviation: channels are left out one after the other, and not chosen by a pivoted QR.
+    """
+    found = {}
+    for name, one in measure_maps(network, images, seed=seed).items():
+        second = one.moments.second.mean(0)
+        plain = Moments(second=(second / second.trace())[None], fisher=torch.eye(len(second)).double()[None])
+        found[name] = replace(one, moments=plain, subsets=best_channels(plain))
+    return found
+
+
+@contextmanager
+def chosen_by(method: str, *, solved: bool) -> Iterator[tuple[loop.Kind, ...]]:
+    """Lets `shrink` choose by a method, and leaves layers as they were cut where they are not solved anew."""
+    networks: list[UNet] = []
+
+    def measured(network: UNet, images: Iterable[Tensor], *, seed: int = 0) -> tuple[Place, ...]:
+        networks.append(network)
+        return measure(network, images, seed=seed)
+
+    def projected(places: Iterable[Place]) -> dict[str, Pair]:
+        kernels = {place: networks[-1].get_submodule(place.name) for place in places}
+        return {
+            place.name: BASES[method](place, _weight(kernel).flatten(2).double()) for place, kernel in kernels.items()
+        }
+
+    with ExitStack() as changed:
+        if method in BASES:
+            changed.enter_context(patch.object(loop, "measure", measured))
+            changed.enter_context(patch.object(loop, "project", projected))
+        if method == "variance_channels":
+            changed.enter_context(patch.object(loop, "measure_maps", variance_channels))
+        if not solved:
+            changed.enter_context(patch.object(loop, "solve_anew", lambda *_, **__: None))
+        yield ("channels",) if method.endswith("channels") else ("ranks",)
+
+
+def compare(
+    run_dir: Path, data_root: str | None, shares: Sequence[float], count: int, methods: Sequence[str] = METHODS
+) -> Iterator[Row]:
+    """Yields what a trained network loses by each method, with and without layers solved anew.
+
+    Args:
+        run_dir: Finished run of one fold.
+        data_root: Folder of the data set, where it moved.
+        shares: Shares of the multiply-accumulates that are kept, falling.
+        count: Training cases that are measured, one window each.
+        methods: Methods, of `METHODS`.
+
+    Yields:
+        A row for each network: mean change of Dice of each class over one window of each held-out case, its standard
+        error over cases, and what the network needs.
+    """
+    run, split = read_uncut(run_dir)
+    config = run.config
+    if data_root is not None:
+        config = replace(config, data=replace(config.data, root=data_root))
+    dataset, _ = read_checked(config.data, progress=False)
+    network = trained_network(config.network, len(run.channel_names), len(run.class_names), run_dir)
+    assert isinstance(network, UNet)
+    cases = {case.id: case for case in dataset.cases}
+    images = [window(cases[name], config)[0] for name in spread_over(list(split.train), count)]
+    held_out = [window(cases[name], config) for name in split.validation]
+    whole = dice_of(network, held_out, dataset.ignore_label)
+    macs = cost(network, config)[0]
+    for method in methods:
+        for solved in (True, False):
+            with chosen_by(method, solved=solved) as kinds:
+                smaller = loop.shrink(network, images, [share * macs for share in shares], kinds=kinds)
+                for share, small in zip(shares, smaller, strict=True):
+                    lost = dice_of(small.network, held_out, dataset.ignore_label) - whole
+                    left, parameters = cost(small.network, config)
+                    row: Row = {"run": run_dir.name, "method": method, "solved": str(solved), "share": share}
+                    row |= {"macs": left / macs, "parameters": parameters, "dice": float(np.nanmean(lost))}
+                    spread = np.nanmean(lost, 1).std(ddof=1) / len(lost) ** 0.5
+                    row |= {"standard_error": float(spread)}
+                    classes = zip(run.class_names[1:], np.nanmean(lost, 0), strict=True)
+                    yield row | {f"dice_{name}": float(value) for name, value in classes}
+
+
+def _by_variance(second: Tensor) -> Projection:
+    values, basis = torch.linalg.eigh(second / second.trace())
+    return _ranked(basis, values.clamp_min(0) / 2)
+
+
+def _ranked(basis: Tensor, lost: Tensor) -> Projection:
+    """Orders an orthonormal basis (C, C) by what removing each vector costs, shape (C,)."""
+    order = lost.argsort(descending=True)
+    left = basis[:, order]
+    rest = torch.cat((lost[order].flip(0).cumsum(0).flip(0), lost.new_zeros(1)))
+    return Projection(left=left, right=left, loss=rest)
+
+
+def _weight(kernel: nn.Module) -> Tensor:
+    assert isinstance(kernel, nn.Conv3d)
+    return kernel.weight.detach()
