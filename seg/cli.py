@@ -50,7 +50,7 @@ from seg.config.text import as_yaml, text_problem
 from seg.errors import ConfigError, Problem, RunError, SegError, escaped, shown
 from seg.files import file_problems
 from seg.planning import MEMORY_GIB
-from seg.words import counted
+from seg.words import counted, some
 
 DONE, SOME_FAILED, WRONG_USE, FAULT, INTERRUPTED = 0, 1, 2, 3, 130
 MEMORY_PROBLEM = Problem(
@@ -544,11 +544,15 @@ class Compare(Command):
     def run(self) -> None:
         from seg.ablation.report.compare import study_verdict
         from seg.ablation.statistics import format_comparison, paired, split_folds
-        from seg.evaluation.scores import read_cases
+        from seg.evaluation.scores import EVALUATION_FILE, read_cases, read_evaluation
         from seg.runs import read_origin
 
         for run_dir in (*self.baseline, *self.variant):
             read_origin(run_dir)  # a damaged record is named, whatever the scores say
+            path = run_dir / EVALUATION_FILE
+            if path.is_file() and (seen := read_evaluation(path).seen):
+                rule = "has optimistic scores: its initial weights were trained on patients of cases that count here"
+                logging.getLogger(__name__).warning("%s", Problem(str(run_dir), "seen", rule, some(seen)))
         sides = {"baseline": self.baseline, "variant": self.variant}
         trials = {name: split_folds([read_cases(path) for path in paths]) for name, paths in sides.items()}
         found, words = study_verdict(self.baseline, self.variant), ""

@@ -511,11 +511,13 @@ def read_fold(config: ExperimentConfig, run_dir: Path) -> tuple[Dataset, Split]:
     from seg.workflows.inputs import read_splits
 
     dataset = read_configured(config.data)
-    kept = recorded_cases(run_dir)
+    origin, kept = read_origin(run_dir), recorded_cases(run_dir)
     left_out = [case.id for case in dataset.cases if case.id not in kept]
     cases = tuple(case for case in dataset.cases if case.id in kept)
     assert config.fold is not None
-    return replace(dataset, cases=cases), read_splits(config, left_out)[config.fold]
+    # Folds may have been drawn anew, around what the initial weights saw.
+    split = None if origin is None else origin.split
+    return replace(dataset, cases=cases), split or read_splits(config, left_out)[config.fold]
 
 
 def set_threads(count: int) -> None:

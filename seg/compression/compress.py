@@ -107,6 +107,7 @@ from seg.runs import (
 from seg.words import counted
 from seg.workflows.evaluate import (
     check_apart,
+    check_unseen,
     describe_model,
     nothing_held_out,
     predictor_scores,
@@ -251,6 +252,7 @@ def _read_subjects(
     """Measures runs on training cases; returns them with their splits and data, and the data set they share."""
     configs, dataset, splits, _ = read_held_out([run.path for run, _ in runs], data_root=data_root)
     check_apart(folds, configs, splits)
+    check_unseen(splits, dataset)
     subjects = []
     for number, (run, origin) in enumerate(runs, start=1):
         LOG.info("measuring %s (%d of %d) on %s", run.path, number, len(runs), counted(cases, "training case"))

@@ -39,7 +39,7 @@ from seg.inference.predictor import Predictor, load_predictor
 from seg.inference.quantise import KEPT, OVERFLOW_FIX, PRESET, check_quantiser, quantise
 from seg.runs import TrainedRun, read_runs, trained_network
 from seg.words import counted
-from seg.workflows.evaluate import predictor_scores, read_held_out
+from seg.workflows.evaluate import check_unseen, predictor_scores, read_held_out
 from seg.workflows.export import check_single, check_target, default_file
 
 LOG = logging.getLogger(__name__)
@@ -90,6 +90,7 @@ def export_int8(
     (run,) = runs
     check_ledger(run.path / LEDGER_FILE)
     configs, dataset, splits, _ = read_held_out([run.path], data_root=data_root)
+    check_unseen(splits, dataset)
     config, split = configs[run.path], splits[run.path]
     if (few := few_patients(dataset, split.validation)) is not None and not allow_inferior:
         rule, remedy = (

@@ -86,12 +86,13 @@ def _announce_alike(dataset: Dataset, looks: Mapping[str, Look]) -> None:
 
 def _unused_files(dataset: Dataset) -> list[str]:
     used = {path for case in dataset.cases for path in case.files}
-    return [
-        str(path.relative_to(dataset.root))
+    found = [
+        path.relative_to(dataset.root)
         for folder in FOLDERS
-        for path in sorted(dataset.root.joinpath(folder).glob("[!.]*"))
+        for path in sorted(dataset.root.joinpath(folder).rglob("*"))
         if split_ending(path.name, ENDINGS)[1] and path not in used
     ]
+    return [str(path) for path in found if not any(part.startswith(".") for part in path.parts)]
 
 
 def check_channels(config: DataConfig, channels: int) -> None:

@@ -426,6 +426,26 @@ def _read_configs(run_dirs: Iterable[Path], data_root: Path | None) -> dict[Path
     return found
 
 
+def check_unseen(splits: Mapping[Path, Split], dataset: Dataset) -> None:
+    """Checks that the initial weights of runs were trained on no patient that the runs hold out.
+
+    Args:
+        splits: Cases of each run, by its directory.
+        dataset: The data set.
+
+    Raises:
+        RunError: Such patients are held out; all runs are named.
+    """
+    rule, remedy = "must hold out patients that no weights before were trained on", "give a run without such cases"
+    problems = []
+    for path, split in splits.items():
+        origin = read_origin(path)
+        if origin is not None and (found := seen_among(split.validation, dataset.cases, origin.data, origin.seen)):
+            problems.append(Problem(str(path), "seen", rule, some(found), remedy))
+    if problems:
+        raise RunError(problems)
+
+
 def nothing_held_out(run_dir: Path) -> Problem:
     """Describes why a run that was trained on all cases cannot be scored: no case was held out."""
     rule, value = "must have held-out cases to be scored", "a final model, trained on all"

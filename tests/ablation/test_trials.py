@@ -137,6 +137,16 @@ def test_generalisation_scores_as_many_training_cases_as_held_out_ones(finished:
     assert again["train_dice"] == pytest.approx(content["val_dice"])
 
 
+def test_a_trial_is_measured_on_the_sides_that_its_run_had(finished: Path, trial: Trial, tmp_path: Path) -> None:
+    """With initial weights, folds may be drawn otherwise than the configuration alone says."""
+    run_dir = Path(shutil.copytree(finished / RUN, tmp_path / "run"))
+    record = json.loads((run_dir / "environment.json").read_text())
+    record["split"]["train"].append(record["split"]["validation"].pop())
+    (run_dir / "environment.json").write_text(json.dumps(record))
+    _, split = module.read_fold(trial.config, run_dir)
+    assert {"train": list(split.train), "validation": list(split.validation)} == record["split"]
+
+
 def test_training_cases_are_taken_at_even_distances() -> None:
     names = [f"{index:02d}" for index in range(10)]
     assert spread_over(names, 3) == ["00", "03", "06"]

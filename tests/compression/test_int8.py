@@ -172,6 +172,17 @@ def test_too_few_patients_certify_nothing(make_run: Callable[..., Path], tmp_pat
     assert not (run_dir / "certificate_ledger.json").exists()  # nothing was looked at
 
 
+def test_patients_whom_weights_before_saw_certify_nothing(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path / "run")
+    names = [f"case_{number:02}" for number in range(CASES)]
+    sides = {"train": names[::2], "validation": names[1::2]}
+    record = {"schema_version": 1, "data": {name: name for name in names}, "split": sides}
+    (run_dir / "environment.json").write_text(json.dumps(record | {"seen": {"renamed": "case_03"}}))
+    with refused((str(run_dir), "seen"), error=RunError):
+        export_int8(run_dir, margin=0.5)
+    assert not (run_dir / "certificate_ledger.json").exists()  # nothing was looked at
+
+
 def test_ranges_are_measured_on_training_cases(
     make_run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

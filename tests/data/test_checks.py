@@ -44,12 +44,14 @@ def test_scans_that_no_case_uses_are_announced(layout, request, caplog):
     root = request.getfixturevalue(layout)
     check_dataset(read_dataset(root))
     assert not [record for record in caplog.records if record.args[0].kind == "unused"]
-    for name in ("imagesTr/c_0000.nii", "labelsTr/c.nii", "labelsTr/d.NRRD", "imagesTr/._e.nii", "labelsTr/notes.txt"):
+    unused = ["imagesTr/c_0000.nii", "imagesTr/more/f_0000.nii.gz", "labelsTr/c.nii", "labelsTr/d.NRRD"]
+    for name in (*unused, "imagesTr/._e.nii", "imagesTr/.old/g.nii", "labelsTr/notes.txt"):
+        (root / name).parent.mkdir(exist_ok=True)
         (root / name).touch()
     check_dataset(read_dataset(root))
     (problem,) = [record.args[0] for record in caplog.records if record.args[0].kind == "unused"]
     assert (problem.path, problem.kind) == (str(root), "unused")
-    assert problem.value == "3: imagesTr/c_0000.nii, labelsTr/c.nii, labelsTr/d.NRRD"
+    assert problem.value == f"4: {', '.join(unused)}"
 
 
 def test_where_a_file_lies_is_doubted_once_a_case(msd):

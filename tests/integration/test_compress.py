@@ -19,11 +19,12 @@ from seg.compression.compress import compress
 from seg.compression.speed import ROUNDS, Latency
 from seg.compression.target import read_target
 from seg.config import ExperimentConfig
-from seg.errors import ConfigError, Problem, SegError
+from seg.errors import ConfigError, Problem, RunError, SegError
 from seg.files import locked
 from seg.inference.exported import read_export
 from seg.networks.complexity import checked_complexity, complexity, map_elements
 from seg.workflows.train import train
+from tests.problems import refused
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +88,15 @@ def test_with_too_few_patients_the_first_step_is_scored_and_the_second_is_not(ru
     seg.evaluate(tmp_path / "small" / "macs_0.7")
     again = seg.compress(run, tmp_path / "again", target="macs=0.8", cases=3)
     assert (again.look, again.exploratory) == (2, True)
+
+
+def test_patients_whom_weights_before_saw_certify_nothing(run: Path, tmp_path: Path) -> None:
+    record = content(run / "environment.json")
+    case = record["split"]["validation"][0]
+    (run / "environment.json").write_text(json.dumps(record | {"seen": {case: record["data"][case]}}))
+    with refused((str(run), "seen"), error=RunError):
+        seg.compress(run, tmp_path / "small", target="macs=0.9", cases=3)
+    assert not (run / "certificate_ledger.json").exists()
 
 
 def test_steps_that_pass_are_certified(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -233,6 +233,17 @@ def test_a_run_starts_from_another_ones_weights(
         train(other(still, "training", init_from=str(tmp_path / "nowhere")), run_dir=tmp_path / "third", folds=(0,))
 
 
+def test_a_comparison_marks_scores_of_patients_whom_initial_weights_saw(
+    trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = Path(shutil.copytree(trained, tmp_path / "other"))
+    content = json.loads((other / "evaluation.json").read_text())
+    (other / "evaluation.json").write_text(json.dumps(content | {"seen": ["case_0"]}))
+    read_command("compare", ["--baseline", str(trained), "--variant", str(other)]).run()
+    (problem,) = [record.args[0] for record in caplog.records]
+    assert (problem.path, problem.kind, problem.value) == (str(other), "seen", "case_0")
+
+
 def test_a_finished_run_gets_more_steps_as_a_new_run(trained: Path, tmp_path: Path) -> None:
     before = (trained / "checkpoints" / "weights.pt").read_bytes()
     argv = ["--config", str(trained / "config.yaml"), "--init_from", str(trained), "--seed", "5"]
