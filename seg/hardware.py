@@ -170,6 +170,12 @@ def _cpuinfo(entry: str) -> str | None:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(entry)), None)
 
 
+def code_version() -> str:
+    """Returns the version of the package, with the revision of its code where that is known."""
+    revision = _revision()
+    return __version__ if revision is None else f"{__version__} ({revision})"
+
+
 def _revision() -> str | None:
     """Returns the git revision of the code, marked where files differ from it; None outside a checkout and an image."""
     root = Path(__file__).parents[1]

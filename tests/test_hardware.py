@@ -171,6 +171,7 @@ def test_the_revision_is_that_of_git_where_there_is_one(monkeypatch, answer, rev
 
     monkeypatch.setattr(hardware.subprocess, "run", run)
     assert environment(CPU, "fp32")["revision"] == revision
+    assert hardware.code_version().split() == [seg.__version__] + ([] if revision is None else [f"({revision})"])
 
 
 def test_an_image_keeps_its_revision_in_a_file(monkeypatch, tmp_path):

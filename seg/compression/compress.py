@@ -79,6 +79,7 @@ from seg.files import (
 from seg.hardware import (
     choose_device,
     choose_precision,
+    code_version,
     environment,
     instruction_sets,
     package_version,
@@ -585,6 +586,7 @@ class _Work:
         held_back = counted(max(len(subject.held_back) for subject in self.subjects), "training patient")
         return {
             **self._arithmetic(),
+            "segnarrow": code_version(),
             "processor": processor_name(),
             "instruction sets": ", ".join(instruction_sets()) or "not known",
             "threads": str(torch.get_num_threads()),

@@ -31,7 +31,7 @@ from seg.data.splits import Split
 from seg.data.streams import Stream, generator
 from seg.errors import Problem, RunError
 from seg.files import file_problems, quoted, write_bytes
-from seg.hardware import instruction_sets, package_version, processor_name
+from seg.hardware import code_version, instruction_sets, package_version, processor_name
 from seg.inference.engines import Voxels
 from seg.inference.export import compare, export_network, export_record, write_record
 from seg.inference.exported import read_export, record_path
@@ -204,7 +204,7 @@ def _certify(
         original,
         lambda step: predictor_scores(second, config, dataset, split, step.name),
         number=number,
-        conditions=conditions,
+        conditions={**conditions, "segnarrow": code_version()},
     )
 
 

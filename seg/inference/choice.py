@@ -68,14 +68,16 @@ class Choice:
         return tuple(one.name for one in self.classes if one.largest_component)
 
     def __str__(self) -> str:
+        untried = [one.name for one in self.classes if one.dice is None]
+        left = f"; not known for {', '.join(untried)}, without scores of their own" if untried else ""
         if not self.largest:
-            return "post-processing: keeping the largest component alone raises the Dice of no class"
+            return f"post-processing: keeping the largest component alone raises the Dice of no class{left}"
         before = finite_mean(one.dice for one in self.classes)
         after = finite_mean(one.dice_largest if one.largest_component else one.dice for one in self.classes)
         return (
             f"post-processing: keeping the largest component alone of {', '.join(self.largest)} raises the mean Dice "
             f"of {counted(self.patients, 'patient')} from {before:.4f} to {after:.4f}; the second is optimistic, as "
-            "the choice was made on the same cases; predictions of new scans are made so"
+            f"the choice was made on the same cases; predictions of new scans are made so{left}"
         )
 
 

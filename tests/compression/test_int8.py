@@ -21,6 +21,7 @@ from seg.compression.int8 import export_int8
 from seg.config import DataConfig
 from seg.data.cases import Case, Dataset
 from seg.errors import ConfigError, RunError, SegError
+from seg.hardware import code_version
 from seg.inference.export import write_record
 from seg.inference.exported import read_export, record_path
 from seg.inference.quantise import quantise
@@ -86,6 +87,7 @@ def test_the_certificate_is_of_the_files_as_predict_runs_them(exported: Path, ro
     ((step,), (weights,)) = certificate.steps, certificate.original
     assert (certificate.certified, certificate.margin, certificate.look) == ("int8", 0.5, 1)
     assert weights == read_export(exported).record.weights_sha256
+    assert certificate.conditions["segnarrow"] == code_version()
     plain = export(run_dir, format="openvino", output=tmp_path / "plain.xml")
     for name, file in (("fp32", plain), ("int8", exported)):
         predict(run_dirs=[file], input=root / "imagesTr", output=tmp_path / name, engine="openvino")

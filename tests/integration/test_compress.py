@@ -21,6 +21,7 @@ from seg.compression.target import read_target
 from seg.config import ExperimentConfig
 from seg.errors import ConfigError, Problem, RunError, SegError
 from seg.files import locked
+from seg.hardware import code_version
 from seg.inference.exported import read_export
 from seg.networks.complexity import checked_complexity, complexity, map_elements
 from seg.workflows.train import train
@@ -235,6 +236,7 @@ def test_a_command_goes_on_where_it_was_killed(run: Path, tmp_path: Path, monkey
 def test_the_certificate_and_the_model_card_say_how_fast_a_step_is(run: Path, tmp_path: Path) -> None:
     found = seg.compress(run, tmp_path / "small", target="macs=0.8", cases=2, tune_steps=0)
     assert {"engine", "threads", "instruction sets", "held-back patients"} <= found.conditions.keys()
+    assert found.conditions["segnarrow"] == code_version()
     assert found.costs["original"].latency_ratio == 1
     card = content(tmp_path / "small" / "macs_0.8" / "model.json")["certificate"]
     assert card["verdict"] == "too few"
