@@ -180,7 +180,8 @@ def _image_problems(case: Case, file: OpenVolume, fill: bool) -> tuple[list[Prob
         lowest, highest = float(channel.min()), float(channel.max())
         if not (np.isfinite(lowest) and np.isfinite(highest)):
             count = int(np.count_nonzero(~np.isfinite(channel)))
-            value, remedy = f"{count} NaN or infinite voxels", "mend or remove the image"
+            value = f"{count} NaN or infinite voxels"
+            remedy = "mend or remove the image, or set data.nan to background where NaN stands for it"
             found.append(_problem(case, name, "finite", "must be finite", value, remedy))
         elif max(-lowest, highest) > LARGEST_INTENSITY:
             rule = f"must lie within {LARGEST_INTENSITY:g} of 0, for a finite variance in single precision"

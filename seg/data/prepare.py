@@ -407,10 +407,12 @@ def label_problems(file: OpenVolume, grid: CaseGrid) -> list[Problem]:
 def grid_problems(file: OpenVolume, what: str, grid: CaseGrid) -> list[Problem]:
     """Says how the grid of a file, which holds a ``channel`` or a ``label``, differs from that of the case."""
     _, shape, affine = oriented_grid(file.header.shape, file.header.affine, grid.affine)
+    remedy = f"export the {what} on the image's grid"
     if shape != grid.shape:
         rule, value = f"must have the image's shape {grid.shape}", str(shape)
     elif (apart := corner_distance(shape, affine, grid.affine) / min(grid.spacing_mm)) > GRID_TOLERANCE:
         rule, value = f"must lie on the image's grid to {GRID_TOLERANCE:g} voxel", f"a corner {apart:.3g} voxels away"
+        remedy += ", or set data.label_grid to image where its header is wrong" if what == "label" else ""
     else:
         return []
-    return [Problem(str(file.path), "grid", rule, value, f"export the {what} on the image's grid")]
+    return [Problem(str(file.path), "grid", rule, value, remedy)]
