@@ -1322,9 +1322,11 @@ def _folder_problems(
     if folder is None or os.path.isdir(folder):
         return
     if os.path.isfile(folder):
-        packed = Path(folder).suffix.lower() == ".zip"
-        unpack = "give the run that it was packed from" + (", or unpack it" if unpacked else "")
-        remedy = unpack if packed else f"name its folder, {Path(folder).parent}"
+        remedies = {
+            ".zip": "give the run that it was packed from" + (", or unpack it" if unpacked else ""),
+            **dict.fromkeys((".onnx", ".xml"), "give the run that it was exported from"),
+        }
+        remedy = remedies.get(Path(folder).suffix.lower(), f"name its folder, {Path(folder).parent}")
         yield Problem(option, "folder", "must be a folder", f"the file {folder}", remedy)
     elif exists:
         yield Problem(option, "folder", "must be a folder", f"{folder}", "check the path")

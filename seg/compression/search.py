@@ -30,7 +30,7 @@ from seg.data.prepare import prepare_case
 from seg.data.splits import Split, spread_over
 from seg.errors import ConfigError, Problem, RunError
 from seg.files import quoted
-from seg.hardware import choose_precision
+from seg.hardware import choose_precision, keep_heap
 from seg.inference.model import autocast
 from seg.inference.windows import Windows
 from seg.networks import UNet, complexity
@@ -279,6 +279,7 @@ def judge(
     network = copy.deepcopy(small.network)
     lost, tuned = subject.lost(network), 0
     if tune_steps and worst(lost) < -TUNE_BELOW * margin:
+        keep_heap()
         batches = _batches(subject, dataset, tune_steps, cache)
         tuned = tune(
             subject.network,
