@@ -22,6 +22,7 @@ from seg.config.study import MARGIN
 from seg.config.text import parse_yaml
 from seg.errors import ConfigError, Problem, RunError, shown
 from seg.planning import MEMORY_GIB
+from seg.processes import name_user
 
 if TYPE_CHECKING:
     from torch import nn
@@ -62,6 +63,7 @@ def _checked(function: F) -> F:
                 found.append(Problem(name, kind, rule, shown(value), f"see help(seg.{function.__name__})"))
         if found:
             raise ConfigError(found)
+        name_user()
         return function(*given, **named)
 
     return cast(F, call)

@@ -50,6 +50,7 @@ from seg.config.text import as_yaml, text_problem
 from seg.errors import ConfigError, Problem, RunError, SegError, escaped, shown
 from seg.files import file_problems
 from seg.planning import MEMORY_GIB
+from seg.processes import name_user
 from seg.words import counted, some
 
 DONE, SOME_FAILED, WRONG_USE, FAULT, INTERRUPTED = 0, 1, 2, 3, 130
@@ -1024,7 +1025,7 @@ def run(command: Callable[[], int | None]) -> NoReturn:
     unreadable input, 3 for a fault of the program, 130 where the user interrupts or SIGTERM arrives.
     """
     _show_messages()
-    _name_user()
+    name_user()
     try:
         output: Any = _Output(sys.stdout)
         with _sigterm_as_interrupt(), redirect_stdout(output):
@@ -1139,18 +1140,6 @@ def _sigterm_as_interrupt() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _name_user() -> None:
-    """Gives a user id without an entry in the list of users a name, for which torch and others ask."""
-    try:
-        import pwd
-    except ImportError:  # Windows
-        return
-    try:
-        pwd.getpwuid(os.getuid())
-    except KeyError:
-        os.environ.setdefault("USER", f"uid{os.getuid()}")
 
 
 class _Plain(logging.Formatter):

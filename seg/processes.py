@@ -1,4 +1,4 @@
-"""How many processes are started: what a user asks for, and what cases and cores bear."""
+"""Processes: how many are started, and the name of the user whom they belong to."""
 
 from __future__ import annotations
 
@@ -28,3 +28,15 @@ def capped_workers(option: str, wanted: int, *, cases: int | None = None) -> int
     limit = f"{cores} cores" if most == cores else f"{cases} cases"
     LOG.warning("%s: %d in place of %d, as there are %s", option, most, wanted, limit)
     return most
+
+
+def name_user() -> None:
+    """Gives a user id without an entry in the list of users a name, for which torch and others ask."""
+    try:
+        import pwd
+    except ImportError:  # Windows
+        return
+    try:
+        pwd.getpwuid(os.getuid())
+    except KeyError:
+        os.environ.setdefault("USER", f"uid{os.getuid()}")

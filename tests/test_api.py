@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 
 import seg
-from seg.errors import ConfigError
+from seg.errors import ConfigError, RunError
 
 
 @pytest.mark.parametrize(
@@ -64,3 +66,14 @@ def test_a_function_that_lacks_an_argument_is_a_type_error_as_any() -> None:
         seg.widths()
     with pytest.raises(TypeError):
         seg.widths("run", margins=0.1)
+
+
+def test_a_user_without_a_name_gets_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pwd = pytest.importorskip("pwd")
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.setenv(name, "")  # so that it is restored
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
+    with pytest.raises(RunError):
+        seg.load_run(tmp_path)
+    assert getpass.getuser() == f"uid{os.getuid()}"

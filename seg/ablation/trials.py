@@ -63,10 +63,11 @@ from seg.runs import (
     MODEL_FILE,
     PRESERVATION_FILE,
     WEIGHTS_FILE,
+    check_free,
     read_history,
     read_origin,
 )
-from seg.words import some
+from seg.words import counted, some
 
 if TYPE_CHECKING:
     from seg.ablation.study import Trial
@@ -325,9 +326,7 @@ def trials_left(trials: Sequence[Trial], paths: StudyPaths, stored: Mapping[str,
         if reasons or (measured_otherwise(known) and run_is_there):
             left.append(trial)
         if known is None or reasons == ["failed"]:
-            run_dir = paths.run_dir(trial)
-            if (run_dir / CONFIG_FILE).is_file():
-                problems += run_dir_problems(trial.config, run_dir)
+            problems += run_dir_problems(trial.config, paths.run_dir(trial))
         elif reasons == ["version"]:
             older.append(trial.id)
         elif reasons:
@@ -335,7 +334,7 @@ def trials_left(trials: Sequence[Trial], paths: StudyPaths, stored: Mapping[str,
             path = f"{known.path}" if known.path.is_dir() else f"{known.path} ({trial.id})"
             problems.append(Problem(path, "config", rule, f"other {', '.join(reasons)}", REMEDY))
     if problems:
-        more = f"And {len(problems) - 1} more trials cannot go on from what is there."
+        more = f"And {counted(len(problems) - 1, 'more trial')} cannot go on from what is there."
         raise RunError([problems[0], Problem("", "config", more)] if len(problems) > 1 else problems)
     if older:
         LOG.warning("made by another version of the training code, trained anew: %s", ", ".join(sorted(older)))
@@ -619,6 +618,12 @@ def _noted(run_dir: Path, record: RunRecord, **values: float | None) -> RunRecor
 
 def run_dir_problems(config: ExperimentConfig, run_dir: Path) -> list[Problem]:
     """Lists why a run directory does not hold the trial, whatever the experiment is called there."""
+    if not (run_dir / CONFIG_FILE).is_file():
+        try:
+            check_free(run_dir, resume=True)
+        except RunError as error:
+            return [replace(problem, remedy=REMEDY) for problem in error.problems]
+        return []
     scored = (run_dir / EVALUATION_FILE).exists()
     if changed := differing_fields(load_config([run_dir / CONFIG_FILE]), config):
         rule = "must have the configuration that the run began with"

@@ -35,6 +35,7 @@ from seg.data.splits import spread_over
 from seg.errors import RunError
 from seg.evaluation.scores import read_cases
 from seg.workflows.train import train
+from tests.problems import refused
 
 OTHER = "0" * 64
 ID = "baseline.fold_0.seed_0"
@@ -325,6 +326,15 @@ def test_files_that_a_run_directory_lacks_are_named_before_anything_runs(
     except RunError as error:
         found = [(problem.path, problem.kind, problem.value) for problem in error.problems]
     assert found == [(str(study / RUN), "missing", f"no {', '.join(named)}")] * bool(named)
+
+
+def test_other_files_in_the_place_of_a_run_are_named_before_anything_runs(study: Path, trial: Trial) -> None:
+    shutil.rmtree(study / "trials")
+    (study / RUN / "config.yaml").unlink()
+    with refused((str(study / RUN), "folder")):
+        trials_left([trial], paths_in(study), {})
+    shutil.rmtree(study / RUN)
+    assert trials_left([trial], paths_in(study), {}) == (trial,)
 
 
 def test_fields_that_were_added_later_do_not_void_a_record(study: Path, trial: Trial) -> None:
