@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
@@ -16,7 +16,6 @@ from pydantic import Field
 from seg.data.cases import Case
 from seg.data.volumes import read_classes
 from seg.evaluation.metrics import finite_mean
-from seg.evaluation.scores import CaseScore
 from seg.files import read_json, write_json
 from seg.inference.cleaning import CleaningRule, clean_labels
 from seg.inference.exported import ExportedRun, Share
@@ -69,7 +68,7 @@ class Choice:
 
     def __str__(self) -> str:
         untried = [one.name for one in self.classes if one.dice is None]
-        left = f"; not known for {', '.join(untried)}, without scores of their own" if untried else ""
+        left = f"; not known for {', '.join(untried)}, which no case has" if untried else ""
         if not self.largest:
             return f"post-processing: keeping the largest component alone raises the Dice of no class{left}"
         before = finite_mean(one.dice for one in self.classes)
@@ -82,8 +81,7 @@ class Choice:
 
 
 def choose(
-    scores: Sequence[CaseScore],
-    cases: Iterable[Case],
+    cases: Sequence[Case],
     predictions: Mapping[str, Path],
     *,
     class_names: Sequence[str],
@@ -92,12 +90,12 @@ def choose(
 ) -> Choice:
     """Finds out of which classes the largest component alone should be kept.
 
-    Classes do not touch each other: what is removed becomes background, so that each is chosen by itself.
+    Classes do not touch each other: what is removed becomes background, so that each is chosen by itself. Where scores
+    are of regions, the classes are their parts, and each is chosen by its own Dice.
 
     Args:
-        scores: Scores of the cases as they were predicted.
         cases: The cases, each with a label.
-        predictions: Label map of each case.
+        predictions: Label map of each case, as it was predicted.
         class_names: Names by class index, the background first.
         ignore_label: Value of reference voxels that count for neither side.
         models: SHA-256 of the weights that made the label maps.
@@ -105,51 +103,48 @@ def choose(
     Raises:
         DataError: A label map or a label cannot be read.
     """
-    changed: dict[tuple[str, int], float] = {}
-    for case in cases:
-        dice = _cleaned_dice(predictions[case.id], case, len(class_names), ignore_label)
-        changed |= {(case.id, index): value for index, value in dice.items()}
+    patients = [case.patient or case.id for case in cases]
+    pairs = [_dice_of_both(predictions[case.id], case, len(class_names), ignore_label) for case in cases]
     classes = []
     for index, name in enumerate(class_names[1:], start=1):
-        own = [score for score in scores if score.class_index == index]
-        before = _patient_mean([(score.patient, score.scores.dice) for score in own])
-        after = _patient_mean([(one.patient, changed.get((one.case_id, index), one.scores.dice)) for one in own])
+        before, after = (
+            _patient_mean([(patient, pair[side][index]) for patient, pair in zip(patients, pairs, strict=True)])
+            for side in (0, 1)
+        )
         classes.append(
             ClassChoice(
                 name=name,
                 largest_component=before is not None and after is not None and after > before,
                 dice=before,
                 dice_largest=after,
-                changed_cases=sum(one == index for _, one in changed),
+                changed_cases=sum(removed[index] > 0 for _, _, removed in pairs),
             )
         )
-    return Choice(
-        models=tuple(models),
-        cases=len({score.case_id for score in scores}),
-        patients=len({score.patient for score in scores}),
-        classes=tuple(classes),
-    )
+    return Choice(models=tuple(models), cases=len(cases), patients=len(set(patients)), classes=tuple(classes))
 
 
-def _cleaned_dice(predicted: Path, case: Case, num_classes: int, ignore_label: int | None) -> dict[int, float]:
-    """Returns the Dice of each class that loses voxels where its largest component alone is kept."""
+def _dice_of_both(
+    predicted: Path, case: Case, num_classes: int, ignore_label: int | None
+) -> tuple[list[float], list[float], Mapping[int, float]]:
+    """Returns the Dice by class as predicted and with the largest components alone, and the voxels that these lose."""
     assert case.label is not None
     expected = read_classes(case.label, classes=case.classes, on=case.label_on)
     labels = read_classes(predicted, expected.affine, case.classes).array
+    reference = expected.array
+    counted_too = slice(None) if ignore_label is None else reference != ignore_label
+    before = _dice(labels[counted_too], reference[counted_too], num_classes)
     rule = CleaningRule(largest=True, min_volume_ml=0.0)
     removed = clean_labels(labels, dict.fromkeys(range(1, num_classes), rule), 1.0)
-    changed = [index for index, voxels in removed.items() if voxels > 0]
-    if not changed:
-        return {}
-    reference = expected.array
-    if ignore_label is not None:
-        labels[reference == ignore_label] = 0
-    return {index: _dice(labels == index, reference == index) for index in changed}
+    after = _dice(labels[counted_too], reference[counted_too], num_classes) if any(removed.values()) else before
+    return before, after, removed
 
 
-def _dice(prediction: npt.NDArray[np.bool_], reference: npt.NDArray[np.bool_]) -> float:
-    total = np.count_nonzero(prediction) + np.count_nonzero(reference)
-    return 2.0 * np.count_nonzero(prediction & reference) / total if total else math.nan
+def _dice(prediction: npt.NDArray[np.integer], reference: npt.NDArray[np.integer], num_classes: int) -> list[float]:
+    """Returns the Dice by class index; NaN where neither side has the class."""
+    both = prediction[prediction == reference]
+    common, ours, theirs = (np.bincount(one.ravel(), minlength=num_classes) for one in (both, prediction, reference))
+    pairs = zip(common[:num_classes], ours[:num_classes] + theirs[:num_classes], strict=True)
+    return [float(2 * shared / total) if total else math.nan for shared, total in pairs]
 
 
 def _patient_mean(values: Sequence[tuple[str, float]]) -> float | None:

@@ -133,7 +133,7 @@ def _score(
     model = describe_model(run_dir, config, dataset, steps)
     write_json(output / MODEL_FILE, model)
     if alone:
-        _choose(output, config, dataset, scores, predictions, [model["weights_sha256"]])
+        _choose(output, config, dataset, predictions, [model["weights_sha256"]])
     # Last: a run directory is complete when this file is there.
     write_evaluation(output, evaluation, scores)
     return evaluation
@@ -181,7 +181,6 @@ def _choose(
     output: Path,
     config: ExperimentConfig,
     dataset: Dataset,
-    scores: Sequence[CaseScore],
     predictions: Mapping[str, Path],
     models: Iterable[str],
 ) -> None:
@@ -192,7 +191,6 @@ def _choose(
     if config.postprocessing.largest_component is not None:
         return
     choice = choose(
-        scores,
         [case for case in dataset.cases if case.id in predictions],
         predictions,
         class_names=dataset.class_names,
@@ -338,7 +336,7 @@ def summarise_folds(
         if score.fold is not None
     }
     _write_page(output, evaluation, scores, predictions, dataset, f"{config.name}, {len(directories)} folds")
-    _choose(output, config, dataset, scores, predictions, map(weights_digest, run_dirs))
+    _choose(output, config, dataset, predictions, map(weights_digest, run_dirs))
     write_evaluation(output, evaluation, scores)
     print(f"{format_evaluation(evaluation)}\nrun directory: {output}\ncases: {output / PAGE_FILE}")
 

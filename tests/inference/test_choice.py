@@ -17,7 +17,6 @@ from seg.config import ExperimentConfig, PostprocessingConfig
 from seg.data.cases import Case
 from seg.errors import RunError
 from seg.evaluation.metrics import score_case
-from seg.evaluation.scores import case_scores
 from seg.inference.choice import CHOICE_FILE, Choice, ClassChoice, choose, write_choice
 from seg.inference.predictor import Predictor, load_predictor
 from seg.runs import read_runs
@@ -39,21 +38,15 @@ ORGAN, STRAY = (1, slice(0, 4)), (1, slice(11, 12))  # 16 and 4 voxels
 LESION, SECOND = (2, slice(5, 7)), (2, slice(8, 9))  # 8 and 4 voxels, both there
 
 
-def chosen(tmp_path: Path, pairs: dict[str, tuple[np.ndarray, np.ndarray]], **options: object) -> Choice:
-    cases, scores, predictions = [], [], {}
+def chosen(tmp_path: Path, pairs: dict[str, tuple[np.ndarray, np.ndarray]], ignore_label: int | None = None) -> Choice:
+    cases, predictions = [], {}
     for name, (prediction, label) in pairs.items():
         files = [tmp_path / f"{name}.{kind}.nii.gz" for kind in ("prediction", "label")]
         for path, array in zip(files, (prediction, label), strict=True):
             nib.save(nib.Nifti1Image(array, np.eye(4)), path)
         cases.append(Case(id=name, images=(), label=files[1], patient=name[0]))
         predictions[name] = files[0]
-        ignored = options.get("ignore_label")
-        both = score_case(
-            prediction, label, spacing_mm=(1, 1, 1), num_classes=3, nsd_tolerance_mm=1, ignore_label=ignored  # type: ignore[arg-type]
-        )  # fmt: skip
-        scores += case_scores(both, case_id=name, class_names=NAMES, patient=name[0])
-    values = {"ignore_label": None, **options}
-    return choose(scores, cases, predictions, class_names=NAMES, models=["a" * 64], **values)  # type: ignore[arg-type]
+    return choose(cases, predictions, class_names=NAMES, ignore_label=ignore_label, models=["a" * 64])
 
 
 def test_a_class_is_chosen_where_the_mean_over_patients_rises(tmp_path: Path) -> None:
@@ -69,6 +62,16 @@ def test_a_class_is_chosen_where_the_mean_over_patients_rises(tmp_path: Path) ->
         name="lesion", largest_component=False, dice=1.0, dice_largest=2 * 8 / 20, changed_cases=3
     )
     assert re.findall(r"organ|optimistic|\d+\.\d+", str(found)) == ["organ", "0.9583", "1.0000", "optimistic"]
+
+
+def test_the_dice_is_that_of_the_scores(tmp_path: Path) -> None:
+    label, prediction = np.random.default_rng(0).integers(0, 4, (2, *SHAPE)).astype(np.uint8)
+    prediction[prediction == 3] = 0
+    found = chosen(tmp_path, {"p": (prediction, label)}, ignore_label=3)
+    scored = score_case(
+        prediction, label, spacing_mm=(1, 1, 1), num_classes=3, nsd_tolerance_mm=1, ignore_label=3
+    )  # fmt: skip
+    assert [one.dice for one in found.classes] == pytest.approx([scored[index].dice for index in (1, 2)])
 
 
 def test_what_changes_no_score_is_not_chosen(tmp_path: Path) -> None:

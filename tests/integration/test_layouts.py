@@ -268,7 +268,18 @@ def test_regions_are_scored_as_unions_of_their_parts(script: Script, tiny_file: 
         if name != "background"
     }
     assert summary["mean_dice"] == pytest.approx(np.mean(list(means.values())))
-    assert json.loads((run_dir / "model.json").read_text())["class_names"] == ["background", "label_1", "corner"]
+    parts = ["background", "label_1", "corner"]
+    assert json.loads((run_dir / "model.json").read_text())["class_names"] == parts
+    # Post-processing is chosen for the parts, which are what is predicted, by their own Dice.
+    chosen = json.loads((run_dir / "postprocessing.json").read_text())["classes"]
+    pairs = [
+        (load(run_dir / "predictions" / name), load(root / "labelsTr" / name))
+        for name in (f"{case}.nii.gz" for case in sorted({row["case_id"] for row in rows}))
+    ]
+    for index, part in enumerate(chosen, start=1):
+        sizes = [((a == index) & (b == index), (a == index).sum() + (b == index).sum()) for a, b in pairs]
+        assert part["name"] == parts[index]
+        assert part["dice"] == pytest.approx(np.mean([2 * both.sum() / size for both, size in sizes if size]))
     scans = tmp_path / "scans"
     ended = script("predict", "--run_dir", run_dir, "--input", root / "imagesTr", "--output", scans)
     assert ended.code == 0, ended.err
