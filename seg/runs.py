@@ -184,15 +184,21 @@ def _read(run_dir: Path) -> tuple[dict[str, Tensor], dict[str, list[str]]]:
         if any(value.layout != torch.strided for value in state.values()) or stored > path.stat().st_size:
             raise ValueError("tensors must be stored element by element")
     except Exception as error:
-        rule, value = "must be a weights file of this project, tensors alone", f"{type(error).__name__} ({error})"
-        remedy = f"nothing in it was run; {RESTORE}"
-        raise RunError(Problem(where, "weights", rule, value.splitlines()[0], remedy)) from error
+        rule, remedy = "must be a weights file of this project, tensors alone", f"nothing in it was run; {RESTORE}"
+        raise RunError(Problem(where, "weights", rule, loading_fault(error), remedy)) from error
     if odd := [name for name, value in state.items() if not bool(torch.isfinite(value).all())]:
         value = f"NaN or infinity in {len(odd)} of {len(state)} tensors, {quoted(odd[0])} first"
         remedy = "restore the file, or train anew with a lower learning rate"
         raise RunError(Problem(where, "finite", "must hold finite weights", value, remedy))
     check_version(path, version, WEIGHTS_VERSION)
     return state, names
+
+
+def loading_fault(error: Exception) -> str:
+    """Says in a line why a file of torch could not be loaded, without torch's advice to run what is in the file."""
+    kind = type(error).__name__
+    reason = "other than tensors and plain values" if kind == "UnpicklingError" else error
+    return f"{kind} ({reason})".splitlines()[0]
 
 
 def check_archive(path: Path, *, remedy: str) -> None:
@@ -628,7 +634,7 @@ def _disagreements(first: TrainedRun, other: TrainedRun) -> list[Problem]:
     pairs = [
         ("channels", first.channel_names, other.channel_names),
         ("classes", first.class_names, other.class_names),
-        ("label values", *(None if run.classes is None else run.classes.groups for run in (first, other))),
+        ("label values", *(_label_values(run) for run in (first, other))),
         *((f"data.{name}", getattr(first.config.data, name), getattr(other.config.data, name)) for name in SHARED),
         *(
             (f"postprocessing.{name}", ours, getattr(other.config.postprocessing, name))
@@ -641,6 +647,11 @@ def _disagreements(first: TrainedRun, other: TrainedRun) -> list[Problem]:
         for name, ours, theirs in pairs
         if ours != theirs
     ]
+
+
+def _label_values(run: TrainedRun) -> tuple[tuple[int, ...], ...]:
+    """Returns the values of each class in label maps, also where they are the numbers of the classes."""
+    return tuple((index,) for index in range(len(run.class_names))) if run.classes is None else run.classes.groups
 
 
 def _said(value: Any) -> str:

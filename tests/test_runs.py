@@ -293,3 +293,16 @@ def test_initial_weights_of_another_network_or_task_are_refused(
     with pytest.raises(RunError) as caught:
         fitting_weights(network, run_dir, classes)
     assert {problem.kind for problem in caught.value.problems} == found
+
+
+def test_runs_of_other_label_values_are_told_apart_by_the_values(tmp_path: Path) -> None:
+    folders = [tmp_path / "numbers", tmp_path / "others"]
+    for folder, values in zip(folders, ([0, 1], [0, 7]), strict=True):
+        save_weights(network_from_config(CONFIG, 1, 2), folder, **NAMES)
+        (folder / CONFIG_FILE).write_text(dump_config(ExperimentConfig(network=CONFIG)))
+        describe(folder, label_values=[[value] for value in values])
+    with pytest.raises(RunError) as caught:
+        read_runs(folders)
+    (problem,) = caught.value.problems
+    assert (problem.kind, problem.value) == ("average", "0, 7")
+    assert "0, 1" in problem.rule

@@ -70,7 +70,7 @@ def _unpack(path: Path, folder: Path) -> Path:
     """Unpacks a run into a folder.
 
     Raises:
-        RunError: The file is no packed run, is damaged, or holds other parts, too large ones or packed ones.
+        RunError: The file is no packed run, is damaged, lacks parts, or holds other, too large or packed ones.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -105,4 +105,8 @@ def _problem(path: Path, members: Sequence[zipfile.ZipInfo]) -> Problem | None:
         return Problem(quoted(str(path)), "packed", "must hold files as they are", "compressed ones", REMEDY)
     if size > min(path.stat().st_size, MOST_BYTES):
         return Problem(quoted(str(path)), "size", "must be as large as its files", f"{size} bytes of files", REMEDY)
+    folders = sorted({name[: name.find("/") + 1] for name in names if name.startswith("fold_")}) or [""]
+    parts = [f"{folder}{name}" for folder in folders for name in (CONFIG_FILE, MODEL_FILE, WEIGHTS_FILE)]
+    if absent := [name for name in parts if name not in names]:
+        return Problem(quoted(str(path)), "missing", "must hold whole runs", f"no {absent[0]}", REMEDY)
     return None

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from seg.errors import Problem, RunError
 from seg.files import check_version, quoted, table_text, unwritable, write_text
-from seg.runs import METRICS_FILE, check_archive
+from seg.runs import METRICS_FILE, check_archive, loading_fault
 from seg.words import in_time
 
 LOG = logging.getLogger(__name__)
@@ -236,10 +236,8 @@ def check_checkpoint(path: Path, module: pl.LightningModule, *, averaged: bool) 
 
 def unusable_checkpoint(path: Path, error: Exception) -> RunError:
     """Returns the problem of a checkpoint from which nothing can be resumed."""
-    value = f"{type(error).__name__} ({error})".splitlines()[0]
-    return RunError(
-        Problem(quoted(str(path)), "checkpoint", "must be a whole checkpoint of this run", value, BEGIN_ANEW)
-    )
+    rule = "must be a whole checkpoint of this run"
+    return RunError(Problem(quoted(str(path)), "checkpoint", rule, loading_fault(error), BEGIN_ANEW))
 
 
 def _check_parts(content: dict[str, Any], wanted: dict[str, tuple[torch.Size, torch.dtype]], averaged: bool) -> None:

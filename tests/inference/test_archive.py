@@ -74,6 +74,8 @@ def test_an_archive_of_other_parts_is_refused_whole(write: Write, kind: str, tmp
 def test_a_link_becomes_a_plain_file_and_a_part_given_twice_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "link.zip", "w") as archive:
         link(archive)
+        archive.writestr("model.json", "{}")
+        archive.writestr("checkpoints/weights.pt", "x")
     with unpacked([tmp_path / "link.zip"]) as (folder,):
         assert not (folder / "config.yaml").is_symlink()
         assert (folder / "config.yaml").read_text() == "/etc/passwd"
@@ -84,6 +86,30 @@ def test_a_link_becomes_a_plain_file_and_a_part_given_twice_is_refused(tmp_path:
     with pytest.raises(RunError) as caught, unpacked([tmp_path / "twice.zip"]):
         pytest.fail("unpacked")
     assert [problem.kind for problem in caught.value.problems] == ["names"]
+
+
+@pytest.mark.parametrize("folder", ["", "fold_1/"])
+@pytest.mark.parametrize("absent", ["config.yaml", "model.json", "checkpoints/weights.pt"])
+def test_a_part_that_is_absent_is_named_with_the_archive(folder: str, absent: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for one in {folder, folder.replace("1", "0")}:
+            for name in ("config.yaml", "model.json", "checkpoints/weights.pt"):
+                if one + name != folder + absent:
+                    archive.writestr(one + name, "x")
+    with pytest.raises(RunError) as caught, unpacked([path]):
+        pytest.fail("unpacked")
+    ((place, kind, value),) = [(problem.path, problem.kind, problem.value) for problem in caught.value.problems]
+    assert (place, kind) == (str(path), "missing")
+    assert folder + absent in (value or "")
+
+
+def test_an_archive_without_parts_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "run.zip", "w"):
+        pass
+    with pytest.raises(RunError) as caught, unpacked([tmp_path / "run.zip"]):
+        pytest.fail("unpacked")
+    assert [problem.kind for problem in caught.value.problems] == ["missing"]
 
 
 def test_overlapping_parts_and_damage_are_refused(make_run: Callable[..., Path], tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -166,3 +167,21 @@ def test_what_is_no_checkpoint_is_named(tmp_path):
     assert kind(path) == "checkpoint"
     torch.save({"schema_version": 2}, path)
     assert kind(path) == "version"
+
+
+class Harmful:
+    """Makes a folder where something unpickles it."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_code_in_a_checkpoint_does_not_run_and_nobody_is_told_to_let_it(tmp_path):
+    torch.save({"schema_version": Harmful(tmp_path / "ran")}, tmp_path / "last.ckpt")
+    with pytest.raises(RunError) as caught:
+        check_checkpoint(tmp_path / "last.ckpt", MODULE, averaged=True)
+    assert not (tmp_path / "ran").exists()
+    assert "weights_only" not in str(caught.value)  # torch's own message advises to load such a file without it
