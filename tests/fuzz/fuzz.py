@@ -36,6 +36,7 @@ from seg.data.volumes import read_volume
 from seg.errors import SegError
 from seg.evaluation.scores import read_cases, read_evaluation
 from seg.files import file_problems
+from seg.inference.archive import pack, unpacked
 from seg.networks import network_from_config
 from seg.runs import load_weights, read_history, read_origin, read_runs
 from seg.training.callbacks import check_checkpoint
@@ -149,6 +150,11 @@ def whole_run(folder: Path) -> object:
     return read_runs([folder]), load_weights(folder), read_history(folder), read_origin(folder)
 
 
+def packed_run(folder: Path) -> object:
+    with unpacked([folder / "run.zip"]) as (path,):
+        return read_runs([path]), load_weights(path)
+
+
 def checkpoint(folder: Path) -> object:
     config, dataset = load_config([folder / "config.yaml"]), read_dataset(STORED / "data")
     classes = len(dataset.class_names)
@@ -206,6 +212,8 @@ def write_inputs(folder: Path) -> Iterator[Kind]:
     for name in ("config.yaml", "model.json", "metrics.csv", "environment.json"):
         yield Kind(name=name, file=f"run/{name}", read=lambda at: whole_run(at / "run"), text=True)
     yield Kind(name="weights.pt", file="run/checkpoints/weights.pt", read=lambda at: whole_run(at / "run"))
+    pack(read_runs([folder / "run"]), folder / "run.zip")
+    yield Kind(name="run.zip", file="run.zip", read=packed_run)
     yield Kind(name="last.ckpt", file="killed/checkpoints/last.ckpt", read=lambda at: checkpoint(at / "killed"))
     scored: dict[str, Callable[[Path], object]] = {
         "evaluation.json": lambda at: read_evaluation(at / "run" / "evaluation.json"),
