@@ -181,7 +181,7 @@ def train(
     Args:
         config: A configuration, its YAML file, or the name of a configuration of the package, such as ``phantom``;
             or several files, later ones over earlier ones. None goes on with a run by its own configuration.
-        run_dir: Run directory; None is ``runs/NAME/seed_S/fold_F``.
+        run_dir: Run directory; None is ``NAME/seed_S/fold_F`` in ``training.runs_dir``.
         folds: Folds to train; "none" trains a final model on all labelled cases; None is the configuration's own.
         resume: Whether to continue an unfinished run.
         init_from: Run directory whose weights are the initial ones, as ``training__init_from``.
@@ -503,7 +503,7 @@ def ablate(
 
     Args:
         config: YAML file of the study, or the name of a study of the package, such as ``phantom``.
-        ablation_dir: Study directory; None is ``runs/ablation/NAME``.
+        ablation_dir: Study directory; None is ``ablation/NAME`` in ``training.runs_dir``.
         runs_dir: Folder of the run directories; None is ``runs/`` in the study directory.
         dry_run: Whether every trial is printed with parameters, GMAC and predicted time, and none is run.
         only: Variants to run alone; none runs all.
@@ -528,7 +528,7 @@ def ablate(
     values = {name.replace("__", "."): value for name, value in changes.items()}
     values |= {} if data_root is None else {"set.data.root": str(_path(data_root))}
     study = choose_variants(plan_study(find_config(_path(config), study=True), values), only)
-    study_dir = Path("runs/ablation") / study.config.name if ablation_dir is None else _path(ablation_dir)
+    study_dir = study.default_directory if ablation_dir is None else _path(ablation_dir)
     if dry_run:
         from seg.ablation.preview import preview_study
 

@@ -117,7 +117,7 @@ class Train(Command):
         "YAML file, or the name of a configuration that comes with the package; repeat it to overlay, later files "
         "over earlier ones, the options of single fields over all files.",
     )
-    run_dir: FilePath | None = setting(None, "Run directory (default: runs/NAME/seed_S/fold_N).")
+    run_dir: FilePath | None = setting(None, "Run directory (default: NAME/seed_S/fold_N in training.runs_dir).")
     resume: StrictBool = setting(
         False,
         "Continue an unfinished run; with --run_dir alone, with its own configuration, all folds where it holds "
@@ -420,7 +420,7 @@ class Ablate(Command):
         "seg ablate --config my_study.yaml --set network.merge=add --set 'network.channels=[16,32,64,128]'",
     )
     config: FilePath = Field(description="YAML file of the study, or the name of a study that comes with the package.")
-    ablation_dir: FilePath | None = setting(None, "Study directory (default: runs/ablation/NAME of the study).")
+    ablation_dir: FilePath | None = setting(None, "Study directory (default: ablation/NAME in training.runs_dir).")
     runs: FilePath | None = setting(
         None, "Folder of the run directories, which hold weights (default: runs/ in the study directory)."
     )
@@ -460,7 +460,7 @@ class Ablate(Command):
             overrides.pop(COMMON + path, None)  # what is said last is also applied last
             overrides[COMMON + path] = value
         study = choose_variants(plan_study(find_config(self.config, study=True), overrides), self.only)
-        study_dir = self.ablation_dir or Path("runs/ablation") / study.config.name
+        study_dir = self.ablation_dir or study.default_directory
         if self.dry_run:
             from seg.ablation.preview import preview_study
 

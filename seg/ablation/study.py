@@ -63,6 +63,7 @@ FIXED = (
     *("data.root", "data.layout", "data.splits", "data.folds", "data.split_seed", "data.patient_pattern"),
     *("data.on_error", "data.cache", "data.cache_dir", "data.workers"),
     *("training.device", "training.progress", "training.early_stop", "training.score_seen"),
+    "training.runs_dir",
 )
 """Fields that no variant may change: the cases that are scored, how they are scored, and what decides nothing."""
 
@@ -161,9 +162,9 @@ def _generated(name: str, changes: Mapping[str, Any]) -> Point:
 
 
 NO_OVERRIDES: Mapping[str, object] = {}
-OF_A_MACHINE = ("launch.", "set.data.root", "set.data.cache_dir", "set.data.workers")
+OF_A_MACHINE = ("launch.", "set.data.root", "set.data.cache_dir", "set.data.workers", "set.training.runs_dir")
 """Overrides that say where and how a study runs, not what it is."""
-PATHS = ("data.root", "data.cache_dir", "data.splits", "training.init_from")
+PATHS = ("data.root", "data.cache_dir", "data.splits", "training.init_from", "training.runs_dir")
 """Fields that name files and folders of one machine."""
 
 
@@ -234,6 +235,11 @@ class Study:
     def planned(self) -> tuple[Trial, ...]:
         """All trials of the grid, also where :func:`choose_variants` left some out."""
         return trials_of(self.config, self.variants)
+
+    @property
+    def default_directory(self) -> Path:
+        """Where the study lies when nobody names its directory."""
+        return Path(self.baseline.config.training.runs_dir) / "ablation" / self.config.name
 
 
 def plan_study(path: Path, overrides: Mapping[str, object] = NO_OVERRIDES) -> Study:

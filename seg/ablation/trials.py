@@ -176,6 +176,7 @@ def decisive_digest(config: ExperimentConfig) -> str:
         RunError: The initial weights cannot be read.
     """
     content = asdict(decisive(config))
+    del content["training"]["runs_dir"]  # decides nothing, and older trials have it not
     content["network"]["name"] = "unet"  # a field of older configurations, kept so that older trials still count
     return _digest(content)
 

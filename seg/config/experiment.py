@@ -244,6 +244,9 @@ class TrainingConfig:
         "scored then choose the step too, which is announced and recorded.",
         ge=1,
     )
+    runs_dir: PathText = setting(
+        "runs", "Folder of the run and study directories that nobody names: NAME/seed_S/fold_N, and ablation/NAME."
+    )
     init_from: PathText | None = setting(
         None,
         "Run directory whose final weights are the initial ones where name and shape agree, at least half of the "

@@ -587,7 +587,7 @@ def explanation(field: ConfigField) -> str:
 
 UNDECISIVE = (
     *("data.root", "data.cache", "data.cache_dir", "data.workers"),
-    *("training.progress", "training.init_from"),
+    *("training.progress", "training.init_from", "training.runs_dir"),
 )
 """Fields that may change between training and prediction: folders, and how a run is computed and shown."""
 
@@ -597,7 +597,7 @@ def comparable(config: ExperimentConfig) -> ExperimentConfig:
     defaults = DataConfig()
     data = replace(config.data, root="", cache=defaults.cache, cache_dir=None, workers=defaults.workers)
     source = None if config.training.init_from is None else "given"
-    training = replace(config.training, progress=False, init_from=source, score_seen=False)
+    training = replace(config.training, progress=False, init_from=source, score_seen=False, runs_dir="")
     largest = config.postprocessing.largest_component or ()
     postprocessing = replace(config.postprocessing, largest_component=largest)
     return replace(config, data=data, training=training, postprocessing=postprocessing)

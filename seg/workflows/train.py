@@ -67,10 +67,10 @@ def train(
 
     Args:
         config: The experiment; its fold is replaced by each of those asked for.
-        run_dir: Run directory; None is ``runs/NAME/seed_S/fold_F``, or ``runs/NAME/seed_S`` for several folds.
-            Several folds lie in ``fold_F`` below the run directory, their summary in it.
+        run_dir: Run directory; None is ``NAME/seed_S/fold_F`` in ``training.runs_dir``, or ``NAME/seed_S`` for several
+            folds. Several folds lie in ``fold_F`` below the run directory, their summary in it.
         folds: Folds to train, >= 0; None trains all. The single fold None is a final model on all labelled cases, which
-            has no scores; its default run directory is ``runs/NAME/seed_S/final``.
+            has no scores; its default run directory is ``NAME/seed_S/final`` there.
         resume: Whether to continue run directories that are there; finished ones are not trained again. They keep
             the initial weights they began with, also where the config names none, and the number of threads.
         cache_dir: Folder of the disk cache where the config names none; None lies beside the results.
@@ -90,7 +90,7 @@ def train(
     # What needs no voxel is checked before the hour that reading a large data set may take.
     check_cache_dir(config.data)
     several = folds is None or len(folds) > 1
-    root = run_dir or Path("runs") / config.name / f"seed_{config.seed}"
+    root = run_dir or Path(config.training.runs_dir) / config.name / f"seed_{config.seed}"
     if several:
         check_root(root, resume=resume)
     number = len(read_folds(config.data)[1])

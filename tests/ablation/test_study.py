@@ -352,3 +352,16 @@ def test_too_few_runs_to_show_anything_are_said(
     plan_study(write(design="sweep", axes=[MERGE], seeds=seeds, folds=folds))
     assert [record.levelname for record in caplog.records] == ["WARNING"] * said
     assert all(message.startswith("2 runs of each variant: fewer than 3 ") for message in caplog.messages)
+
+
+def test_a_study_lies_in_the_folder_of_its_experiment(write: Writer) -> None:
+    path = write(
+        base=BASE.replace("validate_every: 10", "validate_every: 10, runs_dir: results"),
+        points=[{"name": "x", "set": {"network.residual": True}}],
+    )
+    expected = path.parent / "results" / "ablation" / "widths"
+    study = plan_study(path)
+    assert study.default_directory == expected
+    elsewhere = plan_study(path, {"set.training.runs_dir": "other"})
+    assert elsewhere.default_directory == Path("other/ablation/widths")
+    assert elsewhere.command == study.command

@@ -290,11 +290,12 @@ def test_fields_that_older_files_have_are_ignored_with_one_notice(
     assert places(problems_of(network__name="unet")) == [("network.name", "unknown", "")]
 
 
-PATHS = "data: {root: scans, splits: ../folds.json, cache_dir: /var/cache}\ntraining: {init_from: run}\n"
+PATHS = "data: {root: scans, splits: ../folds.json, cache_dir: /var/cache}\ntraining: {init_from: run, runs_dir: out}\n"
 
 
 def paths_of(config: ExperimentConfig) -> tuple[str | None, ...]:
-    return config.data.root, config.data.splits, config.data.cache_dir, config.training.init_from
+    training = config.training
+    return config.data.root, config.data.splits, config.data.cache_dir, training.init_from, training.runs_dir
 
 
 def test_relative_paths_start_from_the_file_that_gives_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,10 +306,10 @@ def test_relative_paths_start_from_the_file_that_gives_them(tmp_path: Path, monk
     (tmp_path / "other" / "my.yaml").write_text("data: {splits: folds.json}")
     (tmp_path / "my.yaml").write_text(PATHS)
     one, other = Path("one/my.yaml"), Path("other/my.yaml")
-    assert paths_of(load_config([one])) == ("one/scans", "one/../folds.json", "/var/cache", "one/run")
-    assert paths_of(load_config([one, other])) == ("one/scans", "other/folds.json", "/var/cache", "one/run")
+    assert paths_of(load_config([one])) == ("one/scans", "one/../folds.json", "/var/cache", "one/run", "one/out")
+    assert paths_of(load_config([one, other])) == ("one/scans", "other/folds.json", "/var/cache", "one/run", "one/out")
     assert paths_of(load_config([tmp_path / one]))[0] == str(tmp_path / "one" / "scans")
-    assert paths_of(load_config([Path("my.yaml")])) == ("scans", "../folds.json", "/var/cache", "run")
+    assert paths_of(load_config([Path("my.yaml")])) == ("scans", "../folds.json", "/var/cache", "run", "out")
     assert load_config([one], {"data.root": "scans"}).data.root == "scans"
     assert load_config([one], {"data": {"root": "scans"}}).data.root == "scans"
 
@@ -326,7 +327,7 @@ def test_relative_paths_of_the_package_and_of_a_run_start_from_where_the_user_st
     run.mkdir(parents=True)
     (run / "config.yaml").write_text(PATHS)
     (run / "environment.json").write_text("{}")
-    assert paths_of(load_config([run / "config.yaml"])) == ("scans", "../folds.json", "/var/cache", "run")
+    assert paths_of(load_config([run / "config.yaml"])) == ("scans", "../folds.json", "/var/cache", "run", "out")
 
 
 def test_a_path_that_lies_where_the_user_stands_alone_is_named(

@@ -116,6 +116,16 @@ def test_folds_that_are_trained_later_join_the_summary(
     assert "6 cases of 6 patients" in capsys.readouterr().out
 
 
+def test_runs_that_nobody_names_lie_in_the_folder_of_the_configuration(
+    short: ExperimentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = replace(short, training=replace(short.training, runs_dir=str(tmp_path / "results")))
+    assert train(config, folds=(None,)) == 0
+    assert (tmp_path / "results" / short.name / "seed_0" / "final" / "model.json").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["results"]
+
+
 def test_a_final_model_trains_on_all_cases_and_has_no_scores(
     short: ExperimentConfig,
     tiny_root: Path,
