@@ -239,7 +239,7 @@ class Study:
     @property
     def default_directory(self) -> Path:
         """Where the study lies when nobody names its directory."""
-        return Path(self.baseline.config.training.runs_dir) / "ablation" / self.config.name
+        return self.baseline.config.training.runs_root / "ablation" / self.config.name
 
 
 def plan_study(path: Path, overrides: Mapping[str, object] = NO_OVERRIDES) -> Study:

@@ -6,6 +6,7 @@ A field's default is the value used where a YAML file and the command line are s
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr
@@ -244,8 +245,10 @@ class TrainingConfig:
         "scored then choose the step too, which is announced and recorded.",
         ge=1,
     )
-    runs_dir: PathText = setting(
-        "runs", "Folder of the run and study directories that nobody names: NAME/seed_S/fold_N, and ablation/NAME."
+    runs_dir: PathText | None = setting(
+        None,
+        "Folder of the run and study directories that nobody names: NAME/seed_S/fold_N, and ablation/NAME. Null is "
+        "runs where the user stands.",
     )
     init_from: PathText | None = setting(
         None,
@@ -266,6 +269,11 @@ class TrainingConfig:
         "Layout of features on a GPU, which changes speed alone; a processor always computes in channels_last_3d.",
     )
     progress: StrictBool = setting(True, "Whether a progress bar is shown.")
+
+    @property
+    def runs_root(self) -> Path:
+        """Folder of the run and study directories that nobody names."""
+        return Path(self.runs_dir or "runs")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

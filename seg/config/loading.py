@@ -597,7 +597,7 @@ def comparable(config: ExperimentConfig) -> ExperimentConfig:
     defaults = DataConfig()
     data = replace(config.data, root="", cache=defaults.cache, cache_dir=None, workers=defaults.workers)
     source = None if config.training.init_from is None else "given"
-    training = replace(config.training, progress=False, init_from=source, score_seen=False, runs_dir="")
+    training = replace(config.training, progress=False, init_from=source, score_seen=False, runs_dir=None)
     largest = config.postprocessing.largest_component or ()
     postprocessing = replace(config.postprocessing, largest_component=largest)
     return replace(config, data=data, training=training, postprocessing=postprocessing)

@@ -90,7 +90,7 @@ def train(
     # What needs no voxel is checked before the hour that reading a large data set may take.
     check_cache_dir(config.data)
     several = folds is None or len(folds) > 1
-    root = run_dir or Path(config.training.runs_dir) / config.name / f"seed_{config.seed}"
+    root = run_dir or config.training.runs_root / config.name / f"seed_{config.seed}"
     if several:
         check_root(root, resume=resume)
     number = len(read_folds(config.data)[1])
