@@ -14,7 +14,7 @@ from seg.data.datasets import read_configured, read_folds
 from seg.data.splits import Split, are_stated, draw_around, limit_training
 from seg.errors import DataError, Problem
 from seg.runs import Origin, read_config, read_origin
-from seg.words import some
+from seg.words import counted, some
 
 LOG = logging.getLogger(__name__)
 
@@ -30,11 +30,16 @@ def read_checked(config: DataConfig, *, progress: bool = True) -> tuple[Dataset,
         The data set without faulty cases, and their ids.
 
     Raises:
-        DataError: Cases are faulty and ``on_error`` is ``stop``; all problems are named together.
+        DataError: Cases are faulty and ``on_error`` is ``stop``, all problems are named together; or no case has
+            foreground.
     """
     dataset = read_configured(config)
     reports = check_dataset(dataset, workers=config.workers, progress=progress, fill=config.nan == "background")
     stops = config.on_error == "stop"
+    empty = {one.case_id for one in reports if any(problem.kind == "empty" for problem in one.warnings)}
+    if len(empty) == len(dataset.cases):
+        rule, value = "must have a foreground voxel in some label", f"none in {counted(len(empty), 'case')}"
+        raise DataError(Problem(config.root, "foreground", rule, value, "correct the labels"))
     for problem in (problem for report in reports for problem in report.warnings):
         LOG.warning("%s", problem)
     errors = [problem for report in reports for problem in report.errors]

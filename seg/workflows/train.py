@@ -93,7 +93,8 @@ def train(
     root = run_dir or config.training.runs_root / config.name / f"seed_{config.seed}"
     if several:
         check_root(root, resume=resume)
-    number = len(read_folds(config.data)[1])
+    final = folds is not None and set(folds) == {None}  # holds out nothing, so it needs no folds
+    number = 0 if final else len(read_folds(config.data)[1])
     chosen: Sequence[int | None] = range(number) if folds is None else folds
     scored = [fold for fold in chosen if fold is not None]
     if several and None in chosen:
@@ -110,7 +111,7 @@ def train(
     check_channels(config.data, len(dataset.channel_names))
     cleaning_rules(config.postprocessing, dataset.class_names)  # Names that do not exist end the run before it begins.
     check_class_weights(config.loss, dataset.class_names)
-    splits = read_splits(config, left_out)
+    splits = () if final else read_splits(config, left_out)
     check_folds(splits, scored, left_out)
     config, computed_on, origin = _begin(config, dataset, directories.values(), resume=resume)
     splits = keep_apart(config, splits, directories, dataset, left_out, origin)

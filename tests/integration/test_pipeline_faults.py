@@ -146,6 +146,37 @@ def test_a_side_that_faulty_cases_empty_ends_with_2(
     assert not run_dir.exists()
 
 
+def test_labels_without_foreground_end_a_run_before_it_begins(
+    short: ExperimentConfig, other: Change, write_dataset: Writer, tmp_path: Path
+) -> None:
+    root = write_dataset(tmp_path / "empty")
+    labels = sorted((root / "labelsTr").iterdir())
+    for path in labels:
+        label = nib.load(path)
+        nib.save(nib.Nifti1Image(0 * label.get_fdata(), label.affine), path)  # type: ignore[attr-defined]
+    with refused((str(root), "foreground", f"none in {len(labels)} cases")):
+        train(other(short, "data", root=str(root)), run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_final_model_needs_no_folds(
+    short: ExperimentConfig, other: Change, write_dataset: Writer, tmp_path: Path
+) -> None:
+    root = write_dataset(tmp_path / "one")
+    description = json.loads((root / "dataset.json").read_text())
+    (root / "dataset.json").write_text(
+        json.dumps(description | {"training": description["training"][:1], "numTraining": 1})
+    )
+    for path in [*root.glob("*Tr/case_[1-5].nii.gz")]:
+        path.unlink()
+    config = other(short, "data", root=str(root), folds=3)
+    assert train(config, run_dir=tmp_path / "final", folds=(None,)) == 0
+    split = json.loads((tmp_path / "final" / "environment.json").read_text())["split"]
+    assert split == {"train": ["case_0"], "validation": []}
+    with pytest.raises(DataError):
+        train(config, run_dir=tmp_path / "fold", folds=(0,))
+
+
 def test_what_a_killed_first_write_left_does_not_block_the_run(short: ExperimentConfig, tmp_path: Path) -> None:
     (run_dir := tmp_path / "run").mkdir()
     (run_dir / ".config.yaml.ab12_cd3").write_text("name: ti")
