@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -193,6 +194,14 @@ def exported_file(run: TrainedRun) -> Path:
             LOG.warning("%s; exporting anew", error)
     from seg.inference.export import export_network
 
+    try:  # before the export, which takes long
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=file.parent):
+            pass
+    except OSError as error:
+        where, remedy = quoted(str(file.parent)), "name another folder by XDG_CACHE_HOME, or run `seg export` yourself"
+        problem = Problem(where, "unwritable", "must be writable", f"'{error.strerror}'", remedy)
+        raise RunError(problem) from error
     LOG.info("exporting the network of %s, once; it is kept in %s", run.path, file.parent)
     export_network(run, file, "onnx")
     return file

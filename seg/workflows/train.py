@@ -37,6 +37,7 @@ from seg.runs import (
     check_run,
     fitting_weights,
     fold_directories,
+    load_weights,
     open_run,
     other_settings,
     read_config,
@@ -133,7 +134,9 @@ def train(
         for fold, directory in directories.items():
             finished = (directory / (MODEL_FILE if fold is None else EVALUATION_FILE)).exists()
             with nullcontext() if finished else recorded_threads(directory, origin.computed_with):
-                if not finished:
+                if finished:
+                    load_weights(directory)  # they must be those that were described
+                else:
                     if _starts_anew(directory):  # The weights may have changed while other folds were trained.
                         begun = replace(origins[fold], initial_weights=_initial_weights(config))
                         check_run(replace(config, fold=fold), directory, begun, resume=True)

@@ -16,10 +16,10 @@ import pytest
 import torch
 
 from seg.config import BottleneckConfig, ExperimentConfig, NetworkConfig
-from seg.errors import SegError
+from seg.errors import RunError, SegError
 from seg.inference.engines import ExportedNetwork
 from seg.inference.export import Check, check_problems, check_shapes, export_network
-from seg.inference.exported import read_export, record_path
+from seg.inference.exported import exported_file, read_export, record_path
 from seg.runs import read_runs, trained_network
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra export")
@@ -197,3 +197,17 @@ def test_shapes_to_check_differ_in_every_axis_and_hold_whole_strides(tiny_config
     assert len({size for _, size in shapes}) == 3
     assert all(x % 4 == y % 4 == z % 2 == 0 for _, (x, y, z) in shapes)
     assert all(len(set(sizes)) > 1 for sizes in zip(*(size for _, size in shapes), strict=True))
+
+
+def test_a_cache_that_cannot_be_written_ends_before_the_export(
+    make_run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr("seg.inference.export.export_network", lambda *_: pytest.fail("exported"))
+    (run,) = read_runs([make_run()])
+    with pytest.raises(RunError) as caught:
+        exported_file(run)
+    (problem,) = caught.value.problems
+    assert problem.kind == "unwritable"
+    assert problem.path.startswith(f"{tmp_path / 'file'}/")

@@ -101,6 +101,18 @@ def test_initial_weights_that_changed_are_refused(
         train(begun, run_dir=trained, folds=(0,), resume=True)
 
 
+def test_a_finished_run_with_other_weights_is_not_taken_as_it_is(
+    short: ExperimentConfig, trained: Path, tmp_path: Path
+) -> None:
+    run_dir = Path(shutil.copytree(trained, tmp_path / "run"))
+    content = torch.load(run_dir / WEIGHTS_FILE, weights_only=True)
+    changed = {name: value + 1 for name, value in content["network"].items()}
+    torch.save(content | {"network": changed}, run_dir / WEIGHTS_FILE)
+    with pytest.raises(RunError) as caught:
+        train(short, run_dir=run_dir, folds=(0,), resume=True)
+    assert [problem.kind for problem in caught.value.problems] == ["digest"]
+
+
 def test_a_cross_validation_leaves_a_single_run_alone(short: ExperimentConfig, trained: Path, tmp_path: Path) -> None:
     single = Path(shutil.copytree(trained, tmp_path / "single"))
     before = mean_dice(single)

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from monai.losses import DeepSupervisionLoss, DiceCELoss
 from monai.networks.nets import DynUNet
 
 from seg.config import BottleneckConfig, NetworkConfig
@@ -172,3 +173,16 @@ def test_exported_program_computes_the_same():
     x = torch.randn(1, 1, 4, 8, 8)
     program = torch.export.export(net.eval(), (x,))
     torch.testing.assert_close(program.module()(x), net(x))
+
+
+def test_the_deep_supervision_loss_of_monai_takes_the_training_output():
+    torch.manual_seed(0)
+    net = UNet(1, 3, replace(SMALL, deep_supervision=True)).train()
+    label = torch.randint(3, (2, 1, 8, 8, 8)).float()
+    outputs = net(torch.randn(2, 1, 8, 8, 8))
+    single = DiceCELoss(to_onehot_y=True, softmax=True)
+    found = DeepSupervisionLoss(single)(outputs, label)
+    sizes = [torch.nn.functional.interpolate(label, one.shape[2:], mode="nearest-exact") for one in outputs]
+    expected = sum(0.5**n * single(one, size) for n, (one, size) in enumerate(zip(outputs, sizes, strict=True)))
+    assert len(outputs) > 1
+    torch.testing.assert_close(found, expected)
