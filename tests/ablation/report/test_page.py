@@ -185,6 +185,8 @@ def test_what_a_variant_does_not_share_with_the_baseline_is_said(tmp_path: Path)
     write_report(study)
     text = " ".join(page(study).text.split())
     assert f"{said} are other." in text
+    assert text.count("not as the baseline: augmentation.spatial.shift, patches.size") == 1
+    assert "not as the baseline" not in plain
     assert "those of patches and batches of its own" in text
     assert "Every variant has the same cases" not in text
     (row,) = (line for line in (study / "report.md").read_text().splitlines() if "not as the baseline" in line)
