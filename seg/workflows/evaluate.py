@@ -335,7 +335,8 @@ def summarise_folds(
         for score in scores
         if score.fold is not None
     }
-    _write_page(output, evaluation, scores, predictions, dataset, f"{config.name}, {len(directories)} folds")
+    title = f"{config.name}, {counted(len(directories), 'fold')}"
+    _write_page(output, evaluation, scores, predictions, dataset, title)
     _choose(output, config, dataset, predictions, map(weights_digest, run_dirs))
     write_evaluation(output, evaluation, scores)
     print(f"{format_evaluation(evaluation)}\nrun directory: {output}\ncases: {output / PAGE_FILE}")

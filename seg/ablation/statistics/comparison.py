@@ -12,7 +12,7 @@ from seg.ablation.statistics.effects import TAIL, Effect, estimate_effect
 from seg.config.study import MIN_RUNS
 from seg.evaluation.differences import COMPARED, Pair, Runs, Trials, difference_tables, read_paired
 from seg.evaluation.metrics import METRICS
-from seg.words import NOT_MEASURED
+from seg.words import NOT_MEASURED, counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +175,8 @@ def format_comparison(comparison: Comparison, verdict: str = "") -> str:
     lines = [f"mean Dice {_effect(dice)}", *(f"{one.name} {_effect(one.dice)}" for one in comparison.by_class)]
     seeds = ", ".join(f"{value:+.4f}" for value in comparison.by_seed.values())
     patients = dice.num_patients if dice else 0
-    lines.append(f"by seed: {seeds or 'none'}; {patients} patients, {comparison.num_folds} folds")
+    of = f"{counted(patients, 'patient')}, {counted(comparison.num_folds, 'fold')}"
+    lines.append(f"by seed: {seeds or 'none'}; {of}")
     few = _too_few([dice, *(one.dice for one in comparison.by_class)])
     if not verdict:
         word = "shown" if comparison.non_inferior else "not shown"

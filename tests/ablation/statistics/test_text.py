@@ -37,7 +37,7 @@ def test_the_command_prints_differences_and_the_verdict(tmp_path: Path) -> None:
         "mean Dice +0.0150 (95 % CI -0.0485 to +0.0785)",
         "a +0.0150 (95 % CI -0.0485 to +0.0785)",
         "b +0.0150 (95 % CI -0.0485 to +0.0785)",
-        "by seed: +0.0100, +0.0200; 4 patients, 1 folds",
+        "by seed: +0.0100, +0.0200; 4 patients, 1 fold",
         "not inferior in every class (margin 0.005, one-sided 97.5 %, uncorrected): not shown; "
         "2 training runs: never called not inferior, which takes 3",
     ]
