@@ -634,7 +634,12 @@ def _disagreements(first: TrainedRun, other: TrainedRun) -> list[Problem]:
     pairs = [
         ("channels", first.channel_names, other.channel_names),
         ("classes", first.class_names, other.class_names),
-        ("label values", *(_label_values(run) for run in (first, other))),
+        # Other classes have other values: the classes are what to say then.
+        *(
+            [("label values", _label_values(first), _label_values(other))]
+            if first.class_names == other.class_names
+            else []
+        ),
         *((f"data.{name}", getattr(first.config.data, name), getattr(other.config.data, name)) for name in SHARED),
         *(
             (f"postprocessing.{name}", ours, getattr(other.config.postprocessing, name))
