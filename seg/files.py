@@ -202,11 +202,11 @@ def unencodable(names: Iterable[str]) -> list[Problem]:
     ]
 
 
-def unwritable(path: Path, error: OSError) -> RunError:
-    """Returns the error of a file that could not be written."""
-    kind, remedy = "unwritable", "choose another folder"
+def unwritable(path: Path, error: OSError, *, remedy: str = "choose another folder") -> RunError:
+    """Returns the error of a file that could not be written; the remedy says where else it can lie."""
+    kind = "unwritable"
     if error.errno in NO_ROOM:
-        kind, remedy = "no_room", "free space or choose another folder"
+        kind, remedy = "no_room", f"free space or {remedy}"
     return RunError(Problem(quoted(str(path)), kind, "must be writable", f"'{error.strerror}'", remedy))
 
 

@@ -31,7 +31,7 @@ def capped_workers(option: str, wanted: int, *, cases: int | None = None) -> int
 
 
 def name_user() -> None:
-    """Gives a user id without an entry in the list of users a name, for which torch and others ask."""
+    """Sets the variable USER where the system knows no name for the current user id, as torch asks for one."""
     try:
         import pwd
     except ImportError:  # Windows

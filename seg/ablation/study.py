@@ -238,7 +238,7 @@ class Study:
 
     @property
     def default_directory(self) -> Path:
-        """Where the study lies when nobody names its directory."""
+        """The directory of the study where no option names one."""
         return self.baseline.config.training.runs_root / "ablation" / self.config.name
 
 

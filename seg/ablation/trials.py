@@ -63,6 +63,7 @@ from seg.runs import (
     MODEL_FILE,
     PRESERVATION_FILE,
     WEIGHTS_FILE,
+    Origin,
     check_free,
     read_history,
     read_origin,
@@ -511,13 +512,12 @@ def read_fold(config: ExperimentConfig, run_dir: Path) -> tuple[Dataset, Split]:
     from seg.workflows.inputs import read_splits
 
     dataset = read_configured(config.data)
-    origin, kept = read_origin(run_dir), recorded_cases(run_dir)
-    left_out = [case.id for case in dataset.cases if case.id not in kept]
-    cases = tuple(case for case in dataset.cases if case.id in kept)
+    origin = recorded_origin(run_dir)
+    left_out = [case.id for case in dataset.cases if case.id not in origin.data]
+    cases = tuple(case for case in dataset.cases if case.id in origin.data)
     assert config.fold is not None
     # Folds may have been drawn anew, around what the initial weights saw.
-    split = None if origin is None else origin.split
-    return replace(dataset, cases=cases), split or read_splits(config, left_out)[config.fold]
+    return replace(dataset, cases=cases), origin.split or read_splits(config, left_out)[config.fold]
 
 
 def set_threads(count: int) -> None:
@@ -635,14 +635,14 @@ def run_dir_problems(config: ExperimentConfig, run_dir: Path) -> list[Problem]:
         remedy = "restore them, or remove the folder to train the trial again"
         return [Problem(str(run_dir), "missing", rule, f"no {', '.join(missing)}", remedy)]
     current = case_digests(config)
-    if other := sorted(name for name, digest in recorded_cases(run_dir).items() if current.get(name) != digest):
+    if other := sorted(name for name, digest in recorded_origin(run_dir).data.items() if current.get(name) != digest):
         rule = "must have the data that the run began with"
         return [Problem(str(run_dir), "data", rule, f"other files of cases {some(other)}", REMEDY)]
     return []
 
 
-def recorded_cases(run_dir: Path) -> Mapping[str, str]:
-    """Returns the digests of the cases that a run was made from; faulty cases that were left out are not among them.
+def recorded_origin(run_dir: Path) -> Origin:
+    """Returns what a run was made from; faulty cases that were left out are not among its data.
 
     Raises:
         RunError: The run does not say.
@@ -650,4 +650,4 @@ def recorded_cases(run_dir: Path) -> Mapping[str, str]:
     if (origin := read_origin(run_dir)) is None:
         remedy = f"remove {run_dir} to run the trial again"
         raise RunError(Problem(str(run_dir / ENVIRONMENT_FILE), "missing", "must exist", remedy=remedy))
-    return origin.data
+    return origin

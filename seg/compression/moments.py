@@ -251,7 +251,7 @@ def best_channels(moments: Moments) -> dict[int, Subset]:
 def case_moments(
     values: Tensor, gradient: Tensor, voxels: int, *, centred: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Measures the channels of one feature map in one case.
+    """Computes the mean, the second moments S and the Fisher matrix F of a feature map's channels in one case.
 
     Args:
         values: The map, shape (1, C, X, Y, Z).

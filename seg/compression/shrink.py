@@ -314,7 +314,7 @@ def _convolution(network: UNet, name: str) -> nn.Conv3d | FactoredConv3d:
 
 
 def work_of(network: UNet, config: NetworkConfig, shape: Triple, element_macs: float = 0.0) -> float:
-    """Counts the work of a network on one image: multiply-accumulates plus weighted numbers of feature maps.
+    """Counts the work of a network on one image: multiply-accumulates, and a weight for each number in feature maps.
 
     Args:
         network: A network with the same inputs and classes.

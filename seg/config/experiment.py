@@ -247,8 +247,8 @@ class TrainingConfig:
     )
     runs_dir: PathText | None = setting(
         None,
-        "Folder of the run and study directories that nobody names: NAME/seed_S/fold_N, and ablation/NAME. Null is "
-        "runs where the user stands.",
+        "Folder of runs (NAME/seed_S/fold_N) and studies (ablation/NAME) whose directories no option names; null is "
+        "runs in the working directory.",
     )
     init_from: PathText | None = setting(
         None,
@@ -272,7 +272,7 @@ class TrainingConfig:
 
     @property
     def runs_root(self) -> Path:
-        """Folder of the run and study directories that nobody names."""
+        """The folder that holds runs and studies whose directories no option names."""
         return Path(self.runs_dir or "runs")
 
 

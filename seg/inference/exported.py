@@ -16,7 +16,7 @@ from seg.config import ExperimentConfig, dump_config
 from seg.config.loading import config_from, content_digest
 from seg.config.text import parse_yaml
 from seg.errors import ConfigError, Problem, RunError, SegError
-from seg.files import file_digest, quoted, read_json, user_cache
+from seg.files import file_digest, quoted, read_json, unwritable, user_cache
 from seg.hardware import package_version
 from seg.inference.engines import READERS, Engine, Format
 from seg.runs import Description, TrainedRun, read_run
@@ -199,9 +199,8 @@ def exported_file(run: TrainedRun) -> Path:
         with tempfile.TemporaryFile(dir=file.parent):
             pass
     except OSError as error:
-        where, remedy = quoted(str(file.parent)), "name another folder by XDG_CACHE_HOME, or run `seg export` yourself"
-        problem = Problem(where, "unwritable", "must be writable", f"'{error.strerror}'", remedy)
-        raise RunError(problem) from error
+        remedy = "name another folder by XDG_CACHE_HOME, or run `seg export` yourself"
+        raise unwritable(file.parent, error, remedy=remedy) from error
     LOG.info("exporting the network of %s, once; it is kept in %s", run.path, file.parent)
     export_network(run, file, "onnx")
     return file

@@ -57,7 +57,7 @@ class Complexity:
 
 
 def complexity(in_channels: int, out_channels: int, config: NetworkConfig, *, shape: Triple) -> Complexity:
-    """Counts the parameters and multiply-accumulates of a `UNet` with the same arguments, for one image.
+    """Counts the parameters of the `UNet` that these arguments build, and its multiply-accumulates for one image.
 
     Multiply-accumulates are those of the convolutions, as torch's FLOP counter has them (two FLOP each); norms,
     activations, interpolation and additions move bytes and multiply little. The heads of deep supervision below full

@@ -446,7 +446,7 @@ def check_unseen(splits: Mapping[Path, Split], dataset: Dataset) -> None:
 
 
 def nothing_held_out(run_dir: Path) -> Problem:
-    """Describes why a run that was trained on all cases cannot be scored: no case was held out."""
+    """Returns the problem that a run cannot be scored, since it was trained on all cases and holds none out."""
     rule, value = "must have held-out cases to be scored", "a final model, trained on all"
     return Problem(str(run_dir), "held_out", rule, value, "give a run that was trained with --fold N or --fold all")
 

@@ -16,11 +16,9 @@ from seg.compression import shrink as loop
 from seg.compression.channels import MeasuredMap, measure_maps
 from seg.compression.moments import Moments, Place, Projection, best_channels, best_projection, measure
 from seg.compression.search import cost, dice_of, window
-from seg.compression.widths import read_uncut
 from seg.data.splits import spread_over
 from seg.networks import UNet
-from seg.runs import trained_network
-from seg.workflows.inputs import read_checked
+from tests.compression.validation import read_trained
 
 Pair = tuple[Projection, Projection]
 Row = dict[str, float | str]
@@ -136,13 +134,8 @@ def compare(
         A row for each network: mean change of Dice of each class over one window of each held-out case, its standard
         error over cases, and what the network needs.
     """
-    run, split = read_uncut(run_dir)
+    run, split, dataset, network = read_trained(run_dir, data_root)
     config = run.config
-    if data_root is not None:
-        config = replace(config, data=replace(config.data, root=data_root))
-    dataset, _ = read_checked(config.data, progress=False)
-    network = trained_network(config.network, len(run.channel_names), len(run.class_names), run_dir)
-    assert isinstance(network, UNet)
     cases = {case.id: case for case in dataset.cases}
     images = [window(cases[name], config)[0] for name in spread_over(list(split.train), count)]
     held_out = [window(cases[name], config) for name in split.validation]

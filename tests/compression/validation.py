@@ -18,24 +18,31 @@ from seg.compression.search import window
 from seg.compression.sites import DICE_FOR_NATS, find_sites, measure_sites, predict_losses, projection_of
 from seg.compression.widths import CHECKED, read_uncut
 from seg.config.study import MARGIN
-from seg.data.splits import spread_over
+from seg.data.cases import Dataset
+from seg.data.splits import Split, spread_over
 from seg.networks import UNet
-from seg.runs import trained_network
+from seg.runs import TrainedRun, trained_network
 from seg.workflows.inputs import read_checked
 
 SHARES = (0.75, 0.5, 0.25, 0.125, 0.0625)
 """Widths that are tried, as shares of the channels."""
 
 
+def read_trained(run_dir: Path, data_root: str | None) -> tuple[TrainedRun, Split, Dataset, UNet]:
+    """Returns an uncut run, whose data set may have moved, with its two sides, its data set and its network."""
+    run, split = read_uncut(run_dir)
+    if data_root is not None:
+        run = replace(run, config=replace(run.config, data=replace(run.config.data, root=data_root)))
+    dataset, _ = read_checked(run.config.data, progress=False)
+    network = trained_network(run.config.network, len(run.channel_names), len(run.class_names), run_dir)
+    assert isinstance(network, UNet)
+    return run, split, dataset, network
+
+
 def measure(run_dir: Path, data_root: str | None, count: int) -> list[dict[str, float | str]]:
     """Returns what is predicted and what is measured, for each place and width."""
-    run, split = read_uncut(run_dir)
+    run, split, dataset, network = read_trained(run_dir, data_root)
     config = run.config
-    if data_root is not None:
-        config = replace(config, data=replace(config.data, root=data_root))
-    dataset, _ = read_checked(config.data, progress=False)
-    network = trained_network(config.network, len(run.channel_names), len(run.class_names), run_dir)
-    assert isinstance(network, UNet)
     network.requires_grad_(False)
     sites = find_sites(network)
     trained, held_out = (
