@@ -35,7 +35,7 @@ from seg.compression.certificate import (
     freeze,
     write_certificate,
 )
-from seg.compression.int8 import write_int8
+from seg.compression.int8 import mirroring, write_int8
 from seg.compression.record import (
     COMPRESSION_FILE,
     COMPRESSION_VERSION,
@@ -569,7 +569,7 @@ class _Work:
             return predictor_scores(predictor, config, self.dataset, subject.split, what)
 
     def _arithmetic(self) -> dict[str, str]:
-        """Returns what decides the scores of given weights."""
+        """Returns what decides the scores of given weights; ledgers hold digests of these words."""
         config = self.subjects[0].config
         device = choose_device(config.training.device if self.engine == "torch" else "cpu")
         precision = choose_precision(config.training.precision, device) if self.engine == "torch" else "fp32"
@@ -586,6 +586,7 @@ class _Work:
         held_back = counted(max(len(subject.held_back) for subject in self.subjects), "training patient")
         return {
             **self._arithmetic(),
+            "mirroring": mirroring(config),
             "segnarrow": code_version(),
             "processor": processor_name(),
             "instruction sets": ", ".join(instruction_sets()) or "not known",

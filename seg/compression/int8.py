@@ -35,6 +35,7 @@ from seg.hardware import code_version, instruction_sets, package_version, proces
 from seg.inference.engines import Voxels
 from seg.inference.export import compare, export_network, export_record, write_record
 from seg.inference.exported import read_export, record_path
+from seg.inference.model import mirrored_axes
 from seg.inference.predictor import Predictor, load_predictor
 from seg.inference.quantise import KEPT, OVERFLOW_FIX, PRESET, check_quantiser, quantise
 from seg.runs import TrainedRun, read_runs, trained_network
@@ -165,7 +166,7 @@ def write_int8(run: TrainedRun, target: Path, dataset: Dataset, split: Split) ->
         _quantise(run, plain, crops, coarse)
         for file in (coarse.with_suffix(".bin"), coarse):
             write_bytes(target.with_name(file.name), file.read_bytes())
-        write_record(target, read_export(coarse).record)
+        write_record(target, read_export(coarse).record.model_copy(update={"certified": False}))
 
 
 def _certify(
@@ -180,7 +181,6 @@ def _certify(
 ) -> Certificate:
     """Compares the two networks on the held-out cases."""
     first, second = _predictor(plain), _predictor(coarse)
-    mirrored = ", ".join("XYZ"[axis] for axis in first.models[0].mirror_axes)
     conditions = {
         "engine": f"openvino {package_version('openvino')}, both",
         "processor": processor_name(),
@@ -190,7 +190,7 @@ def _certify(
         "preset": PRESET,
         "kept in fp32": ", ".join(KEPT),
         "windows": f"{' x '.join(map(str, first.models[0].window))}, {first.models[0].batch} a pass",
-        "mirroring": mirrored or "none",
+        "mirroring": mirroring(config),
         "largest component": ", ".join(first.chosen) or "as configured",
         "network": f"SHA-256 {read_export(coarse).record.files[coarse.with_suffix('.bin').name]}",
     }
@@ -206,6 +206,11 @@ def _certify(
         number=number,
         conditions={**conditions, "segnarrow": code_version()},
     )
+
+
+def mirroring(config: ExperimentConfig) -> str:
+    """Names the axes along whose mirrored copies predictions of an experiment are averaged, for a certificate."""
+    return ", ".join("XYZ"[axis] for axis in mirrored_axes(config)) or "none"
 
 
 def _predictor(file: Path) -> Predictor:

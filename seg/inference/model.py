@@ -102,13 +102,18 @@ def model_from_config(
         overlap=inference.overlap,
         blend=inference.blend,
         batch=inference.batch,
-        mirror_axes=config.augmentation.spatial.mirror_axes if (inference.tta if tta is None else tta) else (),
+        mirror_axes=mirrored_axes(config, tta=tta),
         multiple=(x, y, z),
         whole_up_to=inference.whole_up_to,
         width=config.network.channels[0],
         device=device,
         precision=precision,
     )
+
+
+def mirrored_axes(config: ExperimentConfig, *, tta: bool | None = None) -> tuple[int, ...]:
+    """Returns the axes along whose mirrored copies logits are averaged; see :func:`model_from_config`."""
+    return config.augmentation.spatial.mirror_axes if (config.inference.tta if tta is None else tta) else ()
 
 
 def autocast(device: Device, precision: str) -> AbstractContextManager[object]:

@@ -247,6 +247,21 @@ def test_the_certificate_and_the_model_card_say_how_fast_a_step_is(run: Path, tm
     assert found.conditions["instruction sets"] in page
 
 
+@pytest.mark.parametrize(("axes", "said"), [((), "none"), ((0, 2), "X, Z")])
+def test_a_certificate_names_the_axes_that_are_mirrored(
+    tiny: ExperimentConfig, tmp_path: Path, axes: tuple[Any, ...], said: str
+) -> None:
+    spatial = replace(tiny.augmentation.spatial, mirror_axes=axes)
+    config = replace(
+        tiny,
+        augmentation=replace(tiny.augmentation, spatial=spatial),
+        inference=replace(tiny.inference, tta=True),
+    )
+    train(config, run_dir=tmp_path / "run", folds=[0])
+    found = seg.compress(tmp_path / "run", tmp_path / "small", target="macs=0.8", cases=1, tune_steps=0)
+    assert found.conditions["mirroring"] == said
+
+
 def test_a_model_card_keeps_its_certificate_where_the_network_is_scored_again(run: Path, tmp_path: Path) -> None:
     small = tmp_path / "small" / "macs_0.8"
     seg.compress(run, tmp_path / "small", target="macs=0.8", cases=2, tune_steps=0)
@@ -328,6 +343,24 @@ def test_int8_is_the_last_step_and_says_in_its_file_whether_it_is_certified(
     again = seg.compress(run, tmp_path / "small", margin=0.99, **options)
     assert file.with_suffix(".bin").stat().st_mtime_ns == before
     assert again == found
+
+
+def test_a_network_in_int8_of_a_command_that_was_killed_is_not_certified(
+    run: Path, tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("nncf")
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(compress_module, "measure_latency", killed)
+    options: dict[str, Any] = {"target": "macs=0.8", "engine": "openvino", "cases": 2, "tune_steps": 0, "int8": True}
+    with pytest.raises(KeyboardInterrupt):
+        seg.compress(run, tmp_path / "small", **options)
+    file = tmp_path / "small" / "macs_0.8_int8" / "network.xml"
+    assert read_export(file).record.certified is False
+    output = seg.predict(file, tiny_root / "imagesTr", tmp_path / "labels")
+    assert len(content(output / "predictions.json")["warnings"]) == 1
 
 
 def test_what_cannot_be_compressed_is_named(run: Path, tmp_path: Path) -> None:
