@@ -161,7 +161,7 @@ def read_subject(run: TrainedRun, origin: Origin, split: Split, dataset: Dataset
         ConfigError: There are too few training patients to hold one back.
         DataError: Cases cannot be read.
     """
-    config = run.config
+    config, ignored = run.config, dataset.ignore_label
     network = trained_network(config.network, len(run.channel_names), len(run.class_names), run.path)
     assert isinstance(network, UNet)
     seen = set(split.train)
@@ -175,8 +175,8 @@ def read_subject(run: TrainedRun, origin: Origin, split: Split, dataset: Dataset
     held = set(spread_over(list(patients), max(1, min(HELD_BACK, len(patients) // HELD_BACK_SHARE))))
     others = [case for patient, own in patients.items() if patient not in held for case in own]
     chosen = spread_over(others, cases)
-    fitted = tuple(window(case, config)[0] for case in chosen)
-    held_back = tuple(window(patients[patient][0], config) for patient in patients if patient in held)
+    fitted = tuple(window(case, config, ignored)[0] for case in chosen)
+    held_back = tuple(window(patients[patient][0], config, ignored) for patient in patients if patient in held)
     precision = choose_precision(config.training.precision, torch.device("cpu"))
     return Subject(
         run=run,
@@ -187,8 +187,8 @@ def read_subject(run: TrainedRun, origin: Origin, split: Split, dataset: Dataset
         measured=tuple(case.id for case in chosen),
         held_back=held_back,
         tuned_on=tuple(case.id for case in others),
-        ignore_label=dataset.ignore_label,
-        dice=dice_of(network, held_back, dataset.ignore_label, precision),
+        ignore_label=ignored,
+        dice=dice_of(network, held_back, ignored, precision),
         judged=tuple(log_probabilities(network, image, precision) for image, _ in held_back[:JUDGED]),
         precision=precision,
     )
@@ -330,13 +330,19 @@ def mean_of(lost: Array) -> list[float]:
     return [float(total / count) if count else math.nan for total, count in zip(sums, present.sum(0), strict=True)]
 
 
-def window(case: Case, config: ExperimentConfig) -> Window:
-    """Returns the window (1, C, X, Y, Z) of a case that holds the most foreground, of the patches' size; its label."""
+def window(case: Case, config: ExperimentConfig, ignore_label: int | None) -> Window:
+    """Returns the window (1, C, X, Y, Z) of a case that holds the most foreground, of the patches' size; its label.
+
+    Voxels of ``ignore_label`` are no foreground.
+    """
     array, reference = prepare_case(case, config.data)
     image, label = torch.from_numpy(array), torch.from_numpy(reference)
     windows = Windows.over(image.shape[1:], config.patches.size, config.inference.overlap)
     starts = [(x, y, z) for x in windows.starts[0] for y in windows.starts[1] for z in windows.starts[2]]
-    best = max(starts, key=lambda start: int((windows.crop(label, start) > 0).sum()))
+    foreground = label > 0
+    if ignore_label is not None:
+        foreground &= label != ignore_label
+    best = max(starts, key=lambda start: int(windows.crop(foreground, start).sum()))
     cropped: Tensor = windows.crop(image, best)
     return cropped[None], windows.crop(label, best)
 

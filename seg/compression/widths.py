@@ -218,7 +218,7 @@ def _find(
         raise ConfigError(Problem("cases", "patients", rule, counted(len(chosen), "case"), remedy))
     sites = find_sites(network)
     LOG.info("measuring %d maps on %s", len(sites), counted(len(chosen), "training case"))
-    windows = [window(case, config) for case in chosen]
+    windows = [window(case, config, dataset.ignore_label) for case in chosen]
     measured = measure_sites(network, sites, [image for image, _ in windows], seed=config.seed)
     curves = [predict_losses(site, measured[site.name], patients) for site in sites]
     if few := [name for name, high in zip(run.class_names[1:], curves[0].high[0], strict=True) if math.isinf(high)]:

@@ -137,8 +137,8 @@ def compare(
     run, split, dataset, network = read_trained(run_dir, data_root)
     config = run.config
     cases = {case.id: case for case in dataset.cases}
-    images = [window(cases[name], config)[0] for name in spread_over(list(split.train), count)]
-    held_out = [window(cases[name], config) for name in split.validation]
+    images = [window(cases[name], config, dataset.ignore_label)[0] for name in spread_over(list(split.train), count)]
+    held_out = [window(cases[name], config, dataset.ignore_label) for name in split.validation]
     whole = dice_of(network, held_out, dataset.ignore_label)
     macs = cost(network, config)[0]
     for method in methods:

@@ -42,23 +42,23 @@ def read_trained(run_dir: Path, data_root: str | None) -> tuple[TrainedRun, Spli
 def measure(run_dir: Path, data_root: str | None, count: int) -> list[dict[str, float | str]]:
     """Returns what is predicted and what is measured, for each place and width."""
     run, split, dataset, network = read_trained(run_dir, data_root)
-    config = run.config
+    config, ignored = run.config, dataset.ignore_label
     network.requires_grad_(False)
     sites = find_sites(network)
     trained, held_out = (
         spread_over([case for case in dataset.cases if case.id in set(side)], count)
         for side in (split.train, split.validation)
     )
-    seen = [window(case, config) for case in trained]
+    seen = [window(case, config, ignored) for case in trained]
     measured = measure_sites(network, sites, [image for image, _ in seen], seed=config.seed)
     patients = [case.patient or case.id for case in trained]
     curves = {site.name: predict_losses(site, measured[site.name], patients) for site in sites}
     maps = [curve for curve in curves.values() if curve.site.part != "kernel"]
-    factor = calibrate(network, maps, measured, spread_over(seen, CHECKED), MARGIN, dataset.ignore_label)
+    factor = calibrate(network, maps, measured, spread_over(seen, CHECKED), MARGIN, ignored)
     print(f"factor {factor:.3f}")
-    windows = [window(case, config) for case in held_out]
+    windows = [window(case, config, ignored) for case in held_out]
     with torch.no_grad():
-        whole = [scores(network(image), label) for image, label in windows]
+        whole = [scores(network(image), label, ignored) for image, label in windows]
     rows: list[dict[str, float | str]] = []
     for site in tqdm(sites, disable=None):
         own = measured[site.name]
@@ -68,7 +68,7 @@ def measure(run_dir: Path, data_root: str | None, count: int) -> list[dict[str, 
         for width in sorted(wanted & set(curve.widths) - {site.channels}):
             projection = projection_of(site, pooled, width)
             with torch.no_grad(), narrowed_at(network, site, own.mean, projection):
-                narrow = [scores(network(image), label) for image, label in windows]
+                narrow = [scores(network(image), label, ignored) for image, label in windows]
             lost = np.nanmean([b[0] - a[0] for a, b in zip(narrow, whole, strict=True)], 0)
             rows.append(
                 {
@@ -88,15 +88,20 @@ def measure(run_dir: Path, data_root: str | None, count: int) -> list[dict[str, 
     return rows
 
 
-def scores(logits: Tensor, label: Tensor) -> tuple[np.ndarray, float, Tensor]:
-    """Returns the Dice of each class, NaN where it is empty on both sides, the cross-entropy, and the probabilities."""
-    found = logits.argmax(1)[0]
+def scores(logits: Tensor, label: Tensor, ignore_label: int | None) -> tuple[np.ndarray, float, Tensor]:
+    """Returns the Dice of each class, NaN where it is empty on both sides, the cross-entropy, and the probabilities.
+
+    Voxels of ``ignore_label`` count nowhere.
+    """
+    counts = torch.ones_like(label, dtype=torch.bool) if ignore_label is None else label != ignore_label
+    logits, label = logits[0][:, counts], label[counts]
+    found = logits.argmax(0)
     dice = []
-    for k in range(1, logits.shape[1]):
+    for k in range(1, len(logits)):
         both, sizes = ((found == k) & (label == k)).sum(), (found == k).sum() + (label == k).sum()
         dice.append(float(2 * both / sizes) if sizes else math.nan)
-    probabilities = logits.double().softmax(1)[0, 1:].flatten(1)
-    return np.array(dice), float(nn.functional.cross_entropy(logits, label[None].long())), probabilities
+    entropy = nn.functional.cross_entropy(logits.T, label.long())
+    return np.array(dice), float(entropy), logits.double().softmax(0)[1:]
 
 
 def divergence(p: Tensor, q: Tensor) -> float:
