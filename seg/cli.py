@@ -1044,18 +1044,12 @@ def run(command: Callable[[], int | None]) -> NoReturn:
         _say(f"error: {missing or _fault(error)}")
         code = FAULT if missing is None else WRONG_USE
     except Exception as error:
-        without_memory = _is_out_of_memory(error)
+        from seg.inference.memory import out_of_memory
+
+        without_memory = out_of_memory(error)
         _say(f"error: {MEMORY_PROBLEM if without_memory else _fault(error)}")
         code = WRONG_USE if without_memory else FAULT
     sys.exit(code)
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    if "torch" not in sys.modules:
-        return isinstance(error, MemoryError)
-    from seg.inference.memory import out_of_memory
-
-    return isinstance(error, MemoryError) or out_of_memory(error)
 
 
 def _missing_package(error: ModuleNotFoundError) -> Problem | None:

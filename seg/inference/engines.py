@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from seg.errors import ConfigError, Problem, RunError
 from seg.files import quoted
+from seg.inference.memory import out_of_memory
 from seg.processes import usable_cores
 
 Engine = Literal["torch", "openvino", "onnxruntime"]
@@ -120,7 +121,7 @@ class ExportedNetwork:
         try:
             return self._compile(shape)
         except Exception as error:  # each engine has exceptions of its own
-            if isinstance(error, MemoryError) or "memory" in str(error).lower() or "bad_alloc" in str(error):
+            if out_of_memory(error):
                 raise
             rule, value = f"must be a network that {self.engine} computes", _reason(error)
             remedy = "restore the file, or export the run anew"

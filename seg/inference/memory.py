@@ -19,22 +19,22 @@ if TYPE_CHECKING:
     from torch import nn
 
 NO_MEMORY = (
-    "CUDA out of memory",
-    "CUDA error: out of memory",
-    "MPS backend out of memory",
+    "out of memory",
     "CUDNN_STATUS_ALLOC_FAILED",
     "CUBLAS_STATUS_ALLOC_FAILED",
     "can't allocate memory",
-    "std::bad_alloc",
+    "Failed to allocate memory",
+    "bad_alloc",
+    "bad allocation",
 )
-"""What torch, CUDA, cuDNN, cuBLAS and the allocators of main memory say where there is none left."""
+"""What torch, CUDA, cuDNN, cuBLAS, engines and the allocators of main memory say where there is none left."""
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Tells whether memory did not suffice: libraries of the GPU say so in words of their own."""
+    """Tells whether memory did not suffice: libraries of the GPU and engines say so in words of their own."""
     torch = sys.modules.get("torch")
-    named = torch is not None and isinstance(error, torch.OutOfMemoryError)
-    return named or any(words in str(error) for words in NO_MEMORY)
+    kinds = (MemoryError,) if torch is None else (MemoryError, torch.OutOfMemoryError)
+    return isinstance(error, kinds) or any(words in str(error) for words in NO_MEMORY)
 
 
 def release_cache(device: Device) -> None:

@@ -53,7 +53,7 @@ def segment(
     labels are those of a sliding window over the whole volume, trilinear resampling of its logits (of several models:
     of their mean probabilities), and the most likely class.
 
-    Where a GPU's memory does not suffice, fewer windows go through the network at once; then sums are kept in main
+    Where memory does not suffice, fewer windows go through the network at once; then sums on a GPU are kept in main
     memory, and before that where they are what takes most; then windows are halved. Each step starts the image anew
     and is announced.
 
@@ -80,7 +80,7 @@ def segment(
             done = sweep.run()
             memory.attempt = attempt
             return replace(done, warnings=tuple(warnings))
-        except RuntimeError as error:  # torch.OutOfMemoryError is one
+        except Exception as error:  # each engine has exceptions of its own
             if not out_of_memory(error):
                 raise
             # The traceback, which holds tensors, is gone before the next attempt.

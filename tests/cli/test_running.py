@@ -154,7 +154,6 @@ def test_a_fault_of_the_program_is_a_sentence_with_a_log(
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 1 TB")])
 def test_want_of_memory_is_no_fault(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("torch")
     assert ended(raising(error)) == 2
     assert capsys.readouterr().err.startswith("error: memory ")
 

@@ -99,6 +99,9 @@ class Hungry(nn.Module):
         RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you"),
+        RuntimeError("Exception from src/inference/src/infer_request.cpp:223: std::bad_alloc"),
+        Exception("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : bfc_arena.cc: Failed to allocate memory for requested"),
+        MemoryError(),
     ],
 )
 def test_fewer_windows_go_through_the_network_where_memory_is_short(caplog, error):
@@ -108,6 +111,14 @@ def test_fewer_windows_go_through_the_network_where_memory_is_short(caplog, erro
     assert [record.getMessage() for record in caplog.records] == list(done.warnings)
     plenty = segment([Model(network=network(), window=(8, 8, 8))], case)
     np.testing.assert_array_equal(done.labels, plenty.labels)
+
+
+def test_a_fault_that_speaks_of_memory_is_no_want_of_it():
+    case = prepared(image(8, 8, 8))
+    hungry = Hungry(0, RuntimeError("CUDA error: an illegal memory access was encountered"))
+    with pytest.raises(RuntimeError, match="illegal"):
+        segment([Model(network=hungry, window=(8, 8, 8), batch=8)], case)
+    assert hungry.refused == 1
 
 
 def test_what_one_image_taught_is_where_the_next_begins():
