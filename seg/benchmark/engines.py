@@ -16,8 +16,8 @@ import torch
 from seg.benchmark.measure import Settings, describe
 from seg.benchmark.subjects import Runtime, Subject
 from seg.benchmark.timing import interleave, ratios, spread
-from seg.hardware import load_1min
-from seg.inference.engines import Engine, ExportedNetwork, check_installed, engine_version
+from seg.hardware import load_1min, package_version
+from seg.inference.engines import Engine, ExportedNetwork, check_installed
 from seg.inference.export import check_packages, write_network
 
 LOG = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ def measure_engine(subjects: Sequence[Subject], engine: Engine, settings: Settin
     return {
         **about,
         "engine": engine,
-        "engine_version": engine_version(engine),
+        "engine_version": package_version(engine),
         "load_1min": load,
         "variants": rows,
     }

@@ -33,7 +33,8 @@ def device_tables(entry: Mapping[str, Any]) -> str:
     rows = entry["variants"]
     patch = " x ".join(map(str, entry["patch_size"]))
     engine = entry.get("engine", "torch")
-    how = entry["memory_format"] if engine == "torch" else f"{engine} {entry['engine_version']}"
+    version = entry.get("engine_version") or "of a version that is not known"
+    how = entry["memory_format"] if engine == "torch" else f"{engine} {version}"
     files = ""
     if engine == "torch":
         files = f", end to end of {entry['prediction_rounds']} over {entry['prediction_cases']} case(s)"

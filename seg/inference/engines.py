@@ -8,7 +8,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -57,11 +56,6 @@ def is_installed(engine: Engine) -> bool:
 def installed(engines: Sequence[Engine]) -> tuple[Engine, ...]:
     """Returns those engines that can be imported."""
     return tuple(engine for engine in engines if is_installed(engine))
-
-
-def engine_version(engine: Engine) -> str:
-    """Returns the version of an installed engine."""
-    return metadata.version(engine)
 
 
 def check_installed(engine: Engine) -> None:

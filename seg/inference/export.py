@@ -31,7 +31,6 @@ from seg.inference.engines import (
     ExportedNetwork,
     Format,
     block_telemetry,
-    engine_version,
     installed,
     openvino_core,
 )
@@ -110,8 +109,8 @@ def check_packages(format: Format) -> tuple[Engine, ...]:
     if not engines:
         missing.append(" or ".join(READERS[format]))
     if missing:
-        rule, value = f"must have {', '.join(missing)}", "an installation without"
-        raise ConfigError(Problem("seg export", "missing", rule, value, INSTALL))
+        rule, value = "must be installed to export a network", "an installation without"
+        raise ConfigError([Problem(name, "missing", rule, value, INSTALL) for name in missing])
     return engines
 
 
@@ -214,13 +213,13 @@ def check_problems(checks: Sequence[Check], engine: Engine) -> list[Problem]:
     equal = sum(check.equal_labels * count for check, count in zip(own, voxels, strict=True)) / sum(voxels)
     apart = max(check.largest_difference for check in own)
     remedy = "nothing was written; predict with the run directory and torch, and report the versions"
-    problems = []
+    name, problems = f"{engine} {package_version(engine) or ''}".rstrip(), []
     if not equal >= LEAST_EQUAL:
         rule = f"must give the labels of torch in {LEAST_EQUAL:.2%} of voxels"
-        problems.append(Problem(f"{engine} {engine_version(engine)}", "labels", rule, f"{equal:.4%}", remedy))
+        problems.append(Problem(name, "labels", rule, f"{equal:.4%}", remedy))
     if not apart <= LARGEST_DIFFERENCE:
         rule = f"must give the logits of torch to {LARGEST_DIFFERENCE:g} of the largest"
-        problems.append(Problem(f"{engine} {engine_version(engine)}", "logits", rule, f"{apart:.2g}", remedy))
+        problems.append(Problem(name, "logits", rule, f"{apart:.2g}", remedy))
     return problems
 
 

@@ -37,8 +37,8 @@ def check_quantiser() -> None:
         ConfigError: It is not installed.
     """
     if find_spec("nncf") is None:
-        rule, value = "must have nncf", "an installation without"
-        raise ConfigError(Problem("seg export --int8", "missing", rule, value, INSTALL_INT8))
+        rule, value = "must be installed for int8", "an installation without"
+        raise ConfigError(Problem("nncf", "missing", rule, value, INSTALL_INT8))
 
 
 def quantise(source: Path, crops: Sequence[Voxels], target: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,20 @@ def test_networks_are_measured_in_an_engine_with_the_threads_of_torch(
     said = device_tables(entry)
     assert f"{engine} {entry['engine_version']}" in said
     assert "training" not in said  # which it does not do
+
+
+def test_an_engine_of_another_distribution_is_measured_too(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    version = metadata.version
+
+    def absent(name: str) -> str:
+        if name == "onnxruntime":  # where onnxruntime-gpu brought it
+            raise metadata.PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr("importlib.metadata.version", absent)
+    entry = measure_engine([subject], "onnxruntime", Settings(rounds=3, warmup=1))
+    assert entry["engine_version"] is None
+    assert "None" not in device_tables(entry)
 
 
 def test_throughput_is_by_voxel(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
