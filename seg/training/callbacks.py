@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -134,9 +133,9 @@ class Records(Callback):
 
 
 class Checkpoints(Callback):
-    """Writes ``last.ckpt`` after every validation and every few minutes, ``best.ckpt`` where Dice is the best so far.
+    """Writes ``last.ckpt`` after every validation and every few minutes, and stops a run early where that is asked for.
 
-    A file is written beside its target, flushed to disk and renamed, so a killed run leaves a whole checkpoint.
+    The file is written beside its target, flushed to disk and renamed, so a killed run leaves a whole checkpoint.
 
     Args:
         folder: Folder of the checkpoints.
@@ -172,34 +171,28 @@ class Checkpoints(Callback):
         batches = batch_idx + 1
         stepped = batches % trainer.accumulate_grad_batches == 0 and batches < trainer.num_training_batches
         if stepped and time.monotonic() - self._written >= CHECKPOINT_SECONDS:
-            self._write(trainer, best=False)
+            self._write(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Writes the checkpoints of this validation.
+        """Writes the checkpoint of this validation.
 
         Raises:
             RunError: The folder cannot be written or the disk is full.
         """
-        self._write(trainer, best=self._since_best() == 0)
+        self._write(trainer)
         self._stop_early(trainer)
 
-    def _write(self, trainer: pl.Trainer, *, best: bool) -> None:
+    def _write(self, trainer: pl.Trainer) -> None:
         last, partial = self.folder / "last.ckpt", self.folder / "last.ckpt.partial"
         try:
             trainer.save_checkpoint(partial)
             _flush(partial)
-            if best:
-                copy = self.folder / "best.ckpt.partial"
-                shutil.copyfile(partial, copy)
-                _flush(copy)
-                os.replace(copy, self.folder / "best.ckpt")
             os.replace(partial, last)
         except OSError as error:
             raise unwritable(last, error) from error
         finally:
-            # Left where writing failed or was interrupted; on a full disk they take the room that is missing.
-            for left in self.folder.glob("*.partial"):
-                left.unlink(missing_ok=True)
+            # Left where writing failed or was interrupted; on a full disk it takes the room that is missing.
+            partial.unlink(missing_ok=True)
         self._written = time.monotonic()
 
     def _since_best(self) -> int:

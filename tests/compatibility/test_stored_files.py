@@ -72,6 +72,8 @@ def test_a_study_is_read(path: Path) -> None:
 def test_a_killed_run_is_resumed_with_its_history_its_average_and_its_optimiser(folder: Path) -> None:
     before = rows(folder / "killed" / "metrics.csv")
     assert [row["step"] for row in before] == ["2.0", "4.0"]
+    checkpoints = folder / "killed" / "checkpoints"
+    shutil.copy(checkpoints / "last.ckpt", checkpoints / "best.ckpt")  # which earlier versions wrote too
     call(folder, "train", "--run_dir", "killed", "--resume")
     after, whole = rows(folder / "killed" / "metrics.csv"), rows(folder / "finished" / "metrics.csv")
     assert [float(row["step"]) for row in after] == [2, 4, 6]

@@ -111,10 +111,10 @@ def test_a_run_killed_again_and_again_ends_with_the_same_weights(
     batches = EVERY * variant.accumulate
     moments: list[tuple[Any, str, int, list[str]]] = [
         (SegmentationModule, "training_step", 1, []),
-        (SegmentationModule, "training_step", batches + 2, ["best.ckpt", "last.ckpt"]),
-        (SegmentationModule, "validation_step", 2, ["best.ckpt", "last.ckpt"]),
-        (callbacks, "_flush", 1, ["best.ckpt", "last.ckpt", "last.ckpt.partial"]),
-        (SegmentationModule, "training_step", batches + 1, ["best.ckpt", "last.ckpt"]),
+        (SegmentationModule, "training_step", batches + 2, ["last.ckpt"]),
+        (SegmentationModule, "validation_step", 2, ["last.ckpt"]),
+        (callbacks, "_flush", 1, ["last.ckpt", "last.ckpt.partial"]),
+        (SegmentationModule, "training_step", batches + 1, ["last.ckpt"]),
     ]
     for place, name, count, left in moments:
         assert train_until(config, killed, place, name, count) == -signal.SIGKILL

@@ -74,7 +74,7 @@ def test_a_run_leaves_what_the_conventions_list(
     assert "post-processing: " in printed
     chosen = json.loads((run_dir / "postprocessing.json").read_text())
     assert (chosen["cases"], [one["name"] for one in chosen["classes"]]) == (3, ["box", "corner"])
-    for name in ("last.ckpt", "best.ckpt", "weights.pt"):
+    for name in ("last.ckpt", "weights.pt"):
         torch.load(run_dir / "checkpoints" / name, weights_only=True)
     evaluation = json.loads((run_dir / "evaluation.json").read_text())
     assert next(iter(evaluation)) == "mean_dice"

@@ -28,39 +28,36 @@ class FakeTrainer:
 
 
 def validate(folder, scores, early_stop=None):
-    """Runs the callback over a list of Dice; returns numbers of the best and last checkpoint and of stopping."""
+    """Runs the callback over a list of Dice; returns the number of the last checkpoint and that of validations."""
     records = Records(folder)
     trainer, checkpoints = FakeTrainer(records), Checkpoints(folder, records, early_stop)
     while scores and not trainer.should_stop:
         records.history.append({"val_dice": scores[0]})
         checkpoints.on_train_epoch_end(trainer, None)
         scores = scores[1:]
-    return int((folder / "best.ckpt").read_text()), int((folder / "last.ckpt").read_text()), len(records.history)
+    return int((folder / "last.ckpt").read_text()), len(records.history)
 
 
 NAN = float("nan")
 
 
+RISING_AND_FALLING = [0.1, 0.3, 0.2, 0.4, 0.3, 0.4, 0.3, 0.2]
+
+
 @pytest.mark.parametrize(
-    ("scores", "best"),
+    ("scores", "patience", "stop"),
     [
-        ([0.1, 0.2, 0.3], 3),
-        ([0.3, 0.2, 0.1], 1),
-        ([0.1, 0.3, 0.3], 2),
-        ([NAN, 0.2, 0.1], 2),
-        ([0.1, NAN, NAN], 1),
-        ([NAN, NAN], 1),
+        (RISING_AND_FALLING, 1, 3),
+        (RISING_AND_FALLING, 2, 6),
+        (RISING_AND_FALLING, None, 8),
+        ([NAN, 0.2, 0.1, 0.1, 0.1], 2, 4),
+        ([0.1, NAN, NAN, 0.2], 2, 3),
+        ([NAN, NAN, NAN, 0.1], 2, 3),
     ],
 )
-def test_best_and_last_checkpoints(tmp_path, scores, best):
-    assert validate(tmp_path, scores) == (best, len(scores), len(scores))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.ckpt", "last.ckpt"]
-
-
-@pytest.mark.parametrize(("patience", "stop"), [(1, 3), (2, 6), (None, 8)])
-def test_early_stop_waits_for_a_better_dice(tmp_path, patience, stop):
-    scores = [0.1, 0.3, 0.2, 0.4, 0.3, 0.4, 0.3, 0.2]
-    assert validate(tmp_path, scores, patience) == (2 if stop == 3 else 4, stop, stop)
+def test_early_stop_waits_for_a_better_dice(tmp_path, scores, patience, stop):
+    assert validate(tmp_path, scores, patience) == (stop, stop)
+    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
 
 
 def test_a_checkpoint_that_fails_leaves_the_last_one_whole(tmp_path):
@@ -76,8 +73,8 @@ def test_a_checkpoint_that_fails_leaves_the_last_one_whole(tmp_path):
     trainer.save_checkpoint = fail
     with refused((f"{tmp_path}/last.ckpt", "no_room", "'No space left on device'"), error=RunError):
         Checkpoints(tmp_path, records, None).on_train_epoch_end(trainer, None)
-    assert (tmp_path / "last.ckpt").read_text() == (tmp_path / "best.ckpt").read_text() == "1"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.ckpt", "last.ckpt"]
+    assert (tmp_path / "last.ckpt").read_text() == "1"
+    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
 
 
 MODULE = pl.LightningModule()
