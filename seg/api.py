@@ -103,15 +103,16 @@ def load_run(run_dir: PathLike) -> LoadedRun:
     Raises:
         RunError: The directory holds no finished run, several folds, or damaged weights.
     """
-    from seg.runs import read_runs, trained_network
+    from seg.runs import read_runs
 
     runs = read_runs([_path(run_dir)])
     if len(runs) > 1:
         rule, value = "must be a single run", f"{len(runs)} folds"
         raise RunError(Problem(f"{run_dir}", "folds", rule, value, "give one of them"))
     (run,) = runs
-    network = trained_network(run.config.network, len(run.channel_names), len(run.class_names), run.path)
-    return LoadedRun(network=network, config=run.config, channel_names=run.channel_names, class_names=run.class_names)
+    return LoadedRun(
+        network=run.network(), config=run.config, channel_names=run.channel_names, class_names=run.class_names
+    )
 
 
 @_checked

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, Field, FiniteFloat, model_validator
 
-from seg.config import ExperimentConfig, NetworkConfig, dump_config, load_config
+from seg.config import ExperimentConfig, dump_config, load_config
 from seg.config.loading import comparable, config_digest, differences
 from seg.data.classes import MAX_VALUE, ClassMap
 from seg.data.splits import Split
@@ -40,6 +40,7 @@ from seg.words import some
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from seg.networks import UNet
 
 LOG = logging.getLogger(__name__)
 CONFIG_FILE = "config.yaml"
@@ -69,27 +70,6 @@ def fold_directories(root: Path) -> dict[int, Path]:
         return {}
     found = {int(path.name[5:]): path for path in root.iterdir() if re.fullmatch(r"fold_(0|[1-9][0-9]*)", path.name)}
     return dict(sorted(found.items()))
-
-
-def trained_network(config: NetworkConfig, in_channels: int, out_channels: int, run_dir: Path) -> nn.Module:
-    """Builds a network with the final weights of a run, in evaluation mode.
-
-    Raises:
-        RunError: There are no weights, they cannot be read, or they are those of another network.
-    """
-    from seg.networks import network_from_config
-
-    state = load_weights(run_dir)
-    network = network_from_config(config, in_channels, out_channels)
-    own = network.state_dict()
-    for name in (*own, *state):
-        found, wanted = (_described(several.get(name)) for several in (state, own))
-        if found != wanted:
-            where = f"{quoted(str(run_dir / WEIGHTS_FILE))}: {quoted(name)}"
-            rule = f"must be {wanted} to fit the network of config.yaml and model.json"
-            raise RunError(Problem(where, "network", rule, found, "one of the three is not the run's own, restore it"))
-    network.load_state_dict(state)
-    return network.requires_grad_(False).eval()
 
 
 def _described(tensor: Tensor | None) -> str:
@@ -129,8 +109,8 @@ def check_task(
     *,
     channel_names: Sequence[str],
     class_names: Sequence[str],
-    source: str = "model.json",
-    remedy: str = "the file belongs to another run, restore the run's own",
+    source: str,
+    remedy: str,
 ) -> None:
     """Checks that the final weights of a run are for these channels and classes, in this order.
 
@@ -146,7 +126,17 @@ def check_task(
     Raises:
         RunError: They are for others; see :func:`load_weights` too.
     """
-    found = _read(run_dir)[1]
+    _check_names(run_dir, _read(run_dir)[1], channel_names, class_names, source, remedy)
+
+
+def _check_names(
+    run_dir: Path,
+    found: Mapping[str, Sequence[str]],
+    channel_names: Sequence[str],
+    class_names: Sequence[str],
+    source: str,
+    remedy: str,
+) -> None:
     wanted = {"channel_names": list(channel_names), "class_names": list(class_names)}
     problems = [
         Problem(
@@ -581,6 +571,29 @@ class TrainedRun:
         """Describes the network in a manifest: names, and the digest of its weights."""
         digest = file_digest(self.path / WEIGHTS_FILE).hex()
         return {"name": self.config.name, "run": real_path(self.path).name, "weights_sha256": digest}
+
+    def network(self) -> UNet:
+        """Builds the network with its final weights, on the processor and in evaluation mode.
+
+        Raises:
+            RunError: There are no weights, they cannot be read, or they are those of another network or task.
+        """
+        from seg.networks import network_from_config
+
+        state, names = _read(self.path)
+        network = network_from_config(self.config.network, len(self.channel_names), len(self.class_names))
+        own = network.state_dict()
+        for name in (*own, *state):
+            found, wanted = (_described(several.get(name)) for several in (state, own))
+            if found != wanted:
+                where = f"{quoted(str(self.path / WEIGHTS_FILE))}: {quoted(name)}"
+                rule = f"must be {wanted} to fit the network of config.yaml and model.json"
+                remedy = "one of the three is not the run's own, restore it"
+                raise RunError(Problem(where, "network", rule, found, remedy))
+        remedy = "the file belongs to another run, restore the run's own"
+        _check_names(self.path, names, self.channel_names, self.class_names, MODEL_FILE, remedy)
+        network.load_state_dict(state)
+        return network.requires_grad_(False).eval()
 
 
 def read_runs(run_dirs: Sequence[Path], *, read: Callable[[Path], TrainedRun] | None = None) -> tuple[TrainedRun, ...]:

@@ -23,6 +23,7 @@ from seg.runs import (
     MODEL_FILE,
     WEIGHTS_FILE,
     Origin,
+    TrainedRun,
     check_run,
     fitting_weights,
     load_weights,
@@ -33,9 +34,9 @@ from seg.runs import (
     read_runs,
     save_weights,
     seen_cases,
-    trained_network,
     trained_steps,
 )
+from tests.problems import refused
 
 CONFIG = NetworkConfig(channels=(4, 8), strides=((1, 1, 1), (2, 2, 2)), kernel_sizes=((3, 3, 3), (3, 3, 3)))
 NAMES = {"channel_names": ["T1"], "class_names": ["background", "tumour"]}
@@ -47,9 +48,13 @@ def run_dir(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def run_of(run_dir: Path, classes: tuple[str, ...] = ("background", "tumour")) -> TrainedRun:
+    return TrainedRun(path=run_dir, config=ExperimentConfig(network=CONFIG), channel_names=("T1",), class_names=classes)
+
+
 def kinds(run_dir: Path) -> set[str]:
     with pytest.raises(RunError) as caught:
-        trained_network(CONFIG, 1, 2, run_dir)
+        run_of(run_dir).network()
     assert all(problem.path.startswith(str(run_dir)) for problem in caught.value.problems if problem.path)
     return {problem.kind for problem in caught.value.problems}
 
@@ -126,6 +131,12 @@ def test_weights_of_another_type_shape_or_layout_are_refused(run_dir: Path) -> N
         assert kinds(run_dir) == {kind}
     save(run_dir, {other: value for other, value in state.items() if other != name})
     assert kinds(run_dir) == {"network"}
+
+
+def test_weights_of_another_task_are_refused(run_dir: Path) -> None:
+    names = ("background", "kidney")
+    with refused((str(run_dir / WEIGHTS_FILE), "class_names", str(["background", "tumour"]))):
+        run_of(run_dir, names).network()
 
 
 class Evil:

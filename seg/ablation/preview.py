@@ -286,9 +286,9 @@ def time_network(config: ExperimentConfig, in_channels: int, num_classes: int, *
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:
-        network = network_from_config(config.network, in_channels, num_classes)
-        initialise(network, config.seed)
-        network = runtime.put(network)
+        built = network_from_config(config.network, in_channels, num_classes)
+        initialise(built, config.seed)
+        network = runtime.put(built)
         step = TrainingStep(
             config, network, channels=in_channels, num_classes=num_classes, runtime=runtime, augmented=True
         )

@@ -24,7 +24,7 @@ from seg.networks import network_from_config
 from seg.networks.blocks import initialise
 from seg.networks.complexity import complexity
 from seg.networks.conv import use_fast_kernels
-from seg.runs import trained_network, weights_bytes
+from seg.runs import TrainedRun, weights_bytes
 from seg.training.losses import build_loss
 from seg.training.optim import build_optimizer
 
@@ -171,7 +171,13 @@ class Subject:
             if not self.stock:
                 use_fast_kernels(built)
         elif trained and self.run_dir is not None:
-            return trained_network(self.config.network, *self.ends, self.run_dir)
+            run = TrainedRun(
+                path=self.run_dir,
+                config=self.config,
+                channel_names=self.channel_names,
+                class_names=self.class_names,
+            )
+            return run.network()
         else:
             built = network_from_config(self.config.network, *self.ends)
             initialise(built, self.config.seed)

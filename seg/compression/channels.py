@@ -247,7 +247,6 @@ def cut_channels(network: UNet, measured: Mapping[str, MeasuredMap], widths: Map
         network.in_channels,
         network.out_channels,
     )
-    assert isinstance(smaller, UNet)
     like = next(network.parameters())
     smaller.to(like.dtype)
     state = {name: value.double() for name, value in network.state_dict().items()}

@@ -102,7 +102,6 @@ from seg.runs import (
     open_run,
     read_run,
     save_weights,
-    trained_network,
     weights_digest,
 )
 from seg.words import counted
@@ -480,7 +479,7 @@ class _Work:
     def _made(self, name: str, subject: Subject) -> UNet | Path:
         """Returns the network of a step, or its file where that is in int8."""
         file = self._file(name, subject)
-        return file if file.is_file() else _network(self._directory(name, subject), subject)
+        return file if file.is_file() else read_run(self._directory(name, subject)).network()
 
     def _write_run(self, small: SmallNetwork, subject: Subject, target: Path) -> None:
         run, config = subject.run, replace(subject.config, network=small.network.config)
@@ -539,7 +538,7 @@ class _Work:
         directories = {subject.config.fold or 0: self._directory(name, subject) for subject in self.subjects}
         scores: list[CaseScore] = []
         for subject, path in zip(self.subjects, directories.values(), strict=True):
-            config = replace(subject.config, network=_network(path, subject).config)
+            config = replace(subject.config, network=read_run(path).config.network)
             predictor = run_predictor(path, config, self.dataset)
             reuse = scored_alike(path, predictor, self.dataset, subject.split)  # of a command that was killed behind it
             score_run(path, config, self.dataset, subject.split, reuse=reuse, alone=len(directories) == 1)
@@ -609,7 +608,7 @@ class _Work:
     def _describe(self, result: StepResult, subject: Subject, certificate: Certificate) -> None:
         """Writes into the model card of a step what the certificate says of it."""
         path = self._directory(result.step.name, subject)
-        config = replace(subject.config, network=_network(path, subject).config)
+        config = replace(subject.config, network=read_run(path).config.network)
         card = describe_model(path, config, self.dataset, None)
         said = {
             "verdict": result.verdict,
@@ -637,14 +636,6 @@ def _empty(folder: Path) -> None:
 def _is_file_of(file: Path, digest: str) -> bool:
     parts = (file, file.with_suffix(".bin"), record_path(file))
     return all(part.is_file() for part in parts) and file_digest(parts[1]).hex() == digest
-
-
-def _network(path: Path, subject: Subject) -> UNet:
-    """Reads the network of a step from its run directory."""
-    run = read_run(path)
-    network = trained_network(run.config.network, subject.network.in_channels, subject.network.out_channels, path)
-    assert isinstance(network, UNet)
-    return network
 
 
 def _parameter_ratio(subject: Subject, network: UNet) -> float:

@@ -38,7 +38,7 @@ from seg.inference.exported import read_export, record_path
 from seg.inference.model import mirrored_axes
 from seg.inference.predictor import Predictor, load_predictor
 from seg.inference.quantise import KEPT, OVERFLOW_FIX, PRESET, check_quantiser, quantise
-from seg.runs import TrainedRun, read_runs, trained_network
+from seg.runs import TrainedRun, read_runs
 from seg.words import counted
 from seg.workflows.evaluate import check_unseen, predictor_scores, read_held_out
 from seg.workflows.export import check_single, check_target, default_file
@@ -142,8 +142,7 @@ def _quantise(run: TrainedRun, plain: Path, crops: list[Voxels], coarse: Path) -
     """Writes the network in int8 with its record, which says how far its logits are from those of torch."""
     coarse.parent.mkdir()
     quantise(plain, crops, coarse)
-    network = trained_network(run.config.network, len(run.channel_names), len(run.class_names), run.path)
-    checks = compare(network, coarse, "openvino", run)
+    checks = compare(run.network(), coarse, "openvino", run)
     files = [coarse.with_suffix(".bin"), coarse]
     sets = tuple(instruction_sets())
     write_record(coarse, export_record(run, "openvino", checks, files, arithmetic="int8", certified_on=sets))

@@ -34,7 +34,7 @@ from seg.hardware import choose_precision, keep_heap
 from seg.inference.model import autocast
 from seg.inference.windows import Windows
 from seg.networks import UNet, complexity
-from seg.runs import ENVIRONMENT_FILE, Origin, TrainedRun, read_origin, trained_network
+from seg.runs import ENVIRONMENT_FILE, Origin, TrainedRun, read_origin
 from seg.words import counted, fixed
 
 LOG = logging.getLogger(__name__)
@@ -162,8 +162,7 @@ def read_subject(run: TrainedRun, origin: Origin, split: Split, dataset: Dataset
         DataError: Cases cannot be read.
     """
     config, ignored = run.config, dataset.ignore_label
-    network = trained_network(config.network, len(run.channel_names), len(run.class_names), run.path)
-    assert isinstance(network, UNet)
+    network = run.network()
     seen = set(split.train)
     patients: dict[str, list[Case]] = {}
     for case in dataset.cases:

@@ -129,7 +129,6 @@ def time_of_elements(network: UNet, shape: Triple, ratio: Callable[[UNet], float
     above = below = 0.0
     for config in (with_channels(network.config, maps), with_ranks(network.config, kernels)):
         other = network_from_config(config, network.in_channels, network.out_channels).eval()
-        assert isinstance(other, UNet)
         by_macs = work_of(network, config, shape) / macs
         apart = map_elements(config, shape=shape) / elements - by_macs
         above += (ratio(other) - by_macs) * apart
@@ -197,8 +196,7 @@ def _run(calls: _Calls) -> None:
 class _Layers:
     """The parts of a network that are timed: blocks of the encoder, skips, whole decoder stages, the head."""
 
-    def __init__(self, network: nn.Module, shape: Triple) -> None:
-        assert isinstance(network, UNet)
+    def __init__(self, network: UNet, shape: Triple) -> None:
         self.parts = dict(_parts(network.eval()))
         self.shapes = _input_shapes(network, list(self.parts), shape)
 

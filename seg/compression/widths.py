@@ -53,7 +53,6 @@ from seg.runs import (
     check_task,
     fold_directories,
     read_run,
-    trained_network,
 )
 from seg.words import NOT_MEASURED, counted, fixed, interval, significant, some
 from seg.workflows.inputs import read_checked
@@ -205,8 +204,7 @@ def _find(
         source=config.data.root,
         remedy="it is another data set, check --data.root",
     )
-    network = trained_network(config.network, len(run.channel_names), len(run.class_names), run_dir)
-    assert isinstance(network, UNet)
+    network = run.network()
     seen = set(split.train)
     chosen = spread_over([case for case in dataset.cases if case.id in seen], cases)
     patients = [case.patient or case.id for case in chosen]

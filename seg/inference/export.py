@@ -45,7 +45,7 @@ from seg.inference.exported import (
     record_path,
 )
 from seg.inference.windows import Triple
-from seg.runs import NOTICE, TrainedRun, check_task, trained_network
+from seg.runs import NOTICE, TrainedRun
 
 LOG = logging.getLogger(__name__)
 OPSET = 20
@@ -72,8 +72,7 @@ def export_network(run: TrainedRun, target: Path, format: Format) -> ExportRecor
             files cannot be written.
     """
     engines = check_packages(format)
-    network = trained_network(run.config.network, len(run.channel_names), len(run.class_names), run.path)
-    check_task(run.path, channel_names=run.channel_names, class_names=run.class_names)
+    network = run.network()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / target.name
         write_network(network, len(run.channel_names), run.config, file, format)

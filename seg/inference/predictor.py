@@ -28,11 +28,10 @@ from seg.inference.model import Model, model_from_config, processor
 from seg.inference.quantise import INT8_SETS
 from seg.inference.sweep import segment
 from seg.inference.target import Prepared, Segmentation
-from seg.runs import TrainedRun, check_task, trained_network
+from seg.runs import TrainedRun
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
     from seg.inference.apple import Work
 
@@ -159,16 +158,10 @@ def load_model(run: TrainedRun, device: torch.device, precision: str, *, tta: bo
         RunError: There are no weights, they cannot be read, they are those of another network or task, or memory of
             the device does not suffice.
     """
-    network = _load_network(run)
+    network = run.network()
     device, _ = agreed_device([(network, _forward(run))], device)
     place([network], device, fall_back=False)
     return model_from_config(network, run.config, device=device, precision=precision, tta=tta)
-
-
-def _load_network(run: TrainedRun) -> nn.Module:
-    network = trained_network(run.config.network, len(run.channel_names), len(run.class_names), run.path)
-    check_task(run.path, channel_names=run.channel_names, class_names=run.class_names)
-    return network
 
 
 def _forward(run: TrainedRun) -> Work:
@@ -243,7 +236,7 @@ def _torch_models(
         kind = "processor" if chosen.type == "cpu" else "GPU"
         rule = f"must be one that the {kind} computes"
         raise ConfigError(Problem("--precision", "hardware", rule, "'bf16', which it lacks", "use fp32"))
-    networks = [_load_network(run) for run in runs]
+    networks = [run.network() for run in runs]
     # Where the GPU is full and --device is auto, the processor computes, if it has the arithmetic asked for.
     bearable = precision != "bf16" or computes_bf16(processor())
     chosen, unlike = agreed_device(

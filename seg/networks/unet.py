@@ -162,7 +162,7 @@ def _decoder_stage(config: NetworkConfig, widths: Layout, level: int) -> Decoder
     return DecoderStage(up, ONE if transposed else stride, block, config.merge)
 
 
-def network_from_config(config: NetworkConfig, in_channels: int, out_channels: int) -> nn.Module:
+def network_from_config(config: NetworkConfig, in_channels: int, out_channels: int) -> UNet:
     """Builds the network of a configuration, with weights that no seed of an experiment has drawn.
 
     `initialise` draws them. Constructors of layers draw weights of their own; torch's global stream of random numbers

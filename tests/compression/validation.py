@@ -21,7 +21,7 @@ from seg.config.study import MARGIN
 from seg.data.cases import Dataset
 from seg.data.splits import Split, spread_over
 from seg.networks import UNet
-from seg.runs import TrainedRun, trained_network
+from seg.runs import TrainedRun
 from seg.workflows.inputs import read_checked
 
 SHARES = (0.75, 0.5, 0.25, 0.125, 0.0625)
@@ -34,9 +34,7 @@ def read_trained(run_dir: Path, data_root: str | None) -> tuple[TrainedRun, Spli
     if data_root is not None:
         run = replace(run, config=replace(run.config, data=replace(run.config.data, root=data_root)))
     dataset, _ = read_checked(run.config.data, progress=False)
-    network = trained_network(run.config.network, len(run.channel_names), len(run.class_names), run_dir)
-    assert isinstance(network, UNet)
-    return run, split, dataset, network
+    return run, split, dataset, run.network()
 
 
 def measure(run_dir: Path, data_root: str | None, count: int) -> list[dict[str, float | str]]:

@@ -20,7 +20,7 @@ from seg.errors import RunError, SegError
 from seg.inference.engines import ExportedNetwork
 from seg.inference.export import Check, check_problems, check_shapes, export_network
 from seg.inference.exported import exported_file, read_export, record_path
-from seg.runs import read_runs, trained_network
+from seg.runs import read_runs
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra export")
 pytest.importorskip("onnxscript", reason="needs the extra export")
@@ -61,7 +61,7 @@ def test_every_network_is_exported_with_open_batch_and_space(
     (run,) = read_runs([run_dir])
     file = tmp_path / EXPORTED[form]
     record = export_network(run, file, form)
-    network = trained_network(config.network, 2, 3, run_dir)
+    network = run.network()
     engines = {check.engine for check in record.checks}
     assert engines == ({"openvino", "onnxruntime"} if form == "onnx" else {"openvino"})
     assert all(check.largest_difference < 1e-4 for check in record.checks)
