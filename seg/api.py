@@ -103,13 +103,9 @@ def load_run(run_dir: PathLike) -> LoadedRun:
     Raises:
         RunError: The directory holds no finished run, several folds, or damaged weights.
     """
-    from seg.runs import read_runs
+    from seg.runs import read_run
 
-    runs = read_runs([_path(run_dir)])
-    if len(runs) > 1:
-        rule, value = "must be a single run", f"{len(runs)} folds"
-        raise RunError(Problem(f"{run_dir}", "folds", rule, value, "give one of them"))
-    (run,) = runs
+    run = read_run(_path(run_dir))
     return LoadedRun(
         network=run.network(), config=run.config, channel_names=run.channel_names, class_names=run.class_names
     )

@@ -629,6 +629,9 @@ def read_description(run_dir: Path) -> Description:
 
 def read_run(path: Path) -> TrainedRun:
     """Reads the directory of a single run; see :func:`read_runs`."""
+    if folds := fold_directories(path):
+        rule, value = "must be a single run", f"{len(folds)} folds"
+        raise RunError(Problem(quoted(str(path)), "folds", rule, value, "give one of them"))
     for name in (CONFIG_FILE, WEIGHTS_FILE, MODEL_FILE):
         if not (path / name).is_file():
             rule = "must be the directory of a finished run"

@@ -14,7 +14,7 @@ from seg.evaluation.metrics import finite_mean
 from seg.evaluation.scores import read_cases
 from seg.files import write_json
 from seg.inference.predictor import Predictor, load_predictor
-from seg.runs import GENERALISATION_FILE, read_runs
+from seg.runs import GENERALISATION_FILE, read_run
 from seg.workflows.evaluate import score_prediction
 
 GENERALISATION_VERSION = 1
@@ -36,7 +36,7 @@ def measure_generalisation(run_dir: Path, dataset: Dataset, split: Split) -> dic
         DataError: A case cannot be read, or has no label.
         RunError: The run is not finished, or the record cannot be written.
     """
-    (run,) = read_runs([run_dir])
+    run = read_run(run_dir)
     # Held-out cases are scored without the post-processing that was chosen on them.
     stated = run.config.postprocessing.largest_component or ()
     as_scored = replace(run.config.postprocessing, largest_component=stated)

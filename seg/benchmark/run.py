@@ -16,10 +16,10 @@ from seg.benchmark.subjects import Subject, with_peers
 from seg.benchmark.table import device_tables, volume_text
 from seg.config import PostprocessingConfig, load_config
 from seg.data.datasets import read_configured
-from seg.errors import ConfigError, Problem, RunError, SegError
+from seg.errors import ConfigError, Problem, SegError
 from seg.files import real_path, write_json
 from seg.inference.engines import Engine
-from seg.runs import read_runs
+from seg.runs import read_run
 
 LOG = logging.getLogger(__name__)
 BENCHMARK_VERSION = 1
@@ -61,14 +61,11 @@ def short_names(paths: Sequence[Path]) -> list[str]:
 
 
 def _of_run(path: Path, name: str, data_root: Path | None) -> Subject:
-    runs = read_runs([path])
-    if len(runs) > 1:
-        remedy = f"give one of them, such as {runs[0].path}"
-        raise RunError(Problem(str(path), "several", "must be a single run", f"{len(runs)} folds", remedy))
-    config, channels, classes = runs[0].config, runs[0].channel_names, runs[0].class_names
+    run = read_run(path)
+    config = run.config
     if data_root is not None:
         config = replace(config, data=replace(config.data, root=str(data_root)))
-    return Subject(name=name, config=config, channel_names=channels, class_names=classes, run_dir=path)
+    return Subject(name=name, config=config, channel_names=run.channel_names, class_names=run.class_names, run_dir=path)
 
 
 def _of_config(path: Path, name: str, data_root: Path | None, num_channels: int, num_classes: int | None) -> Subject:

@@ -38,10 +38,10 @@ from seg.inference.exported import read_export, record_path
 from seg.inference.model import mirrored_axes
 from seg.inference.predictor import Predictor, load_predictor
 from seg.inference.quantise import KEPT, OVERFLOW_FIX, PRESET, check_quantiser, quantise
-from seg.runs import TrainedRun, read_runs
+from seg.runs import TrainedRun, read_run
 from seg.words import counted
 from seg.workflows.evaluate import check_unseen, predictor_scores, read_held_out
-from seg.workflows.export import check_single, check_target, default_file
+from seg.workflows.export import check_target, default_file
 
 LOG = logging.getLogger(__name__)
 ENDING = "_int8.xml"
@@ -85,10 +85,8 @@ def export_int8(
     target = output or default_file(run_dir, ENDING)
     beside = target.with_name(target.name + CERTIFICATE_ENDING)
     check_target(target, "openvino", overwrite=overwrite, beside=[beside])
-    runs = read_runs([run_dir])
-    check_single(runs)
+    run = read_run(run_dir)
     check_quantiser()
-    (run,) = runs
     check_ledger(run.path / LEDGER_FILE)
     configs, dataset, splits, _ = read_held_out([run.path], data_root=data_root)
     check_unseen(splits, dataset)

@@ -33,12 +33,11 @@ from seg.compression.sites import (
 from seg.compression.speed import Saving, time_narrowing
 from seg.config import NetworkConfig
 from seg.data.splits import Split, spread_over
-from seg.errors import ConfigError, Problem, RunError
+from seg.errors import ConfigError, Problem
 from seg.figures.html import content_policy
 from seg.files import (
     check_folder,
     file_problems,
-    quoted,
     table_text,
     working_in,
     write_json,
@@ -51,7 +50,6 @@ from seg.runs import (
     NOTICE,
     TrainedRun,
     check_task,
-    fold_directories,
     read_run,
 )
 from seg.words import NOT_MEASURED, counted, fixed, interval, significant, some
@@ -237,9 +235,6 @@ def read_uncut(run_dir: Path) -> tuple[TrainedRun, Split]:
     Raises:
         RunError: It is something else, or there is no record of its cases.
     """
-    if folds := fold_directories(run_dir):
-        rule, value = "must be a single run", f"{len(folds)} folds"
-        raise RunError(Problem(quoted(str(run_dir)), "folds", rule, value, "give one of them"))
     run = read_run(run_dir)
     return run, check_uncut(run)[1]
 

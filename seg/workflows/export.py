@@ -10,7 +10,7 @@ from seg.errors import ConfigError, Problem, RunError
 from seg.files import check_folder, file_problems, quoted
 from seg.inference.archive import ENDING, pack
 from seg.inference.exported import ENDINGS, record_path
-from seg.runs import TrainedRun, read_runs
+from seg.runs import read_run, read_runs
 
 Form = Literal["onnx", "openvino", "zip"]
 FILE_ENDINGS: Mapping[Form, str] = {"onnx": ENDINGS["onnx"], "openvino": ENDINGS["openvino"], "zip": ENDING}
@@ -32,14 +32,13 @@ def export(run_dir: Path, *, format: Form, output: Path | None = None, overwrite
     Raises:
         SegError: The run or the file cannot be used, or the exported network computes something else than torch.
     """
-    runs = read_runs([run_dir])
+    runs = read_runs([run_dir]) if format == "zip" else (read_run(run_dir),)
     target = output or default_file(run_dir, FILE_ENDINGS[format])
     check_target(target, format, overwrite=overwrite)
     if format == "zip":
         pack(runs, target)
         print(f"packed: {target}")
         return target
-    check_single(runs)
     from seg.inference.export import describe, export_network
 
     record = export_network(runs[0], target, format)
@@ -75,14 +74,3 @@ def check_target(target: Path, format: Form, *, overwrite: bool, beside: Sequenc
     if not overwrite and (existing := [path for path in written if path.exists()]):
         remedy = "choose another --output, or replace it with --overwrite"
         raise RunError(Problem(quoted(str(existing[0])), "exists", "must be new", "an existing file", remedy))
-
-
-def check_single(runs: Sequence[TrainedRun]) -> None:
-    """Checks that one network is to be exported.
-
-    Raises:
-        ConfigError: There are several folds.
-    """
-    if len(runs) > 1:
-        rule, value = "must be a single run where a network is exported", f"{len(runs)} folds"
-        raise ConfigError(Problem("--run_dir", "folds", rule, value, "export each fold, or take --format zip"))

@@ -32,7 +32,7 @@ def test_what_cannot_be_exported_is_named(make_run: Callable[..., Path], tmp_pat
     run_dir = make_run("folds/fold_0")
     make_run("folds/fold_1", seed=1)
     assert kinds(run_dir, format="onnx", output=tmp_path / "net.xml") == [("--output", "ending")]
-    assert kinds(tmp_path / "folds", format="onnx") == [("--run_dir", "folds")]
+    assert kinds(tmp_path / "folds", format="onnx") == [(str(tmp_path / "folds"), "folds")]
     assert export(tmp_path / "folds", format="zip", output=tmp_path / "all.zip").is_file()
 
 
