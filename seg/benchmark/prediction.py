@@ -26,10 +26,9 @@ from seg.data.volumes import write_maps
 from seg.errors import Problem, RunError, SegError
 from seg.hardware import MIB, PeakMemory, environment, held_mib, trim_heap
 from seg.inference.cases import FAILED, OUTPUT_ENDING, Record, Source
-from seg.inference.cleaning import cleaning_rules
 from seg.inference.model import model_from_config
 from seg.inference.pipeline import Pipeline
-from seg.inference.predictor import Predictor
+from seg.inference.predictor import predictor_of
 
 LOG = logging.getLogger(__name__)
 FLOAT_BYTES = 4
@@ -53,14 +52,8 @@ class FilePrediction:
     def __init__(
         self, subject: Subject, network: nn.Module, runtime: Runtime, images: Sequence[tuple[Path, ...]], folder: Path
     ) -> None:
-        config = subject.config
-        self._predictor = Predictor(
-            models=[model_from_config(network, config, device=runtime.device, precision=runtime.precision)],
-            data=config.data,
-            channel_names=subject.channel_names,
-            class_names=subject.class_names,
-            rules=cleaning_rules(config.postprocessing, subject.class_names),
-        )
+        model = model_from_config(network, subject.config, device=runtime.device, precision=runtime.precision)
+        self._predictor = predictor_of(subject.run, [model])
         self._sources = [
             Source(name=str(index), paths=paths, output=folder / f"{index}{OUTPUT_ENDING}")
             for index, paths in enumerate(images)

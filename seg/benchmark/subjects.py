@@ -152,6 +152,16 @@ class Subject:
         """Channels of the image, and classes."""
         return len(self.channel_names), len(self.class_names)
 
+    @property
+    def run(self) -> TrainedRun:
+        """The experiment with its channels and classes, as predictions take them; without a run its path is empty."""
+        return TrainedRun(
+            path=self.run_dir or Path(),
+            config=self.config,
+            channel_names=self.channel_names,
+            class_names=self.class_names,
+        )
+
     def runtime(self, device: torch.device) -> Runtime:
         """Returns where and how the network computes: peers in torch's own layout, as MONAI runs them."""
         layout = torch.channels_last_3d if self.peer is None else torch.contiguous_format
@@ -171,13 +181,7 @@ class Subject:
             if not self.stock:
                 use_fast_kernels(built)
         elif trained and self.run_dir is not None:
-            run = TrainedRun(
-                path=self.run_dir,
-                config=self.config,
-                channel_names=self.channel_names,
-                class_names=self.class_names,
-            )
-            return run.network()
+            return self.run.network()
         else:
             built = network_from_config(self.config.network, *self.ends)
             initialise(built, self.config.seed)

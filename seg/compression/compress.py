@@ -86,12 +86,11 @@ from seg.hardware import (
     processor_name,
 )
 from seg.inference.arrays import HOST
-from seg.inference.cleaning import cleaning_rules
 from seg.inference.engines import Engine, ExportedNetwork, check_installed
 from seg.inference.export import check_packages, write_network, write_record
 from seg.inference.exported import read_export, record_path
 from seg.inference.model import model_from_config
-from seg.inference.predictor import Predictor
+from seg.inference.predictor import predictor_of
 from seg.inference.quantise import check_quantiser
 from seg.networks import UNet
 from seg.runs import (
@@ -557,14 +556,8 @@ class _Work:
                 write_network(network, network.in_channels, replace(config, network=network.config), file, "onnx")
             exported = ExportedNetwork(file, self.engine, threads=torch.get_num_threads())
             precision = INT8 if isinstance(network, Path) else "fp32"
-            predictor = Predictor(
-                models=[model_from_config(exported, config, device=HOST, precision=precision)],
-                data=config.data,
-                channel_names=subject.run.channel_names,
-                class_names=subject.run.class_names,
-                rules=cleaning_rules(config.postprocessing, subject.run.class_names),
-                engine=self.engine,
-            )
+            model = model_from_config(exported, config, device=HOST, precision=precision)
+            predictor = predictor_of(subject.run, [model], engine=self.engine)
             return predictor_scores(predictor, config, self.dataset, subject.split, what)
 
     def _arithmetic(self) -> dict[str, str]:

@@ -204,25 +204,39 @@ def load_predictor(
         raise RunError(copies)
     load = _torch_models if engine == "torch" else partial(_exported_models, engine=engine)
     models, warnings = load(runs, device=device, precision=precision, tta=tta)
-    postprocessing = runs[0].config.postprocessing
     if kept := chosen_classes(runs):
-        postprocessing = replace(postprocessing, largest_component=kept)
         LOG.info(
             "post-processing: the largest component alone is kept of %s, which raised Dice on held-out cases (%s of "
             "the run; without that file nothing is removed)",
             *(", ".join(kept), CHOICE_FILE),
         )
+    predictor = predictor_of(runs[0], models, engine=engine, chosen=kept)
+    return replace(predictor, probabilities=probabilities, warnings=warnings)
+
+
+def predictor_of(
+    run: TrainedRun, models: Sequence[Model], *, engine: Engine = "torch", chosen: tuple[str, ...] = ()
+) -> Predictor:
+    """Returns networks with the settings of a run that apply them to files.
+
+    Args:
+        run: The run.
+        models: Its network, or those of runs that agree with it.
+        engine: What runs the networks.
+        chosen: Classes whose largest component is kept; none leaves what the configuration says.
+    """
+    postprocessing = run.config.postprocessing
+    if chosen:
+        postprocessing = replace(postprocessing, largest_component=chosen)
     return Predictor(
         models=models,
-        data=runs[0].config.data,
-        channel_names=runs[0].channel_names,
-        class_names=runs[0].class_names,
-        classes=runs[0].classes,
-        rules=cleaning_rules(postprocessing, runs[0].class_names),
+        data=run.config.data,
+        channel_names=run.channel_names,
+        class_names=run.class_names,
+        classes=run.classes,
+        rules=cleaning_rules(postprocessing, run.class_names),
         engine=engine,
-        chosen=kept,
-        probabilities=probabilities,
-        warnings=warnings,
+        chosen=chosen,
     )
 
 

@@ -36,8 +36,7 @@ from seg.figures import PAGE_FILE, About, CaseFiles, draw_predictions, write_pag
 from seg.files import check_folder, file_problems, read_json, remove_partial, write_json
 from seg.hardware import choose_device, choose_precision, environment
 from seg.inference.choice import CHOICE_FILE, choose, write_choice
-from seg.inference.cleaning import cleaning_rules
-from seg.inference.predictor import Predictor, load_model, predict_case
+from seg.inference.predictor import Predictor, load_model, predict_case, predictor_of
 from seg.runs import (
     CONFIG_FILE,
     MODEL_FILE,
@@ -143,13 +142,7 @@ def run_predictor(run_dir: Path, config: ExperimentConfig, dataset: Dataset) -> 
     """Loads the network of a run by torch, as its held-out cases are predicted."""
     device = choose_device(config.training.device)
     run = TrainedRun(path=run_dir, config=config, channel_names=dataset.channel_names, class_names=dataset.class_names)
-    return Predictor(
-        models=[load_model(run, device, choose_precision(config.training.precision, device))],
-        data=config.data,
-        channel_names=dataset.channel_names,
-        class_names=dataset.class_names,
-        rules=cleaning_rules(config.postprocessing, dataset.class_names),
-    )
+    return predictor_of(run, [load_model(run, device, choose_precision(config.training.precision, device))])
 
 
 def scored_alike(run_dir: Path, predictor: Predictor, dataset: Dataset, split: Split) -> bool:
