@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,9 @@ from seg.benchmark.measure import Settings, describe
 from seg.benchmark.subjects import Runtime, Subject
 from seg.benchmark.timing import interleave, ratios, spread
 from seg.hardware import load_1min, package_version
-from seg.inference.engines import Engine, ExportedNetwork, check_installed
-from seg.inference.export import check_packages, write_network
+from seg.inference.engines import Engine, check_installed
+from seg.inference.export import check_packages, in_engine
+from seg.networks import UNet
 
 LOG = logging.getLogger(__name__)
 
@@ -47,13 +47,13 @@ def measure_engine(subjects: Sequence[Subject], engine: Engine, settings: Settin
     about = describe(first, cpu, settings)
     LOG.info("speed: %d network(s) in %s on %s", len(subjects), engine, about["device"])
     times: dict[str, dict[str, tuple[float, ...]]] = {}
-    with tempfile.TemporaryDirectory() as folder:
+    with ExitStack() as stack:
         networks = {}
         for index, subject in enumerate(subjects):
             LOG.info("speed: exporting %s (%d of %d)", subject.name, index + 1, len(subjects))
-            file = Path(folder) / f"{index}.onnx"
-            write_network(subject.network(), subject.ends[0], subject.config, file, "onnx")
-            networks[subject.name] = ExportedNetwork(file, engine, threads=torch.get_num_threads())
+            network = subject.network()
+            assert isinstance(network, UNet)  # peers are not among them
+            networks[subject.name] = stack.enter_context(in_engine(network, subject.config.patches.size, engine))
         for measure in ("latency", "throughput"):
             calls = {}
             for subject in subjects:

@@ -86,8 +86,8 @@ from seg.hardware import (
     processor_name,
 )
 from seg.inference.arrays import HOST
-from seg.inference.engines import Engine, ExportedNetwork, check_installed
-from seg.inference.export import check_packages, write_network, write_record
+from seg.inference.engines import Engine, check_installed
+from seg.inference.export import check_packages, in_engine, write_network, write_record
 from seg.inference.exported import read_export, record_path
 from seg.inference.model import model_from_config
 from seg.inference.predictor import predictor_of
@@ -497,7 +497,7 @@ class _Work:
             original: UNet | Path = subject.network
             if self.engine != "torch":  # written once for all measurements
                 original = Path(folder) / "original.onnx"
-                write_network(subject.network, subject.network.in_channels, subject.config, original, "onnx")
+                write_network(subject.network, subject.config.patches.size, original, "onnx")
             ratio = partial(self._latency_ratio, subject, original)
             element_macs = time_of_elements(subject.network, subject.config.patches.size, ratio)
             above = ABOVE * shares[0]
@@ -550,11 +550,7 @@ class _Work:
     def _engine_scores(self, subject: Subject, network: UNet | Path, what: str) -> list[CaseScore]:
         """Predicts and scores the held-out cases of a run in an engine, without post-processing found on them."""
         config = subject.config
-        with tempfile.TemporaryDirectory() as folder:
-            file = network if isinstance(network, Path) else Path(folder) / "network.onnx"
-            if isinstance(network, UNet):
-                write_network(network, network.in_channels, replace(config, network=network.config), file, "onnx")
-            exported = ExportedNetwork(file, self.engine, threads=torch.get_num_threads())
+        with in_engine(network, config.patches.size, self.engine) as exported:
             precision = INT8 if isinstance(network, Path) else "fp32"
             model = model_from_config(exported, config, device=HOST, precision=precision)
             predictor = predictor_of(subject.run, [model], engine=self.engine)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import logging
-import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -24,8 +24,8 @@ from seg.compression.moments import full_kernels
 from seg.compression.shrink import work_of
 from seg.config import ExperimentConfig, NetworkConfig
 from seg.hardware import choose_device, choose_precision
-from seg.inference.engines import Engine, ExportedNetwork
-from seg.inference.export import write_network
+from seg.inference.engines import Engine
+from seg.inference.export import in_engine
 from seg.inference.model import Model
 from seg.networks import UNet, map_elements, network_from_config
 from seg.networks.blocks import ConvStage
@@ -79,7 +79,7 @@ def measure_latency(
     """
     channels = next(network.in_channels for network in networks.values() if isinstance(network, UNet))
     size = config.patches.size
-    with tempfile.TemporaryDirectory() as folder:
+    with ExitStack() as stack:
         calls: dict[str, Call] = {}
         if engine == "torch":
             device = choose_device(config.training.device)
@@ -93,11 +93,8 @@ def measure_latency(
         else:
             runtime = Runtime(device=torch.device("cpu"), precision="fp32", memory_format=torch.contiguous_format)
             voxels = np.ascontiguousarray(runtime.image(1, channels, size).numpy())
-            for index, (name, network) in enumerate(networks.items()):
-                file = network if isinstance(network, Path) else Path(folder) / f"{index}.onnx"
-                if isinstance(network, UNet):
-                    write_network(network, channels, replace(config, network=network.config), file, "onnx")
-                calls[name] = partial(ExportedNetwork(file, engine, threads=torch.get_num_threads()), voxels)
+            for name, network in networks.items():
+                calls[name] = partial(stack.enter_context(in_engine(network, size, engine)), voxels)
         times = interleave(calls, timer or Timer(wait=runtime.wait), rounds=rounds, warmup=WARMUP)
     first = next(iter(times.values()))
     found = {}

@@ -45,6 +45,7 @@ from seg.inference.exported import (
     record_path,
 )
 from seg.inference.windows import Triple
+from seg.networks import UNet
 from seg.runs import NOTICE, TrainedRun
 
 LOG = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ def export_network(run: TrainedRun, target: Path, format: Format) -> ExportRecor
     network = run.network()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / target.name
-        write_network(network, len(run.channel_names), run.config, file, format)
+        write_network(network, check_shapes(run.config)[0][1], file, format)
         checks = [check for engine in engines for check in compare(network, file, engine, run)]
         problems = [problem for engine in engines for problem in check_problems(checks, engine)]
         if problems:
@@ -113,18 +114,36 @@ def check_packages(format: Format) -> tuple[Engine, ...]:
     return engines
 
 
-def write_network(network: nn.Module, channels: int, config: ExperimentConfig, file: Path, format: Format) -> None:
+@contextmanager
+def in_engine(network: UNet | Path, window: Triple, engine: Engine) -> Iterator[ExportedNetwork]:
+    """Gives a network in an engine, unchecked, with as many threads as torch has here, for as long as the block lasts.
+
+    Args:
+        network: In evaluation mode, on the processor; or a file that the engine reads.
+        window: Size (X, Y, Z) in voxels of some window that the network takes.
+        engine: What runs it.
+
+    Raises:
+        ConfigError: The engine is not installed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        file = network if isinstance(network, Path) else Path(folder) / f"network{ENDINGS['onnx']}"
+        if isinstance(network, UNet):
+            write_network(network, window, file, "onnx")
+        yield ExportedNetwork(file, engine, threads=torch.get_num_threads())
+
+
+def write_network(network: UNet, window: Triple, file: Path, format: Format) -> None:
     """Writes a network with open batch and space, unchecked.
 
     Args:
         network: In evaluation mode, on the processor.
-        channels: Channels of the image.
-        config: Its experiment.
+        window: Size (X, Y, Z) in voxels of some window that the network takes.
         file: The file; of OpenVINO, the XML file, whose weights are written beside it.
         format: Its format.
     """
     onnx = file.with_suffix(ENDINGS["onnx"])
-    example = torch.zeros((2, channels, *check_shapes(config)[0][1]))
+    example = torch.zeros((2, network.in_channels, *window))
     block_telemetry()  # whatever the exporter imports
     with _quiet():
         program = torch.onnx.export(

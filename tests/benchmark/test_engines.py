@@ -33,7 +33,7 @@ def test_networks_are_measured_in_an_engine_with_the_threads_of_torch(
         made.append((name, threads))
         return ExportedNetwork(file, name, threads=threads)
 
-    monkeypatch.setattr(engines, "ExportedNetwork", noted)
+    monkeypatch.setattr("seg.inference.export.ExportedNetwork", noted)
     entry = measure_engine([subject, narrow], engine, Settings(rounds=3, warmup=1))
     assert made == [(engine, torch.get_num_threads())] * 2
     assert (entry["engine"], entry["precision"], entry["baseline"]) == (engine, "fp32", "full")
