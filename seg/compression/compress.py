@@ -41,14 +41,12 @@ from seg.compression.record import (
     COMPRESSION_VERSION,
     Record,
     StepRecord,
-    fold_record,
     format_steps,
 )
 from seg.compression.search import (
     LADDER,
     RUNG,
     STOP_BELOW,
-    SmallNetwork,
     Subject,
     check_uncut,
     cost,
@@ -433,7 +431,7 @@ class _Work:
         for subject, network in zip(self.subjects, networks, strict=True):
             target = self._directory(name, subject)
             _empty(target)  # what a command that was killed there left
-            small = judge(
+            small, fold = judge(
                 subject,
                 network,
                 self.dataset,
@@ -442,7 +440,7 @@ class _Work:
                 cache=self.output / "cache",
             )
             self._write_run(small, subject, target)
-            folds.append(fold_record(small, weights_digest(target)))
+            folds.append(replace(fold, weights_sha256=weights_digest(target)))
         step = StepRecord(name=name, folds=tuple(folds))
         others = tuple(one for one in self.record.steps if one.name != name)
         latency = {one: found for one, found in self.record.latency.items() if one == ORIGINAL}
@@ -480,12 +478,12 @@ class _Work:
         file = self._file(name, subject)
         return file if file.is_file() else read_run(self._directory(name, subject)).network()
 
-    def _write_run(self, small: SmallNetwork, subject: Subject, target: Path) -> None:
-        run, config = subject.run, replace(subject.config, network=small.network.config)
+    def _write_run(self, small: UNet, subject: Subject, target: Path) -> None:
+        run, config = subject.run, replace(subject.config, network=small.config)
         computed_with = environment(torch.device("cpu"), "fp32")
         made_from = replace(subject.origin, computed_with=computed_with, initial_weights=weights_digest(run.path))
         (target / "checkpoints").mkdir(parents=True)
-        save_weights(small.network, target, channel_names=run.channel_names, class_names=run.class_names)
+        save_weights(small, target, channel_names=run.channel_names, class_names=run.class_names)
         open_run(config, target, made_from)
         write_json(target / MODEL_FILE, describe_model(target, config, self.dataset, None))
 

@@ -8,41 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from seg.compression.certificate import ORIGINAL, Number
-from seg.compression.search import SmallNetwork, Subject, mean_of
+from seg.compression.certificate import ORIGINAL
+from seg.compression.search import FoldRecord, Subject, mean_of
 from seg.compression.speed import Latency
 from seg.words import fixed
 
 COMPRESSION_FILE = "compression.json"
 COMPRESSION_VERSION = 2
-
-
-@dataclass(frozen=True, kw_only=True)
-class FoldRecord:
-    """What was made of one run in a step.
-
-    Attributes:
-        macs: Multiply-accumulates of a patch.
-        parameters: Learned numbers.
-        predicted_loss: Predicted loss of the cuts alone, in nats a voxel.
-        measured_divergence: Divergence from the original on held-back windows at the end, in nats a voxel.
-        tuned_steps: Step of the tuning whose weights are kept; 0 for none.
-        held_back: Change of Dice by held-back patient and class; null where neither side has the class.
-        weights_sha256: Digest of the weights.
-    """
-
-    macs: Number
-    parameters: Number
-    predicted_loss: float
-    measured_divergence: float
-    tuned_steps: int
-    held_back: tuple[tuple[float | None, ...], ...]
-    weights_sha256: str
-
-    @property
-    def lost(self) -> list[list[float]]:
-        """The changes of Dice, NaN where there is none."""
-        return [[np.nan if value is None else value for value in row] for row in self.held_back]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,19 +49,6 @@ class Record:
     steps: tuple[StepRecord, ...] = ()
     int8: tuple[str, ...] = ()
     latency: dict[str, Latency] = field(default_factory=dict)
-
-
-def fold_record(small: SmallNetwork, digest: str) -> FoldRecord:
-    """Returns what is recorded of a network that was made of one run; ``digest`` is that of its weights."""
-    return FoldRecord(
-        macs=small.macs,
-        parameters=small.parameters,
-        predicted_loss=small.predicted,
-        measured_divergence=small.measured,
-        tuned_steps=small.tuned,
-        held_back=tuple(tuple(None if np.isnan(value) else float(value) for value in row) for row in small.lost),
-        weights_sha256=digest,
-    )
 
 
 def format_steps(steps: Sequence[StepRecord], subjects: Sequence[Subject], latency: Mapping[str, Latency]) -> str:

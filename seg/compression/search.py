@@ -21,6 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from seg.compression.certificate import Number
 from seg.compression.shrink import DEFAULT, KINDS, BeyondReachError, Shrunk, shrink, work_of
 from seg.compression.tuning import tune
 from seg.config import ExperimentConfig
@@ -107,26 +108,31 @@ class Subject:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SmallNetwork:
-    """A smaller network and what it costs.
+class FoldRecord:
+    """What a smaller network of one run costs and loses, as compression.json has it.
 
     Attributes:
-        network: The network.
         macs: Multiply-accumulates of a patch.
         parameters: Learned numbers.
-        predicted: Predicted loss of the cuts, before anything was solved anew, in nats a voxel.
-        measured: Divergence of its prediction from the original's on held-back windows, in nats a voxel.
-        tuned: Step of the tuning whose weights are kept; 0 for none.
-        lost: Change of Dice on the held-back windows, shape (patients, classes).
+        predicted_loss: Predicted loss of the cuts, before anything was solved anew, in nats a voxel.
+        measured_divergence: Divergence of its prediction from the original's on held-back windows, in nats a voxel.
+        tuned_steps: Step of the tuning whose weights are kept; 0 for none.
+        held_back: Change of Dice by held-back patient and class; null where neither side has the class.
+        weights_sha256: Digest of its file of weights; empty before that is written.
     """
 
-    network: UNet
-    macs: int
-    parameters: int
-    predicted: float
-    measured: float
-    tuned: int
-    lost: Array
+    macs: Number
+    parameters: Number
+    predicted_loss: float
+    measured_divergence: float
+    tuned_steps: int
+    held_back: tuple[tuple[float | None, ...], ...]
+    weights_sha256: str
+
+    @property
+    def lost(self) -> list[list[float]]:
+        """The changes of Dice, NaN where there is none."""
+        return [[np.nan if value is None else value for value in row] for row in self.held_back]
 
 
 def check_uncut(run: TrainedRun) -> tuple[Origin, Split]:
@@ -263,7 +269,7 @@ def reach(
 
 def judge(
     subject: Subject, small: Shrunk, dataset: Dataset, *, tune_steps: int, margin: float, cache: Path
-) -> SmallNetwork:
+) -> tuple[UNet, FoldRecord]:
     """Measures a smaller network on the held-back windows, and tunes it where it lost much there.
 
     Args:
@@ -273,6 +279,9 @@ def judge(
         tune_steps: Steps of tuning at most; 0 tunes nothing.
         margin: Loss of Dice that counts as not inferior.
         cache: Folder for prepared cases, where they do not fit in memory.
+
+    Returns:
+        The network, and what it costs and loses.
     """
     begun = time.monotonic()
     network = copy.deepcopy(small.network)
@@ -299,14 +308,14 @@ def judge(
         *(counted(len(lost), "held-back patient"), f", tuned for {tuned} steps" if tuned else ""),
         time.monotonic() - begun,
     )
-    return SmallNetwork(
-        network=network,
+    return network, FoldRecord(
         macs=macs,
         parameters=parameters,
-        predicted=small.loss,
-        measured=subject.divergence(network),
-        tuned=tuned,
-        lost=lost,
+        predicted_loss=small.loss,
+        measured_divergence=subject.divergence(network),
+        tuned_steps=tuned,
+        held_back=tuple(tuple(None if np.isnan(value) else float(value) for value in row) for row in lost),
+        weights_sha256="",
     )
 
 
