@@ -32,6 +32,7 @@ from seg.compression.sites import (
 )
 from seg.compression.speed import Saving, time_narrowing
 from seg.config import NetworkConfig
+from seg.data.cases import Dataset
 from seg.data.splits import Split, spread_over
 from seg.errors import ConfigError, Problem
 from seg.figures.html import content_policy
@@ -176,9 +177,9 @@ def find_widths(
     """
     target = run_dir / "widths" if output is None else output
     check_folder(target)
-    run, split = read_uncut(run_dir)
+    run, split, dataset, network = read_trained(run_dir, data_root)
     with working_in(target, LOCK_FILE, (WIDTHS_FILE, TABLE_FILE, PAGE_FILE, POINTS_FILE, NETWORK_FILE)):
-        findings = _find(run, split, margin=margin, cases=cases, timing=timing, data_root=data_root)
+        findings = _find(run, split, dataset, network, margin=margin, cases=cases, timing=timing)
         write_findings(findings, target)
     print(format_rows(findings))
     print(f"page: {target / PAGE_FILE}")
@@ -188,21 +189,39 @@ def find_widths(
     return findings
 
 
-def _find(
-    run: TrainedRun, split: Split, *, margin: float, cases: int, timing: bool, data_root: Path | None
-) -> Findings:
-    config, run_dir = run.config, run.path
+def read_trained(run_dir: Path, data_root: Path | None = None) -> tuple[TrainedRun, Split, Dataset, UNet]:
+    """Reads a finished run of one fold without 1x1 around its kernels, with its cases, data set and network.
+
+    Args:
+        run_dir: The run directory.
+        data_root: Folder of the data set; None is that of the run.
+
+    Returns:
+        The run, with the folder where its data set lies now; its two sides; the data set; and the network.
+
+    Raises:
+        RunError: It is something else, there is no record of its cases, or the data set is not its own.
+        DataError: Cases are faulty.
+    """
+    run = read_run(run_dir)
+    _, split = check_uncut(run)
     if data_root is not None:
-        config = replace(config, data=replace(config.data, root=str(data_root)))
-    dataset, _ = read_checked(config.data, progress=config.training.progress)
+        run = replace(run, config=replace(run.config, data=replace(run.config.data, root=str(data_root))))
+    dataset, _ = read_checked(run.config.data, progress=run.config.training.progress)
     check_task(
         run_dir,
         channel_names=dataset.channel_names,
         class_names=dataset.class_names,
-        source=config.data.root,
+        source=run.config.data.root,
         remedy="it is another data set, check --data.root",
     )
-    network = run.network()
+    return run, split, dataset, run.network()
+
+
+def _find(
+    run: TrainedRun, split: Split, dataset: Dataset, network: UNet, *, margin: float, cases: int, timing: bool
+) -> Findings:
+    config = run.config
     seen = set(split.train)
     chosen = spread_over([case for case in dataset.cases if case.id in seen], cases)
     patients = [case.patient or case.id for case in chosen]
@@ -223,25 +242,33 @@ def _find(
     checked = spread_over(windows, CHECKED)
     factor = calibrate(network, maps, measured, checked, margin, dataset.ignore_label)
     LOG.info("Dice lost over what is predicted, of %s: %.3g", counted(PLACES, "cut"), factor)
-    findings = _judged(run, network, [scaled(curve, factor) for curve in curves], margin, timing)
-    return replace(
-        findings, cases=[case.id for case in chosen], patients=len(set(patients)), factor=factor, checked=len(checked)
+    rows = _rows(run, [scaled(curve, factor) for curve in curves], margin, timing)
+    narrow, kernels = ([row for row in rows if (row.site.part == "kernel") == which] for which in (False, True))
+    whole = complexity(*_ends(run), config.network, shape=config.patches.size)
+    return Findings(
+        run=run,
+        cases=[case.id for case in chosen],
+        patients=len(set(patients)),
+        factor=factor,
+        checked=len(checked),
+        margin=margin,
+        maps=narrow,
+        kernels=kernels,
+        points=_points(run, narrow, kernels),
+        macs=whole.macs,
+        parameters=whole.parameters,
+        machine=f"{processor_name()}, {counted(torch.get_num_threads(), 'thread')}, torch, fp32" if timing else None,
     )
 
 
-def read_uncut(run_dir: Path) -> tuple[TrainedRun, Split]:
-    """Reads a finished run of one fold without 1x1 around its kernels, and the two sides of its cases.
-
-    Raises:
-        RunError: It is something else, or there is no record of its cases.
-    """
-    run = read_run(run_dir)
-    return run, check_uncut(run)[1]
+def _ends(run: TrainedRun) -> tuple[int, int]:
+    """Returns the channels of an image, and the classes."""
+    return len(run.channel_names), len(run.class_names)
 
 
-def _judged(run: TrainedRun, network: UNet, curves: Sequence[Curve], margin: float, timing: bool) -> Findings:
-    """Finds safe widths, what they save, and the networks that they make."""
-    config, ends = run.config, (network.in_channels, network.out_channels)
+def _rows(run: TrainedRun, curves: Sequence[Curve], margin: float, timing: bool) -> list[Row]:
+    """Finds safe widths and, where they are timed, what they save."""
+    config = run.config
     kinds = [[c for c in curves if (c.site.part == "kernel") == kernels] for kernels in (False, True)]
     together = widths_together(kinds[0], margin) | widths_together(kinds[1], margin)
     rows = []
@@ -252,9 +279,14 @@ def _judged(run: TrainedRun, network: UNet, curves: Sequence[Curve], margin: flo
         alone, saving = curve.safe(margin), None
         if timing and alone < curve.site.channels:
             narrow = with_widths(config.network, {curve.site: alone})
-            saving = time_narrowing(*ends, config.network, narrow, config.patches.size)
+            saving = time_narrowing(*_ends(run), config.network, narrow, config.patches.size)
         rows.append(Row(curve=curve, alone=alone, together=together[curve.site.name], saving=saving))
-    maps, kernels = ([row for row in rows if (row.site.part == "kernel") == which] for which in (False, True))
+    return rows
+
+
+def _points(run: TrainedRun, maps: Sequence[Row], kernels: Sequence[Row]) -> list[Point]:
+    """Returns the networks that safe widths make."""
+    config = run.config
     wanted = {
         "maps": ("all feature maps narrowed; their losses add up to the margin", maps, "together"),
         "kernels": ("linear 1x1 around the full kernels; their losses add up to the margin", kernels, "together"),
@@ -264,7 +296,7 @@ def _judged(run: TrainedRun, network: UNet, curves: Sequence[Curve], margin: flo
     for name, (about, chosen, which) in wanted.items():
         widths = {row.site: getattr(row, which) for row in chosen}
         smaller = with_widths(config.network, widths)
-        cost = complexity(*ends, smaller, shape=config.patches.size)
+        cost = complexity(*_ends(run), smaller, shape=config.patches.size)
         lost = sum(np.nan_to_num(row.curve.lost[row.curve.at(widths[row.site])]) for row in chosen)
         point = Point(
             name=name,
@@ -275,21 +307,7 @@ def _judged(run: TrainedRun, network: UNet, curves: Sequence[Curve], margin: flo
             lost=float(np.max(lost, initial=0.0)),
         )
         points.append(point)
-    whole = complexity(*ends, config.network, shape=config.patches.size)
-    return Findings(
-        run=run,
-        cases=(),
-        patients=0,
-        factor=1.0,
-        checked=0,
-        margin=margin,
-        maps=maps,
-        kernels=kernels,
-        points=points,
-        macs=whole.macs,
-        parameters=whole.parameters,
-        machine=f"{processor_name()}, {counted(torch.get_num_threads(), 'thread')}, torch, fp32" if timing else None,
-    )
+    return points
 
 
 def write_findings(findings: Findings, output: Path) -> None:

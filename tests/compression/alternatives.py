@@ -16,9 +16,9 @@ from seg.compression import shrink as loop
 from seg.compression.channels import MeasuredMap, measure_maps
 from seg.compression.moments import Moments, Place, Projection, best_channels, best_projection, measure
 from seg.compression.search import cost, dice_of, window
+from seg.compression.widths import read_trained
 from seg.data.splits import spread_over
 from seg.networks import UNet
-from tests.compression.validation import read_trained
 
 Pair = tuple[Projection, Projection]
 Row = dict[str, float | str]
@@ -119,7 +119,7 @@ def chosen_by(method: str, *, solved: bool) -> Iterator[tuple[loop.Kind, ...]]:
 
 
 def compare(
-    run_dir: Path, data_root: str | None, shares: Sequence[float], count: int, methods: Sequence[str] = METHODS
+    run_dir: Path, data_root: Path | None, shares: Sequence[float], count: int, methods: Sequence[str] = METHODS
 ) -> Iterator[Row]:
     """Yields what a trained network loses by each method, with and without layers solved anew.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,28 +15,15 @@ from tqdm import tqdm
 from seg.compression.calibration import calibrate, narrowed_at, scaled
 from seg.compression.search import window
 from seg.compression.sites import DICE_FOR_NATS, find_sites, measure_sites, predict_losses, projection_of
-from seg.compression.widths import CHECKED, read_uncut
+from seg.compression.widths import CHECKED, read_trained
 from seg.config.study import MARGIN
-from seg.data.cases import Dataset
-from seg.data.splits import Split, spread_over
-from seg.networks import UNet
-from seg.runs import TrainedRun
-from seg.workflows.inputs import read_checked
+from seg.data.splits import spread_over
 
 SHARES = (0.75, 0.5, 0.25, 0.125, 0.0625)
 """Widths that are tried, as shares of the channels."""
 
 
-def read_trained(run_dir: Path, data_root: str | None) -> tuple[TrainedRun, Split, Dataset, UNet]:
-    """Returns an uncut run, whose data set may have moved, with its two sides, its data set and its network."""
-    run, split = read_uncut(run_dir)
-    if data_root is not None:
-        run = replace(run, config=replace(run.config, data=replace(run.config.data, root=data_root)))
-    dataset, _ = read_checked(run.config.data, progress=False)
-    return run, split, dataset, run.network()
-
-
-def measure(run_dir: Path, data_root: str | None, count: int) -> list[dict[str, float | str]]:
+def measure(run_dir: Path, data_root: Path | None, count: int) -> list[dict[str, float | str]]:
     """Returns what is predicted and what is measured, for each place and width."""
     run, split, dataset, network = read_trained(run_dir, data_root)
     config, ignored = run.config, dataset.ignore_label
