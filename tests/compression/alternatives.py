@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -18,6 +19,7 @@ from seg.compression.moments import Moments, Place, Projection, best_channels, b
 from seg.compression.search import cost, dice_of, window
 from seg.compression.widths import read_trained
 from seg.data.splits import spread_over
+from seg.files import table_text, write_text
 from seg.networks import UNet
 
 Pair = tuple[Projection, Projection]
@@ -172,3 +174,31 @@ def _ranked(basis: Tensor, lost: Tensor) -> Projection:
 def _weight(kernel: nn.Module) -> Tensor:
     assert isinstance(kernel, nn.Conv3d)
     return kernel.weight.detach()
+
+
+def main() -> None:
+    """Runs the comparison that the command line asks for, and writes a row for each network as it is measured."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run_dir", type=Path, required=True, metavar="DIR", help="finished run of one fold")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="CSV file, a row for each network")
+    parser.add_argument("--data_root", type=Path, metavar="DIR", help="folder of the data set, where it moved")
+    parser.add_argument(
+        "--shares",
+        type=float,
+        nargs="+",
+        default=[0.5, 0.35, 0.25],
+        metavar="SHARE",
+        help="multiply-accumulates kept, falling (default: 0.5 0.35 0.25)",
+    )
+    parser.add_argument("--cases", type=int, default=10, metavar="N", help="training cases measured (default: 10)")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS, help="of these methods alone")
+    options = parser.parse_args()
+    rows: list[Row] = []
+    for row in compare(options.run_dir, options.data_root, options.shares, options.cases, options.methods):
+        rows.append(row)
+        write_text(options.output, table_text(rows))
+        print({name: round(value, 4) if isinstance(value, float) else value for name, value in row.items()}, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from seg.compression.sites import DICE_FOR_NATS, find_sites, measure_sites, pred
 from seg.compression.widths import CHECKED, read_trained
 from seg.config.study import MARGIN
 from seg.data.splits import spread_over
+from seg.files import table_text, write_text
 
 SHARES = (0.75, 0.5, 0.25, 0.125, 0.0625)
 """Widths that are tried, as shares of the channels."""
@@ -112,3 +114,26 @@ def describe(rows: Sequence[dict[str, float | str]]) -> str:
     text = ", ".join(f"{name} {value:.3f}" for name, value in found.items())
     factors = f"Dice lost over predicted, median of {small.sum()}: {ratio}; nats {nats:.2f}"
     return f"{len(rows)} points; Spearman {text}; {factors}"
+
+
+def main() -> None:
+    """Runs the check that the command line asks for, writes all points, and prints correlations."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run_dir", type=Path, required=True, metavar="DIR", help="finished run of one fold")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="CSV file of all points")
+    parser.add_argument("--data_root", type=Path, metavar="DIR", help="folder of the data set, where it moved")
+    parser.add_argument(
+        "--cases", type=int, default=10, metavar="N", help="cases of each side of the fold, >= 2 (default: %(default)s)"
+    )
+    options = parser.parse_args()
+    if options.cases < 2:
+        parser.error(f"--cases must be >= 2, got {options.cases}.")
+    rows = measure(options.run_dir, options.data_root, options.cases)
+    write_text(options.output, table_text(rows))
+    for kind in ("maps", "kernels", "all"):
+        chosen = [row for row in rows if kind == "all" or (row["part"] == "kernel") == (kind == "kernels")]
+        print(f"{kind}: {describe(chosen)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -31,7 +31,7 @@ from tests.ablation.statistics.validation import (
     validate_family,
 )
 
-SCRIPT = Path(__file__).parents[3] / "scripts" / "validate_statistics.py"
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize("heavy", [False, True])
@@ -168,5 +168,6 @@ def test_the_table_has_a_row_for_each_family() -> None:
 
 @pytest.mark.parametrize(("arguments", "code"), [(["--repeats", "0"], 2), (["--help"], 0)])
 def test_the_command_checks_its_arguments(arguments: list[str], code: int) -> None:
-    done = subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "tests.ablation.statistics.validation", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -538,3 +539,32 @@ def check_verdicts(*, repeats: int, seed: int) -> str:
     table = format_families([one for family in FAMILIES for one in validate_family(family, repeats=fewer, seed=seed)])
     share = percent(family_error(Family(), repeats=whole, seed=seed), whole)
     return f"{table}\n\nFrom scores of cases to verdicts, {Family().name}: {share} % of {whole} studies pass any."
+
+
+def main() -> None:
+    """Runs the checks that the command line asks for, and prints Markdown tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        default=4000,
+        metavar="N",
+        help="simulated studies of each design, >= 1; slow methods see fewer (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="seed of the simulation (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--part", choices=("intervals", "verdicts", "all"), default="all", help="what to check (default: %(default)s)"
+    )
+    options = parser.parse_args()
+    if options.repeats < 1:
+        parser.error(f"--repeats must be >= 1, got {options.repeats}.")
+    if options.part != "verdicts":
+        print(check_intervals(repeats=options.repeats, seed=options.seed))
+    if options.part != "intervals":
+        print(check_verdicts(repeats=options.repeats, seed=options.seed))
+
+
+if __name__ == "__main__":
+    main()
