@@ -29,10 +29,10 @@ from seg.inference.cases import FAILED, OUTPUT_ENDING, Record, Source
 from seg.inference.model import model_from_config
 from seg.inference.pipeline import Pipeline
 from seg.inference.predictor import predictor_of
+from seg.inference.target import label_bytes
 
 LOG = logging.getLogger(__name__)
 FLOAT_BYTES = 4
-MOST_IN_A_BYTE = 256
 GREY_VALUES = 1000
 
 
@@ -148,7 +148,7 @@ def measure_volume(
         most = peak.mib()
     about = environment(device, runtime.precision)
     image = prod(shape) * subject.ends[0] * FLOAT_BYTES / MIB
-    labels = prod(shape) * (1 if subject.ends[1] <= MOST_IN_A_BYTE else 2) / MIB
+    labels = prod(shape) * label_bytes(subject.ends[1]) / MIB
     beyond = None if most is None or start is None else most - start
     return {
         "network": subject.name,

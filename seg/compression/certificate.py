@@ -437,16 +437,6 @@ def write_certificate(path: Path, certificate: Certificate) -> None:
     write_json(path, {"schema_version": CERTIFICATE_VERSION, **asdict(certificate)})
 
 
-def read_certificate(path: Path) -> Certificate:
-    """Reads a certificate, or the certificate.json of a folder.
-
-    Raises:
-        RunError: The file is absent, damaged or of a newer version.
-    """
-    path = path / CERTIFICATE_FILE if path.is_dir() else path
-    return read_json(path, Certificate, newest=CERTIFICATE_VERSION, remedy="restore the file, or certify again")
-
-
 def format_certificate(certificate: Certificate) -> str:
     """Formats a certificate as lines: each step with its classes, then what limits it."""
     lines = []

@@ -22,11 +22,6 @@ from seg.networks.layout import PLAIN, Ranks, layout
 Number = TypeVar("Number", float, Tensor)
 
 
-def kernel_macs(place: Place, ranks: Ranks = PLAIN) -> float:
-    """Counts the multiply-accumulates of a kernel and its 1x1, for each voxel of the image."""
-    return kernel_work(place, (place.before.channels, place.behind.channels), ranks)
-
-
 def kernel_work(
     place: Place, widths: tuple[int, int], ranks: tuple[Number, Number], element_macs: float = 0.0
 ) -> Number:

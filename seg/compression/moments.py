@@ -53,11 +53,6 @@ class Moments:
         """Channels C of the map."""
         return self.second.shape[-1]
 
-    def loss(self, projection: Tensor) -> Tensor:
-        """Predicts what a projection of shape (C, C) costs each case, in nats a voxel of the image: shape (N,)."""
-        rest = torch.eye(self.channels, dtype=projection.dtype) - projection
-        return torch.einsum("nab,bc,ncd,ad->n", self.fisher, rest, self.second, rest) / 2
-
 
 @dataclass(frozen=True, kw_only=True)
 class Place:

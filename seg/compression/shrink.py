@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from seg.compression.channels import MeasuredMap, cut_channels, feature_maps, measure_maps, with_channels
-from seg.compression.cuts import Number, cut, kernel_work, project, ranks_of, solve_anew, with_ranks
+from seg.compression.cuts import cut, kernel_work, project, ranks_of, solve_anew, with_ranks
 from seg.compression.moments import Place, Projection, measure
 from seg.config import NetworkConfig
 from seg.errors import ConfigError, Problem
@@ -40,13 +40,11 @@ class Cuts:
     Attributes:
         widths: Channels of the maps that become narrower, by name.
         ranks: Channels of the 1x1 before and behind each kernel where they change, by the name of the convolution.
-        work: Work of an image that is left.
         loss: Predicted loss of the turn, in nats for each voxel of the image.
     """
 
     widths: Mapping[str, int]
     ranks: Mapping[str, Ranks]
-    work: float
     loss: float
 
 
@@ -56,12 +54,10 @@ class Shrunk:
 
     Attributes:
         network: The network.
-        work: Its work of an image.
         loss: Predicted losses of all turns, in nats for each voxel of the image.
     """
 
     network: UNet
-    work: float
     loss: float
 
 
@@ -113,7 +109,7 @@ def shrink(
                 for writer in maps[name].map.writers:
                     kept[writer] = [kept[writer][channel] for channel in subset.kept]
             solve_anew(network, smaller, images, kept=kept, seed=seed)
-        yield Shrunk(network=smaller, work=left, loss=loss)
+        yield Shrunk(network=smaller, loss=loss)
 
 
 def choose_cuts(
@@ -271,16 +267,13 @@ class _State:
                 lost = torch.cat((lost, losses[narrower] - losses[rank or inner]))
             sides.append((ranks, lost))
         (reads, lost), (writes, too) = sides
-        work = self._kernel_work(place, widths, (reads[:, None].double(), writes[None].double()))
-        saved = (self._kernel_work(place, widths, now) - work) * prod(self.shape)
+        work = kernel_work(place, widths, (reads[:, None].double(), writes[None].double()), self.element_macs)
+        saved = (kernel_work(place, widths, now, self.element_macs) - work) * prod(self.shape)
 
         def to(index: int) -> Ranks:
             return int(reads[index // len(writes)]), int(writes[index % len(writes)])
 
         return _Options(name, saved.flatten(), (lost[:, None] + too).flatten(), to)
-
-    def _kernel_work(self, place: Place, widths: tuple[int, int], ranks: tuple[Number, Number]) -> Number:
-        return kernel_work(place, widths, ranks, self.element_macs)
 
     def take(self, move: _Move) -> None:
         """Makes a cut, and folds each 1x1 that saves nothing any more into its kernel."""
@@ -291,10 +284,10 @@ class _State:
         for name, place in self.places.items():
             widths, (reads, writes) = self.kernel_widths(name), self.ranks[name]
             left = [(0, 0), (0, writes), (reads, 0), (reads, writes)]  # of those with as little work, the first
-            self.ranks[name] = min(left, key=lambda ranks: self._kernel_work(place, widths, ranks))
+            self.ranks[name] = min(left, key=lambda ranks: kernel_work(place, widths, ranks, self.element_macs))
 
     def cuts(self) -> Cuts:
-        """Returns all cuts that were taken, with the work that is left and the predicted loss."""
+        """Returns all cuts that were taken, with their predicted loss."""
         widths = {name: width for name, width in self.widths.items() if width != self.maps[name].map.channels}
         ranks = {name: found for name, found in self.ranks.items() if found != self.before[name]}
         loss = sum(float(self.losses[name][width]) for name, width in widths.items())
@@ -304,7 +297,7 @@ class _State:
             for rank, (_, losses) in zip(found, self.sides[name], strict=True)
             if rank
         )
-        return Cuts(widths=widths, ranks=ranks, work=self.work(), loss=loss)
+        return Cuts(widths=widths, ranks=ranks, loss=loss)
 
 
 def _convolution(network: UNet, name: str) -> nn.Conv3d | FactoredConv3d:

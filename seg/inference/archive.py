@@ -13,7 +13,7 @@ from pathlib import Path
 
 from seg.errors import Problem, RunError
 from seg.files import file_error, quoted, written_aside
-from seg.inference.choice import CHOICE_FILE, choice_file
+from seg.inference.choice import CHOICE_FILE, stored_choice
 from seg.runs import CONFIG_FILE, MODEL_FILE, WEIGHTS_FILE, TrainedRun
 
 ENDING = ".zip"
@@ -45,8 +45,8 @@ def pack(runs: Sequence[TrainedRun], target: Path) -> None:
             folder = f"{run.path.name}/" if len(runs) > 1 else ""
             for name in (CONFIG_FILE, MODEL_FILE, WEIGHTS_FILE):
                 _add(archive, f"{folder}{name}", run.path / name)
-            if choice := choice_file(run):
-                _add(archive, f"{folder}{CHOICE_FILE}", choice)
+            if found := stored_choice(run):
+                _add(archive, f"{folder}{CHOICE_FILE}", found[0])
 
 
 def _add(archive: zipfile.ZipFile, name: str, path: Path) -> None:

@@ -161,26 +161,16 @@ def write_choice(folder: Path, choice: Choice) -> None:
     write_json(folder / CHOICE_FILE, {"schema_version": CHOICE_VERSION, **asdict(choice)})
 
 
-def read_choice(run: TrainedRun) -> Choice | None:
+def stored_choice(run: TrainedRun) -> tuple[Path, Choice] | None:
     """Reads what was chosen for a run: with all folds of the cross-validation that it lies in, or by itself.
 
     Returns:
-        The choice; None where the configuration says what is kept, or nothing was chosen for these weights.
+        The file and the choice; None where the configuration says what is kept, or nothing was chosen for these
+        weights.
 
     Raises:
         RunError: A record is damaged, or of a newer version.
     """
-    found = _stored_choice(run)
-    return None if found is None else found[1]
-
-
-def choice_file(run: TrainedRun) -> Path | None:
-    """Returns the file of what was chosen for a run; see :func:`read_choice`."""
-    found = _stored_choice(run)
-    return None if found is None else found[0]
-
-
-def _stored_choice(run: TrainedRun) -> tuple[Path, Choice] | None:
     if run.config.postprocessing.largest_component is not None:
         return None
     for path in (run.path.absolute().parent / CHOICE_FILE, run.path / CHOICE_FILE):
@@ -206,5 +196,5 @@ def _largest(run: TrainedRun) -> tuple[str, ...]:
     """Returns the classes of which the largest component alone is kept by what was chosen for a run."""
     if isinstance(run, ExportedRun):
         return run.record.largest_component
-    choice = read_choice(run)
-    return () if choice is None else choice.largest
+    found = stored_choice(run)
+    return () if found is None else found[1].largest

@@ -16,7 +16,7 @@ import pytest
 
 import seg
 from seg.compression import int8
-from seg.compression.certificate import read_certificate, read_ledger
+from seg.compression.certificate import read_ledger
 from seg.compression.int8 import export_int8
 from seg.config import DataConfig
 from seg.data.cases import Case, Dataset
@@ -27,6 +27,7 @@ from seg.inference.exported import read_export, record_path
 from seg.inference.quantise import quantise
 from seg.workflows.export import export
 from seg.workflows.predict import predict
+from tests.compression.test_certificate import read_certificate
 from tests.inference.conftest import CONFIG, write_run
 from tests.inference.test_telemetry import COMMAND, watched
 from tests.problems import refused

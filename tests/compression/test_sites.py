@@ -24,6 +24,7 @@ from seg.compression.sites import (
 )
 from seg.config import BottleneckConfig, NetworkConfig
 from seg.networks import network_from_config
+from tests.compression.test_moments import predicted_loss
 
 PLAIN = NetworkConfig(channels=(4, 6, 8), strides=((1, 1, 1), (2, 2, 2), (1, 2, 2)), kernel_sizes=((3, 3, 3),) * 3)
 BIAS = -1.0
@@ -90,7 +91,7 @@ def test_the_loss_of_a_projection_in_a_linear_network_is_that_of_the_closed_form
         moved = measured.mean[:, None] + projection @ (values - measured.mean[:, None])
         q = (weight @ moved + BIAS).sigmoid()
         nats = (p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()).sum() / p.sum()
-        assert float(found.loss(projection)) == pytest.approx(float(nats.detach()), rel=0.15)
+        assert float(predicted_loss(found, projection)) == pytest.approx(float(nats.detach()), rel=0.15)
 
 
 @pytest.mark.parametrize("form", ["mixtures", "channels"])
@@ -116,7 +117,7 @@ def test_no_patient_judges_a_choice_that_was_made_for_it(form):
 def test_a_narrower_map_is_predicted_to_lose_more(form):
     measured = Measured(mean=torch.zeros(7), second=_positive(3, 2, 7), fisher=_positive(3, 2, 7, seed=1))
     pooled = measured.pooled(range(3))
-    lost = [float(pooled.loss(projection_of(_site(7, form), pooled, width))) for width in range(1, 8)]
+    lost = [float(predicted_loss(pooled, projection_of(_site(7, form), pooled, width))) for width in range(1, 8)]
     assert all(a > b for a, b in itertools.pairwise(lost))
     assert lost[-1] == pytest.approx(0, abs=1e-6)
 
