@@ -29,7 +29,7 @@ from seg.inference.cases import FAILED, OUTPUT_ENDING, Record, Source
 from seg.inference.model import model_from_config
 from seg.inference.pipeline import Pipeline
 from seg.inference.predictor import predictor_of
-from seg.inference.target import label_bytes
+from seg.inference.segmentation import label_bytes
 
 LOG = logging.getLogger(__name__)
 FLOAT_BYTES = 4

@@ -225,10 +225,10 @@ def _compress(
 
 
 def _begun(output: Path, settings: Mapping[str, Any]) -> Record | None:
-    """Returns the record of a command that began in a folder; None where the folder is absent or empty.
+    """Returns the record that an earlier command left in the output folder; None where that is absent or empty.
 
     Raises:
-        RunError: It holds something else, or was begun with other settings.
+        RunError: The folder holds something else, or the earlier command had other settings.
     """
     if not output.is_dir() or all(path.name == LOCK_FILE or is_partial(path) for path in output.iterdir()):
         return None
@@ -323,13 +323,15 @@ class _Work:
         """Yields one step, with a smaller network of each run, for each share of the target."""
         names = [f"{target.kind}_{share:g}" for share in target.shares]
         if target.kind == "macs":
-            ways = [smaller_networks(one, target.shares, self.multiple) for one in self.subjects]
+            networks = [smaller_networks(one, target.shares, self.multiple) for one in self.subjects]
         elif target.kind == "parameters":
-            ways = [reach(one, target.shares, self.multiple, partial(_parameter_ratio, one)) for one in self.subjects]
+            networks = [
+                reach(one, target.shares, self.multiple, partial(_parameter_ratio, one)) for one in self.subjects
+            ]
         else:
-            ways = [self._to_latency(one, target.shares) for one in self.subjects]
+            networks = [self._to_latency(one, target.shares) for one in self.subjects]
         try:
-            yield from self._steps(names, ways)
+            yield from self._steps(names, networks)
         except BeyondReachError as error:
             rule = f"must be shares of the multiply-accumulates that widths of multiples of {self.multiple} can reach"
             shares = ", ".join(f"{share:g}" for share in target.shares)
@@ -410,19 +412,24 @@ class _Work:
                     self._describe(result, subject, certificate)
         return certificate
 
-    def _steps(self, names: Sequence[str], ways: Sequence[Iterator[Shrunk]]) -> Iterator[StepRecord]:
-        """Yields steps that were made before, and makes the others: the way of each fold gives a network for each."""
-        passed = 0
+    def _steps(self, names: Sequence[str], networks_by_fold: Sequence[Iterator[Shrunk]]) -> Iterator[StepRecord]:
+        """Yields the steps of these names in their order. A step that is there already is not made again.
+
+        Args:
+            names: Names of the steps, mild to strong.
+            networks_by_fold: Gives for each run its networks, one for each name.
+        """
+        already_made = 0
         for name in names:
             found = self.done.get(name)
             if found is not None and self._is_whole(found):
                 LOG.info("%s was made before", name)
-                passed += 1
+                already_made += 1
                 yield found
                 continue
             LOG.info("making %s", name)
-            networks = [[next(way) for _ in range(passed + 1)][-1] for way in ways]
-            passed = 0
+            networks = [[next(own) for _ in range(already_made + 1)][-1] for own in networks_by_fold]
+            already_made = 0
             yield self._make(name, networks)
 
     def _make(self, name: str, networks: Sequence[Shrunk]) -> StepRecord:

@@ -1,4 +1,4 @@
-"""What a command made on the way to a certificate: the content of compression.json, and its table."""
+"""The content of compression.json, which records the steps of a command, and the table of the steps that is printed."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class Subject:
         fitted: Windows (1, C, X, Y, Z) that layers are measured on and solved anew by.
         measured: Cases that these are of.
         held_back: Windows with their labels (X, Y, Z), one of each patient that is held back.
-        tuned_on: Cases of all training patients but those.
+        tuned_on: Cases that a smaller network is tuned on: those of all training patients who are not held back.
         ignore_label: Label that counts nowhere.
         dice: Dice of the network on the held-back windows, shape (patients, classes without the background).
         judged: Log-probabilities of the network on the first of these windows.
@@ -237,7 +237,7 @@ def reach(
     begin: float = RUNG,
     element_macs: float = 0.0,
 ) -> Iterator[Shrunk]:
-    """Yields a network for each wanted share of the original's cost: the first, on the way down, that costs no more.
+    """Makes smaller and smaller networks, and yields for each wanted share the first that costs no more than that.
 
     Args:
         subject: What is made smaller.
@@ -245,7 +245,7 @@ def reach(
         multiple: Widths are multiples of this number.
         ratio: Gives the cost of a network over the original's.
         begin: Share of the original's work that the first network keeps.
-        element_macs: Multiply-accumulates that a number of a feature map counts as, on the way down.
+        element_macs: Multiply-accumulates that a number of a feature map counts as where cuts are chosen.
 
     Yields:
         The network for each of the wanted shares.

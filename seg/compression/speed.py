@@ -72,7 +72,7 @@ def measure_latency(
 
     Args:
         networks: Networks by name, in evaluation mode; a path is a file that the engine reads.
-        config: The original's experiment, of which the patch, the device and the precision are.
+        config: The original's experiment: it has the size of the patch and, for torch, the device and the precision.
         engine: What runs them; others than torch run in fp32, with as many threads as torch has here.
         rounds: Rounds that count.
         timer: Takes the time; None is the clock.

@@ -290,7 +290,11 @@ def _points(run: TrainedRun, maps: Sequence[Row], kernels: Sequence[Row]) -> lis
     wanted = {
         "maps": ("all feature maps narrowed; their losses add up to the margin", maps, "together"),
         "kernels": ("linear 1x1 around the full kernels; their losses add up to the margin", kernels, "together"),
-        "maps_alone": ("all feature maps at the width that is safe for each alone; a bold guess", maps, "alone"),
+        "maps_alone": (
+            "all feature maps at the width that is safe for each alone; their losses may add up beyond the margin",
+            maps,
+            "alone",
+        ),
     }
     points = []
     for name, (about, chosen, which) in wanted.items():

@@ -34,7 +34,8 @@ INSTALL = "pip install 'segnarrow[export]'"
 INSTALL_ENGINE = "pip install 'segnarrow[openvino]' or 'segnarrow[onnxruntime]'"
 """What brings the packages that export a network and run it, and those that run it alone."""
 COMPILED_SHAPES = 4
-"""Shapes whose compiled networks are kept: windows of all of them, the fewer windows of a last pass, smaller ones."""
+"""Compiled networks that are kept, each for one shape. A last pass of fewer windows has a shape of its own, as have
+smaller windows where memory is short."""
 
 
 def block_telemetry() -> None:

@@ -64,7 +64,7 @@ class ExportRecord(Description):
         config: The experiment: preparation, windows and post-processing are in it.
         config_sha256: Digest of ``config`` as it is here.
         largest_component: Classes of which the largest component alone is kept, as was found on held-out cases.
-        checks: How its logits compare with those of torch, by engine and shape; of int8 nothing is asked of them.
+        checks: How its logits compare with those of torch, by engine and shape; int8 is not judged by them.
         made_with: Versions of the packages that made it.
         certified: Whether int8 was shown to be not inferior to fp32, see the certificate beside it; None in fp32.
         certified_on: Instruction sets of the processor that int8 was compared with fp32 on; None in fp32.

@@ -22,7 +22,7 @@ from seg.inference.cleaning import class_volumes
 from seg.inference.model import Model
 from seg.inference.predictor import PROBABILITY_BYTES, Predictor, finish_case, load_case, segment_case
 from seg.inference.resampling import BLOCK_BYTES
-from seg.inference.target import Prepared, Segmentation, label_bytes
+from seg.inference.segmentation import Prepared, Segmentation, label_bytes
 
 LOG = logging.getLogger(__name__)
 QUEUE_LENGTH = 2

@@ -26,8 +26,8 @@ from seg.inference.exported import ExportedRun, exported_file
 from seg.inference.memory import Attempt, MemoryHistory, place
 from seg.inference.model import Model, model_from_config, processor
 from seg.inference.quantise import INT8_SETS
+from seg.inference.segmentation import Prepared, Segmentation
 from seg.inference.sweep import segment
-from seg.inference.target import Prepared, Segmentation
 from seg.runs import TrainedRun
 
 if TYPE_CHECKING:
@@ -288,10 +288,10 @@ def _exported_models(
 
 
 def check_settings(runs: Sequence[TrainedRun], *, engine: Engine, device: DeviceName, precision: Precision) -> None:
-    """Checks that another engine than torch does what is asked for.
+    """Checks that the device and the precision are ones that an engine other than torch has.
 
     Raises:
-        ConfigError: It does not.
+        ConfigError: They are not.
     """
     problems = []
     if device not in ("auto", "cpu"):

@@ -30,7 +30,7 @@ from seg.inference.arrays import (
 from seg.inference.memory import Attempt, MemoryHistory, out_of_memory, release_cache, smaller
 from seg.inference.model import Model
 from seg.inference.resampling import Resampling, Tile
-from seg.inference.target import LabelMap, Prepared, Segmentation
+from seg.inference.segmentation import LabelMap, Prepared, Segmentation
 from seg.inference.windows import Cuts, Triple, Windows, blend_weights, cell_box, cell_cuts, cells_within
 
 LOG = logging.getLogger(__name__)

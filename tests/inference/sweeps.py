@@ -11,7 +11,7 @@ from torch import nn
 from seg.data.geometry import Geometry
 from seg.data.prepare import UNCHANGED
 from seg.inference.arrays import HOST
-from seg.inference.target import Prepared
+from seg.inference.segmentation import Prepared
 
 STREAMED = 0.0
 """MiB of logits that may be held for the whole volume: a front alone is held, however small the volume."""

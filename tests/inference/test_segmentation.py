@@ -7,7 +7,7 @@ import torch
 
 from seg.data.geometry import Geometry
 from seg.inference.arrays import most_likely
-from seg.inference.target import LabelMap
+from seg.inference.segmentation import LabelMap
 
 
 @pytest.mark.parametrize("classes", [1, 2, 7, 300])
