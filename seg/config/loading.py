@@ -348,10 +348,12 @@ def read_options(
 def find_config(given: Path, *, study: bool = False) -> Path:
     """Returns a file as it is, or the file of that name that comes with the package, as ``phantom``.
 
+    A folder of that name, such as a data set in the working directory, does not hide it.
+
     Raises:
         ConfigError: The name is neither that of a file nor of a configuration of the package.
     """
-    if given.suffix or len(given.parts) != 1 or os.path.exists(given):
+    if given.suffix or len(given.parts) != 1 or (os.path.exists(given) and not os.path.isdir(given)):
         return given
     folder = _configs_folder() / ("ablation" if study else "")
     known = {file.stem: file for file in sorted(folder.glob("*.yaml"))}

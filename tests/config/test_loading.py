@@ -330,6 +330,18 @@ def test_relative_paths_of_the_package_and_of_a_run_start_from_where_the_user_st
     assert paths_of(load_config([run / "config.yaml"])) == ("scans", "../folds.json", "/var/cache", "run", "out")
 
 
+def test_a_folder_does_not_hide_the_configuration_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packaged = find_config(Path("acdc"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "acdc").mkdir()
+    assert find_config(Path("acdc")) == packaged
+    (tmp_path / "own").mkdir()
+    with pytest.raises(ConfigError):
+        find_config(Path("own"))
+    (tmp_path / "brats").write_text("name: mine")
+    assert find_config(Path("brats")) == Path("brats")
+
+
 def test_a_path_that_lies_where_the_user_stands_alone_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
