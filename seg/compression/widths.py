@@ -381,7 +381,7 @@ def to_record(findings: Findings) -> dict[str, Any]:
                 "macs": point.macs,
                 "parameters": point.parameters,
                 "dice_lost": point.lost,
-                "network": changes(findings, point),
+                "network": changes(findings.run.config.network, point.network),
             }
             for point in findings.points
         ],
@@ -392,9 +392,9 @@ def _finite(values: np.ndarray) -> list[list[float | None]]:
     return [[value if math.isfinite(value) else None for value in row] for row in values.tolist()]
 
 
-def changes(findings: Findings, point: Point) -> dict[str, Any]:
-    """Returns the fields of the network that a point changes."""
-    before, after = _plain(findings.run.config.network), _plain(point.network)
+def changes(network: NetworkConfig, other: NetworkConfig) -> dict[str, Any]:
+    """Returns the fields in which another network differs from a network, with its values."""
+    before, after = _plain(network), _plain(other)
     return {name: value for name, value in after.items() if value != before[name]}
 
 
@@ -415,7 +415,9 @@ def points_yaml(findings: Findings) -> str:
             lines.append(f"# {point.name}, {share}: the same again")
             continue
         seen.append(point.network)
-        fields = {f"network.{name}": value for name, value in changes(findings, point).items()}
+        fields = {
+            f"network.{name}": value for name, value in changes(findings.run.config.network, point.network).items()
+        }
         lines += [f"# {share}", _yaml([{"name": point.name, "set": fields}]).rstrip()]
     return "\n".join(lines) + "\n"
 
