@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from seg.ablation.plan import read_study_data
-from seg.ablation.store import SPEED_FILE, read_devices
+from seg.ablation.store import SPEED_FILE, entry_instruction_sets, read_devices
 from seg.ablation.trials import set_threads
 from seg.benchmark.engines import measure_engine
 from seg.benchmark.measure import CODE_VERSION, Settings, measure_device, present_devices
@@ -19,7 +19,7 @@ from seg.benchmark.prediction import held_out_images
 from seg.benchmark.subjects import Subject
 from seg.benchmark.table import device_tables
 from seg.files import write_json
-from seg.hardware import environment
+from seg.hardware import environment, load_1min
 from seg.runs import WEIGHTS_FILE
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ LOG = logging.getLogger(__name__)
 SPEED_VERSION = 1
 PREDICTED_CASES = 8
 Entry = Mapping[str, Any]
-Key = tuple[str, str, int | None, str]
+Key = tuple[str, str, int | None, str, tuple[str, ...]]
 Measure = Callable[..., dict[str, Any]]
 
 
@@ -73,9 +73,10 @@ def measure_study(study: Study, study_dir: Path, runs_dir: Path) -> None:
         LOG.info("speed: measured before on %s, taken over", ", ".join(name for name, *_ in devices))
         return
     kept = [_still_valid(entry, wanted) for entry in recorded if _key(entry) not in devices]
-    measured = []
+    measured, load = [], load_1min()
     for key, measure in devices.items():
-        measured.append(measure(by_device[key], settings=settings))
+        # What loads the machine by now is the measurement before this one, which has ended.
+        measured.append({**measure(by_device[key], settings=settings), "load_1min": load})
         print(device_tables(measured[-1]), end="\n\n")
     entries = [*measured, *(entry for entry in kept if entry is not None)]
     write_json(path, {"schema_version": SPEED_VERSION, "devices": entries})
@@ -107,14 +108,15 @@ def _finished_run(study: Study, variant: Variant, runs_dir: Path) -> Path | None
 
 def _described(device: torch.device) -> dict[str, Any]:
     about = environment(device, "")
-    return {"device": about["device"], "kind": device.type, "threads": about["threads"]}
+    return {"device": about["device"], "kind": device.type, "threads": about["threads"], "environment": about}
 
 
 def _key(entry: Entry) -> Key:
-    """Says which device an entry is of; a processor with another number of threads, or engine, is another one."""
+    """Says which device an entry is of; other threads, engines and instruction sets make another processor of it."""
     kind = str(entry["kind"])
     threads = entry.get("threads") if kind == "cpu" else None
-    return str(entry.get("device")), kind, threads, str(entry.get("engine", "torch"))
+    sets = entry_instruction_sets(entry) if kind == "cpu" else ()
+    return str(entry.get("device")), kind, threads, str(entry.get("engine", "torch")), sets
 
 
 def _of_device(recorded: Sequence[Entry], key: Key) -> list[Entry]:

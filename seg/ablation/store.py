@@ -514,8 +514,8 @@ class Results:
             foreground class on training cases and on held-out ones.
         preservation: A row for each trial and bottleneck: trial, variant, fold, seed, place, path, stage, channels, and
             what was measured there. Measures of several numbers are tuples; what was not measured is missing.
-        speed: device_index, device, kind, threads, precision, memory_format, variant, measure, value, q1, q3. Value is
-            the median where quartiles are given.
+        speed: device_index, device, kind, threads, precision, memory_format, engine, instruction_sets, variant,
+            measure, value, q1, q3. Value is the median where quartiles are given.
         devices: The records of ``speed.json``, GPUs first; ``device_index`` counts them.
         stored: All trials with results, by name.
         unplanned: Trials with results that the plan does not name; the tables leave them out.
@@ -678,12 +678,22 @@ def read_devices(folder: Path) -> tuple[Mapping[str, Any], ...]:
     return tuple(sorted(found.get("devices", ()), key=lambda device: bool(device["kind"] != "cuda")))
 
 
+def entry_instruction_sets(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the instruction sets of the processor that an entry of ``speed.json`` was measured on, if it says so."""
+    about = entry.get("environment")
+    sets = about.get("instruction_sets") if isinstance(about, Mapping) else None
+    return tuple(map(str, sets)) if isinstance(sets, list) else ()
+
+
 def _speed_frame(devices: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     about = ("device", "kind", "threads", "precision", "memory_format")
+    columns = ("device_index", *about, "engine", "instruction_sets", "variant", "measure", "value", "q1", "q3")
     rows = []
     for index, device in enumerate(devices):
+        how = {key: device.get(key) for key in about}
+        how |= {"engine": device.get("engine", "torch"), "instruction_sets": " ".join(entry_instruction_sets(device))}
         for variant in device["variants"]:
-            own = {"device_index": index, **{key: device.get(key) for key in about}, "variant": variant["name"]}
+            own = {"device_index": index, **how, "variant": variant["name"]}
             for measure, value in variant.items():
                 if isinstance(value, Mapping):
                     numbers = {"value": value["median"], "q1": value["q1"], "q3": value["q3"]}
@@ -692,4 +702,4 @@ def _speed_frame(devices: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
                 else:
                     continue
                 rows.append(own | {"measure": measure} | numbers)
-    return pd.DataFrame(rows, columns=["device_index", *about, "variant", "measure", "value", "q1", "q3"])
+    return pd.DataFrame(rows, columns=list(columns))

@@ -204,6 +204,36 @@ def test_another_number_of_threads_is_another_device(
     assert [entry.get("threads") for entry in content(tmp_path)["devices"]] == [None, 1]
 
 
+def test_a_processor_of_the_same_name_with_other_instruction_sets_is_another_device(
+    study: Study, asked: list[Any], tmp_path: Path
+) -> None:
+    measure_study(study, tmp_path, tmp_path / "runs")
+    record = content(tmp_path)
+    (own,) = record["devices"]
+    other = own | {"environment": own["environment"] | {"instruction_sets": ["sets of another"]}}
+    (tmp_path / "speed.json").write_text(json.dumps(record | {"devices": [other]}))
+    measure_study(study, tmp_path, tmp_path / "runs")
+    assert len(asked) == 2  # what another processor measured is not taken over
+    measured, kept = content(tmp_path)["devices"]
+    assert measured["environment"] == own["environment"]
+    assert kept == other
+
+
+@pytest.mark.parametrize(
+    ("sets", "name"),
+    [
+        (["avx2"], "A (AVX2)"),
+        (["avx2", "avx512_f", "amx_bf16", "amx_int8"], "A (AVX-512 AMX)"),
+        (["avx2", "unheard_of"], "A (AVX2 unheard_of)"),
+        (None, "A"),
+    ],
+)
+def test_a_processor_is_named_with_its_instruction_sets(sets: list[str] | None, name: str) -> None:
+    environment = {} if sets is None else {"instruction_sets": sets}
+    assert device_label({"device": "A", "kind": "cpu", "environment": environment}) == name
+    assert device_label({"device": "A", "kind": "cuda", "environment": environment}) == "A"
+
+
 def test_a_damaged_file_is_named(study: Study, asked: list[Any], tmp_path: Path) -> None:
     path = tmp_path / "speed.json"
     path.write_text('{"schema_version": 1, "devices": [{"kind": "cpu"}]}')

@@ -11,6 +11,7 @@ from seg.ablation.reading import escaped_cell
 from seg.ablation.report.analysis import Analysis, device_speeds
 from seg.ablation.report.preservation import AVERAGED
 from seg.ablation.statistics import Effect, Mean
+from seg.ablation.store import entry_instruction_sets
 from seg.evaluation.differences import COMPARED
 from seg.evaluation.metrics import METRICS
 from seg.words import NOT_MEASURED
@@ -23,6 +24,15 @@ NUMBERS = ["value", "low", "high"]
 INTEGERS = ["class_index", "num_patients", "num_runs"]
 SPEED_UNITS = {"_ms": "ms", "_voxels_per_s": "voxel/s", "_s": "s", "_mib": "MiB"}
 """Units of what a benchmark measures, by the end of its name; all others are ratios or counts."""
+SET_NAMES = {
+    "avx2": "AVX2",
+    "avx512_f": "AVX-512",
+    "avx512_vnni": "VNNI",
+    "avx512_bf16": "bf16",
+    "amx_bf16": "AMX",
+    "amx_int8": "AMX",
+}
+"""What users call instruction sets; others have the name that torch gives them."""
 CONVERGENCE = {
     "area": "Dice",
     "area_difference": "Dice",
@@ -63,9 +73,18 @@ def to_csv(frame: pd.DataFrame) -> str:
 
 
 def device_label(device: Any) -> str:
-    """Names a device of ``speed.json`` with its threads, precision and engine; of torch, the memory format."""
+    """Names a device of ``speed.json`` with its threads, precision and engine; of torch, the memory format.
+
+    Processors of one model name that differ in their instruction sets have those in their names.
+    """
     threads = device.get("threads") if device["kind"] == "cpu" else None
-    parts = [device.get("device") or "not stated", f"{threads} thread{'s' if threads != 1 else ''}" if threads else ""]
+    sets = entry_instruction_sets(device) if device["kind"] == "cpu" else ()
+    shown = [SET_NAMES.get(name, name) for name in sets if not (name == "avx2" and "avx512_f" in sets)]
+    model = device.get("device") or "not stated"
+    parts = [
+        f"{model} ({' '.join(dict.fromkeys(shown))})" if shown else model,
+        f"{threads} thread{'s' if threads != 1 else ''}" if threads else "",
+    ]
     engine = device.get("engine", "torch")
     how = device.get("memory_format") if engine == "torch" else engine
     return ", ".join(filter(None, (*parts, device.get("precision"), how)))

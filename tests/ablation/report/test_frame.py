@@ -8,6 +8,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -67,6 +68,29 @@ def test_a_measure_that_nobody_knows_is_an_estimate_all_the_same(tmp_path: Path)
     own = frame[frame.metric == "energy_j"].set_index("variant")
     assert own.value["baseline"] == 7.5
     assert own.note["skip_1-4"] == "not measured"
+
+
+def test_engines_and_processors_of_one_name_are_devices_of_their_own(tmp_path: Path) -> None:
+    make_study(tmp_path, Made(devices=("cpu",) * 3))
+    sets = [["avx2"], ["avx2"], ["avx2", "avx512_f", "avx512_vnni"]]
+    engines = ["torch", "openvino", "openvino"]
+
+    def differ(content: dict[str, Any]) -> None:
+        for number, (device, own, engine) in enumerate(zip(content["devices"], sets, engines, strict=True)):
+            device.update(engine=engine, precision="fp32", environment={"instruction_sets": own})
+            device["variants"][0]["latency_ms"] = {"median": 100.0 + number, "q1": 99.0, "q3": 110.0}
+
+    change(tmp_path / "speed.json", differ)
+    frame = estimates_of(tmp_path)
+    for number, name in enumerate(
+        (
+            "Test Processor (AVX2), 2 threads, fp32, channels_last_3d",
+            "Test Processor (AVX2), 2 threads, fp32, openvino",
+            "Test Processor (AVX-512 VNNI), 2 threads, fp32, openvino",
+        )
+    ):
+        own = frame[(frame.variant == "baseline") & (frame.metric == "latency_ms") & (frame.device == name)]
+        assert own.value.tolist() == [100 + number]
 
 
 def test_what_was_not_measured_says_so(partial: Path) -> None:
