@@ -2,8 +2,12 @@
 
 torch 2.13 gives a float32 convolution of one sample to a slow kernel of its own where the filter is at most 3 wide and
 C x X x Y is at most 20,480, and a 1x1 of fewer than 16 samples wherever one thread runs (`use_mkldnn` in
-aten/src/ATen/native/Convolution.cpp; https://github.com/pytorch/pytorch/issues/46675 is the background). oneDNN is
-faster for every layer of a U-Net, up to 20 times (docs/benchmark.md), so it gets what torch would withhold from it.
+aten/src/ATen/native/Convolution.cpp; https://github.com/pytorch/pytorch/issues/46675 is the background). oneDNN
+makes whole networks about twice to 3.6 times as fast there (docs/results/kernels.md), so it gets what torch would
+withhold from it.
+
+torch.compile cannot trace this: torch's operator of oneDNN tells no shapes without data. A network that is compiled for
+a CPU therefore runs on the convolutions that torch chooses, slow ones among them.
 """
 
 from __future__ import annotations
@@ -23,8 +27,13 @@ MEMORY_FORMATS = {"channels_last_3d": torch.channels_last_3d, "contiguous": torc
 
 
 def is_exporting() -> bool:
-    """Tells whether the forward pass is being traced, exported or compiled instead of run."""
-    return bool(torch.compiler.is_compiling() or torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
+    """Tells whether the forward pass is being exported, for other engines, or traced; compiling it is neither."""
+    return bool(torch.compiler.is_exporting() or torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
+
+
+def is_recorded() -> bool:
+    """Tells whether the forward pass is being exported, traced or compiled, and so may hold torch's operators alone."""
+    return is_exporting() or torch.compiler.is_compiling()
 
 
 @register_flop_formula(torch.ops.aten.mkldnn_convolution)
@@ -93,8 +102,9 @@ def conv3d(
 
 def _is_slow(x: Tensor, weight: Tensor, stride: Triple, padding: Triple, *, transposed: bool) -> bool:
     """Tells whether torch would take a slow kernel where oneDNN has a fast one."""
-    # Exporters know no operator of oneDNN. Autocast would leave it in float32, and torch's own choice is right there.
-    if x.device.type != "cpu" or is_exporting() or torch.is_autocast_enabled("cpu"):
+    # Neither exporters nor compilers know what oneDNN does here. Autocast would leave it in float32, and torch's own
+    # choice is right there.
+    if x.device.type != "cpu" or is_recorded() or torch.is_autocast_enabled("cpu"):
         return False
     if not (x.dtype == weight.dtype == torch.float32 and torch.backends.mkldnn.is_available()):  # type: ignore[no-untyped-call]
         return False

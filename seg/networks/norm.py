@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from seg.networks.conv import is_exporting
+from seg.networks.conv import is_exporting, is_recorded
 
 
 class _NormAct(torch.autograd.Function):
@@ -72,8 +72,9 @@ def instance_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5, ne
     """Normalises each channel of each sample over space, scales and shifts it, and applies a leaky ReLU.
 
     The memory format of `x` (contiguous or channels_last_3d) is kept and statistics are float32 for lower precisions.
-    While tracing, exporting or compiling, and on other devices for contiguous input, the work is left to torch's own
-    instance norm, which exporters know. It would hand on channels_last_3d input as contiguous.
+    The work is left to torch's own instance norm while the pass is exported or traced, on a CPU while it is compiled,
+    and on other devices for contiguous input. Exporters and compilers know that norm; it hands on channels_last_3d as
+    contiguous.
 
     Args:
         x: Features, shape (B, C, X, Y, Z), more than one voxel.
@@ -94,7 +95,7 @@ def instance_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5, ne
     """
     if x.device.type != "cpu" and not is_exporting() and is_channels_last(x):
         return channels_last_norm(x, weight, bias, eps, negative_slope)
-    if x.device.type != "cpu" or is_exporting():
+    if x.device.type != "cpu" or is_recorded():
         plain = F.instance_norm(x, weight=weight, bias=bias, eps=eps)
         return plain if negative_slope == 1.0 else F.leaky_relu(plain, negative_slope)
     if x.shape[2:].numel() < 2:
@@ -119,7 +120,8 @@ def is_channels_last(x: Tensor) -> bool:
 def channels_last_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, negative_slope: float) -> Tensor:
     """Returns what `instance_norm` does, by elementary operators that keep channels_last_3d on any device.
 
-    Two passes over memory compute it: the statistics, and one product and sum with the activation behind it.
+    Each operator passes over memory by itself: the statistics, the product and sum, the activation, and for bfloat16
+    the copies to float32 and back. A compiler can fuse them.
     """
     variance, mean = torch.var_mean(x.float(), (2, 3, 4), unbiased=False, keepdim=True)
     shape = (1, -1, 1, 1, 1)

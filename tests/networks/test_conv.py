@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from seg.config import BottleneckConfig, NetworkConfig
+from seg.config import BottleneckConfig, NetworkConfig, WidthsConfig
 from seg.networks import UNet
 from seg.networks.conv import Conv3d, ConvTranspose3d, conv3d, use_fast_kernels
 
@@ -22,12 +22,18 @@ SLOW = {
     torch._C._ConvBackend.SlowDilated3d,
 }
 BOTTLENECKS = [BottleneckConfig(ratio=1.0), BottleneckConfig(ratio=0.5, norm=True), BottleneckConfig(ratio=2.0)]
+RANKS = (2, 3)
+STAGES = {"channels": (4, 6, 8), "strides": ((1,) * 3, (1, 2, 2), (2,) * 3), "kernel_sizes": ((3,) * 3,) * 3}
 CONFIGS = {
     "plain": {},
     "linear": {"upsample": "linear"},
     "add": {"merge": "add"},
     "residual": {"residual": True},
     "deep_supervision": {"deep_supervision": True},
+    "ranks": {"widths": WidthsConfig(encoder_ranks=((RANKS,) * 2,) * 3, decoder_ranks=((RANKS,) * 2,) * 2)},
+    "kernels of 1": {"kernel_sizes": ((1, 3, 3), (1, 3, 3), (3, 3, 3))},
+    "skip 0.5, add": {"skip_bottleneck": BOTTLENECKS[1], "merge": "add"},
+    "skip and decoder": {"skip_bottleneck": BOTTLENECKS[1], "decoder_bottleneck": BOTTLENECKS[1]},
     **{f"skip {b.ratio}": {"skip_bottleneck": b} for b in BOTTLENECKS},
     **{f"decoder {b.ratio}": {"decoder_bottleneck": b} for b in BOTTLENECKS},
     **{f"decoder {b.ratio}, linear": {"decoder_bottleneck": b, "upsample": "linear"} for b in BOTTLENECKS},
@@ -45,6 +51,9 @@ class Kernels(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
+        if name in ("conv3d", "conv_transpose3d"):  # in inference mode they come whole
+            with self:
+                return func.decompose(*args, **(kwargs or {}))
         if name == "mkldnn_convolution":
             self.forward.append(torch._C._ConvBackend.Mkldnn)
         elif name == "convolution":
@@ -67,25 +76,43 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
 
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("options", CONFIGS.values(), ids=CONFIGS)
-def test_no_convolution_of_any_network_takes_a_slow_kernel(options, precision, batch, threads):
+@pytest.mark.parametrize(
+    ("options", "channels"),
+    [*((options, 1) for options in CONFIGS.values()), ({}, 2)],
+    ids=[*CONFIGS, "two input channels"],
+)
+def test_no_convolution_of_any_network_takes_a_slow_kernel(options, channels, precision, batch, threads):
     if precision == "bf16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         pytest.skip("this processor computes no bf16 convolution in oneDNN, and the package takes fp32 on it")
-    net = UNet(
-        1,
-        3,
-        NetworkConfig(
-            channels=(4, 6, 8), strides=((1,) * 3, (1, 2, 2), (2,) * 3), kernel_sizes=((3,) * 3,) * 3, **options
-        ),
-    )
+    net = UNet(channels, 3, NetworkConfig(**STAGES | options))
     convolutions = sum(isinstance(m, (nn.Conv3d, nn.ConvTranspose3d)) for m in net.modules())
+    image = torch.randn(batch, channels, 4, 8, 8)
     with Kernels() as kernels:
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-            out = net(torch.randn(batch, 1, 4, 8, 8))
+            out = net(image)
         sum(o.float().sum() for o in (out if isinstance(out, list) else [out])).backward()
     assert len(kernels.forward) >= convolutions
     assert kernels.backward
     assert not SLOW & {*kernels.forward, *kernels.backward}
+    heads = len(net.heads) - 1  # which have no part in a prediction
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
+    with Kernels() as kernels, torch.inference_mode(), autocast:
+        net.eval()(image)
+    assert len(kernels.forward) >= convolutions - heads
+    assert not kernels.backward
+    assert not SLOW & set(kernels.forward)
+
+
+def test_under_autocast_every_convolution_computes_in_its_type():
+    net = UNet(2, 3, NetworkConfig(**STAGES)).eval()
+    kinds = []
+    for module in net.modules():
+        if isinstance(module, (nn.Conv3d, nn.ConvTranspose3d)):
+            module.register_forward_hook(lambda module, inputs, out: kinds.append(out.dtype))
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        net(torch.randn(1, 2, 4, 8, 8))
+    assert len(kinds) > 5
+    assert set(kinds) == {torch.bfloat16}
 
 
 def test_the_slow_kernel_is_seen_where_torch_takes_it():
@@ -192,3 +219,21 @@ def test_an_exported_network_holds_torch_operators_alone():
     names = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
     assert {"aten.conv3d.default", "aten.conv_transpose3d.input"} <= names
     assert not {name for name in names if "mkldnn" in name}
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_compiled_network_is_the_network(training):
+    torch.manual_seed(0)
+    torch.compiler.reset()
+    net = UNet(1, 3, NetworkConfig(**STAGES)).train(training)
+    compiled = torch.compile(net, backend="aot_eager")
+    x = torch.randn(1, 1, 4, 8, 8)
+    with torch.set_grad_enabled(training):
+        found, wanted = compiled(x), net(x)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    if training:
+        parts = list(net.parameters())
+        ours, theirs = (torch.autograd.grad(out.square().mean(), parts) for out in (found, wanted))
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+    with pytest.raises(ValueError, match="total stride"):
+        compiled(torch.randn(1, 1, 3, 8, 8))

@@ -133,8 +133,23 @@ def test_a_norm_of_elementary_operators_keeps_channels_last_and_is_torchs(slope)
     assert (half.dtype, is_channels_last(half)) == (torch.bfloat16, True)
 
 
-def test_on_another_device_the_format_of_the_input_stays():
+@pytest.mark.parametrize("slope", [1.0, 0.01])
+def test_gradients_of_a_norm_of_elementary_operators_are_those_of_torchs(slope):
+    inputs = tensors(torch.float32, torch.channels_last_3d, channels=5, shape=(4, 6, 8))
+    x, weight, bias = (one.detach().double().requires_grad_() for one in inputs)
+    wanted = F.leaky_relu(F.instance_norm(x, weight=weight, bias=bias), slope)
+    direction = torch.randn(wanted.shape, generator=torch.Generator().manual_seed(1)) * (wanted.abs() > 1e-3)
+    direction = direction.contiguous(memory_format=torch.channels_last_3d)
+    found = torch.autograd.grad(channels_last_norm(*inputs, 1e-5, slope), inputs, direction)
+    for ours, theirs in zip(found, torch.autograd.grad(wanted, (x, weight, bias), direction.double()), strict=True):
+        torch.testing.assert_close(ours.double(), theirs, rtol=1e-4, atol=1e-4)
+    assert is_channels_last(found[0])
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_on_another_device_the_format_of_the_input_stays(compiled):
     x = torch.empty(2, 5, 4, 6, 8, device="meta")
     norm = InstanceNorm3d(5, 0.01).to("meta")
+    norm = torch.compile(norm, backend="eager") if compiled else norm
     assert is_channels_last(norm(x.contiguous(memory_format=torch.channels_last_3d)))
     assert norm(x).is_contiguous()
