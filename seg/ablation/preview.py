@@ -274,6 +274,7 @@ def time_network(config: ExperimentConfig, in_channels: int, num_classes: int, *
 
     from seg.benchmark.subjects import Runtime, TrainingStep
     from seg.hardware import choose_device, choose_precision
+    from seg.inference.memory import memory_format_on
     from seg.inference.model import autocast
     from seg.networks import network_from_config
     from seg.networks.blocks import initialise
@@ -282,7 +283,11 @@ def time_network(config: ExperimentConfig, in_channels: int, num_classes: int, *
     if device.type == "mps":
         LOG.warning("times on the Apple GPU (mps) are not predicted; those of the processor follow")
         device = torch.device("cpu")
-    runtime = Runtime(device=device, precision=choose_precision(config.training.precision, device))
+    runtime = Runtime(
+        device=device,
+        precision=choose_precision(config.training.precision, device),
+        memory_format=memory_format_on(device, config.training.memory_format),
+    )
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:

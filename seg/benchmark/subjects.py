@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from seg.config.loading import comparable
 from seg.data.augmentation import augment
 from seg.data.streams import Stream, torch_generator
 from seg.hardware import MIB, choose_precision, keep_heap
+from seg.inference.memory import memory_format_on
 from seg.inference.model import autocast
 from seg.networks import network_from_config
 from seg.networks.blocks import initialise
@@ -67,8 +69,9 @@ class Runtime:
 class TrainingStep:
     """Takes one step of training at each call: forward passes, loss, backward passes, clipping, update.
 
-    Images are noise of the training size, so no data are read; drawing patches from prepared cases takes next to
-    nothing beside a step.
+    Images are noise of the training size, so no data are read, unless a call is given batches.
+
+    On a processor this process keeps freed memory from then on, as training does, and prediction does not.
 
     Args:
         config: Batch, loss, optimiser, and augmentation.
@@ -76,7 +79,8 @@ class TrainingStep:
         channels: Channels of an image.
         num_classes: Classes, background included.
         runtime: Where to compute.
-        augmented: Whether augmentation of the images is part of the step.
+        augmented: Whether augmentation of the noise is part of the step.
+        ignore_index: Label of voxels without a known class, in batches that are given.
     """
 
     def __init__(
@@ -88,10 +92,11 @@ class TrainingStep:
         num_classes: int,
         runtime: Runtime,
         augmented: bool = False,
+        ignore_index: int | None = None,
     ) -> None:
         self.config, self.network, self.runtime = config, network, runtime
         self.augmented = augmented
-        self.loss = build_loss(config.loss, ignore_index=None)
+        self.loss = build_loss(config.loss, ignore_index=ignore_index)
         self.optimizer = build_optimizer(network, config.optimizer)
         self.image = runtime.image(config.patches.batch, channels, config.patches.size)
         shape = (config.patches.batch, 1, *config.patches.size)
@@ -101,22 +106,30 @@ class TrainingStep:
         if runtime.device.type == "cpu":
             keep_heap()
 
-    def __call__(self) -> None:
-        """Takes one step of training."""
+    def __call__(self, batches: Iterator[tuple[Tensor, Tensor]] | None = None) -> None:
+        """Takes one step of training, on noise or on the next of some batches.
+
+        Args:
+            batches: Images f32 (B, C, X, Y, Z) and labels i64 (B, 1, X, Y, Z) on the device, augmented where that is
+                wanted, one pair for each batch that is accumulated.
+        """
         accumulate = self.config.training.accumulate
         for _ in range(accumulate):
-            (self._loss() / accumulate).backward()  # type: ignore[no-untyped-call]
+            image, label = self._noise() if batches is None else next(batches)
+            (self._loss(image, label) / accumulate).backward()  # type: ignore[no-untyped-call]
         if self.config.optimizer.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.config.optimizer.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
 
-    def _loss(self) -> Tensor:
-        image, label = self.image, self.label
-        if self.augmented:
-            stream = torch_generator(self.config.seed, Stream.AUGMENTATION, self._drawn)
-            image, label = augment(image, label, self.config.augmentation, generator=stream)
-            self._drawn += 1
+    def _noise(self) -> tuple[Tensor, Tensor]:
+        if not self.augmented:
+            return self.image, self.label
+        stream = torch_generator(self.config.seed, Stream.AUGMENTATION, self._drawn)
+        self._drawn += 1
+        return augment(self.image, self.label, self.config.augmentation, generator=stream)
+
+    def _loss(self, image: Tensor, label: Tensor) -> Tensor:
         with autocast(self.runtime.device, self.runtime.precision):
             output = self.network(image.to(memory_format=self.runtime.memory_format))
             loss: Tensor = self.loss(output, label)
@@ -163,8 +176,9 @@ class Subject:
         )
 
     def runtime(self, device: torch.device) -> Runtime:
-        """Returns where and how the network computes: peers in torch's own layout, as MONAI runs them."""
-        layout = torch.channels_last_3d if self.peer is None else torch.contiguous_format
+        """Returns where and how the network computes, as its experiment says; peers in torch's own layout."""
+        own = memory_format_on(device, self.config.training.memory_format)
+        layout = own if self.peer is None else torch.contiguous_format
         precision = _precision(self.precision or self.config.training.precision, device)
         return Runtime(device=device, precision=precision, memory_format=layout)
 
@@ -211,6 +225,7 @@ class Subject:
         for section, names in NEWER_FIELDS.items():
             plain = asdict(getattr(ExperimentConfig(), section))
             config[section] = {k: v for k, v in config[section].items() if k not in names or v != plain[k]}
+        layout = self.config.training.memory_format
         parts = {
             "ends": self.ends,
             "peer": self.peer,
@@ -222,6 +237,7 @@ class Subject:
             "network": {"name": "unet", **config["network"]},  # the name that networks had in published studies
             **{name: config[name] for name in ("loss", "optimizer", "inference", "postprocessing")},
             **({"stock": True} if self.stock else {}),
+            **({} if layout == "channels_last_3d" else {"memory_format": layout}),
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

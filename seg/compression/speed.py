@@ -26,6 +26,7 @@ from seg.config import ExperimentConfig, NetworkConfig
 from seg.hardware import choose_device, choose_precision
 from seg.inference.engines import Engine
 from seg.inference.export import in_engine
+from seg.inference.memory import memory_format_on
 from seg.inference.model import Model
 from seg.networks import UNet, map_elements, network_from_config
 from seg.networks.blocks import ConvStage
@@ -66,7 +67,6 @@ def measure_latency(
     *,
     engine: Engine,
     rounds: int = ROUNDS,
-    timer: Timer | None = None,
 ) -> dict[str, Latency]:
     """Measures passes of one patch through networks, in turns, the original first.
 
@@ -75,7 +75,6 @@ def measure_latency(
         config: The original's experiment: it has the size of the patch and, for torch, the device and the precision.
         engine: What runs them; others than torch run in fp32, with as many threads as torch has here.
         rounds: Rounds that count.
-        timer: Takes the time; None is the clock.
     """
     channels = next(network.in_channels for network in networks.values() if isinstance(network, UNet))
     size = config.patches.size
@@ -83,7 +82,11 @@ def measure_latency(
         calls: dict[str, Call] = {}
         if engine == "torch":
             device = choose_device(config.training.device)
-            runtime = Runtime(device=device, precision=choose_precision(config.training.precision, device))
+            runtime = Runtime(
+                device=device,
+                precision=choose_precision(config.training.precision, device),
+                memory_format=memory_format_on(device, config.training.memory_format),
+            )
             image = runtime.image(1, channels, size)
             for name, network in networks.items():
                 if isinstance(network, UNet):
@@ -95,7 +98,7 @@ def measure_latency(
             voxels = np.ascontiguousarray(runtime.image(1, channels, size).numpy())
             for name, network in networks.items():
                 calls[name] = partial(stack.enter_context(in_engine(network, size, engine)), voxels)
-        times = interleave(calls, timer or Timer(wait=runtime.wait), rounds=rounds, warmup=WARMUP)
+        times = interleave(calls, Timer(wait=runtime.wait), rounds=rounds, warmup=WARMUP)
     first = next(iter(times.values()))
     found = {}
     for name, own in times.items():
@@ -166,20 +169,14 @@ def time_narrowing(
         narrow: The network with a narrower map.
         shape: Voxels of the image.
     """
-    networks = [_Layers(network_from_config(config, in_channels, out_channels), shape) for config in (full, narrow)]
-    calls = [one.that_differ_from(other) for one, other in (networks, networks[::-1])]
-    timer = Timer(least_seconds=LEAST_SECONDS)
-    times: tuple[list[float], list[float]] = ([], [])
+    wide, slim = (_Layers(network_from_config(config, in_channels, out_channels), shape) for config in (full, narrow))
+    calls = {"full": partial(_run, wide.that_differ_from(slim)), "narrow": partial(_run, slim.that_differ_from(wide))}
     with torch.no_grad():
-        for number in range(PAIRS + 1):
-            for which in (0, 1) if number % 2 else (1, 0):
-                seconds = timer.seconds(partial(_run, calls[which]))
-                if number:
-                    times[which].append(seconds)
-    ratio = ratios(*times)
+        times = interleave(calls, Timer(least_seconds=LEAST_SECONDS), rounds=PAIRS, warmup=1)
+    ratio = ratios(times["full"], times["narrow"])
     return Saving(
-        full_ms=1e3 * spread(times[0])["median"],
-        saved_ms=1e3 * spread([a - b for a, b in zip(*times, strict=True)])["median"],
+        full_ms=1e3 * spread(times["full"])["median"],
+        saved_ms=1e3 * spread([a - b for a, b in zip(times["full"], times["narrow"], strict=True)])["median"],
         speedup=ratio["median"],
         speedup_quartiles=(ratio["q1"], ratio["q3"]),
     )

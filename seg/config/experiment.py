@@ -18,6 +18,7 @@ from seg.config.network import NetworkConfig
 CONFIG_VERSION = 1
 LARGEST_SEED = 2**32 - 1  # NumPy's legacy generators take no larger seed
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+MemoryFormat = Literal["channels_last_3d", "contiguous"]
 """Where to compute; mps is the GPU of an Apple computer."""
 Range = tuple[Positive, Positive]
 Angle = Annotated[StrictFloat, Field(ge=0, le=180)]
@@ -264,7 +265,7 @@ class TrainingConfig:
         "auto",
         "Where to train; auto takes a GPU where there is one, mps being Apple's, and announces its choice.",
     )
-    memory_format: Literal["channels_last_3d", "contiguous"] = setting(
+    memory_format: MemoryFormat = setting(
         "channels_last_3d",
         "Layout of features on a GPU, which changes speed alone; a processor always computes in channels_last_3d.",
     )

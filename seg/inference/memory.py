@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from seg.config import MemoryFormat
 from seg.errors import Problem, RunError
 from seg.inference.arrays import Device
 from seg.inference.model import Model, processor
@@ -116,8 +117,26 @@ def _halved(model: Model) -> Triple:
 LOG = logging.getLogger(__name__)
 
 
-def place(networks: Sequence[nn.Module], device: torch.device, *, fall_back: bool) -> tuple[torch.device, str]:
+def memory_format_on(device: torch.device, wanted: MemoryFormat) -> torch.memory_format:
+    """Returns the layout of a network and its images on a device.
+
+    A CUDA GPU takes the one that is wanted, a processor always channels_last_3d, an Apple GPU (mps) torch's own.
+    """
+    from seg.networks.conv import MEMORY_FORMATS
+
+    return MEMORY_FORMATS[{"cpu": "channels_last_3d", "mps": "contiguous"}.get(device.type, wanted)]
+
+
+def place(
+    networks: Sequence[nn.Module], layouts: Sequence[MemoryFormat], device: torch.device, *, fall_back: bool
+) -> tuple[torch.device, str]:
     """Brings networks to a device, or with ``fall_back`` all to the processor where the GPU has too little memory.
+
+    Args:
+        networks: The networks.
+        layouts: The layout that each is to have on a CUDA GPU, see :func:`memory_format_on`.
+        device: Where they are wanted.
+        fall_back: Whether they may go to the processor.
 
     Returns:
         Where they went, and a sentence where that is another device.
@@ -125,7 +144,7 @@ def place(networks: Sequence[nn.Module], device: torch.device, *, fall_back: boo
     Raises:
         RunError: Memory does not suffice, and they may not go elsewhere.
     """
-    if _placed(networks, device):
+    if _placed(networks, layouts, device):
         return device, ""
     for network in networks:
         network.to(processor())
@@ -135,17 +154,14 @@ def place(networks: Sequence[nn.Module], device: torch.device, *, fall_back: boo
         raise RunError(Problem("memory", "memory", rule, value, "free memory, or predict with --device cpu"))
     message = "memory of the GPU does not suffice for the weights; computing on the processor."
     LOG.warning("%s", message)
-    _placed(networks, processor())
+    _placed(networks, layouts, processor())
     return processor(), message
 
 
-def _placed(networks: Sequence[nn.Module], device: torch.device) -> bool:
-    import torch
-
-    layout = torch.contiguous_format if device.type == "mps" else torch.channels_last_3d
+def _placed(networks: Sequence[nn.Module], layouts: Sequence[MemoryFormat], device: torch.device) -> bool:
     try:
-        for network in networks:
-            network.to(device=device, memory_format=layout)  # type: ignore[call-overload]
+        for network, layout in zip(networks, layouts, strict=True):
+            network.to(device=device, memory_format=memory_format_on(device, layout))  # type: ignore[call-overload]
     except RuntimeError as error:
         if not out_of_memory(error):
             raise

@@ -160,7 +160,7 @@ def load_model(run: TrainedRun, device: torch.device, precision: str, *, tta: bo
     """
     network = run.network()
     device, _ = agreed_device([(network, _forward(run))], device)
-    place([network], device, fall_back=False)
+    place([network], [run.config.training.memory_format], device, fall_back=False)
     return model_from_config(network, run.config, device=device, precision=precision, tta=tta)
 
 
@@ -256,7 +256,8 @@ def _torch_models(
     chosen, unlike = agreed_device(
         [(network, _forward(run)) for run, network in zip(runs, networks, strict=True)], chosen
     )
-    chosen, full = place(networks, chosen, fall_back=device == "auto" and bearable)
+    layouts = [run.config.training.memory_format for run in runs]
+    chosen, full = place(networks, layouts, chosen, fall_back=device == "auto" and bearable)
     warnings += tuple(note for note in (unlike, full) if note)
     models = []
     for run, network in zip(runs, networks, strict=True):

@@ -115,6 +115,7 @@ def test_a_fingerprint_changes_with_what_speed_depends_on_alone(subject: Subject
         replace(subject, class_names=("background", "box", "corner")),
         replace(subject, peer="dynunet"),
         replace(subject, config=replace(config, loss=replace(config.loss, top_k=0.5))),
+        replace(subject, config=replace(config, training=replace(config.training, memory_format="contiguous"))),
     )
     assert {one.fingerprint() for one in same} == {own}
     changed = [one.fingerprint() for one in (*other[:1], *other[2:])]

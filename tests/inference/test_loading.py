@@ -13,10 +13,18 @@ import pytest
 import torch
 from torch import nn
 
-from seg.config import AugmentationConfig, CtConfig, ExperimentConfig, PostprocessingConfig, SpatialConfig
+from seg.config import (
+    AugmentationConfig,
+    CtConfig,
+    ExperimentConfig,
+    MemoryFormat,
+    PostprocessingConfig,
+    SpatialConfig,
+)
 from seg.errors import RunError, SegError
 from seg.inference.memory import place
-from seg.inference.predictor import Predictor, load_predictor
+from seg.inference.predictor import Predictor, load_model, load_predictor
+from seg.networks.conv import MEMORY_FORMATS
 from seg.runs import read_runs
 
 Make = Callable[..., Path]
@@ -140,6 +148,9 @@ def test_precision_is_that_of_the_run_unless_it_is_named(
 FULL = [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("CUDA error: out of memory")]
 
 
+LAYOUTS: tuple[MemoryFormat, ...] = ("channels_last_3d", "contiguous")
+
+
 class Placed(nn.Module):
     """Notes where it is sent, and is refused on a GPU."""
 
@@ -159,14 +170,36 @@ def test_all_networks_go_to_the_processor_where_the_gpu_is_full_for_one(
     error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     networks = [Placed(), Placed(error)]
-    device, note = place(networks, CUDA, fall_back=True)
+    device, note = place(networks, LAYOUTS, CUDA, fall_back=True)
     assert (device.type, caplog.messages) == ("cpu", [note])
     assert [network.places[-1] for network in networks] == ["cpu", "cpu"]
     with pytest.raises(RunError) as caught:
-        place(networks, CUDA, fall_back=False)
+        place(networks, LAYOUTS, CUDA, fall_back=False)
     assert [(problem.path, problem.kind) for problem in caught.value.problems] == [("memory", "memory")]
     with pytest.raises(RuntimeError, match="another fault"):
-        place([Placed(RuntimeError("another fault"))], CUDA, fall_back=True)
+        place([Placed(RuntimeError("another fault"))], LAYOUTS[:1], CUDA, fall_back=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "layout"), [("cuda", "contiguous"), ("cpu", "channels_last_3d"), ("mps", "contiguous")]
+)
+def test_a_gpu_computes_in_the_layout_of_the_run_and_a_processor_in_its_own(
+    make_run: Make, tiny_config: ExperimentConfig, monkeypatch: pytest.MonkeyPatch, kind: str, layout: str
+) -> None:
+    placed = []
+
+    def to(module: nn.Module, *args: Any, device: Any, memory_format: Any) -> nn.Module:
+        placed.append(memory_format)
+        return module
+
+    monkeypatch.setattr("seg.inference.predictor.choose_device", lambda wanted, option: torch.device(kind))
+    monkeypatch.setattr("seg.inference.predictor.agreed_device", lambda networks, device: (device, ""))
+    run_dir = make_run(config=replace(tiny_config, training=replace(tiny_config.training, memory_format="contiguous")))
+    (run,) = read_runs([run_dir])
+    monkeypatch.setattr(nn.Module, "to", to)
+    load(run_dir, device="auto")
+    load_model(run, torch.device(kind), "fp32")
+    assert placed == [MEMORY_FORMATS[layout]] * 2
 
 
 def test_the_predictor_says_that_the_processor_computes(make_run: Make, monkeypatch: pytest.MonkeyPatch) -> None:
