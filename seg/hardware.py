@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import subprocess
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -159,10 +160,22 @@ def processor_name() -> str:
     return _cpuinfo("model name") or platform.processor() or platform.machine()
 
 
-def instruction_sets() -> list[str]:
-    """Returns the sets of :data:`INSTRUCTION_SETS` that the processor has, as far as the system says, without torch."""
-    flags = (_cpuinfo("flags") or _cpuinfo("Features") or "").replace("avx512f", "avx512_f").split()
-    return [name for name in INSTRUCTION_SETS if name in flags]
+def instruction_sets(names: Iterable[str] = INSTRUCTION_SETS) -> list[str]:
+    """Returns those of some instruction sets that the processor has, as far as the system says, without torch.
+
+    Where the system does not say, see :func:`tells_instruction_sets`, there are none.
+    """
+    flags = _processor_flags()
+    return [name for name in names if name in flags]
+
+
+def tells_instruction_sets() -> bool:
+    """Tells whether the system says which instruction sets the processor has; Linux alone does."""
+    return bool(_processor_flags())
+
+
+def _processor_flags() -> list[str]:
+    return (_cpuinfo("flags") or _cpuinfo("Features") or "").replace("avx512f", "avx512_f").split()
 
 
 def _cpuinfo(entry: str) -> str | None:

@@ -31,13 +31,13 @@ from seg.data.splits import Split
 from seg.data.streams import Stream, generator
 from seg.errors import Problem, RunError
 from seg.files import file_problems, quoted, write_bytes
-from seg.hardware import code_version, instruction_sets, package_version, processor_name
+from seg.hardware import INSTRUCTION_SETS, code_version, instruction_sets, package_version, processor_name
 from seg.inference.engines import Voxels
 from seg.inference.export import compare, export_network, export_record, write_record
 from seg.inference.exported import read_export, record_path
 from seg.inference.model import mirrored_axes
 from seg.inference.predictor import Predictor, load_predictor
-from seg.inference.quantise import KEPT, OVERFLOW_FIX, PRESET, check_quantiser, quantise
+from seg.inference.quantise import INT8_SETS, KEPT, OVERFLOW_FIX, PRESET, check_quantiser, quantise
 from seg.runs import TrainedRun, read_run
 from seg.words import counted
 from seg.workflows.evaluate import check_unseen, predictor_scores, read_held_out
@@ -46,6 +46,8 @@ from seg.workflows.export import check_target, default_file
 LOG = logging.getLogger(__name__)
 ENDING = "_int8.xml"
 CERTIFICATE_ENDING = ".certificate.json"
+CERTIFIED_SETS = tuple(dict.fromkeys((*INSTRUCTION_SETS, *INT8_SETS)))
+"""Instruction sets that are named, where the processor has them, for what int8 was compared on."""
 CROPS = 40
 """Training crops that ranges are measured on."""
 MARGIN = 0.002
@@ -142,7 +144,7 @@ def _quantise(run: TrainedRun, plain: Path, crops: list[Voxels], coarse: Path) -
     quantise(plain, crops, coarse)
     checks = compare(run.network(), coarse, "openvino", run)
     files = [coarse.with_suffix(".bin"), coarse]
-    sets = tuple(instruction_sets())
+    sets = tuple(instruction_sets(CERTIFIED_SETS))
     write_record(coarse, export_record(run, "openvino", checks, files, arithmetic="int8", certified_on=sets))
 
 
@@ -181,7 +183,7 @@ def _certify(
     conditions = {
         "engine": f"openvino {package_version('openvino')}, both",
         "processor": processor_name(),
-        "instruction sets": ", ".join(instruction_sets()) or "not known",
+        "instruction sets": ", ".join(instruction_sets(CERTIFIED_SETS)) or "not known",
         "quantised by": f"nncf {package_version('nncf')}, {counted(crops, 'training crop')}, seed {config.seed}",
         "overflow fix": OVERFLOW_FIX,
         "preset": PRESET,

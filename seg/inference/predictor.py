@@ -16,7 +16,13 @@ from seg.data.classes import ClassMap
 from seg.data.memory import check_memory
 from seg.data.prepare import numpy_zscore, prepare, read_image, torch_zscore
 from seg.errors import ConfigError, Problem, RunError
-from seg.hardware import choose_device, choose_precision, computes_bf16, instruction_sets
+from seg.hardware import (
+    choose_device,
+    choose_precision,
+    computes_bf16,
+    instruction_sets,
+    tells_instruction_sets,
+)
 from seg.inference.apple import agreed_device, logits_of
 from seg.inference.arrays import HOST
 from seg.inference.choice import CHOICE_FILE, chosen_classes
@@ -25,7 +31,7 @@ from seg.inference.engines import Engine, ExportedNetwork
 from seg.inference.exported import ExportedRun, exported_file
 from seg.inference.memory import Attempt, MemoryHistory, place
 from seg.inference.model import Model, model_from_config, processor
-from seg.inference.quantise import INT8_SETS
+from seg.inference.quantise import INT8_SETS, int8_kernels
 from seg.inference.segmentation import Prepared, Segmentation
 from seg.inference.sweep import segment
 from seg.runs import TrainedRun
@@ -320,13 +326,16 @@ def _uncertified(run: TrainedRun) -> tuple[str, ...]:
         warning = f"{run.path.name}: was not shown to be not inferior to the network in fp32; see its certificate."
         LOG.warning("%s", warning)
         return (warning,)
-    there, here = (INT8_SETS.intersection(sets) for sets in (run.record.certified_on, instruction_sets()))
-    if there == here:
+    there, here = map(int8_kernels, (run.record.certified_on, instruction_sets(INT8_SETS)))
+    known_there, known_here = bool(run.record.certified_on), tells_instruction_sets()
+    if there == here and known_there and known_here:
         return ()
-    with_there, with_here = (", ".join(sorted(sets)) or "none of these sets" for sets in (there, here))
-    warning = (
-        f"{run.path.name}: its certificate holds for a processor with {with_there}, not for this one with {with_here}."
+    with_there, with_here = (
+        (", ".join(sorted(sets)) or "none of these sets") if known else "instruction sets that are not known"
+        for sets, known in ((there, known_there), (here, known_here))
     )
+    claim = "not for this one" if known_there and known_here else "which may not be this one"
+    warning = f"{run.path.name}: its certificate holds for a processor with {with_there}, {claim} with {with_here}."
     LOG.warning("%s", warning)
     return (warning,)
 

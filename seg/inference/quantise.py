@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,10 +24,17 @@ PRESET = "mixed"
 """Ranges of activations need not be symmetric, which those behind a leaky ReLU are not: 0.26 % in place of 0.32 %."""
 OVERFLOW_FIX = "enable"
 """Weights take 7 bits, as sums of products of 8 would overflow 16 bits on processors without VNNI."""
-
-
-INT8_SETS = frozenset({"avx2", "avx512_f", "avx512_vnni", "amx_int8"})
+INT8_SETS = ("avx2", "avx_vnni", "avx512_f", "avx512_vnni", "amx_int8")
 """Instruction sets that decide how int8 is computed."""
+
+
+def int8_kernels(sets: Iterable[str]) -> set[str]:
+    """Returns those of a processor's instruction sets that decide how it computes int8.
+
+    `avx_vnni` does so where there is no `avx512_vnni`, which does the same on wider registers.
+    """
+    found = set(INT8_SETS).intersection(sets)
+    return found - {"avx_vnni"} if "avx512_vnni" in found else found
 
 
 def check_quantiser() -> None:

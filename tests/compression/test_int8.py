@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import seg
+from seg import hardware
 from seg.compression import int8
 from seg.compression.certificate import read_ledger
 from seg.compression.int8 import export_int8
@@ -22,8 +23,10 @@ from seg.config import DataConfig
 from seg.data.cases import Case, Dataset
 from seg.errors import ConfigError, RunError, SegError
 from seg.hardware import code_version
+from seg.inference.engines import openvino_core
 from seg.inference.export import write_record
 from seg.inference.exported import read_export, record_path
+from seg.inference.predictor import load_predictor
 from seg.inference.quantise import quantise
 from seg.workflows.export import export
 from seg.workflows.predict import predict
@@ -115,6 +118,13 @@ def test_convolutions_alone_are_quantised(exported: Path) -> None:
     assert len(weights) >= list(kinds.values()).count("Convolution")
 
 
+def test_weights_take_7_bits(exported: Path) -> None:
+    kinds = [node for node in openvino_core().read_model(exported).get_ops() if node.get_type_name() == "Constant"]
+    weights = [node.data for node in kinds if node.data.dtype == np.int8]
+    assert weights
+    assert all(np.abs(one.astype(int)).max() <= 64 for one in weights)
+
+
 def test_a_prediction_says_that_it_is_in_int8(exported: Path, root: Path, tmp_path: Path) -> None:
     predict(run_dirs=[exported], input=root / "imagesTr" / "case_00.nii.gz", output=tmp_path, engine="auto")
     manifest = json.loads((tmp_path / "predictions.json").read_text())
@@ -144,6 +154,43 @@ def test_another_processor_is_announced(exported: Path, root: Path, tmp_path: Pa
         predict(run_dirs=[tmp_path / exported.name], input=root / "imagesTr" / "case_00.nii.gz", output=output)
         warned.append(len(json.loads((output / "predictions.json").read_text())["warnings"]))
     assert warned == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "warns"),
+    [
+        (("avx2",), "avx2", False),
+        (("avx2",), "avx2 avx_vnni", True),
+        (("avx2", "avx_vnni"), "avx2 avx_vnni", False),
+        (("avx2", "avx512_f", "avx512_vnni"), "avx2 avx_vnni avx512f avx512_vnni", False),
+        (("avx2",), None, True),
+        ((), None, True),
+        ((), "avx2", True),
+    ],
+)
+def test_a_certificate_holds_where_int8_is_known_to_be_computed_alike(
+    exported: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    there: tuple[str, ...],
+    here: str | None,
+    warns: bool,
+) -> None:
+    if here is not None:
+        (tmp_path / "cpuinfo").write_text(f"model name : a processor\nflags : {here}\n")
+    monkeypatch.setattr(hardware, "CPUINFO", tmp_path / "cpuinfo")
+    for file in (exported, exported.with_suffix(".bin"), record_path(exported)):
+        shutil.copy(file, tmp_path)
+    file = tmp_path / exported.name
+    write_record(file, read_export(exported).record.model_copy(update={"certified_on": there}))
+    predictor = load_predictor([read_export(file)], device="cpu", tta=False, probabilities=False, engine="openvino")
+    assert bool(predictor.warnings) == warns
+
+
+def test_a_certificate_names_the_sets_that_decide(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "cpuinfo").write_text("flags : avx2 avx_vnni avx512_bf16\n")
+    monkeypatch.setattr(hardware, "CPUINFO", tmp_path / "cpuinfo")
+    assert hardware.instruction_sets(int8.CERTIFIED_SETS) == ["avx2", "avx512_bf16", "avx_vnni"]
 
 
 def test_a_network_that_is_not_shown_to_be_as_good_is_written_on_request_alone(
