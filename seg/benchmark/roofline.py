@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
-from torch.utils.module_tracker import ModuleTracker
 
 from seg.benchmark.subjects import Runtime
 from seg.benchmark.timing import Timer
@@ -53,14 +52,10 @@ class Work:
     """The arithmetic and the bytes of one operator of a network.
 
     Attributes:
-        layer: Path of the module that called it, such as `encoder.0.1.conv`.
-        operator: Its name in torch, such as `aten.convolution`.
         flops: Two for each multiply-accumulate; 0 of what is no convolution and no product of matrices.
         bytes: Read and written, if nothing stays in a cache.
     """
 
-    layer: str
-    operator: str
     flops: int
     bytes: int
 
@@ -120,20 +115,19 @@ def count_work(network: nn.Module, shape: tuple[int, ...], item_bytes: int, *, t
     counter = _Counter(item_bytes)
     network.train(training)
     image = torch.empty(shape, device="meta")
-    with torch.set_grad_enabled(training), counter.modules, counter:
+    with torch.set_grad_enabled(training), counter:
         out = network(image)
         if training:
             sum(o.sum() for o in (out if isinstance(out, list) else [out])).backward()
     return counter.work
 
 
-class _Counter(TorchDispatchMode):
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, item_bytes: int) -> None:
         untyped: Any = super()
         untyped.__init__()
         self.item_bytes = item_bytes
         self.work: list[Work] = []
-        self.modules = ModuleTracker()  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
@@ -146,9 +140,7 @@ class _Counter(TorchDispatchMode):
         elements = sum(t.numel() for t in tensors) + NORM_READS.get(name, 0) * largest
         count = flop_registry.get(packet)
         flops = count(*args, **(kwargs or {}), out_val=out) if count is not None else 0
-        paths = sorted(self.modules.parents - {"Global"}, key=len)
-        layer = paths[-1].partition(".")[2] if paths else ""
-        self.work.append(Work(layer=layer, operator=name, flops=int(flops), bytes=self.item_bytes * elements))
+        self.work.append(Work(flops=int(flops), bytes=self.item_bytes * elements))
         return out
 
 

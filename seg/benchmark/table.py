@@ -43,22 +43,23 @@ def device_tables(entry: Mapping[str, Any]) -> str:
         f"{entry['batch']}; median [quartiles] of {entry['rounds']} rounds{files}; load "
         f"{'not known' if entry['load_1min'] is None else format(entry['load_1min'], '.2f')} before"
     )
+    labelled = list(zip(labels(rows), rows, strict=True))
     # An engine measures less, and shows no columns of what it never measures.
     spreads, numbers = ([one for one in table if one[0] in rows[0]] for table in (SPREADS, NUMBERS))
     names = ["network", *(words for _, words, _ in spreads)]
-    times = [names, *([label(row), *(_spread(row[key], by) for key, _, by in spreads)] for row in rows)]
+    times = [names, *([label, *(_spread(row[key], by) for key, _, by in spreads)] for label, row in labelled)]
     names = ["network", *(words for _, words, _ in numbers)]
-    sizes = [names, *([label(row), *(_number(row[key], by) for key, _, by in numbers)] for row in rows)]
-    parts = [head, _aligned(times), *([_aligned(sizes)] if numbers else []), *_floors(entry)]
+    sizes = [names, *([label, *(_number(row[key], by) for key, _, by in numbers)] for label, row in labelled)]
+    parts = [head, _aligned(times), *([_aligned(sizes)] if numbers else []), *_floors(entry, labelled)]
     if len(rows) > 1:
         compared = [one for one in RATIOS if one[0] in rows[0]]
         names = [f"times as fast as {entry['baseline']}", *(words for _, words in compared)]
-        lines = [[label(row), *(_spread(row[key], 1.0) for key, _ in compared)] for row in rows[1:]]
+        lines = [[label, *(_spread(row[key], 1.0) for key, _ in compared)] for label, row in labelled[1:]]
         parts.append(_aligned([names, *lines]))
     return "\n\n".join(parts)
 
 
-def _floors(entry: Mapping[str, Any]) -> list[str]:
+def _floors(entry: Mapping[str, Any], labelled: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
     """Returns the least times and what share of the time taken they are; nothing where an entry has none."""
     if "ceilings" not in entry:
         return []
@@ -66,8 +67,8 @@ def _floors(entry: Mapping[str, Any]) -> list[str]:
     reached = [f"{name}: {found['gflops']:.0f} GFLOP/s, {found['gb_per_s']:.0f} GB/s" for name, found in ceilings]
     names = ["forward", "forward, fused", "training step", "training step, fused"]
     lines = [[f"least ms at {'; '.join(reached)}", *names]]
-    for row in entry["variants"]:
-        cells = [label(row)]
+    for label, row in labelled:
+        cells = [label]
         for measure in ("latency", "training_step"):
             for kind in ("floor_ms", "floor_fused_ms"):
                 least = row[f"{measure}_{kind}"]
@@ -77,12 +78,15 @@ def _floors(entry: Mapping[str, Any]) -> list[str]:
     return [_aligned(lines)]
 
 
-def label(row: Mapping[str, Any]) -> str:
-    """Names a network with its precision and how it is computed: layout, kernels where torch chose them, or engine."""
-    if row.get("engine", "torch") != "torch":
-        return f"{row['name']} ({row['precision']}, {row['engine']})"
-    kernels = ", kernels of torch" if row.get("kernels") == "torch" else ""
-    return f"{row['name']} ({row['precision']}, {row['memory_format']}{kernels})"
+def labels(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names networks with their precision, layout or engine, and kernels where these differ."""
+    differ = len({row.get("kernels") for row in rows}) > 1
+    found = []
+    for row in rows:
+        how = row["memory_format"] if row.get("engine", "torch") == "torch" else row["engine"]
+        kernels = f", kernels of {row['kernels']}" if differ and "kernels" in row else ""
+        found.append(f"{row['name']} ({row['precision']}, {how}{kernels})")
+    return found
 
 
 def _spread(value: Mapping[str, float] | None, factor: float) -> str:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from seg.benchmark.table import device_tables
+from seg.benchmark.table import device_tables, labels
 
 TIMES = {"median": 0.123456, "q1": 0.1, "q3": 1234.5}
 ROW = {
@@ -49,3 +49,30 @@ def test_tables_hold_what_was_measured_and_say_what_was_not() -> None:
     assert "load not known before" in device_tables(ENTRY | {"load_1min": None})
     assert len(compared.splitlines()) == 2
     assert len(device_tables(ENTRY | {"variants": [ROW]}).split("\n\n")) == 3
+
+
+def test_the_least_times_stand_beside_their_share_of_the_time_taken() -> None:
+    floors = {"latency_floor_ms": 0.05, "latency_floor_fused_ms": 0.025, "training_step_floor_ms": 0.1}
+    row = ROW | floors | {"training_step_floor_fused_ms": 0.123456}
+    entry = ENTRY | {"ceilings": {"bf16": {"gflops": 1234.5, "gb_per_s": 31.6}}, "variants": [row]}
+    _, _, _, least = device_tables(entry).split("\n\n")
+    head, line = least.splitlines()
+    assert "bf16: 1234 GFLOP/s, 32 GB/s" in head
+    assert [cell.strip() for cell in line.split("  ") if cell] == [
+        "full (bf16, channels_last_3d)",
+        "0.05 (41 % of the time)",
+        "0.025 (20 % of the time)",
+        "0.1 (81 % of the time)",
+        "0.123 (100 % of the time)",
+    ]
+
+
+def test_rows_of_other_kernels_all_name_their_own() -> None:
+    own = ROW | {"kernels": "seg"}
+    peer = ROW | {"name": "dynunet", "precision": "fp32", "memory_format": "contiguous", "kernels": "seg"}
+    assert labels([own, peer]) == ["full (bf16, channels_last_3d)", "dynunet (fp32, contiguous)"]
+    assert labels([own, peer, peer | {"kernels": "torch"}]) == [
+        "full (bf16, channels_last_3d, kernels of seg)",
+        "dynunet (fp32, contiguous, kernels of seg)",
+        "dynunet (fp32, contiguous, kernels of torch)",
+    ]
