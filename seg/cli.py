@@ -632,6 +632,8 @@ class Benchmark(Command):
             yield Problem("--plan", "conflict", "must come with one --config at most", str(count), "leave the rest out")
         if self.plan is not None and (self.peers or self.volume_shape is not None):
             yield _conflict("--plan", "--peers or --volume_shape", "a plan says itself what is measured")
+        if self.plan == "record" and not self.config:
+            yield _needs("--plan record", "--config", "name the experiment to train")
         for run_dir in self.run_dir:
             yield from _folder_problems("--run_dir", run_dir)
         for config in self.config:
@@ -653,8 +655,7 @@ class Benchmark(Command):
         yield from _file_problems("--output", self.output)
 
     def run(self) -> None:
-        from seg.benchmark import benchmark
-        from seg.benchmark.run import benchmark_plan
+        from seg.benchmark.run import benchmark, benchmark_plan
 
         if self.plan is not None:
             experiment = find_config(self.config[0]) if self.config else None

@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+import torch
 
 from seg.benchmark.engines import measure_engine
 from seg.benchmark.measure import Settings, measure_device, present_devices
@@ -23,6 +26,7 @@ from seg.runs import read_run
 
 LOG = logging.getLogger(__name__)
 BENCHMARK_VERSION = 1
+DeviceChoice = Literal["all", "cpu", "cuda"]
 SPEED_FILE, VOLUME_FILE = "benchmark.json", "benchmark_volume.json"
 
 
@@ -107,7 +111,7 @@ def benchmark(
     rounds: int = Settings.rounds,
     warmup: int = Settings.warmup,
     cases: int = 8,
-    device: Literal["all", "cpu", "cuda"] = "all",
+    device: DeviceChoice = "all",
     data_root: Path | None = None,
     num_channels: int = 1,
     num_classes: int | None = None,
@@ -139,25 +143,23 @@ def benchmark(
         SegError: Nothing can be begun with these arguments, weights cannot be used, or a case cannot be predicted.
     """
     subjects = read_subjects(targets, data_root=data_root, num_channels=num_channels, num_classes=num_classes)
-    devices = [one for one in present_devices() if device in ("all", one.type)]
-    if not devices:
-        rule = "must be available"
-        raise ConfigError(Problem("--device", "unavailable", rule, "'cuda' without a GPU", "use all or cpu"))
+    devices = _devices(device)
     output = output or (subjects[0].run_dir or Path()) / (SPEED_FILE if volume_shape is None else VOLUME_FILE)
     if volume_shape is not None:
         volume = measure_volume(subjects[0], volume_shape, devices[0], spacing_mm=volume_spacing)
         print(volume_text(volume))
         write_json(output, {"schema_version": BENCHMARK_VERSION, "volume": volume})
     else:
-        measured = []
+        measured: list[dict[str, Any]] = []
         images = _images(subjects[0], cases, known=num_classes is None)
         settings = Settings(rounds=rounds, warmup=warmup, images=images)
         compared = [*subjects, *(with_peers(subjects[0]) if peers else ())]
-        for one in devices:
-            measured.append(measure_device(compared, one, settings))
-            print(device_tables(measured[-1]), end="\n\n")
-        for engine in engines:
-            measured.append(measure_engine(subjects, engine, settings))
+        # Engines first: training on a processor changes how this process keeps memory from then on.
+        for measure in (
+            *(partial(measure_engine, subjects, engine, settings) for engine in engines),
+            *(partial(measure_device, compared, one, settings) for one in devices),
+        ):
+            measured.append(measure())
             print(device_tables(measured[-1]), end="\n\n")
         write_json(output, {"schema_version": BENCHMARK_VERSION, "devices": measured})
     print(f"results: {output}")
@@ -168,7 +170,7 @@ def benchmark_plan(
     name: PlanName,
     experiment: Path | None,
     *,
-    device: Literal["all", "cpu", "cuda"] = "all",
+    device: DeviceChoice = "all",
     data_root: Path | None = None,
     output: Path | None = None,
 ) -> Path:
@@ -187,18 +189,28 @@ def benchmark_plan(
     Raises:
         SegError: The device, the experiment or the file cannot be used.
     """
-    devices = [one for one in present_devices() if device in ("all", one.type)]
-    if not devices:
-        raise ConfigError(Problem("--device", "unavailable", "must be available", "'cuda' without a GPU", "use all"))
-    training = None
+    first, training = _devices(device)[0], None
     if experiment is not None:
         training = load_config([experiment], {} if data_root is None else {"data.root": str(data_root)})
     output = output or Path(f"benchmark_{name}.json")
-    found = run_plan(make_plan(name, training), devices[0], output)
+    found = run_plan(make_plan(name, training), first, output)
     for section, reason in found["not_measured"].items():
         print(f"{section}: not measured: {reason}")
     print(f"results: {output}")
     return output
+
+
+def _devices(wanted: DeviceChoice) -> list[torch.device]:
+    """Returns the devices to measure on.
+
+    Raises:
+        ConfigError: A GPU is asked for and there is none.
+    """
+    devices = [one for one in present_devices() if wanted in ("all", one.type)]
+    if not devices:
+        rule = "must be available"
+        raise ConfigError(Problem("--device", "unavailable", rule, "'cuda' without a GPU", "use all or cpu"))
+    return devices
 
 
 def _images(subject: Subject, cases: int, *, known: bool) -> list[tuple[Path, ...]]:

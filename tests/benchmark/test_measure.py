@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from seg.benchmark import measure
+from seg.benchmark import measure, subjects
 from seg.benchmark.measure import Settings, measure_device, present_devices
 from seg.benchmark.memory import Peaks
 from seg.benchmark.prediction import held_out_images
@@ -114,6 +114,33 @@ def test_a_peer_runs_in_torchs_own_layout(subject: Subject) -> None:
     config = replace(subject.config, training=replace(subject.config.training, precision="bf16"))
     assert replace(subject, config=config).runtime(CPU).precision == "bf16"
     assert replace(subject, config=config, precision="fp32").runtime(CPU).precision == "fp32"
+
+
+def test_training_which_keeps_the_heap_comes_behind_prediction(
+    subject: Subject, winding: Winding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    predict = measure.FilePrediction.__call__
+
+    def note(own: measure.FilePrediction) -> None:
+        done.append("prediction")
+        predict(own)
+
+    monkeypatch.setattr(subjects, "keep_heap", lambda: done.append("heap"))
+    monkeypatch.setattr(measure.FilePrediction, "__call__", note)
+    images = held_out_images(subject.config, 1)
+    measure_device([subject], CPU, Settings(rounds=3, warmup=1, images=images, timer=winding.timer))
+    assert done == ["prediction"] * 4 + ["heap"]
+
+
+@pytest.mark.parametrize(("kind", "layout"), [("cuda", torch.contiguous_format), ("cpu", torch.channels_last_3d)])
+def test_a_network_lies_on_a_gpu_as_its_experiment_says(
+    subject: Subject, kind: str, layout: torch.memory_format
+) -> None:
+    training = replace(subject.config.training, memory_format="contiguous")
+    own = replace(subject, config=replace(subject.config, training=training))
+    assert own.runtime(torch.device(kind)).memory_format == layout
+    assert subject.runtime(torch.device(kind)).memory_format == torch.channels_last_3d
 
 
 def test_a_gpu_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import runpy
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from seg.benchmark import measure
+from seg.benchmark import measure, run
 from seg.benchmark.memory import Peaks
-from seg.benchmark.run import benchmark, read_subjects, short_names
+from seg.benchmark.run import benchmark, benchmark_plan, read_subjects, short_names
 from seg.benchmark.subjects import Subject
 from seg.benchmark.table import device_tables
 from seg.config import ExperimentConfig, PostprocessingConfig, dump_config
@@ -115,6 +117,32 @@ def test_a_gpu_that_is_not_there_is_missed(subject: Subject, write_run: Callable
     with pytest.raises(ConfigError) as caught:
         go(write_run(subject, "one"), device="cuda")
     assert [(problem.path, problem.kind) for problem in caught.value.problems] == [("--device", "unavailable")]
+
+
+def test_a_plan_says_the_same_of_it() -> None:
+    remedies = set()
+    for asked in (partial(benchmark_plan, "tiny", None), partial(benchmark, [])):
+        with pytest.raises(ConfigError) as caught:
+            asked(device="cuda")
+        remedies.add(caught.value.sentences)
+    assert len(remedies) == 1
+
+
+def test_engines_are_measured_before_any_training(
+    subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    monkeypatch.setattr(run, "measure_engine", lambda *given: order.append(given[1]) or {})
+    monkeypatch.setattr(run, "measure_device", lambda *given: order.append(given[1].type) or {})
+    monkeypatch.setattr(run, "device_tables", str)
+    go(written(subject.config, tmp_path / "one.yaml"), engines=["openvino"], output=tmp_path / "found.json")
+    assert order == ["openvino", "cpu"]
+
+
+def test_the_package_itself_imports_nothing() -> None:
+    code = "import sys, seg.benchmark; print([name for name in sys.modules if name.startswith('seg.benchmark.')])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 Write = Callable[[Subject, str], Path]

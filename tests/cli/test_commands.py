@@ -325,7 +325,9 @@ def test_benchmark_keeps_networks_in_the_order_given(
     other.mkdir()
     argv = ["--run_dir", tmp_path, "--config", config, "--run_dir", other, "--rounds", 4, "--device", "cpu", "--peers"]
     calls: list[dict[str, Any]] = []
-    monkeypatch.setattr("seg.benchmark.benchmark", lambda targets, **given: calls.append({"targets": targets, **given}))
+    monkeypatch.setattr(
+        "seg.benchmark.run.benchmark", lambda targets, **given: calls.append({"targets": targets, **given})
+    )
     read("benchmark", *argv).run()
     assert calls[0]["targets"] == [tmp_path, Path(config), other]
     assert (calls[0]["rounds"], calls[0]["device"], calls[0]["peers"], calls[0]["num_channels"]) == (4, "cpu", True, 1)
@@ -336,6 +338,7 @@ def test_benchmark_keeps_networks_in_the_order_given(
 
 def test_misuse_of_benchmark(tmp_path: Path, config: str) -> None:
     assert places("benchmark") == [("--run_dir", "missing")]
+    assert places("benchmark", "--plan", "record") == [("--plan record", "conflict")]
     assert places("benchmark", "--config", config, "--num_channels", 2) == [("--num_channels", "conflict")]
     assert places("benchmark", "--config", config, "--volume_spacing", 1, 0, "x") == [("--volume_spacing", "type")]
     argv = ("--run_dir", "nowhere", "--config", config, "--config", config, "--data.root", "gone", "--rounds", 2)
