@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import product
-from math import inf
+from math import gcd, inf
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
 from pydantic import BaseModel
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from seg.benchmark.peers import build_peer
 from seg.benchmark.roofline import measure_ceilings
 from seg.benchmark.subjects import Runtime, TrainingStep
-from seg.benchmark.timing import Timer, interleave, spread
-from seg.config import BottleneckConfig, ExperimentConfig, NetworkConfig
+from seg.benchmark.timing import Timer, interleave, ratios, spread
+from seg.config import BottleneckConfig, ExperimentConfig, MemoryFormat, NetworkConfig, TrainingConfig
+from seg.config.loading import content_digest
 from seg.data.augmentation import augment
+from seg.data.datamodule import SegmentationData
+from seg.data.datasets import read_folds
 from seg.data.streams import Stream, torch_generator
 from seg.errors import Problem, RunError, SegError
 from seg.files import read_json, write_json
-from seg.hardware import choose_precision, computes_bf16, environment
+from seg.hardware import choose_precision, environment
 from seg.inference.model import autocast
 from seg.networks import network_from_config
 from seg.networks.blocks import initialise
@@ -36,12 +41,18 @@ LOG = logging.getLogger(__name__)
 PLAN_VERSION = 1
 CHANNELS, CLASSES = 1, 3
 ROUNDS, WARMUP = 5, 2
+EPOCHS = 3
+"""Rounds of an epoch with its data and of as many steps without; one before them does not count."""
 BOTTLENECK = BottleneckConfig(ratio=1.0, norm=True, activation="leaky_relu")
 Precision = Literal["fp32", "bf16"]
-MemoryFormat = Literal["channels_last_3d", "contiguous"]
 PlanName = Literal["gpu", "tiny", "record"]
 Shape = tuple[int, tuple[int, int, int]]
 COMPILED = ("plain", "decoder_1")
+VALIDATED_EVERY = 100
+"""Largest number of steps between two validations, by which seconds to a Dice are known."""
+TINY_STEPS = 20
+GRADIENT_FLOOR = 0.1
+"""Gradients of a smaller norm than this share of the largest are compared with that share: in bf16 they are noise."""
 TARGETS = (0.88, 0.889)
 """Validation Dice of the hippocampus whose seconds of training are recorded."""
 
@@ -71,15 +82,20 @@ def make_plan(name: PlanName, training: ExperimentConfig | None) -> Plan:
     """Returns a plan by its name.
 
     Args:
-        name: `gpu` takes ten minutes on one data-centre GPU, `tiny` shows within a minute that all of it runs, and
-            `record` trains the experiment from three seeds.
+        name: `gpu` takes ten minutes on one data-centre GPU, `tiny` shows that all of it runs, with small networks and
+            few steps of training, and `record` trains the experiment from three seeds.
         training: The experiment to train.
     """
     if name == "record":
         return Plan(shapes=(), compiled=(), stages=(), seconds=inf, training=training, seeds=(0, 1, 2))
     if name == "tiny":
         shape: Shape = (2, (16, 16, 16))
-        return Plan(shapes=(shape,), compiled=(), stages=(4, 6, 8), seconds=inf, training=training)
+        if training is not None:
+            steps = min(TINY_STEPS, training.training.steps)
+            optimizer = replace(training.optimizer, warmup_steps=min(training.optimizer.warmup_steps, steps - 1))
+            few = replace(training.training, steps=steps, validate_every=steps)
+            training = replace(training, training=few, optimizer=optimizer)
+        return Plan(shapes=(shape,), compiled=(shape,), stages=(4, 6, 8), seconds=inf, training=training)
     small, large = (40, 56, 40), (128, 128, 128)
     shapes = ((2, small), (8, small), (32, small), (2, large))
     compiled = ((2, small), (2, large))
@@ -87,6 +103,7 @@ def make_plan(name: PlanName, training: ExperimentConfig | None) -> Plan:
 
 
 class _PlanFile(BaseModel):
+    digest: str = ""
     environment: dict[str, Any]
     sections: dict[str, dict[str, Any]]
     not_measured: dict[str, str] = {}
@@ -96,7 +113,7 @@ def run_plan(plan: Plan, device: torch.device, output: Path) -> dict[str, Any]:
     """Measures section by section, and writes all that is known after each.
 
     A section that ends in an error is recorded with it, and the next ones run. Sections that `output` has from an
-    earlier run on the same device are not measured again.
+    earlier run of the same plan and experiment on the same device are not measured again.
 
     Args:
         plan: What to measure.
@@ -104,37 +121,44 @@ def run_plan(plan: Plan, device: torch.device, output: Path) -> dict[str, Any]:
         output: JSON file, written after each section.
 
     Returns:
-        The content of the file: `environment`, one entry per section, and `not_measured` with the reason of each
-        section that is missing.
+        The content of the file: `digest` of device, plan and experiment, `environment`, one entry per section, and
+        `not_measured` with the reason of each section that is missing.
 
     Raises:
         RunError: `output` is there and no file of a plan.
     """
     start = time.monotonic()
-    precision: Precision = "bf16" if computes_bf16(device) else "fp32"
+    precision = choose_precision("auto", device)  # from here on fp32 is fp32, in what bf16 is compared with too
     about = environment(device, precision)
+    digest = content_digest({"device": about["device"], **asdict(plan)})
+    runs = output.with_name(f"{output.stem}_{digest[:8]}")
     done: dict[str, Any] = {}
     if output.exists():
         earlier = read_json(output, _PlanFile, newest=PLAN_VERSION, remedy="name another file by --output")
-        if earlier.environment.get("device") == about["device"]:
+        if earlier.digest == digest:
             done = {name: entry for name, entry in earlier.sections.items() if "error" not in entry}
+
+    def layout() -> MemoryFormat:
+        """Returns the faster memory format, by what is measured of networks by now."""
+        names = [_named_by("networks", shape) for shape in plan.shapes]
+        return best_layout([row for name in names for row in done.get(name, {}).get("rows", ())])
+
+    def compiled(shape: Shape) -> list[dict[str, Any]]:
+        return _times(plan, device, precision, shape, layout=layout())
+
     sections: dict[str, Callable[[], Any]] = {
         "bf16_outputs": lambda: [_bf16_outputs(plan, device, *one) for one in _networks(plan)],
         "ceilings": lambda: _ceilings(device, precision),
-        "networks": lambda: [row for shape in plan.shapes for row in _times(plan, device, precision, shape)],
-        "compiled": lambda: [
-            row
-            for shape in plan.compiled
-            for row in _times(plan, device, precision, shape, layout=best_layout(done["networks"]["rows"]))
-        ],
+        **{_named_by("networks", shape): partial(_times, plan, device, precision, shape) for shape in plan.shapes},
+        **{_named_by("compiled", shape): partial(compiled, shape) for shape in plan.compiled},
         "augmentation": lambda: [_augmentation(device, shape) for shape in plan.shapes],
-        "training": lambda: _train(
-            plan, device, best_layout(done["networks"]["rows"]), output.with_name(f"{output.stem}_training")
-        ),
+        "epoch": lambda: _epoch(plan, device, layout()),
+        "training": lambda: _train(plan, device, layout(), runs.with_name(f"{runs.name}_training")),
     }
     if plan.seeds:
-        sections = {f"seed_{seed}": partial(_record, plan, device, seed, output) for seed in plan.seeds}
+        sections = {f"seed_{seed}": partial(_record, plan, device, seed, runs) for seed in plan.seeds}
     missing = {name: "the time was up" for name in sections if name not in done}
+    content = {"digest": digest, "environment": about, "sections": done, "not_measured": missing}
     for name in list(missing):
         if time.monotonic() - start > plan.seconds:
             break
@@ -143,14 +167,18 @@ def run_plan(plan: Plan, device: torch.device, output: Path) -> dict[str, Any]:
         try:
             entry: dict[str, Any] = {"rows": sections[name]()}
             del missing[name]
-        except (RuntimeError, KeyError, SegError) as error:  # of one section: the others are worth having
+        except (RuntimeError, SegError) as error:  # of one section: the others are worth having
             missing[name] = f"{error}".splitlines()[0] if isinstance(error, SegError) else _named(error)
             LOG.warning("plan: %s is not measured: %s", name, missing[name])
             entry = {"error": missing[name]}
         done[name] = {**entry, "seconds": round(time.monotonic() - begun, 1)}
-        content = {"schema_version": PLAN_VERSION, "environment": about, "sections": done, "not_measured": missing}
-        write_json(output, content)
-    return {"environment": about, "sections": done, "not_measured": missing}
+        write_json(output, {"schema_version": PLAN_VERSION, **content})
+    return content
+
+
+def _named_by(section: str, shape: Shape) -> str:
+    batch, size = shape
+    return f"{section}_{batch}_{'x'.join(map(str, size))}"
 
 
 def _named(error: Exception) -> str:
@@ -185,25 +213,45 @@ def _build(name: str, config: NetworkConfig, runtime: Runtime) -> nn.Module:
 
 
 def _bf16_outputs(plan: Plan, device: torch.device, name: str, config: NetworkConfig, layout: str) -> dict[str, Any]:
-    """Compares a network's outputs in bf16 with those in fp32, at every patch of the plan.
+    """Compares a network's outputs and gradients in bf16 with those in fp32, at every batch and patch of the plan.
 
     Convolutions of some shapes were wrong in bf16 without a word (https://github.com/pytorch/pytorch/issues/163539).
 
     Returns:
-        Largest difference over the largest logit, and share of voxels with equal labels, the worst over all patches.
+        Largest difference over the largest logit, share of voxels with equal labels, and norm of the difference of a
+        parameter's gradients over the norm of its gradient; the worst over all shapes and parameters.
     """
-    runtime = Runtime(device=device, precision="fp32", memory_format=MEMORY_FORMATS[layout])
-    network = _build(name, config, runtime).eval()
-    difference, equal = 0.0, 1.0
-    for size in {size for _, size in plan.shapes}:
-        image = runtime.image(1, CHANNELS, size)
-        with torch.inference_mode():
-            exact = network(image)
-            with autocast(device, "bf16"):
-                rounded = network(image).float()
-        difference = max(difference, float((rounded - exact).abs().max() / exact.abs().max()))
-        equal = min(equal, float((rounded.argmax(1) == exact.argmax(1)).float().mean()))
-    return {"name": name, "memory_format": layout, "largest_difference": difference, "equal_labels": equal}
+    row: dict[str, Any] = {"name": name, "memory_format": layout}
+    try:
+        runtime = Runtime(device=device, precision="fp32", memory_format=MEMORY_FORMATS[layout])
+        network = _build(name, config, runtime)
+        difference, equal, gradient = 0.0, 1.0, 0.0
+        for batch, size in plan.shapes:
+            image = runtime.image(batch, CHANNELS, size)
+            exact, exact_gradients = _outputs(network, image, device, "fp32")
+            rounded, gradients = _outputs(network, image, device, "bf16")
+            difference = max(difference, float((rounded - exact).abs().max() / exact.abs().max()))
+            equal = min(equal, float((rounded.argmax(1) == exact.argmax(1)).float().mean()))
+            norms = [float(one.norm()) for one in exact_gradients]
+            least = GRADIENT_FLOOR * max(norms)
+            for one, other, norm in zip(gradients, exact_gradients, norms, strict=True):
+                gradient = max(gradient, float((one - other).norm()) / max(norm, least))
+    except RuntimeError as error:  # want of memory: of this network alone
+        return row | {"error": _named(error)}
+    return row | {"largest_difference": difference, "equal_labels": equal, "gradient_difference": gradient}
+
+
+def _outputs(
+    network: nn.Module, image: Tensor, device: torch.device, precision: Precision
+) -> tuple[Tensor, list[Tensor]]:
+    """Returns logits f32 (B, K, X, Y, Z), and the gradient of each parameter, for labels that are always the same."""
+    noise = torch.Generator().manual_seed(1)
+    label = torch.randint(CLASSES, (len(image), *image.shape[2:]), generator=noise).to(device)
+    with autocast(device, precision):
+        logits = network(image)
+    logits = logits.float()
+    gradients = torch.autograd.grad(F.cross_entropy(logits, label), list(network.parameters()))
+    return logits.detach(), list(gradients)
 
 
 def _ceilings(device: torch.device, precision: Precision) -> list[dict[str, Any]]:
@@ -285,13 +333,80 @@ def _augmentation(device: torch.device, shape: Shape) -> dict[str, Any]:
     return {"batch": batch, "patch_size": list(size), "ms": spread([1e3 * one for one in times])}
 
 
-def best_layout(rows: list[dict[str, Any]]) -> MemoryFormat:
-    """Returns the memory format with the shortest total time of `decoder_1` training steps, summed over all shapes."""
+def best_layout(rows: Sequence[dict[str, Any]]) -> MemoryFormat:
+    """Returns the memory format with the shortest total time of `decoder_1` training steps, summed over all shapes.
+
+    Without any row it is channels_last_3d, as by default.
+    """
     total = dict.fromkeys(MEMORY_FORMATS, 0.0)
     for row in rows:
         if row["name"] == "decoder_1":
             total[row["memory_format"]] += row["training_step_ms"]["median"] if "training_step_ms" in row else inf
     return "contiguous" if total["contiguous"] < total["channels_last_3d"] else "channels_last_3d"
+
+
+def _epoch(plan: Plan, device: torch.device, layout: MemoryFormat) -> dict[str, Any]:
+    """Times the steps between two validations: with patches that are read and augmented, and on noise.
+
+    Returns:
+        Seconds of either, and the share of the first that the second takes, in the same round.
+    """
+    if plan.training is None:
+        raise _no_experiment()
+    config = replace(plan.training, training=replace(_often_validated(plan.training.training), progress=False))
+    dataset, splits = read_folds(config.data)
+    number = config.fold or 0
+    if number >= len(splits):
+        raise RunError(Problem("fold", "range", f"must be below {len(splits)}", str(number), "choose another"))
+    ends = len(dataset.channel_names), len(dataset.class_names)
+    precision = choose_precision(config.training.precision, device)
+    runtime = Runtime(device=device, precision=precision, memory_format=MEMORY_FORMATS[layout])
+    network = network_from_config(config.network, *ends)
+    initialise(network, config.seed)
+    step = TrainingStep(
+        config,
+        runtime.put(network),
+        channels=ends[0],
+        num_classes=ends[1],
+        runtime=runtime,
+        ignore_index=dataset.ignore_label,
+    )
+    steps = config.training.validate_every
+    with tempfile.TemporaryDirectory() as folder:
+        data = SegmentationData(config, dataset, splits[number], Path(folder))
+        data.setup("fit")
+        loader = data.train_dataloader()
+
+        def batches() -> Iterator[tuple[Tensor, Tensor]]:
+            for batch in loader:
+                found = data.augmented(data.transfer_batch_to_device(batch, device, 0))
+                yield found["image"], found["label"]
+
+        def whole() -> None:
+            drawn = batches()
+            for _ in range(steps):
+                step(drawn)
+
+        def network_alone() -> None:
+            for _ in range(steps):
+                step()
+
+        calls = {"whole": whole, "network": network_alone}
+        times = interleave(calls, Timer(wait=runtime.wait), rounds=EPOCHS, warmup=1, words="epoch")
+    return {
+        "memory_format": layout,
+        "precision": precision,
+        "steps": steps,
+        "workers": loader.num_workers,
+        "whole_s": spread(times["whole"]),
+        "network_s": spread(times["network"]),
+        "network_share": ratios(times["network"], times["whole"]),
+    }
+
+
+def _often_validated(training: TrainingConfig) -> TrainingConfig:
+    """Returns settings with a validation every hundredth step, or as near below as divides the steps evenly."""
+    return replace(training, validate_every=gcd(training.steps, VALIDATED_EVERY))
 
 
 def _no_experiment() -> RunError:
@@ -306,7 +421,8 @@ def _train(plan: Plan, device: torch.device, layout: MemoryFormat, run_dir: Path
     if plan.training is None:
         raise _no_experiment()
     kind: Any = device.type
-    training = replace(plan.training.training, memory_format=layout, device=kind, progress=False)
+    often = _often_validated(plan.training.training)
+    training = replace(often, memory_format=layout, device=kind, progress=False)
     begun = time.monotonic()
     train(replace(plan.training, training=training), run_dir=run_dir, folds=[plan.training.fold], resume=True)
     return {
@@ -317,13 +433,12 @@ def _train(plan: Plan, device: torch.device, layout: MemoryFormat, run_dir: Path
     }
 
 
-def _record(plan: Plan, device: torch.device, seed: int, output: Path) -> dict[str, Any]:
+def _record(plan: Plan, device: torch.device, seed: int, runs: Path) -> dict[str, Any]:
     """Trains from a seed and returns the seconds to each validation Dice of :data:`TARGETS`, validations included."""
     if plan.training is None:
         raise _no_experiment()
-    training = replace(plan.training.training, validate_every=min(100, plan.training.training.validate_every))
-    own = replace(plan, training=replace(plan.training, seed=seed, training=training))
-    return _train(own, device, training.memory_format, output.with_name(f"{output.stem}_seed_{seed}"))
+    own = replace(plan, training=replace(plan.training, seed=seed))
+    return _train(own, device, plan.training.training.memory_format, runs.with_name(f"{runs.name}_seed_{seed}"))
 
 
 def seconds_to(run_dir: Path) -> dict[str, Any]:
