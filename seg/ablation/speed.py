@@ -73,12 +73,13 @@ def measure_study(study: Study, study_dir: Path, runs_dir: Path) -> None:
         LOG.info("speed: measured before on %s, taken over", ", ".join(name for name, *_ in devices))
         return
     kept = [_still_valid(entry, wanted) for entry in recorded if _key(entry) not in devices]
-    measured, load = [], load_1min()
-    for key, measure in devices.items():
+    found, load = {}, load_1min()
+    # A training step keeps the memory that it freed, which other engines would then run with: torch comes last.
+    for key in sorted(devices, key=lambda key: key[3] == "torch"):
         # What loads the machine by now is the measurement before this one, which has ended.
-        measured.append({**measure(by_device[key], settings=settings), "load_1min": load})
-        print(device_tables(measured[-1]), end="\n\n")
-    entries = [*measured, *(entry for entry in kept if entry is not None)]
+        found[key] = {**devices[key](by_device[key], settings=settings), "load_1min": load}
+        print(device_tables(found[key]), end="\n\n")
+    entries = [*(found[key] for key in devices), *(entry for entry in kept if entry is not None)]
     write_json(path, {"schema_version": SPEED_VERSION, "devices": entries})
 
 

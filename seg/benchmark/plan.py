@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import product
-from math import gcd, inf
+from math import inf
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -405,8 +405,13 @@ def _epoch(plan: Plan, device: torch.device, layout: MemoryFormat) -> dict[str, 
 
 
 def _often_validated(training: TrainingConfig) -> TrainingConfig:
-    """Returns settings with a validation every hundredth step, or as near below as divides the steps evenly."""
-    return replace(training, validate_every=gcd(training.steps, VALIDATED_EVERY))
+    """Returns settings with a validation every hundredth step, or every so many fewer that divide the steps evenly.
+
+    Where all divisors are small, validations would take the time: then they stay as they are.
+    """
+    least = min(VALIDATED_EVERY // 5, training.steps)
+    divisors = [every for every in range(least, VALIDATED_EVERY + 1) if training.steps % every == 0]
+    return replace(training, validate_every=max(divisors, default=training.validate_every))
 
 
 def _no_experiment() -> RunError:

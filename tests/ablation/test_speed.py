@@ -52,7 +52,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Sequence[Subject], Sett
 
 
 def write_weights(experiment: ExperimentConfig, run_dir: Path) -> None:
-    names: dict[str, Any] = {"channel_names": ("MRI",), "class_names": ("a", "b", "c")}
+    names: dict[str, Any] = {"channel_names": ("MRI",), "class_names": ("background", "box", "corner")}
     save_weights(Subject(name="x", config=experiment, **names).network(), run_dir, **names)
 
 

@@ -114,7 +114,10 @@ def measure(runs_dir: Path, data_root: Path | None, count: int, seed: int, cases
     rows: list[Row] = []
     for number, widths in enumerate(design(maps, count, seed)):
         name = f"point_{number}"
-        trained = read_run(next((runs_dir / name).glob("fold_*_seed_*"))).config.network
+        if not (finished := sorted((runs_dir / name).glob("fold_*_seed_*/cases.csv"))):
+            print(f"{name}: not trained")
+            continue
+        trained = read_run(finished[0].parent).config.network
         assert trained == with_widths(run.config.network, widths), name
         needs = complexity(len(run.channel_names), len(run.class_names), trained, shape=run.config.patches.size)
         lost = sum(loss_at(curves[site], width) for site, width in widths.items())
