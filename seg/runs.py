@@ -573,7 +573,7 @@ class TrainedRun:
         return {"name": self.config.name, "run": real_path(self.path).name, "weights_sha256": digest}
 
     def network(self) -> UNet:
-        """Builds the network with its final weights, on the processor and in evaluation mode.
+        """Builds the network and loads the weights that training ended with; on the processor, in evaluation mode.
 
         Raises:
             RunError: There are no weights, they cannot be read, or they are those of another network or task.

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -19,7 +19,7 @@ from seg.benchmark.prediction import held_out_images
 from seg.benchmark.subjects import Subject
 from seg.benchmark.table import device_tables
 from seg.files import write_json
-from seg.hardware import environment, load_1min
+from seg.hardware import environment
 from seg.runs import WEIGHTS_FILE
 
 if TYPE_CHECKING:
@@ -29,8 +29,17 @@ LOG = logging.getLogger(__name__)
 SPEED_VERSION = 1
 PREDICTED_CASES = 8
 Entry = Mapping[str, Any]
-Key = tuple[str, str, int | None, str, tuple[str, ...]]
 Measure = Callable[..., dict[str, Any]]
+
+
+class Key(NamedTuple):
+    """What tells one device of ``speed.json`` from another; threads and instruction sets are those of a processor."""
+
+    device: str
+    kind: str
+    threads: int | None
+    engine: str
+    instruction_sets: tuple[str, ...]
 
 
 def measure_study(study: Study, study_dir: Path, runs_dir: Path) -> None:
@@ -70,14 +79,13 @@ def measure_study(study: Study, study_dir: Path, runs_dir: Path) -> None:
         for key in devices
     }
     if all(any(_covers(entry, own, settings) for entry in _of_device(recorded, key)) for key, own in by_device.items()):
-        LOG.info("speed: measured before on %s, taken over", ", ".join(name for name, *_ in devices))
+        LOG.info("speed: measured before on %s, taken over", ", ".join(key.device for key in devices))
         return
     kept = [_still_valid(entry, wanted) for entry in recorded if _key(entry) not in devices]
-    found, load = {}, load_1min()
+    found = {}
     # A training step keeps the memory that it freed, which other engines would then run with: torch comes last.
-    for key in sorted(devices, key=lambda key: key[3] == "torch"):
-        # What loads the machine by now is the measurement before this one, which has ended.
-        found[key] = {**devices[key](by_device[key], settings=settings), "load_1min": load}
+    for key in sorted(devices, key=lambda key: key.engine == "torch"):
+        found[key] = devices[key](by_device[key], settings=settings)
         print(device_tables(found[key]), end="\n\n")
     entries = [*(found[key] for key in devices), *(entry for entry in kept if entry is not None)]
     write_json(path, {"schema_version": SPEED_VERSION, "devices": entries})
@@ -113,11 +121,11 @@ def _described(device: torch.device) -> dict[str, Any]:
 
 
 def _key(entry: Entry) -> Key:
-    """Says which device an entry is of; other threads, engines and instruction sets make another processor of it."""
+    """Returns the device that an entry is of."""
     kind = str(entry["kind"])
     threads = entry.get("threads") if kind == "cpu" else None
     sets = entry_instruction_sets(entry) if kind == "cpu" else ()
-    return str(entry.get("device")), kind, threads, str(entry.get("engine", "torch")), sets
+    return Key(str(entry.get("device")), kind, threads, str(entry.get("engine", "torch")), sets)
 
 
 def _of_device(recorded: Sequence[Entry], key: Key) -> list[Entry]:

@@ -15,7 +15,7 @@ import torch
 from seg.benchmark.measure import Settings, describe
 from seg.benchmark.subjects import Runtime, Subject
 from seg.benchmark.timing import interleave, ratios, spread
-from seg.hardware import load_1min, package_version
+from seg.hardware import package_version
 from seg.inference.engines import Engine, check_installed
 from seg.inference.export import check_packages, in_engine
 from seg.networks import UNet
@@ -42,7 +42,7 @@ def measure_engine(subjects: Sequence[Subject], engine: Engine, settings: Settin
     """
     check_installed(engine)
     check_packages("onnx")
-    load, first = load_1min(), subjects[0]
+    first = subjects[0]
     cpu = Runtime(device=torch.device("cpu"), precision="fp32", memory_format=torch.contiguous_format)
     about = describe(first, cpu, settings)
     LOG.info("speed: %d network(s) in %s on %s", len(subjects), engine, about["device"])
@@ -86,6 +86,6 @@ def measure_engine(subjects: Sequence[Subject], engine: Engine, settings: Settin
         **about,
         "engine": engine,
         "engine_version": package_version(engine),
-        "load_1min": load,
+        "load_1min": settings.load_1min,
         "variants": rows,
     }

@@ -49,12 +49,14 @@ class Settings:
         warmup: Untimed rounds before, >= 1.
         images: Files of each case that prediction is measured on; without any it is not measured.
         timer: Makes the timer of a device.
+        load_1min: Load of the machine before all measurements, whose own load is none of theirs; None is not known.
     """
 
     rounds: int = SpeedConfig().rounds
     warmup: int = SpeedConfig().warmup
     images: Sequence[tuple[Path, ...]] = ()
     timer: Callable[[Runtime], Timer] = field(default=lambda runtime: Timer(wait=runtime.wait))
+    load_1min: float | None = field(default_factory=load_1min)
 
     @property
     def prediction_rounds(self) -> int:
@@ -92,7 +94,7 @@ def measure_device(subjects: Sequence[Subject], device: torch.device, settings: 
 
 
 def _measure(subjects: Sequence[Subject], device: torch.device, settings: Settings) -> dict[str, Any]:
-    load, first = load_1min(), subjects[0]
+    first = subjects[0]
     runtimes = {subject.name: subject.runtime(device) for subject in subjects}
     runtime = runtimes[first.name]
     about = describe(first, runtime, settings)
@@ -153,7 +155,7 @@ def _measure(subjects: Sequence[Subject], device: torch.device, settings: Settin
         rows.append(row)
     return {
         **about,
-        "load_1min": load,
+        "load_1min": settings.load_1min,
         "accumulate": first.config.training.accumulate,
         "prediction_rounds": settings.prediction_rounds if settings.images else 0,
         "prediction_cases": len(settings.images),

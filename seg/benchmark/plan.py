@@ -213,7 +213,7 @@ def _build(name: str, config: NetworkConfig, runtime: Runtime) -> nn.Module:
 
 
 def _bf16_outputs(plan: Plan, device: torch.device, name: str, config: NetworkConfig, layout: str) -> dict[str, Any]:
-    """Compares a network's outputs and gradients in bf16 with those in fp32, at every batch and patch of the plan.
+    """Measures how far outputs and gradients of a network in bf16 are from those in fp32, at all shapes of the plan.
 
     Convolutions of some shapes were wrong in bf16 without a word (https://github.com/pytorch/pytorch/issues/163539).
 

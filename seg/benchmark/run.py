@@ -201,7 +201,7 @@ def benchmark_plan(
 
 
 def _devices(wanted: DeviceChoice) -> list[torch.device]:
-    """Returns the devices to measure on.
+    """Returns the devices of this machine that are of the wanted kind, GPUs first.
 
     Raises:
         ConfigError: A GPU is asked for and there is none.

@@ -167,7 +167,7 @@ class Subject:
 
     @property
     def run(self) -> TrainedRun:
-        """The experiment with its channels and classes, as predictions take them; without a run its path is empty."""
+        """The run that predictions take weights and settings from; its path is empty where nothing was trained."""
         return TrainedRun(
             path=self.run_dir or Path(),
             config=self.config,

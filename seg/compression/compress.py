@@ -413,7 +413,7 @@ class _Work:
         return certificate
 
     def _steps(self, names: Sequence[str], networks_by_fold: Sequence[Iterator[Shrunk]]) -> Iterator[StepRecord]:
-        """Yields the steps of these names in their order. A step that is there already is not made again.
+        """Yields the steps of a compression in order, and makes those that an earlier command did not finish.
 
         Args:
             names: Names of the steps, mild to strong.

@@ -237,7 +237,7 @@ def reach(
     begin: float = RUNG,
     element_macs: float = 0.0,
 ) -> Iterator[Shrunk]:
-    """Makes smaller and smaller networks, and yields for each wanted share the first that costs no more than that.
+    """Shrinks the original in turns, and yields the first network that is within each wanted share of its cost.
 
     Args:
         subject: What is made smaller.

@@ -262,7 +262,7 @@ def _find(
 
 
 def _ends(run: TrainedRun) -> tuple[int, int]:
-    """Returns the channels of an image, and the classes."""
+    """Counts the channels of an image and the classes, background included: the two ends of the run's network."""
     return len(run.channel_names), len(run.class_names)
 
 

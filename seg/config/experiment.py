@@ -18,8 +18,9 @@ from seg.config.network import NetworkConfig
 CONFIG_VERSION = 1
 LARGEST_SEED = 2**32 - 1  # NumPy's legacy generators take no larger seed
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
-MemoryFormat = Literal["channels_last_3d", "contiguous"]
 """Where to compute; mps is the GPU of an Apple computer."""
+MemoryFormat = Literal["channels_last_3d", "contiguous"]
+"""Layout of features in memory, by torch's names."""
 Range = tuple[Positive, Positive]
 Angle = Annotated[StrictFloat, Field(ge=0, le=180)]
 Zoom = Annotated[StrictFloat, Field(gt=0, le=1)]

@@ -34,8 +34,8 @@ INSTALL = "pip install 'segnarrow[export]'"
 INSTALL_ENGINE = "pip install 'segnarrow[openvino]' or 'segnarrow[onnxruntime]'"
 """What brings the packages that export a network and run it, and those that run it alone."""
 COMPILED_SHAPES = 4
-"""Compiled networks that are kept, each for one shape. A last pass of fewer windows has a shape of its own, as have
-smaller windows where memory is short."""
+"""How many compiled networks a process keeps of one exported network. Each takes one shape of input: the usual batch
+of windows, the fewer windows of a last pass, or windows made smaller for want of memory."""
 
 
 def block_telemetry() -> None:

@@ -27,7 +27,7 @@ from seg.config import NetworkConfig
 from seg.config.loading import load_config
 from seg.config.study import MARGIN, STUDY_VERSION
 from seg.data.splits import spread_over
-from seg.evaluation.scores import read_cases
+from seg.evaluation.scores import EVALUATION_FILE, read_evaluation
 from seg.files import table_text, write_text
 from seg.networks import UNet, complexity
 from seg.runs import read_run
@@ -98,7 +98,7 @@ def measure(runs_dir: Path, data_root: Path | None, count: int, seed: int, cases
         seed: Seed of the design.
         cases: Training cases that are measured.
     """
-    baseline = sorted((runs_dir / "baseline").glob("fold_*_seed_*/model.json"))[0].parent
+    baseline = runs_of(runs_dir / "baseline")[0]
     run, split, dataset, network = read_trained(baseline, data_root)
     network.requires_grad_(False)
     maps = maps_of(network)
@@ -114,10 +114,10 @@ def measure(runs_dir: Path, data_root: Path | None, count: int, seed: int, cases
     rows: list[Row] = []
     for number, widths in enumerate(design(maps, count, seed)):
         name = f"point_{number}"
-        if not (finished := sorted((runs_dir / name).glob("fold_*_seed_*/cases.csv"))):
+        if not (finished := runs_of(runs_dir / name)):
             print(f"{name}: not trained")
             continue
-        trained = read_run(finished[0].parent).config.network
+        trained = read_run(finished[0]).config.network
         assert trained == with_widths(run.config.network, widths), name
         needs = complexity(len(run.channel_names), len(run.class_names), trained, shape=run.config.patches.size)
         lost = sum(loss_at(curves[site], width) for site, width in widths.items())
@@ -164,13 +164,14 @@ def variance_lost(covariance: Tensor, width: int) -> float:
     return float(values[: len(values) - width].sum() / values.sum())
 
 
-def dice_of(trials: Path) -> float:
-    """Returns the mean Dice of a variant: over cases and runs for each class, then over classes."""
-    scores: dict[int, list[float]] = {}
-    for file in sorted(trials.glob("fold_*_seed_*/cases.csv")):
-        for row in read_cases(file):
-            scores.setdefault(row.class_index, []).append(row.scores.dice)
-    return float(np.mean([np.nanmean(own) for own in scores.values()]))
+def runs_of(variant: Path) -> list[Path]:
+    """Lists the run directories of a variant that are scored."""
+    return [file.parent for file in sorted(variant.glob(f"fold_*_seed_*/{EVALUATION_FILE}"))]
+
+
+def dice_of(variant: Path) -> float:
+    """Returns the mean Dice of a variant's runs."""
+    return float(np.mean([read_evaluation(run_dir).mean_dice for run_dir in runs_of(variant)]))
 
 
 def judge(rows: Sequence[Row]) -> dict[str, tuple[float, float]]:
