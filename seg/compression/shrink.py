@@ -40,11 +40,13 @@ class Cuts:
     Attributes:
         widths: Channels of the maps that become narrower, by name.
         ranks: Channels of the 1x1 before and behind each kernel where they change, by the name of the convolution.
+        work: Work of an image that is left, as the cuts were chosen by.
         loss: Predicted loss of the turn, in nats for each voxel of the image.
     """
 
     widths: Mapping[str, int]
     ranks: Mapping[str, Ranks]
+    work: float
     loss: float
 
 
@@ -287,7 +289,7 @@ class _State:
             self.ranks[name] = min(left, key=lambda ranks: kernel_work(place, widths, ranks, self.element_macs))
 
     def cuts(self) -> Cuts:
-        """Returns all cuts that were taken, with their predicted loss."""
+        """Returns all cuts that were taken, with the work that is left and the predicted loss."""
         widths = {name: width for name, width in self.widths.items() if width != self.maps[name].map.channels}
         ranks = {name: found for name, found in self.ranks.items() if found != self.before[name]}
         loss = sum(float(self.losses[name][width]) for name, width in widths.items())
@@ -297,7 +299,7 @@ class _State:
             for rank, (_, losses) in zip(found, self.sides[name], strict=True)
             if rank
         )
-        return Cuts(widths=widths, ranks=ranks, loss=loss)
+        return Cuts(widths=widths, ranks=ranks, work=self.work(), loss=loss)
 
 
 def _convolution(network: UNet, name: str) -> nn.Conv3d | FactoredConv3d:

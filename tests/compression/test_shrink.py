@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from seg.compression.channels import feature_maps, measure_maps
-from seg.compression.cuts import cut, project
+from seg.compression.cuts import project
 from seg.compression.moments import Moments, measure
-from seg.compression.shrink import KINDS, choose_cuts, shrink
+from seg.compression.shrink import KINDS, choose_cuts, shrink, work_of
 from seg.config import BottleneckConfig, NetworkConfig
 from seg.errors import ConfigError
 from seg.networks import map_elements, network_from_config
@@ -53,6 +53,7 @@ def test_networks_have_the_work_that_was_asked_for_and_the_cost_that_is_said(opt
     found = list(shrink(net, _images(2), wanted, kinds=kinds))
     for one, most in zip(found, wanted, strict=True):
         cost = _cost(one.network)
+        assert work_of(net, one.network.config, SHAPE) == cost.macs
         assert 0.8 * most < cost.macs <= most
         assert cost.parameters == sum(p.numel() for p in one.network.parameters()) < whole.parameters
         widths = one.network.config.widths
@@ -77,7 +78,9 @@ def test_numbers_of_maps_that_count_are_saved_by_fewer_channels():
     wanted = 0.6 * (_cost(net).macs + weight * elements)
     (small,) = shrink(net, _images(2), [wanted], kinds=KINDS, element_macs=weight)
     left = map_elements(small.network.config, shape=SHAPE)
-    assert 0.8 * wanted < _cost(small.network).macs + weight * left <= wanted
+    work = work_of(net, small.network.config, SHAPE, weight)
+    assert work == _cost(small.network).macs + weight * left
+    assert 0.8 * wanted < work <= wanted
     (by_macs,) = shrink(net, _images(2), [0.6 * _cost(net).macs], kinds=KINDS)
     assert left < map_elements(by_macs.network.config, shape=SHAPE)
     assert left < 0.9 * elements
@@ -160,7 +163,7 @@ def test_hardly_any_other_widths_with_as_little_work_lose_less(share):
                 for ranks in options
             ]
         )
-    saved = whole - _cost(cut(net, cuts.ranks, projections)).macs
+    saved = whole - cuts.work
     best = min(one[1] + other[1] for one in found[0] for other in found[1] if one[0] + other[0] >= saved - 1)
     assert best - 1e-12 <= cuts.loss <= 1.1 * best
 
