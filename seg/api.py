@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast, get_ty
 from pydantic import ConfigDict, Field, StrictBool, StrictFloat, StrictInt, TypeAdapter, ValidationError
 
 from seg.compression import CASES, TUNE_STEPS
-from seg.config import DeviceName, EvaluationConfig, ExperimentConfig, dump_config, load_config
+from seg.config import DeviceName, EvaluationConfig, ExperimentConfig, PrecisionName, dump_config, load_config
 from seg.config.fields import AtLeastOne, Positive
 from seg.config.loading import RANGE_ERRORS, find_config, own_config
 from seg.config.study import MARGIN
@@ -226,7 +226,7 @@ def predict(
     output: PathLike,
     *,
     device: DeviceName = "auto",
-    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    precision: PrecisionName = "auto",
     tta: StrictBool = False,
     probabilities: StrictBool = False,
     existing: Literal["refuse", "skip", "overwrite"] = "refuse",

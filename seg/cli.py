@@ -29,7 +29,7 @@ from pydantic.dataclasses import dataclass
 from seg import __version__
 from seg.compression import CASES, TUNE_STEPS
 from seg.compression.target import read_target
-from seg.config import DeviceName, EvaluationConfig, ExperimentConfig, StudyConfig, load_config
+from seg.config import DeviceName, EvaluationConfig, ExperimentConfig, PrecisionName, StudyConfig, load_config
 from seg.config.fields import (
     REQUIRED,
     STRICT,
@@ -260,7 +260,7 @@ class Predict(Command):
         description="Where label maps go: a file for one scan, else a folder, in which each is named after its scan."
     )
     device: DeviceName = setting("auto", "Where to compute; auto takes a GPU where there is one, mps being Apple's.")
-    precision: Literal["auto", "fp32", "bf16"] = setting(
+    precision: PrecisionName = setting(
         "auto",
         "Arithmetic of the networks; auto is training.precision of each run, whose own auto takes bf16 where the "
         "hardware computes it.",

@@ -16,7 +16,7 @@ from seg.benchmark.measure import Settings, describe
 from seg.benchmark.subjects import Runtime, Subject
 from seg.benchmark.timing import interleave, ratios, spread
 from seg.hardware import package_version
-from seg.inference.engines import Engine, check_installed
+from seg.inference.engines import BF16_ENGINES, Engine, check_installed
 from seg.inference.export import check_packages, in_engine
 from seg.networks import UNet
 
@@ -24,9 +24,10 @@ LOG = logging.getLogger(__name__)
 
 
 def measure_engine(subjects: Sequence[Subject], engine: Engine, settings: Settings) -> dict[str, Any]:
-    """Measures a forward pass of networks in an engine, in fp32, with as many threads as torch has here.
+    """Measures a forward pass of networks in an engine, with as many threads as torch has here.
 
-    Networks are exported to ONNX for it. Training, memory and the way from file to file are not measured.
+    The arithmetic is that of the first network's experiment, and fp32 where the engine has no bf16. Networks are
+    exported to ONNX for it. Training, memory and the way from file to file are not measured.
 
     Args:
         subjects: The project's own networks, the baseline first.
@@ -43,7 +44,9 @@ def measure_engine(subjects: Sequence[Subject], engine: Engine, settings: Settin
     check_installed(engine)
     check_packages("onnx")
     first = subjects[0]
-    cpu = Runtime(device=torch.device("cpu"), precision="fp32", memory_format=torch.contiguous_format)
+    own = first.runtime(torch.device("cpu")).precision
+    precision = own if engine in BF16_ENGINES else "fp32"
+    cpu = Runtime(device=torch.device("cpu"), precision=precision, memory_format=torch.contiguous_format)
     about = describe(first, cpu, settings)
     LOG.info("speed: %d network(s) in %s on %s", len(subjects), engine, about["device"])
     times: dict[str, dict[str, tuple[float, ...]]] = {}
@@ -53,7 +56,9 @@ def measure_engine(subjects: Sequence[Subject], engine: Engine, settings: Settin
             LOG.info("speed: exporting %s (%d of %d)", subject.name, index + 1, len(subjects))
             network = subject.network()
             assert isinstance(network, UNet)  # peers are not among them
-            networks[subject.name] = stack.enter_context(in_engine(network, subject.config.patches.size, engine))
+            networks[subject.name] = stack.enter_context(
+                in_engine(network, subject.config.patches.size, engine, precision)
+            )
         for measure in ("latency", "throughput"):
             calls = {}
             for subject in subjects:
@@ -71,7 +76,7 @@ def measure_engine(subjects: Sequence[Subject], engine: Engine, settings: Settin
         rows.append(
             {
                 "name": name,
-                "precision": "fp32",
+                "precision": precision,
                 "memory_format": "contiguous",
                 "engine": engine,
                 "weights": "initial" if subject.run_dir is None else "trained",

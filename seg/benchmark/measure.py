@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,6 +19,7 @@ from seg.benchmark.prediction import FilePrediction
 from seg.benchmark.roofline import ITEM_BYTES, Ceilings, count_work, floor, measure_ceilings
 from seg.benchmark.subjects import Runtime, Subject, TrainingStep
 from seg.benchmark.timing import Call, Timer, interleave, ratios, spread
+from seg.config import Precision
 from seg.config.study import SpeedConfig
 from seg.errors import Problem, RunError
 from seg.hardware import environment, load_1min
@@ -185,7 +186,7 @@ def describe(baseline: Subject, runtime: Runtime, settings: Settings) -> dict[st
     }
 
 
-def _floors(subject: Subject, precision: Literal["fp32", "bf16"], ceilings: Ceilings) -> dict[str, float]:
+def _floors(subject: Subject, precision: Precision, ceilings: Ceilings) -> dict[str, float]:
     """Returns the least time of a forward pass and of a training step, in ms."""
     network, patches = subject.on_meta(), subject.config.patches
     found: dict[str, float] = {}

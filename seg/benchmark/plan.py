@@ -22,7 +22,7 @@ from seg.benchmark.peers import build_peer
 from seg.benchmark.roofline import measure_ceilings
 from seg.benchmark.subjects import Runtime, TrainingStep
 from seg.benchmark.timing import Timer, interleave, ratios, spread
-from seg.config import BottleneckConfig, ExperimentConfig, MemoryFormat, NetworkConfig, TrainingConfig
+from seg.config import BottleneckConfig, ExperimentConfig, MemoryFormat, NetworkConfig, Precision, TrainingConfig
 from seg.config.loading import content_digest
 from seg.data.augmentation import augment
 from seg.data.datamodule import SegmentationData
@@ -44,7 +44,6 @@ ROUNDS, WARMUP = 5, 2
 EPOCHS = 3
 """Rounds of an epoch with its data and of as many steps without; one before them does not count."""
 BOTTLENECK = BottleneckConfig(ratio=1.0, norm=True, activation="leaky_relu")
-Precision = Literal["fp32", "bf16"]
 PlanName = Literal["gpu", "tiny", "record"]
 Shape = tuple[int, tuple[int, int, int]]
 COMPILED = ("plain", "decoder_1")

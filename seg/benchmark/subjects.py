@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from seg.benchmark.peers import PEERS, Peer, build_peer, count_macs, peer_problem
-from seg.config import ExperimentConfig
+from seg.config import ExperimentConfig, Precision, PrecisionName
 from seg.config.loading import comparable
 from seg.data.augmentation import augment
 from seg.data.streams import Stream, torch_generator
@@ -46,7 +46,7 @@ class Runtime:
     """
 
     device: torch.device
-    precision: Literal["fp32", "bf16"]
+    precision: Precision
     memory_format: torch.memory_format = torch.channels_last_3d
 
     def put(self, network: nn.Module) -> nn.Module:
@@ -243,7 +243,7 @@ class Subject:
 
 
 @cache
-def _precision(wanted: Literal["auto", "fp32", "bf16"], device: torch.device) -> Literal["fp32", "bf16"]:
+def _precision(wanted: PrecisionName, device: torch.device) -> Precision:
     """Chooses the precision once for a device, and so logs it once."""
     return choose_precision(wanted, device)
 

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +23,7 @@ from torch import Tensor
 from seg.compression.certificate import Number
 from seg.compression.shrink import DEFAULT, KINDS, BeyondReachError, Shrunk, shrink, work_of
 from seg.compression.tuning import tune
-from seg.config import ExperimentConfig
+from seg.config import ExperimentConfig, Precision
 from seg.data.cases import Case, Dataset
 from seg.data.datamodule import SegmentationData
 from seg.data.prepare import prepare_case
@@ -51,7 +50,6 @@ RUNG = 0.9
 """In a search for a latency or a number of parameters, each network keeps this share of the work of the one before."""
 Array = npt.NDArray[np.float64]
 Window = tuple[Tensor, Tensor]
-Precision = Literal["fp32", "bf16"]
 
 
 @dataclass(frozen=True, kw_only=True)

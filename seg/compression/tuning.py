@@ -5,13 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from seg.config import OptimizerConfig
+from seg.config import OptimizerConfig, Precision
 from seg.inference.model import autocast
 from seg.networks import UNet
 from seg.training.optim import build_optimizer
@@ -30,7 +29,7 @@ def tune(
     *,
     optimizer: OptimizerConfig,
     steps: int,
-    precision: Literal["fp32", "bf16"] = "fp32",
+    precision: Precision = "fp32",
 ) -> int:
     """Trains a network towards another's probabilities, in place, and keeps the best weights on the way.
 

@@ -14,6 +14,8 @@ from seg.config.experiment import (
     OptimizerConfig,
     PatchConfig,
     PostprocessingConfig,
+    Precision,
+    PrecisionName,
     SpatialConfig,
     TrainingConfig,
 )
@@ -44,6 +46,8 @@ __all__ = [
     "PatchConfig",
     "PointConfig",
     "PostprocessingConfig",
+    "Precision",
+    "PrecisionName",
     "SlurmConfig",
     "SpatialConfig",
     "StudyConfig",

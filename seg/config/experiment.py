@@ -19,6 +19,9 @@ CONFIG_VERSION = 1
 LARGEST_SEED = 2**32 - 1  # NumPy's legacy generators take no larger seed
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 """Where to compute; mps is the GPU of an Apple computer."""
+Precision = Literal["fp32", "bf16"]
+PrecisionName = Literal["auto", "fp32", "bf16"]
+"""Arithmetic of a forward pass; auto is bf16 where the hardware computes it."""
 MemoryFormat = Literal["channels_last_3d", "contiguous"]
 """Layout of features in memory, by torch's names."""
 Range = tuple[Positive, Positive]
@@ -235,7 +238,7 @@ class TrainingConfig:
         200, "Optimiser steps between validations, each of which also writes a checkpoint.", ge=1
     )
     accumulate: StrictInt = setting(1, "Batches whose gradients are averaged for one optimiser step.", ge=1)
-    precision: Literal["auto", "fp32", "bf16"] = setting(
+    precision: PrecisionName = setting(
         "auto", "Arithmetic of the forward pass; auto takes bf16 where the hardware computes it, and announces it."
     )
     ema_decay: StrictFloat = setting(

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from seg.config import Precision
 from seg.errors import ConfigError, Problem, RunError
 from seg.files import quoted
 from seg.inference.memory import out_of_memory
@@ -30,9 +31,13 @@ AXES = ("batch", "x", "y", "z")
 """Names of the axes of the image that have no fixed size in an exported network."""
 READERS: Mapping[Format, tuple[Engine, ...]] = {"onnx": ("openvino", "onnxruntime"), "openvino": ("openvino",)}
 """Engines that read a format."""
+BF16_ENGINES: tuple[Engine, ...] = ("torch", "openvino")
+"""Engines that compute in bf16 where the hardware does."""
 INSTALL = "pip install 'segnarrow[export]'"
 INSTALL_ENGINE = "pip install 'segnarrow[openvino]' or 'segnarrow[onnxruntime]'"
 """What brings the packages that export a network and run it, and those that run it alone."""
+HINTS: Mapping[Precision, str] = {"fp32": "f32", "bf16": "bf16"}
+"""What OpenVINO calls an arithmetic. It is always told one: where the processor has bf16 it would take that unasked."""
 COMPILED_SHAPES = 4
 """How many compiled networks a process keeps of one exported network. Each takes one shape of input: the usual batch
 of windows, the fewer windows of a last pass, or windows made smaller for want of memory."""
@@ -81,14 +86,19 @@ class ExportedNetwork:
     Args:
         file: ONNX file, or the XML file of OpenVINO with its weights beside it.
         engine: What runs it.
+        precision: Precision of the layers that the file has in fp32; ``bf16`` is for the engine openvino alone, and
+            for a processor that computes it.
         threads: Processor threads; None is as many as this process may use.
     """
 
-    def __init__(self, file: Path, engine: Engine, *, threads: int | None = None) -> None:
+    def __init__(
+        self, file: Path, engine: Engine, *, precision: Precision = "fp32", threads: int | None = None
+    ) -> None:
         check_installed(engine)
         block_telemetry()
         self.file, self.engine = file, engine
-        self._compile = _COMPILERS[engine](file, threads or usable_cores())
+        compiler = _openvino if engine == "openvino" else _onnxruntime
+        self._compile = compiler(file, threads or usable_cores(), precision)
         self._compiled: OrderedDict[tuple[int, ...], Run] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -143,10 +153,13 @@ def openvino_core() -> Any:
     return openvino.Core()
 
 
-def _openvino(file: Path, threads: int) -> Callable[[tuple[int, ...]], Run]:
+def _openvino(file: Path, threads: int, precision: Precision) -> Callable[[tuple[int, ...]], Run]:
     core = openvino_core()
-    # On processors with bf16 OpenVINO would take that by itself.
-    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+    settings = {
+        "INFERENCE_PRECISION_HINT": HINTS[precision],
+        "INFERENCE_NUM_THREADS": threads,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
 
     def compiled(shape: tuple[int, ...]) -> Run:
         model = core.read_model(file)
@@ -157,7 +170,8 @@ def _openvino(file: Path, threads: int) -> Callable[[tuple[int, ...]], Run]:
     return compiled
 
 
-def _onnxruntime(file: Path, threads: int) -> Callable[[tuple[int, ...]], Run]:
+def _onnxruntime(file: Path, threads: int, precision: Precision) -> Callable[[tuple[int, ...]], Run]:
+    assert precision == "fp32", precision
     import onnxruntime
 
     onnxruntime.disable_telemetry_events()  # of builds for Windows components, which know no such variable
@@ -172,6 +186,3 @@ def _onnxruntime(file: Path, threads: int) -> Callable[[tuple[int, ...]], Run]:
         return lambda windows: session.run([LOGITS], {IMAGE: windows})[0]
 
     return compiled
-
-
-_COMPILERS = {"openvino": _openvino, "onnxruntime": _onnxruntime}

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from seg.config import ExperimentConfig
+from seg.config import ExperimentConfig, Precision
 from seg.config.loading import content_digest
 from seg.errors import ConfigError, Problem, RunError
 from seg.files import file_digest, write_bytes, write_json
@@ -115,13 +115,16 @@ def check_packages(format: Format) -> tuple[Engine, ...]:
 
 
 @contextmanager
-def in_engine(network: UNet | Path, window: Triple, engine: Engine) -> Iterator[ExportedNetwork]:
+def in_engine(
+    network: UNet | Path, window: Triple, engine: Engine, precision: Precision = "fp32"
+) -> Iterator[ExportedNetwork]:
     """Gives a network in an engine, unchecked, with as many threads as torch has here, for as long as the block lasts.
 
     Args:
         network: In evaluation mode, on the processor; or a file that the engine reads.
         window: Size (X, Y, Z) in voxels of some window that the network takes.
         engine: What runs it.
+        precision: Arithmetic of the layers that are not in int8.
 
     Raises:
         ConfigError: The engine is not installed.
@@ -130,7 +133,7 @@ def in_engine(network: UNet | Path, window: Triple, engine: Engine) -> Iterator[
         file = network if isinstance(network, Path) else Path(folder) / f"network{ENDINGS['onnx']}"
         if isinstance(network, UNet):
             write_network(network, window, file, "onnx")
-        yield ExportedNetwork(file, engine, threads=torch.get_num_threads())
+        yield ExportedNetwork(file, engine, precision=precision, threads=torch.get_num_threads())
 
 
 def write_network(network: UNet, window: Triple, file: Path, format: Format) -> None:

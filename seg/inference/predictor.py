@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from seg.config import DataConfig, DeviceName
+from seg.config import DataConfig, DeviceName, PrecisionName
 from seg.data.classes import ClassMap
 from seg.data.memory import check_memory
 from seg.data.prepare import numpy_zscore, prepare, read_image, torch_zscore
@@ -27,6 +27,7 @@ from seg.inference.apple import agreed_device, logits_of
 from seg.inference.arrays import HOST
 from seg.inference.choice import CHOICE_FILE, chosen_classes
 from seg.inference.cleaning import CleaningRule, clean_labels, cleaning_rules
+from seg.inference.engine_choice import check_settings
 from seg.inference.engines import Engine, ExportedNetwork
 from seg.inference.exported import ExportedRun, exported_file
 from seg.inference.memory import Attempt, MemoryHistory, place
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from seg.inference.apple import Work
 
 LOG = logging.getLogger(__name__)
-Precision = Literal["auto", "fp32", "bf16"]
 STAGES = ("read", "prepare", "network", "resample", "write")
 """Stages of a case. ``resample`` is all that makes labels of logits: blending, resampling, choice, clean-up."""
 PROBABILITY_BYTES = 4
@@ -181,7 +181,7 @@ def load_predictor(
     device: DeviceName,
     tta: bool,
     probabilities: bool,
-    precision: Precision = "auto",
+    precision: PrecisionName = "auto",
     engine: Engine = "torch",
 ) -> Predictor:
     """Loads the networks of runs that agree with one another, in evaluation mode on the device, and their settings.
@@ -191,8 +191,8 @@ def load_predictor(
         device: Where to compute.
         tta: Whether logits are averaged over mirrored copies; else each run does as its configuration says.
         probabilities: Whether probabilities are kept.
-        precision: Arithmetic of all networks; ``auto`` is that of each run's configuration, and fp32 of other engines
-            than torch.
+        precision: Arithmetic of all networks; ``auto`` is that of each run's configuration, and fp32 or int8 of other
+            engines than torch, as their files are.
         engine: What runs the networks; others than torch take exported runs, or export a run once.
 
     Raises:
@@ -247,7 +247,7 @@ def predictor_of(
 
 
 def _torch_models(
-    runs: Sequence[TrainedRun], *, device: DeviceName, precision: Precision, tta: bool
+    runs: Sequence[TrainedRun], *, device: DeviceName, precision: PrecisionName, tta: bool
 ) -> tuple[list[Model], tuple[str, ...]]:
     """Loads networks of torch; see :func:`load_predictor`. Returns sentences on what is other than asked for, too."""
     warnings = _idle_mirroring(runs, tta=tta)
@@ -277,7 +277,7 @@ def _exported_models(
     *,
     engine: Engine,
     device: DeviceName,
-    precision: Precision,
+    precision: PrecisionName,
     tta: bool,
 ) -> tuple[list[Model], tuple[str, ...]]:
     """Loads exported networks into an engine; see :func:`load_predictor`."""
@@ -286,36 +286,13 @@ def _exported_models(
     models = []
     for run in runs:
         warnings += _uncertified(run)
-        network = ExportedNetwork(exported_file(run), engine)
+        network = ExportedNetwork(exported_file(run), engine, precision="bf16" if precision == "bf16" else "fp32")
         window = run.config.inference.window or run.config.patches.size
         network.check((run.config.inference.batch, len(run.channel_names), *window))
-        own = run.record.arithmetic if isinstance(run, ExportedRun) else "fp32"
+        stored = run.record.arithmetic if isinstance(run, ExportedRun) else "fp32"
+        own = stored if precision == "auto" else precision
         models.append(model_from_config(network, run.config, device=HOST, precision=own, tta=True if tta else None))
     return models, warnings
-
-
-def check_settings(runs: Sequence[TrainedRun], *, engine: Engine, device: DeviceName, precision: Precision) -> None:
-    """Checks that the device and the precision are ones that an engine other than torch has.
-
-    Raises:
-        ConfigError: They are not.
-    """
-    problems = []
-    if device not in ("auto", "cpu"):
-        rule, remedy = f"must be cpu or auto with --engine {engine}", "leave it out, or take --engine torch"
-        problems.append(Problem("--device", "conflict", rule, f"'{device}'", remedy))
-    if precision == "bf16":
-        rule, remedy = f"must be fp32 or auto with --engine {engine}", "leave it out, or take --engine torch"
-        problems.append(Problem("--precision", "conflict", rule, "'bf16'", remedy))
-    if precision == "fp32":
-        rule, remedy = "must be auto with a network in int8", "leave it out, or give the run directory"
-        problems += [
-            Problem("--precision", "conflict", rule, f"'fp32' for {run.path.name}", remedy)
-            for run in runs
-            if isinstance(run, ExportedRun) and run.record.arithmetic == "int8"
-        ]
-    if problems:
-        raise ConfigError(problems)
 
 
 def _uncertified(run: TrainedRun) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ from seg.config import (
     NetworkConfig,
     OptimizerConfig,
     PatchConfig,
+    Precision,
     SpatialConfig,
     TrainingConfig,
 )
@@ -178,7 +179,7 @@ def _triple(values: npt.NDArray[np.float64]) -> Triple:
 FIRST_CHANNELS = 16
 MAX_CHANNELS = 128
 DECODER = BottleneckConfig(ratio=1.0, norm=True, activation="leaky_relu")  # as docs/results/bottleneck recommends
-PLANNED_PRECISION: Literal["fp32", "bf16"] = "fp32"  # what every machine has; bf16 takes less
+PLANNED_PRECISION: Precision = "fp32"  # what every machine has; bf16 takes less
 TRAINING_SHARE = 0.8
 EPOCHS = 26
 MIN_STEPS, MAX_STEPS = 1_000, 25_000

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
-from typing import Literal
 
-from seg.config import NetworkConfig
+from seg.config import NetworkConfig, Precision
 from seg.data.memory import GIB
 from seg.networks.bottleneck import stage_ratios, width
 from seg.networks.complexity import complexity
@@ -35,7 +34,7 @@ class Cost:
     activations: int
     loss_elements: int
 
-    def memory_gib(self, precision: Literal["fp32", "bf16"]) -> float:
+    def memory_gib(self, precision: Precision) -> float:
         """Returns the estimated peak memory of the training process, in GiB."""
         kept = self.activations * BYTES[precision] * TRANSIENT + self.loss_elements * LOSS_BYTES
         return BASE_GIB + (kept + self.parameters * PARAMETER_BYTES) / GIB

@@ -7,21 +7,21 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from seg.config import DeviceName
+from seg.config import DeviceName, PrecisionName
 from seg.data.volumes import is_whole
-from seg.errors import DataError, Problem, RunError, SegError
+from seg.errors import DataError, Problem, RunError
 from seg.files import file_problems, quoted, remove_partial
 from seg.inference.archive import unpacked
 from seg.inference.cases import DONE, FAILED, SKIPPED, Record, Source, find_sources
-from seg.inference.engines import Engine, check_installed
-from seg.inference.exported import ExportedRun, read_run_or_export
-from seg.runs import TrainedRun, read_runs
+from seg.inference.engines import Engine
+from seg.inference.exported import read_run_or_export
+from seg.runs import read_runs
 from seg.workflows.manifest import (
     MANIFEST_FILE,
     VOLUMES_FILE,
@@ -32,7 +32,7 @@ from seg.workflows.manifest import (
 )
 
 if TYPE_CHECKING:
-    from seg.inference.predictor import Precision, Predictor
+    from seg.inference.predictor import Predictor
 
 LOG = logging.getLogger(__name__)
 Existing = Literal["refuse", "skip", "overwrite"]
@@ -45,7 +45,7 @@ def predict(
     input: Path,
     output: Path,
     device: DeviceName = "auto",
-    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    precision: PrecisionName = "auto",
     tta: bool = False,
     probabilities: bool = False,
     existing: Existing = "refuse",
@@ -89,50 +89,18 @@ def predict(
         skipped = [source for source in sources if existing == "skip" and _is_whole(source)]
         _check_made_alike(manifest, earlier, skipped, {"models": [model["weights_sha256"] for model in models]})
         # Torch takes seconds to import: wrong arguments and run directories are named before that.
+        from seg.inference.engine_choice import choose_engine
         from seg.inference.predictor import load_predictor
 
         load = partial(load_predictor, runs, device=device, tta=tta, probabilities=probabilities, precision=precision)
-        predictor = load(engine=_chosen_engine(engine, runs, load, device=device, precision=precision))
+        chosen = choose_engine(engine, runs, lambda one: load(engine=one).models, device=device, precision=precision)
+        predictor = load(engine=chosen)
     progress = PredictionRecords(begun, sources, describe(predictor, models), manifest, table=table)
     _check_made_alike(manifest, earlier, skipped, progress.provenance.made_by())
     progress.keep(skipped, earlier, predictor)
     if ready := [source for source in sources if source not in skipped]:
         _segment(predictor, ready, progress)
     return progress.summarise()
-
-
-def _chosen_engine(
-    wanted: Literal["auto"] | Engine | None,
-    runs: Sequence[TrainedRun],
-    load: Callable[..., Predictor],
-    *,
-    device: DeviceName,
-    precision: Precision,
-) -> Engine:
-    """Returns the engine to predict with; says which one where it was not asked for by name."""
-    from seg.inference.fastest import check_engine, fastest_engine, possible_engines
-    from seg.inference.predictor import check_settings
-
-    if wanted is None:
-        wanted = "auto" if any(isinstance(run, ExportedRun) for run in runs) else "torch"
-    if wanted != "auto":
-        check_installed(wanted)
-        check_engine(wanted, runs)
-        return wanted
-    engines = possible_engines(runs)
-    if "torch" not in engines:  # before minutes of measurement
-        check_settings(runs, engine=engines[0], device=device, precision=precision)
-    if "torch" in engines and {"cuda", "mps", "bf16"}.intersection((device, precision)):
-        engines = ("torch",)  # no other does what was asked for
-    try:
-        return fastest_engine(
-            engines, runs, lambda engine: load(engine=engine).models, device=device, precision=precision
-        )
-    except SegError as error:
-        if "torch" not in engines:
-            raise
-        LOG.warning("engine: torch, as the others cannot be measured: %s", error)
-        return "torch"
 
 
 def _segment(predictor: Predictor, sources: Sequence[Source], progress: PredictionRecords) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,23 +24,36 @@ pytest.importorskip("openvino", reason="an engine that is measured")
 pytest.importorskip("onnxruntime", reason="an engine that is measured")
 
 
-@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+@pytest.mark.parametrize(
+    ("engine", "wanted", "precision"),
+    [
+        ("openvino", "fp32", "fp32"),
+        ("onnxruntime", "fp32", "fp32"),
+        ("openvino", "bf16", "bf16"),
+        ("onnxruntime", "bf16", "fp32"),  # it has no other
+    ],
+)
 def test_networks_are_measured_in_an_engine_with_the_threads_of_torch(
-    subject: Subject, narrow: Subject, monkeypatch: pytest.MonkeyPatch, engine: str
+    subject: Subject, narrow: Subject, monkeypatch: pytest.MonkeyPatch, engine: str, wanted: Any, precision: str
 ) -> None:
     made = []
+    subject, narrow = (
+        replace(one, config=replace(one.config, training=replace(one.config.training, precision=wanted)))
+        for one in (subject, narrow)
+    )
 
-    def noted(file: Path, name: str, *, threads: int) -> Callable[[np.ndarray], np.ndarray]:
-        made.append((name, threads))
-        return ExportedNetwork(file, name, threads=threads)
+    def noted(file: Path, name: str, *, precision: Any, threads: int) -> Callable[[np.ndarray], np.ndarray]:
+        made.append((name, precision, threads))
+        return ExportedNetwork(file, name, precision=precision, threads=threads)
 
     monkeypatch.setattr("seg.inference.export.ExportedNetwork", noted)
     entry = measure_engine([subject, narrow], engine, Settings(rounds=3, warmup=1))
-    assert made == [(engine, torch.get_num_threads())] * 2
-    assert (entry["engine"], entry["precision"], entry["baseline"]) == (engine, "fp32", "full")
+    assert made == [(engine, precision, torch.get_num_threads())] * 2
+    assert (entry["engine"], entry["precision"], entry["baseline"]) == (engine, precision, "full")
     full, small = entry["variants"]
     assert full["latency_ratio"] == full["throughput_ratio"] == {"median": 1.0, "q1": 1.0, "q3": 1.0}
     for row in (full, small):
+        assert row["precision"] == precision
         assert 0 < row["latency_ms"]["q1"] <= row["latency_ms"]["median"] <= row["latency_ms"]["q3"]
         assert row["throughput_voxels_per_s"]["median"] > 0
     assert small["configuration"] == narrow.fingerprint()

@@ -16,9 +16,9 @@ import torch
 
 from seg.config import AugmentationConfig, DataConfig, ExperimentConfig, InferenceConfig, SpatialConfig
 from seg.errors import ConfigError, RunError, SegError
-from seg.inference import fastest
+from seg.inference import engine_choice
 from seg.inference.choice import Choice, ClassChoice, write_choice
-from seg.inference.engines import READERS
+from seg.inference.engines import READERS, openvino_core
 from seg.inference.exported import ExportRecord, record_path
 from seg.runs import read_runs
 from seg.workflows.export import export
@@ -139,7 +139,7 @@ def test_what_an_engine_cannot_do_is_refused(make_run: Make, scans: Path, tmp_pa
         return [(problem.path, problem.kind) for problem in caught.value.problems]
 
     both = [("--device", "conflict"), ("--precision", "conflict")]
-    assert kinds(file, device="cuda", precision="bf16") == both
+    assert kinds(run_dir, engine="onnxruntime", device="cuda", precision="bf16") == both
     assert kinds(file, engine="torch") == [("--engine", "format")]
     assert kinds(file, engine="onnxruntime") == [("--engine", "format")]
     if not torch.cuda.is_available():
@@ -173,11 +173,46 @@ def test_what_no_engine_does_is_refused_before_engines_are_measured(
     def measured(*_: object, **__: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(fastest, "measure", measured)
+    monkeypatch.setattr(engine_choice, "measure", measured)
+    monkeypatch.setattr(engine_choice, "instruction_sets", lambda *_: [])
     file = export(make_run(), format="onnx")
     with pytest.raises(ConfigError) as caught:
         run(file, scans, tmp_path / "out", precision="bf16")
-    assert [(problem.path, problem.kind) for problem in caught.value.problems] == [("--precision", "conflict")]
+    assert [(problem.path, problem.kind) for problem in caught.value.problems] == [("--precision", "hardware")]
+
+
+def test_openvino_computes_in_bf16_where_that_is_asked_for(
+    make_run: Make, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = make_run()
+    hints: list[str] = []
+    compile_model = openvino_core().compile_model
+    # Without bf16 in the processor OpenVINO computes in fp32 whatever it is told, so that the hint alone is looked at.
+    monkeypatch.setattr(
+        openvino_core(), "compile_model", lambda *a: hints.append(a[2]["INFERENCE_PRECISION_HINT"]) or compile_model(*a)
+    )
+    monkeypatch.setattr(engine_choice, "instruction_sets", lambda *_: ["amx_bf16"])
+    labels = {}
+    for precision, said, hint in (("auto", "fp32", "f32"), ("fp32", "fp32", "f32"), ("bf16", "bf16", "bf16")):
+        hints.clear()
+        out = run(run_dir, scans, tmp_path / precision, engine="openvino", precision=precision)
+        assert set(hints) == {hint}
+        assert json.loads((out / "predictions.json").read_text())["latest"]["precision"] == said
+        labels[precision] = np.asarray(nib.load(out / "scan_0.nii.gz").dataobj)
+    np.testing.assert_array_equal(labels["auto"], labels["fp32"])
+    assert (labels["bf16"] == labels["fp32"]).mean() > 0.98
+
+
+def test_engines_with_bf16_alone_are_measured_where_that_is_asked_for(
+    make_run: Make, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, ...]] = []
+    monkeypatch.setattr(engine_choice, "instruction_sets", lambda *_: ["amx_bf16"])
+    monkeypatch.setattr(engine_choice, "fastest_engine", lambda engines, *_, **__: asked.append(engines) or "openvino")
+    run_dir = make_run()
+    run(export(run_dir, format="onnx"), scans, tmp_path / "file", precision="bf16")
+    run(run_dir, scans, tmp_path / "run", engine="auto", precision="bf16")
+    assert asked == [("openvino",), ("torch", "openvino")]
 
 
 def test_label_maps_of_two_engines_are_not_mixed_in_a_folder(make_run: Make, scans: Path, tmp_path: Path) -> None:
