@@ -1,18 +1,18 @@
-"""How much Dice a network really loses where a loss is predicted: some of its maps are cut, one at a time."""
+"""What maps of a network are predicted to lose, and what some really lose: they are cut, one at a time."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from seg.compression.search import Window, dice_of
-from seg.compression.sites import Curve, Measured, Site, projection_of
+from seg.compression.sites import Curve, Measured, Site, measure_sites, predict_losses, projection_of
 from seg.data.splits import spread_over
 from seg.networks import UNet
 
@@ -21,6 +21,54 @@ PLACES, ROUNDS = 12, 2
 """Maps that are cut, and how often, each time at the width that the factor found so far calls for."""
 LEAST = 0.25
 """Least factor, so that a few cuts that happened to cost nothing make no loss vanish."""
+CHECKED = 5
+"""Windows, of those that are measured, on which these cuts are scored."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What maps of a network are predicted to lose.
+
+    Attributes:
+        measured: What was measured of them, by name.
+        curves: What each loses at which width, before the factor.
+        factor: Dice lost over what is predicted, of a few cuts.
+        checked: Windows that these cuts were scored on.
+    """
+
+    measured: Mapping[str, Measured]
+    curves: Sequence[Curve]
+    factor: float
+    checked: int
+
+
+def predict_maps(
+    network: UNet,
+    sites: Sequence[Site],
+    windows: Sequence[Window],
+    patients: Sequence[str],
+    *,
+    margin: float,
+    ignore_label: int | None,
+    seed: int,
+) -> Prediction:
+    """Predicts what maps and kernels lose at each width, and calibrates that on the maps.
+
+    Args:
+        network: The network, in evaluation mode.
+        sites: The maps and kernels.
+        windows: Images and labels that they are measured on, one of each case.
+        patients: The patient of each.
+        margin: Loss of Dice near which predictions are calibrated.
+        ignore_label: Value of voxels that count for neither side.
+        seed: Seed of the labels that are drawn.
+    """
+    measured = measure_sites(network, sites, [image for image, _ in windows], seed=seed)
+    curves = [predict_losses(site, measured[site.name], patients) for site in sites]
+    checked = spread_over(windows, CHECKED)
+    maps = [curve for curve in curves if curve.site.part != "kernel"]
+    factor = calibrate(network, maps, measured, checked, margin, ignore_label)
+    return Prediction(measured=measured, curves=curves, factor=factor, checked=len(checked))
 
 
 def calibrate(

@@ -17,7 +17,7 @@ import yaml
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from seg.compression import CASES
-from seg.compression.calibration import PLACES, calibrate, scaled
+from seg.compression.calibration import PLACES, predict_maps, scaled
 from seg.compression.drawing import draw_curve, draw_network
 from seg.compression.search import check_uncut, window
 from seg.compression.sites import (
@@ -25,8 +25,6 @@ from seg.compression.sites import (
     Curve,
     Site,
     find_sites,
-    measure_sites,
-    predict_losses,
     widths_together,
     with_widths,
 )
@@ -62,8 +60,6 @@ POINTS_FILE, NETWORK_FILE = "points.yaml", "network.yaml"
 LOCK_FILE = "widths.lock"
 """There while a process works on the files."""
 WIDTHS_VERSION = 1
-CHECKED = 5
-"""Cases on which some maps are cut."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,23 +230,21 @@ def _find(
     sites = find_sites(network)
     LOG.info("measuring %d maps on %s", len(sites), counted(len(chosen), "training case"))
     windows = [window(case, config, dataset.ignore_label) for case in chosen]
-    measured = measure_sites(network, sites, [image for image, _ in windows], seed=config.seed)
-    curves = [predict_losses(site, measured[site.name], patients) for site in sites]
+    ignored = dataset.ignore_label
+    found = predict_maps(network, sites, windows, patients, margin=margin, ignore_label=ignored, seed=config.seed)
+    curves = found.curves
     if few := [name for name, high in zip(run.class_names[1:], curves[0].high[0], strict=True) if math.isinf(high)]:
         LOG.warning("no width is safe for %s: found in fewer than two patients; measure more cases", ", ".join(few))
-    maps = [curve for curve in curves if curve.site.part != "kernel"]
-    checked = spread_over(windows, CHECKED)
-    factor = calibrate(network, maps, measured, checked, margin, dataset.ignore_label)
-    LOG.info("Dice lost over what is predicted, of %s: %.3g", counted(PLACES, "cut"), factor)
-    rows = _rows(run, [scaled(curve, factor) for curve in curves], margin, timing)
+    LOG.info("Dice lost over what is predicted, of %s: %.3g", counted(PLACES, "cut"), found.factor)
+    rows = _rows(run, [scaled(curve, found.factor) for curve in curves], margin, timing)
     narrow, kernels = ([row for row in rows if (row.site.part == "kernel") == which] for which in (False, True))
     whole = complexity(*_ends(run), config.network, shape=config.patches.size)
     return Findings(
         run=run,
         cases=[case.id for case in chosen],
         patients=len(set(patients)),
-        factor=factor,
-        checked=len(checked),
+        factor=found.factor,
+        checked=found.checked,
         margin=margin,
         maps=narrow,
         kernels=kernels,

@@ -18,11 +18,11 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 from torch import Tensor, nn
 
-from seg.compression.calibration import calibrate
+from seg.compression.calibration import predict_maps
 from seg.compression.moments import watch
 from seg.compression.search import window
-from seg.compression.sites import Curve, Site, find_sites, measure_sites, predict_losses, with_widths
-from seg.compression.widths import CHECKED, changes, read_trained
+from seg.compression.sites import Curve, Site, find_sites, with_widths
+from seg.compression.widths import changes, read_trained
 from seg.config import NetworkConfig
 from seg.config.loading import load_config
 from seg.config.study import MARGIN, STUDY_VERSION
@@ -104,11 +104,11 @@ def measure(runs_dir: Path, data_root: Path | None, count: int, seed: int, cases
     maps = maps_of(network)
     chosen = spread_over([case for case in dataset.cases if case.id in set(split.train)], cases)
     windows = [window(case, run.config, dataset.ignore_label) for case in chosen]
-    measured = measure_sites(network, maps, [image for image, _ in windows], seed=run.config.seed)
     patients = [case.patient or case.id for case in chosen]
-    curves = {site: predict_losses(site, measured[site.name], patients) for site in maps}
-    checked = spread_over(windows, CHECKED)
-    factor = calibrate(network, list(curves.values()), measured, checked, MARGIN, dataset.ignore_label)
+    found = predict_maps(
+        network, maps, windows, patients, margin=MARGIN, ignore_label=dataset.ignore_label, seed=run.config.seed
+    )
+    curves = {curve.site: curve for curve in found.curves}
     spreads = covariances(network, maps, [image for image, _ in windows])
     whole = dice_of(runs_dir / "baseline")
     rows: list[Row] = []
@@ -124,7 +124,7 @@ def measure(runs_dir: Path, data_root: Path | None, count: int, seed: int, cases
         rows.append(
             {
                 "point": name,
-                "predicted": factor * float(np.nanmean(lost)),
+                "predicted": found.factor * float(np.nanmean(lost)),
                 "width": float(np.mean([np.log2(width / site.channels) for site, width in widths.items()])),
                 "macs": needs.macs,
                 "parameters": needs.parameters,

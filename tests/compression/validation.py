@@ -13,10 +13,10 @@ from scipy import stats
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from seg.compression.calibration import calibrate, narrowed_at, scaled
+from seg.compression.calibration import narrowed_at, predict_maps, scaled
 from seg.compression.search import window
-from seg.compression.sites import DICE_FOR_NATS, find_sites, measure_sites, predict_losses, projection_of
-from seg.compression.widths import CHECKED, read_trained
+from seg.compression.sites import DICE_FOR_NATS, find_sites, projection_of
+from seg.compression.widths import read_trained
 from seg.config.study import MARGIN
 from seg.data.splits import spread_over
 from seg.files import table_text, write_text
@@ -36,19 +36,17 @@ def measure(run_dir: Path, data_root: Path | None, count: int) -> list[dict[str,
         for side in (split.train, split.validation)
     )
     seen = [window(case, config, ignored) for case in trained]
-    measured = measure_sites(network, sites, [image for image, _ in seen], seed=config.seed)
     patients = [case.patient or case.id for case in trained]
-    curves = {site.name: predict_losses(site, measured[site.name], patients) for site in sites}
-    maps = [curve for curve in curves.values() if curve.site.part != "kernel"]
-    factor = calibrate(network, maps, measured, spread_over(seen, CHECKED), MARGIN, ignored)
-    print(f"factor {factor:.3f}")
+    found = predict_maps(network, sites, seen, patients, margin=MARGIN, ignore_label=ignored, seed=config.seed)
+    print(f"factor {found.factor:.3f}")
     windows = [window(case, config, ignored) for case in held_out]
     with torch.no_grad():
         whole = [scores(network(image), label, ignored) for image, label in windows]
+    curves = {curve.site.name: curve for curve in found.curves}
     rows: list[dict[str, float | str]] = []
     for site in tqdm(sites, disable=None):
-        own = measured[site.name]
-        curve = scaled(curves[site.name], factor)
+        own = found.measured[site.name]
+        curve = scaled(curves[site.name], found.factor)
         pooled = own.pooled(range(len(trained)))
         wanted = {max(1, round(site.channels * share)) for share in SHARES}
         for width in sorted(wanted & set(curve.widths) - {site.channels}):

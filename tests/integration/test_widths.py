@@ -148,7 +148,7 @@ def test_what_cannot_be_used_is_named(run: Path, tmp_path: Path) -> None:
 def test_the_folder_is_looked_at_before_anything_is_measured(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(widths, "measure_sites", lambda *_, **__: pytest.fail("measured"))
+    monkeypatch.setattr(widths, "predict_maps", lambda *_, **__: pytest.fail("measured"))
     out = tmp_path / "out"
     (out / "widths.lock").mkdir(parents=True)  # as unwritable as a folder of another user
     with pytest.raises(SegError) as caught:
