@@ -47,17 +47,14 @@ from seg.compression.search import (
     LADDER,
     RUNG,
     STOP_BELOW,
-    Subject,
-    check_uncut,
-    cost,
     judge,
     reach,
-    read_subject,
     smaller_networks,
     worst,
 )
 from seg.compression.shrink import BeyondReachError, Shrunk
 from seg.compression.speed import ROUNDS, Latency, measure_latency, time_of_elements
+from seg.compression.subject import Subject, check_uncut, cost, read_subject
 from seg.compression.target import Target
 from seg.config.loading import content_digest
 from seg.data.cases import Dataset

@@ -2,19 +2,48 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from seg.compression.certificate import ORIGINAL
-from seg.compression.search import FoldRecord, Subject, mean_of
+from seg.compression.certificate import ORIGINAL, Number
 from seg.compression.speed import Latency
+from seg.compression.subject import Array, Subject
 from seg.words import fixed
 
 COMPRESSION_FILE = "compression.json"
 COMPRESSION_VERSION = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldRecord:
+    """What a smaller network of one run costs and loses, as compression.json has it.
+
+    Attributes:
+        macs: Multiply-accumulates of a patch.
+        parameters: Learned numbers.
+        predicted_loss: Predicted loss of the cuts, before anything was solved anew, in nats a voxel.
+        measured_divergence: Divergence of its prediction from the original's on held-back windows, in nats a voxel.
+        tuned_steps: Step of the tuning whose weights are kept; 0 for none.
+        held_back: Change of Dice by held-back patient and class; null where neither side has the class.
+        weights_sha256: Digest of its file of weights; empty before that is written.
+    """
+
+    macs: Number
+    parameters: Number
+    predicted_loss: float
+    measured_divergence: float
+    tuned_steps: int
+    held_back: tuple[tuple[float | None, ...], ...]
+    weights_sha256: str
+
+    @property
+    def lost(self) -> list[list[float]]:
+        """The changes of Dice, NaN where there is none."""
+        return [[np.nan if value is None else value for value in row] for row in self.held_back]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +78,13 @@ class Record:
     steps: tuple[StepRecord, ...] = ()
     int8: tuple[str, ...] = ()
     latency: dict[str, Latency] = field(default_factory=dict)
+
+
+def mean_of(lost: Array) -> list[float]:
+    """Returns the mean change of each class over the patients that have it; NaN where none has."""
+    present = ~np.isnan(lost)
+    sums = np.where(present, lost, 0).sum(0)
+    return [float(total / count) if count else math.nan for total, count in zip(sums, present.sum(0), strict=True)]
 
 
 def format_steps(steps: Sequence[StepRecord], subjects: Sequence[Subject], latency: Mapping[str, Latency]) -> str:

@@ -1,4 +1,4 @@
-"""How long a smaller network takes beside the original in an engine, and what a narrower map saves in its layers."""
+"""How long a smaller network takes beside the original in an engine."""
 
 from __future__ import annotations
 
@@ -14,33 +14,27 @@ from typing import Annotated
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor, nn
 
 from seg.benchmark.subjects import Runtime
-from seg.benchmark.timing import Call, Timer, interleave, ratios, spread
+from seg.benchmark.timing import Call, Timer, interleave, spread
 from seg.compression.channels import feature_maps, with_channels
 from seg.compression.cuts import with_ranks
 from seg.compression.moments import full_kernels
 from seg.compression.shrink import work_of
-from seg.config import ExperimentConfig, NetworkConfig
+from seg.config import ExperimentConfig
 from seg.hardware import choose_device, choose_precision
 from seg.inference.engines import Engine
 from seg.inference.export import in_engine
 from seg.inference.memory import memory_format_on
 from seg.inference.model import Model
 from seg.networks import UNet, map_elements, network_from_config
-from seg.networks.blocks import ConvStage
 from seg.networks.conv import Triple
 
 ROUNDS, WARMUP = 15, 2
 """Rounds that count, and those before them."""
-PAIRS = 5
-"""Pairs of layers in full and narrowed that count; one before them does not."""
-LEAST_SECONDS = 0.01
 MOST_OF_ELEMENTS = 0.9
 """Upper limit of the share of a network's time that is put down to its feature maps."""
 LOG = logging.getLogger(__name__)
-_Calls = list[tuple[nn.Module, list[Tensor]]]
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -138,101 +132,3 @@ def time_of_elements(network: UNet, shape: Triple, ratio: Callable[[UNet], float
         "%.0f %% of the time goes with the numbers in feature maps, by two networks of half the widths", 100 * share
     )
     return share / (1 - share) * macs / elements
-
-
-@dataclass(frozen=True, kw_only=True)
-class Saving:
-    """What a narrower map saves in the layers that write and read it.
-
-    Attributes:
-        full_ms: Median time of these layers as they are.
-        saved_ms: Median difference of the pairs; below 0 the narrow layers are slower.
-        speedup: Median ratio of the pairs, full over narrow.
-        speedup_quartiles: Quartiles of that ratio.
-    """
-
-    full_ms: float
-    saved_ms: float
-    speedup: float
-    speedup_quartiles: tuple[float, float]
-
-
-def time_narrowing(
-    in_channels: int, out_channels: int, full: NetworkConfig, narrow: NetworkConfig, shape: Triple
-) -> Saving:
-    """Times the layers in which two networks differ, on the processor, in float32 and with torch's threads.
-
-    Args:
-        in_channels: Channels of the image.
-        out_channels: Classes.
-        full: The network.
-        narrow: The network with a narrower map.
-        shape: Voxels of the image.
-    """
-    wide, slim = (_Layers(network_from_config(config, in_channels, out_channels), shape) for config in (full, narrow))
-    calls = {"full": partial(_run, wide.that_differ_from(slim)), "narrow": partial(_run, slim.that_differ_from(wide))}
-    with torch.no_grad():
-        times = interleave(calls, Timer(least_seconds=LEAST_SECONDS), rounds=PAIRS, warmup=1)
-    ratio = ratios(times["full"], times["narrow"])
-    return Saving(
-        full_ms=1e3 * spread(times["full"])["median"],
-        saved_ms=1e3 * spread([a - b for a, b in zip(times["full"], times["narrow"], strict=True)])["median"],
-        speedup=ratio["median"],
-        speedup_quartiles=(ratio["q1"], ratio["q3"]),
-    )
-
-
-def _run(calls: _Calls) -> None:
-    for layer, inputs in calls:
-        layer(*inputs)
-
-
-class _Layers:
-    """The parts of a network that are timed: blocks of the encoder, skips, whole decoder stages, the head."""
-
-    def __init__(self, network: UNet, shape: Triple) -> None:
-        self.parts = dict(_parts(network.eval()))
-        self.shapes = _input_shapes(network, list(self.parts), shape)
-
-    def that_differ_from(self, other: _Layers) -> _Calls:
-        """Returns the parts that the other has not, or with weights of other shapes; with random inputs."""
-        return [
-            (part, [_random(shape) for shape in self.shapes[name]])
-            for name, part in self.parts.items()
-            if name not in other.parts or _weights(part) != _weights(other.parts[name])
-        ]
-
-
-def _parts(network: UNet) -> Mapping[str, nn.Module]:
-    found: dict[str, nn.Module] = {}
-    for name, stage in network.encoder.named_children():
-        blocks = dict(stage.named_children()) if isinstance(stage, ConvStage) else {}
-        found |= {f"encoder.{name}.{inner}": block for inner, block in blocks.items()} or {f"encoder.{name}": stage}
-    found |= {f"skips.{n}": skip for n, skip in network.skips.named_children() if not isinstance(skip, nn.Identity)}
-    found |= {f"decoder.{name}": stage for name, stage in network.decoder.named_children()}
-    return found | {"heads.0": network.heads[0]}
-
-
-def _input_shapes(network: UNet, names: list[str], shape: Triple) -> dict[str, list[torch.Size]]:
-    """Returns the shapes that each part reads, from a pass without numbers."""
-    with torch.device("meta"):
-        empty = UNet(network.in_channels, network.out_channels, network.config).eval()
-        image = torch.empty(1, network.in_channels, *shape)
-    shapes: dict[str, list[torch.Size]] = {}
-
-    def see(name: str, inputs: tuple[Tensor, ...]) -> None:
-        shapes[name] = [one.shape for one in inputs]
-
-    for name in names:
-        empty.get_submodule(name).register_forward_pre_hook(lambda _module, inputs, name=name: see(name, inputs))
-    with torch.no_grad():
-        empty(image)
-    return shapes
-
-
-def _random(shape: torch.Size) -> Tensor:
-    return torch.randn(shape).contiguous(memory_format=torch.channels_last_3d)
-
-
-def _weights(part: nn.Module) -> dict[str, torch.Size]:
-    return {name: value.shape for name, value in part.state_dict().items()}

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from seg.compression.calibration import predict_maps
 from seg.compression.moments import watch
-from seg.compression.search import window
 from seg.compression.sites import Curve, Site, find_sites, with_widths
+from seg.compression.subject import window
 from seg.compression.widths import changes, read_trained
 from seg.config import NetworkConfig
 from seg.config.loading import load_config

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from seg.compression import speed
-from seg.compression.speed import MOST_OF_ELEMENTS, time_narrowing, time_of_elements
+from seg.compression import narrowing
+from seg.compression.narrowing import time_narrowing
+from seg.compression.speed import MOST_OF_ELEMENTS, time_of_elements
 from seg.config import NetworkConfig, WidthsConfig
 from seg.networks import map_elements, network_from_config
 from seg.networks.complexity import checked_complexity
@@ -48,7 +49,7 @@ def test_what_a_narrower_map_saves_is_of_rounds_in_turns(monkeypatch):
         assert rounds > warmup > 0
         return {"full": (0.4, 0.2, 0.3), "narrow": (0.2, 0.1, 0.2)}
 
-    monkeypatch.setattr(speed, "interleave", known)
+    monkeypatch.setattr(narrowing, "interleave", known)
     found = time_narrowing(1, 2, full, narrow, SHAPE)
     assert (found.full_ms, found.saved_ms, found.speedup) == pytest.approx((300, 100, 2))
     assert found.speedup_quartiles == pytest.approx((1.75, 2))

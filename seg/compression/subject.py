@@ -1,0 +1,196 @@
+"""A trained run that is made smaller, and what smaller networks are measured by: windows, Dice, divergence, cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from seg.config import ExperimentConfig, Precision
+from seg.data.cases import Case, Dataset
+from seg.data.prepare import prepare_case
+from seg.data.splits import Split, spread_over
+from seg.errors import ConfigError, Problem, RunError
+from seg.files import quoted
+from seg.hardware import choose_precision
+from seg.inference.model import autocast
+from seg.inference.windows import Windows
+from seg.networks import UNet, complexity
+from seg.runs import ENVIRONMENT_FILE, Origin, TrainedRun, read_origin
+
+HELD_BACK, HELD_BACK_SHARE = 20, 5
+"""Patients that are held back at most, and one training patient in so many."""
+JUDGED = 8
+"""Held-back windows that tuning is judged by."""
+Array = npt.NDArray[np.float64]
+Window = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A trained run that is made smaller, and what it is measured by.
+
+    Attributes:
+        run: The run, with the folder where its data set lies now.
+        origin: What it was made from.
+        split: Its training and held-out cases.
+        network: Its network.
+        fitted: Windows (1, C, X, Y, Z) that layers are measured on and solved anew by.
+        measured: Cases that these are of.
+        held_back: Windows with their labels (X, Y, Z), one of each patient that is held back.
+        tuned_on: Cases that a smaller network is tuned on: those of all training patients who are not held back.
+        ignore_label: Label that counts nowhere.
+        dice: Dice of the network on the held-back windows, shape (patients, classes without the background).
+        judged: Log-probabilities of the network on the first of these windows.
+        precision: Arithmetic in which networks predict and are tuned.
+    """
+
+    run: TrainedRun
+    origin: Origin
+    split: Split
+    network: UNet
+    fitted: tuple[Tensor, ...]
+    measured: tuple[str, ...]
+    held_back: tuple[Window, ...]
+    tuned_on: tuple[str, ...]
+    ignore_label: int | None
+    dice: Array
+    judged: tuple[Tensor, ...]
+    precision: Precision
+
+    @property
+    def config(self) -> ExperimentConfig:
+        """The experiment."""
+        return self.run.config
+
+    @property
+    def cost(self) -> tuple[int, int]:
+        """Multiply-accumulates of a patch, and parameters."""
+        return cost(self.network, self.config)
+
+    def lost(self, network: UNet) -> Array:
+        """Returns a network's Dice less the original's on the held-back windows, shape (patients, classes)."""
+        return dice_of(network, self.held_back, self.ignore_label, self.precision) - self.dice
+
+    def divergence(self, network: UNet) -> float:
+        """Returns the divergence of a prediction from the original's on held-back windows, in nats a voxel."""
+        pairs = zip(self.judged, self.held_back, strict=False)
+        found = [divergence(wanted, network, image, self.precision) for wanted, (image, _) in pairs]
+        return sum(found) / len(found)
+
+
+def check_uncut(run: TrainedRun) -> tuple[Origin, Split]:
+    """Checks that a run has no 1x1 around its kernels, and returns what it was made from and the sides of its cases.
+
+    Raises:
+        RunError: It has, or there is no record of its cases.
+    """
+    where, origin = quoted(str(run.path)), read_origin(run.path)
+    if origin is None or origin.split is None:
+        value = f"no {ENVIRONMENT_FILE}" if origin is None else "a run of an earlier version"
+        remedy = "give the run as its training left it, or train it anew with this version"
+        raise RunError(Problem(where, "split", "must have a record of its cases", value, remedy))
+    widths = run.config.network.widths
+    if widths is not None and (widths.encoder_ranks or widths.decoder_ranks):
+        rule, remedy = "must have no 1x1 around its kernels yet", "give the network that it was made from"
+        raise RunError(Problem(where, "compressed", rule, "a compressed network", remedy))
+    return origin, origin.split
+
+
+def read_subject(run: TrainedRun, origin: Origin, split: Split, dataset: Dataset, cases: int) -> Subject:
+    """Reads a run's network and what it is measured by.
+
+    Args:
+        run: The run, with the folder where its data set lies now.
+        origin: What it was made from.
+        split: Its two sides.
+        dataset: The data set.
+        cases: Training cases that are measured.
+
+    Raises:
+        ConfigError: There are too few training patients to hold one back.
+        DataError: Cases cannot be read.
+    """
+    config, ignored = run.config, dataset.ignore_label
+    network = run.network()
+    seen = set(split.train)
+    patients: dict[str, list[Case]] = {}
+    for case in dataset.cases:
+        if case.id in seen and case.label is not None:
+            patients.setdefault(case.patient or case.id, []).append(case)
+    if len(patients) < 2:
+        rule, remedy = "must be 2 or more, as one is held back", "compress a run of more patients"
+        raise ConfigError(Problem("training patients", "patients", rule, str(len(patients)), remedy))
+    held = set(spread_over(list(patients), max(1, min(HELD_BACK, len(patients) // HELD_BACK_SHARE))))
+    others = [case for patient, own in patients.items() if patient not in held for case in own]
+    chosen = spread_over(others, cases)
+    fitted = tuple(window(case, config, ignored)[0] for case in chosen)
+    held_back = tuple(window(patients[patient][0], config, ignored) for patient in patients if patient in held)
+    precision = choose_precision(config.training.precision, torch.device("cpu"))
+    return Subject(
+        run=run,
+        origin=origin,
+        split=split,
+        network=network,
+        fitted=fitted,
+        measured=tuple(case.id for case in chosen),
+        held_back=held_back,
+        tuned_on=tuple(case.id for case in others),
+        ignore_label=ignored,
+        dice=dice_of(network, held_back, ignored, precision),
+        judged=tuple(log_probabilities(network, image, precision) for image, _ in held_back[:JUDGED]),
+        precision=precision,
+    )
+
+
+def cost(network: UNet, config: ExperimentConfig) -> tuple[int, int]:
+    """Returns the multiply-accumulates of a patch, and the parameters."""
+    found = complexity(network.in_channels, network.out_channels, network.config, shape=config.patches.size)
+    return found.macs, found.parameters
+
+
+def window(case: Case, config: ExperimentConfig, ignore_label: int | None) -> Window:
+    """Returns the window (1, C, X, Y, Z) of a case that holds the most foreground, of the patches' size; its label.
+
+    Voxels of ``ignore_label`` are no foreground.
+    """
+    array, reference = prepare_case(case, config.data)
+    image, label = torch.from_numpy(array), torch.from_numpy(reference)
+    windows = Windows.over(image.shape[1:], config.patches.size, config.inference.overlap)
+    starts = [(x, y, z) for x in windows.starts[0] for y in windows.starts[1] for z in windows.starts[2]]
+    foreground = label > 0
+    if ignore_label is not None:
+        foreground &= label != ignore_label
+    best = max(starts, key=lambda start: int(windows.crop(foreground, start).sum()))
+    cropped: Tensor = windows.crop(image, best)
+    return cropped[None], windows.crop(label, best)
+
+
+def dice_of(network: UNet, windows: Sequence[Window], ignore_label: int | None, precision: Precision = "fp32") -> Array:
+    """Returns the Dice of each class but the background, shape (windows, classes); NaN where neither side has it."""
+    found = np.full((len(windows), network.out_channels - 1), np.nan)
+    for row, (image, label) in enumerate(windows):
+        predicted = log_probabilities(network, image, precision)[0].argmax(0)
+        counts = torch.ones_like(label, dtype=torch.bool) if ignore_label is None else label != ignore_label
+        for index in range(1, network.out_channels):
+            ours, theirs = (predicted == index) & counts, (label == index) & counts
+            if size := int(ours.sum()) + int(theirs.sum()):
+                found[row, index - 1] = 2 * int((ours & theirs).sum()) / size
+    return found
+
+
+def log_probabilities(network: UNet, image: Tensor, precision: Precision = "fp32") -> Tensor:
+    """Returns a prediction f32 (1, K, X, Y, Z)."""
+    with torch.no_grad(), autocast(image.device, precision):
+        logits: Tensor = network(image)
+    return logits.float().log_softmax(1)
+
+
+def divergence(wanted: Tensor, network: UNet, image: Tensor, precision: Precision = "fp32") -> float:
+    """Returns the Kullback-Leibler divergence of a network's prediction from log-probabilities, in nats a voxel."""
+    p, q = wanted.double(), log_probabilities(network, image, precision).double()
+    return float((p.exp() * (p - q)).sum(1).mean())
