@@ -239,7 +239,8 @@ def predict(
         input: Scan, folder of scans, or text file that lists scans.
         output: File of the label map for one scan, else folder of the label maps; it is returned.
         device: Where to compute; auto takes a GPU where there is one, mps being Apple's.
-        precision: Arithmetic of the networks; auto is that of each run's configuration.
+        precision: Arithmetic of the networks; auto is that of each run's configuration in torch, and in other engines
+            fp32, or int8 of a network in int8.
         tta: Whether logits are averaged over mirrored copies.
         probabilities: Whether probabilities are written too.
         existing: What is done about label maps that are there already.

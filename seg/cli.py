@@ -262,8 +262,9 @@ class Predict(Command):
     device: DeviceName = setting("auto", "Where to compute; auto takes a GPU where there is one, mps being Apple's.")
     precision: PrecisionName = setting(
         "auto",
-        "Arithmetic of the networks; auto is training.precision of each run, whose own auto takes bf16 where the "
-        "hardware computes it.",
+        "Arithmetic of the networks; auto is training.precision of each run in torch, whose own auto takes bf16 where "
+        "the hardware computes it, and fp32, or int8 of a network in int8, in other engines. bf16 is for torch and "
+        "openvino.",
     )
     tta: StrictBool = setting(False, "Average over mirrored copies, along the axes that training mirrored; slower.")
     probabilities: StrictBool = setting(False, "Write probabilities too, 4-D files in the folder probabilities/.")

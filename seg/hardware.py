@@ -27,8 +27,6 @@ MIB, KIB_PER_MIB = 2**20, 1024
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of malloc.h
 INSTRUCTION_SETS = ("avx2", "avx512_f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "bf16")
 """Sets that decide which kernels compute, as torch names them; processors of one model name differ in these."""
-BF16_SETS = ("avx512_bf16", "amx_bf16", "bf16")
-"""Those of them that compute in bf16."""
 PACKAGES = ("torch", "monai", "pytorch-lightning", "nibabel", "numpy", "scipy")
 CPUINFO = Path("/proc/cpuinfo")
 
@@ -107,7 +105,7 @@ def computes_bf16(device: torch.device) -> bool:
     if device.type == "mps":
         return False
     capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name) for name in BF16_SETS)
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
 
 
 def environment(device: torch.device | None, precision: str, *, engine: str = "torch") -> dict[str, Any]:

@@ -243,7 +243,7 @@ def count_windows(config: ExperimentConfig, *, fold: int) -> tuple[float, int]:
     dataset, splits = read_folds(config.data)
     held_out = sorted(splits[fold].validation)
     images = {case.id: case.images[0] for case in dataset.cases}
-    size, counts = config.inference.window or config.patches.size, []
+    size, counts = config.window, []
     for case_id in spread_over(held_out, SAMPLED_CASES):
         header = read_header(images[case_id])
         shape: Sequence[float] = header.shape
@@ -297,7 +297,7 @@ def time_network(config: ExperimentConfig, in_channels: int, num_classes: int, *
         step = TrainingStep(
             config, network, channels=in_channels, num_classes=num_classes, runtime=runtime, augmented=True
         )
-        image = runtime.image(1, in_channels, config.inference.window or config.patches.size)
+        image = runtime.image(1, in_channels, config.window)
 
         def predict() -> None:
             with torch.inference_mode(), autocast(device, runtime.precision):

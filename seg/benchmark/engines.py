@@ -15,24 +15,27 @@ import torch
 from seg.benchmark.measure import Settings, describe
 from seg.benchmark.subjects import Runtime, Subject
 from seg.benchmark.timing import interleave, ratios, spread
+from seg.config import Precision
 from seg.hardware import package_version
-from seg.inference.engines import BF16_ENGINES, Engine, check_installed
+from seg.inference.engines import Engine, check_installed
 from seg.inference.export import check_packages, in_engine
 from seg.networks import UNet
 
 LOG = logging.getLogger(__name__)
 
 
-def measure_engine(subjects: Sequence[Subject], engine: Engine, settings: Settings) -> dict[str, Any]:
+def measure_engine(
+    subjects: Sequence[Subject], engine: Engine, settings: Settings, precision: Precision = "fp32"
+) -> dict[str, Any]:
     """Measures a forward pass of networks in an engine, with as many threads as torch has here.
 
-    The arithmetic is that of the first network's experiment, and fp32 where the engine has no bf16. Networks are
-    exported to ONNX for it. Training, memory and the way from file to file are not measured.
+    Networks are exported to ONNX for it. Training, memory and the way from file to file are not measured.
 
     Args:
         subjects: The project's own networks, the baseline first.
         engine: The engine.
         settings: How to measure.
+        precision: Arithmetic; bf16 is for engines that have it.
 
     Returns:
         The entry of an engine on this device in ``speed.json`` and ``benchmark.json``.
@@ -44,8 +47,6 @@ def measure_engine(subjects: Sequence[Subject], engine: Engine, settings: Settin
     check_installed(engine)
     check_packages("onnx")
     first = subjects[0]
-    own = first.runtime(torch.device("cpu")).precision
-    precision = own if engine in BF16_ENGINES else "fp32"
     cpu = Runtime(device=torch.device("cpu"), precision=precision, memory_format=torch.contiguous_format)
     about = describe(first, cpu, settings)
     LOG.info("speed: %d network(s) in %s on %s", len(subjects), engine, about["device"])

@@ -17,11 +17,11 @@ from seg.benchmark.plan import PlanName, make_plan, run_plan
 from seg.benchmark.prediction import held_out_images, measure_volume
 from seg.benchmark.subjects import Subject, with_peers
 from seg.benchmark.table import device_tables, volume_text
-from seg.config import PostprocessingConfig, load_config
+from seg.config import PostprocessingConfig, Precision, load_config
 from seg.data.datasets import read_configured
 from seg.errors import ConfigError, Problem, SegError
 from seg.files import real_path, write_json
-from seg.inference.engines import Engine
+from seg.inference.engines import Engine, has_bf16
 from seg.runs import read_run
 
 LOG = logging.getLogger(__name__)
@@ -156,7 +156,11 @@ def benchmark(
         compared = [*subjects, *(with_peers(subjects[0]) if peers else ())]
         # Engines first: training on a processor changes how this process keeps memory from then on.
         for measure in (
-            *(partial(measure_engine, subjects, engine, settings) for engine in engines),
+            *(
+                partial(measure_engine, subjects, engine, settings, precision)
+                for engine in engines
+                for precision in _precisions(engine, subjects[0])
+            ),
             *(partial(measure_device, compared, one, settings) for one in devices),
         ):
             measured.append(measure())
@@ -164,6 +168,12 @@ def benchmark(
         write_json(output, {"schema_version": BENCHMARK_VERSION, "devices": measured})
     print(f"results: {output}")
     return output
+
+
+def _precisions(engine: Engine, baseline: Subject) -> tuple[Precision, ...]:
+    """Returns what an engine is measured in: fp32, as it predicts by default, and bf16 where torch computes so here."""
+    in_bf16 = baseline.runtime(torch.device("cpu")).precision == "bf16"
+    return ("fp32", "bf16") if in_bf16 and has_bf16(engine) else ("fp32",)
 
 
 def benchmark_plan(

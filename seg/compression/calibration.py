@@ -1,4 +1,4 @@
-"""What maps of a network are predicted to lose, and what some really lose: they are cut, one at a time."""
+"""The Dice that narrower maps of a network are predicted to lose, corrected by what a few cuts really lose."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ CHECKED = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """What maps of a network are predicted to lose.
+class PredictedLosses:
+    """The Dice that narrower maps of a network are predicted to lose.
 
     Attributes:
         measured: What was measured of them, by name.
@@ -51,8 +51,8 @@ def predict_maps(
     margin: float,
     ignore_label: int | None,
     seed: int,
-) -> Prediction:
-    """Predicts what maps and kernels lose at each width, and calibrates that on the maps.
+) -> PredictedLosses:
+    """Predicts the Dice that is lost where maps and kernels are narrower, and corrects it by a few cuts of maps.
 
     Args:
         network: The network, in evaluation mode.
@@ -68,7 +68,7 @@ def predict_maps(
     checked = spread_over(windows, CHECKED)
     maps = [curve for curve in curves if curve.site.part != "kernel"]
     factor = calibrate(network, maps, measured, checked, margin, ignore_label)
-    return Prediction(measured=measured, curves=curves, factor=factor, checked=len(checked))
+    return PredictedLosses(measured=measured, curves=curves, factor=factor, checked=len(checked))
 
 
 def calibrate(

@@ -184,7 +184,7 @@ def dice_of(network: UNet, windows: Sequence[Window], ignore_label: int | None, 
 
 
 def log_probabilities(network: UNet, image: Tensor, precision: Precision = "fp32") -> Tensor:
-    """Returns a prediction f32 (1, K, X, Y, Z)."""
+    """Returns the log-probabilities f32 (1, K, X, Y, Z) that a network gives to an image."""
     with torch.no_grad(), autocast(image.device, precision):
         logits: Tensor = network(image)
     return logits.float().log_softmax(1)

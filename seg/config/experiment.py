@@ -20,8 +20,9 @@ LARGEST_SEED = 2**32 - 1  # NumPy's legacy generators take no larger seed
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 """Where to compute; mps is the GPU of an Apple computer."""
 Precision = Literal["fp32", "bf16"]
+"""Arithmetic of a forward pass."""
 PrecisionName = Literal["auto", "fp32", "bf16"]
-"""Arithmetic of a forward pass; auto is bf16 where the hardware computes it."""
+"""What is asked for: auto is bf16 where the hardware computes it."""
 MemoryFormat = Literal["channels_last_3d", "contiguous"]
 """Layout of features in memory, by torch's names."""
 Range = tuple[Positive, Positive]
@@ -362,3 +363,8 @@ class ExperimentConfig:
         default_factory=PostprocessingConfig, description="Clean-up of predictions."
     )
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig, description="Scores.")
+
+    @property
+    def window(self) -> tuple[int, int, int]:
+        """Size of a window of prediction (X, Y, Z) in voxels: that of a training patch where none is given."""
+        return self.inference.window or self.patches.size

@@ -18,8 +18,16 @@ from pydantic.dataclasses import dataclass
 from seg.config import DeviceName, PrecisionName
 from seg.errors import ConfigError, Problem, SegError
 from seg.files import read_json, user_cache, write_json
-from seg.hardware import BF16_SETS, instruction_sets, package_version, processor_name
-from seg.inference.engines import BF16_ENGINES, INSTALL_ENGINE, READERS, Engine, check_installed, installed
+from seg.hardware import instruction_sets, package_version, processor_name
+from seg.inference.engines import (
+    INSTALL_ENGINE,
+    INSTALL_TORCH,
+    READERS,
+    Engine,
+    check_installed,
+    has_bf16,
+    installed,
+)
 from seg.inference.exported import ExportedRun
 from seg.inference.model import Model
 from seg.processes import usable_cores
@@ -61,7 +69,7 @@ def choose_engine(
     device: DeviceName,
     precision: PrecisionName,
 ) -> Engine:
-    """Returns the engine to predict with; says which one where it was not asked for by name.
+    """Returns the engine to predict with, and says which is the fastest where several were measured.
 
     Args:
         wanted: What was asked for; ``auto`` is the fastest. None is torch, and ``auto`` where a network is exported.
@@ -80,8 +88,8 @@ def choose_engine(
         check_engine(wanted, runs)
         return wanted
     engines = possible_engines(runs)
-    if precision == "bf16":
-        engines = tuple(engine for engine in engines if engine in BF16_ENGINES) or engines
+    if precision == "bf16":  # torch looks at its device itself
+        engines = tuple(engine for engine in engines if engine == "torch" or has_bf16(engine)) or engines
     if "torch" not in engines:  # before minutes of measurement
         check_settings(runs, engine=engines[0], device=device, precision=precision)
     elif device in ("cuda", "mps"):
@@ -101,17 +109,24 @@ def possible_engines(runs: Sequence[TrainedRun]) -> tuple[Engine, ...]:
     Raises:
         ConfigError: There is none.
     """
-    wanted: tuple[Engine, ...] = ("torch", "openvino", "onnxruntime")
-    for run in runs:
-        if isinstance(run, ExportedRun):
-            wanted = tuple(engine for engine in wanted if engine in READERS[run.record.format])
+    wanted = _readers(runs)
     if not any(isinstance(run, ExportedRun) for run in runs) and not all(map(package_version, ("onnx", "onnxscript"))):
         wanted = ("torch",)  # nothing exports the runs
     found = installed(wanted)
     if not found:
         rule, value = f"must be installed: {' or '.join(wanted)}", "none of them"
-        raise ConfigError(Problem("--engine", "missing", rule, value, INSTALL_ENGINE))
+        remedy = INSTALL_TORCH if wanted == ("torch",) else INSTALL_ENGINE
+        raise ConfigError(Problem("--engine", "missing", rule, value, remedy))
     return found
+
+
+def _readers(runs: Sequence[TrainedRun]) -> tuple[Engine, ...]:
+    """Returns the engines that can run all networks, installed or not."""
+    readers: tuple[Engine, ...] = ("torch", "openvino", "onnxruntime")
+    for run in runs:
+        if isinstance(run, ExportedRun):
+            readers = tuple(engine for engine in readers if engine in READERS[run.record.format])
+    return readers
 
 
 def check_engine(engine: Engine, runs: Sequence[TrainedRun]) -> None:
@@ -133,25 +148,22 @@ def check_settings(runs: Sequence[TrainedRun], *, engine: Engine, device: Device
         ConfigError: They are not.
     """
     problems = []
+    readers = _readers(runs)
     if device not in ("auto", "cpu"):
-        rule, remedy = f"must be cpu or auto with --engine {engine}", "leave it out, or take --engine torch"
-        problems.append(Problem("--device", "conflict", rule, f"'{device}'", remedy))
-    if precision == "bf16" and engine not in BF16_ENGINES:
-        rule, remedy = (
-            f"must be fp32 or auto with --engine {engine}",
-            f"leave it out, or take {' or '.join(BF16_ENGINES)}",
-        )
-        problems.append(Problem("--precision", "conflict", rule, "'bf16'", remedy))
-    elif precision == "bf16" and not instruction_sets(BF16_SETS):
-        rule = "must be one that the processor is known to compute"
-        problems.append(Problem("--precision", "hardware", rule, "'bf16', which it lacks", "use fp32"))
-    if precision != "auto":
+        rule = f"must be cpu or auto with --engine {engine}"
+        other = "take --engine torch" if "torch" in readers else "give the run directory"
+        problems.append(Problem("--device", "conflict", rule, f"'{device}'", f"leave it out, or {other}"))
+    quantised = [run for run in runs if isinstance(run, ExportedRun) and run.record.arithmetic == "int8"]
+    if quantised and precision != "auto":
         rule, remedy = "must be auto with a network in int8", "leave it out, or give the run directory"
         problems += [
-            Problem("--precision", "conflict", rule, f"'{precision}' for {run.path.name}", remedy)
-            for run in runs
-            if isinstance(run, ExportedRun) and run.record.arithmetic == "int8"
+            Problem("--precision", "conflict", rule, f"'{precision}' for {run.path.name}", remedy) for run in quantised
         ]
+    elif precision == "bf16" and not has_bf16(engine):
+        others = [one for one in installed(readers) if one == "torch" or has_bf16(one)]
+        rule = f"must be one that {engine} computes on this processor"
+        remedy = f"leave it out, or take --engine {' or '.join(others)}" if others else "leave it out"
+        problems.append(Problem("--precision", "conflict", rule, "'bf16'", remedy))
     if problems:
         raise ConfigError(problems)
 
@@ -185,6 +197,9 @@ def fastest_engine(engines: Sequence[Engine], runs: Sequence[TrainedRun], load: 
 def _key(engines: Sequence[Engine], runs: Sequence[TrainedRun], settings: Mapping[str, str]) -> dict[str, Any]:
     return {
         "models": sorted(json.dumps(run.description(), sort_keys=True) for run in runs),
+        "windows": [[*run.config.window, run.config.inference.batch] for run in runs],
+        "precisions": [run.config.training.precision for run in runs],
+        "gpu": _gpu() if "torch" in engines else None,
         "processor": processor_name(),
         "instruction_sets": instruction_sets(),
         "threads": usable_cores(),
@@ -192,6 +207,13 @@ def _key(engines: Sequence[Engine], runs: Sequence[TrainedRun], settings: Mappin
         "segnarrow": package_version("segnarrow"),
         **settings,
     }
+
+
+def _gpu() -> str | None:
+    """Returns the name of the GPU that torch would take, where there is one."""
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
 
 
 def _stored(path: Path, key: Mapping[str, Any]) -> Speeds | None:

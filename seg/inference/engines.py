@@ -31,11 +31,10 @@ AXES = ("batch", "x", "y", "z")
 """Names of the axes of the image that have no fixed size in an exported network."""
 READERS: Mapping[Format, tuple[Engine, ...]] = {"onnx": ("openvino", "onnxruntime"), "openvino": ("openvino",)}
 """Engines that read a format."""
-BF16_ENGINES: tuple[Engine, ...] = ("torch", "openvino")
-"""Engines that compute in bf16 where the hardware does."""
 INSTALL = "pip install 'segnarrow[export]'"
+INSTALL_TORCH = "pip install 'segnarrow[train]'"
 INSTALL_ENGINE = "pip install 'segnarrow[openvino]' or 'segnarrow[onnxruntime]'"
-"""What brings the packages that export a network and run it, and those that run it alone."""
+"""What brings the packages that export a network and run it, torch, and those that run an exported network alone."""
 HINTS: Mapping[Precision, str] = {"fp32": "f32", "bf16": "bf16"}
 """What OpenVINO calls an arithmetic. It is always told one: where the processor has bf16 it would take that unasked."""
 COMPILED_SHAPES = 4
@@ -64,6 +63,11 @@ def installed(engines: Sequence[Engine]) -> tuple[Engine, ...]:
     return tuple(engine for engine in engines if is_installed(engine))
 
 
+def has_bf16(engine: Engine) -> bool:
+    """Tells whether an engine other than torch computes in bf16 on this processor: OpenVINO does where it says so."""
+    return engine == "openvino" and "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
 def check_installed(engine: Engine) -> None:
     """Checks that an engine can be imported.
 
@@ -86,8 +90,8 @@ class ExportedNetwork:
     Args:
         file: ONNX file, or the XML file of OpenVINO with its weights beside it.
         engine: What runs it.
-        precision: Precision of the layers that the file has in fp32; ``bf16`` is for the engine openvino alone, and
-            for a processor that computes it.
+        precision: Arithmetic of the layers that the file has in fp32; ``bf16`` is for engines that have it, see
+            :func:`has_bf16`.
         threads: Processor threads; None is as many as this process may use.
     """
 

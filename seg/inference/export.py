@@ -190,7 +190,7 @@ def check_shapes(config: ExperimentConfig) -> list[tuple[int, Triple]]:
 
     The first is that of prediction. The others differ in every axis, by the network's total stride.
     """
-    x, y, z = config.inference.window or config.patches.size
+    x, y, z = config.window
     dx, dy, dz = (math.prod(stride[axis] for stride in config.network.strides) for axis in range(3))
     return [(config.inference.batch, (x, y, z)), (2, (x + dx, y, z)), (1, (x, y + dy, z + dz))]
 

@@ -98,7 +98,7 @@ def model_from_config(
     x, y, z = (math.prod(stride[axis] for stride in strides) for axis in range(3))
     return Model(
         network=network,
-        window=inference.window or config.patches.size,
+        window=config.window,
         overlap=inference.overlap,
         blend=inference.blend,
         batch=inference.batch,

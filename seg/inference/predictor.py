@@ -172,7 +172,7 @@ def load_model(run: TrainedRun, device: torch.device, precision: str, *, tta: bo
 
 def _forward(run: TrainedRun) -> Work:
     """Returns what the network of a run is compared by on an Apple GPU: a pass of one of its windows."""
-    return logits_of(run.config.inference.window or run.config.patches.size, len(run.channel_names))
+    return logits_of(run.config.window, len(run.channel_names))
 
 
 def load_predictor(
@@ -287,8 +287,7 @@ def _exported_models(
     for run in runs:
         warnings += _uncertified(run)
         network = ExportedNetwork(exported_file(run), engine, precision="bf16" if precision == "bf16" else "fp32")
-        window = run.config.inference.window or run.config.patches.size
-        network.check((run.config.inference.batch, len(run.channel_names), *window))
+        network.check((run.config.inference.batch, len(run.channel_names), *run.config.window))
         stored = run.record.arithmetic if isinstance(run, ExportedRun) else "fp32"
         own = stored if precision == "auto" else precision
         models.append(model_from_config(network, run.config, device=HOST, precision=own, tta=True if tta else None))

@@ -58,7 +58,8 @@ def predict(
         input: A file, a folder, or a list of files in a text file.
         output: File or folder of the label maps.
         device: Where to compute; auto takes a GPU where there is one, mps being Apple's.
-        precision: Arithmetic of the networks; auto is that of each run's configuration.
+        precision: Arithmetic of the networks; auto is that of each run's configuration in torch, and in other engines
+            fp32, or int8 of a network in int8.
         tta: Whether logits are averaged over mirrored copies.
         probabilities: Whether probabilities are written too.
         existing: What is done about label maps that are there already.

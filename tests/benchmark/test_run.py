@@ -128,15 +128,25 @@ def test_a_plan_says_the_same_of_it() -> None:
     assert len(remedies) == 1
 
 
-def test_engines_are_measured_before_any_training(
-    subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("precision", "measured"),
+    [
+        ("fp32", [("openvino", "fp32"), ("onnxruntime", "fp32")]),
+        ("bf16", [("openvino", "fp32"), ("openvino", "bf16"), ("onnxruntime", "fp32")]),
+    ],
+)
+def test_engines_are_measured_before_any_training_and_in_bf16_where_torch_computes_so(
+    precision: Any, measured: Any, subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    order: list[str] = []
-    monkeypatch.setattr(run, "measure_engine", lambda *given: order.append(given[1]) or {})
+    order: list[Any] = []
+    monkeypatch.setattr(run, "has_bf16", lambda engine: engine == "openvino")
+    monkeypatch.setattr(run, "measure_engine", lambda *given: order.append((given[1], given[3])) or {})
     monkeypatch.setattr(run, "measure_device", lambda *given: order.append(given[1].type) or {})
     monkeypatch.setattr(run, "device_tables", str)
-    go(written(subject.config, tmp_path / "one.yaml"), engines=["openvino"], output=tmp_path / "found.json")
-    assert order == ["openvino", "cpu"]
+    config = replace(subject.config, training=replace(subject.config.training, precision=precision))
+    engines = ["openvino", "onnxruntime"]
+    go(written(config, tmp_path / "one.yaml"), engines=engines, output=tmp_path / "found.json")
+    assert order == [*measured, "cpu"]
 
 
 def test_the_package_itself_imports_nothing() -> None:

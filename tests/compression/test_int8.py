@@ -136,8 +136,9 @@ def test_a_prediction_says_that_it_is_in_int8(exported: Path, root: Path, tmp_pa
 
 def test_what_int8_cannot_do_is_refused(exported: Path, root: Path, tmp_path: Path) -> None:
     asked = {"run_dirs": [exported], "input": root / "imagesTr" / "case_00.nii.gz", "output": tmp_path}
-    with refused(("--precision", "conflict"), error=ConfigError):
-        predict(**asked, precision="fp32", engine="openvino")
+    for precision in ("fp32", "bf16"):
+        with refused(("--precision", "conflict"), error=ConfigError):
+            predict(**asked, precision=precision, engine="openvino")
     with refused(("--engine", "format"), error=ConfigError):
         predict(**asked, engine="onnxruntime")
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from seg.compression import calibration
-from seg.compression.calibration import LEAST, calibrate, narrowed_at, scaled
+from seg.compression.calibration import LEAST, calibrate, narrowed_at, predict_maps, scaled
 from seg.compression.sites import (
     DICE_FOR_NATS,
     Curve,
@@ -268,3 +268,16 @@ def test_a_map_is_narrowed_by_what_was_measured_and_only_meanwhile(part):
     assert torch.equal(seen[0], torch.ones_like(seen[0]))
     with torch.no_grad():
         assert torch.equal(network(image), before)
+
+
+def test_kernels_are_predicted_but_no_part_of_the_correction():
+    torch.manual_seed(1)
+    network = network_from_config(PLAIN, 1, 3).eval().requires_grad_(False)
+    windows = [(torch.randn(1, 1, 16, 16, 16), torch.randint(3, (16, 16, 16))) for _ in range(3)]
+    sites = find_sites(network)
+    maps = [site for site in sites if site.part != "kernel"]
+    about = {"margin": 0.05, "ignore_label": None, "seed": 0}
+    whole, alone = (predict_maps(network, some, windows, ["a", "b", "c"], **about) for some in (sites, maps))
+    assert [curve.site for curve in whole.curves] == list(sites)
+    assert whole.factor == alone.factor
+    assert whole.checked == 3

@@ -1,4 +1,4 @@
-"""`seg compress` with other ways to choose: all that is behind a choice too, to one latency, tuned and certified."""
+"""`seg compress` with other ways to choose what is cut: each way makes a network of one latency, tuned and scored."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 from seg.compression import TUNE_STEPS, search
-from seg.compression.certificate import LEDGER_FILE, ORIGINAL, Certificate
+from seg.compression.certificate import ORIGINAL, Certificate
 from seg.compression.compress import compress
 from seg.compression.target import Target, read_target
 from seg.errors import ConfigError
@@ -34,11 +34,11 @@ def compare(
 ) -> Iterator[Row]:
     """Yields what a trained network loses where each method chooses, for one target.
 
-    Each method works on a copy of the run without a ledger, so that all are first looks.
+    All methods work on one copy of the run, whose ledger counts their looks: each but the first is a later one.
 
     Args:
         run_dir: Finished run of one fold.
-        output: Folder of the copies and of the smaller runs, one of each method.
+        output: Folder of the copy and of the smaller runs, one of each method.
         target: What is kept.
         engine: What runs the networks where they are scored and timed.
         methods: Methods, `COMMAND` among them or not.
@@ -49,9 +49,10 @@ def compare(
         A row for each share and method: difference of Dice of each class on the held-out patients, its bound, and what
         the network needs.
     """
+    original = output / "original"
+    if not original.is_dir():
+        shutil.copytree(run_dir, original)
     for method in methods:
-        original = output / method / "original"
-        shutil.copytree(run_dir, original, ignore=shutil.ignore_patterns(LEDGER_FILE), dirs_exist_ok=True)
         with ExitStack() as changed:
             if method != COMMAND:
                 kinds = changed.enter_context(chosen_by(method, solved=True))
@@ -67,7 +68,10 @@ def compare(
                     data_root=data_root,
                 )
                 rows = list(_rows(certificate))
-            except ConfigError as error:  # a target that one method cannot reach ends none of the others
+            except ConfigError as error:
+                if any(problem.path != "target" for problem in error.problems):
+                    raise
+                # A target that one method cannot reach ends none of the others.
                 rows = [{"verdict": str(error)}]
         for row in rows:
             yield {"run": run_dir.name, "method": method} | row
@@ -77,7 +81,12 @@ def _rows(certificate: Certificate) -> Iterator[Row]:
     whole = certificate.costs[ORIGINAL]
     for result in certificate.steps:
         cost = certificate.costs[result.step.name]
-        row: Row = {"step": result.step.name, "macs": cost.macs / whole.macs, "parameters": cost.parameters}
+        row: Row = {
+            "look": certificate.look,
+            "step": result.step.name,
+            "macs": cost.macs / whole.macs,
+            "parameters": cost.parameters,
+        }
         row |= {"latency_ratio": cost.latency_ratio or float("nan"), "verdict": result.verdict}
         for one in result.classes:
             row |= {f"difference_{one.name}": one.difference, f"bound_{one.name}": one.bound}

@@ -174,11 +174,14 @@ def test_what_no_engine_does_is_refused_before_engines_are_measured(
         raise AssertionError
 
     monkeypatch.setattr(engine_choice, "measure", measured)
-    monkeypatch.setattr(engine_choice, "instruction_sets", lambda *_: [])
-    file = export(make_run(), format="onnx")
-    with pytest.raises(ConfigError) as caught:
-        run(file, scans, tmp_path / "out", precision="bf16")
-    assert [(problem.path, problem.kind) for problem in caught.value.problems] == [("--precision", "hardware")]
+    monkeypatch.setattr(engine_choice, "has_bf16", lambda _: False)
+    monkeypatch.setattr("seg.inference.predictor.computes_bf16", lambda _: False)
+    run_dir = make_run()
+    file = export(run_dir, format="onnx")
+    for given, kind in ((file, "conflict"), (run_dir, "hardware")):
+        with pytest.raises(ConfigError) as caught:
+            run(given, scans, tmp_path / "out", engine="auto", precision="bf16")
+        assert [(problem.path, problem.kind) for problem in caught.value.problems] == [("--precision", kind)]
 
 
 def test_openvino_computes_in_bf16_where_that_is_asked_for(
@@ -187,11 +190,11 @@ def test_openvino_computes_in_bf16_where_that_is_asked_for(
     run_dir = make_run()
     hints: list[str] = []
     compile_model = openvino_core().compile_model
-    # Without bf16 in the processor OpenVINO computes in fp32 whatever it is told, so that the hint alone is looked at.
+    # Without bf16 in the processor OpenVINO computes in fp32 whatever it is told, so the hint is looked at.
     monkeypatch.setattr(
         openvino_core(), "compile_model", lambda *a: hints.append(a[2]["INFERENCE_PRECISION_HINT"]) or compile_model(*a)
     )
-    monkeypatch.setattr(engine_choice, "instruction_sets", lambda *_: ["amx_bf16"])
+    monkeypatch.setattr(engine_choice, "has_bf16", lambda engine: engine == "openvino")
     labels = {}
     for precision, said, hint in (("auto", "fp32", "f32"), ("fp32", "fp32", "f32"), ("bf16", "bf16", "bf16")):
         hints.clear()
@@ -207,7 +210,7 @@ def test_engines_with_bf16_alone_are_measured_where_that_is_asked_for(
     make_run: Make, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[str, ...]] = []
-    monkeypatch.setattr(engine_choice, "instruction_sets", lambda *_: ["amx_bf16"])
+    monkeypatch.setattr(engine_choice, "has_bf16", lambda engine: engine == "openvino")
     monkeypatch.setattr(engine_choice, "fastest_engine", lambda engines, *_, **__: asked.append(engines) or "openvino")
     run_dir = make_run()
     run(export(run_dir, format="onnx"), scans, tmp_path / "file", precision="bf16")
