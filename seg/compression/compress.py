@@ -118,12 +118,12 @@ VECTOR = 8
 INT8 = "int8"
 LOCK_FILE = "compress.lock"
 """There while a process works on the steps."""
-METHOD = 2
+METHOD = 3
 """Version of how steps are made. Raise it when the same settings come to make other steps: no folder mixes two."""
 ABOVE = 1.25
 """The search for a latency begins at this multiple of the first wanted share of the work."""
 TRIAL_ROUNDS = 7
-"""Rounds of a measurement on the way to a latency."""
+"""Rounds of a measurement on the way to a latency; a network that seems to be there is measured anew by `ROUNDS`."""
 
 
 @file_problems()
@@ -500,18 +500,25 @@ class _Work:
             if self.engine != "torch":  # written once for all measurements
                 original = Path(folder) / "original.onnx"
                 write_network(subject.network, subject.config.patches.size, original, "onnx")
-            ratio = partial(self._latency_ratio, subject, original)
+            ratio = partial(self._latency_ratio, subject, original, shares[0])
             element_macs = time_of_elements(subject.network, subject.config.patches.size, ratio)
             above = ABOVE * shares[0]
             begin = above if above < 1 else RUNG  # the original itself needs no measurement
             yield from reach(subject, shares, self.multiple, ratio, begin=begin, element_macs=element_macs)
 
-    def _latency_ratio(self, subject: Subject, original: UNet | Path, network: UNet) -> float:
-        """Measures the time of a network over the original's; the table of such times makes the search repeatable."""
+    def _latency_ratio(self, subject: Subject, original: UNet | Path, wanted: float, network: UNet) -> float:
+        """Measures the time of a network over the original's; the table of such times makes the search repeatable.
+
+        A network that seems to be within the wanted share is measured once more, and that counts: the first of many to
+        seem so is likely to be one that was measured too fast.
+        """
         key = content_digest(asdict(network.config))
         if key not in self.record.trials:
             networks: dict[str, UNet | Path] = {ORIGINAL: original, "smaller": network}
-            found = measure_latency(networks, subject.config, engine=self.engine, rounds=TRIAL_ROUNDS)["smaller"]
+            measure = partial(measure_latency, networks, subject.config, engine=self.engine)
+            found = measure(rounds=TRIAL_ROUNDS)["smaller"]
+            if found.ratio <= wanted:
+                found = measure(rounds=ROUNDS)["smaller"]
             macs, _ = cost(network, subject.config)
             LOG.info("%.3g of the multiply-accumulates take %.3g of the time", macs / subject.cost[0], found.ratio)
             self.record = replace(self.record, trials={**self.record.trials, key: found.ratio})

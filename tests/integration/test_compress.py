@@ -198,7 +198,7 @@ def test_a_latency_is_sought_by_measurements_that_are_kept(
             seg.compress(run, tmp_path / f"killed_{number}", **options)
         killed.clear()
         seg.compress(run, tmp_path / f"killed_{number}", **options)
-        assert len(asked) == count
+        assert len(asked) - count in (0, 1)  # killed between two measurements of one network, both are made anew
         assert (tmp_path / f"killed_{number}" / step).read_bytes() == (whole / step).read_bytes()
     asked.clear()
     weights = (whole / step).read_bytes()
@@ -207,6 +207,24 @@ def test_a_latency_is_sought_by_measurements_that_are_kept(
     # The way to the step is not measured again; the step that was made again is.
     assert asked == [["original", "latency_0.7"]]
     assert (whole / step).read_bytes() == weights
+
+
+def test_a_network_that_was_measured_too_fast_does_not_end_the_search(
+    run: Path, tiny: ExperimentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = tiny.patches.size
+
+    def measured(networks: dict[str, Any], *_: Any, rounds: int = ROUNDS, **__: Any) -> dict[str, Latency]:
+        work = {name: complexity(1, 3, one.config, shape=size).macs for name, one in networks.items()}
+        luck = 0.1 if rounds < ROUNDS else 0.0
+        ratios = {name: macs / work["original"] - luck for name, macs in work.items()}
+        return {name: Latency(ms=1.0, ratio=ratio, q1=ratio, q3=ratio) for name, ratio in ratios.items()}
+
+    monkeypatch.setattr(compress_module, "measure_latency", measured)
+    options: dict[str, Any] = {"target": "latency=0.7", "cases": 2, "tune_steps": 0, "multiple": 1}
+    ratio = seg.compress(run, tmp_path / "small", **options).costs["latency_0.7"].latency_ratio
+    assert ratio is not None
+    assert 0.6 < ratio <= 0.7
 
 
 def test_a_command_goes_on_where_it_was_killed(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
