@@ -171,7 +171,7 @@ def benchmark(
 
 
 def _precisions(engine: Engine, baseline: Subject) -> tuple[Precision, ...]:
-    """Returns what an engine is measured in: fp32, as it predicts by default, and bf16 where torch computes so here."""
+    """Returns the precisions to measure an engine in: fp32, and bf16 where torch computes in bf16 here."""
     in_bf16 = baseline.runtime(torch.device("cpu")).precision == "bf16"
     return ("fp32", "bf16") if in_bf16 and has_bf16(engine) else ("fp32",)
 

@@ -23,7 +23,7 @@ from seg.networks import UNet, complexity
 from seg.runs import ENVIRONMENT_FILE, Origin, TrainedRun, read_origin
 
 HELD_BACK, HELD_BACK_SHARE = 20, 5
-"""Patients that are held back at most, and one training patient in so many."""
+"""At most so many training patients are held back, and one in so many."""
 JUDGED = 8
 """Held-back windows that tuning is judged by."""
 Array = npt.NDArray[np.float64]
