@@ -64,7 +64,7 @@ def installed(engines: Sequence[Engine]) -> tuple[Engine, ...]:
 
 
 def has_bf16(engine: Engine) -> bool:
-    """Tells whether an engine other than torch computes in bf16 on this processor: OpenVINO does where it says so."""
+    """Tells whether an engine other than torch computes in bf16 on this processor; of these OpenVINO alone may."""
     return engine == "openvino" and "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -69,7 +70,7 @@ def test_of_a_single_engine_nothing_is_measured(
 
 
 @pytest.mark.parametrize(
-    "change", ["version", "threads", "instruction sets", "settings", "weights", "damage", "content"]
+    "change", ["version", "threads", "instruction sets", "settings", "weights", "window", "gpu", "damage", "content"]
 )
 def test_another_machine_version_or_network_is_measured_anew(
     change: str,
@@ -92,6 +93,13 @@ def test_another_machine_version_or_network_is_measured_anew(
         settings = {"precision": "fp32"}
     elif change == "weights":
         runs = read_runs([make_run("other", seed=3)])
+    elif change == "window":
+        (run,) = runs
+        config = replace(run.config, inference=replace(run.config.inference, window=(16, 16, 32)))
+        runs = (replace(run, config=config),)
+    elif change == "gpu":
+        monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+        monkeypatch.setattr("torch.cuda.get_device_name", lambda: "a GPU")
     elif change == "damage":
         file.write_text("{")
     else:  # of another key under this name
