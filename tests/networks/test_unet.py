@@ -172,7 +172,9 @@ def test_exported_program_computes_the_same():
     net = UNet(1, 3, replace(SMALL, skip_bottleneck=spec, decoder_bottleneck=spec, upsample="linear"))
     x = torch.randn(1, 1, 4, 8, 8)
     program = torch.export.export(net.eval(), (x,))
-    torch.testing.assert_close(program.module()(x), net(x))
+    expected = net(x)
+    # Other kernels round in another way, by the processor, and norms over few voxels enlarge that.
+    torch.testing.assert_close(program.module()(x), expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
 
 
 def test_the_deep_supervision_loss_of_monai_takes_the_training_output():
