@@ -18,11 +18,11 @@ from seg.networks import UNet
 
 LOG = logging.getLogger(__name__)
 PLACES, ROUNDS = 12, 2
-"""Maps that are cut, and how often, each time at the width that the factor found so far calls for."""
+"""How many maps get a trial cut, and in how many rounds, each at the width that the factor so far suggests."""
 LEAST = 0.25
 """Least factor, so that a few cuts that happened to cost nothing make no loss vanish."""
 CHECKED = 5
-"""Windows, of those that are measured, on which these cuts are scored."""
+"""How many of the measured windows the trial cuts are scored on."""
 
 
 @dataclass(frozen=True, kw_only=True)

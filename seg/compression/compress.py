@@ -507,7 +507,7 @@ class _Work:
             yield from reach(subject, shares, self.multiple, ratio, begin=begin, element_macs=element_macs)
 
     def _latency_ratio(self, subject: Subject, original: UNet | Path, wanted: float, network: UNet) -> float:
-        """Measures the time of a network over the original's; the table of such times makes the search repeatable.
+        """Returns a network's time divided by the original's, measured once and kept so that the search is repeatable.
 
         A network that seems to be within the wanted share is measured once more, and that counts: the first of many to
         seem so is likely to be one that was measured too fast.

@@ -1,4 +1,4 @@
-"""What a narrower map saves: the layers in which two networks differ, timed in turns."""
+"""Measures the time that a narrower feature map saves: the layers in which two networks differ run in turns."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from seg.networks.blocks import ConvStage
 from seg.networks.conv import Triple
 
 PAIRS = 5
-"""Pairs of layers in full and narrowed that count; one before them does not."""
+"""How often the full and the narrowed layers are timed, in turns, after one untimed pair."""
 LEAST_SECONDS = 0.01
 _Calls = list[tuple[nn.Module, list[Tensor]]]
 
@@ -69,14 +69,14 @@ def _run(calls: _Calls) -> None:
 
 
 class _Layers:
-    """The parts of a network that are timed: blocks of the encoder, skips, whole decoder stages, the head."""
+    """The timed parts of one network: blocks of the encoder, skips, whole decoder stages, and the head."""
 
     def __init__(self, network: UNet, shape: Triple) -> None:
         self.parts = dict(_parts(network.eval()))
         self.shapes = _input_shapes(network, list(self.parts), shape)
 
     def that_differ_from(self, other: _Layers) -> _Calls:
-        """Returns the parts that the other has not, or with weights of other shapes; with random inputs."""
+        """Returns the parts that the other network lacks, or has with other shapes of weights, with random inputs."""
         return [
             (part, [_random(shape) for shape in self.shapes[name]])
             for name, part in self.parts.items()
@@ -95,7 +95,7 @@ def _parts(network: UNet) -> Mapping[str, nn.Module]:
 
 
 def _input_shapes(network: UNet, names: list[str], shape: Triple) -> dict[str, list[torch.Size]]:
-    """Returns the shapes that each part reads, from a pass without numbers."""
+    """Returns the input shapes of each part, found by a pass on the device `meta`, which computes nothing."""
     with torch.device("meta"):
         empty = UNet(network.in_channels, network.out_channels, network.config).eval()
         image = torch.empty(1, network.in_channels, *shape)

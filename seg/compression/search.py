@@ -34,7 +34,7 @@ LOG = logging.getLogger(__name__)
 LADDER = (0.7, 0.5, 0.35, 0.25, 0.18, 0.125, 0.09)
 """Shares of the original's multiply-accumulates that are tried where no target is given."""
 STOP_BELOW, TUNE_BELOW = 0.5, 0.25
-"""Shares of the margin: a loss of Dice beyond the one ends the walk, beyond the other a step is tuned."""
+"""Shares of the margin: a larger loss of Dice than the first ends the walk, than the second has the step tuned."""
 RUNG = 0.9
 """In a search for a latency or a number of parameters, each network keeps this share of the work of the one before."""
 

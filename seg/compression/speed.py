@@ -1,4 +1,4 @@
-"""How long a smaller network takes beside the original in an engine."""
+"""Times smaller networks against the original in an engine, and what the numbers of a feature map cost of that."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from seg.networks import UNet, map_elements, network_from_config
 from seg.networks.conv import Triple
 
 ROUNDS, WARMUP = 15, 2
-"""Rounds that count, and those before them."""
+"""How many rounds are timed, and how many untimed ones come before."""
 MOST_OF_ELEMENTS = 0.9
 """Upper limit of the share of a network's time that is put down to its feature maps."""
 LOG = logging.getLogger(__name__)

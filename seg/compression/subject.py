@@ -1,4 +1,4 @@
-"""A trained run that is made smaller, and what smaller networks are measured by: windows, Dice, divergence, cost."""
+"""A trained run that is to be made smaller, the data that smaller networks are judged on, and the scores for that."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from seg.networks import UNet, complexity
 from seg.runs import ENVIRONMENT_FILE, Origin, TrainedRun, read_origin
 
 HELD_BACK, HELD_BACK_SHARE = 20, 5
-"""At most so many training patients are held back, and one in so many."""
+"""How many training patients are held back: one in `HELD_BACK_SHARE`, and `HELD_BACK` at most."""
 JUDGED = 8
-"""Held-back windows that tuning is judged by."""
+"""How many held-back windows decide whether tuning improved a network."""
 Array = npt.NDArray[np.float64]
 Window = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A trained run that is made smaller, and what it is measured by.
+    """A trained run that is to be made smaller, with the data that smaller networks are fitted, tuned and judged on.
 
     Attributes:
         run: The run, with the folder where its data set lies now.
@@ -69,7 +69,7 @@ class Subject:
 
     @property
     def cost(self) -> tuple[int, int]:
-        """Multiply-accumulates of a patch, and parameters."""
+        """Multiply-accumulates of the network for one patch, and its number of parameters."""
         return cost(self.network, self.config)
 
     def lost(self, network: UNet) -> Array:
@@ -102,7 +102,7 @@ def check_uncut(run: TrainedRun) -> tuple[Origin, Split]:
 
 
 def read_subject(run: TrainedRun, origin: Origin, split: Split, dataset: Dataset, cases: int) -> Subject:
-    """Reads a run's network and what it is measured by.
+    """Reads the network of a run, and prepares the data that smaller networks are fitted, tuned and judged on.
 
     Args:
         run: The run, with the folder where its data set lies now.
@@ -148,7 +148,7 @@ def read_subject(run: TrainedRun, origin: Origin, split: Split, dataset: Dataset
 
 
 def cost(network: UNet, config: ExperimentConfig) -> tuple[int, int]:
-    """Returns the multiply-accumulates of a patch, and the parameters."""
+    """Counts the multiply-accumulates of a network for one training patch, and its parameters."""
     found = complexity(network.in_channels, network.out_channels, network.config, shape=config.patches.size)
     return found.macs, found.parameters
 

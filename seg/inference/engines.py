@@ -32,11 +32,13 @@ AXES = ("batch", "x", "y", "z")
 READERS: Mapping[Format, tuple[Engine, ...]] = {"onnx": ("openvino", "onnxruntime"), "openvino": ("openvino",)}
 """Engines that read a format."""
 INSTALL = "pip install 'segnarrow[export]'"
+"""The command that installs what exporting a network needs, with the engines that run it."""
 INSTALL_TORCH = "pip install 'segnarrow[train]'"
+"""The command that installs torch."""
 INSTALL_ENGINE = "pip install 'segnarrow[openvino]' or 'segnarrow[onnxruntime]'"
-"""What brings the packages that export a network and run it, torch, and those that run an exported network alone."""
+"""The commands that install an engine for exported networks, without torch."""
 HINTS: Mapping[Precision, str] = {"fp32": "f32", "bf16": "bf16"}
-"""What OpenVINO calls an arithmetic. It is always told one: where the processor has bf16 it would take that unasked."""
+"""OpenVINO's name of each precision. It is always told one: where the processor has bf16 it would take that unasked."""
 COMPILED_SHAPES = 4
 """How many compiled networks a process keeps of one exported network. Each takes one shape of input: the usual batch
 of windows, the fewer windows of a last pass, or windows made smaller for want of memory."""
@@ -64,8 +66,10 @@ def installed(engines: Sequence[Engine]) -> tuple[Engine, ...]:
 
 
 def has_bf16(engine: Engine) -> bool:
-    """Tells whether an engine other than torch computes in bf16 on this processor; of these OpenVINO alone may."""
-    return engine == "openvino" and "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    """Tells whether an installed engine other than torch computes in bf16 on this processor; only OpenVINO may."""
+    if engine != "openvino" or not is_installed(engine):
+        return False
+    return "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def check_installed(engine: Engine) -> None:

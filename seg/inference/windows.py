@@ -188,7 +188,7 @@ def cell_box(cuts: Cuts, cell: Triple) -> tuple[slice, slice, slice]:
 def predict_logits(
     network: Network,
     image: Tensor,
-    patch_size: tuple[int, int, int],
+    window: Triple,
     config: InferenceConfig,
 ) -> Tensor:
     """Predicts a whole volume from overlapping windows.
@@ -196,7 +196,7 @@ def predict_logits(
     Args:
         network: From windows (B, C, X, Y, Z) to logits (B, K, X, Y, Z).
         image: Prepared volume of shape (1, C, X, Y, Z); an axis shorter than the window is padded with 0.
-        patch_size: Size (X, Y, Z) in voxels of the training patches, and of windows where the config names none.
+        window: Size of a window (X, Y, Z) in voxels.
         config: Overlap, blending, windows per forward pass.
 
     Returns:
@@ -204,7 +204,7 @@ def predict_logits(
     """
     import torch
 
-    windows = Windows.over(image.shape[2:], config.window or patch_size, config.overlap)
+    windows = Windows.over(image.shape[2:], window, config.overlap)
     weights = blend_weights(windows.size, config.blend, image.device)
     total = image.new_zeros(windows.shape, dtype=torch.float32)
     sums: Tensor | None = None

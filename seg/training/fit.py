@@ -93,9 +93,9 @@ def train_fold(
         network,
         build_loss(config.loss, ignore_index=dataset.ignore_label),
         lambda network, image: (
-            predict_logits(on_processor(network, device), image.to(processor()), config.patches.size, config.inference)
+            predict_logits(on_processor(network, device), image.to(processor()), config.window, config.inference)
             if device.type == "mps"
-            else predict_logits(network, image, config.patches.size, config.inference)
+            else predict_logits(network, image, config.window, config.inference)
         ),
         num_classes=len(dataset.class_names),
         optimizer=config.optimizer,

@@ -81,3 +81,9 @@ def test_an_engine_that_is_not_installed_is_named(subject: Subject, monkeypatch:
     with pytest.raises(ConfigError) as error:
         measure_engine([subject], "openvino", Settings(rounds=3))
     assert (error.value.problems[0].kind, error.value.problems[0].path) == ("missing", "--engine")
+
+
+def test_an_engine_that_is_not_installed_is_not_asked_for_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seg.inference.engines.is_installed", lambda engine: False)
+    monkeypatch.setattr("seg.inference.engines.openvino_core", lambda: pytest.fail("imported"))
+    assert not has_bf16("openvino")
