@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from seg.compression.original import Window, dice_of
 from seg.compression.sites import Curve, Measured, Site, measure_sites, predict_losses, projection_of
-from seg.compression.subject import Window, dice_of
 from seg.data.splits import spread_over
 from seg.networks import UNet
 

@@ -36,6 +36,7 @@ from seg.compression.certificate import (
     write_certificate,
 )
 from seg.compression.int8 import mirroring, write_int8
+from seg.compression.original import Original, check_uncut, cost, read_original
 from seg.compression.record import (
     COMPRESSION_FILE,
     COMPRESSION_VERSION,
@@ -54,7 +55,6 @@ from seg.compression.search import (
 )
 from seg.compression.shrink import BeyondReachError, Shrunk
 from seg.compression.speed import ROUNDS, Latency, measure_latency, time_of_elements
-from seg.compression.subject import Subject, check_uncut, cost, read_subject
 from seg.compression.target import Target
 from seg.config.loading import content_digest
 from seg.data.cases import Dataset
@@ -203,16 +203,16 @@ def _compress(
     data_root: Path | None,
     settings: Mapping[str, Any],
 ) -> Certificate:
-    subjects, dataset = _read_subjects(runs, folds, data_root, settings["cases"])
-    held_out = [case for subject in subjects for case in subject.split.validation]
+    originals, dataset = _read_originals(runs, folds, data_root, settings["cases"])
+    held_out = [case for original in originals for case in original.split.validation]
     if (few := few_patients(dataset, held_out)) is not None:
         LOG.warning("%d held-out patients are too few for a certificate, which needs %d", few, LEAST_PATIENTS)
-    work = _Work(output, subjects, dataset, settings)
+    work = _Work(output, originals, dataset, settings)
     steps = list(work.walk() if target is None else work.reach(target))
     if settings["int8"]:
         steps.append(work.quantised(steps[-1]))
     latency = work.timed(steps)
-    print(format_steps(steps, subjects, latency))
+    print(format_steps(steps, originals, latency))
     certificate = work.certify(steps, latency)
     print(f"{format_certificate(certificate)}\ncertificate: {output / CERTIFICATE_FILE}")
     if certificate.certified is not None:
@@ -240,18 +240,19 @@ def _begun(output: Path, settings: Mapping[str, Any]) -> Record | None:
     return record
 
 
-def _read_subjects(
+def _read_originals(
     runs: Sequence[tuple[TrainedRun, Origin]], folds: Mapping[int, Path], data_root: Path | None, cases: int
-) -> tuple[list[Subject], Dataset]:
+) -> tuple[list[Original], Dataset]:
     """Measures runs on training cases; returns them with their splits and data, and the data set they share."""
     configs, dataset, splits, _ = read_held_out([run.path for run, _ in runs], data_root=data_root)
     check_apart(folds, configs, splits)
     check_unseen(splits, dataset)
-    subjects = []
+    originals = []
     for number, (run, origin) in enumerate(runs, start=1):
         LOG.info("measuring %s (%d of %d) on %s", run.path, number, len(runs), counted(cases, "training case"))
-        subjects.append(read_subject(replace(run, config=configs[run.path]), origin, splits[run.path], dataset, cases))
-    return subjects, dataset
+        run = replace(run, config=configs[run.path])
+        originals.append(read_original(run, origin, splits[run.path], dataset, cases))
+    return originals, dataset
 
 
 def _read(run_dir: Path) -> tuple[TrainedRun, Origin]:
@@ -273,32 +274,29 @@ class _Work:
 
     Args:
         output: Folder of the smaller run directories.
-        subjects: The runs that are made smaller, one of each fold.
+        originals: The runs that are made smaller, one of each fold.
         dataset: Their data set.
         settings: Whatever decides what is made.
     """
 
     def __init__(
-        self, output: Path, subjects: Sequence[Subject], dataset: Dataset, settings: Mapping[str, Any]
+        self, output: Path, originals: Sequence[Original], dataset: Dataset, settings: Mapping[str, Any]
     ) -> None:
-        self.output, self.subjects, self.dataset = output, subjects, dataset
+        self.output, self.originals, self.dataset = output, originals, dataset
         self.margin: float = settings["margin"]
         self.multiple: int = settings["multiple"]
         self.tune_steps: int = settings["tune_steps"]
         self.engine: Engine = settings["engine"]
-        originals = tuple(_original(subject) for subject in subjects)
-        whole = {**settings, "method": METHOD, "originals": [content_digest(original) for original in originals]}
-        self.record = _begun(output, whole) or Record(
-            settings=whole,
-            originals=originals,
-        )
+        described = tuple(_description(original) for original in originals)
+        whole = {**settings, "method": METHOD, "originals": [content_digest(one) for one in described]}
+        self.record = _begun(output, whole) or Record(settings=whole, originals=described)
         self.done = {step.name: step for step in self.record.steps}
         self._write()
 
     def walk(self) -> Iterator[StepRecord]:
         """Makes steps of less and less work while held-back patients keep their Dice; the mildest in any case."""
         names = [f"macs_{share:g}" for share in LADDER]
-        made = self._steps(names, [smaller_networks(one, LADDER, self.multiple) for one in self.subjects])
+        made = self._steps(names, [smaller_networks(one, LADDER, self.multiple) for one in self.originals])
         for number in range(len(LADDER)):
             try:
                 step = next(made)
@@ -320,13 +318,13 @@ class _Work:
         """Yields one step, with a smaller network of each run, for each share of the target."""
         names = [f"{target.kind}_{share:g}" for share in target.shares]
         if target.kind == "macs":
-            networks = [smaller_networks(one, target.shares, self.multiple) for one in self.subjects]
+            networks = [smaller_networks(one, target.shares, self.multiple) for one in self.originals]
         elif target.kind == "parameters":
             networks = [
-                reach(one, target.shares, self.multiple, partial(_parameter_ratio, one)) for one in self.subjects
+                reach(one, target.shares, self.multiple, partial(_parameter_ratio, one)) for one in self.originals
             ]
         else:
-            networks = [self._to_latency(one, target.shares) for one in self.subjects]
+            networks = [self._to_latency(one, target.shares) for one in self.originals]
         try:
             yield from self._steps(names, networks)
         except BeyondReachError as error:
@@ -337,13 +335,13 @@ class _Work:
     def quantised(self, step: StepRecord) -> StepRecord:
         """Returns a step in int8; its networks are made and written unless the record says that they are there."""
         name = f"{step.name}_{INT8}"
-        files = [self._file(name, subject) for subject in self.subjects]
+        files = [self._file(name, original) for original in self.originals]
         digests = self.record.int8
         if not (len(digests) == len(files) and all(map(_is_file_of, files, digests))):
-            for subject, file in zip(self.subjects, files, strict=True):
-                run = read_run(self._directory(step.name, subject))
-                run = replace(run, config=replace(run.config, data=subject.config.data))
-                write_int8(run, file, self.dataset, subject.split)
+            for original, file in zip(self.originals, files, strict=True):
+                run = read_run(self._directory(step.name, original))
+                run = replace(run, config=replace(run.config, data=original.config.data))
+                write_int8(run, file, self.dataset, original.split)
             digests = tuple(file_digest(file.with_suffix(".bin")).hex() for file in files)
             self.record = replace(self.record, int8=digests)
             self._write()
@@ -358,10 +356,10 @@ class _Work:
         names = {ORIGINAL, *(step.name for step in steps)}
         if names - set(self.record.latency):
             LOG.info("measuring latency in %s", self.engine)
-            networks: dict[str, UNet | Path] = {ORIGINAL: self.subjects[0].network}
+            networks: dict[str, UNet | Path] = {ORIGINAL: self.originals[0].network}
             for step in steps:
-                networks[step.name] = self._made(step.name, self.subjects[0])
-            latency = measure_latency(networks, self.subjects[0].config, engine=self.engine)
+                networks[step.name] = self._made(step.name, self.originals[0])
+            latency = measure_latency(networks, self.originals[0].config, engine=self.engine)
             self.record = replace(self.record, latency=latency)
             self._write()
         return self.record.latency
@@ -375,13 +373,13 @@ class _Work:
         }
         looks = [
             Look(
-                original=(weights_digest(subject.run.path),),
+                original=(weights_digest(original.run.path),),
                 margin=self.margin,
                 steps=tuple(Step(name=name, sha256=own[number]) for name, own in digests.items()),
             )
-            for number, subject in enumerate(self.subjects)
+            for number, original in enumerate(self.originals)
         ]
-        number = max(freeze(one.run.path / LEDGER_FILE, look) for one, look in zip(self.subjects, looks, strict=True))
+        number = max(freeze(one.run.path / LEDGER_FILE, look) for one, look in zip(self.originals, looks, strict=True))
         together = Look(
             original=tuple(sha for look in looks for sha in look.original),
             margin=self.margin,
@@ -401,12 +399,12 @@ class _Work:
         write_certificate(self.output / CERTIFICATE_FILE, certificate)
         write_text(self.output / CERTIFICATE_PAGE, certificate_page(certificate))
         for result in certificate.steps:
-            for subject in self.subjects:
-                if (file := self._file(result.step.name, subject)).is_file():
+            for original in self.originals:
+                if (file := self._file(result.step.name, original)).is_file():
                     certified = result.step.name == certificate.certified
                     write_record(file, read_export(file).record.model_copy(update={"certified": certified}))
                 else:
-                    self._describe(result, subject, certificate)
+                    self._describe(result, original, certificate)
         return certificate
 
     def _steps(self, names: Sequence[str], networks_by_fold: Sequence[Iterator[Shrunk]]) -> Iterator[StepRecord]:
@@ -432,18 +430,18 @@ class _Work:
     def _make(self, name: str, networks: Sequence[Shrunk]) -> StepRecord:
         """Tunes the networks of a step, one for each original, and writes their run directories."""
         folds = []
-        for subject, network in zip(self.subjects, networks, strict=True):
-            target = self._directory(name, subject)
+        for original, network in zip(self.originals, networks, strict=True):
+            target = self._directory(name, original)
             _empty(target)  # what a command that was killed there left
             small, fold = judge(
-                subject,
+                original,
                 network,
                 self.dataset,
                 tune_steps=self.tune_steps,
                 margin=self.margin,
                 cache=self.output / "cache",
             )
-            self._write_run(small, subject, target)
+            self._write_run(small, original, target)
             folds.append(replace(fold, weights_sha256=weights_digest(target)))
         step = StepRecord(name=name, folds=tuple(folds))
         others = tuple(one for one in self.record.steps if one.name != name)
@@ -454,10 +452,10 @@ class _Work:
 
     def _is_whole(self, step: StepRecord) -> bool:
         """Returns whether all of a step is there as it was made; what is damaged is announced."""
-        directories = [self._directory(step.name, subject) for subject in self.subjects]
+        directories = [self._directory(step.name, original) for original in self.originals]
         if not all((path / MODEL_FILE).is_file() for path in directories):
             return False
-        classes = len(self.subjects[0].run.class_names) - 1
+        classes = len(self.originals[0].run.class_names) - 1
         whole = all(fold.held_back and {len(row) for row in fold.held_back} == {classes} for fold in step.folds)
         try:
             for path in directories:
@@ -468,24 +466,24 @@ class _Work:
             return False
         return whole and [fold.weights_sha256 for fold in step.folds] == found
 
-    def _directory(self, name: str, subject: Subject) -> Path:
+    def _directory(self, name: str, original: Original) -> Path:
         """Returns the run directory of a step, laid out as the original is: one run, or the folds in a folder."""
         folder = self.output / name
-        return folder if len(self.subjects) == 1 else folder / subject.run.path.name
+        return folder if len(self.originals) == 1 else folder / original.run.path.name
 
-    def _file(self, name: str, subject: Subject) -> Path:
+    def _file(self, name: str, original: Original) -> Path:
         """Returns the file of a network in int8."""
-        return self.output / name / f"{'network' if len(self.subjects) == 1 else subject.run.path.name}.xml"
+        return self.output / name / f"{'network' if len(self.originals) == 1 else original.run.path.name}.xml"
 
-    def _made(self, name: str, subject: Subject) -> UNet | Path:
+    def _made(self, name: str, original: Original) -> UNet | Path:
         """Returns the network of a step, or its file where that is in int8."""
-        file = self._file(name, subject)
-        return file if file.is_file() else read_run(self._directory(name, subject)).network()
+        file = self._file(name, original)
+        return file if file.is_file() else read_run(self._directory(name, original)).network()
 
-    def _write_run(self, small: UNet, subject: Subject, target: Path) -> None:
-        run, config = subject.run, replace(subject.config, network=small.config)
+    def _write_run(self, small: UNet, original: Original, target: Path) -> None:
+        run, config = original.run, replace(original.config, network=small.config)
         computed_with = environment(torch.device("cpu"), "fp32")
-        made_from = replace(subject.origin, computed_with=computed_with, initial_weights=weights_digest(run.path))
+        made_from = replace(original.origin, computed_with=computed_with, initial_weights=weights_digest(run.path))
         (target / "checkpoints").mkdir(parents=True)
         save_weights(small, target, channel_names=run.channel_names, class_names=run.class_names)
         open_run(config, target, made_from)
@@ -494,80 +492,81 @@ class _Work:
     def _write(self) -> None:
         write_json(self.output / COMPRESSION_FILE, {"schema_version": COMPRESSION_VERSION, **asdict(self.record)})
 
-    def _to_latency(self, subject: Subject, shares: Sequence[float]) -> Iterator[Shrunk]:
+    def _to_latency(self, original: Original, shares: Sequence[float]) -> Iterator[Shrunk]:
         with tempfile.TemporaryDirectory() as folder:
-            original: UNet | Path = subject.network
+            network: UNet | Path = original.network
             if self.engine != "torch":  # written once for all measurements
-                original = Path(folder) / "original.onnx"
-                write_network(subject.network, subject.config.patches.size, original, "onnx")
-            ratio = partial(self._latency_ratio, subject, original, shares[0])
-            element_macs = time_of_elements(subject.network, subject.config.patches.size, ratio)
+                network = Path(folder) / "original.onnx"
+                write_network(original.network, original.config.patches.size, network, "onnx")
+            ratio = partial(self._latency_ratio, original, network, shares[0])
+            element_macs = time_of_elements(original.network, original.config.patches.size, ratio)
             above = ABOVE * shares[0]
             begin = above if above < 1 else RUNG  # the original itself needs no measurement
-            yield from reach(subject, shares, self.multiple, ratio, begin=begin, element_macs=element_macs)
+            yield from reach(original, shares, self.multiple, ratio, begin=begin, element_macs=element_macs)
 
-    def _latency_ratio(self, subject: Subject, original: UNet | Path, wanted: float, network: UNet) -> float:
-        """Returns a network's time divided by the original's, measured once and kept so that the search is repeatable.
+    def _latency_ratio(self, original: Original, whole: UNet | Path, wanted: float, network: UNet) -> float:
+        """Returns a network's time divided by the whole one's, measured once and kept so that the search is repeatable.
 
         A network that seems to be within the wanted share is measured once more, and that counts: the first of many to
         seem so is likely to be one that was measured too fast.
         """
         key = content_digest(asdict(network.config))
         if key not in self.record.trials:
-            networks: dict[str, UNet | Path] = {ORIGINAL: original, "smaller": network}
-            measure = partial(measure_latency, networks, subject.config, engine=self.engine)
+            networks: dict[str, UNet | Path] = {ORIGINAL: whole, "smaller": network}
+            measure = partial(measure_latency, networks, original.config, engine=self.engine)
             found = measure(rounds=TRIAL_ROUNDS)["smaller"]
             if found.ratio <= wanted:
                 found = measure(rounds=ROUNDS)["smaller"]
-            macs, _ = cost(network, subject.config)
-            LOG.info("%.3g of the multiply-accumulates take %.3g of the time", macs / subject.cost[0], found.ratio)
+            macs, _ = cost(network, original.config)
+            LOG.info("%.3g of the multiply-accumulates take %.3g of the time", macs / original.cost[0], found.ratio)
             self.record = replace(self.record, trials={**self.record.trials, key: found.ratio})
             self._write()
         return self.record.trials[key]
 
     def _original_scores(self) -> list[CaseScore]:
         if self.engine == "torch":
-            return [score for one in self.subjects for score in self._torch_scores(one)]
-        return [score for one in self.subjects for score in self._engine_scores(one, one.network, ORIGINAL)]
+            return [score for one in self.originals for score in self._torch_scores(one)]
+        return [score for one in self.originals for score in self._engine_scores(one, one.network, ORIGINAL)]
 
-    def _torch_scores(self, subject: Subject) -> list[CaseScore]:
+    def _torch_scores(self, original: Original) -> list[CaseScore]:
         """Returns the scores of a run; they are made anew where the steps are scored otherwise."""
-        run, config = subject.run, subject.config
+        run, config = original.run, original.config
         predictor = run_predictor(run.path, config, self.dataset)
-        if scored_alike(run.path, predictor, self.dataset, subject.split):
+        if scored_alike(run.path, predictor, self.dataset, original.split):
             return read_cases(run.path / CASES_FILE)
         LOG.warning("%s was scored otherwise, or of other files: it is scored anew", run.path)
-        return predictor_scores(predictor, config, self.dataset, subject.split, ORIGINAL)
+        return predictor_scores(predictor, config, self.dataset, original.split, ORIGINAL)
 
     def _scores(self, name: str) -> list[CaseScore]:
         """Predicts and scores the held-out cases by a step of each fold."""
         if self.engine != "torch":
-            return [score for one in self.subjects for score in self._engine_scores(one, self._made(name, one), name)]
-        directories = {subject.config.fold or 0: self._directory(name, subject) for subject in self.subjects}
+            return [score for one in self.originals for score in self._engine_scores(one, self._made(name, one), name)]
+        directories = {original.config.fold or 0: self._directory(name, original) for original in self.originals}
         scores: list[CaseScore] = []
-        for subject, path in zip(self.subjects, directories.values(), strict=True):
-            config = replace(subject.config, network=read_run(path).config.network)
+        for original, path in zip(self.originals, directories.values(), strict=True):
+            config = replace(original.config, network=read_run(path).config.network)
             predictor = run_predictor(path, config, self.dataset)
-            reuse = scored_alike(path, predictor, self.dataset, subject.split)  # of a command that was killed behind it
-            score_run(path, config, self.dataset, subject.split, reuse=reuse, alone=len(directories) == 1)
+            # Scores may be there of a command that was killed behind them.
+            reuse = scored_alike(path, predictor, self.dataset, original.split)
+            score_run(path, config, self.dataset, original.split, reuse=reuse, alone=len(directories) == 1)
             scores += read_cases(path / CASES_FILE)
         if len(directories) > 1:
-            config = self.subjects[0].config
+            config = self.originals[0].config
             summarise_folds(config, self.dataset, self.output / name, directories, list(directories.values()))
         return scores
 
-    def _engine_scores(self, subject: Subject, network: UNet | Path, what: str) -> list[CaseScore]:
+    def _engine_scores(self, original: Original, network: UNet | Path, what: str) -> list[CaseScore]:
         """Predicts and scores the held-out cases of a run in an engine, without post-processing found on them."""
-        config = subject.config
+        config = original.config
         with in_engine(network, config.patches.size, self.engine) as exported:
             precision = INT8 if isinstance(network, Path) else "fp32"
             model = model_from_config(exported, config, device=HOST, precision=precision)
-            predictor = predictor_of(subject.run, [model], engine=self.engine)
-            return predictor_scores(predictor, config, self.dataset, subject.split, what)
+            predictor = predictor_of(original.run, [model], engine=self.engine)
+            return predictor_scores(predictor, config, self.dataset, original.split, what)
 
     def _arithmetic(self) -> dict[str, str]:
         """Returns what decides the scores of given weights; ledgers hold digests of these words."""
-        config = self.subjects[0].config
+        config = self.originals[0].config
         device = choose_device(config.training.device if self.engine == "torch" else "cpu")
         precision = choose_precision(config.training.precision, device) if self.engine == "torch" else "fp32"
         return {
@@ -578,9 +577,9 @@ class _Work:
         }
 
     def _conditions(self) -> dict[str, str]:
-        config = self.subjects[0].config
+        config = self.originals[0].config
         size = " x ".join(map(str, config.patches.size))
-        held_back = counted(max(len(subject.held_back) for subject in self.subjects), "training patient")
+        held_back = counted(max(len(original.held_back) for original in self.originals), "training patient")
         return {
             **self._arithmetic(),
             "mirroring": mirroring(config),
@@ -594,7 +593,7 @@ class _Work:
         }
 
     def _costs(self, steps: Sequence[StepRecord], latency: Mapping[str, Latency]) -> dict[str, Cost]:
-        costs = {ORIGINAL: self.subjects[0].cost} | {
+        costs = {ORIGINAL: self.originals[0].cost} | {
             step.name: (max(one.macs for one in step.folds), max(one.parameters for one in step.folds))
             for step in steps
         }
@@ -603,10 +602,10 @@ class _Work:
             for name, (macs, parameters) in costs.items()
         }
 
-    def _describe(self, result: StepResult, subject: Subject, certificate: Certificate) -> None:
+    def _describe(self, result: StepResult, original: Original, certificate: Certificate) -> None:
         """Writes into the model card of a step what the certificate says of it."""
-        path = self._directory(result.step.name, subject)
-        config = replace(subject.config, network=read_run(path).config.network)
+        path = self._directory(result.step.name, original)
+        config = replace(original.config, network=read_run(path).config.network)
         card = describe_model(path, config, self.dataset, None)
         said = {
             "verdict": result.verdict,
@@ -636,17 +635,17 @@ def _is_file_of(file: Path, digest: str) -> bool:
     return all(part.is_file() for part in parts) and file_digest(parts[1]).hex() == digest
 
 
-def _parameter_ratio(subject: Subject, network: UNet) -> float:
-    return cost(network, subject.config)[1] / subject.cost[1]
+def _parameter_ratio(original: Original, network: UNet) -> float:
+    return cost(network, original.config)[1] / original.cost[1]
 
 
-def _original(subject: Subject) -> dict[str, Any]:
-    macs, parameters = subject.cost
+def _description(original: Original) -> dict[str, Any]:
+    macs, parameters = original.cost
     return {
-        **subject.run.description(),
-        "fold": subject.config.fold,
+        **original.run.description(),
+        "fold": original.config.fold,
         "macs": macs,
         "parameters": parameters,
-        "patch_size": list(subject.config.patches.size),
-        "cases": list(subject.measured),
+        "patch_size": list(original.config.patches.size),
+        "cases": list(original.measured),
     }

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from seg.compression.certificate import ORIGINAL, Number
+from seg.compression.original import Array, Original
 from seg.compression.speed import Latency
-from seg.compression.subject import Array, Subject
 from seg.words import fixed
 
 COMPRESSION_FILE = "compression.json"
@@ -87,15 +87,15 @@ def mean_of(lost: Array) -> list[float]:
     return [float(total / count) if count else math.nan for total, count in zip(sums, present.sum(0), strict=True)]
 
 
-def format_steps(steps: Sequence[StepRecord], subjects: Sequence[Subject], latency: Mapping[str, Latency]) -> str:
+def format_steps(steps: Sequence[StepRecord], originals: Sequence[Original], latency: Mapping[str, Latency]) -> str:
     """Formats the steps beside the original; of several folds the largest cost, most tuning and mean loss.
 
     What was not measured of a step on held-back patients, as of one in int8, is a dash.
     """
-    names = subjects[0].run.class_names[1:]
+    names = originals[0].run.class_names[1:]
     header = f"{'step':18}{'GMAC':>8}{'parameters':>12}{'latency':>20}{'divergence':>12}{'tuned':>7}"
     lines = [header + "".join(f"{name[:14]:>16}" for name in names)]
-    macs, parameters = subjects[0].cost
+    macs, parameters = originals[0].cost
     lines.append(f"{ORIGINAL:18}{macs / 1e9:8.3f}{parameters:12,}{_latency(latency[ORIGINAL]):>20}")
     for step in steps:
         rows = [row for fold in step.folds for row in fold.lost]

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from seg.compression.original import Array, Original, cost
 from seg.compression.record import FoldRecord, mean_of
 from seg.compression.shrink import DEFAULT, KINDS, BeyondReachError, Shrunk, shrink, work_of
-from seg.compression.subject import Array, Subject, cost
 from seg.compression.tuning import tune
 from seg.data.cases import Dataset
 from seg.data.datamodule import SegmentationData
@@ -40,14 +40,14 @@ RUNG = 0.9
 
 
 def smaller_networks(
-    subject: Subject, shares: Iterable[float], multiple: int, element_macs: float = 0.0
+    original: Original, shares: Iterable[float], multiple: int, element_macs: float = 0.0
 ) -> Iterator[Shrunk]:
     """Yields a smaller network for each of the given shares of the original's work.
 
     Channels are cut beside 1x1 where numbers of feature maps count in the work: only fewer channels save such numbers.
 
     Args:
-        subject: What is made smaller.
+        original: What is made smaller.
         shares: Shares of the original's work, from large to small.
         multiple: Widths are multiples of this number.
         element_macs: Multiply-accumulates that a number of a feature map counts as.
@@ -55,21 +55,21 @@ def smaller_networks(
     Raises:
         BeyondReachError: A share is beyond reach.
     """
-    network, size = subject.network, subject.config.patches.size
+    network, size = original.network, original.config.patches.size
     whole = work_of(network, network.config, size, element_macs)
     return shrink(
         network,
-        subject.fitted,
+        original.fitted,
         (share * whole for share in shares),
         kinds=KINDS if element_macs else DEFAULT,
         element_macs=element_macs,
         multiple=multiple,
-        seed=subject.config.seed,
+        seed=original.config.seed,
     )
 
 
 def reach(
-    subject: Subject,
+    original: Original,
     wanted: Sequence[float],
     multiple: int,
     ratio: Callable[[UNet], float],
@@ -80,7 +80,7 @@ def reach(
     """Shrinks the original in turns, and yields the first network that is within each wanted share of its cost.
 
     Args:
-        subject: What is made smaller.
+        original: What is made smaller.
         wanted: Shares of the original's cost, from large to small.
         multiple: Widths are multiples of this number.
         ratio: Gives the cost of a network over the original's.
@@ -94,7 +94,7 @@ def reach(
         ConfigError: The cost cannot fall so far.
     """
     shares = (begin * RUNG**number for number in itertools.count())
-    steps = smaller_networks(subject, shares, multiple, element_macs)
+    steps = smaller_networks(original, shares, multiple, element_macs)
     small: Shrunk | None = None
     for share in wanted:
         while small is None or ratio(small.network) > share:
@@ -108,12 +108,12 @@ def reach(
 
 
 def judge(
-    subject: Subject, small: Shrunk, dataset: Dataset, *, tune_steps: int, margin: float, cache: Path
+    original: Original, small: Shrunk, dataset: Dataset, *, tune_steps: int, margin: float, cache: Path
 ) -> tuple[UNet, FoldRecord]:
     """Measures a smaller network on the held-back windows, and tunes it where it lost much there.
 
     Args:
-        subject: What it was made from.
+        original: What it was made from.
         small: The network, which is left as it is.
         dataset: The data set.
         tune_steps: Steps of tuning at most; 0 tunes nothing.
@@ -125,25 +125,25 @@ def judge(
     """
     begun = time.monotonic()
     network = copy.deepcopy(small.network)
-    lost, tuned = subject.lost(network), 0
+    lost, tuned = original.lost(network), 0
     if tune_steps and worst(lost) < -TUNE_BELOW * margin:
         keep_heap()
-        batches = _batches(subject, dataset, tune_steps, cache)
+        batches = _batches(original, dataset, tune_steps, cache)
         tuned = tune(
-            subject.network,
+            original.network,
             network,
             batches,
-            subject.divergence,
-            optimizer=subject.config.optimizer,
+            original.divergence,
+            optimizer=original.config.optimizer,
             steps=tune_steps,
-            precision=subject.precision,
+            precision=original.precision,
         )
-        lost = subject.lost(network) if tuned else lost
-    macs, parameters = cost(network, subject.config)
-    fold = "" if subject.config.fold is None else f"fold {subject.config.fold}, "
+        lost = original.lost(network) if tuned else lost
+    macs, parameters = cost(network, original.config)
+    fold = "" if original.config.fold is None else f"fold {original.config.fold}, "
     LOG.info(
         "%s%.3g of the multiply-accumulates, %s parameters: Dice %s on %s%s; %.0f s",
-        *(fold, macs / subject.cost[0], f"{parameters:,}"),
+        *(fold, macs / original.cost[0], f"{parameters:,}"),
         ", ".join(fixed(value, 4, sign=True) for value in mean_of(lost)),
         *(counted(len(lost), "held-back patient"), f", tuned for {tuned} steps" if tuned else ""),
         time.monotonic() - begun,
@@ -152,7 +152,7 @@ def judge(
         macs=macs,
         parameters=parameters,
         predicted_loss=small.loss,
-        measured_divergence=subject.divergence(network),
+        measured_divergence=original.divergence(network),
         tuned_steps=tuned,
         held_back=tuple(tuple(None if np.isnan(value) else float(value) for value in row) for row in lost),
         weights_sha256="",
@@ -165,12 +165,12 @@ def worst(lost: Array) -> float:
     return min(means, default=math.inf)
 
 
-def _batches(subject: Subject, dataset: Dataset, steps: int, cache: Path) -> Iterator[Tensor]:
+def _batches(original: Original, dataset: Dataset, steps: int, cache: Path) -> Iterator[Tensor]:
     """Yields augmented training images of all training patients but those that are held back."""
-    config = subject.config
+    config = original.config
     training = replace(config.training, steps=steps, validate_every=steps, accumulate=1, device="cpu")
     data = SegmentationData(
-        replace(config, training=training), dataset, Split(train=subject.tuned_on, validation=()), cache
+        replace(config, training=training), dataset, Split(train=original.tuned_on, validation=()), cache
     )
     data.setup("fit")
     for batch in data.train_dataloader():

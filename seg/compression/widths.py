@@ -20,6 +20,7 @@ from seg.compression import CASES
 from seg.compression.calibration import PLACES, predict_maps, scaled
 from seg.compression.drawing import draw_curve, draw_network
 from seg.compression.narrowing import Saving, time_narrowing
+from seg.compression.original import check_uncut, window
 from seg.compression.sites import (
     DICE_FOR_NATS,
     Curve,
@@ -28,7 +29,6 @@ from seg.compression.sites import (
     widths_together,
     with_widths,
 )
-from seg.compression.subject import check_uncut, window
 from seg.config import NetworkConfig
 from seg.data.cases import Dataset
 from seg.data.splits import Split, spread_over

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from seg.compression import shrink as loop
 from seg.compression.channels import MeasuredMap, measure_maps
 from seg.compression.moments import Moments, Place, Projection, best_channels, best_projection, measure
-from seg.compression.subject import cost, dice_of, window
+from seg.compression.original import cost, dice_of, window
 from seg.compression.widths import read_trained
 from seg.data.splits import spread_over
 from seg.files import table_text, write_text

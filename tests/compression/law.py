@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from seg.compression.calibration import predict_maps
 from seg.compression.moments import watch
+from seg.compression.original import window
 from seg.compression.sites import Curve, Site, find_sites, with_widths
-from seg.compression.subject import window
 from seg.compression.widths import changes, read_trained
 from seg.config import NetworkConfig
 from seg.config.loading import load_config
@@ -32,9 +32,6 @@ from seg.files import table_text, write_text
 from seg.networks import UNet, complexity
 from seg.runs import read_run
 
-LEAST = 1 / 8
-"""Least share of the channels of a map."""
-
 Floats = NDArray[np.float64]
 Row = dict[str, float | str]
 
@@ -44,13 +41,28 @@ def maps_of(network: UNet) -> list[Site]:
     return [site for site in find_sites(network) if site.part != "kernel"]
 
 
-def design(maps: Sequence[Site], count: int, seed: int) -> list[dict[Site, int]]:
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """How networks of other widths are drawn.
+
+    Attributes:
+        count: How many.
+        least: Least share of the channels of a map, in (0, 1).
+        seed: Seed of the draw.
+    """
+
+    count: int = 24
+    least: float = 1 / 8
+    seed: int = 0
+
+
+def design(maps: Sequence[Site], draw: Draw) -> list[dict[Site, int]]:
     """Draws widths of all maps: a Latin hypercube, whose axes are the stages of encoder, skips, `up` and decoder.
 
-    Shares of the channels are spread evenly in their logarithm, from `LEAST` to 1, and each axis has each once.
+    Shares of the channels are spread evenly in their logarithm, from the least to 1, and each axis has each once.
     """
-    stream = np.random.default_rng(seed)
-    levels = LEAST ** ((np.arange(count) + 0.5) / count)
+    stream, count = np.random.default_rng(draw.seed), draw.count
+    levels = draw.least ** ((np.arange(count) + 0.5) / count)
     shares = {axis: stream.permutation(levels) for axis in dict.fromkeys((site.part, site.stage) for site in maps)}
     return [
         {site: max(1, round(site.channels * shares[site.part, site.stage][point])) for site in maps}
@@ -58,13 +70,13 @@ def design(maps: Sequence[Site], count: int, seed: int) -> list[dict[Site, int]]
     ]
 
 
-def networks_of(config: NetworkConfig, channels: int, classes: int, count: int, seed: int) -> list[NetworkConfig]:
+def networks_of(config: NetworkConfig, channels: int, classes: int, draw: Draw) -> list[NetworkConfig]:
     """Returns the networks of the design."""
     maps = maps_of(UNet(channels, classes, config))
-    return [with_widths(config, widths) for widths in design(maps, count, seed)]
+    return [with_widths(config, widths) for widths in design(maps, draw)]
 
 
-def study_yaml(config: Path, channels: int, classes: int, count: int, seed: int) -> str:
+def study_yaml(config: Path, channels: int, classes: int, draw: Draw) -> str:
     """Formats the study that trains the networks of the design, and the full one without bottlenecks as baseline."""
     plain: dict[str, object] = {"network.skip_bottleneck": None, "network.decoder_bottleneck": None}
     network = replace(load_config([config]).network, skip_bottleneck=None, decoder_bottleneck=None)
@@ -73,7 +85,7 @@ def study_yaml(config: Path, channels: int, classes: int, count: int, seed: int)
             "name": f"point_{number}",
             "set": plain | {f"network.{name}": value for name, value in changes(network, other).items()},
         }
-        for number, other in enumerate(networks_of(network, channels, classes, count, seed))
+        for number, other in enumerate(networks_of(network, channels, classes, draw))
     ]
     study = {
         "schema_version": STUDY_VERSION,
@@ -88,14 +100,13 @@ def study_yaml(config: Path, channels: int, classes: int, count: int, seed: int)
     return str(yaml.safe_dump(study, sort_keys=False, default_flow_style=None, width=100))
 
 
-def measure(runs_dir: Path, data_root: Path | None, count: int, seed: int, cases: int) -> list[Row]:
+def measure(runs_dir: Path, data_root: Path | None, draw: Draw, cases: int) -> list[Row]:
     """Returns what is foretold of each network of the design, and the Dice that it lost.
 
     Args:
         runs_dir: Folder of the runs of a study: `baseline`, `point_0`, `point_1` ..., each trained from the same seeds.
         data_root: Folder of the data set, where it moved.
-        count: Points of the design.
-        seed: Seed of the design.
+        draw: How the networks were drawn.
         cases: Training cases that are measured.
     """
     baseline = runs_of(runs_dir / "baseline")[0]
@@ -112,7 +123,7 @@ def measure(runs_dir: Path, data_root: Path | None, count: int, seed: int, cases
     spreads = covariances(network, maps, [image for image, _ in windows])
     whole = dice_of(runs_dir / "baseline")
     rows: list[Row] = []
-    for number, widths in enumerate(design(maps, count, seed)):
+    for number, widths in enumerate(design(maps, draw)):
         name = f"point_{number}"
         if not (finished := runs_of(runs_dir / name)):
             print(f"{name}: not trained")
@@ -209,25 +220,29 @@ def main() -> None:
     """Writes the study, or compares what it found with what was foretold."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    draw = commands.add_parser("design", help="write the study")
-    draw.add_argument("--config", type=Path, required=True, metavar="FILE", help="experiment of the full network")
-    draw.add_argument("--channels", type=int, default=1, metavar="N", help="channels of an image (default: 1)")
-    draw.add_argument("--classes", type=int, required=True, metavar="N", help="classes, background included")
-    draw.add_argument("--output", type=Path, required=True, metavar="FILE", help="YAML file of the study")
+    write = commands.add_parser("design", help="write the study")
+    write.add_argument("--config", type=Path, required=True, metavar="FILE", help="experiment of the full network")
+    write.add_argument("--channels", type=int, default=1, metavar="N", help="channels of an image (default: 1)")
+    write.add_argument("--classes", type=int, required=True, metavar="N", help="classes, background included")
+    write.add_argument("--output", type=Path, required=True, metavar="FILE", help="YAML file of the study")
     compare = commands.add_parser("judge", help="compare the trained networks with what is foretold of them")
     compare.add_argument("--runs", type=Path, required=True, metavar="DIR", help="run directories of the study")
     compare.add_argument("--data_root", type=Path, metavar="DIR", help="folder of the data set, where it moved")
     compare.add_argument("--cases", type=int, default=10, metavar="N", help="training cases measured (default: 10)")
     compare.add_argument("--output", type=Path, required=True, metavar="FILE", help="CSV file, a row for each network")
-    for command in (draw, compare):
-        command.add_argument("--count", type=int, default=24, metavar="N", help="networks (default: 24)")
-        command.add_argument("--seed", type=int, default=0, help="seed of the design (default: 0)")
+    for command in (write, compare):
+        command.add_argument("--count", type=int, default=Draw.count, metavar="N", help="networks (default: 24)")
+        command.add_argument("--seed", type=int, default=Draw.seed, help="seed of the design (default: 0)")
+        command.add_argument(
+            "--least", type=float, default=Draw.least, metavar="SHARE", help="least share of channels (default: 0.125)"
+        )
     options = parser.parse_args()
+    draw = Draw(count=options.count, least=options.least, seed=options.seed)
     if options.command == "design":
         ends = options.channels, options.classes
-        write_text(options.output, study_yaml(options.config, *ends, options.count, options.seed))
+        write_text(options.output, study_yaml(options.config, *ends, draw))
         return
-    rows = measure(options.runs, options.data_root, options.count, options.seed, options.cases)
+    rows = measure(options.runs, options.data_root, draw, options.cases)
     write_text(options.output, table_text(rows))
     for name, (alone, given) in judge(rows).items():
         print(f"{name}: Spearman {alone:.3f}, given the mean width {given:.3f}")

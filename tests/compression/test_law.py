@@ -15,7 +15,7 @@ from seg.compression.sites import Site
 from seg.config import NetworkConfig
 from seg.networks import UNet
 from tests.compression.law import (
-    LEAST,
+    Draw,
     calibration,
     correlation,
     covariances,
@@ -34,10 +34,11 @@ def config() -> NetworkConfig:
     return NetworkConfig(channels=(16, 32), strides=((1, 1, 1), (2, 2, 2)), kernel_sizes=((3, 3, 3), (3, 3, 3)))
 
 
-def test_each_axis_of_the_design_has_each_level_once(config: NetworkConfig) -> None:
+@pytest.mark.parametrize("least", [1 / 8, 1 / 3])
+def test_each_axis_of_the_design_has_each_level_once(config: NetworkConfig, least: float) -> None:
     maps = maps_of(UNet(1, 3, config))
-    points = design([replace(site, channels=8**6) for site in maps], 12, 0)
-    levels = sorted(8**6 * LEAST ** ((number + 0.5) / 12) for number in range(12))
+    points = design([replace(site, channels=8**6) for site in maps], Draw(count=12, least=least))
+    levels = sorted(8**6 * least ** ((number + 0.5) / 12) for number in range(12))
     axes: dict[tuple[str, int], list[Site]] = {}
     for site in points[0]:
         axes.setdefault((site.part, site.stage), []).append(site)
@@ -52,8 +53,9 @@ def test_each_axis_of_the_design_has_each_level_once(config: NetworkConfig) -> N
 
 
 def test_the_networks_have_the_widths_of_the_design(config: NetworkConfig) -> None:
-    points = design(maps_of(UNet(1, 3, config)), 4, 1)
-    for point, network in zip(points, networks_of(config, 1, 3, 4, 1), strict=True):
+    draw = Draw(count=4, seed=1)
+    points = design(maps_of(UNet(1, 3, config)), draw)
+    for point, network in zip(points, networks_of(config, 1, 3, draw), strict=True):
         own = {site.name: width for site, width in point.items()}
         assert network.channels == (own["encoder 0 second"], own["bottom second"])
         assert UNet(1, 3, network)(torch.zeros(1, 1, 8, 8, 8)).shape == (1, 3, 8, 8, 8)
@@ -61,7 +63,7 @@ def test_the_networks_have_the_widths_of_the_design(config: NetworkConfig) -> No
 
 def test_the_study_is_one_that_can_be_planned(tmp_path: Path) -> None:
     file = tmp_path / "study.yaml"
-    text = study_yaml(Path("configs/phantom.yaml"), 1, 7, 3, 0)
+    text = study_yaml(Path("configs/phantom.yaml"), 1, 7, Draw(count=3))
     file.write_text(text)
     study = plan_study(file, {})
     assert [trial.variant.name for trial in study.trials] == ["baseline", "point_0", "point_1", "point_2"]

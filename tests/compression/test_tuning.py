@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from seg.compression.subject import divergence, log_probabilities
+from seg.compression.original import divergence, log_probabilities
 from seg.compression.tuning import tune
 from seg.config import NetworkConfig, OptimizerConfig
 from seg.networks import network_from_config

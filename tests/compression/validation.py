@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from seg.compression.calibration import narrowed_at, predict_maps, scaled
+from seg.compression.original import window
 from seg.compression.sites import DICE_FOR_NATS, find_sites, projection_of
-from seg.compression.subject import window
 from seg.compression.widths import read_trained
 from seg.config.study import MARGIN
 from seg.data.splits import spread_over

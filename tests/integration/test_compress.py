@@ -144,7 +144,7 @@ def test_without_a_target_steps_end_where_held_back_patients_lose_half_the_margi
     changes, names = iter(lost), ["macs_0.9", "macs_0.8", "macs_0.7"]
     monkeypatch.setattr(compress_module, "LADDER", (0.9, 0.8, 0.7))
     # The class that loses less does not help the other.
-    monkeypatch.setattr(search.Subject, "lost", lambda self, network: np.array([[0.1, next(changes)]]))
+    monkeypatch.setattr(search.Original, "lost", lambda self, network: np.array([[0.1, next(changes)]]))
     found = seg.compress(run, tmp_path / "small", margin=0.3, cases=2, tune_steps=0)
     assert [step["name"] for step in content(tmp_path / "small" / "compression.json")["steps"]] == names[:made]
     assert [step.step.name for step in found.steps] == names[:frozen]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from seg.compression.subject import window
+from seg.compression.original import window
 from seg.config import ExperimentConfig, PatchConfig
 from seg.data.cases import Case
 from tests.compression.validation import scores

@@ -31,7 +31,7 @@ Window = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class Original:
     """A trained run that is to be made smaller, with the data that smaller networks are fitted, tuned and judged on.
 
     Attributes:
@@ -101,7 +101,7 @@ def check_uncut(run: TrainedRun) -> tuple[Origin, Split]:
     return origin, origin.split
 
 
-def read_subject(run: TrainedRun, origin: Origin, split: Split, dataset: Dataset, cases: int) -> Subject:
+def read_original(run: TrainedRun, origin: Origin, split: Split, dataset: Dataset, cases: int) -> Original:
     """Reads the network of a run, and prepares the data that smaller networks are fitted, tuned and judged on.
 
     Args:
@@ -131,7 +131,7 @@ def read_subject(run: TrainedRun, origin: Origin, split: Split, dataset: Dataset
     fitted = tuple(window(case, config, ignored)[0] for case in chosen)
     held_back = tuple(window(patients[patient][0], config, ignored) for patient in patients if patient in held)
     precision = choose_precision(config.training.precision, torch.device("cpu"))
-    return Subject(
+    return Original(
         run=run,
         origin=origin,
         split=split,
