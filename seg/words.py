@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 NOT_MEASURED = "not measured"
 MINUS = "\N{MINUS SIGN}"
@@ -55,6 +55,11 @@ def some(items: Sequence[object], most: int = 5, form: str = "") -> str:
     """Lists items with commas between; of more than ``most``, the first of them and the number of the others."""
     listed = ", ".join(format(item, form) for item in items[:most])
     return f"{listed} and {len(items) - most} more" if len(items) > most else listed
+
+
+def dimensions(sizes: Iterable[object], form: str = "") -> str:
+    """Formats sizes along axes: ``40 x 56 x 40``."""
+    return " x ".join(format(size, form) for size in sizes)
 
 
 def in_time(seconds: float | None) -> str:

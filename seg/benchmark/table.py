@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from seg.words import NOT_MEASURED
+from seg.words import NOT_MEASURED, dimensions
 
 SPREADS = (
     ("latency_ms", "latency, ms", 1.0),
@@ -31,7 +31,7 @@ RATIOS = (
 def device_tables(entry: Mapping[str, Any]) -> str:
     """Returns the tables of a device: times with their quartiles, sizes, and ratios to the baseline."""
     rows = entry["variants"]
-    patch = " x ".join(map(str, entry["patch_size"]))
+    patch = dimensions(entry["patch_size"])
     engine = entry.get("engine", "torch")
     version = entry.get("engine_version") or "of a version that is not known"
     how = entry["memory_format"] if engine == "torch" else f"{engine} {version}"
@@ -114,8 +114,8 @@ def _aligned(rows: Sequence[Sequence[str]]) -> str:
 
 def volume_text(found: dict[str, Any]) -> str:
     """Returns the measurement of a volume as lines of text."""
-    shape = " x ".join(map(str, found["volume_shape"]))
-    sizes = [" x ".join(f"{mm:g}" for mm in found[f"{of}_spacing_mm"]) for of in ("volume", "network")]
+    shape = dimensions(found["volume_shape"])
+    sizes = [dimensions(found[f"{of}_spacing_mm"], "g") for of in ("volume", "network")]
     lines = [
         f"{found['network']}: {shape} voxels, {found['num_channels']} channel(s), {found['num_classes']} classes, "
         f"{found['device']}, {found['threads']} thread(s), {found['precision']}",

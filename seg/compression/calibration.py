@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seg.compression.original import Window, dice_of
+from seg.compression.original import Window, changes_of_dice, dice_of
 from seg.compression.sites import Curve, Measured, Site, measure_sites, predict_losses, projection_of
 from seg.data.splits import spread_over
 from seg.networks import UNet
@@ -102,11 +102,11 @@ def calibrate(
             own = measured[curve.site.name]
             projection = projection_of(curve.site, own.pooled(range(len(own.second))), curve.widths[at])
             with narrowed_at(network, curve.site, own.mean, projection):
-                change = whole - dice_of(network, windows, ignore_label)
+                change = changes_of_dice(whole, dice_of(network, windows, ignore_label))
             for number, known in enumerate(~np.isnan(change).all(0) & ~np.isnan(curve.lost[at])):
                 if known:
                     predicted += float(curve.lost[at, number])
-                    lost += float(np.nanmean(change[:, number]))
+                    lost -= float(np.nanmean(change[:, number]))
         if predicted <= 0:
             LOG.warning("predicted losses are not calibrated: none is above 0")
             return 1.0

@@ -155,7 +155,7 @@ class StepResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What a network costs; of several folds the largest.
+    """What a network costs; of several folds the most of any, and the time of the first.
 
     Attributes:
         macs: Multiply-accumulates of a patch.

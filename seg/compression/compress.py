@@ -35,7 +35,7 @@ from seg.compression.certificate import (
     freeze,
     write_certificate,
 )
-from seg.compression.int8 import mirroring, write_int8
+from seg.compression.int8 import mark, mirroring, quantising, write_int8
 from seg.compression.original import Original, check_uncut, cost, read_original
 from seg.compression.record import (
     COMPRESSION_FILE,
@@ -82,7 +82,7 @@ from seg.hardware import (
 )
 from seg.inference.arrays import HOST
 from seg.inference.engines import Engine, check_installed
-from seg.inference.export import check_packages, in_engine, write_network, write_record
+from seg.inference.export import check_packages, in_engine, write_network
 from seg.inference.exported import read_export, record_path
 from seg.inference.model import model_from_config
 from seg.inference.predictor import predictor_of
@@ -98,7 +98,7 @@ from seg.runs import (
     save_weights,
     weights_digest,
 )
-from seg.words import counted
+from seg.words import counted, dimensions
 from seg.workflows.evaluate import (
     check_apart,
     check_unseen,
@@ -118,7 +118,7 @@ VECTOR = 8
 INT8 = "int8"
 LOCK_FILE = "compress.lock"
 """There while a process works on the steps."""
-METHOD = 3
+METHOD = 4
 """Version of how steps are made. Raise it when the same settings come to make other steps: no folder mixes two."""
 ABOVE = 1.25
 """The search for a latency begins at this multiple of the first wanted share of the work."""
@@ -216,8 +216,8 @@ def _compress(
     certificate = work.certify(steps, latency)
     print(f"{format_certificate(certificate)}\ncertificate: {output / CERTIFICATE_FILE}")
     if certificate.certified is not None:
-        best = shlex.quote(str(output / certificate.certified))
-        print(f"next: seg predict --run_dir {best} --input SCANS --output LABEL_MAPS")
+        networks = shlex.join(map(str, work.to_predict_with(certificate.certified)))
+        print(f"next: seg predict --run_dir {networks} --input SCANS --output LABEL_MAPS")
     return certificate
 
 
@@ -287,9 +287,15 @@ class _Work:
         self.multiple: int = settings["multiple"]
         self.tune_steps: int = settings["tune_steps"]
         self.engine: Engine = settings["engine"]
+        self.by_latency = settings["target"] is not None and settings["target"]["kind"] == "latency"
         described = tuple(_description(original) for original in originals)
         whole = {**settings, "method": METHOD, "originals": [content_digest(one) for one in described]}
         self.record = _begun(output, whole) or Record(settings=whole, originals=described)
+        machine = self._machine()
+        if self.record.machine != machine and (self.record.latency or self.record.trials):
+            LOG.warning("times were measured on another machine or by other versions, so they are measured anew")
+            self.record = replace(self.record, latency={}, trials={})
+        self.record = replace(self.record, machine=machine)
         self.done = {step.name: step for step in self.record.steps}
         self._write()
 
@@ -302,7 +308,8 @@ class _Work:
                 step = next(made)
             except BeyondReachError as error:
                 if not number:
-                    raise
+                    rule = "must let widths keep less of the work than the original"
+                    raise ConfigError(Problem("multiple", "range", rule, str(self.multiple), "lower it")) from error
                 LOG.info("no smaller step can be made: %s", error)
                 return
             lost = worst(np.array([row for fold in step.folds for row in fold.lost]))
@@ -343,7 +350,8 @@ class _Work:
                 run = replace(run, config=replace(run.config, data=original.config.data))
                 write_int8(run, file, self.dataset, original.split)
             digests = tuple(file_digest(file.with_suffix(".bin")).hex() for file in files)
-            self.record = replace(self.record, int8=digests)
+            latency = {one: found for one, found in self.record.latency.items() if one != name}
+            self.record = replace(self.record, int8=digests, latency=latency)
             self._write()
         folds = tuple(
             replace(fold, weights_sha256=sha, held_back=(), tuned_steps=0)  # measured of the step before it alone
@@ -367,21 +375,24 @@ class _Work:
     def certify(self, steps: Sequence[StepRecord], latency: Mapping[str, Latency]) -> Certificate:
         """Freezes the steps and tests them on the held-out cases."""
         # The same weights in another engine or precision are another look, as with another margin.
+        weights = [weights_digest(original.run.path) for original in self.originals]
+        # So is a fold by itself, as it says what the folds together do not.
+        how = {**self._arithmetic(), **({"tested together": weights} if len(weights) > 1 else {})}
         digests = {
-            step.name: [content_digest({**self._arithmetic(), "weights": fold.weights_sha256}) for fold in step.folds]
+            step.name: [content_digest({**how, "weights": fold.weights_sha256}) for fold in step.folds]
             for step in steps
         }
         looks = [
             Look(
-                original=(weights_digest(original.run.path),),
+                original=(sha,),
                 margin=self.margin,
                 steps=tuple(Step(name=name, sha256=own[number]) for name, own in digests.items()),
             )
-            for number, original in enumerate(self.originals)
+            for number, sha in enumerate(weights)
         ]
         number = max(freeze(one.run.path / LEDGER_FILE, look) for one, look in zip(self.originals, looks, strict=True))
         together = Look(
-            original=tuple(sha for look in looks for sha in look.original),
+            original=tuple(weights),
             margin=self.margin,
             steps=tuple(
                 Step(name=name, sha256=own[0] if len(own) == 1 else content_digest({"folds": own}))
@@ -393,19 +404,26 @@ class _Work:
             self._original_scores(),
             lambda step: self._scores(step.name),
             number=number,
-            conditions=self._conditions(),
+            conditions=self._conditions(steps),
             costs=self._costs(steps, latency),
         )
         write_certificate(self.output / CERTIFICATE_FILE, certificate)
         write_text(self.output / CERTIFICATE_PAGE, certificate_page(certificate))
-        for result in certificate.steps:
-            for original in self.originals:
-                if (file := self._file(result.step.name, original)).is_file():
-                    certified = result.step.name == certificate.certified
-                    write_record(file, read_export(file).record.model_copy(update={"certified": certified}))
+        for number, original in enumerate(self.originals):
+            for step, result in zip(steps, certificate.steps, strict=True):
+                if _in_int8(step.name):
+                    mark(self._file(step.name, original), certified=step.name == certificate.certified)
                 else:
-                    self._describe(result, original, certificate)
+                    own = step.folds[number]
+                    # The first fold alone was timed.
+                    times = {} if number else latency
+                    cost = _cost((own.macs, own.parameters), times.get(step.name))
+                    self._describe(result, original, certificate, cost, _cost(original.cost, times.get(ORIGINAL)))
         return certificate
+
+    def to_predict_with(self, name: str) -> list[Path]:
+        """Returns what `seg predict` takes as networks of a step: files in int8, else a run or the folder of folds."""
+        return [self._file(name, one) for one in self.originals] if _in_int8(name) else [self.output / name]
 
     def _steps(self, names: Sequence[str], networks_by_fold: Sequence[Iterator[Shrunk]]) -> Iterator[StepRecord]:
         """Yields the steps of a compression in order, and makes those that an earlier command did not finish.
@@ -444,9 +462,9 @@ class _Work:
             self._write_run(small, original, target)
             folds.append(replace(fold, weights_sha256=weights_digest(target)))
         step = StepRecord(name=name, folds=tuple(folds))
-        others = tuple(one for one in self.record.steps if one.name != name)
+        self.done[name] = step
         latency = {one: found for one, found in self.record.latency.items() if one == ORIGINAL}
-        self.record = replace(self.record, steps=(*others, step), latency=latency)
+        self.record = replace(self.record, steps=tuple(self.done.values()), int8=(), latency=latency)
         self._write()
         return step
 
@@ -477,12 +495,11 @@ class _Work:
 
     def _made(self, name: str, original: Original) -> UNet | Path:
         """Returns the network of a step, or its file where that is in int8."""
-        file = self._file(name, original)
-        return file if file.is_file() else read_run(self._directory(name, original)).network()
+        return self._file(name, original) if _in_int8(name) else read_run(self._directory(name, original)).network()
 
     def _write_run(self, small: UNet, original: Original, target: Path) -> None:
         run, config = original.run, replace(original.config, network=small.config)
-        computed_with = environment(torch.device("cpu"), "fp32")
+        computed_with = environment(torch.device("cpu"), original.precision)
         made_from = replace(original.origin, computed_with=computed_with, initial_weights=weights_digest(run.path))
         (target / "checkpoints").mkdir(parents=True)
         save_weights(small, target, channel_names=run.channel_names, class_names=run.class_names)
@@ -498,30 +515,32 @@ class _Work:
             if self.engine != "torch":  # written once for all measurements
                 network = Path(folder) / "original.onnx"
                 write_network(original.network, original.config.patches.size, network, "onnx")
-            ratio = partial(self._latency_ratio, original, network, shares[0])
+            ratio = partial(self._latency_ratio, original, network)
             element_macs = time_of_elements(original.network, original.config.patches.size, ratio)
             above = ABOVE * shares[0]
             begin = above if above < 1 else RUNG  # the original itself needs no measurement
             yield from reach(original, shares, self.multiple, ratio, begin=begin, element_macs=element_macs)
 
-    def _latency_ratio(self, original: Original, whole: UNet | Path, wanted: float, network: UNet) -> float:
+    def _latency_ratio(self, original: Original, whole: UNet | Path, network: UNet, wanted: float = 0.0) -> float:
         """Returns a network's time divided by the whole one's, measured once and kept so that the search is repeatable.
 
         A network that seems to be within the wanted share is measured once more, and that counts: the first of many to
         seem so is likely to be one that was measured too fast.
         """
+        macs, _ = cost(network, original.config)
+
+        def measured(key: str, rounds: int) -> float:
+            if key not in self.record.trials:
+                networks: dict[str, UNet | Path] = {ORIGINAL: whole, "smaller": network}
+                ratio = measure_latency(networks, original.config, engine=self.engine, rounds=rounds)["smaller"].ratio
+                LOG.info("%.3g of the multiply-accumulates take %.3g of the time", macs / original.cost[0], ratio)
+                self.record = replace(self.record, trials={**self.record.trials, key: ratio})
+                self._write()
+            return self.record.trials[key]
+
         key = content_digest(asdict(network.config))
-        if key not in self.record.trials:
-            networks: dict[str, UNet | Path] = {ORIGINAL: whole, "smaller": network}
-            measure = partial(measure_latency, networks, original.config, engine=self.engine)
-            found = measure(rounds=TRIAL_ROUNDS)["smaller"]
-            if found.ratio <= wanted:
-                found = measure(rounds=ROUNDS)["smaller"]
-            macs, _ = cost(network, original.config)
-            LOG.info("%.3g of the multiply-accumulates take %.3g of the time", macs / original.cost[0], found.ratio)
-            self.record = replace(self.record, trials={**self.record.trials, key: found.ratio})
-            self._write()
-        return self.record.trials[key]
+        ratio = measured(key, TRIAL_ROUNDS)
+        return measured(f"{key} {wanted:g}", ROUNDS) if ratio <= wanted else ratio
 
     def _original_scores(self) -> list[CaseScore]:
         if self.engine == "torch":
@@ -559,7 +578,7 @@ class _Work:
         """Predicts and scores the held-out cases of a run in an engine, without post-processing found on them."""
         config = original.config
         with in_engine(network, config.patches.size, self.engine) as exported:
-            precision = INT8 if isinstance(network, Path) else "fp32"
+            precision = INT8 if _in_int8(what) else "fp32"
             model = model_from_config(exported, config, device=HOST, precision=precision)
             predictor = predictor_of(original.run, [model], engine=self.engine)
             return predictor_scores(predictor, config, self.dataset, original.split, what)
@@ -576,33 +595,54 @@ class _Work:
             "mirroring": "on" if config.inference.tta else "off",
         }
 
-    def _conditions(self) -> dict[str, str]:
-        config = self.originals[0].config
-        size = " x ".join(map(str, config.patches.size))
-        held_back = counted(max(len(original.held_back) for original in self.originals), "training patient")
+    def _machine(self) -> dict[str, str]:
+        """Returns what times depend on, beside the networks."""
         return {
-            **self._arithmetic(),
-            "mirroring": mirroring(config),
-            "segnarrow": code_version(),
             "processor": processor_name(),
             "instruction sets": ", ".join(instruction_sets()) or "not known",
             "threads": str(torch.get_num_threads()),
-            "latency": f"one patch of {size} in a pass, median of {ROUNDS} rounds in turns with the original",
-            "held-back patients": f"{held_back} of a run decided where the steps end and what is tuned; the original "
-            "was trained on them, so their losses are biased, and no part of this certificate",
+            "engine": f"{self.engine} {package_version(self.engine)}",
         }
+
+    def _conditions(self, steps: Sequence[StepRecord]) -> dict[str, str]:
+        config, settings = self.originals[0].config, self.record.settings
+        held_back = counted(max(len(original.held_back) for original in self.originals), "training patient")
+        decided = [
+            *([] if settings["target"] else ["where the steps end"]),
+            *(["what is tuned, and how far"] if self.tune_steps else []),
+        ]
+        timed = f" of {self.originals[0].run.path.name}" if len(self.originals) > 1 else ""
+        cuts = "1x1 around kernels and fewer channels" if self.by_latency else "1x1 around kernels"
+        conditions = {
+            **self._machine(),
+            **self._arithmetic(),
+            "mirroring": mirroring(config),
+            "windows": f"{dimensions(config.window)}, {config.inference.batch} a pass",
+            "segnarrow": code_version(),
+            "made by": f"{cuts}, layers solved anew, at most {counted(self.tune_steps, 'step')} of tuning",
+            "latency": f"one patch of {dimensions(config.patches.size)} in a pass{timed}, median of {ROUNDS} rounds in "
+            "turns with the original",
+        }
+        if decided:
+            conditions["held-back patients"] = (
+                f"{held_back} of a run decided {' and '.join(decided)}; the original was trained on them, so their "
+                "losses are biased, and no part of this certificate"
+            )
+        for step in steps:
+            if _in_int8(step.name):
+                conditions[step.name] = "; ".join(f"{name}: {value}" for name, value in quantising(config).items())
+        return conditions
 
     def _costs(self, steps: Sequence[StepRecord], latency: Mapping[str, Latency]) -> dict[str, Cost]:
         costs = {ORIGINAL: self.originals[0].cost} | {
             step.name: (max(one.macs for one in step.folds), max(one.parameters for one in step.folds))
             for step in steps
         }
-        return {
-            name: Cost(macs=macs, parameters=parameters, latency_ms=latency[name].ms, latency_ratio=latency[name].ratio)
-            for name, (macs, parameters) in costs.items()
-        }
+        return {name: _cost(numbers, latency[name]) for name, numbers in costs.items()}
 
-    def _describe(self, result: StepResult, original: Original, certificate: Certificate) -> None:
+    def _describe(
+        self, result: StepResult, original: Original, certificate: Certificate, cost: Cost, original_cost: Cost
+    ) -> None:
         """Writes into the model card of a step what the certificate says of it."""
         path = self._directory(result.step.name, original)
         config = replace(original.config, network=read_run(path).config.network)
@@ -613,8 +653,8 @@ class _Work:
             "margin": certificate.margin,
             "look": certificate.look,
             "differences": {one.name: {"mean": one.difference, "bound": one.bound} for one in result.classes},
-            "cost": asdict(certificate.costs[result.step.name]),
-            "original": {"sha256": list(certificate.original), "cost": asdict(certificate.costs[ORIGINAL])},
+            "cost": asdict(cost),
+            "original": {"sha256": list(certificate.original), "cost": asdict(original_cost)},
             "conditions": dict(certificate.conditions),
         }
         write_json(path / MODEL_FILE, {**card, "certificate": said})
@@ -630,12 +670,29 @@ def _empty(folder: Path) -> None:
             path.unlink()
 
 
+def _in_int8(step: str) -> bool:
+    return step.endswith(f"_{INT8}")
+
+
 def _is_file_of(file: Path, digest: str) -> bool:
-    parts = (file, file.with_suffix(".bin"), record_path(file))
-    return all(part.is_file() for part in parts) and file_digest(parts[1]).hex() == digest
+    """Returns whether a network in int8 and its record are there, whole, with weights of a digest."""
+    if not record_path(file).is_file():
+        return False
+    try:
+        read_export(file)
+    except SegError as error:
+        LOG.warning("%s is made again: %s", file, error)
+        return False
+    return file_digest(file.with_suffix(".bin")).hex() == digest
 
 
-def _parameter_ratio(original: Original, network: UNet) -> float:
+def _cost(numbers: tuple[int, int], latency: Latency | None) -> Cost:
+    macs, parameters = numbers
+    times = {} if latency is None else {"latency_ms": latency.ms, "latency_ratio": latency.ratio}
+    return Cost(macs=macs, parameters=parameters, **times)
+
+
+def _parameter_ratio(original: Original, network: UNet, _wanted: float) -> float:
     return cost(network, original.config)[1] / original.cost[1]
 
 

@@ -156,7 +156,7 @@ def solve_anew(
     smaller: UNet,
     images: Sequence[Tensor],
     *,
-    kept: Mapping[str, Sequence[int]] | None = None,
+    kept: Mapping[str, Sequence[int]],
     seed: int = 0,
 ) -> None:
     """Fits every layer of a cut network to what the original computes there, one after the other, in place.
@@ -164,8 +164,8 @@ def solve_anew(
     Cuts change the inputs of all that follows. In the order of computation, each kernel becomes the least-squares map
     from the inputs that it has now, zeros of the padding among them, to the outputs of the original, in the coordinates
     of the 1x1 behind it. A constant is left free in each case, for the norm takes it away. Then the norm's scale is
-    fitted to the normalised outputs of the original. Where maps have fewer channels, the same is done for what leads up
-    from a lower stage, which has no constant, and for the head, whose bias is one. Other weights stay.
+    fitted to the normalised outputs of the original. So is the 1x1 that leads up from a lower stage, which has no
+    constant, and the head, whose bias is one. Other weights stay.
 
     All images go through both networks at once, so that each is computed once; their maps are in memory together.
 
@@ -173,14 +173,15 @@ def solve_anew(
         network: The original.
         smaller: What :func:`cut` or :func:`seg.compression.channels.cut_channels` made of it.
         images: Images of shape (1, C, X, Y, Z) and of one size.
-        kept: Channels of the original that are kept, by the path of the module that writes them; others have all.
+        kept: Channels of the original that are kept, by the path of the module that writes them; where one is not
+            named it has all.
         seed: Seed of the voxels that are drawn.
     """
     batch = torch.cat(list(images))
     layers: dict[str, nn.Module] = {
         name: block.conv for name, block in network.named_modules() if isinstance(block, ConvNormAct)
     }
-    layers |= {} if kept is None else {name: network.get_submodule(name) for name in _linear(network)}
+    layers |= {name: network.get_submodule(name) for name in _linear(network)}
     targets = _targets(network, layers, batch, torch.Generator().manual_seed(seed))
     hooks = []
     for name in layers:
@@ -191,7 +192,7 @@ def solve_anew(
             # The hook runs before the kernel, which then computes with its new weights.
             kernel.register_forward_pre_hook(
                 lambda _kernel, inputs, name=name: _solve_layer(
-                    network, smaller, name, inputs[0], *targets.pop(name), (kept or {}).get(name)
+                    network, smaller, name, inputs[0], *targets.pop(name), kept.get(name)
                 )
             )
         )

@@ -39,7 +39,7 @@ from seg.inference.model import mirrored_axes
 from seg.inference.predictor import Predictor, load_predictor
 from seg.inference.quantise import INT8_SETS, KEPT, OVERFLOW_FIX, PRESET, check_quantiser, quantise
 from seg.runs import TrainedRun, read_run
-from seg.words import counted
+from seg.words import counted, dimensions
 from seg.workflows.evaluate import check_unseen, predictor_scores, read_held_out
 from seg.workflows.export import check_target, default_file
 
@@ -102,20 +102,16 @@ def export_int8(
     with tempfile.TemporaryDirectory() as folder:
         plain, coarse = (Path(folder) / name / target.name for name in ("fp32", "int8"))
         export_network(run, plain, "openvino")
-        crops = training_crops(config, dataset, split)
-        LOG.info("quantising by %s", counted(len(crops), "training crop"))
-        _quantise(run, plain, crops, coarse)
-        certificate = _certify(run, plain, coarse, config, dataset, split, margin, len(crops))
+        _quantise(run, plain, training_crops(config, dataset, split), coarse)
+        certificate = _certify(run, plain, coarse, config, dataset, split, margin)
         print(format_certificate(certificate))
         if certificate.certified is None and not allow_inferior:
             rule = f"must be shown to lose less than {margin:g} Dice in every class to be written"
             remedy = "take the network in fp32, or write it all the same by --allow_inferior"
             raise RunError(Problem(quoted(str(target)), "inferior", rule, certificate.steps[0].verdict, remedy))
-        for file in (coarse.with_suffix(".bin"), coarse):
-            write_bytes(target.with_name(file.name), file.read_bytes())
         write_certificate(beside, certificate)
-        certified = certificate.certified is not None
-        write_record(target, read_export(coarse).record.model_copy(update={"certified": certified}))
+        _copy(coarse, target)
+        mark(target, certified=certificate.certified is not None)
     print(f"exported: {target}\nrecord: {record_path(target)}\ncertificate: {beside}")
     return target
 
@@ -140,12 +136,13 @@ def training_crops(config: ExperimentConfig, dataset: Dataset, split: Split, cou
 
 def _quantise(run: TrainedRun, plain: Path, crops: list[Voxels], coarse: Path) -> None:
     """Writes the network in int8 with its record, which says how far its logits are from those of torch."""
+    LOG.info("quantising by %s", counted(len(crops), "training crop"))
     coarse.parent.mkdir()
     quantise(plain, crops, coarse)
     checks = compare(run.network(), coarse, "openvino", run)
     files = [coarse.with_suffix(".bin"), coarse]
-    sets = tuple(instruction_sets(CERTIFIED_SETS))
-    write_record(coarse, export_record(run, "openvino", checks, files, arithmetic="int8", certified_on=sets))
+    write_record(coarse, export_record(run, "openvino", checks, files, arithmetic="int8"))
+    mark(coarse, certified=False)
 
 
 def write_int8(run: TrainedRun, target: Path, dataset: Dataset, split: Split) -> None:
@@ -160,12 +157,32 @@ def write_int8(run: TrainedRun, target: Path, dataset: Dataset, split: Split) ->
     with tempfile.TemporaryDirectory() as folder:
         plain, coarse = (Path(folder) / name / target.name for name in ("fp32", "int8"))
         export_network(run, plain, "openvino")
-        crops = training_crops(run.config, dataset, split)
-        LOG.info("quantising by %s", counted(len(crops), "training crop"))
-        _quantise(run, plain, crops, coarse)
-        for file in (coarse.with_suffix(".bin"), coarse):
-            write_bytes(target.with_name(file.name), file.read_bytes())
-        write_record(target, read_export(coarse).record.model_copy(update={"certified": False}))
+        _quantise(run, plain, training_crops(run.config, dataset, split), coarse)
+        _copy(coarse, target)
+
+
+def mark(file: Path, *, certified: bool) -> None:
+    """Writes into the record of a network in int8 whether it is certified, and on what kind of processor."""
+    changes = {"certified": certified, "certified_on": tuple(instruction_sets(CERTIFIED_SETS))}
+    write_record(file, read_export(file).record.model_copy(update=changes))
+
+
+def quantising(config: ExperimentConfig) -> dict[str, str]:
+    """Says for a certificate how a network is brought to int8, and what this processor computes it by."""
+    return {
+        "instruction sets": ", ".join(instruction_sets(CERTIFIED_SETS)) or "not known",
+        "quantised by": f"nncf {package_version('nncf')}, {counted(CROPS, 'training crop')}, seed {config.seed}",
+        "overflow fix": OVERFLOW_FIX,
+        "preset": PRESET,
+        "kept in fp32": ", ".join(KEPT),
+    }
+
+
+def _copy(made: Path, target: Path) -> None:
+    """Writes the files of a network and its record, which comes last, into the folder of another file."""
+    for file in (made.with_suffix(".bin"), made):
+        write_bytes(target.with_name(file.name), file.read_bytes())
+    write_record(target, read_export(made).record)
 
 
 def _certify(
@@ -176,25 +193,18 @@ def _certify(
     dataset: Dataset,
     split: Split,
     margin: float,
-    crops: int,
 ) -> Certificate:
     """Compares the two networks on the held-out cases."""
     first, second = _predictor(plain), _predictor(coarse)
-    conditions = {
+    tested = {
         "engine": f"openvino {package_version('openvino')}, both",
-        "processor": processor_name(),
-        "instruction sets": ", ".join(instruction_sets(CERTIFIED_SETS)) or "not known",
-        "quantised by": f"nncf {package_version('nncf')}, {counted(crops, 'training crop')}, seed {config.seed}",
-        "overflow fix": OVERFLOW_FIX,
-        "preset": PRESET,
-        "kept in fp32": ", ".join(KEPT),
-        "windows": f"{' x '.join(map(str, first.models[0].window))}, {first.models[0].batch} a pass",
+        "windows": f"{dimensions(first.models[0].window)}, {first.models[0].batch} a pass",
         "mirroring": mirroring(config),
         "largest component": ", ".join(first.chosen) or "as configured",
         "network": f"SHA-256 {read_export(coarse).record.files[coarse.with_suffix('.bin').name]}",
     }
     # The file and how it is run, not the settings behind it: the same network made again is the same look.
-    step = Step(name="int8", sha256=content_digest({**conditions, "cases": split.validation}))
+    step = Step(name="int8", sha256=content_digest({**tested, "cases": split.validation}))
     look = Look(original=(run.description()["weights_sha256"],), margin=margin, steps=(step,))
     number = freeze(run.path / LEDGER_FILE, look)
     original = predictor_scores(first, config, dataset, split, "fp32")
@@ -203,7 +213,12 @@ def _certify(
         original,
         lambda step: predictor_scores(second, config, dataset, split, step.name),
         number=number,
-        conditions={**conditions, "segnarrow": code_version()},
+        conditions={
+            **tested,
+            **quantising(config),
+            "processor": processor_name(),
+            "segnarrow": code_version(),
+        },
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,13 +16,16 @@ from seg.data.cases import Case, Dataset
 from seg.data.prepare import prepare_case
 from seg.data.splits import Split, spread_over
 from seg.errors import ConfigError, Problem, RunError
+from seg.evaluation.differences import with_found_nothing
 from seg.files import quoted
 from seg.hardware import choose_precision
 from seg.inference.model import autocast
 from seg.inference.windows import Windows
 from seg.networks import UNet, complexity
 from seg.runs import ENVIRONMENT_FILE, Origin, TrainedRun, read_origin
+from seg.words import some
 
+LOG = logging.getLogger(__name__)
 HELD_BACK, HELD_BACK_SHARE = 20, 5
 """How many training patients are held back: one in `HELD_BACK_SHARE`, and `HELD_BACK` at most."""
 JUDGED = 8
@@ -73,8 +77,8 @@ class Original:
         return cost(self.network, self.config)
 
     def lost(self, network: UNet) -> Array:
-        """Returns a network's Dice less the original's on the held-back windows, shape (patients, classes)."""
-        return dice_of(network, self.held_back, self.ignore_label, self.precision) - self.dice
+        """Returns the change of Dice from the original to a network on the held-back windows, (patients, classes)."""
+        return changes_of_dice(self.dice, dice_of(network, self.held_back, self.ignore_label, self.precision))
 
     def divergence(self, network: UNet) -> float:
         """Returns the divergence of a prediction from the original's on held-back windows, in nats a voxel."""
@@ -131,6 +135,9 @@ def read_original(run: TrainedRun, origin: Origin, split: Split, dataset: Datase
     fitted = tuple(window(case, config, ignored)[0] for case in chosen)
     held_back = tuple(window(patients[patient][0], config, ignored) for patient in patients if patient in held)
     precision = choose_precision(config.training.precision, torch.device("cpu"))
+    names = enumerate(run.class_names)
+    if absent := [name for index, name in names if index and not any((label == index).any() for _, label in held_back)]:
+        LOG.warning("no held-back patient has %s: what smaller networks lose of it is not seen there", some(absent))
     return Original(
         run=run,
         origin=origin,
@@ -181,6 +188,16 @@ def dice_of(network: UNet, windows: Sequence[Window], ignore_label: int | None, 
             if size := int(ours.sum()) + int(theirs.sum()):
                 found[row, index - 1] = 2 * int((ours & theirs).sum()) / size
     return found
+
+
+def changes_of_dice(original: Array, changed: Array) -> Array:
+    """Returns the changes of Dice by window and class; a structure that one network alone invents counts as 1.
+
+    NaN where neither network nor the reference has the class.
+    """
+    before, after = with_found_nothing(np.stack([original, changed])[:, None], "dice")[:, 0]
+    changes: Array = after - before
+    return changes
 
 
 def log_probabilities(network: UNet, image: Tensor, precision: Precision = "fp32") -> Tensor:

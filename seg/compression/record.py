@@ -66,7 +66,9 @@ class Record:
     Attributes:
         settings: Whatever decides what is made.
         originals: The runs.
-        trials: Latency over the original's by the digest of a network's options, as measured on the way to a target.
+        machine: What measured the times: processor, threads, versions.
+        trials: Latency over the original's as measured on the way to a target, by the digest of a network's options;
+            behind it stands the wanted share where it was measured once more for that.
         steps: The steps that are made, mild to strong.
         int8: Digests of the networks in int8 that were made of the last step, in the order of folds.
         latency: Time of a pass of each step of the first run.
@@ -74,6 +76,7 @@ class Record:
 
     settings: dict[str, Any]
     originals: tuple[dict[str, Any], ...] = ()
+    machine: dict[str, str] = field(default_factory=dict)
     trials: dict[str, float] = field(default_factory=dict)
     steps: tuple[StepRecord, ...] = ()
     int8: tuple[str, ...] = ()

@@ -72,7 +72,7 @@ def reach(
     original: Original,
     wanted: Sequence[float],
     multiple: int,
-    ratio: Callable[[UNet], float],
+    ratio: Callable[[UNet, float], float],
     *,
     begin: float = RUNG,
     element_macs: float = 0.0,
@@ -83,7 +83,7 @@ def reach(
         original: What is made smaller.
         wanted: Shares of the original's cost, from large to small.
         multiple: Widths are multiples of this number.
-        ratio: Gives the cost of a network over the original's.
+        ratio: Gives the cost of a network over the original's; it is told the wanted share.
         begin: Share of the original's work that the first network keeps.
         element_macs: Multiply-accumulates that a number of a feature map counts as where cuts are chosen.
 
@@ -97,11 +97,11 @@ def reach(
     steps = smaller_networks(original, shares, multiple, element_macs)
     small: Shrunk | None = None
     for share in wanted:
-        while small is None or ratio(small.network) > share:
+        while small is None or ratio(small.network, share) > share:
             try:
                 small = next(steps)
             except BeyondReachError as error:
-                reached = "" if small is None else f"; the last had {ratio(small.network):.3g}"
+                reached = "" if small is None else f"; the last had {ratio(small.network, share):.3g}"
                 rule = f"must be a share that widths of multiples of {multiple} reach{reached}"
                 raise ConfigError(Problem("target", "range", rule, f"{share:g}", "give a larger share")) from error
         yield small

@@ -34,6 +34,7 @@ from seg.data.geometry import GRID_TOLERANCE, Affine, Geometry, corner_distance,
 from seg.data.memory import check_memory
 from seg.data.volumes import Header, OpenVolume, open_label, open_volume
 from seg.errors import DataError, Problem
+from seg.words import dimensions
 
 Array = npt.NDArray[Any]
 Triple = tuple[int, int, int]
@@ -270,7 +271,7 @@ def prepare(
     array, grid = image.array, image.grid
     step, target = sampled_grid(grid, config.spacing_mm)
     if target != grid.shape or step != UNCHANGED:
-        spacing = " x ".join(f"{size:g}" for size in config.spacing_mm or ())
+        spacing = dimensions(config.spacing_mm or (), "g")
         check_memory(f"image of shape {target} at the network's {spacing} mm", 4 * math.prod((len(array), *target)))
         array = np.empty((len(array), *target), dtype=np.float32)
         for source, sampled in zip(image.array, array, strict=True):

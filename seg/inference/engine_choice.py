@@ -199,7 +199,7 @@ def _key(engines: Sequence[Engine], runs: Sequence[TrainedRun], settings: Mappin
         "models": sorted(json.dumps(run.description(), sort_keys=True) for run in runs),
         "windows": [[*run.config.window, run.config.inference.batch] for run in runs],
         "precisions": [run.config.training.precision for run in runs],
-        "gpu": _gpu() if "torch" in engines else None,
+        "torch": _torch() if "torch" in engines else None,
         "processor": processor_name(),
         "instruction_sets": instruction_sets(),
         "threads": usable_cores(),
@@ -209,11 +209,12 @@ def _key(engines: Sequence[Engine], runs: Sequence[TrainedRun], settings: Mappin
     }
 
 
-def _gpu() -> str | None:
-    """Returns the name of the GPU that torch would take, where there is one."""
+def _torch() -> dict[str, Any]:
+    """Returns what the speed of torch depends on here: the GPU that it would take, and its threads."""
     import torch
 
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {"gpu": gpu, "threads": torch.get_num_threads()}
 
 
 def _stored(path: Path, key: Mapping[str, Any]) -> Speeds | None:

@@ -30,6 +30,7 @@ from seg.planning.experiment import (
     plan_experiment,
 )
 from seg.planning.fingerprint import Fingerprint, fingerprint_dataset
+from seg.words import dimensions
 
 LOG = logging.getLogger(__name__)
 MIN_FOLDS = 2
@@ -168,4 +169,4 @@ def _costs(plan: PlannedExperiment, memory_gib: float) -> Iterator[str]:
 
 
 def _by(values: Sequence[float]) -> str:
-    return " x ".join(f"{float(value):g}" for value in values)
+    return dimensions(map(float, values), "g")

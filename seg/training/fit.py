@@ -37,7 +37,7 @@ from seg.training.callbacks import Checkpoints, MovingAverage, Progress, Records
 from seg.training.losses import build_loss
 from seg.training.module import SegmentationModule, not_finite, remedies
 from seg.training.optim import build_optimizer
-from seg.words import counted
+from seg.words import counted, dimensions
 
 if TYPE_CHECKING:
     from seg.inference.apple import Work
@@ -180,7 +180,7 @@ def _announce(config: ExperimentConfig, network: nn.Module, dataset: Dataset, sp
         "training: %d steps of %s of %s voxels, validation every %d steps",
         config.training.steps,
         counted(config.patches.batch * config.training.accumulate, "patch", "patches"),
-        " x ".join(map(str, config.patches.size)),
+        dimensions(config.patches.size),
         config.training.validate_every,
     )
     LOG.info("run directory: %s", run_dir)

@@ -152,18 +152,21 @@ def scored_alike(run_dir: Path, predictor: Predictor, dataset: Dataset, split: S
         RunError: The record or the scores are damaged.
     """
     path, model, held_out = run_dir / SCORING_FILE, predictor.models[0], set(split.validation)
-    if not path.is_file():
+    if not all(file.is_file() for file in (path, run_dir / CASES_FILE, run_dir / EVALUATION_FILE)):
         return False
     recorded = read_json(path, _Scoring, newest=1, remedy="evaluate the run again")
     now = environment(model.device, model.precision)
     digests = {case.id: case_digest(case) for case in dataset.cases if case.id in held_out}
-    same = all(getattr(recorded, name) == now[name] for name in ("device", "instruction_sets", "precision"))
+    same = all(value == now[name] for name, value in recorded.model_dump(exclude={"data"}).items())
     return same and recorded.data == digests and {score.case_id for score in read_cases(run_dir)} == held_out
 
 
 class _Scoring(BaseModel, extra="ignore"):
     """What scores depend on, of scoring_environment.json."""
 
+    version: str
+    revision: str | None
+    packages: dict[str, str]
     device: str
     instruction_sets: list[str]
     precision: str

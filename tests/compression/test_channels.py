@@ -87,9 +87,6 @@ def test_what_is_built_is_what_is_counted_and_has_the_widths_asked_for(options):
     small = cut_channels(net, measured, asked)
     cost = checked_complexity(2, 3, small.config, shape=SHAPE)
     assert cost.parameters == sum(p.numel() for p in small.parameters())
-    assert {one.name: one.channels for one in feature_maps(small)} | asked == asked | {
-        one.name: one.channels for one in feature_maps(small) if one.name not in asked
-    }
     found = {}
     hooks = [
         small.get_submodule(name).register_forward_hook(

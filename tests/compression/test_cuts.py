@@ -82,7 +82,7 @@ def test_a_kernel_is_solved_from_its_inputs_and_the_outputs_of_the_original():
     changed = cut(net, {}, {})
     for kernel in (changed.encoder[0][0].conv, changed.encoder[1][0].conv):
         kernel.weight.copy_(torch.randn(kernel.weight.shape, generator=torch.Generator().manual_seed(1)))
-    solve_anew(net, changed, images)
+    solve_anew(net, changed, images, kept={})
     for stage in (0, 1):
         found, wanted = (n.encoder[stage][0].conv.weight for n in (changed, net))
         assert float((found - wanted).norm() / wanted.norm()) < 0.05
@@ -95,7 +95,7 @@ def test_what_fits_already_stays_as_it_is():
     places = measure(net, images)
     ranks = {place.name: (place.before.channels, place.behind.channels) for place in places}
     whole = cut(net, ranks, project(places))
-    solve_anew(net, whole, images)
+    solve_anew(net, whole, images, kept={})
     torch.testing.assert_close(whole(images[0]), net(images[0]), rtol=1e-3, atol=1e-3)
 
 
@@ -115,5 +115,5 @@ def test_solving_anew_lessens_what_a_cut_costs_on_other_images():
 
     small = cut(net, choice.ranks, projections)
     before = divergence(small)
-    solve_anew(net, small, images[:4])
+    solve_anew(net, small, images[:4], kept={})
     assert divergence(small) < 0.9 * before

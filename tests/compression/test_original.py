@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from seg.compression.original import window
-from seg.config import ExperimentConfig, PatchConfig
+from seg.compression.original import changes_of_dice, dice_of, window
+from seg.config import ExperimentConfig, NetworkConfig, PatchConfig
 from seg.data.cases import Case
+from seg.networks import UNet
 from tests.compression.validation import scores
 
 IGNORED = 3
@@ -31,6 +32,16 @@ def test_the_window_of_most_foreground_is_not_one_of_ignored_voxels(tmp_path: Pa
         assert set(found.unique().tolist()) == values
 
 
+class Given(UNet):
+    """A network that returns its image as logits."""
+
+    def __init__(self) -> None:
+        super().__init__(3, 3, NetworkConfig(channels=(2, 2), strides=((1, 1, 1),) * 2, kernel_sizes=((3, 3, 3),) * 2))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return image
+
+
 def test_ignored_voxels_count_nowhere() -> None:
     stream = torch.Generator().manual_seed(0)
     logits = torch.randn(1, 3, 4, 4, 4, generator=stream)
@@ -39,5 +50,17 @@ def test_ignored_voxels_count_nowhere() -> None:
     dice, entropy, probabilities = scores(logits, label, IGNORED)
     alone = scores(logits[:, :, :2], label[:2], None)
     assert dice == pytest.approx(alone[0])
+    (found,) = dice_of(Given(), [(logits, label)], IGNORED)
+    predicted, reference = logits[0, :, :2].argmax(0), label[:2]
+    for index in (1, 2):
+        both = int(((predicted == index) & (reference == index)).sum())
+        size = int((predicted == index).sum()) + int((reference == index).sum())
+        assert found[index - 1] == pytest.approx(2 * both / size)
     assert entropy == pytest.approx(float(torch.nn.functional.cross_entropy(logits, label[None], ignore_index=IGNORED)))
     assert torch.equal(probabilities, alone[2])
+
+
+def test_a_structure_that_one_network_alone_invents_counts_as_1() -> None:
+    nothing = np.nan  # neither the prediction nor the reference has the class
+    before, after = np.array([[nothing, 0.0, 0.8, nothing]]), np.array([[0.0, nothing, 0.5, nothing]])
+    assert changes_of_dice(before, after)[0] == pytest.approx([-1.0, 1.0, -0.3, nothing], nan_ok=True)

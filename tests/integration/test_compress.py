@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 import seg
+from seg.cli import main
 from seg.compression import certificate, search
 from seg.compression import compress as compress_module
 from seg.compression.compress import compress
@@ -22,7 +24,7 @@ from seg.config import ExperimentConfig
 from seg.errors import ConfigError, Problem, RunError, SegError
 from seg.files import locked
 from seg.hardware import code_version
-from seg.inference.exported import read_export
+from seg.inference.exported import read_export, record_path
 from seg.networks.complexity import checked_complexity, complexity, map_elements
 from seg.workflows.train import train
 from tests.problems import refused
@@ -191,15 +193,14 @@ def test_a_latency_is_sought_by_measurements_that_are_kept(
     count = len(asked)
     seg.compress(run, whole, **options)
     assert len(asked) == count
-    # Killed between the two measurements of a network of half the widths, both of which are made anew, and further on.
-    for number, again in ((1, 1), (3, 0)):
+    for number in (1, 3):  # killed between the networks of half the widths, and on the way down
         asked.clear()
         killed[:] = [number]
         with pytest.raises(KeyboardInterrupt):
             seg.compress(run, tmp_path / f"killed_{number}", **options)
         killed.clear()
         seg.compress(run, tmp_path / f"killed_{number}", **options)
-        assert len(asked) == count + again
+        assert len(asked) == count
         assert (tmp_path / f"killed_{number}" / step).read_bytes() == (whole / step).read_bytes()
     asked.clear()
     weights = (whole / step).read_bytes()
@@ -210,8 +211,9 @@ def test_a_latency_is_sought_by_measurements_that_are_kept(
     assert (whole / step).read_bytes() == weights
 
 
+@pytest.mark.parametrize("shares", ["0.7", "0.95,0.7"])
 def test_a_network_that_was_measured_too_fast_does_not_end_the_search(
-    run: Path, tiny: ExperimentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path, tiny: ExperimentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shares: str
 ) -> None:
     size = tiny.patches.size
 
@@ -222,10 +224,43 @@ def test_a_network_that_was_measured_too_fast_does_not_end_the_search(
         return {name: Latency(ms=1.0, ratio=ratio, q1=ratio, q3=ratio) for name, ratio in ratios.items()}
 
     monkeypatch.setattr(compress_module, "measure_latency", measured)
-    options: dict[str, Any] = {"target": "latency=0.7", "cases": 2, "tune_steps": 0, "multiple": 1}
+    options: dict[str, Any] = {"target": f"latency={shares}", "cases": 2, "tune_steps": 0, "multiple": 1}
     ratio = seg.compress(run, tmp_path / "small", **options).costs["latency_0.7"].latency_ratio
     assert ratio is not None
     assert 0.6 < ratio <= 0.7
+
+
+def test_times_of_another_machine_are_measured_anew(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    options: dict[str, Any] = {"target": "macs=0.8", "cases": 2, "tune_steps": 0}
+    seg.compress(run, tmp_path / "small", **options)
+    found = []
+    measure = compress_module.measure_latency
+    monkeypatch.setattr(compress_module, "measure_latency", lambda *a, **b: found.append(1) or measure(*a, **b))
+    seg.compress(run, tmp_path / "small", **options)
+    assert not found
+    monkeypatch.setattr(compress_module, "processor_name", lambda: "another")
+    caplog.clear()
+    assert seg.compress(run, tmp_path / "small", **options).conditions["processor"] == "another"
+    assert len(found) == 1
+    assert [one.levelname for one in caplog.records if "measured anew" in one.getMessage()] == ["WARNING"]
+
+
+@pytest.mark.parametrize(("lost", "steps", "tunes"), [(-0.26, 30, True), (-0.24, 30, False), (-0.26, 0, False)])
+def test_a_step_is_tuned_where_it_loses_more_than_a_quarter_of_the_margin(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: float, steps: int, tunes: bool
+) -> None:
+    asked: list[int] = []
+
+    def tune(*_: Any, steps: int, **__: Any) -> int:
+        asked.append(steps)
+        return 0
+
+    monkeypatch.setattr(search, "tune", tune)
+    monkeypatch.setattr(search.Original, "lost", lambda self, network: np.array([[0.0, lost * 0.2]]))
+    seg.compress(run, tmp_path / "small", target="macs=0.8", margin=0.2, cases=2, tune_steps=steps)
+    assert asked == ([steps] if tunes else [])
 
 
 def test_a_command_goes_on_where_it_was_killed(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,8 +340,16 @@ def test_a_cross_validation_is_compressed_as_a_whole(tiny: ExperimentConfig, tin
         assert look.original == (found.original[fold],)
     output = seg.predict(tmp_path / "small" / "macs_0.8", tiny_root / "imagesTr", tmp_path / "labels")
     assert len(list(output.glob("*.nii.gz"))) == 6
-    # A fold alone is looked at once more, also where the cross-validation comes first.
-    assert seg.compress(root / "fold_1", tmp_path / "one", target="macs=0.7", cases=2, tune_steps=0).look == 2
+    record = content(tmp_path / "small" / "compression.json")["steps"][0]["folds"]
+    for fold in (0, 1):
+        cost = content(tmp_path / "small" / "macs_0.8" / f"fold_{fold}" / "model.json")["certificate"]["cost"]
+        assert {name: cost[name] for name in ("macs", "parameters")} == {
+            name: record[fold][name] for name in ("macs", "parameters")
+        }
+        assert (cost["latency_ratio"] is None) == (fold == 1)  # the first fold alone is timed
+    # A fold alone is looked at once more, also where the cross-validation comes first and has the same networks.
+    assert seg.compress(root, tmp_path / "same", target="macs=0.8", cases=2, tune_steps=0).look == 1
+    assert seg.compress(root / "fold_1", tmp_path / "one", target="macs=0.8", cases=2, tune_steps=0).look == 2
     assert seg.compress(root, tmp_path / "again", target="macs=0.6", cases=2, tune_steps=0).look == 3
 
 
@@ -350,18 +393,33 @@ def test_int8_is_the_last_step_and_says_in_its_file_whether_it_is_certified(
     found = seg.compress(run, tmp_path / "small", margin=0.99, **options)
     assert [step.step.name for step in found.steps] == ["macs_0.8", "macs_0.8_int8"]
     assert found.certified == "macs_0.8_int8"
-    table = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("macs_")}
+    said = capsys.readouterr().out.splitlines()
+    table = {line.split()[0]: line.split() for line in said if line.startswith("macs_")}
     assert table["macs_0.8_int8"][-2:] == ["-", "-"]  # nothing was measured in int8 on held-back patients
     assert "-" not in table["macs_0.8"][-2:]
     file = tmp_path / "small" / "macs_0.8_int8" / "network.xml"
     assert read_export(file).record.certified
     assert read_export(file).record.arithmetic == "int8"
-    output = seg.predict(file, tiny_root / "imagesTr", tmp_path / "labels")
-    assert len(list(output.glob("*.nii.gz"))) == 6
+    assert found.conditions["macs_0.8_int8"].startswith("instruction sets: ")
+    (following,) = [shlex.split(line) for line in said if line.startswith("next: ")]
+    scans, labels = str(tiny_root / "imagesTr"), str(tmp_path / "labels")
+    given = {"SCANS": scans, "LABEL_MAPS": labels}
+    assert following[:2] == ["next:", "seg"]
+    assert main([given.get(word, word) for word in following[2:]]) == 0
+    assert len(list(Path(labels).glob("*.nii.gz"))) == 6
     before = file.with_suffix(".bin").stat().st_mtime_ns
     again = seg.compress(run, tmp_path / "small", margin=0.99, **options)
     assert file.with_suffix(".bin").stat().st_mtime_ns == before
     assert again == found
+    for damaged in (file, file.with_suffix(".bin"), record_path(file)):
+        damaged.write_bytes(damaged.read_bytes()[:-20])
+        assert seg.compress(run, tmp_path / "small", margin=0.99, **options).certified == found.certified
+        assert read_export(file).record.certified
+    # A step that is made again is quantised again, and timed.
+    (tmp_path / "small" / "macs_0.8" / "model.json").unlink()
+    before = file.with_suffix(".bin").stat().st_mtime_ns
+    seg.compress(run, tmp_path / "small", margin=0.99, **options)
+    assert file.with_suffix(".bin").stat().st_mtime_ns > before
 
 
 def test_a_network_in_int8_of_a_command_that_was_killed_is_not_certified(
@@ -487,13 +545,18 @@ def test_scores_of_another_machine_or_of_other_files_are_made_anew(
     cells = [row.split(",") for row in rows]
     changed = [",".join([*row[:column], "0.123", *row[column + 1 :]]) for row in cells]
     (run / "cases.csv").write_text("\n".join([head, *changed]) + "\n")
-    for number, (name, value) in enumerate((("device", "a GPU"), ("precision", "bf16"), ("data", {}))):
+    others = {"device": "a GPU", "precision": "bf16", "data": {}, "version": "0.0.1", "packages": {"torch": "1.0"}}
+    for number, (name, value) in enumerate(others.items()):
         scoring.write_text(json.dumps({**whole, name: value}))
         caplog.clear()
         found = seg.compress(run, tmp_path / f"{number}", **options)
         assert found.steps == first.steps
         assert [one.levelname for one in caplog.records if "anew" in one.getMessage()] == ["WARNING"]
     scoring.unlink()
+    assert seg.compress(run, tmp_path / "none", **options).steps == first.steps
+    # Killed while a step was scored: its record is there and its scores are not.
+    (tmp_path / "none" / "macs_0.8" / "cases.csv").unlink()
+    (tmp_path / "none" / "macs_0.8" / "evaluation.json").unlink()
     assert seg.compress(run, tmp_path / "none", **options).steps == first.steps
 
 

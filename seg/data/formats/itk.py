@@ -15,6 +15,7 @@ import numpy as np
 
 from seg.data.formats.base import Block, Format, Header, OpenVolume, fault, header_of_affine
 from seg.files import real_path
+from seg.words import dimensions
 
 CHUNK_BYTES = 1 << 20
 AUTOMATIC = 47
@@ -239,7 +240,7 @@ def _check_size(text: TextHeader, header: Header) -> None:
     else:
         needed = header.voxels_bytes
     got = max(0, text.voxels_file.stat().st_size - text.begin)
-    shape = " x ".join(map(str, header.shape))
+    shape = dimensions(header.shape)
     if needed > got:
         rule, value = f"must hold the {needed} bytes of {shape} voxels", f"a truncated file with {got} of them"
         raise fault(text.voxels_file, "truncated", rule, value, "copy or export it again")
