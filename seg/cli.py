@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -557,6 +557,7 @@ class Compare(Command):
                 logging.getLogger(__name__).warning("%s", Problem(str(run_dir), "seen", rule, some(seen)))
         sides = {"baseline": self.baseline, "variant": self.variant}
         trials = {name: split_folds([read_cases(path) for path in paths]) for name, paths in sides.items()}
+        self._check_folds(set(trials["baseline"]), set(trials["variant"]))
         found, words = study_verdict(self.baseline, self.variant), ""
         if found is not None and found[0].margin == self.margin:
             study, verdict = found
@@ -567,6 +568,22 @@ class Compare(Command):
             )
         for comparison in paired(trials, "baseline", margin=self.margin):
             print(format_comparison(comparison, words))
+
+    def _check_folds(self, before: Collection[tuple[int, int]], after: Collection[tuple[int, int]]) -> None:
+        """Warns of folds that one run of a pair lacks; both sides are given as pairs of fold and number of the run.
+
+        Raises:
+            RunError: No pair of runs has a fold in common.
+        """
+        if not set(before) & set(after):
+            value = " and ".join(f"folds {some(sorted({fold for fold, _ in side}))}" for side in (before, after))
+            rule, remedy = "must have folds in common with --baseline", "give runs of the same folds"
+            raise RunError(Problem("--variant", "folds", rule, value, remedy))
+        for number, (first, second) in enumerate(zip(self.baseline, self.variant, strict=True)):
+            for run_dir, own, other, theirs in ((first, before, second, after), (second, after, first, before)):
+                if lacking := sorted(fold for fold, run in set(theirs) - set(own) if run == number):
+                    rule = f"lacks folds of {other}, which are left out of the comparison"
+                    logging.getLogger(__name__).warning("%s", Problem(str(run_dir), "folds", rule, some(lacking)))
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -28,6 +28,7 @@ from seg.ablation.reading import NAME, VERSION, Name, is_there, unescaped_cell
 from seg.config.text import read_yaml
 from seg.errors import Problem, RunError, shown
 from seg.evaluation.metrics import finite_mean
+from seg.evaluation.scores import check_ranges
 from seg.files import check_rows, quoted, read_bytes, read_json, read_table
 from seg.runs import CONFIG_FILE, ENVIRONMENT_FILE, GENERALISATION_FILE, METRICS_FILE, PRESERVATION_FILE
 
@@ -386,7 +387,10 @@ def _rows(
         raise RunError(Problem(quoted(str(path)), "cut", "must end with a whole line", remedy=remedy))
     kept = schema is _PlaceRow  # columns of measures stay where no place has a number
     cells = [{name: unescaped_cell(cell) or None for name, cell in row.items() if cell or kept} for row in table]
-    return [row.model_dump(exclude_unset=True) for row in check_rows(path, cells, schema, remedy=remedy)]
+    rows = [row.model_dump(exclude_unset=True) for row in check_rows(path, cells, schema, remedy=remedy)]
+    if schema is _CaseRow:
+        check_ranges(path, rows, remedy=remedy)
+    return rows
 
 
 def _read_tables(folder: Path) -> dict[str, StoredTrial]:

@@ -62,6 +62,12 @@ METRICS: Mapping[str, Metric] = {
     )
 }
 """The scores that are summarised, by name."""
+RANGES: Mapping[str, tuple[float, float]] = {
+    **{name: (0.0, 1.0) for name, metric in METRICS.items() if metric.share},
+    **dict.fromkeys(("hd95_mm", "reference_ml", "prediction_ml"), (0.0, math.inf)),
+    "volume_difference_ratio": (-1.0, math.inf),
+}
+"""Least and largest value of scores, by name; any of them may be NaN, and one that is not named may have any value."""
 
 
 @dataclass(frozen=True, kw_only=True)

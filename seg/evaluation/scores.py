@@ -13,9 +13,9 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from seg.errors import Problem
-from seg.evaluation.metrics import ClassScores
-from seg.files import check_rows, read_json, read_table, table_text, write_json, write_text
+from seg.errors import Problem, RunError
+from seg.evaluation.metrics import RANGES, ClassScores
+from seg.files import MOST_PROBLEMS, check_rows, quoted, read_json, read_table, table_text, write_json, write_text
 
 EVALUATION_VERSION = 1
 EVALUATION_FILE = "evaluation.json"
@@ -184,7 +184,8 @@ def read_cases(path: Path) -> list[CaseScore]:
     """Reads a cases.csv, or that of a folder: one record for each case and class, in the order of the file.
 
     Raises:
-        RunError: The file is missing or damaged, or the evaluation.json beside it is damaged or of a newer version.
+        RunError: The file is missing or damaged, a score is out of its range, or the evaluation.json beside it is
+            damaged or of a newer version.
     """
     path = path / CASES_FILE if path.is_dir() else path
     summary = path.with_name(EVALUATION_FILE)
@@ -197,4 +198,23 @@ def read_cases(path: Path) -> list[CaseScore]:
         for row in table
     ]
     rows = check_rows(path, nested, _Row, remedy=REMEDY)
+    check_ranges(path, [row.scores for row in rows], remedy=REMEDY)
     return [CaseScore(**vars(row) | {"scores": ClassScores.from_names(row.scores)}) for row in rows]
+
+
+def check_ranges(path: Path, rows: Sequence[Mapping[str, object]], *, remedy: str) -> None:
+    """Checks that the scores in rows of a cases.csv, by column, lie in their ranges or are NaN.
+
+    Raises:
+        RunError: One does not; the first of them are named.
+    """
+    problems = [
+        Problem(
+            f"{quoted(str(path))}: [{number}].{name}", "range", f"must be in [{low:g}, {high:g}]", f"{value:g}", remedy
+        )
+        for number, row in enumerate(rows)
+        for name, (low, high) in RANGES.items()
+        if isinstance(value := row.get(name), float) and (value < low or value > high)
+    ]
+    if problems:
+        raise RunError(problems[:MOST_PROBLEMS])

@@ -224,6 +224,11 @@ TRIAL = "trials/baseline.fold_0.seed_0"
         ("speed.json", "[" * 100_000, "", "json"),
         (f"{TRIAL}/cases.csv", CASES.replace("\na,", "\n../a,"), "[0].case_id", "name"),
         (f"{TRIAL}/cases.csv", CASES.replace("0.91", "many"), "[0].dice", "float_parsing"),
+        *(
+            (f"{TRIAL}/cases.csv", CASES.replace("0.912345678", cell), "[0].dice", "range")
+            for cell in ("5.5", "-1", "inf")
+        ),
+        (f"{TRIAL}/cases.csv", CASES.replace(",inf", ",-2"), "[1].hd95_mm", "range"),
         (f"{TRIAL}/cases.csv", CASES + "c,p\n", "row 3", "csv"),
         (f"{TRIAL}/cases.csv", "", "", "missing"),
         (f"{TRIAL}/metrics.csv", "step,val_dice\n5,0.5\n10,0.62", "", "cut"),

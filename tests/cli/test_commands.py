@@ -15,7 +15,8 @@ from seg.cli import COMMANDS, changeable, read_command
 from seg.config import BottleneckConfig, ExperimentConfig, dump_config, load_config
 from seg.config.fields import REQUIRED, fields_of
 from seg.config.text import as_yaml
-from seg.errors import ConfigError, SegError
+from seg.errors import ConfigError, Problem, SegError
+from tests.problems import refused
 
 ROOT = Path(__file__).parents[2]
 PREDICT = ["--run_dir", "r", "--input", "i", "--output", "o"]
@@ -30,6 +31,10 @@ def problems(name: str, *argv: object) -> list[tuple[str, str, str]]:
     with pytest.raises(ConfigError) as caught:
         read(name, *argv)
     return [(problem.path, problem.kind, problem.value) for problem in caught.value.problems]
+
+
+def warned(caplog: pytest.LogCaptureFixture) -> list[Problem]:
+    return [record.args[0] for record in caplog.records if record.args and isinstance(record.args[0], Problem)]  # type: ignore[index]
 
 
 def places(name: str, *argv: object) -> list[tuple[str, str]]:
@@ -316,6 +321,30 @@ def test_a_damaged_file_of_a_compared_run_is_named(tmp_path: Path, name: str, co
     with pytest.raises(SegError) as caught:
         read("compare", "--baseline", tmp_path / "a", "--variant", tmp_path / "b").run()
     assert all(str(tmp_path / "b" / name) in problem.path for problem in caught.value.problems)
+
+
+def scored_folds(folder: Path, *folds: int) -> Path:
+    """Makes a run with two cases, each of another patient, in each fold."""
+    folder.mkdir()
+    rows = [f"case_{fold}{case},p_{fold}{case},{fold},1,a,0.5" for fold in folds for case in (0, 1)]
+    (folder / "cases.csv").write_text("\n".join(["case_id,patient,fold,class_index,class_name,dice", *rows]) + "\n")
+    return folder
+
+
+def test_folds_that_one_side_of_a_comparison_lacks_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    before = [scored_folds(tmp_path / "a", 0, 1, 2), scored_folds(tmp_path / "b", 1)]
+    after = [scored_folds(tmp_path / "c", 1, 3), scored_folds(tmp_path / "d", 1)]
+    read("compare", "--baseline", *before, "--variant", *after).run()
+    named = [(problem.path, problem.kind, problem.value) for problem in warned(caplog)]
+    assert named == [(str(before[0]), "folds", "3"), (str(after[0]), "folds", "0, 2")]
+
+
+def test_runs_without_a_common_fold_are_not_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = [scored_folds(tmp_path / "a", 0), scored_folds(tmp_path / "b", 1)]
+    after = [scored_folds(tmp_path / "c", 1), scored_folds(tmp_path / "d", 0)]  # seeds in another order
+    with refused(("--variant", "folds")):
+        read("compare", "--baseline", *before, "--variant", *after).run()
+    assert capsys.readouterr().out == ""
 
 
 def test_benchmark_keeps_networks_in_the_order_given(

@@ -164,6 +164,9 @@ def test_a_damaged_summary_is_refused(tmp_path: Path, content: str, where: str) 
         ("fold", "1.5", "[0].fold"),
         ("case_id", "", "[0].case_id"),
         ("dice", "", "[0].scores.dice"),
+        *((share, cell, f"[0].{share}") for share in ("dice", "iou", "nsd") for cell in ("1.001", "-1", "inf", "-inf")),
+        *((name, "-0.5", f"[0].{name}") for name in ("hd95_mm", "reference_ml", "prediction_ml")),
+        ("volume_difference_ratio", "-1.5", "[0].volume_difference_ratio"),
     ],
 )
 def test_a_damaged_cell_is_named(
@@ -177,6 +180,18 @@ def test_a_damaged_cell_is_named(
     with pytest.raises(RunError) as caught:
         read_cases(path)
     assert [problem.path for problem in caught.value.problems] == [f"{path}: {place}"]
+
+
+@pytest.mark.parametrize("cell", ["0", "1", "nan"])
+def test_shares_at_the_ends_of_their_range_are_read(
+    written: tuple[Path, Evaluation, list[CaseScore]], cell: str
+) -> None:
+    path = written[0] / "cases.csv"
+    row = dict.fromkeys(path.read_text().splitlines()[0].split(","), "1") | dict.fromkeys(("dice", "iou", "nsd"), cell)
+    row |= {"hd95_mm": "inf", "volume_difference_ratio": "inf", "volume_difference_ml": "-7"}
+    path.write_text("\n".join([",".join(row), ",".join(row.values())]))
+    (read,) = read_cases(path)
+    assert repr(read.scores.dice) == repr(float(cell))
 
 
 @pytest.mark.parametrize(
