@@ -59,7 +59,7 @@ class Geometry:
     @property
     def voxel_ml(self) -> float:
         """Volume of a voxel, in ml."""
-        return abs(float(np.linalg.det(self.affine[:3, :3]))) / 1000
+        return voxel_ml_of(self.affine)
 
     def file_header(self, shape: Sequence[int], dtype: npt.DTypeLike) -> bytes:
         """Makes all bytes before the voxels of a NIfTI file on this grid; several channels are last in its shape."""
@@ -102,6 +102,12 @@ def spacing_of(affine: Affine) -> tuple[float, float, float]:
     """Returns the voxel size along each axis, in mm."""
     x, y, z = (float(length) for length in np.linalg.norm(affine[:3, :3], axis=0))
     return x, y, z
+
+
+def voxel_ml_of(affine: Affine) -> float:
+    """Returns the volume of a voxel in ml, at whatever angles its edges meet: the determinant of an affine (4, 4)."""
+    x, y, z = affine[:3, :3].T
+    return abs(float(np.dot(np.cross(x, y), z))) / 1000
 
 
 def is_invertible(affine: Affine) -> bool:

@@ -5,7 +5,8 @@ reports follow the registry.
 
 The module needs numpy and scipy alone, so that a report or a cluster job scores label maps without torch. Rules for
 empty masks, the same for every caller: where both masks of a class are empty, every score is NaN; where one mask is
-empty, Dice, IoU and NSD are 0 and HD95 is infinite.
+empty, Dice, IoU and NSD are 0 and HD95 is infinite. Distances suppose axes at right angles: on a grid of other angles
+HD95 and NSD are NaN.
 """
 
 from __future__ import annotations
@@ -118,6 +119,7 @@ def score_case(
     reference: npt.NDArray[np.integer],
     *,
     spacing_mm: Sequence[float],
+    voxel_ml: float | None = None,
     num_classes: int,
     nsd_tolerance_mm: float,
     ignore_label: int | None = None,
@@ -129,6 +131,8 @@ def score_case(
         prediction: Integer label map of shape (X, Y, Z).
         reference: Integer label map of the same shape and grid.
         spacing_mm: Distance between voxel centres along X, Y and Z, in mm, each positive.
+        voxel_ml: Volume of a voxel, in ml, which is less than that of a box where axes are not at right angles; None is
+            that of a box.
         num_classes: Number of classes, background (index 0) included.
         nsd_tolerance_mm: Distance up to which two surfaces count as equal in NSD, in mm, 0 or more.
         ignore_label: Value of reference voxels that count for neither side.
@@ -150,6 +154,7 @@ def score_case(
         index: score_masks(
             *(_mask(array, classes) for array in (prediction, reference)),
             spacing_mm=spacing,
+            voxel_ml=math.prod(spacing) / 1000.0 if voxel_ml is None else voxel_ml,
             nsd_tolerance_mm=nsd_tolerance_mm,
         )
         for index, classes in masks.items()
@@ -164,17 +169,35 @@ def _mask(array: npt.NDArray[np.integer], classes: Sequence[int]) -> BoolArray:
     return np.asarray(mask)
 
 
+SKEW_TOLERANCE = 5e-5
+"""Share of the volume of a box that a voxel may lack: its edges meet at right angles then, to 0.6 degrees, and
+distances are off by 1 % at most."""
+
+
+def distance_doubts(spacing_mm: Sequence[float], voxel_ml: float) -> tuple[str, ...]:
+    """Says why distances are not measured on a grid of this spacing and volume of a voxel; nothing where they are."""
+    if 1000.0 * voxel_ml >= math.prod(spacing_mm) * (1.0 - SKEW_TOLERANCE):
+        return ()
+    return ("the axes of the grid must be at right angles for HD95 and NSD, got others; they are not measured.",)
+
+
 def score_masks(
-    prediction: BoolArray, reference: BoolArray, *, spacing_mm: tuple[float, ...], nsd_tolerance_mm: float
+    prediction: BoolArray,
+    reference: BoolArray,
+    *,
+    spacing_mm: tuple[float, ...],
+    voxel_ml: float,
+    nsd_tolerance_mm: float,
 ) -> ClassScores:
-    """Scores one mask of shape (X, Y, Z) against another, by the rules for empty masks above."""
-    voxel_ml = math.prod(spacing_mm) / 1000.0
+    """Scores one mask of shape (X, Y, Z) against another, by the rules above."""
     predicted, expected = int(np.count_nonzero(prediction)), int(np.count_nonzero(reference))
     if not predicted and not expected:
         return EMPTY_SCORES
     common = int(np.count_nonzero(prediction & reference))
     hd95_mm, nsd = math.inf, 0.0
-    if predicted and expected:
+    if distance_doubts(spacing_mm, voxel_ml):
+        hd95_mm = nsd = math.nan
+    elif predicted and expected:
         surfaces = measure_surfaces(prediction, reference, spacing_mm)
         hd95_mm = max(distance_percentile(surface, HD_PERCENTILE) for surface in surfaces)
         nsd = share_within(surfaces, nsd_tolerance_mm)

@@ -56,7 +56,7 @@ class MetricSummary:
         sd: Sample standard deviation of the finite values; None below two of them.
         ci95: 95 % bootstrap interval of the mean; None below two patients with a finite value.
         count: Number of finite values.
-        nan: Number of NaN values: both masks empty.
+        nan: Number of NaN values: both masks empty, or not measured.
         infinite: Number of infinite values: one mask empty.
     """
 

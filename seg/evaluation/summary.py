@@ -195,12 +195,15 @@ def format_evaluation(evaluation: Evaluation) -> str:
         f"NSD at {evaluation.nsd_tolerance_mm:g} mm; volumes are those of the prediction less those of the reference"
     )
     for entry in evaluation.classes:
-        hd95 = entry.metrics.get("hd95_mm")
+        dice, hd95 = entry.metrics.get("dice"), entry.metrics.get("hd95_mm")
+        both_empty = dice.nan if dice else 0
         if hd95 and hd95.infinite:
             empty = f"one mask empty in {_count(hd95.infinite, 'case')}"
             lines.append(f"{entry.name}: {empty} (Dice 0; HD95 infinite, left out of its mean)")
-        if hd95 and hd95.nan:
-            lines.append(f"{entry.name}: both masks empty in {_count(hd95.nan, 'case')} (left out of every mean)")
+        if both_empty:
+            lines.append(f"{entry.name}: both masks empty in {_count(both_empty, 'case')} (left out of every mean)")
+        if hd95 and hd95.nan > both_empty:
+            lines.append(f"{entry.name}: HD95 not measured in {_count(hd95.nan - both_empty, 'case')}")
     lines.extend(f"not scored: {problem}" for problem in evaluation.left_out)
     if evaluation.seen:
         cases = f"{len(evaluation.seen)} of {_count(evaluation.num_cases, 'case')}"

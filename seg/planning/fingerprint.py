@@ -12,6 +12,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from seg.data.cases import Case, Dataset, of_case
+from seg.data.geometry import voxel_ml_of
 from seg.data.prepare import grid_of, label_on_grid, read_channels
 from seg.data.volumes import read_header, stored_files
 from seg.errors import DataError, Problem
@@ -216,7 +217,7 @@ def _summarise(case: Case, num_classes: int, num_channels: int) -> _CaseSummary:
         shape=grid.shape,
         spacing_mm=grid.spacing_mm,
         extent=_extent(foreground),
-        class_volumes_ml=tuple(float(count) * float(np.prod(grid.spacing_mm)) / 1000 for count in counts),
+        class_volumes_ml=tuple(float(count) * voxel_ml_of(grid.affine) for count in counts),
         channels=tuple(channels),
     )
 

@@ -6,6 +6,7 @@ import logging
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ from seg.config.loading import config_digest
 from seg.data.cache import case_digest
 from seg.data.cases import Case, Dataset
 from seg.data.datasets import read_folds
+from seg.data.geometry import voxel_ml_of
 from seg.data.splits import Split, check_folds
 from seg.data.volumes import read_classes, write_labels
 from seg.errors import DataError, Problem, RunError, about
-from seg.evaluation.metrics import ClassScores, score_case
+from seg.evaluation.metrics import ClassScores, distance_doubts, score_case
 from seg.evaluation.scores import (
     CASES_FILE,
     EVALUATION_FILE,
@@ -270,15 +272,25 @@ def score_prediction(
         write_labels(written, predicted.labels, predicted.geometry, case.classes)
         # Read back like its reference, so a label stored in another orientation than its image is met.
         reference = read_classes(case.label, classes=case.classes, on=case.label_on)
+        voxel_ml = voxel_ml_of(reference.affine)
+        for doubt in distance_doubts(reference.spacing_mm, voxel_ml):
+            _announce_doubt(case.id, doubt)
         return score_case(
             read_classes(written, reference.affine, case.classes).array,
             reference.array,
             spacing_mm=reference.spacing_mm,
+            voxel_ml=voxel_ml,
             num_classes=len(dataset.class_names),
             nsd_tolerance_mm=nsd_tolerance_mm,
             ignore_label=dataset.ignore_label,
             scored=dataset.scored,
         )
+
+
+@lru_cache
+def _announce_doubt(case_id: str, doubt: str) -> None:
+    """Announces once what is doubtful about the scores of a case, however often it is scored."""
+    LOG.warning("case %s: %s", case_id, doubt)
 
 
 def predictor_scores(

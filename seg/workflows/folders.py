@@ -20,10 +20,10 @@ from tqdm import tqdm
 from seg.config.patients import find_patients
 from seg.data.cases import LABEL_TOLERANCE
 from seg.data.channels import FIRST
-from seg.data.geometry import GRID_TOLERANCE, corner_distance
+from seg.data.geometry import GRID_TOLERANCE, corner_distance, voxel_ml_of
 from seg.data.volumes import ENDINGS, NIFTI_ENDINGS, Volume, read_label, split_ending
 from seg.errors import DataError, Problem, RunError, prefixed
-from seg.evaluation.metrics import EMPTY_SCORES, ClassScores, score_case
+from seg.evaluation.metrics import EMPTY_SCORES, ClassScores, distance_doubts, score_case
 from seg.evaluation.scores import CaseScore, Evaluation, case_scores, write_evaluation
 from seg.evaluation.summary import format_evaluation, summarise
 from seg.figures import PAGE_FILE, About, CaseFiles, write_page
@@ -190,6 +190,7 @@ def _score_files(
             prediction,
             label,
             spacing_mm=label_map.spacing_mm,
+            voxel_ml=voxel_ml_of(label_map.affine),
             num_classes=num_classes,
             nsd_tolerance_mm=nsd_tolerance_mm,
             ignore_label=ignore_label,
@@ -197,7 +198,8 @@ def _score_files(
     except MemoryError:
         rule, value = "must fit in memory to be scored", f"{label_file.name} that does not"
         return _Outcome(problems=[Problem(name, "memory", rule, value, "score with fewer workers, or crop it")])
-    return _Outcome(scores=scores, warnings=[f"{name}: label {label_file.name}: {text}" for text in label_map.warnings])
+    doubts = (*label_map.warnings, *distance_doubts(label_map.spacing_mm, voxel_ml_of(label_map.affine)))
+    return _Outcome(scores=scores, warnings=[f"{name}: label {label_file.name}: {text}" for text in doubts])
 
 
 def _check_case(prediction: Volume, label: Volume, num_classes: int | None, ignore_label: int | None) -> list[Problem]:

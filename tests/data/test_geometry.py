@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from seg.data.geometry import doubts_of_nifti, geometry_of_affine, geometry_of_nifti, is_invertible
+from seg.data.geometry import doubts_of_nifti, geometry_of_affine, geometry_of_nifti, is_invertible, voxel_ml_of
 from seg.data.prepare import read_image
 from seg.data.volumes import read_header, read_volume, write_labels, write_maps
 
@@ -189,3 +189,13 @@ def test_an_affine_is_invertible_where_its_axes_span_a_volume(sine, expected):
     assert is_invertible(affine) == expected
     affine[2, 2] = np.nan
     assert not is_invertible(affine)
+
+
+@pytest.mark.parametrize("affine", AFFINES)
+@pytest.mark.parametrize("shear", [0.0, 0.3, -2.0])
+def test_a_shear_does_not_change_the_volume_of_a_voxel(affine: np.ndarray, shear: float) -> None:
+    """A parallelepiped has the volume of a box of its base and its height."""
+    sheared = affine @ (np.eye(4) + shear * np.diag([1, 1, 0, 0]) @ np.eye(4, k=1))
+    edges = np.linalg.norm(affine[:3, :3], axis=0)
+    assert voxel_ml_of(sheared) == pytest.approx(np.prod(edges) / 1000, rel=1e-12)
+    assert geometry_of_affine(SHAPE, sheared).voxel_ml == voxel_ml_of(sheared)

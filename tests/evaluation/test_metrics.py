@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from monai.metrics import compute_iou, compute_surface_dice
 from scipy import ndimage
 
 from seg.errors import DataError
-from seg.evaluation.metrics import ClassScores, _surface_areas, score_case
+from seg.evaluation.metrics import EMPTY_SCORES, ClassScores, _surface_areas, distance_doubts, score_case
 
 ANISOTROPIC = (0.7, 0.9, 3.3)
 
@@ -174,6 +175,26 @@ def test_ignored_voxels_count_for_neither_side() -> None:
         prediction.astype(np.int16), marked, spacing_mm=ANISOTROPIC, num_classes=2, nsd_tolerance_mm=1, ignore_label=255
     )[1]
     assert ours == score(prediction & ~ignored, reference & ~ignored, ANISOTROPIC)
+
+
+def test_a_sheared_grid_has_overlap_and_volumes_but_no_distances() -> None:
+    masks = dict(zip(("prediction", "reference"), (mask.astype(np.int16) for mask in blobs(4)), strict=True))
+    options: dict[str, Any] = {"spacing_mm": (1.0, 2.0, 5.0), "num_classes": 3, "nsd_tolerance_mm": 1.0}
+    square, skewed = (score_case(**masks, **options, voxel_ml=volume)[1].by_name() for volume in (0.01, 0.004))
+    assert square == score_case(**masks, **options)[1].by_name()
+    for name in ("reference_ml", "prediction_ml", "volume_difference_ml"):
+        assert skewed[name] == pytest.approx(0.4 * square[name])
+    assert all(math.isnan(skewed[name]) for name in ("hd95_mm", "nsd"))
+    assert {skewed[name] == square[name] for name in ("dice", "iou", "volume_difference_ratio")} == {True}
+    missed = score_case(np.zeros_like(masks["reference"]), masks["reference"], **options, voxel_ml=0.004)
+    assert (missed[1].dice, math.isnan(missed[1].nsd), math.isnan(missed[1].hd95_mm)) == (0.0, True, True)
+    assert missed[2] == EMPTY_SCORES
+
+
+@pytest.mark.parametrize(("angle_deg", "measured"), [(90.0, True), (89.5, True), (89.0, False), (60.0, False)])
+def test_distances_are_measured_where_axes_are_at_right_angles(angle_deg: float, measured: bool) -> None:
+    skewed = math.sin(math.radians(angle_deg)) * 0.7 * 0.9 * 3.3 / 1000
+    assert (distance_doubts(ANISOTROPIC, skewed) == ()) is measured
 
 
 @pytest.mark.parametrize(

@@ -148,14 +148,17 @@ def test_scores_that_make_no_mean_are_refused() -> None:
 def test_the_table_for_people_names_what_was_left_out() -> None:
     scores = records((0.9, 0.5), (0.7, 0.1))
     scores += case_scores({1: NOTHING, 2: EMPTY_SCORES}, case_id="case_2", class_names=NAMES)
+    skewed = replace(NOTHING, hd95_mm=math.nan, nsd=math.nan)
+    scores += case_scores({1: skewed, 2: EMPTY_SCORES}, case_id="case_3", class_names=NAMES)
     lines = format_evaluation(evaluate(scores)).splitlines()
     columns = [f"{metric.label} {metric.unit}".strip() for metric in METRICS.values()]
     assert re.split(r"  +", lines[0]) == ["class", columns[0], "95 % CI", *columns[1:]]
-    assert lines[1].split()[:2] == ["head", "0.5333"]
+    assert lines[1].split()[:2] == ["head", "0.4000"]
     assert lines[2].split()[:2] == ["tail", "0.3000"]
-    assert lines[3].split()[:2] == ["mean", "0.4167"]
-    assert lines[4].startswith("3 cases of 3 patients; NSD at 1.5 mm; ")
+    assert lines[3].split()[:2] == ["mean", "0.3500"]
+    assert lines[4].startswith("4 cases of 4 patients; NSD at 1.5 mm; ")
     assert lines[5:] == [
         "head: one mask empty in 1 case (Dice 0; HD95 infinite, left out of its mean)",
-        "tail: both masks empty in 1 case (left out of every mean)",
+        "head: HD95 not measured in 1 case",
+        "tail: both masks empty in 2 cases (left out of every mean)",
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import math
 import os
 import subprocess
 import sys
@@ -117,6 +118,24 @@ def test_maps_turned_by_45_degrees_lie_on_one_another(folders: Folders, tmp_path
     evaluation = evaluate(folders)
     assert evaluation.mean_dice == 1.0
     assert not evaluation.left_out
+
+
+def test_a_sheared_grid_has_the_volumes_of_its_voxels_and_no_distances(
+    folders: Folders, caplog: pytest.LogCaptureFixture
+) -> None:
+    sheared = AFFINE + 1.5 * np.diag([1, 0, 0, 0]) @ np.eye(4, k=1)  # y leans along x; base and height stay
+    for folder in folders[:2]:
+        save(folder / "p0_1.nii.gz", np.asarray(nib.load(folder / "p0_1.nii.gz").dataobj), sheared)
+    evaluation = evaluate(folders)
+    cases = read_cases(folders.output)
+    assert [case.scores.reference_ml for case in cases] == pytest.approx([0.576] * 3)
+    assert [case.scores.dice for case in cases] == pytest.approx([1.0, 0.75, 0.5])
+    assert [case.scores.hd95_mm for case in cases] == pytest.approx([0.0, math.nan, 2.0], nan_ok=True)
+    assert [np.isnan(case.scores.nsd) for case in cases] == [False, True, False]
+    assert [message.partition(": the")[0] for message in caplog.messages] == ["case p0_1: label p0_1.nii.gz"]
+    assert (evaluation.classes[0].metrics["hd95_mm"].nan, evaluation.classes[0].metrics["dice"].nan) == (1, 0)
+    page = (folders.output / "cases.html").read_text(encoding="utf-8")
+    assert ("HD95 not measured in 1 case" in page, "on both sides" in page) == (True, False)
 
 
 def test_doubts_about_where_a_label_lies_are_said(folders: Folders, caplog: pytest.LogCaptureFixture) -> None:
