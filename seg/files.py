@@ -299,8 +299,23 @@ def check_content(
         raise error(_schema_problems(path, fault, remedy)) from fault
 
 
+def escaped_cell(text: str) -> str:
+    """Puts an apostrophe before a text that a spreadsheet would take for a formula; see :func:`unescaped_cell`."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "'", "\t", "\r")) else text
+
+
+def unescaped_cell(text: str) -> str:
+    """Returns the text that :func:`escaped_cell` was given."""
+    return text[1:] if text[:1] == "'" and text[1:2] in tuple("=+-@'\t\r") else text
+
+
 def read_table(
-    path: Path, *, columns: Sequence[str] = (), remedy: str, error: type[SegError] = RunError
+    path: Path,
+    *,
+    columns: Sequence[str] = (),
+    escaped: bool = False,
+    remedy: str,
+    error: type[SegError] = RunError,
 ) -> list[dict[str, str]]:
     """Reads a CSV file as text by column, whose names lose spaces around them; :func:`check_rows` gives cells types.
 
@@ -309,6 +324,7 @@ def read_table(
     Args:
         path: The file.
         columns: Columns that a table of ours has, and then a row at least; none for any other table.
+        escaped: Whether texts are escaped as :func:`table_text` does it.
         remedy: What to do where the file cannot be used.
         error: Class of the error that is raised.
 
@@ -325,6 +341,8 @@ def read_table(
     except (UnicodeDecodeError, csv.Error) as fault:
         raise error(Problem(quoted(str(path)), "csv", "must be a table in UTF-8", f"'{fault}'", remedy)) from fault
     header = [name.strip() for name in header]
+    if escaped:
+        header, *rows = ([unescaped_cell(cell) for cell in row] for row in (header, *rows))
     if twice := [name for name in header if header.count(name) > 1]:
         raise error(Problem(quoted(str(path)), "csv", "must name each column once", shown(twice[0]), remedy))
     for number, row in enumerate(rows, start=1):
@@ -339,20 +357,32 @@ def read_table(
     return [dict(zip(header, row, strict=True)) for row in rows]
 
 
-def table_text(rows: Sequence[Mapping[str, object]], *, columns: Sequence[str] = (), absent: str = "") -> str:
+def table_text(
+    rows: Sequence[Mapping[str, object]], *, columns: Sequence[str] = (), absent: str = "", escape: bool = False
+) -> str:
     """Returns rows as CSV text.
 
     Args:
         rows: Values by column.
         columns: The columns, in their order; by default all that a row has.
         absent: Cell of a column that a row has not.
+        escape: Whether texts, names of columns too, are kept from being formulas in a spreadsheet; see
+            :func:`escaped_cell`. Numbers stay as they are.
     """
-    text = io.StringIO(newline="")
+    text = _Lines(newline="")
     names = columns or list(dict.fromkeys(name for row in rows for name in row))
-    writer = csv.DictWriter(text, names, restval=absent, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.DictWriter(text, names, restval=absent)
+    for row in (dict(zip(names, names, strict=True)), *rows):
+        cells = {name: escaped_cell(cell) if isinstance(cell, str) else cell for name, cell in row.items()}
+        writer.writerow(cells if escape else row)
     return text.getvalue()
+
+
+class _Lines(io.StringIO):
+    """Rows of a table, which end by a line feed; the writer ends them by both marks, and quotes cells with either."""
+
+    def write(self, line: str) -> int:
+        return super().write(line.removesuffix("\r\n") + "\n")
 
 
 def check_rows(path: Path, rows: Sequence[Mapping[str, object]], schema: type[T], *, remedy: str) -> list[T]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import fcntl
+import io
 import json
 import os
 import subprocess
@@ -11,12 +13,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from seg import files
 from seg.errors import DataError, RunError
 from seg.files import (
     beside,
     check_rows,
+    escaped_cell,
     file_problems,
     locked,
     quoted,
@@ -24,6 +29,8 @@ from seg.files import (
     read_json,
     read_table,
     remove_partial,
+    table_text,
+    unescaped_cell,
     write_bytes,
     write_json,
     write_text,
@@ -203,6 +210,28 @@ def test_a_record_and_a_table_are_read(tmp_path):
     assert read_json(tmp_path / "a.json", dict[str, int], newest=2, remedy="") == {"a": 5, "b": 6}
     (tmp_path / "a.csv").write_text('a,b\n1,"x, y"\n,\n')
     assert read_table(tmp_path / "a.csv", remedy="") == [{"a": "1", "b": "x, y"}, {"a": "", "b": ""}]
+
+
+FORMULA = tuple("=+-@\t\r")
+CELLS = st.text(st.sampled_from([*FORMULA, *"'\"a1 ,;\n"]), max_size=5)
+
+
+@pytest.mark.parametrize("text", ["", "plain", "=1+1", "+", "-x", "@a", "'", "''=", "'x", "\tx", "\rx"])
+def test_text_cells_that_a_spreadsheet_would_run_are_escaped_reversibly(text):
+    assert unescaped_cell(escaped_cell(text)) == text
+    assert not escaped_cell(text).startswith(FORMULA)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(rows=st.lists(st.tuples(CELLS, CELLS, st.floats()), min_size=1, max_size=4))
+def test_texts_of_a_table_are_read_as_they_were_written_and_none_is_a_formula(tmp_path, rows):
+    table = table_text([{"a": a, "=b": b, "c": c} for a, b, c in rows], escape=True)
+    (path := tmp_path / "table.csv").write_bytes(table.encode())
+    read = read_table(path, columns=("a",), escaped=True, remedy="")
+    assert [(row["a"], row["=b"], row["c"]) for row in read] == [(a, b, repr(c)) for a, b, c in rows]
+    header, *stored = csv.reader(io.StringIO(table, newline=""))
+    assert header == ["a", "'=b", "c"]
+    assert not any(cell.startswith(FORMULA) for row in stored for cell in row[:2])
 
 
 def long(folder):

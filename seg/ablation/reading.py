@@ -10,6 +10,7 @@ from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 
 from seg.errors import Problem, RunError
+from seg.files import escaped_cell as escaped_cell
 from seg.files import file_problems, quoted
 
 VERSION = 1
@@ -40,13 +41,3 @@ def is_there(path: Path, folder: Path) -> bool:
             rule, remedy = "must be a file of the study itself", "put the file itself there"
             raise RunError(Problem(quoted(str(part)), "link", rule, "a symbolic link", remedy))
     return path.exists()
-
-
-def escaped_cell(text: str) -> str:
-    """Puts an apostrophe before a text that a spreadsheet would take for a formula; see :func:`unescaped_cell`."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "'", "\t", "\r")) else text
-
-
-def unescaped_cell(text: str) -> str:
-    """Returns the text that :func:`escaped_cell` was given."""
-    return text[1:] if text[:1] == "'" and text[1:2] in tuple("=+-@'\t\r") else text

@@ -24,7 +24,7 @@ from pydantic import AfterValidator, AliasChoices, AliasPath, BaseModel, ConfigD
 from pydantic_core import PydanticCustomError
 
 from seg.ablation.plan import StudyPlan, read_study
-from seg.ablation.reading import NAME, VERSION, Name, is_there, unescaped_cell
+from seg.ablation.reading import NAME, VERSION, Name, is_there
 from seg.config.text import read_yaml
 from seg.errors import Problem, RunError, shown
 from seg.evaluation.metrics import finite_mean
@@ -382,11 +382,11 @@ def _rows(
     """Reads a table; empty cells are left out, or None in a table of places. An absent file has no rows."""
     if not is_there(path, folder):
         return []
-    table = read_table(path, columns=columns, remedy=remedy)
+    table = read_table(path, columns=columns, escaped=True, remedy=remedy)
     if not read_bytes(path, remedy=remedy).endswith(b"\n") and table:
         raise RunError(Problem(quoted(str(path)), "cut", "must end with a whole line", remedy=remedy))
     kept = schema is _PlaceRow  # columns of measures stay where no place has a number
-    cells = [{name: unescaped_cell(cell) or None for name, cell in row.items() if cell or kept} for row in table]
+    cells = [{name: cell or None for name, cell in row.items() if cell or kept} for row in table]
     rows = [row.model_dump(exclude_unset=True) for row in check_rows(path, cells, schema, remedy=remedy)]
     if schema is _CaseRow:
         check_ranges(path, rows, remedy=remedy)
@@ -408,9 +408,9 @@ def _read_trials_table(folder: Path) -> dict[str, StoredTrial]:
     trials = {}
     if is_there(path, folder):
         nested = [
-            {name: unescaped_cell(cell) for name, cell in row.items() if cell}
+            {name: cell for name, cell in row.items() if cell}
             | {f"{side}_dice": _numbered(row, f"{side}_dice") for side in ("train", "val")}
-            for row in read_table(path, columns=(*TRIAL_KEYS, "status"), remedy=RESTORE)
+            for row in read_table(path, columns=(*TRIAL_KEYS, "status"), escaped=True, remedy=RESTORE)
         ]
         for number, row in enumerate(check_rows(path, nested, _TrialRow, remedy=RESTORE)):
             trials[row.trial] = _trial_of_row(row, provenance, f"{quoted(str(path))}: [{number}]", path)

@@ -154,7 +154,7 @@ def write_evaluation(output: Path, evaluation: Evaluation, scores: Sequence[Case
     # The mean stands first: it is what a reader opens the file for.
     values = asdict(evaluation)
     content = {"mean_dice": values.pop("mean_dice"), "mean_dice_ci95": values.pop("mean_dice_ci95")}
-    write_text(output / CASES_FILE, table_text(rows, columns=columns, absent="nan"))
+    write_text(output / CASES_FILE, table_text(rows, columns=columns, absent="nan", escape=True))
     write_json(output / EVALUATION_FILE, content | {"schema_version": EVALUATION_VERSION} | values)
 
 
@@ -191,7 +191,7 @@ def read_cases(path: Path) -> list[CaseScore]:
     summary = path.with_name(EVALUATION_FILE)
     if summary.is_file():
         read_evaluation(summary)
-    table = read_table(path, columns=(*CASE_COLUMNS, "dice"), remedy=REMEDY)
+    table = read_table(path, columns=(*CASE_COLUMNS, "dice"), escaped=True, remedy=REMEDY)
     nested = [
         {name: row[name] for name in CASE_COLUMNS if name in row}
         | {"scores": {name: cell for name, cell in row.items() if name not in CASE_COLUMNS}}

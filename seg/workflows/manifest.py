@@ -196,4 +196,5 @@ def _volumes(cases: Sequence[Mapping[str, Any]]) -> str:
         for entry in cases
         for name, volume in entry.get("volumes_ml", {}).items()
     ]
-    return table_text([dict(zip(VOLUMES_COLUMNS, row, strict=True)) for row in rows], columns=VOLUMES_COLUMNS)
+    table = [dict(zip(VOLUMES_COLUMNS, row, strict=True)) for row in rows]
+    return table_text(table, columns=VOLUMES_COLUMNS, escape=True)

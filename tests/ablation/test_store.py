@@ -15,7 +15,6 @@ import pytest
 
 from seg.ablation.plan import read_study
 from seg.ablation.publish import publish
-from seg.ablation.reading import escaped_cell, unescaped_cell
 from seg.ablation.store import Results, read_results
 from seg.errors import RunError
 
@@ -385,9 +384,3 @@ def test_no_link_of_a_study_is_followed(study: Path, tmp_path: Path) -> None:
 def test_a_study_may_lie_behind_a_link(study: Path, tmp_path: Path) -> None:
     (tmp_path / "here").symlink_to(study)
     assert not read_results(tmp_path / "here").problems
-
-
-@pytest.mark.parametrize("text", ["", "plain", "=1+1", "+", "-x", "@a", "'", "''=", "'x", "\tx"])
-def test_text_cells_that_a_spreadsheet_would_run_are_escaped_reversibly(text: str) -> None:
-    assert unescaped_cell(escaped_cell(text)) == text
-    assert escaped_cell(text)[:1] not in tuple("=+-@\t\r") or not text

@@ -82,6 +82,19 @@ def test_the_summary_is_strict_json_with_the_mean_at_the_top(
     assert tail["nan"] == 1
 
 
+def test_names_that_a_spreadsheet_would_run_are_escaped_in_the_table_alone(tmp_path: Path) -> None:
+    names = ("background", "=1+1", "-x", "@x", "'=x", "\tx", "\rx", "'plain")
+    given = ClassScores(dice=0.5, volume_difference_ml=-1.5, other={"=2": -2.0})
+    scores = case_scores(dict.fromkeys(range(1, 8), given), case_id="+case", class_names=names, patient="@p")
+    write_evaluation(tmp_path, summarise(scores, class_names=names, nsd_tolerance_mm=1.0), scores)
+    assert [repr(record) for record in read_cases(tmp_path)] == [repr(record) for record in scores]
+    assert read_evaluation(tmp_path).classes[0].name == "=1+1"
+    with (tmp_path / "cases.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    cells = {cell for row in (header, *rows) for cell in row}
+    assert {cell for cell in cells if cell.startswith(tuple("=+-@\t\r"))} == {"-1.5", "-2.0"}
+
+
 def test_a_newer_summary_and_the_table_beside_it_are_refused(written: tuple[Path, Evaluation, list[CaseScore]]) -> None:
     path = written[0] / "evaluation.json"
     path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 2'))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from seg.errors import RunError
+from seg.files import read_table
 from seg.inference.cases import Record
 from seg.workflows.manifest import Provenance, StoredManifest, write_manifest
 
@@ -52,6 +53,21 @@ def test_entries_are_kept_until_they_are_replaced(path: Path) -> None:
     assert content["seconds"] == {"total": 1.2346}
     write(path, B, x="failed")
     assert json.loads(path.read_text())["models"] == [B]
+
+
+def test_names_that_a_spreadsheet_would_run_are_escaped_in_the_table_alone(path: Path) -> None:
+    classes = {"=1+1": 1.5, "'@x": 0.25, "plain": 0.0}
+    record = Record(output="-scan.nii.gz", status="done", volumes_ml=classes)
+    header = Provenance(models=[A], settings={"tta": False}, environment={"device": "x"})
+    write_manifest(path, header, [record], {"total": 1.0}, complete=True, table=True)
+    table = path.with_name("volumes.csv")
+    rows = read_table(table, escaped=True, remedy="")
+    assert [(row["scan"], row["path"], row["class"], float(row["ml"])) for row in rows] == [
+        ("-scan", "-scan.nii.gz", name, volume) for name, volume in classes.items()
+    ]
+    assert json.loads(path.read_text())["cases"][0]["volumes_ml"] == classes
+    cells = [cell for row in read_table(table, remedy="") for cell in row.values()]
+    assert not any(cell.startswith(tuple("=+-@")) for cell in cells)
 
 
 def test_commands_side_by_side_lose_no_entry(path: Path) -> None:

@@ -95,7 +95,8 @@ def read_evidence(path: Path, study: StudyPlan) -> dict[str, Evidence]:
     """
     if not path.is_file() or path.is_symlink():
         return {}
-    table = read_table(path, columns=("changes", "verdict"), remedy="write the table again with --compare")
+    columns, remedy = ("changes", "verdict"), "write the table again with --compare"
+    table = read_table(path, columns=columns, escaped=True, remedy=remedy)
     found = {}
     for variant in study.variants:
         if verdicts := [row["verdict"] for row in table if row["changes"] == _key(variant.changes)]:

@@ -7,13 +7,13 @@ from typing import Any
 
 import pandas as pd
 
-from seg.ablation.reading import escaped_cell
 from seg.ablation.report.analysis import Analysis, device_speeds
 from seg.ablation.report.preservation import AVERAGED
 from seg.ablation.statistics import Effect, Mean
 from seg.ablation.store import entry_instruction_sets
 from seg.evaluation.differences import COMPARED
 from seg.evaluation.metrics import METRICS
+from seg.files import escaped_cell
 from seg.words import NOT_MEASURED
 
 LEFT_OUT = "left out"

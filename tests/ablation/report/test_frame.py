@@ -16,11 +16,11 @@ import pytest
 from scipy import stats
 
 from seg.ablation.plan import VariantPlan
-from seg.ablation.reading import unescaped_cell
 from seg.ablation.report.analysis import analyse
 from seg.ablation.report.frame import COLUMNS, estimates, to_csv
 from seg.ablation.report.preservation import find_controls, find_predictions
 from seg.ablation.store import read_results
+from seg.files import unescaped_cell
 from tests.ablation.report.studies import CHANNELS, CONTRASTS, VARIANTS, Made, change, dice, make_study, value
 
 CPU = "Test Processor, 2 threads, bf16, channels_last_3d"
