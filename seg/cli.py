@@ -348,9 +348,8 @@ class Evaluate(Command):
     def problems(self) -> Iterator[Problem]:
         names = ("images", "nsd_tolerance_mm", "class_names", "ignore_label", "patient_pattern", "workers", "leave_out")
         if self.run_dir is not None:
-            for name in ("predictions", "labels", *names):
-                if getattr(self, name) not in (None, False):
-                    yield _conflict(f"--{name}", "--run_dir", "leave it out; a run says it itself")
+            for option in _changed(self, "predictions", "labels", *names):
+                yield _conflict(option, "--run_dir", "leave it out; a run says it itself")
         elif self.predictions is None or self.labels is None:
             rule = "or both --predictions and --labels must be given"
             yield Problem("--run_dir", "missing", rule, remedy="see --help")
@@ -742,9 +741,8 @@ class Export(Command):
         if self.int8 and self.format != "openvino":
             rule = "must be given with --format openvino"
             yield Problem("--int8", "conflict", rule, f"--format {self.format}", "take that, or leave --int8 out")
-        for name in ("margin", "allow_inferior", "data__root"):
-            if not self.int8 and getattr(self, name) not in (None, False):
-                yield _needs(f"--{name.replace('__', '.')}", "--int8", "leave it out")
+        for option in () if self.int8 else _changed(self, "margin", "allow_inferior", "data__root"):
+            yield _needs(option, "--int8", "leave it out")
 
     def run(self) -> None:
         if self.int8:
@@ -1294,6 +1292,12 @@ def _as_option(problem: Problem, fields: Mapping[str, ConfigField]) -> Problem:
 def _overview() -> str:
     lines = [f"  {name:10} {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
     return f"{USAGE}\n\n" + "\n".join(lines) + f"\n\n{EXAMPLES}"
+
+
+def _changed(command: Command, *names: str) -> list[str]:
+    """Lists those of some options, by their fields, that have another value than where they are left out."""
+    fields = fields_of(type(command))
+    return [f"--{name.replace('__', '.')}" for name in names if getattr(command, name) != fields[name].default]
 
 
 def _conflict(option: str, other: str, remedy: str) -> Problem:

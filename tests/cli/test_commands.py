@@ -222,6 +222,8 @@ def test_evaluate_of_two_folders() -> None:
         ([*FOLDERS, "--nsd_tolerance_mm", "nan"], [("--nsd_tolerance_mm", "type")]),
         ([*FOLDERS, "--patient_pattern", "p"], [("--patient_pattern", "pattern")]),
         ([*FOLDERS, "--data.root", "d"], [("--data.root", "conflict")]),
+        (["--run_dir", "r", "--ignore_label", "0"], [("--ignore_label", "conflict")]),
+        (["--run_dir", "r", "--ignore_label", "1"], [("--ignore_label", "conflict")]),
         ([], [("--run_dir", "missing")]),
         (FOLDERS[:2], [("--run_dir", "missing")]),
         (
