@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +18,8 @@ INK, FAINT, PAPER = "#1b2026", "#d7dbe0", "#fffffe"
 """Colours of text and lines, of grids, and of the ground; a page replaces them by its own."""
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
+NOT_IN_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Characters that no XML can hold, such as those that control a terminal; a mark takes their place."""
 RC_PARAMS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "seg",
@@ -60,12 +64,13 @@ def drawing(width: float, height: float, *, layout: Literal["constrained"] | Non
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    with mpl.rc_context(RC_PARAMS):
+    with mpl.rc_context(RC_PARAMS), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # text stays text, in the reader's fonts
         yield Figure(figsize=(width, height), layout=layout)
 
 
 def to_picture(figure: Figure, name: str, alt: str, titles: Mapping[str, str]) -> Picture:
-    """Writes a figure as SVG.
+    """Writes a figure as SVG, whatever its texts hold; see `NOT_IN_XML`.
 
     Args:
         figure: The figure.
@@ -75,7 +80,7 @@ def to_picture(figure: Figure, name: str, alt: str, titles: Mapping[str, str]) -
     """
     content = io.BytesIO()
     figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None})
-    root = ElementTree.fromstring(content.getvalue())
+    root = ElementTree.fromstring(_in_xml(content.getvalue().decode()))
     for child in list(root):
         if child.tag == f"{{{SVG}}}metadata" or child.find(f"{{{SVG}}}style") is not None:
             root.remove(child)
@@ -101,9 +106,13 @@ def to_picture(figure: Figure, name: str, alt: str, titles: Mapping[str, str]) -
             element.set("d", " ".join(element.attrib["d"].split()))
     ElementTree.register_namespace("", SVG)
     ElementTree.register_namespace("xlink", XLINK)
-    text = ElementTree.tostring(root, encoding="unicode")
+    text = _in_xml(ElementTree.tostring(root, encoding="unicode"))
     inline = text.replace(f'fill="{PAPER}"', 'fill="none"').replace(INK, "currentColor")
-    return Picture(name=name, alt=alt, file=text + "\n", inline=inline.replace(f'"{FAINT}"', '"var(--faint)"'))
+    return Picture(name=name, alt=_in_xml(alt), file=text + "\n", inline=inline.replace(f'"{FAINT}"', '"var(--faint)"'))
+
+
+def _in_xml(text: str) -> str:
+    return NOT_IN_XML.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def _plain_style(element: ElementTree.Element) -> None:

@@ -24,7 +24,9 @@ from tests.ablation.report.studies import CLASSES, VARIANTS, Made, change, chang
 from tests.pages import Page
 
 ROOT = Path(__file__).parents[3]
-HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>[a](javascript:alert(1)) | `*_ &amp; {{7*7}}"
+HOSTILE = (
+    "\x0c\x1b<script>alert(1)</script>\"'><img src=x onerror=alert(1)>[a](javascript:alert(1)) | `*_ &amp; {{7*7}}"
+)
 
 
 def page(folder: Path) -> Page:

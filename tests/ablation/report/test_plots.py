@@ -90,6 +90,29 @@ def test_labels_do_not_lie_on_one_another_where_there_is_room() -> None:
     assert not [pair for pair in combinations(boxes, 2) if pair[0].overlaps(pair[1])]
 
 
+@pytest.mark.parametrize("letter", ["\0", "\x0c", "\x1b", "\ufffe", "\uffff"])
+@pytest.mark.filterwarnings("error")
+def test_what_no_xml_can_hold_is_drawn_as_a_mark(letter: str) -> None:
+    text, marked = f"AMD{letter}EPYC", "AMD\N{REPLACEMENT CHARACTER}EPYC"
+    with drawing(4, 3) as figure:
+        axis = figure.subplots()
+        axis.plot([0, 1], [0, 1], "o", gid="mark")
+        axis.set_title(text)
+        axis.set_yticks([0.5], [text])
+        figure.draw_without_rendering()
+        picture = to_picture(figure, "own", text, {"mark": text})
+    assert texts(picture.file).count(marked) == 2
+    assert (titles(picture.inline), picture.alt) == ([marked], marked)
+    assert ET.fromstring(picture.inline).get("aria-label") == marked
+
+
+@pytest.mark.filterwarnings("error")
+def test_letters_that_one_font_lacks_stay_text() -> None:
+    with drawing(4, 3) as figure:
+        figure.subplots().set_title("\u8166")
+        assert "\u8166" in texts(to_picture(figure, "own", "a title", {}).file)
+
+
 def test_an_svg_has_titles_and_ids_of_its_own_and_no_style() -> None:
     with drawing(4, 3) as figure:
         axis = figure.subplots()
