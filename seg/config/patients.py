@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from math import prod
 from typing import Any
 
 from seg.errors import ConfigError, DataError, Problem
@@ -11,41 +12,53 @@ from seg.errors import ConfigError, DataError, Problem
 FIELD = "data.patient_pattern"
 MOST_CHARACTERS = 256
 MOST_REPEATS = 4  # open-ended repeats; the time of a search grows with the power of their number
+OPEN = 64  # ways that an open-ended repeat counts for: about what one of several has in the name of a file
+MOST_WAYS: int = 10 * OPEN**MOST_REPEATS  # to match at one place; all of them take minutes to search
 
 
 def pattern_problems(pattern: str, *, name: str = FIELD) -> Iterator[Problem]:
     """Yields what keeps a regular expression from finding patients; ``name`` is what the user calls it.
 
-    A pattern that could search for hours is refused too: a repeat within an open-ended repeat, or many of them.
+    A pattern that could search for hours is refused too: repeats within repeats, or many of them; see :func:`ways`.
     """
     if len(pattern) > MOST_CHARACTERS:
         yield Problem(name, "pattern", f"must have at most {MOST_CHARACTERS} characters", str(len(pattern)))
         return
     try:
         groups = re.compile(pattern).groups
-        repeats = list(_open_repeats(re._parser.parse(pattern), 0))  # type: ignore[attr-defined]
+        found = ways(re._parser.parse(pattern))  # type: ignore[attr-defined]
     except (re.error, RecursionError, OverflowError) as error:
         yield Problem(name, "pattern", "must be a regular expression", f"{pattern!r} ({error})", "correct it")
         return
     if groups == 0:
         rule, remedy = "must have a group (...) around the patient", r"write for example '(patient\d+)_'"
         yield Problem(name, "pattern", rule, repr(pattern), remedy)
-    elif any(depth > 0 for depth in repeats) or len(repeats) > MOST_REPEATS:
-        rule = f"must have no repeat within another and at most {MOST_REPEATS} of * and +"
+    elif found > MOST_WAYS:
+        rule = f"must match in few ways: at most {MOST_REPEATS} of * and +, and none within another"
         yield Problem(name, "pattern", rule, repr(pattern), "others can take hours to search")
 
 
-def _open_repeats(parsed: Any, depth: int) -> Iterator[int]:
-    """Yields for each open-ended repeat of a parsed expression how many such repeats stand around it."""
-    if isinstance(parsed, tuple) and len(parsed) == 2 and str(parsed[0]) in ("MAX_REPEAT", "MIN_REPEAT"):
-        _, most, inner = parsed[1]
-        is_open = most > 16
-        if is_open:
-            yield depth
-        yield from _open_repeats(inner, depth + is_open)
-    elif not isinstance(parsed, int | str | None):
-        for part in parsed:
-            yield from _open_repeats(part, depth)
+def ways(parsed: Any) -> int:
+    """Bounds in how many ways a parsed expression can match at one place of a text, which a search tries in turn.
+
+    Parts that follow one another multiply, repeats of a part too, and alternatives add up. Any character counts as one
+    that any part takes.
+
+    Returns:
+        The bound for texts shorter than `OPEN`; one above `MOST_WAYS` stands for all that are higher.
+    """
+    if isinstance(parsed, int | str | None):
+        return 1
+    kind = str(parsed[0]) if isinstance(parsed, tuple) and len(parsed) == 2 else ""
+    found: int
+    if kind.endswith("_REPEAT"):
+        least, most, inner = parsed[1]
+        found = min(most - least + 1, OPEN) * ways(inner) ** min(most, OPEN)
+    elif kind == "BRANCH":
+        found = sum(map(ways, parsed[1][1]))
+    else:
+        found = prod(map(ways, parsed))
+    return min(found, MOST_WAYS + 1)
 
 
 def find_patients(case_ids: Iterable[str], pattern: str, *, name: str = FIELD) -> dict[str, str]:
