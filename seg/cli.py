@@ -649,6 +649,11 @@ class Benchmark(Command):
             yield Problem("--plan", "conflict", "must come with one --config at most", str(count), "leave the rest out")
         if self.plan is not None and (self.peers or self.volume_shape is not None):
             yield _conflict("--plan", "--peers or --volume_shape", "a plan says itself what is measured")
+        for option in ("engines", "rounds", "warmup", "cases", "num_channels", "num_classes"):
+            if option in self.order and self.plan is not None:
+                yield _conflict(f"--{option}", "--plan", "leave it out; a plan says itself what is measured")
+            elif option in self.order and self.volume_shape is not None and not option.startswith("num_"):
+                yield _conflict(f"--{option}", "--volume_shape", "leave it out; the volume is predicted by torch once")
         if self.plan == "record" and not self.config:
             yield _needs("--plan record", "--config", "name the experiment to train")
         for run_dir in self.run_dir:

@@ -387,6 +387,31 @@ def test_misuse_of_benchmark(tmp_path: Path, config: str) -> None:
     ]
 
 
+UNREAD = {"engines": "openvino", "rounds": 15, "cases": 77, "warmup": 9}
+
+
+@pytest.mark.parametrize(
+    ("instead", "unread"),
+    [
+        (("--volume_shape", 4, 5, 6), UNREAD),
+        (("--plan", "tiny"), UNREAD | {"num_classes": 7, "num_channels": 2}),
+    ],
+)
+def test_options_of_what_benchmark_does_not_measure_are_refused(
+    config: str, instead: tuple[object, ...], unread: dict[str, object]
+) -> None:
+    assert read("benchmark", "--config", config, *instead, "--device", "cpu").device == "cpu"
+    for name, value in unread.items():
+        more = ("--num_classes", 3) if name == "num_channels" else ()
+        found = places("benchmark", "--config", config, *instead, f"--{name}", value, *more)
+        assert (f"--{name}", "conflict") in found
+        assert len(found) == 1 + bool(more)
+    words = [word for name, value in unread.items() for word in (f"--{name}", value)]
+    assert sorted(places("benchmark", "--config", config, *instead, *words)) == sorted(
+        (f"--{name}", "conflict") for name in unread
+    )
+
+
 def test_publish() -> None:
     assert read("publish", "--ablation_dir", "a").output is None
     assert places("publish", "--ablation_dir", "") == [("--ablation_dir", "name")]
