@@ -217,7 +217,8 @@ def _check_case(prediction: Volume, label: Volume, num_classes: int | None, igno
     top = MAX_CLASS if num_classes is None else num_classes - 1
     for role, array, allowed in (("prediction", prediction.array, None), ("label", label.array, ignore_label)):
         if not np.issubdtype(array.dtype, np.integer):
-            odd = ~np.isfinite(array) | (np.abs(array - np.rint(array)) > LABEL_TOLERANCE)
+            with np.errstate(invalid="ignore"):  # infinite voxels, which are no integers
+                odd = ~np.isfinite(array) | (np.abs(array - np.rint(array)) > LABEL_TOLERANCE)
             if odd.any():
                 remedy = "export it with nearest-neighbour interpolation"
                 problems.append(Problem(role, "integers", "must hold integers", _listed(array[odd]), remedy))

@@ -221,6 +221,15 @@ def test_all_problems_of_all_cases_are_reported_at_once(folders: Folders) -> Non
     assert not output.exists()
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan"])
+def test_voxels_that_are_not_finite_are_named_and_nothing_else_is_said(folders: Folders, value: str) -> None:
+    for folder in folders[:2]:
+        save(folder / "p0_1.nii.gz", np.where(block() > 0, np.float32(value), np.float32(0)))
+    found = [("case p0_1: prediction", "integers", value), ("case p0_1: label", "integers", value)]
+    assert problems(folders)[:2] == found
+
+
 def test_cases_that_cannot_be_scored_are_left_out_on_request(
     folders: Folders, capsys: pytest.CaptureFixture[str]
 ) -> None:
