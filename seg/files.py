@@ -239,7 +239,8 @@ def read_bytes(path: Path, *, remedy: str, error: type[SegError] = RunError) -> 
     """
     try:
         if path.exists() and not path.is_file():
-            raise IsADirectoryError(errno.EISDIR, "Not a regular file", str(path))
+            value = "a folder" if path.is_dir() else "a pipe or a device"
+            raise error(Problem(quoted(str(path)), "file", "must be a file", value, remedy))
         return path.read_bytes()
     except OSError as fault:
         kind, rule, _ = REASONS.get(fault.errno or 0, UNREADABLE)

@@ -331,15 +331,24 @@ def check_root(root: Path, *, resume: bool) -> None:
         raise RunError(Problem(quoted(str(root)), "exists", rule, remedy=remedy))
 
 
-def check_free(run_dir: Path, *, resume: bool) -> None:
+def check_free(run_dir: Path, *, resume: bool, fold: int | None = None) -> None:
     """Checks that a run directory is absent or empty, or holds a run that ``resume`` may continue; writes nothing.
 
+    Args:
+        run_dir: The run directory.
+        resume: Whether the run in it is continued.
+        fold: The fold that is trained in it, for the remedy.
+
     Raises:
-        RunError: It holds a run and ``resume`` is off, or other files.
+        RunError: It holds a run and ``resume`` is off, or folds, or other files.
     """
     check_folder(run_dir)
     if not (run_dir / CONFIG_FILE).exists():
         if run_dir.exists() and (not run_dir.is_dir() or any(map(_foreign, run_dir.iterdir()))):
+            if folds := fold_directories(run_dir):
+                rule, value = "must be the directory of a single run", f"{len(folds)} folds"
+                remedy = OTHER if fold is None else f"give {run_dir / f'fold_{fold}'}"
+                raise RunError(Problem(quoted(str(run_dir)), "folds", rule, value, remedy))
             rule = "must be absent or an empty folder"
             raise RunError(Problem(quoted(str(run_dir)), "folder", rule, "other files", OTHER))
     elif not resume:
@@ -354,7 +363,7 @@ def check_run(config: ExperimentConfig, run_dir: Path, origin: Origin, *, resume
         RunError: The directory exists and ``resume`` is off, holds other files, or was made from another
             configuration, other data or other initial weights.
     """
-    check_free(run_dir, resume=resume)
+    check_free(run_dir, resume=resume, fold=config.fold)
     path = run_dir / CONFIG_FILE
     if not path.exists():
         return

@@ -212,6 +212,16 @@ def test_a_record_and_a_table_are_read(tmp_path):
     assert read_table(tmp_path / "a.csv", remedy="") == [{"a": "1", "b": "x, y"}, {"a": "", "b": ""}]
 
 
+def test_what_is_no_file_is_named_as_what_it_is(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name, value in (("pipe", "a pipe or a device"), ("folder", "a folder")):
+        with pytest.raises(RunError) as caught:
+            read_bytes(tmp_path / name, remedy="check the path")
+        assert problem(caught) == (str(tmp_path / name), "file")
+        assert caught.value.problems[0].value == value
+
+
 FORMULA = tuple("=+-@\t\r")
 CELLS = st.text(st.sampled_from([*FORMULA, *"'\"a1 ,;\n"]), max_size=5)
 

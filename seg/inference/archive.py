@@ -9,9 +9,10 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
-from seg.errors import Problem, RunError
+from seg.errors import Problem, RunError, SegError
 from seg.files import file_error, quoted, written_aside
 from seg.inference.choice import CHOICE_FILE, stored_choice
 from seg.runs import CONFIG_FILE, MODEL_FILE, WEIGHTS_FILE, TrainedRun
@@ -56,14 +57,24 @@ def _add(archive: zipfile.ZipFile, name: str, path: Path) -> None:
 
 @contextmanager
 def unpacked(paths: Sequence[Path]) -> Iterator[tuple[Path, ...]]:
-    """Gives run directories in the place of packed runs, for as long as the block lasts; other paths stay."""
+    """Gives run directories in the place of packed runs, for as long as the block lasts; other paths stay.
+
+    Problems of errors within the block name the packed runs, not the directories, which are gone by then.
+    """
     with tempfile.TemporaryDirectory(prefix="seg-run-") as root:
-        yield tuple(
+        folders = [
             _unpack(path, Path(root) / str(index) / path.stem)
             if path.suffix.lower() == ENDING and path.is_file()
             else path
             for index, path in enumerate(paths)
-        )
+        ]
+        try:
+            yield tuple(folders)
+        except SegError as error:
+            found = [asdict(problem) for problem in error.problems]
+            for old, new in zip(map(str, folders), map(str, paths), strict=True):
+                found = [{name: text.replace(old, new) for name, text in one.items()} for one in found]
+            raise type(error)([Problem(**one) for one in found]) from error
 
 
 def _unpack(path: Path, folder: Path) -> Path:

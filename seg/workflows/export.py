@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from seg.errors import ConfigError, Problem, RunError
-from seg.files import check_folder, file_problems, quoted
+from seg.files import check_folder, file_problems, quoted, real_path
 from seg.inference.archive import ENDING, pack
 from seg.inference.exported import ENDINGS, record_path
 from seg.runs import read_run, read_runs
@@ -49,7 +49,8 @@ def export(run_dir: Path, *, format: Form, output: Path | None = None, overwrite
 
 def default_file(run_dir: Path, ending: str) -> Path:
     """Returns the file beside a run directory that has its name and an ending."""
-    return run_dir.absolute().with_name(run_dir.absolute().name + ending)
+    real = real_path(run_dir)
+    return real.with_name(real.name + ending)
 
 
 def check_target(target: Path, format: Form, *, overwrite: bool, beside: Sequence[Path] = ()) -> None:

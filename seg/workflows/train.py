@@ -106,8 +106,8 @@ def train(
         raise RunError(Problem("fold", "range", rule, f"{unknown[0]}", remedy))
     names = {fold: "final" if fold is None else f"fold_{fold}" for fold in chosen}
     directories = {fold: root / name if several or run_dir is None else root for fold, name in names.items()}
-    for directory in directories.values():
-        check_free(directory, resume=resume)
+    for fold, directory in directories.items():
+        check_free(directory, resume=resume, fold=fold)
     dataset, left_out = read_checked(config.data, progress=config.training.progress)
     check_channels(config.data, len(dataset.channel_names))
     cleaning_rules(config.postprocessing, dataset.class_names)  # Names that do not exist end the run before it begins.

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from seg.errors import RunError
+from seg.errors import Problem, RunError
 from seg.inference.archive import pack, unpacked
 from seg.runs import read_runs
+from tests.problems import refused
 
 Write = Callable[[zipfile.ZipFile], object]
 
@@ -32,6 +33,17 @@ def test_a_run_and_the_folds_of_a_cross_validation_come_out_as_they_went_in(
         assert one[0].config == before[0].config
         assert paths[2] == tmp_path / "folds" / "fold_1"
     assert not paths[0].exists()
+
+
+def test_what_is_wrong_with_a_packed_run_is_said_of_its_file(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    run_dir, path = make_run("good"), tmp_path / "bad.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("config.yaml", "model.json", "checkpoints/weights.pt"):
+            archive.writestr(name, "{")
+    with refused((f"{path}/model.json", "json")), unpacked([run_dir, path]) as paths:
+        read_runs(paths)
+    with refused((f"{run_dir}: x", "kind", f"{path}/y"), error=RunError), unpacked([run_dir, path]) as paths:
+        raise RunError(Problem(f"{paths[0]}: x", "kind", "must hold", f"{paths[1] / 'y'}"))
 
 
 def test_equal_runs_give_equal_files(make_run: Callable[..., Path], tmp_path: Path) -> None:

@@ -49,6 +49,22 @@ def test_what_cannot_be_trained_is_named_before_a_voxel_is_read(root: Path, tmp_
     assert not run_dir.exists()
 
 
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("fold", [0, 1])
+def test_a_fold_is_not_trained_where_folds_lie_but_in_its_own(
+    root: Path, tmp_path: Path, fold: int, resume: bool
+) -> None:
+    for number in (0, 1):
+        (tmp_path / "cv" / f"fold_{number}").mkdir(parents=True)
+        (tmp_path / "cv" / f"fold_{number}" / "config.yaml").touch()
+    config = ExperimentConfig(data=DataConfig(root=str(root), folds=2))
+    with pytest.raises(SegError) as caught:
+        train(config, run_dir=tmp_path / "cv", folds=[fold], resume=resume)
+    (problem,) = caught.value.problems
+    assert (problem.path, problem.kind, problem.value) == (str(tmp_path / "cv"), "folds", "2 folds")
+    assert str(tmp_path / "cv" / f"fold_{fold}") in problem.remedy
+
+
 def test_normalisation_of_other_channels_is_named_before_a_run_directory_is_made(root: Path, tmp_path: Path) -> None:
     data = DataConfig(root=str(root), folds=2, normalization=("zscore", "zscore", "none"))
     with pytest.raises(SegError) as caught:

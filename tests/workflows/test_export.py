@@ -28,6 +28,16 @@ def test_files_lie_beside_the_run_directory_and_replace_none(make_run: Callable[
     assert kinds(run_dir, format="onnx") == [(str(tmp_path / "runs" / "mine.onnx.json"), "exists")]
 
 
+def test_the_file_beside_a_run_has_its_name_however_it_is_given(
+    make_run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = make_run("runs/mine")
+    monkeypatch.chdir(run_dir / "checkpoints")
+    for given in (run_dir / "checkpoints" / "..", Path(".."), Path("../../mine")):
+        assert export(given, format="zip", overwrite=True) == tmp_path / "runs" / "mine.zip"
+    assert sorted(path.name for path in run_dir.iterdir() if path.suffix == ".zip") == []
+
+
 def test_what_cannot_be_exported_is_named(make_run: Callable[..., Path], tmp_path: Path) -> None:
     run_dir = make_run("folds/fold_0")
     make_run("folds/fold_1", seed=1)
