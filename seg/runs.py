@@ -351,13 +351,18 @@ def check_run(config: ExperimentConfig, run_dir: Path, origin: Origin, *, resume
     """Checks that a run directory is free, or holds the same experiment on the same data; writes nothing.
 
     Raises:
-        RunError: The directory exists and ``resume`` is off, holds other files, or was made from another
-            configuration, other data or other initial weights.
+        RunError: The directory exists and ``resume`` is off, holds other files, was made from another configuration,
+            other data or other initial weights, or holds weights without the state of the training behind them.
     """
     check_free(run_dir, resume=resume)
     path = run_dir / CONFIG_FILE
     if not path.exists():
         return
+    done = run_dir / (MODEL_FILE if config.fold is None else EVALUATION_FILE)
+    if (run_dir / WEIGHTS_FILE).exists() and not (run_dir / LAST_CHECKPOINT).exists() and not done.exists():
+        # They were made in another way, or come from an archive: training from the start would replace them.
+        rule, remedy = "must hold the state of its training to be resumed", f"score it by seg evaluate, or {OTHER}"
+        raise RunError(Problem(quoted(str(run_dir)), "resume", rule, "weights alone", remedy))
     if changed := other_settings(read_config(run_dir), config):
         raise _begun_otherwise(run_dir, "the configuration it began with", f"other values of {', '.join(changed)}")
     recorded = read_origin(run_dir)
