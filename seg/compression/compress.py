@@ -145,9 +145,9 @@ def compress(
     """Makes smaller networks from a trained one and certifies them on the patients that it did not see.
 
     Training cases alone decide what is cut. Without a target, steps of less and less work are made while the mean
-    change of Dice of training patients that are held back stays above minus half the margin. All steps are made and written down
-    before the held-out cases are looked at; they are tested from mild to strong, and the first that does not pass ends
-    the test. A command that was killed goes on from the steps that are made.
+    change of Dice of training patients that are held back stays above minus half the margin. All steps are made and
+    written down before the held-out cases are looked at; they are tested from mild to strong, and the first that does
+    not pass ends the test. A command that was killed goes on from the steps that are made.
 
     Args:
         run_dir: Finished run of one fold, with its scores, or a cross-validation of such runs.
@@ -326,7 +326,11 @@ class _Work:
                 return
 
     def reach(self, target: Target) -> Iterator[StepRecord]:
-        """Yields one step, with a smaller network of each run, for each share of the target."""
+        """Yields one step, with a smaller network of each run, for each share of the target that is within reach.
+
+        Raises:
+            ConfigError: None is.
+        """
         names = [f"{target.kind}_{share:g}" for share in target.shares]
         if target.kind == "macs":
             networks = [smaller_networks(one, target.shares, self.multiple) for one in self.originals]
@@ -336,12 +340,19 @@ class _Work:
             ]
         else:
             networks = [self._to_latency(one, target.shares) for one in self.originals]
-        try:
-            yield from self._steps(names, networks)
-        except BeyondReachError as error:
-            rule = f"must be shares of the multiply-accumulates that widths of multiples of {self.multiple} can reach"
-            shares = ", ".join(f"{share:g}" for share in target.shares)
-            raise ConfigError(Problem("target", "range", rule, shares, "give a larger share")) from error
+        made = self._steps(names, networks)
+        for number, share in enumerate(target.shares):
+            try:
+                step = next(made)
+            except BeyondReachError as error:
+                if number:
+                    LOG.warning("%s is out of reach, so the steps before it are the last: %s", names[number], error)
+                    return
+                if target.kind != "macs":
+                    raise
+                rule = f"must be a share of multiply-accumulates that widths of multiples of {self.multiple} can reach"
+                raise ConfigError(Problem("target", "range", rule, f"{share:g}", "give a larger share")) from error
+            yield step
 
     def quantised(self, step: StepRecord) -> StepRecord:
         """Returns a step in int8; its networks are made and written unless the record says that they are there."""

@@ -159,6 +159,16 @@ def test_parameters_are_as_few_as_was_asked_for(run: Path, tiny: ExperimentConfi
         assert 0.5 * share * whole < sum(parameter.numel() for parameter in small.parameters()) <= share * whole
 
 
+def test_shares_out_of_reach_behind_others_end_the_steps(
+    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for kind in ("macs", "parameters"):
+        caplog.clear()
+        found = seg.compress(run, tmp_path / kind, target=f"{kind}=0.9,0.01", cases=1, tune_steps=0)
+        assert [step.step.name for step in found.steps] == [f"{kind}_0.9"]
+        assert [one.levelname for one in caplog.records if f"{kind}_0.01" in one.getMessage()][-1] == "WARNING"
+
+
 def test_a_network_that_is_within_two_shares_is_tuned_once(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
