@@ -18,14 +18,16 @@ from seg.config import ExperimentConfig, dump_config, load_config
 from seg.config.loading import comparable, config_digest, differences
 from seg.data.classes import MAX_VALUE, ClassMap
 from seg.data.splits import Split
-from seg.errors import ConfigError, Problem, RunError
-from seg.evaluation.scores import EVALUATION_FILE
+from seg.errors import ConfigError, Problem, RunError, shown
+from seg.evaluation.scores import CASE_COLUMNS, CASES_FILE, EVALUATION_FILE
 from seg.files import (
     check_folder,
     check_rows,
     check_version,
+    check_writable,
     file_digest,
     file_error,
+    first_line,
     is_partial,
     quoted,
     read_json,
@@ -329,6 +331,37 @@ def check_root(root: Path, *, resume: bool) -> None:
     if (root / EVALUATION_FILE).exists() and not (resume and any(root.glob(f"fold_*/{CONFIG_FILE}"))):
         rule, remedy = f"must hold no {EVALUATION_FILE} of something else", f"{OTHER}, or add --resume to go on"
         raise RunError(Problem(quoted(str(root)), "exists", rule, remedy=remedy))
+
+
+def check_scored_into(output: Path, run_dir: Path | None = None) -> None:
+    """Checks that a folder can be written, and that scores in it replace none of another run; writes nothing.
+
+    Args:
+        output: Folder of the scores. Those of the folds of a cross-validation lie in it as in the run directory.
+        run_dir: Run directory, or that of the folds, whose scores they are; None for those of two folders.
+
+    Raises:
+        RunError: It cannot be written, it holds another run or folds that are not scored, or its cases.csv is no table
+            of scores.
+    """
+    check_writable(output)
+    runs = () if run_dir is None else (run_dir, *fold_directories(run_dir).values())
+    scored = {output if path == run_dir else output / path.name: path for path in runs}
+    others = [path for path in fold_directories(output).values() if path not in scored]
+    others += [
+        path
+        for path in scored or (output,)
+        if (path / CONFIG_FILE).exists() and (path not in scored or real_path(path) != real_path(scored[path]))
+    ]
+    rule, remedy = "must be no other run than the one that is scored", "choose another --output"
+    problems = [Problem(quoted(str(path)), "exists", rule, remedy=remedy) for path in others]
+    if (output / CASES_FILE).exists() and (run_dir is None or real_path(output) != real_path(run_dir)):
+        found = first_line(output / CASES_FILE, remedy=remedy)
+        if not found.startswith(",".join(CASE_COLUMNS)):
+            rule = f"must have the columns {', '.join(CASE_COLUMNS)} to be replaced"
+            problems.append(Problem(quoted(str(output / CASES_FILE)), "exists", rule, shown(found), remedy))
+    if problems:
+        raise RunError(problems)
 
 
 def check_free(run_dir: Path, *, resume: bool) -> None:
