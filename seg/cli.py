@@ -7,6 +7,7 @@ fields by the code that reads configurations. Heavy packages are imported when a
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
 import platform
@@ -1091,17 +1092,22 @@ def _say_problems(sentences: Sequence[str]) -> None:
 
 
 class _Output:
-    """A stream to print to, whose failures, as on a full disk, are problems and no faults."""
+    """A stream to print to, whose failures, as on a full disk, are problems and no faults.
+
+    Characters that its encoding lacks are escaped; where the stream is closed, nothing is printed.
+    """
 
     def __init__(self, stream: Any) -> None:
-        self._stream = stream
+        self._stream = stream or io.StringIO()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
+        encoding = getattr(self._stream, "encoding", None) or "utf-8"
         with self._problem():
-            return self._stream.write(text)  # type: ignore[no-any-return]
+            self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        return len(text)
 
     def flush(self) -> None:
         with self._problem():

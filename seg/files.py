@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import secrets
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -108,6 +109,41 @@ def check_folder(folder: Path, *, given: Path | None = None) -> None:
         if given is None and file == folder:
             rule = "must be a folder"
         raise RunError(Problem(quoted(str(given or folder)), "folder", rule, value, "choose another path"))
+
+
+def check_writable(folder: Path, *, given: Path | None = None) -> None:
+    """Checks before long work that a folder can be written, or be made where it is absent; leaves nothing behind.
+
+    Args:
+        folder: The folder.
+        given: What a user gave, to be named in place of the folder.
+
+    Raises:
+        RunError: It cannot, or a file lies where it is to be.
+    """
+    check_folder(folder, given=given)
+    try:
+        with tempfile.TemporaryFile(dir=next(part for part in (folder, *folder.parents) if part.exists())):
+            pass
+    except OSError as error:
+        raise unwritable(given or folder, error) from error
+
+
+def first_line(path: Path, *, remedy: str) -> str:
+    """Returns the first line of a text file, without spaces around it; see :func:`read_bytes`."""
+    line = read_bytes(path, remedy=remedy).removeprefix(codecs.BOM_UTF8).partition(b"\n")[0]
+    return line.decode(errors="replace").strip()
+
+
+def check_replaced(path: Path, line: str, *, remedy: str) -> None:
+    """Checks that a text file that is to be replaced, where it is there, begins with the line that ours begin with.
+
+    Raises:
+        RunError: It is another file.
+    """
+    if path.exists() and (found := first_line(path, remedy=remedy)) != line:
+        rule = f"must begin with the line {shown(line)} to be replaced"
+        raise RunError(Problem(quoted(str(path)), "exists", rule, shown(found), remedy))
 
 
 def real_path(path: Path) -> Path:

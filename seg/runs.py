@@ -18,14 +18,16 @@ from seg.config import ExperimentConfig, dump_config, load_config
 from seg.config.loading import comparable, config_digest, differences
 from seg.data.classes import MAX_VALUE, ClassMap
 from seg.data.splits import Split
-from seg.errors import ConfigError, Problem, RunError
-from seg.evaluation.scores import EVALUATION_FILE
+from seg.errors import ConfigError, Problem, RunError, shown
+from seg.evaluation.scores import CASE_COLUMNS, CASES_FILE, EVALUATION_FILE
 from seg.files import (
     check_folder,
     check_rows,
     check_version,
+    check_writable,
     file_digest,
     file_error,
+    first_line,
     is_partial,
     quoted,
     read_json,
@@ -331,6 +333,37 @@ def check_root(root: Path, *, resume: bool) -> None:
         raise RunError(Problem(quoted(str(root)), "exists", rule, remedy=remedy))
 
 
+def check_scored_into(output: Path, run_dir: Path | None = None) -> None:
+    """Checks that a folder can be written, and that scores in it replace none of another run; writes nothing.
+
+    Args:
+        output: Folder of the scores. Those of the folds of a cross-validation lie in it as in the run directory.
+        run_dir: Run directory, or that of the folds, whose scores they are; None for those of two folders.
+
+    Raises:
+        RunError: It cannot be written, it holds another run or folds that are not scored, or its cases.csv is no table
+            of scores.
+    """
+    check_writable(output)
+    runs = () if run_dir is None else (run_dir, *fold_directories(run_dir).values())
+    scored = {output if path == run_dir else output / path.name: path for path in runs}
+    others = [path for path in fold_directories(output).values() if path not in scored]
+    others += [
+        path
+        for path in scored or (output,)
+        if (path / CONFIG_FILE).exists() and (path not in scored or real_path(path) != real_path(scored[path]))
+    ]
+    rule, remedy = "must be no other run than the one that is scored", "choose another --output"
+    problems = [Problem(quoted(str(path)), "exists", rule, remedy=remedy) for path in others]
+    if (output / CASES_FILE).exists() and (run_dir is None or real_path(output) != real_path(run_dir)):
+        found = first_line(output / CASES_FILE, remedy=remedy)
+        if not found.startswith(",".join(CASE_COLUMNS)):
+            rule = f"must have the columns {', '.join(CASE_COLUMNS)} to be replaced"
+            problems.append(Problem(quoted(str(output / CASES_FILE)), "exists", rule, shown(found), remedy))
+    if problems:
+        raise RunError(problems)
+
+
 def check_free(run_dir: Path, *, resume: bool, fold: int | None = None) -> None:
     """Checks that a run directory is absent or empty, or holds a run that ``resume`` may continue; writes nothing.
 
@@ -360,13 +393,18 @@ def check_run(config: ExperimentConfig, run_dir: Path, origin: Origin, *, resume
     """Checks that a run directory is free, or holds the same experiment on the same data; writes nothing.
 
     Raises:
-        RunError: The directory exists and ``resume`` is off, holds other files, or was made from another
-            configuration, other data or other initial weights.
+        RunError: The directory exists and ``resume`` is off, holds other files, was made from another configuration,
+            other data or other initial weights, or holds weights without the state of the training behind them.
     """
     check_free(run_dir, resume=resume, fold=config.fold)
     path = run_dir / CONFIG_FILE
     if not path.exists():
         return
+    done = run_dir / (MODEL_FILE if config.fold is None else EVALUATION_FILE)
+    if (run_dir / WEIGHTS_FILE).exists() and not (run_dir / LAST_CHECKPOINT).exists() and not done.exists():
+        # They were made in another way, or come from an archive: training from the start would replace them.
+        rule, remedy = "must hold the state of its training to be resumed", f"score it by seg evaluate, or {OTHER}"
+        raise RunError(Problem(quoted(str(run_dir)), "resume", rule, "weights alone", remedy))
     if changed := other_settings(read_config(run_dir), config):
         raise _begun_otherwise(run_dir, "the configuration it began with", f"other values of {', '.join(changed)}")
     recorded = read_origin(run_dir)

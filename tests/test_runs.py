@@ -15,10 +15,12 @@ import torch
 from seg.config import DataConfig, ExperimentConfig, NetworkConfig, dump_config, load_config
 from seg.config.loading import config_digest
 from seg.errors import RunError
+from seg.evaluation.scores import EVALUATION_FILE
 from seg.files import file_digest
 from seg.networks import network_from_config
 from seg.runs import (
     CONFIG_FILE,
+    LAST_CHECKPOINT,
     METRICS_FILE,
     MODEL_FILE,
     WEIGHTS_FILE,
@@ -214,6 +216,24 @@ def test_a_configuration_edited_while_the_run_was_stopped_is_refused(tmp_path: P
     with pytest.raises(RunError) as caught:
         check_run(load_config([path]), tmp_path, origin, resume=True)
     assert [(one.path, one.kind) for one in caught.value.problems] == [(f"{path}: SHA-256", "digest")]
+
+
+@pytest.mark.parametrize(("fold", "files"), [(0, (LAST_CHECKPOINT, EVALUATION_FILE)), (None, (LAST_CHECKPOINT,))])
+def test_weights_without_the_state_of_their_training_are_not_trained_anew(
+    tmp_path: Path, fold: int | None, files: tuple[str, ...]
+) -> None:
+    config, origin = ExperimentConfig(fold=fold), Origin(computed_with={}, data={})
+    open_run(config, tmp_path, origin)
+    check_run(config, tmp_path, origin, resume=True)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / WEIGHTS_FILE).touch()
+    with pytest.raises(RunError) as caught:
+        check_run(config, tmp_path, origin, resume=True)
+    assert [one.kind for one in caught.value.problems] == ["resume"]
+    for name in files:  # a run that was stopped, and one that is finished
+        (tmp_path / name).touch()
+        check_run(config, tmp_path, origin, resume=True)
+        (tmp_path / name).unlink()
 
 
 def test_the_history_of_a_run_is_checked(tmp_path: Path) -> None:

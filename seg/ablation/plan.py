@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, FiniteFloat
 
 from seg.ablation.reading import VERSION, Name, is_there
-from seg.ablation.study import Study, Variant, published, unequal_fields
+from seg.ablation.study import OF_A_MACHINE, Study, Variant, published, unequal_fields
 from seg.config import ExperimentConfig, StudyConfig
 from seg.config.text import read_yaml
 from seg.data.cases import Dataset
@@ -234,19 +234,35 @@ def _left_out(dataset: Dataset, stored: Mapping[str, StoredTrial]) -> list[str]:
 
 def _named(plan: StudyPlan, study_dir: Path, *, first: bool) -> Sequence[Named]:
     """Returns the plans of a study in order: the plan before the first result, then every changed plan up to now."""
-    now = _naming(plan, date=datetime.now(UTC).date().isoformat())
+    now = naming(plan, date=datetime.now(UTC).date().isoformat())
     if first:
         return (now,)
     try:
         before = read_study(study_dir)
     except RunError:  # absent or damaged: nobody knows what was named
         return (now.model_copy(update={"date": None}),)
-    named = before.named or (_naming(before),)
+    named = before.named or (naming(before),)
     same = not list(named[-1].changes(now))
     return named if same else (*named, now)
 
 
-def _naming(plan: StudyPlan, date: str | None = None) -> Named:
+def same_study(before: StudyPlan, now: StudyPlan) -> bool:
+    """Tells whether a plan is of the study that an earlier plan is of, which may have been continued since.
+
+    Margin, folds, seeds and variants may have changed then, but the plan knows those that it had.
+    """
+    known = [*now.named, naming(now)]
+    return _identity(before) == _identity(now) and any(not list(naming(before).changes(one)) for one in known)
+
+
+def _identity(plan: StudyPlan) -> tuple[Any, ...]:
+    """Returns what a study keeps for good: its name, data and baseline, and what it sets that is not of a machine."""
+    changes = {path: value for path, value in plan.set.items() if not f"set.{path}".startswith(OF_A_MACHINE)}
+    return plan.name, plan.data.get("name"), plan.baseline, plan.baseline_set, changes
+
+
+def naming(plan: StudyPlan, date: str | None = None) -> Named:
+    """Returns what a plan names before there are results."""
     variants = {each["name"]: each["changes"] for each in plan.model_dump(mode="json")["variants"]}
     return Named(date=date, margin=plan.margin, folds=plan.folds, seeds=plan.seeds, variants=variants)
 

@@ -8,8 +8,8 @@ from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from seg.ablation.plan import OLD_STUDY_FILE, STUDY_FILE, plan_text
-from seg.ablation.reading import VERSION, escaped_cell
+from seg.ablation.plan import OLD_STUDY_FILE, STUDY_FILE, StudyPlan, plan_text, read_study, same_study
+from seg.ablation.reading import VERSION, escaped_cell, is_there
 from seg.ablation.store import (
     CASE_KEYS,
     CASES_TABLE,
@@ -26,8 +26,8 @@ from seg.ablation.store import (
     read_results,
     trial_keys,
 )
-from seg.errors import RunError
-from seg.files import table_text, write_json, write_text
+from seg.errors import Problem, RunError, shown
+from seg.files import check_folder, quoted, real_path, table_text, write_json, write_text
 
 DIGITS = 6
 """Significant digits of a number in a published table."""
@@ -40,18 +40,22 @@ def publish(folder: Path, target: Path | None = None) -> Path:
 
     Args:
         folder: The study directory.
-        target: Directory for the published study; None publishes the study where it is.
+        target: Directory for the published study, absent, empty or of an earlier publication of this study, whose
+            tables are replaced; None publishes the study where it is.
 
     Returns:
         The directory of the published study.
 
     Raises:
-        RunError: Results cannot be read, the target holds another study, or files cannot be written.
+        RunError: Results cannot be read, the target holds another study or other files, or files cannot be written.
     """
     target = target or folder
     results = read_results(folder)
     if results.problems:
         raise RunError(results.problems)
+    in_place = real_path(target) == real_path(folder)
+    if not in_place:
+        _check_target(target, results.study)
     trials, devices = results.stored, results.devices
     tables = {
         CASES_TABLE: [{"trial": name, **row} for name, trial in trials.items() for row in trial.cases],
@@ -60,6 +64,10 @@ def publish(folder: Path, target: Path | None = None) -> Path:
     }
     provenance, table = _packed(trials)
     write_text(target / STUDY_FILE, plan_text(results.study))
+    unwritten = [name for name, rows in tables.items() if not rows]
+    unwritten += [*(() if devices else (SPEED_FILE,)), *(() if trials else (PROVENANCE_FILE, TRIALS_TABLE))]
+    for name in (OLD_STUDY_FILE, *unwritten):  # of an earlier publication
+        (target / name).unlink(missing_ok=True)
     for name, rows in tables.items():
         if rows:
             write_text(target / name, _csv(rows))
@@ -69,13 +77,27 @@ def publish(folder: Path, target: Path | None = None) -> Path:
         write_json(target / SPEED_FILE, {"schema_version": VERSION, "devices": _rounded(list(devices))})
     if trials:
         write_text(target / TRIALS_TABLE, _csv(table))  # the last file: it names the trials that the others must hold
-    if target == folder:
+    if in_place:
         for name in trials:
             shutil.rmtree(folder / TRIALS / name, ignore_errors=True)
-        (folder / OLD_STUDY_FILE).unlink(missing_ok=True)
         if (folder / TRIALS).is_dir() and not any((folder / TRIALS).iterdir()):
             (folder / TRIALS).rmdir()
     return target
+
+
+def _check_target(target: Path, study: StudyPlan) -> None:
+    """Checks that a directory is absent or empty, or holds a study as it was published before, and nothing to lose."""
+    check_folder(target)
+    remedy = "choose another --output"
+    if not any(is_there(target / name, target) for name in (STUDY_FILE, OLD_STUDY_FILE)):
+        if target.is_dir() and any(not path.name.startswith(".") for path in target.iterdir()):
+            rule = "must be absent, empty or a published study"
+            raise RunError(Problem(quoted(str(target)), "folder", rule, "other files", remedy))
+        return
+    held = read_study(target)
+    if (target / TRIALS).exists() or not same_study(held, study):
+        rule = f"must hold no study, or {shown(study.name)} as it was published before"
+        raise RunError(Problem(quoted(str(target)), "exists", rule, f"the study {shown(held.name)}", remedy))
 
 
 def _packed(trials: Mapping[str, StoredTrial]) -> tuple[dict[str, Any], list[dict[str, Any]]]:

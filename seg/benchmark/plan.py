@@ -29,7 +29,7 @@ from seg.data.datamodule import SegmentationData
 from seg.data.datasets import read_folds
 from seg.data.streams import Stream, torch_generator
 from seg.errors import Problem, RunError, SegError
-from seg.files import read_json, write_json
+from seg.files import check_writable, read_json, write_json
 from seg.hardware import choose_precision, environment
 from seg.inference.model import autocast
 from seg.networks import network_from_config
@@ -124,8 +124,9 @@ def run_plan(plan: Plan, device: torch.device, output: Path) -> dict[str, Any]:
         `not_measured` with the reason of each section that is missing.
 
     Raises:
-        RunError: `output` is there and no file of a plan.
+        RunError: `output` is there and no file of a plan, or cannot be written.
     """
+    check_writable(output.parent, given=output)
     start = time.monotonic()
     precision = choose_precision("auto", device)  # from here on fp32 is fp32, in what bf16 is compared with too
     about = environment(device, precision)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from pydantic import AliasChoices, BaseModel, Field
 
 from seg.benchmark.engines import measure_engine
 from seg.benchmark.measure import Settings, measure_device, present_devices
@@ -20,7 +21,7 @@ from seg.benchmark.table import device_tables, volume_text
 from seg.config import PostprocessingConfig, Precision, load_config
 from seg.data.datasets import read_configured
 from seg.errors import ConfigError, Problem, SegError
-from seg.files import real_path, write_json
+from seg.files import check_writable, read_json, real_path, write_json
 from seg.inference.engines import Engine, has_bf16
 from seg.runs import read_run
 
@@ -28,6 +29,12 @@ LOG = logging.getLogger(__name__)
 BENCHMARK_VERSION = 1
 DeviceChoice = Literal["all", "cpu", "cuda"]
 SPEED_FILE, VOLUME_FILE = "benchmark.json", "benchmark_volume.json"
+
+
+class _Result(BaseModel, extra="forbid"):
+    """The content of a file that :func:`benchmark` writes."""
+
+    measured: list[dict[str, Any]] | dict[str, Any] = Field(validation_alias=AliasChoices("devices", "volume"))
 
 
 def read_subjects(
@@ -134,17 +141,21 @@ def benchmark(
         num_classes: Classes of the networks of YAML files, background included; None reads the data set.
         volume_shape: Voxels (X, Y, Z) of a volume whose prediction is measured in place of speed.
         volume_spacing: Its voxel size in mm; None is that of the network.
-        output: JSON file of the results; None is the default one.
+        output: JSON file of the results, replaced where it holds such; None is the default one.
 
     Returns:
         The JSON file.
 
     Raises:
-        SegError: Nothing can be begun with these arguments, weights cannot be used, or a case cannot be predicted.
+        SegError: Nothing can be begun with these arguments, weights cannot be used, or a case cannot be predicted. A
+            file that cannot be written or is no result of this function is named before anything is measured.
     """
     subjects = read_subjects(targets, data_root=data_root, num_channels=num_channels, num_classes=num_classes)
     devices = _devices(device)
     output = output or (subjects[0].run_dir or Path()) / (SPEED_FILE if volume_shape is None else VOLUME_FILE)
+    check_writable(output.parent, given=output)
+    if output.exists():
+        read_json(output, _Result, newest=BENCHMARK_VERSION, remedy="name another file by --output")
     if volume_shape is not None:
         volume = measure_volume(subjects[0], volume_shape, devices[0], spacing_mm=volume_spacing)
         print(volume_text(volume))

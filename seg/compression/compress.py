@@ -40,6 +40,7 @@ from seg.compression.original import Original, check_uncut, cost, read_original
 from seg.compression.record import (
     COMPRESSION_FILE,
     COMPRESSION_VERSION,
+    FoldRecord,
     Record,
     StepRecord,
     format_steps,
@@ -120,6 +121,7 @@ LOCK_FILE = "compress.lock"
 """There while a process works on the steps."""
 METHOD = 4
 """Version of how steps are made. Raise it when the same settings come to make other steps: no folder mixes two."""
+Judged = tuple[UNet, FoldRecord]
 ABOVE = 1.25
 """The search for a latency begins at this multiple of the first wanted share of the work."""
 TRIAL_ROUNDS = 7
@@ -143,9 +145,9 @@ def compress(
     """Makes smaller networks from a trained one and certifies them on the patients that it did not see.
 
     Training cases alone decide what is cut. Without a target, steps of less and less work are made while the mean
-    Dice of training patients that are held back stays above minus half the margin. All steps are made and written down
-    before the held-out cases are looked at; they are tested from mild to strong, and the first that does not pass ends
-    the test. A command that was killed goes on from the steps that are made.
+    change of Dice of training patients that are held back stays above minus half the margin. All steps are made and
+    written down before the held-out cases are looked at; they are tested from mild to strong, and the first that does
+    not pass ends the test. A command that was killed goes on from the steps that are made.
 
     Args:
         run_dir: Finished run of one fold, with its scores, or a cross-validation of such runs.
@@ -234,6 +236,8 @@ def _begun(output: Path, settings: Mapping[str, Any]) -> Record | None:
         rule = "must be absent, an empty folder, or begun by this command"
         raise RunError(Problem(quoted(str(output)), "exists", rule, "other files", remedy))
     record = read_json(output / COMPRESSION_FILE, Record, newest=COMPRESSION_VERSION, remedy=remedy)
+    if not (record.steps or record.trials):  # as where the target was out of reach
+        return None
     if other := sorted(name for name, value in settings.items() if record.settings.get(name) != value):
         rule = "must have been begun with the same settings"
         raise RunError(Problem(quoted(str(output)), "settings", rule, f"other values of {', '.join(other)}", remedy))
@@ -322,7 +326,11 @@ class _Work:
                 return
 
     def reach(self, target: Target) -> Iterator[StepRecord]:
-        """Yields one step, with a smaller network of each run, for each share of the target."""
+        """Yields one step, with a smaller network of each run, for each share of the target that is within reach.
+
+        Raises:
+            ConfigError: None is.
+        """
         names = [f"{target.kind}_{share:g}" for share in target.shares]
         if target.kind == "macs":
             networks = [smaller_networks(one, target.shares, self.multiple) for one in self.originals]
@@ -332,12 +340,19 @@ class _Work:
             ]
         else:
             networks = [self._to_latency(one, target.shares) for one in self.originals]
-        try:
-            yield from self._steps(names, networks)
-        except BeyondReachError as error:
-            rule = f"must be shares of the multiply-accumulates that widths of multiples of {self.multiple} can reach"
-            shares = ", ".join(f"{share:g}" for share in target.shares)
-            raise ConfigError(Problem("target", "range", rule, shares, "give a larger share")) from error
+        made = self._steps(names, networks)
+        for number, share in enumerate(target.shares):
+            try:
+                step = next(made)
+            except BeyondReachError as error:
+                if number:
+                    LOG.warning("%s is out of reach, so the steps before it are the last: %s", names[number], error)
+                    return
+                if target.kind != "macs":
+                    raise
+                rule = f"must be a share of multiply-accumulates that widths of multiples of {self.multiple} can reach"
+                raise ConfigError(Problem("target", "range", rule, f"{share:g}", "give a larger share")) from error
+            yield step
 
     def quantised(self, step: StepRecord) -> StepRecord:
         """Returns a step in int8; its networks are made and written unless the record says that they are there."""
@@ -433,6 +448,7 @@ class _Work:
             networks_by_fold: Gives for each run its networks, one for each name.
         """
         already_made = 0
+        last: list[tuple[Shrunk, Judged] | None] = [None] * len(self.originals)
         for name in names:
             found = self.done.get(name)
             if found is not None and self._is_whole(found):
@@ -443,22 +459,30 @@ class _Work:
             LOG.info("making %s", name)
             networks = [[next(own) for _ in range(already_made + 1)][-1] for own in networks_by_fold]
             already_made = 0
-            yield self._make(name, networks)
+            judged = [
+                # A network may be within two shares.
+                before[1] if before is not None and before[0] is network else self._judge(original, network)
+                for original, network, before in zip(self.originals, networks, last, strict=True)
+            ]
+            last = [*zip(networks, judged, strict=True)]
+            yield self._make(name, judged)
 
-    def _make(self, name: str, networks: Sequence[Shrunk]) -> StepRecord:
-        """Tunes the networks of a step, one for each original, and writes their run directories."""
+    def _judge(self, original: Original, network: Shrunk) -> Judged:
+        return judge(
+            original,
+            network,
+            self.dataset,
+            tune_steps=self.tune_steps,
+            margin=self.margin,
+            cache=self.output / "cache",
+        )
+
+    def _make(self, name: str, judged: Sequence[Judged]) -> StepRecord:
+        """Writes the run directories of a step, one for each original."""
         folds = []
-        for original, network in zip(self.originals, networks, strict=True):
+        for original, (small, fold) in zip(self.originals, judged, strict=True):
             target = self._directory(name, original)
             _empty(target)  # what a command that was killed there left
-            small, fold = judge(
-                original,
-                network,
-                self.dataset,
-                tune_steps=self.tune_steps,
-                margin=self.margin,
-                cache=self.output / "cache",
-            )
             self._write_run(small, original, target)
             folds.append(replace(fold, weights_sha256=weights_digest(target)))
         step = StepRecord(name=name, folds=tuple(folds))

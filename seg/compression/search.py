@@ -1,7 +1,7 @@
 """How small a network may become: steps of less and less work, judged on patients that are held back.
 
-Held-back patients are training patients: nothing is fitted to them here, but the original was trained on them. Their
-loss of Dice therefore reads other than that of new patients, and it decides nothing but where the steps end.
+Held-back patients are training patients, which the original was trained on, so their loss of Dice reads other than that
+of new patients. It decides where the steps end and which is tuned, and some of their windows how far.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from seg.compression.tuning import tune
 from seg.data.cases import Dataset
 from seg.data.datamodule import SegmentationData
 from seg.data.splits import Split
-from seg.errors import ConfigError, Problem
+from seg.errors import Problem
 from seg.hardware import keep_heap
 from seg.networks import UNet
 from seg.words import counted, fixed
@@ -91,7 +91,7 @@ def reach(
         The network for each of the wanted shares.
 
     Raises:
-        ConfigError: The cost cannot fall so far.
+        BeyondReachError: The cost cannot fall so far.
     """
     shares = (begin * RUNG**number for number in itertools.count())
     steps = smaller_networks(original, shares, multiple, element_macs)
@@ -103,7 +103,7 @@ def reach(
             except BeyondReachError as error:
                 reached = "" if small is None else f"; the last had {ratio(small.network, share):.3g}"
                 rule = f"must be a share that widths of multiples of {multiple} reach{reached}"
-                raise ConfigError(Problem("target", "range", rule, f"{share:g}", "give a larger share")) from error
+                raise BeyondReachError(Problem("target", "range", rule, f"{share:g}", "give a larger share")) from error
         yield small
 
 

@@ -35,7 +35,7 @@ from seg.evaluation.scores import (
 )
 from seg.evaluation.summary import format_evaluation, summarise
 from seg.figures import PAGE_FILE, About, CaseFiles, draw_predictions, write_page
-from seg.files import check_folder, file_problems, read_json, remove_partial, write_json
+from seg.files import file_problems, read_json, remove_partial, write_json
 from seg.hardware import choose_device, choose_precision, environment
 from seg.inference.choice import CHOICE_FILE, choose, write_choice
 from seg.inference.predictor import Predictor, load_model, predict_case, predictor_of
@@ -49,6 +49,7 @@ from seg.runs import (
     SCORING_FILE,
     TrainedRun,
     changed_data,
+    check_scored_into,
     check_task,
     fold_directories,
     other_settings,
@@ -365,10 +366,11 @@ def evaluate_run(run_dir: Path, *, output: Path | None = None, data_root: Path |
 
     Raises:
         DataError: Cases are faulty, or cannot be read.
-        RunError: A run is not finished, folds are not of one experiment, the data set is not the runs' own, or results
-            cannot be written. All runs are checked before the first is scored.
+        RunError: A run is not finished, folds are not of one experiment, the data set is not the runs' own, the output
+            holds another run, or results cannot be written. All is checked before the first run is scored.
     """
-    check_folder(output or run_dir)
+    if output is not None or run_dir.is_dir():  # else the run is what is missing
+        check_scored_into(output or run_dir, run_dir)
     folds = fold_directories(run_dir)
     configs, dataset, splits, left_out = read_held_out(list(folds.values()) or [run_dir], data_root=data_root)
     first = next(iter(configs.values()))

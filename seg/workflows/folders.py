@@ -27,9 +27,10 @@ from seg.evaluation.metrics import EMPTY_SCORES, ClassScores, distance_doubts, s
 from seg.evaluation.scores import CaseScore, Evaluation, case_scores, write_evaluation
 from seg.evaluation.summary import format_evaluation, summarise
 from seg.figures import PAGE_FILE, About, CaseFiles, write_page
-from seg.files import check_folder, file_problems, real_path, unencodable
+from seg.files import file_problems, real_path, unencodable
 from seg.inference.cases import series_below
 from seg.processes import capped_workers
+from seg.runs import check_scored_into
 from seg.words import some
 
 LOG = logging.getLogger(__name__)
@@ -80,13 +81,17 @@ def evaluate_folders(
         ConfigError: ``patient_pattern`` is no regular expression with a group.
         DataError: Cases lack a counterpart or, where a folder of images is given, an image, cannot be read, lie on
             different grids or hold values that are no class, and may not be left out, or none is left. All problems of
-            every case are named, and nothing is written.
-        RunError: The output cannot be written, or a process that scores was ended, as for want of memory.
+            every case are named, and nothing is written. Or both folders have the same files.
+        RunError: The output cannot be written or holds a run, or a process that scores was ended, as for want of
+            memory.
     """
-    check_folder(output)
     if unwritable := unencodable(class_names or ()):
         raise DataError(unwritable)
     pairs, problems = _match_files(predictions, labels)
+    check_scored_into(output)
+    if pairs and all(real_path(path) == real_path(label) for path, label in pairs.values()):
+        rule = f"must hold other files than {predictions}"
+        raise DataError(Problem(str(labels), "same", rule, "the same ones", "give the folder of the references"))
     # Before the scoring, which may take hours: a wrong folder of images is named at once.
     found = {} if images is None else _find_images(images, pairs)
     patients = {} if patient_pattern is None else find_patients(pairs, patient_pattern, name="patient_pattern")

@@ -11,8 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from seg.data.volumes import split_ending
-from seg.errors import Problem, RunError, shown
-from seg.files import locked, quoted, read_bytes, read_json, table_text, write_json, write_text
+from seg.files import locked, read_json, table_text, write_json, write_text
 from seg.inference.cases import DONE, FAILED, SKIPPED, Record
 from seg.runs import NOTICE
 
@@ -173,20 +172,6 @@ def write_manifest(
         if table:
             write_text(path.with_name(VOLUMES_FILE), _volumes(cases))
         write_json(path, content)
-
-
-def check_volumes(path: Path) -> None:
-    """Checks that a file that is to be replaced by a table of volumes is one.
-
-    Raises:
-        RunError: It is another file.
-    """
-    if path.exists():
-        remedy = "rename it, or choose another --output"
-        header = read_bytes(path, remedy=remedy).partition(b"\n")[0].decode(errors="replace").strip()
-        if header != ",".join(VOLUMES_COLUMNS):
-            rule = f"must have the columns {', '.join(VOLUMES_COLUMNS)} to be replaced"
-            raise RunError(Problem(quoted(str(path)), "exists", rule, shown(header), remedy))
 
 
 def _volumes(cases: Sequence[Mapping[str, Any]]) -> str:

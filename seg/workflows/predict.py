@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from seg.config import DeviceName, PrecisionName
 from seg.data.volumes import is_whole
 from seg.errors import DataError, Problem, RunError
-from seg.files import file_problems, quoted, remove_partial
+from seg.files import check_replaced, file_problems, quoted, remove_partial
 from seg.inference.archive import unpacked
 from seg.inference.cases import DONE, FAILED, SKIPPED, Record, Source, find_sources
 from seg.inference.engines import Engine
@@ -24,10 +24,10 @@ from seg.inference.exported import read_run_or_export
 from seg.runs import read_runs
 from seg.workflows.manifest import (
     MANIFEST_FILE,
+    VOLUMES_COLUMNS,
     VOLUMES_FILE,
     Provenance,
     StoredManifest,
-    check_volumes,
     write_manifest,
 )
 
@@ -85,7 +85,8 @@ def predict(
         manifest = sources[0].output.parent / MANIFEST_FILE
         earlier = StoredManifest.read(manifest)
         if table := output not in {source.output for source in sources}:
-            check_volumes(manifest.with_name(VOLUMES_FILE))
+            volumes, remedy = manifest.with_name(VOLUMES_FILE), "rename it, or choose another --output"
+            check_replaced(volumes, ",".join(VOLUMES_COLUMNS), remedy=remedy)
         _remove_partial(sources)
         skipped = [source for source in sources if existing == "skip" and _is_whole(source)]
         _check_made_alike(manifest, earlier, skipped, {"models": [model["weights_sha256"] for model in models]})

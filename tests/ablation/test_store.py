@@ -17,6 +17,7 @@ from seg.ablation.plan import read_study
 from seg.ablation.publish import publish
 from seg.ablation.store import Results, read_results
 from seg.errors import RunError
+from tests.problems import refused
 
 RESULTS = Path(__file__).parents[2] / "docs/results"
 STUDIES = sorted({path.parent for name in ("study.json", "study.yaml") for path in RESULTS.glob(f"*/{name}")})
@@ -37,6 +38,7 @@ PLAN: Mapping[str, Any] = {
     "trials": [f"{name}.fold_0.seed_{seed}" for seed in (0, 1) for name in ("baseline", "narrow")],
     "data": {"class_names": ["background", "=organ"]},
 }
+CHANGES = {"baseline": {}, "narrow": {"network.channels": [4]}}
 CASES = """case_id,patient,fold,class_index,class_name,dice,hd95_mm
 a,p,0,1,'=organ,0.912345678,nan
 b,p,0,1,'=organ,0.0,inf
@@ -166,6 +168,68 @@ def test_a_published_study_holds_the_same_and_can_be_continued(study: Path) -> N
     assert list(more.trials["status"]) == ["finished"] * 4
     publish(study)
     assert_same(more, read_results(study))
+
+
+def test_the_folder_itself_may_be_spelt_in_any_way(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(study.parent)
+    publish(Path("two"), study)
+    assert not (study / "trials").exists()
+    assert not (study / "study.json").exists()
+
+
+def test_a_study_is_published_over_itself_and_leaves_no_table_of_before(study: Path, tmp_path: Path) -> None:
+    published = publish(study, tmp_path / "published")
+    (published / "report.md").write_text("a report")
+    (study / "speed.json").unlink()
+    for name in ("seed_0", "seed_1"):
+        (study / "trials" / f"baseline.fold_0.{name}" / "preservation.json").unlink()
+    more = {**PLAN, "margin": 0.02, "seeds": [0, 1, 2], "set": {"data.root": "moved"}}
+    history = [
+        {"variants": CHANGES, **{name: plan[name] for name in ("margin", "folds", "seeds")}} for plan in (PLAN, more)
+    ]
+    (study / "study.json").write_text(json.dumps({**more, "named": history}))
+    before = read_results(study)
+    publish(study, published)
+    assert_same(before, read_results(published))
+    assert sorted(path.name for path in published.iterdir()) == [
+        *("cases.csv", "curves.csv", "provenance.json", "report.md", "study.yaml", "trials.csv")
+    ]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"name": "other"},
+        {"data": {"name": "other data", "class_names": ["background", "=organ"]}},
+        {"set": {"training.steps": 5}},
+        {"margin": 0.02},  # and nothing says that it was another one before
+        {"seeds": [1, 2]},
+    ],
+)
+def test_another_study_is_not_replaced(study: Path, tmp_path: Path, other: dict[str, Any]) -> None:
+    published = publish(study, tmp_path / "published")
+    before = {path.name: path.read_bytes() for path in published.iterdir()}
+    (study / "study.json").write_text(json.dumps({**PLAN, **other}))
+    with refused((str(published), "exists")):
+        publish(study, published)
+    assert {path.name: path.read_bytes() for path in published.iterdir()} == before
+
+
+def test_trials_and_files_of_somebody_else_are_not_replaced(study: Path, tmp_path: Path) -> None:
+    running = Path(shutil.copytree(study, tmp_path / "running"))
+    with refused((str(running), "exists")):
+        publish(study, running)
+    (own := tmp_path / "own").mkdir()
+    (own / ".gitkeep").touch()
+    (own / "cases.csv").write_text("mine\n")
+    with refused((str(own), "folder")):
+        publish(study, own)
+    with refused((str(own / "cases.csv"), "folder")):
+        publish(study, own / "cases.csv")
+    assert (own / "cases.csv").read_text() == "mine\n"
+    (own / "cases.csv").unlink()
+    publish(study, own)
+    assert not read_results(own).problems
 
 
 @pytest.mark.parametrize("folder", STUDIES, ids=lambda path: str(path.name))

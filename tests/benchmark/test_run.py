@@ -20,7 +20,7 @@ from seg.benchmark.run import benchmark, benchmark_plan, read_subjects, short_na
 from seg.benchmark.subjects import Subject
 from seg.benchmark.table import device_tables
 from seg.config import ExperimentConfig, PostprocessingConfig, dump_config
-from seg.errors import ConfigError
+from seg.errors import ConfigError, RunError
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "benchmark.py"
 
@@ -111,6 +111,45 @@ def test_a_volume_is_measured_in_place_of_speed(
     found = json.loads((run_dir / "benchmark_volume.json").read_text())
     assert (found["schema_version"], found["volume"]["volume_shape"]) == (1, [12, 10, 8])
     assert not (run_dir / "benchmark.json").exists()
+
+
+OTHER = {
+    "config.yaml": "name: mine\n",
+    "my.json": '{"a": 1}',
+    "more.json": '{"schema_version": 1, "devices": [], "mine": 1}',
+    "newer.json": '{"schema_version": 2, "devices": []}',
+}
+
+
+@pytest.mark.parametrize("name", [*OTHER, "/proc/w.json", "config.yaml/w.json"])
+@pytest.mark.parametrize("volume_shape", [None, (8, 8, 8)])
+def test_a_file_that_is_no_result_or_cannot_be_written_ends_before_anything_is_measured(
+    name: str, volume_shape: Any, subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for file, content in OTHER.items():
+        (tmp_path / file).write_text(content)
+    for measuring in ("measure_device", "measure_volume"):
+        monkeypatch.setattr(run, measuring, lambda *_, **__: pytest.fail("measured"))
+    experiment = written(subject.config, tmp_path / "one.yaml")
+    for ask in (
+        partial(go, experiment, volume_shape=volume_shape),
+        partial(benchmark_plan, "tiny", None, device="cpu"),
+    ):
+        with pytest.raises(RunError) as caught:
+            ask(output=tmp_path / name)
+        assert all(problem.path.startswith(str(tmp_path / name)) for problem in caught.value.problems)
+    assert {file: (tmp_path / file).read_text() for file in OTHER} == OTHER
+
+
+def test_results_are_replaced(subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("measure_device", "measure_volume"):
+        monkeypatch.setattr(run, name, lambda *_, **__: {"made": 1})
+    for name in ("device_tables", "volume_text"):
+        monkeypatch.setattr(run, name, str)
+    experiment, output = written(subject.config, tmp_path / "one.yaml"), tmp_path / "found.json"
+    for shape in (None, (8, 8, 8), (8, 8, 8), None):
+        found = go(experiment, cases=0, volume_shape=shape, output=output)
+        assert found.keys() == {"schema_version", "devices" if shape is None else "volume"}
 
 
 def test_a_gpu_that_is_not_there_is_missed(subject: Subject, write_run: Callable[[Subject, str], Path]) -> None:

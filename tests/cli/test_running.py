@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import os
 import signal
@@ -73,6 +74,21 @@ def test_output_that_cannot_be_printed_is_one_problem(words: list[str], tmp_path
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert done.stderr.startswith("error: standard output ")
     assert os.strerror(errno.ENOSPC) in done.stderr
+
+
+def test_characters_that_the_output_lacks_are_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="cp1252", newline=""))
+    assert ended(lambda: print("\N{MINUS SIGN}0.01 \N{SECTION SIGN}")) == 0
+    assert written.getvalue() == b"\\u22120.01 \xa7\n"
+
+
+def test_an_output_that_is_closed_is_no_fault(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    assert ended(lambda: print("to nobody")) == 0
+    assert capsys.readouterr().err == ""
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 import seg
-from seg.cli import main
 from seg.compression import certificate, search
 from seg.compression import compress as compress_module
 from seg.compression.compress import compress
@@ -158,6 +157,29 @@ def test_parameters_are_as_few_as_was_asked_for(run: Path, tiny: ExperimentConfi
     for share in (0.8, 0.6):
         small = seg.load_run(tmp_path / "small" / f"parameters_{share}").network
         assert 0.5 * share * whole < sum(parameter.numel() for parameter in small.parameters()) <= share * whole
+
+
+def test_shares_out_of_reach_behind_others_end_the_steps(
+    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for kind in ("macs", "parameters"):
+        caplog.clear()
+        found = seg.compress(run, tmp_path / kind, target=f"{kind}=0.9,0.01", cases=1, tune_steps=0)
+        assert [step.step.name for step in found.steps] == [f"{kind}_0.9"]
+        assert [one.levelname for one in caplog.records if f"{kind}_0.01" in one.getMessage()][-1] == "WARNING"
+
+
+def test_a_network_that_is_within_two_shares_is_tuned_once(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    judge = search.judge
+    monkeypatch.setattr(compress_module, "judge", lambda *a, **b: made.append(1) or judge(*a, **b))
+    seg.compress(run, tmp_path / "small", target="parameters=0.8,0.7999", cases=2, tune_steps=0)
+    assert len(made) == 1
+    steps = content(tmp_path / "small" / "compression.json")["steps"]
+    assert [step["name"] for step in steps] == ["parameters_0.8", "parameters_0.7999"]
+    assert len({step["folds"][0]["weights_sha256"] for step in steps}) == 1
 
 
 def test_a_latency_is_sought_by_measurements_that_are_kept(
@@ -386,6 +408,7 @@ def test_int8_is_the_last_step_and_says_in_its_file_whether_it_is_certified(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    script: Callable[..., Any],
 ) -> None:
     pytest.importorskip("nncf")
     monkeypatch.setattr(certificate, "LEAST_PATIENTS", 2)
@@ -405,7 +428,7 @@ def test_int8_is_the_last_step_and_says_in_its_file_whether_it_is_certified(
     scans, labels = str(tiny_root / "imagesTr"), str(tmp_path / "labels")
     given = {"SCANS": scans, "LABEL_MAPS": labels}
     assert following[:2] == ["next:", "seg"]
-    assert main([given.get(word, word) for word in following[2:]]) == 0
+    assert script(*(given.get(word, word) for word in following[2:])).code == 0
     assert len(list(Path(labels).glob("*.nii.gz"))) == 6
     before = file.with_suffix(".bin").stat().st_mtime_ns
     again = seg.compress(run, tmp_path / "small", margin=0.99, **options)
@@ -449,6 +472,8 @@ def test_what_cannot_be_compressed_is_named(run: Path, tmp_path: Path) -> None:
     assert kinds(output=run) == [(str(run), "exists")]
     for kind in ("macs", "parameters", "latency"):
         assert kinds(output=tmp_path / kind, target=read_target(f"{kind}=0.01"), cases=1) == [("target", "range")]
+    assert kinds(output=tmp_path / "many", multiple=64, cases=1) == [("multiple", "range")]
+    seg.compress(run, tmp_path / "macs", target="macs=0.9", cases=1, tune_steps=0)  # where nothing was made before
     seg.compress(run, tmp_path / "small", target="macs=0.9", cases=1)
     small = tmp_path / "small" / "macs_0.9"
     assert kinds(small) == [(str(small), "compressed")]

@@ -16,6 +16,7 @@ import torch
 
 from seg.config import ExperimentConfig
 from seg.runs import CONFIG_FILE, MODEL_FILE, WEIGHTS_FILE, load_weights
+from tests.problems import refused
 
 
 def mean_dice(folder: Path) -> float:
@@ -123,6 +124,45 @@ def test_folds_that_cannot_be_summarised_are_refused_before_one_is_scored(
     assert twice.startswith(f"error: {two} ")
     assert ", ".join(held_out) in twice
     assert not output.exists()
+
+
+def test_scores_replace_none_of_another_run(
+    folds: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from seg.workflows import evaluate
+
+    monkeypatch.setattr(evaluate, "read_held_out", lambda *_, **__: pytest.fail("read"))
+    cv, run_dir, part = (tmp_path / name for name in ("cv", "run", "part"))
+    for path in (cv, part):
+        shutil.copytree(folds, path)
+    shutil.copytree(trained, run_dir)
+    for scored, output, places in (
+        (run_dir, cv / "fold_0", [""]),
+        (run_dir, cv, ["fold_0", "fold_1"]),
+        (cv / "fold_0", cv, ["fold_0", "fold_1"]),
+        (cv, run_dir, [""]),
+        (cv, cv / "fold_0", [""]),
+        (cv, part, ["fold_0", "fold_1"]),
+    ):
+        with refused(*((str(output / place), "exists") for place in places)):
+            evaluate.evaluate_run(scored, output=output)
+    shutil.rmtree(part / "fold_0")
+    (part / "fold_1" / CONFIG_FILE).unlink()  # as results alone
+    with refused((str(part / "fold_1"), "exists")):
+        evaluate.evaluate_run(cv / "fold_0", output=part)
+    (part / "fold_1").rename(part / "fold_2")
+    with refused((str(part / "fold_2"), "exists")):
+        evaluate.evaluate_run(cv, output=part)
+
+
+def test_a_run_is_scored_into_itself_and_results_over_themselves(
+    folds: Path, tmp_path: Path, script: Callable[..., Any]
+) -> None:
+    cv, results = Path(shutil.copytree(folds, tmp_path / "cv")), tmp_path / "results"
+    (cv / "cases.csv").write_text("damaged")
+    for output in (cv / ".." / "cv", results, results):
+        assert script("evaluate", "--run_dir", cv, "--output", output).code == 0
+        assert mean_dice(output) == mean_dice(folds)
 
 
 def test_another_data_set_is_refused_before_its_volumes_are_read(

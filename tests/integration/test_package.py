@@ -91,7 +91,8 @@ def test_a_notebook_trains_loads_predicts_and_scores(tiny: ExperimentConfig, tmp
     assert seg.predict(run_dir, scans, tmp_path / "labels", device="cpu") == tmp_path / "labels"
     assert len(list((tmp_path / "labels").glob("*.nii.gz"))) == len(list(scans.glob("*.nii.gz")))
     assert 0 <= seg.evaluate(run_dir)["mean_dice"] <= 1
-    folders = seg.evaluate(predictions=tmp_path / "labels", labels=tmp_path / "labels", output=tmp_path / "scores")
+    shutil.copytree(tmp_path / "labels", tmp_path / "copy")
+    folders = seg.evaluate(predictions=tmp_path / "labels", labels=tmp_path / "copy", output=tmp_path / "scores")
     assert folders["mean_dice"] == 1
     with pytest.raises(TypeError):
         seg.evaluate()

@@ -24,6 +24,7 @@ from seg.errors import ConfigError, DataError, RunError
 from seg.evaluation.scores import Evaluation, read_cases, read_evaluation
 from seg.workflows import folders as module
 from seg.workflows.folders import evaluate_folders
+from tests.problems import refused
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "evaluate.py"
 AFFINE = np.diag([1.0, 2.0, 3.0, 1.0])
@@ -258,6 +259,37 @@ def test_where_no_case_can_be_scored_none_is_left_out(folders: Folders) -> None:
     paths = [path for path, _, _ in problems(folders, leave_out=True)]
     assert [path.split(":")[0] for path in paths] == ["case p0_0", "case p0_1", "case p1_2"]
     assert not folders.output.exists()
+
+
+def test_a_folder_is_not_scored_against_itself(folders: Folders, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(folders.labels)
+    (linked := tmp_path / "linked").mkdir()
+    for path in folders.labels.iterdir():
+        (linked / path.name).symlink_to(path)
+    for same in (folders.labels, folders.labels / ".." / "labels", tmp_path / "link", linked):
+        assert [one[:2] for one in problems(folders._replace(predictions=same))] == [(str(folders.labels), "same")]
+    (linked / "p0_0.nii.gz").unlink()
+    save(linked / "p0_0.nii.gz", block(3))
+    assert evaluate(folders._replace(predictions=linked)).mean_dice < 1  # what was corrected in some cases
+
+
+@pytest.mark.parametrize(
+    ("file", "place"), [("config.yaml", ""), ("fold_3/config.yaml", "fold_3"), ("cases.csv", "cases.csv")]
+)
+def test_scores_replace_none_of_a_run_and_no_file_of_somebody_else(
+    folders: Folders, file: str, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = folders.output / file
+    own.parent.mkdir(parents=True)
+    own.write_text("mine\n")
+    monkeypatch.chdir(folders.output)
+    with refused((str(folders.output / place), "exists")):
+        evaluate(folders)
+    assert [path for path in folders.output.rglob("*") if path.is_file()] == [own]
+    assert own.read_text() == "mine\n"
+    own.unlink()
+    if place == "cases.csv":
+        assert evaluate(folders) == evaluate(folders)
 
 
 @pytest.mark.parametrize("pattern", ["(p", "p", "(p0)"])

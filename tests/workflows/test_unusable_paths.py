@@ -15,10 +15,12 @@ from seg.config import DataConfig, ExperimentConfig
 from seg.errors import SegError
 from seg.files import locked
 from seg.inference.cases import find_sources
+from seg.workflows import evaluate, folders
 from seg.workflows.evaluate import evaluate_run
 from seg.workflows.folders import evaluate_folders
 from seg.workflows.predict import predict
 from seg.workflows.train import train
+from tests.problems import refused
 
 CONFIG = ExperimentConfig(data=DataConfig(root="data"))
 
@@ -85,6 +87,24 @@ def test_names_that_no_result_could_hold_are_named_before_any_work(tmp_path: Pat
             ask()
         assert [(problem.path, problem.kind) for problem in caught.value.problems] == [(repr(name), "encoding")]
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder in which nobody can write")
+def test_an_output_that_cannot_be_written_is_named_before_any_work(
+    tmp_path: Path, make_run: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictions, labels, out = tmp_path / "p", tmp_path / "l", Path("/proc/w")
+    for folder in (predictions, labels):
+        folder.mkdir()
+        nib.save(nib.Nifti1Image(np.ones((6, 6, 5), np.uint8), np.eye(4)), folder / "case.nii.gz")
+    monkeypatch.setattr(folders, "_score_all", lambda *_: pytest.fail("scored"))
+    monkeypatch.setattr(evaluate, "read_held_out", lambda *_, **__: pytest.fail("read"))
+    for ask in (
+        lambda: evaluate_folders(predictions, labels, out, nsd_tolerance_mm=1.0),
+        lambda: evaluate_run(make_run(), output=out),
+    ):
+        with refused((str(out), "unwritable")):
+            ask()
 
 
 @pytest.mark.parametrize("name", ["file", "file/below/out"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,16 +15,19 @@ from seg.ablation.report.analysis import Analysis, analyse, find_verdicts
 from seg.ablation.report.cases import FIGURES
 from seg.ablation.report.frame import to_csv
 from seg.ablation.report.labels import Label, label_variants
-from seg.ablation.report.plots import compare_studies
+from seg.ablation.report.plots import STUDIES_ALT, compare_studies
 from seg.ablation.report.templating import markdown_environment
 from seg.ablation.statistics import Comparison, Verdict
 from seg.ablation.store import TRIALS, read_results
 from seg.errors import Problem, RunError
-from seg.files import read_table, real_path, write_text
+from seg.files import check_replaced, first_line, quoted, read_table, real_path, write_text
 
+LOG = logging.getLogger(__name__)
 STUDIES_TABLE = "studies.csv"
 """Verdicts of several studies, one to a row; a report of one of them reads its evidence there."""
 COLUMNS = ["study", "variant", "changes", "verdict", "bound", "bound_class", "difference", "low", "high", "num_runs"]
+TITLE = "# Studies side by side"
+"""First line of a comparison."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,15 +46,23 @@ def write_comparison(study_dirs: Sequence[Path], output: Path) -> Path:
 
     Args:
         study_dirs: Study directories, two or more.
-        output: Markdown file, replaced. The figure goes to ``figures/``, the verdicts to ``studies.csv`` beside it.
+        output: Markdown file. The figure goes to ``figures/``, the verdicts to ``studies.csv`` beside it. Files that an
+            earlier comparison wrote are replaced, no others.
 
     Returns:
         The Markdown file.
 
     Raises:
-        RunError: A study cannot be read, two studies have one name, studies share no variant, or a file cannot be
-            written.
+        RunError: A study cannot be read, two studies have one name, studies share no variant, or a file is another one
+            or cannot be written.
     """
+    figure, table = output.parent / FIGURES / f"{output.stem}.svg", output.parent / STUDIES_TABLE
+    remedy = "rename it, or choose another --output"
+    check_replaced(output, TITLE, remedy=remedy)
+    check_replaced(table, ",".join(COLUMNS), remedy=remedy)
+    if figure.exists() and STUDIES_ALT not in first_line(figure, remedy=remedy):
+        rule = "must be the figure of a comparison to be replaced"
+        raise RunError(Problem(quoted(str(figure)), "exists", rule, remedy=remedy))
     analyses: dict[str, Analysis] = {}
     for folder in study_dirs:
         results = read_results(folder)
@@ -75,10 +87,10 @@ def write_comparison(study_dirs: Sequence[Path], output: Path) -> Path:
     }
     margins = {study: analysis.results.study.margin for study, analysis in analyses.items()}
     picture = compare_studies(labels, intervals, margins, output.stem)
-    write_text(output.parent / FIGURES / f"{picture.name}.svg", picture.file)
-    write_text(output.parent / STUDIES_TABLE, to_csv(_to_table(analyses)))
+    write_text(figure, picture.file)
+    write_text(table, to_csv(_to_table(analyses)))
     template = markdown_environment().get_template("studies.md.j2")
-    text = template.render(analyses=analyses, labels=labels, findings=findings, picture=picture)
+    text = template.render(title=TITLE, analyses=analyses, labels=labels, findings=findings, picture=picture)
     write_text(output, text.rstrip() + "\n")
     return output
 
@@ -87,7 +99,8 @@ def read_evidence(path: Path, study: StudyPlan) -> dict[str, Evidence]:
     """Reads in how many studies each variant of a study was tried and safe.
 
     Args:
-        path: The table that :func:`write_comparison` wrote; without one there is no evidence.
+        path: The table that :func:`write_comparison` wrote; without one there is no evidence. A table with other
+            columns is somebody else's: it is announced and left alone.
         study: The study whose variants are looked up.
 
     Raises:
@@ -95,7 +108,10 @@ def read_evidence(path: Path, study: StudyPlan) -> dict[str, Evidence]:
     """
     if not path.is_file() or path.is_symlink():
         return {}
-    columns, remedy = ("changes", "verdict"), "write the table again with --compare"
+    columns, remedy = ("changes", "verdict"), "rename it, or write the table again with --compare"
+    if not {*columns} <= {*first_line(path, remedy=remedy).split(",")}:
+        LOG.warning("%s: no table of verdicts; the report goes without evidence of other studies", quoted(str(path)))
+        return {}
     table = read_table(path, columns=columns, escaped=True, remedy=remedy)
     found = {}
     for variant in study.variants:

@@ -29,6 +29,8 @@ COLOURS = {
     "channels": "#9257cf",
     "other": "#a0526b",
 }
+STUDIES_ALT = "Differences in mean Dice of"
+"""How the figure of several studies begins to say what it shows."""
 WIDTH = 9.6
 """Width of a figure, in inch."""
 FOREST_COLUMNS = {
@@ -128,7 +130,7 @@ def compare_studies(
     scales = {
         study: (robust_limits(list(own.values()), margins[study]), margins[study]) for study, own in differences.items()
     }
-    alt = f"Differences in mean Dice of {len(labels)} variants in {len(differences)} studies."
+    alt = f"{STUDIES_ALT} {len(labels)} variants in {len(differences)} studies."
     label = "difference in mean Dice from the study's baseline, 95 % intervals"
     return _multiples(labels, differences, scales, (0.65, 0.2), name, label, alt)
 

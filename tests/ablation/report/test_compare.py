@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pandas as pd
 import pytest
 
 from seg.ablation.plan import read_study
-from seg.ablation.report import write_comparison
+from seg.ablation.report import write_comparison, write_report
 from seg.ablation.report.analysis import analyse
 from seg.ablation.report.compare import read_evidence, study_verdict
 from seg.ablation.store import read_results
@@ -17,6 +18,7 @@ from seg.cli import read_command
 from seg.errors import RunError
 from seg.words import fixed
 from tests.ablation.report.studies import Made, change, make_study
+from tests.problems import refused
 
 
 def named(folder: Path, name: str, made: Made) -> Path:
@@ -67,11 +69,31 @@ def test_verdicts_go_to_a_table_that_reports_read_their_evidence_from(studies: l
     assert "baseline" not in evidence
     (tmp_path / "link.csv").symlink_to(tmp_path / "studies.csv")
     assert read_evidence(tmp_path / "link.csv", read_study(studies[0])) == {}
-    for content in ("", "a,b\n", "changes,verdict\n"):
-        (tmp_path / "damaged.csv").write_text(content)
-        with pytest.raises(RunError) as caught:
-            read_evidence(tmp_path / "damaged.csv", read_study(studies[0]))
-        assert [problem.kind for problem in caught.value.problems] == ["missing"]
+    (tmp_path / "damaged.csv").write_text("changes,verdict\n")
+    with refused((str(tmp_path / "damaged.csv"), "missing")):
+        read_evidence(tmp_path / "damaged.csv", read_study(studies[0]))
+
+
+@pytest.mark.parametrize("content", [b"", b"a,b\n1,2\n", b"name;\xe9\n1;2;3\n", b"\x00\xff"])
+def test_a_table_of_somebody_else_beside_a_study_is_left_alone(
+    content: bytes, studies: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "studies.csv").write_bytes(content)
+    study = Path(shutil.copytree(studies[0], tmp_path / "study"))
+    assert write_report(study).is_file()
+    assert (tmp_path / "studies.csv").read_bytes() == content
+    assert [str(tmp_path / "studies.csv") in message for message in caplog.messages] == [True]
+
+
+@pytest.mark.parametrize("name", ["all.md", "studies.csv", "figures/all.svg"])
+def test_a_comparison_replaces_no_file_of_somebody_else(name: str, studies: list[Path], tmp_path: Path) -> None:
+    own = tmp_path / "out" / name
+    own.parent.mkdir(parents=True)
+    own.write_text("my own\n")
+    with refused((str(own), "exists")):
+        write_comparison(studies, tmp_path / "out" / "all.md")
+    assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == [own]
+    assert own.read_text() == "my own\n"
 
 
 def test_studies_of_one_name_or_without_a_common_variant_are_refused(studies: list[Path], tmp_path: Path) -> None:
