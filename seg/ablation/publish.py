@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from seg.ablation.plan import OLD_STUDY_FILE, STUDY_FILE, StudyPlan, plan_text, read_study, same_study
-from seg.ablation.reading import VERSION, escaped_cell, is_there
+from seg.ablation.reading import VERSION, is_there
 from seg.ablation.store import (
     CASE_KEYS,
     CASES_TABLE,
@@ -27,7 +27,7 @@ from seg.ablation.store import (
     trial_keys,
 )
 from seg.errors import Problem, RunError, shown
-from seg.files import check_folder, quoted, real_path, table_text, write_json, write_text
+from seg.files import check_folder, escaped_cell, quoted, real_path, table_text, write_json, write_text
 
 DIGITS = 6
 """Significant digits of a number in a published table."""

@@ -10,7 +10,6 @@ from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 
 from seg.errors import Problem, RunError
-from seg.files import escaped_cell as escaped_cell
 from seg.files import file_problems, quoted
 
 VERSION = 1
