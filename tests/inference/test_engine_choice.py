@@ -70,7 +70,8 @@ def test_of_a_single_engine_nothing_is_measured(
 
 
 @pytest.mark.parametrize(
-    "change", ["version", "threads", "instruction sets", "settings", "weights", "window", "gpu", "damage", "content"]
+    "change",
+    ["version", "threads", "torch", "instruction sets", "settings", "weights", "window", "gpu", "damage", "content"],
 )
 def test_another_machine_version_or_network_is_measured_anew(
     change: str,
@@ -87,6 +88,8 @@ def test_another_machine_version_or_network_is_measured_anew(
         monkeypatch.setattr(engine_choice, "package_version", lambda name: "9")
     elif change == "threads":
         monkeypatch.setattr(engine_choice, "usable_cores", lambda: 99)
+    elif change == "torch":
+        monkeypatch.setattr("torch.get_num_threads", lambda: 99)
     elif change == "instruction sets":
         monkeypatch.setattr(engine_choice, "instruction_sets", lambda: ["amx_int8"])
     elif change == "settings":
