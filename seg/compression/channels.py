@@ -60,7 +60,7 @@ class MeasuredMap:
 
     Attributes:
         map: The map.
-        moments: S and F, case by case; S is taken about the mean that a constant takes away.
+        moments: S and F; S is taken about the mean that a constant takes away.
         mean: Means of the channels, shape (C,).
         subsets: The subsets by width, C down to 1.
     """
@@ -228,7 +228,7 @@ def measure_maps(network: UNet, images: Iterable[Tensor], *, seed: int = 0) -> d
             middle = means if one.constant == "case" else mean.expand_as(means)
             cross = means[:, :, None] * middle[:, None]
             second = second - cross - cross.mT + middle[:, :, None] * middle[:, None]
-        moments = Moments(second=second, fisher=fisher)
+        moments = Moments(second=second.mean(0), fisher=fisher.mean(0))
         measured[name] = MeasuredMap(map=one, moments=moments, mean=mean, subsets=best_channels(moments))
     return measured
 

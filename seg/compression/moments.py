@@ -37,12 +37,12 @@ RIDGE = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class Moments:
-    """What is known of one feature map, case by case.
+    """What is known of one feature map, the mean over cases.
 
     Attributes:
-        second: S of each case, shape (N, C, C): of the values themselves before a convolution, as zero padding and the
-            constant matter there; about their mean behind one, where the norm takes the mean away.
-        fisher: F of each case, shape (N, C, C), in squared nats for each voxel of the image.
+        second: S, shape (C, C): of the values themselves before a convolution, as zero padding and the constant matter
+            there; about their mean in each case behind one, where the norm takes the mean away.
+        fisher: F, shape (C, C), in squared nats for each voxel of the image.
     """
 
     second: Tensor
@@ -133,7 +133,7 @@ def measure(network: nn.Module, images: Iterable[Tensor], *, seed: int = 0) -> t
             sums.setdefault(name, []).append((*found_in, *found_out))
     places = []
     for name, own in sums.items():
-        s_in, f_in, s_out, f_out = (torch.stack(found) for found in zip(*own, strict=True))
+        s_in, f_in, s_out, f_out = (torch.stack(found).mean(0) for found in zip(*own, strict=True))
         places.append(
             Place(
                 name=name,
@@ -209,8 +209,8 @@ def drawn_labels(logits: Tensor, stream: torch.Generator) -> Tensor:
 
 def best_projection(moments: Moments) -> Projection:
     """Finds the projection of least predicted loss for every rank, by an SVD of F^(1/2) S^(1/2)."""
-    second, fisher = moments.second.mean(0), moments.fisher.mean(0)
-    u, values, _ = torch.linalg.svd(_power(fisher, 0.5) @ _power(second, 0.5))
+    fisher = moments.fisher
+    u, values, _ = torch.linalg.svd(_power(fisher, 0.5) @ _power(moments.second, 0.5))
     lost = torch.cat((values.square().flip(0).cumsum(0).flip(0), values.new_zeros(1))) / 2
     return Projection(left=_power(fisher, -0.5) @ u, right=_power(fisher, 0.5) @ u, loss=lost)
 
@@ -224,8 +224,7 @@ def best_channels(moments: Moments) -> dict[int, Subset]:
     Returns:
         The subsets by width, C down to 1.
     """
-    fisher, count = moments.fisher.mean(0), moments.channels
-    second = moments.second.mean(0)
+    second, fisher, count = moments.second, moments.fisher, moments.channels
     second = second + torch.eye(count, dtype=second.dtype) * second.diagonal().mean() * RIDGE
     kept, precision = list(range(count)), torch.linalg.inv(second)
     substitutes, loss = torch.eye(count, dtype=second.dtype), 0.0

@@ -24,7 +24,7 @@ from seg.networks.layout import PLAIN, Ranks
 Kind = Literal["channels", "ranks"]
 KINDS: tuple[Kind, ...] = ("channels", "ranks")
 DEFAULT: tuple[Kind, ...] = ("ranks",)
-"""Channels beside 1x1 measured no better at equal multiply-accumulates: docs/compression.md."""
+"""Channels beside 1x1 measured no better at equal multiply-accumulates: docs/results/compression.md."""
 TURN = 0.7
 """One turn keeps at least this share of the work; then everything is measured again."""
 

@@ -88,7 +88,7 @@ class Measured:
 
     def pooled(self, cases: Sequence[int]) -> Moments:
         """Returns the moments of some cases, every class that they have with the same weight."""
-        fisher, second = (part[list(cases)].nanmean((0, 1))[None].nan_to_num() for part in (self.fisher, self.second))
+        fisher, second = (part[list(cases)].nanmean((0, 1)).nan_to_num() for part in (self.fisher, self.second))
         return Moments(second=second, fisher=fisher)
 
 

@@ -28,7 +28,7 @@ Row = dict[str, float | str]
 
 def pca(place: Place, kernel: Tensor) -> Pair:
     """Keeps the directions of most variance; the loss is half the share of variance that is gone."""
-    return _by_variance(place.before.second.mean(0)), _by_variance(place.behind.second.mean(0))
+    return _by_variance(place.before.second), _by_variance(place.behind.second)
 
 
 def tucker(place: Place, kernel: Tensor) -> Pair:
@@ -38,11 +38,11 @@ def tucker(place: Place, kernel: Tensor) -> Pair:
         The weighting is that of arXiv:2511.04494. Before the kernel (O, I, taps) the error of the output is
         tr(G (I - P) S (I - P)^T) with the Gram matrix G of the kernel over its inputs; behind it, that of the output.
     """
-    second = place.before.second.mean(0)
+    second = place.before.second
     gram = torch.einsum("oat,obt->ab", kernel, kernel)
     energy = (gram * second).sum()
-    before = best_projection(Moments(second=second[None], fisher=(gram / energy)[None]))
-    return before, _by_variance(place.behind.second.mean(0))
+    before = best_projection(Moments(second=second, fisher=gram / energy))
+    return before, _by_variance(place.behind.second)
 
 
 def eigendamage(place: Place, kernel: Tensor) -> Pair:
@@ -53,8 +53,8 @@ def eigendamage(place: Place, kernel: Tensor) -> Pair:
         the covariance of the inputs and the Fisher matrix of the outputs; a direction costs its squared weights in
         both eigenbases times both eigenvalues, halved.
     """
-    into, a = torch.linalg.eigh(place.before.second.mean(0))
-    out, b = torch.linalg.eigh(place.behind.fisher.mean(0))
+    into, a = torch.linalg.eigh(place.before.second)
+    out, b = torch.linalg.eigh(place.behind.fisher)
     turned = torch.einsum("oit,op,iq->pqt", kernel, b, a).square().sum(2)
     cost_of = turned * out.clamp_min(0)[:, None] * into.clamp_min(0) / 2
     return _ranked(a, cost_of.sum(0)), _ranked(b, cost_of.sum(1))
@@ -88,8 +88,8 @@ def variance_channels(network: UNet, images: Iterable[Tensor], *, seed: int = 0)
     """
     found = {}
     for name, one in measure_maps(network, images, seed=seed).items():
-        second = one.moments.second.mean(0)
-        plain = Moments(second=(second / second.trace())[None], fisher=torch.eye(len(second)).double()[None])
+        second = one.moments.second
+        plain = Moments(second=second / second.trace(), fisher=torch.eye(len(second)).double())
         found[name] = replace(one, moments=plain, subsets=best_channels(plain))
     return found
 

@@ -23,8 +23,8 @@ def kernel() -> Tensor:
 
 @pytest.fixture
 def place() -> Place:
-    before = Moments(second=_second(4, 1)[None], fisher=_second(4, 2)[None])
-    behind = Moments(second=_second(3, 3)[None], fisher=_second(3, 4)[None])
+    before = Moments(second=_second(4, 1), fisher=_second(4, 2))
+    behind = Moments(second=_second(3, 3), fisher=_second(3, 4))
     return Place(name="p", taps=1, voxels=1.0, voxels_read=1.0, before=before, behind=behind)
 
 
@@ -39,7 +39,7 @@ def test_every_method_gives_projections_and_losses_that_fall_to_0(method: str, p
 
 def test_pca_loses_the_variance_beyond_the_directions_it_keeps(place: Place, kernel: Tensor) -> None:
     before, _ = pca(place, kernel)
-    second = place.before.second[0]
+    second = place.before.second
     rest = torch.eye(4).double() - before.left[:, :2] @ before.right[:, :2].T
     share = (rest @ second @ rest.T).trace() / second.trace()
     assert float(before.loss[2]) == pytest.approx(float(share) / 2)
@@ -47,7 +47,7 @@ def test_pca_loses_the_variance_beyond_the_directions_it_keeps(place: Place, ker
 
 def test_tucker_loses_the_error_of_the_output_of_a_1x1(place: Place, kernel: Tensor) -> None:
     before, _ = tucker(place, kernel)
-    second, weight = place.before.second[0], kernel[:, :, 0]
+    second, weight = place.before.second, kernel[:, :, 0]
     # Features whose second moment is exactly S: the columns of a root of it.
     features = torch.linalg.cholesky(second)
     narrowed = before.left[:, :2] @ before.right[:, :2].T @ features
@@ -59,7 +59,7 @@ def test_eigendamage_costs_the_curvature_of_the_weights_that_go(place: Place, ke
     before, _ = eigendamage(place, kernel)
     weight = kernel[:, :, 0]
     gone = weight - weight @ before.left[:, :3] @ before.right[:, :3].T
-    second, fisher = place.before.second[0], place.behind.fisher[0]
+    second, fisher = place.before.second, place.behind.fisher
     # vec(D)^T (S x F) vec(D) / 2 of the weights D that go
     assert float(before.loss[3]) == pytest.approx(float((fisher @ gone @ second @ gone.T).trace()) / 2)
 

@@ -160,7 +160,7 @@ def test_the_predicted_loss_is_the_quadratic_form_of_what_the_substitutes_leave(
     rest[:, list(subset.kept)] -= subset.substitutes
     assert subset.loss == pytest.approx(float((fisher @ rest @ second @ rest.T).trace()) / 2, rel=1e-3)
     spread = torch.eye(6, dtype=torch.float64) - rest
-    pooled = Moments(second=second[None], fisher=fisher[None])
+    pooled = Moments(second=second, fisher=fisher)
     assert float(predicted_loss(pooled, spread)) == pytest.approx(subset.loss, rel=1e-3)
 
 

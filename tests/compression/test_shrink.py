@@ -8,7 +8,7 @@ import torch
 
 from seg.compression.channels import feature_maps, measure_maps
 from seg.compression.cuts import project
-from seg.compression.moments import Moments, measure
+from seg.compression.moments import measure
 from seg.compression.shrink import KINDS, choose_cuts, shrink, work_of
 from seg.config import BottleneckConfig, NetworkConfig
 from seg.errors import ConfigError
@@ -105,15 +105,14 @@ def test_the_predicted_loss_is_the_sum_of_those_of_the_cuts(kinds):
         one, channels = maps[name], maps[name].map.channels
         spread = torch.zeros(channels, channels, dtype=torch.float64)
         spread[:, list(one.subsets[width].kept)] = one.subsets[width].substitutes
-        lost += float(predicted_loss(one.moments, spread).mean())
+        lost += float(predicted_loss(one.moments, spread))
         assert width % 2 == 0
     for name, ranks in cuts.ranks.items():
         for moments, found, rank in zip(
             (places[name].before, places[name].behind), projections[name], ranks, strict=True
         ):
             if rank:
-                pooled = Moments(second=moments.second.mean(0)[None], fisher=moments.fisher.mean(0)[None])
-                lost += float(predicted_loss(pooled, found.left[:, :rank] @ found.right[:, :rank].T))
+                lost += float(predicted_loss(moments, found.left[:, :rank] @ found.right[:, :rank].T))
     assert bool(cuts.widths) == ("channels" in kinds)
     assert bool(cuts.ranks) == ("ranks" in kinds)
     assert cuts.loss == pytest.approx(lost, rel=0.01)
