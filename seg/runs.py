@@ -347,7 +347,8 @@ def check_scored_into(output: Path, run_dir: Path | None = None) -> None:
     check_writable(output)
     runs = () if run_dir is None else (run_dir, *fold_directories(run_dir).values())
     scored = {output if path == run_dir else output / path.name: path for path in runs}
-    others = [path for path in fold_directories(output).values() if path not in scored]
+    folds = [path for path in fold_directories(output).values() if path not in scored]
+    others = [path for path in folds if run_dir is not None or (path / CONFIG_FILE).exists()]
     others += [
         path
         for path in scored or (output,)

@@ -155,7 +155,7 @@ class StepResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What a network costs; of several folds the most of any, and the time of the first.
+    """What a network costs.
 
     Attributes:
         macs: Multiply-accumulates of a patch.
@@ -369,7 +369,7 @@ def _class_result(before: Runs, after: Runs, row: int, index: int, name: str, ma
     for pair in sorted(before):
         run = before[pair]
         dice = np.array([[side[pair].values["dice"][row : row + 1]] for side in (before, after)])
-        means, scored = patient_means(with_found_nothing(dice, "dice"), run.patients)
+        means, scored = patient_means(with_found_nothing(dice, dice), run.patients)
         found = ~np.isnan(dice[:, 0, 0])
         empty += int((~scored).sum())
         quiet += int((~found[0]).sum())

@@ -298,7 +298,9 @@ class _Work:
         machine = self._machine()
         if self.record.machine != machine and (self.record.latency or self.record.trials):
             LOG.warning("times were measured on another machine or by other versions, so they are measured anew")
-            self.record = replace(self.record, latency={}, trials={})
+            # Steps that were chosen by them go too.
+            chosen: dict[str, Any] = {"steps": (), "int8": ()} if self.by_latency else {}
+            self.record = replace(self.record, latency={}, trials={}, **chosen)
         self.record = replace(self.record, machine=machine)
         self.done = {step.name: step for step in self.record.steps}
         self._write()
@@ -658,6 +660,7 @@ class _Work:
         return conditions
 
     def _costs(self, steps: Sequence[StepRecord], latency: Mapping[str, Latency]) -> dict[str, Cost]:
+        """Returns what the original and the steps cost: of several folds the most of any, and the time of the first."""
         costs = {ORIGINAL: self.originals[0].cost} | {
             step.name: (max(one.macs for one in step.folds), max(one.parameters for one in step.folds))
             for step in steps

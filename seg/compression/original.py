@@ -191,11 +191,12 @@ def dice_of(network: UNet, windows: Sequence[Window], ignore_label: int | None, 
 
 
 def changes_of_dice(original: Array, changed: Array) -> Array:
-    """Returns the changes of Dice by window and class; a structure that one network alone invents counts as 1.
+    """Returns the changes of Dice by window and class; NaN where neither network nor the reference has the class.
 
-    NaN where neither network nor the reference has the class.
+    Where one network alone invents a structure, the Dice of the other counts as 1, so the change is -1 or +1.
     """
-    before, after = with_found_nothing(np.stack([original, changed])[:, None], "dice")[:, 0]
+    dice = np.stack([original, changed])[:, None]
+    before, after = with_found_nothing(dice, dice)[:, 0]
     changes: Array = after - before
     return changes
 

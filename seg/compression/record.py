@@ -67,8 +67,8 @@ class Record:
         settings: Whatever decides what is made.
         originals: The runs.
         machine: What measured the times: processor, threads, versions.
-        trials: Latency over the original's as measured on the way to a target, by the digest of a network's options;
-            behind it stands the wanted share where it was measured once more for that.
+        trials: Latency over the original's as measured on the way to a target, by the digest of a network's options. A
+            key of a digest and a share is the second, longer measurement for that share.
         steps: The steps that are made, mild to strong.
         int8: Digests of the networks in int8 that were made of the last step, in the order of folds.
         latency: Time of a pass of each step of the first run.

@@ -1,7 +1,8 @@
 """How small a network may become: steps of less and less work, judged on patients that are held back.
 
 Held-back patients are training patients, which the original was trained on, so their loss of Dice reads other than that
-of new patients. It decides where the steps end and which is tuned, and some of their windows how far.
+of new patients. What they lose decides where the steps end and which step is tuned; the windows of some of them decide
+how far it is tuned.
 """
 
 from __future__ import annotations

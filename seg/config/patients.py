@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from math import prod
 from typing import Any
 
@@ -34,15 +34,15 @@ def pattern_problems(pattern: str, *, name: str = FIELD) -> Iterator[Problem]:
         rule, remedy = "must have a group (...) around the patient", r"write for example '(patient\d+)_'"
         yield Problem(name, "pattern", rule, repr(pattern), remedy)
     elif found > MOST_WAYS:
-        rule = f"must match in few ways: at most {MOST_REPEATS} of * and +, and none within another"
+        rule = f"must match in few ways: at most {MOST_REPEATS} of * and +, and none of a part that varies itself"
         yield Problem(name, "pattern", rule, repr(pattern), "others can take hours to search")
 
 
 def ways(parsed: Any) -> int:
     """Bounds in how many ways a parsed expression can match at one place of a text, which a search tries in turn.
 
-    Parts that follow one another multiply, repeats of a part too, and alternatives add up. Any character counts as one
-    that any part takes.
+    Parts that follow one another multiply, repeats of a part too, and alternatives add up, unless they begin with
+    different letters. Any other character counts as one that any part takes.
 
     Returns:
         The bound for texts shorter than `OPEN`; one above `MOST_WAYS` stands for all that are higher.
@@ -55,10 +55,18 @@ def ways(parsed: Any) -> int:
         least, most, inner = parsed[1]
         found = min(most - least + 1, OPEN) * ways(inner) ** min(most, OPEN)
     elif kind == "BRANCH":
-        found = sum(map(ways, parsed[1][1]))
+        alternatives = parsed[1][1]
+        found = (max if _begin_apart(alternatives) else sum)(map(ways, alternatives))
     else:
         found = prod(map(ways, parsed))
     return min(found, MOST_WAYS + 1)
+
+
+def _begin_apart(alternatives: Sequence[Any]) -> bool:
+    """Tells whether alternatives begin with letters that differ, also where case does not count."""
+    firsts: list[Any] = [one[0] for one in alternatives if len(one)]
+    letters = {chr(value).casefold() for kind, value in firsts if str(kind) == "LITERAL"}
+    return len(letters) == len(alternatives)
 
 
 def find_patients(case_ids: Iterable[str], pattern: str, *, name: str = FIELD) -> dict[str, str]:

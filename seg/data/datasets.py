@@ -363,7 +363,7 @@ def _cases(root: Path, entries: Sequence[tuple[str, _Entry]], problems: list[Pro
             images = tuple(root / name.strip() for name in named)
             cases.append(
                 Case(
-                    id=split_ending(images[0].name, ENDINGS)[0] if entry.id is None else str(entry.id),
+                    id=split_ending(images[0].name, ENDINGS)[0] if entry.id in (None, "") else str(entry.id),
                     images=images,
                     label=root / entry.label.strip() if entry.label else None,
                     patient=None if entry.patient in (None, "") else str(entry.patient),

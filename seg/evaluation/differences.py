@@ -144,28 +144,33 @@ def difference_tables(
     common = sorted(set(baseline) & set(variant))
     for fold in sorted({fold for fold, _ in common}):
         pairs = [pair for pair in common if pair[0] == fold]
-        both = np.array([[side[pair].values[metric][rows] for pair in pairs] for side in (baseline, variant)])
-        sides, scored = patient_means(with_found_nothing(both, metric), baseline[pairs[0]].patients)
+        both, dice = (
+            np.array([[side[pair].values[name][rows] for pair in pairs] for side in (baseline, variant)])
+            for name in (metric, "dice")
+        )
+        both = with_found_nothing(both, dice) if METRICS[metric].share else both
+        sides, scored = patient_means(both, baseline[pairs[0]].patients)
         if scored.any():
             tables.append(sides[1] - sides[0])
             seeds.append([seed for _, seed in pairs])
     return tables, seeds
 
 
-def with_found_nothing(values: FloatArray, metric: str) -> FloatArray:
+def with_found_nothing(values: FloatArray, dice: FloatArray) -> FloatArray:
     """Gives runs that rightly find nothing a score of 1 where another run of the fold invents a structure.
 
     A Dice that is not a number means that reference and prediction are empty. Left out, such a case would hide what
-    the other run invented, whose Dice is 0. Where no run finds anything, there is nothing to compare.
+    the other run invented, whose Dice is 0. Where no run finds anything, there is nothing to compare. Other scores that
+    are not a number were not measured, and stay so.
 
     Args:
-        values: Scores of shape (sides, runs, classes, cases).
-        metric: Their metric; of distances none is right where there is no structure.
+        values: Scores of shape (sides, runs, classes, cases) that are shares; of distances none is right where there is
+            no structure.
+        dice: Dice of the same runs.
     """
-    if not METRICS[metric].share:
-        return values
-    invented = np.isfinite(values).any(axis=(0, 1)) & np.isnan(values).any(axis=(0, 1))
-    return np.where(np.isnan(values) & invented, 1.0, values)
+    nothing = np.isnan(dice)
+    invented = np.isfinite(values).any(axis=(0, 1)) & nothing.any(axis=(0, 1))
+    return np.where(nothing & invented, 1.0, values)
 
 
 def patient_means(values: FloatArray, patients: Sequence[str]) -> tuple[FloatArray, npt.NDArray[np.bool_]]:

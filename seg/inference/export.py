@@ -252,7 +252,6 @@ def export_record(
     files: Sequence[Path],
     *,
     arithmetic: Arithmetic = "fp32",
-    certified_on: tuple[str, ...] | None = None,
 ) -> ExportRecord:
     """Describes an exported network by its run and its files.
 
@@ -262,7 +261,6 @@ def export_record(
         checks: How it compares with torch.
         files: Its files.
         arithmetic: Numbers that it computes with.
-        certified_on: Instruction sets that it was compared with fp32 on; None in fp32.
     """
     config, description = exported_config(run.config), run.description()
     return ExportRecord(
@@ -280,7 +278,6 @@ def export_record(
         config=config,
         config_sha256=content_digest(config),
         checks=tuple(checks),
-        certified_on=certified_on,
         made_with={name: package_version(name) or "absent" for name in PACKAGES},
     )
 

@@ -6,7 +6,7 @@ import logging
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -165,15 +165,15 @@ def scored_alike(run_dir: Path, predictor: Predictor, dataset: Dataset, split: S
 
 
 class _Scoring(BaseModel, extra="ignore"):
-    """What scores depend on, of scoring_environment.json."""
+    """What scores depend on, of scoring_environment.json; what an earlier version did not write is None."""
 
-    version: str
-    revision: str | None
-    packages: dict[str, str]
-    device: str
-    instruction_sets: list[str]
-    precision: str
-    data: dict[str, str]
+    version: str | None = None
+    revision: str | None = None
+    packages: dict[str, str] | None = None
+    device: str | None = None
+    instruction_sets: list[str] | None = None
+    precision: str | None = None
+    data: dict[str, str] | None = None
 
 
 def _choose(
@@ -275,7 +275,7 @@ def score_prediction(
         reference = read_classes(case.label, classes=case.classes, on=case.label_on)
         voxel_ml = voxel_ml_of(reference.affine)
         for doubt in distance_doubts(reference.spacing_mm, voxel_ml):
-            _announce_doubt(case.id, doubt)
+            _announce_doubt(case.label, doubt)
         return score_case(
             read_classes(written, reference.affine, case.classes).array,
             reference.array,
@@ -288,10 +288,10 @@ def score_prediction(
         )
 
 
-@lru_cache
-def _announce_doubt(case_id: str, doubt: str) -> None:
+@cache
+def _announce_doubt(label: Path, doubt: str) -> None:
     """Announces once what is doubtful about the scores of a case, however often it is scored."""
-    LOG.warning("case %s: %s", case_id, doubt)
+    LOG.warning("%s: %s", label, doubt)
 
 
 def predictor_scores(

@@ -26,11 +26,12 @@ def test_every_id_without_a_patient_is_named() -> None:
 
 
 DETECTED = r"(?i)^(.+?)[_-](?:frame|phase|time|timepoint|tp|visit|session|ses|scan)[_-]?\d+$"
+APART = r"^((?:AB|CD)+)_"
 NESTED = r"((?:\d{1,3}\.){1,4}\d{1,3})"
 
 
 @pytest.mark.parametrize(
-    "pattern", [r"^(.+)_[lr]$", r"(patient\d+)_.*", r"(?:a|b)(\d{1,9})", r"([a-z]+\d+_\w+)_.+", DETECTED, NESTED]
+    "pattern", [r"^(.+)_[lr]$", r"(patient\d+)_.*", r"(?:a|b)(\d{1,9})", r"([a-z]+\d+_\w+)_.+", DETECTED, NESTED, APART]
 )
 def test_usual_patterns_are_sound(pattern: str) -> None:
     assert list(pattern_problems(pattern)) == []
@@ -48,6 +49,7 @@ def test_usual_patterns_are_sound(pattern: str) -> None:
         r"((((\w{0,16}){0,16}){0,16}){0,16})!",
         r"((\w{0,16}){0,16})!",
         "(a|aa)*b",
+        "(?i)(a|Aa)*b",
         "(" + "a?" * 40 + ")!",
         r"(\w{0,16})" * 8,
         "(?=(a*a*a*a*a*))b",

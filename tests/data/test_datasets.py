@@ -129,12 +129,12 @@ def test_a_json_manifest_says_the_same_as_a_csv(tmp_path, write_json):
 
 def test_zero_is_an_id_and_a_patient(tmp_path, write_json):
     cases = [{"id": number, "image": f"{number}.nii", "label": f"m{number}.nii", "patient": 0} for number in (0, 1)]
-    cases.append({"image": "2.nii", "label": "n.nii"})
+    cases += [{"image": "2.nii", "label": "n.nii"}, {"id": "", "image": "3.nii", "label": "o.nii"}]
     content = {"labels": {"background": 0, "a": 1}, "channel_names": ["CT"], "cases": cases}
     write_json(tmp_path / "manifest.json", content)
     write_json(tmp_path / "dataset.json", {"labels": {"0": "bg", "1": "a"}, "modality": ["CT"], "training": cases[:1]})
     found = read_dataset(tmp_path, layout="manifest").cases
-    assert [(case.id, case.patient) for case in found] == [("0", "0"), ("1", "0"), ("2", None)]
+    assert [(case.id, case.patient) for case in found] == [("0", "0"), ("1", "0"), ("2", None), ("3", None)]
     (case,) = read_dataset(tmp_path, layout="msd").cases
     assert (case.id, case.images) == ("0", (tmp_path / "0.nii",))
 

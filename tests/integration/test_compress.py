@@ -250,6 +250,14 @@ def test_a_network_that_was_measured_too_fast_does_not_end_the_search(
     ratio = seg.compress(run, tmp_path / "small", **options).costs["latency_0.7"].latency_ratio
     assert ratio is not None
     assert 0.6 < ratio <= 0.7
+    # Another machine may need other networks.
+    made, judge = [], search.judge
+    monkeypatch.setattr(compress_module, "judge", lambda *a, **b: made.append(1) or judge(*a, **b))
+    seg.compress(run, tmp_path / "small", **options)
+    assert not made
+    monkeypatch.setattr(compress_module, "processor_name", lambda: "another")
+    seg.compress(run, tmp_path / "small", **options)
+    assert len(made) == len(shares.split(","))
 
 
 def test_times_of_another_machine_are_measured_anew(
@@ -570,13 +578,22 @@ def test_scores_of_another_machine_or_of_other_files_are_made_anew(
     cells = [row.split(",") for row in rows]
     changed = [",".join([*row[:column], "0.123", *row[column + 1 :]]) for row in cells]
     (run / "cases.csv").write_text("\n".join([head, *changed]) + "\n")
-    others = {"device": "a GPU", "precision": "bf16", "data": {}, "version": "0.0.1", "packages": {"torch": "1.0"}}
+    others = {
+        "device": "a GPU",
+        "precision": "bf16",
+        "data": {},
+        "version": "0.0.1",
+        "packages": {"torch": "1.0"},
+        "revision": "other",
+    }
     for number, (name, value) in enumerate(others.items()):
         scoring.write_text(json.dumps({**whole, name: value}))
         caplog.clear()
         found = seg.compress(run, tmp_path / f"{number}", **options)
         assert found.steps == first.steps
         assert [one.levelname for one in caplog.records if "anew" in one.getMessage()] == ["WARNING"]
+    scoring.write_text(json.dumps({"schema_version": 1, "device": whole["device"]}))  # of an earlier version
+    assert seg.compress(run, tmp_path / "earlier", **options).steps == first.steps
     scoring.unlink()
     assert seg.compress(run, tmp_path / "none", **options).steps == first.steps
     # Killed while a step was scored: its record is there and its scores are not.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,7 +110,7 @@ def read_evidence(path: Path, study: StudyPlan) -> dict[str, Evidence]:
     if not path.is_file() or path.is_symlink():
         return {}
     columns, remedy = ("changes", "verdict"), "rename it, or write the table again with --compare"
-    if not {*columns} <= {*first_line(path, remedy=remedy).split(",")}:
+    if not {*columns} <= {name.strip() for name in re.split("[,;\t]", first_line(path, remedy=remedy))}:
         LOG.warning("%s: no table of verdicts; the report goes without evidence of other studies", quoted(str(path)))
         return {}
     table = read_table(path, columns=columns, escaped=True, remedy=remedy)

@@ -101,7 +101,7 @@ def _tables(kept: Mapping[str, Runs], pairs: Sequence[Pair]) -> dict[int, FloatA
         mine = [pair for pair in pairs if pair[0] == fold]
         values = np.stack([[by_pair[pair].values["dice"] for pair in mine] for by_pair in kept.values()])
         patients = next(iter(kept.values()))[mine[0]].patients
-        means, scored = patient_means(with_found_nothing(values, "dice"), patients)
+        means, scored = patient_means(with_found_nothing(values, values), patients)
         if scored.any():
             tables[fold] = means
     return tables

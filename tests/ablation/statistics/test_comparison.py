@@ -142,6 +142,19 @@ def test_invented_structures_are_lost_dice() -> None:
     assert mean(found) == pytest.approx(-0.5 / 3)
 
 
+def test_a_surface_that_one_side_did_not_measure_is_left_out() -> None:
+    nsd = np.full((1, 20), 0.9)
+    unknown = nsd.copy()
+    unknown[0, :5] = np.nan  # the Dice beside it is known, so it is not a structure that was rightly not found
+    trials = {
+        "baseline": {(0, seed): run_of(nsd, nsd=nsd) for seed in SEEDS},
+        "a": {(0, seed): run_of(nsd, nsd=unknown) for seed in SEEDS},
+    }
+    (found,) = paired(trials, "baseline", margin=0.005)
+    assert (one := found.by_class[0].others["nsd"]) is not None
+    assert (one.num_patients, one.difference) == (15, pytest.approx(0))
+
+
 def test_a_class_that_a_case_lacks_is_left_out_and_one_that_all_lack_cannot_be_tested() -> None:
     some, none = BASE.copy(), BASE.copy()
     some[1, 0] = np.nan
