@@ -16,6 +16,7 @@ from seg.benchmark import measure, subjects
 from seg.benchmark.measure import Settings, measure_device, present_devices
 from seg.benchmark.memory import Peaks
 from seg.benchmark.prediction import held_out_images
+from seg.benchmark.roofline import Ceilings
 from seg.benchmark.subjects import Runtime, Subject, TrainingStep
 from seg.benchmark.timing import Timer
 
@@ -68,11 +69,14 @@ def test_throughput_is_by_voxel_where_patches_differ(subject: Subject, narrow: S
     assert second["throughput_ratio"] == always(2 * SECONDS["full"] / SECONDS["narrow"])
 
 
-def test_every_measure_is_that_of_its_network(subject: Subject, narrow: Subject, winding: Winding) -> None:
+def test_every_measure_is_that_of_its_network(
+    subject: Subject, narrow: Subject, winding: Winding, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = subject.config
     twice = replace(config.training, accumulate=2)
     pair = [replace(one, config=replace(one.config, training=twice)) for one in (subject, narrow)]
     images = held_out_images(config, 8)
+    monkeypatch.setattr(measure, "measure_ceilings", lambda _: Ceilings(flops=1e9, bytes=1e9))
     entry = measure_device(pair, CPU, Settings(rounds=6, warmup=2, images=images, timer=winding.timer))
     full, small = entry["variants"]
     assert (full["name"], small["name"], entry["baseline"]) == ("full", "narrow", "full")
@@ -88,7 +92,7 @@ def test_every_measure_is_that_of_its_network(subject: Subject, narrow: Subject,
     assert full["prediction_s"] == always(0.5 * windows / 2)
     assert windows >= 2 * 2 * 1 * 1
     assert (full["peak_memory_inference_mib"], full["peak_memory_training_mib"]) == (10, None)
-    # Counted on meta, at ceilings of the machine: more work takes longer, and fusing never adds any.
+    # Counted on meta, at ceilings that are given: more work takes longer, and fusing never adds any.
     assert full["latency_floor_ms"] > full["latency_floor_fused_ms"] > small["latency_floor_fused_ms"] > 0
     assert full["training_step_floor_ms"] > 6 * full["latency_floor_ms"]  # twice a batch of three, and backwards
     assert set(entry["ceilings"]) == {"fp32"}

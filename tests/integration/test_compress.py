@@ -319,7 +319,8 @@ def test_a_command_goes_on_where_it_was_killed(run: Path, tmp_path: Path, monkey
 
 def test_the_certificate_and_the_model_card_say_how_fast_a_step_is(run: Path, tmp_path: Path) -> None:
     found = seg.compress(run, tmp_path / "small", target="macs=0.8", cases=2, tune_steps=0)
-    assert {"engine", "threads", "instruction sets", "held-back patients"} <= found.conditions.keys()
+    assert {"engine", "threads", "instruction sets", "windows", "made by"} <= found.conditions.keys()
+    assert "held-back patients" not in found.conditions  # they decided nothing
     assert found.conditions["segnarrow"] == code_version()
     assert found.costs["original"].latency_ratio == 1
     card = content(tmp_path / "small" / "macs_0.8" / "model.json")["certificate"]
@@ -442,15 +443,47 @@ def test_int8_is_the_last_step_and_says_in_its_file_whether_it_is_certified(
     again = seg.compress(run, tmp_path / "small", margin=0.99, **options)
     assert file.with_suffix(".bin").stat().st_mtime_ns == before
     assert again == found
+    (digest,) = content(tmp_path / "small" / "compression.json")["int8"]
+    assert compress_module._is_file_of(file, digest)
     for damaged in (file, file.with_suffix(".bin"), record_path(file)):
-        damaged.write_bytes(damaged.read_bytes()[:-20])
-        assert seg.compress(run, tmp_path / "small", margin=0.99, **options).certified == found.certified
-        assert read_export(file).record.certified
-    # A step that is made again is quantised again, and timed.
+        whole = damaged.read_bytes()
+        damaged.write_bytes(whole[:-20])
+        assert not compress_module._is_file_of(file, digest)
+        damaged.write_bytes(whole)
+
+
+def test_a_step_that_is_made_again_is_quantised_and_timed_again(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("nncf")
+    written: list[Path] = []
+    timed: list[int] = []
+
+    def write(run: Any, file: Path, *_: Any) -> None:
+        written.append(file)
+        file.parent.mkdir(exist_ok=True)
+        file.with_suffix(".bin").write_bytes(b"%d" % len(written))
+
+    def measured(networks: dict[str, Any], *_: Any, **__: Any) -> dict[str, Latency]:
+        timed.append(len(networks))
+        return dict.fromkeys(networks, Latency(ms=1.0, ratio=1.0, q1=1.0, q3=1.0))
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(compress_module, "write_int8", write)
+    monkeypatch.setattr(compress_module, "measure_latency", measured)
+    monkeypatch.setattr(compress_module, "freeze", killed)
+    monkeypatch.setattr(compress_module, "_is_file_of", lambda *_: True)
+    options: dict[str, Any] = {"target": "macs=0.8", "engine": "openvino", "cases": 2, "tune_steps": 0, "int8": True}
+    for _ in range(2):  # the second time all is there
+        with pytest.raises(KeyboardInterrupt):
+            seg.compress(run, tmp_path / "small", **options)
+    assert (len(written), len(timed)) == (1, 1)
     (tmp_path / "small" / "macs_0.8" / "model.json").unlink()
-    before = file.with_suffix(".bin").stat().st_mtime_ns
-    seg.compress(run, tmp_path / "small", margin=0.99, **options)
-    assert file.with_suffix(".bin").stat().st_mtime_ns > before
+    with pytest.raises(KeyboardInterrupt):
+        seg.compress(run, tmp_path / "small", **options)
+    assert (len(written), len(timed)) == (2, 2)
 
 
 def test_a_network_in_int8_of_a_command_that_was_killed_is_not_certified(
