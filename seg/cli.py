@@ -1092,7 +1092,7 @@ def _say_problems(sentences: Sequence[str]) -> None:
 
 
 class _Output:
-    """A stream to print to, whose failures, as on a full disk, are problems and no faults.
+    """Standard output that turns failures to write, such as a full disk, into a sentence for the user.
 
     Characters that its encoding lacks are escaped; where the stream is closed, nothing is printed.
     """
@@ -1306,7 +1306,7 @@ def _overview() -> str:
 
 
 def _changed(command: Command, *names: str) -> list[str]:
-    """Lists those of some options, by their fields, that have another value than where they are left out."""
+    """Lists the options, of the named fields of a command, whose values differ from their defaults."""
     fields = fields_of(type(command))
     return [f"--{name.replace('__', '.')}" for name in names if getattr(command, name) != fields[name].default]
 

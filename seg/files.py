@@ -130,7 +130,7 @@ def check_writable(folder: Path, *, given: Path | None = None) -> None:
 
 
 def first_line(path: Path, *, remedy: str) -> str:
-    """Returns the first line of a text file, without spaces around it; see :func:`read_bytes`."""
+    """Reads the first line of a text file and strips spaces around it; errors are those of :func:`read_bytes`."""
     line = read_bytes(path, remedy=remedy).removeprefix(codecs.BOM_UTF8).partition(b"\n")[0]
     return line.decode(errors="replace").strip()
 

@@ -247,7 +247,7 @@ def _named(plan: StudyPlan, study_dir: Path, *, first: bool) -> Sequence[Named]:
 
 
 def same_study(before: StudyPlan, now: StudyPlan) -> bool:
-    """Tells whether a plan is of the study that an earlier plan is of, which may have been continued since.
+    """Tells whether two plans are of one study, which may have been continued in between.
 
     Margin, folds, seeds and variants may have changed then, but the plan knows those that it had.
     """
@@ -262,7 +262,7 @@ def _identity(plan: StudyPlan) -> tuple[Any, ...]:
 
 
 def naming(plan: StudyPlan, date: str | None = None) -> Named:
-    """Returns what a plan names before there are results."""
+    """Returns the margin, folds, seeds and variants that a plan names before there are results."""
     variants = {each["name"]: each["changes"] for each in plan.model_dump(mode="json")["variants"]}
     return Named(date=date, margin=plan.margin, folds=plan.folds, seeds=plan.seeds, variants=variants)
 

@@ -391,9 +391,9 @@ class _Work:
 
     def certify(self, steps: Sequence[StepRecord], latency: Mapping[str, Latency]) -> Certificate:
         """Freezes the steps and tests them on the held-out cases."""
-        # The same weights in another engine or precision are another look, as with another margin.
         weights = [weights_digest(original.run.path) for original in self.originals]
-        # So is a fold by itself, as it says what the folds together do not.
+        # The same weights in another engine or precision are another look, as with another margin. So is a fold by
+        # itself, as it says what the folds together do not.
         how = {**self._arithmetic(), **({"tested together": weights} if len(weights) > 1 else {})}
         digests = {
             step.name: [content_digest({**how, "weights": fold.weights_sha256}) for fold in step.folds]
@@ -426,20 +426,20 @@ class _Work:
         )
         write_certificate(self.output / CERTIFICATE_FILE, certificate)
         write_text(self.output / CERTIFICATE_PAGE, certificate_page(certificate))
-        for number, original in enumerate(self.originals):
+        for place, original in enumerate(self.originals):
             for step, result in zip(steps, certificate.steps, strict=True):
                 if _in_int8(step.name):
                     mark(self._file(step.name, original), certified=step.name == certificate.certified)
                 else:
-                    own = step.folds[number]
+                    own = step.folds[place]
                     # The first fold alone was timed.
-                    times = {} if number else latency
+                    times = {} if place else latency
                     cost = _cost((own.macs, own.parameters), times.get(step.name))
                     self._describe(result, original, certificate, cost, _cost(original.cost, times.get(ORIGINAL)))
         return certificate
 
     def to_predict_with(self, name: str) -> list[Path]:
-        """Returns what `seg predict` takes as networks of a step: files in int8, else a run or the folder of folds."""
+        """Lists the paths to give to `seg predict --run_dir` for a step: files in int8, else its folder."""
         return [self._file(name, one) for one in self.originals] if _in_int8(name) else [self.output / name]
 
     def _steps(self, names: Sequence[str], networks_by_fold: Sequence[Iterator[Shrunk]]) -> Iterator[StepRecord]:
@@ -480,7 +480,7 @@ class _Work:
         )
 
     def _make(self, name: str, judged: Sequence[Judged]) -> StepRecord:
-        """Writes the run directories of a step, one for each original."""
+        """Writes a step: a run directory with the smaller network of each fold, and its entry in compression.json."""
         folds = []
         for original, (small, fold) in zip(self.originals, judged, strict=True):
             target = self._directory(name, original)
@@ -622,7 +622,7 @@ class _Work:
         }
 
     def _machine(self) -> dict[str, str]:
-        """Returns what times depend on, beside the networks."""
+        """Describes what networks are timed on: processor, instruction sets, threads and version of the engine."""
         return {
             "processor": processor_name(),
             "instruction sets": ", ".join(instruction_sets()) or "not known",

@@ -162,13 +162,13 @@ def write_int8(run: TrainedRun, target: Path, dataset: Dataset, split: Split) ->
 
 
 def mark(file: Path, *, certified: bool) -> None:
-    """Writes into the record of a network in int8 whether it is certified, and on what kind of processor."""
+    """Records beside a network in int8 whether it is certified, and this processor's instruction sets."""
     changes = {"certified": certified, "certified_on": tuple(instruction_sets(CERTIFIED_SETS))}
     write_record(file, read_export(file).record.model_copy(update=changes))
 
 
 def quantising(config: ExperimentConfig) -> dict[str, str]:
-    """Says for a certificate how a network is brought to int8, and what this processor computes it by."""
+    """Lists the settings of the quantisation to int8, and the instruction sets here, as a certificate states them."""
     return {
         "instruction sets": ", ".join(instruction_sets(CERTIFIED_SETS)) or "not known",
         "quantised by": f"nncf {package_version('nncf')}, {counted(CROPS, 'training crop')}, seed {config.seed}",
@@ -179,7 +179,7 @@ def quantising(config: ExperimentConfig) -> dict[str, str]:
 
 
 def _copy(made: Path, target: Path) -> None:
-    """Writes the files of a network and its record, which comes last, into the folder of another file."""
+    """Copies an exported network to another path: its files first, its record last."""
     for file in (made.with_suffix(".bin"), made):
         write_bytes(target.with_name(file.name), file.read_bytes())
     write_record(target, read_export(made).record)

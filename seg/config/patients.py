@@ -63,7 +63,7 @@ def ways(parsed: Any) -> int:
 
 
 def _begin_apart(alternatives: Sequence[Any]) -> bool:
-    """Tells whether alternatives begin with letters that differ, also where case does not count."""
+    """Tells whether the alternatives of a pattern, such as `ab|cd`, begin with different letters, ignoring case."""
     firsts: list[Any] = [one[0] for one in alternatives if len(one)]
     letters = {chr(value).casefold() for kind, value in firsts if str(kind) == "LITERAL"}
     return len(letters) == len(alternatives)

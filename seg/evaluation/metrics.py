@@ -175,7 +175,7 @@ distances are off by 1 % at most."""
 
 
 def distance_doubts(spacing_mm: Sequence[float], voxel_ml: float) -> tuple[str, ...]:
-    """Says why distances are not measured on a grid of this spacing and volume of a voxel; nothing where they are."""
+    """Returns why HD95 and NSD cannot be measured on a grid with axes at other than right angles; else nothing."""
     if 1000.0 * voxel_ml >= math.prod(spacing_mm) * (1.0 - SKEW_TOLERANCE):
         return ()
     return ("the axes of the grid must be at right angles for HD95 and NSD, got others; they are not measured.",)

@@ -165,7 +165,7 @@ def scored_alike(run_dir: Path, predictor: Predictor, dataset: Dataset, split: S
 
 
 class _Scoring(BaseModel, extra="ignore"):
-    """What scores depend on, of scoring_environment.json; what an earlier version did not write is None."""
+    """The fields of scoring_environment.json that scores depend on; None where an earlier version wrote none."""
 
     version: str | None = None
     revision: str | None = None
@@ -290,7 +290,7 @@ def score_prediction(
 
 @cache
 def _announce_doubt(label: Path, doubt: str) -> None:
-    """Announces once what is doubtful about the scores of a case, however often it is scored."""
+    """Logs a warning about the scores of a case, once, however often the case is scored."""
     LOG.warning("%s: %s", label, doubt)
 
 

@@ -191,11 +191,12 @@ def _score_files(
         if num_classes is None:
             kept = label if ignore_label is None else label[label != ignore_label]
             num_classes = 1 + max(int(prediction.max(initial=0)), int(kept.max(initial=0)))
+        voxel_ml = voxel_ml_of(label_map.affine)
         scores = score_case(
             prediction,
             label,
             spacing_mm=label_map.spacing_mm,
-            voxel_ml=voxel_ml_of(label_map.affine),
+            voxel_ml=voxel_ml,
             num_classes=num_classes,
             nsd_tolerance_mm=nsd_tolerance_mm,
             ignore_label=ignore_label,
@@ -203,7 +204,7 @@ def _score_files(
     except MemoryError:
         rule, value = "must fit in memory to be scored", f"{label_file.name} that does not"
         return _Outcome(problems=[Problem(name, "memory", rule, value, "score with fewer workers, or crop it")])
-    doubts = (*label_map.warnings, *distance_doubts(label_map.spacing_mm, voxel_ml_of(label_map.affine)))
+    doubts = (*label_map.warnings, *distance_doubts(label_map.spacing_mm, voxel_ml))
     return _Outcome(scores=scores, warnings=[f"{name}: label {label_file.name}: {text}" for text in doubts])
 
 
