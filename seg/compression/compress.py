@@ -84,7 +84,7 @@ from seg.hardware import (
 from seg.inference.arrays import HOST
 from seg.inference.engines import Engine, check_installed
 from seg.inference.export import check_packages, in_engine, write_network
-from seg.inference.exported import read_export, record_path
+from seg.inference.exported import ENDINGS, read_export, record_path
 from seg.inference.model import model_from_config
 from seg.inference.predictor import predictor_of
 from seg.inference.quantise import check_quantiser
@@ -209,13 +209,14 @@ def _compress(
     held_out = [case for original in originals for case in original.split.validation]
     if (few := few_patients(dataset, held_out)) is not None:
         LOG.warning("%d held-out patients are too few for a certificate, which needs %d", few, LEAST_PATIENTS)
-    work = _Work(output, originals, dataset, settings)
-    steps = list(work.walk() if target is None else work.reach(target))
-    if settings["int8"]:
-        steps.append(work.quantised(steps[-1]))
-    latency = work.timed(steps)
-    print(format_steps(steps, originals, latency))
-    certificate = work.certify(steps, latency)
+    with tempfile.TemporaryDirectory() as exported:
+        work = _Work(output, originals, dataset, settings, Path(exported))
+        steps = list(work.walk() if target is None else work.reach(target))
+        if settings["int8"]:
+            steps.append(work.quantised(steps[-1]))
+        latency = work.timed(steps)
+        print(format_steps(steps, originals, latency))
+        certificate = work.certify(steps, latency)
     print(f"{format_certificate(certificate)}\ncertificate: {output / CERTIFICATE_FILE}")
     if certificate.certified is not None:
         networks = shlex.join(map(str, work.to_predict_with(certificate.certified)))
@@ -281,12 +282,18 @@ class _Work:
         originals: The runs that are made smaller, one of each fold.
         dataset: Their data set.
         settings: Whatever decides what is made.
+        exported: Folder for networks as an engine other than torch reads them.
     """
 
     def __init__(
-        self, output: Path, originals: Sequence[Original], dataset: Dataset, settings: Mapping[str, Any]
+        self,
+        output: Path,
+        originals: Sequence[Original],
+        dataset: Dataset,
+        settings: Mapping[str, Any],
+        exported: Path,
     ) -> None:
-        self.output, self.originals, self.dataset = output, originals, dataset
+        self.output, self.originals, self.dataset, self.exported = output, originals, dataset, exported
         self.margin: float = settings["margin"]
         self.multiple: int = settings["multiple"]
         self.tune_steps: int = settings["tune_steps"]
@@ -381,10 +388,9 @@ class _Work:
         names = {ORIGINAL, *(step.name for step in steps)}
         if names - set(self.record.latency):
             LOG.info("measuring latency in %s", self.engine)
-            networks: dict[str, UNet | Path] = {ORIGINAL: self.originals[0].network}
-            for step in steps:
-                networks[step.name] = self._made(step.name, self.originals[0])
-            latency = measure_latency(networks, self.originals[0].config, engine=self.engine)
+            first = self.originals[0]
+            networks = {name: self._to_run(name, first) for name in (ORIGINAL, *(step.name for step in steps))}
+            latency = measure_latency(networks, first.config, channels=first.network.in_channels, engine=self.engine)
             self.record = replace(self.record, latency=latency)
             self._write()
         return self.record.latency
@@ -519,9 +525,21 @@ class _Work:
         """Returns the file of a network in int8."""
         return self.output / name / f"{'network' if len(self.originals) == 1 else original.run.path.name}.xml"
 
-    def _made(self, name: str, original: Original) -> UNet | Path:
-        """Returns the network of a step, or its file where that is in int8."""
-        return self._file(name, original) if _in_int8(name) else read_run(self._directory(name, original)).network()
+    def _to_run(self, name: str, original: Original) -> UNet | Path:
+        """Returns the original or the network of a step, as the engine takes it."""
+        if _in_int8(name):
+            return self._file(name, original)
+        network = original.network if name == ORIGINAL else read_run(self._directory(name, original)).network()
+        return self._for_engine(network, original, name)
+
+    def _for_engine(self, network: UNet, original: Original, name: str) -> UNet | Path:
+        """Returns a network as the engine takes it: for others than torch a file, which is written once for a name."""
+        if self.engine == "torch":
+            return network
+        file = self.exported / f"fold_{original.config.fold}_{name}{ENDINGS['onnx']}"
+        if not file.is_file():
+            write_network(network, original.config.patches.size, file, "onnx")
+        return file
 
     def _write_run(self, small: UNet, original: Original, target: Path) -> None:
         run, config = original.run, replace(original.config, network=small.config)
@@ -536,19 +554,14 @@ class _Work:
         write_json(self.output / COMPRESSION_FILE, {"schema_version": COMPRESSION_VERSION, **asdict(self.record)})
 
     def _to_latency(self, original: Original, shares: Sequence[float]) -> Iterator[Shrunk]:
-        with tempfile.TemporaryDirectory() as folder:
-            network: UNet | Path = original.network
-            if self.engine != "torch":  # written once for all measurements
-                network = Path(folder) / "original.onnx"
-                write_network(original.network, original.config.patches.size, network, "onnx")
-            ratio = partial(self._latency_ratio, original, network)
-            element_macs = time_of_elements(original.network, original.config.patches.size, ratio)
-            above = ABOVE * shares[0]
-            begin = above if above < 1 else RUNG  # the original itself needs no measurement
-            yield from reach(original, shares, self.multiple, ratio, begin=begin, element_macs=element_macs)
+        ratio = partial(self._latency_ratio, original)
+        element_macs = time_of_elements(original.network, original.config.patches.size, ratio)
+        above = ABOVE * shares[0]
+        begin = above if above < 1 else RUNG  # the original itself needs no measurement
+        yield from reach(original, shares, self.multiple, ratio, begin=begin, element_macs=element_macs)
 
-    def _latency_ratio(self, original: Original, whole: UNet | Path, network: UNet, wanted: float = 0.0) -> float:
-        """Returns a network's time divided by the whole one's, measured once and kept so that the search is repeatable.
+    def _latency_ratio(self, original: Original, network: UNet, wanted: float = 0.0) -> float:
+        """Returns a network's time divided by the original's, measured once and kept so that the search is repeatable.
 
         A network that seems to be within the wanted share is measured once more, and that counts: the first of many to
         seem so is likely to be one that was measured too fast.
@@ -557,21 +570,31 @@ class _Work:
 
         def measured(key: str, rounds: int) -> float:
             if key not in self.record.trials:
-                networks: dict[str, UNet | Path] = {ORIGINAL: whole, "smaller": network}
-                ratio = measure_latency(networks, original.config, engine=self.engine, rounds=rounds)["smaller"].ratio
+                networks = {
+                    ORIGINAL: self._to_run(ORIGINAL, original),
+                    "smaller": self._for_engine(network, original, shape),
+                }
+                times = measure_latency(
+                    networks,
+                    original.config,
+                    channels=network.in_channels,
+                    engine=self.engine,
+                    rounds=rounds,
+                )
+                ratio = times["smaller"].ratio
                 LOG.info("%.3g of the multiply-accumulates take %.3g of the time", macs / original.cost[0], ratio)
                 self.record = replace(self.record, trials={**self.record.trials, key: ratio})
                 self._write()
             return self.record.trials[key]
 
-        key = content_digest(asdict(network.config))
-        ratio = measured(key, TRIAL_ROUNDS)
-        return measured(f"{key} {wanted:g}", ROUNDS) if ratio <= wanted else ratio
+        shape = content_digest(asdict(network.config))
+        ratio = measured(shape, TRIAL_ROUNDS)
+        return measured(f"{shape} {wanted:g}", ROUNDS) if ratio <= wanted else ratio
 
     def _original_scores(self) -> list[CaseScore]:
         if self.engine == "torch":
             return [score for one in self.originals for score in self._torch_scores(one)]
-        return [score for one in self.originals for score in self._engine_scores(one, one.network, ORIGINAL)]
+        return [score for one in self.originals for score in self._engine_scores(one, ORIGINAL)]
 
     def _torch_scores(self, original: Original) -> list[CaseScore]:
         """Returns the scores of a run; they are made anew where the steps are scored otherwise."""
@@ -585,7 +608,7 @@ class _Work:
     def _scores(self, name: str) -> list[CaseScore]:
         """Predicts and scores the held-out cases by a step of each fold."""
         if self.engine != "torch":
-            return [score for one in self.originals for score in self._engine_scores(one, self._made(name, one), name)]
+            return [score for one in self.originals for score in self._engine_scores(one, name)]
         directories = {original.config.fold or 0: self._directory(name, original) for original in self.originals}
         scores: list[CaseScore] = []
         for original, path in zip(self.originals, directories.values(), strict=True):
@@ -600,14 +623,14 @@ class _Work:
             summarise_folds(config, self.dataset, self.output / name, directories, list(directories.values()))
         return scores
 
-    def _engine_scores(self, original: Original, network: UNet | Path, what: str) -> list[CaseScore]:
+    def _engine_scores(self, original: Original, name: str) -> list[CaseScore]:
         """Predicts and scores the held-out cases of a run in an engine, without post-processing found on them."""
         config = original.config
-        with in_engine(network, config.patches.size, self.engine) as exported:
-            precision = INT8 if _in_int8(what) else "fp32"
+        with in_engine(self._to_run(name, original), config.patches.size, self.engine) as exported:
+            precision = INT8 if _in_int8(name) else "fp32"
             model = model_from_config(exported, config, device=HOST, precision=precision)
             predictor = predictor_of(original.run, [model], engine=self.engine)
-            return predictor_scores(predictor, config, self.dataset, original.split, what)
+            return predictor_scores(predictor, config, self.dataset, original.split, name)
 
     def _arithmetic(self) -> dict[str, str]:
         """Returns what decides the scores of given weights; ledgers hold digests of these words."""

@@ -59,6 +59,7 @@ def measure_latency(
     networks: Mapping[str, UNet | Path],
     config: ExperimentConfig,
     *,
+    channels: int,
     engine: Engine,
     rounds: int = ROUNDS,
 ) -> dict[str, Latency]:
@@ -67,10 +68,10 @@ def measure_latency(
     Args:
         networks: Networks by name, in evaluation mode; a path is a file that the engine reads.
         config: The original's experiment: it has the size of the patch and, for torch, the device and the precision.
+        channels: Channels of an image.
         engine: What runs them; others than torch run in fp32, with as many threads as torch has here.
         rounds: Rounds that count.
     """
-    channels = next(network.in_channels for network in networks.values() if isinstance(network, UNet))
     size = config.patches.size
     with ExitStack() as stack:
         calls: dict[str, Call] = {}

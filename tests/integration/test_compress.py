@@ -54,9 +54,8 @@ def test_steps_are_run_directories_of_the_size_that_is_said(
     run: Path, tiny: ExperimentConfig, tiny_root: Path, tmp_path: Path, script: Callable[..., Any]
 ) -> None:
     before = files(run)
-    ended = script(
-        "compress", "--run_dir", run, "--output", tmp_path / "small", "--target", "macs=0.7,0.9", "--cases", 3
-    )
+    options = ("--target", "macs=0.7,0.9", "--cases", 3, "--tune_steps", 0)
+    ended = script("compress", "--run_dir", run, "--output", tmp_path / "small", *options)
     assert ended.code == 0
     said = ended.err.splitlines()
     assert len([line for line in said if "device:" in line]) == 1
@@ -81,14 +80,14 @@ def test_steps_are_run_directories_of_the_size_that_is_said(
 
 
 def test_with_too_few_patients_the_first_step_is_scored_and_the_second_is_not(run: Path, tmp_path: Path) -> None:
-    found = seg.compress(run, tmp_path / "small", target="macs=0.9,0.7", cases=3)
+    found = seg.compress(run, tmp_path / "small", target="macs=0.9,0.7", cases=3, tune_steps=0)
     assert [step.verdict for step in found.steps] == ["too few", "not tested"]
     assert (found.certified, found.look, found.exploratory) == (None, 1, False)
     assert content(tmp_path / "small" / "certificate.json")["steps"][0]["step"]["name"] == "macs_0.9"
     assert (tmp_path / "small" / "macs_0.9" / "evaluation.json").is_file()
     assert not (tmp_path / "small" / "macs_0.7" / "evaluation.json").exists()
     seg.evaluate(tmp_path / "small" / "macs_0.7")
-    again = seg.compress(run, tmp_path / "again", target="macs=0.8", cases=3)
+    again = seg.compress(run, tmp_path / "again", target="macs=0.8", cases=3, tune_steps=0)
     assert (again.look, again.exploratory) == (2, True)
 
 
@@ -97,19 +96,19 @@ def test_patients_whom_weights_before_saw_certify_nothing(run: Path, tmp_path: P
     case = record["split"]["validation"][0]
     (run / "environment.json").write_text(json.dumps(record | {"seen": {case: record["data"][case]}}))
     with refused((str(run), "seen"), error=RunError):
-        seg.compress(run, tmp_path / "small", target="macs=0.9", cases=3)
+        seg.compress(run, tmp_path / "small", target="macs=0.9", cases=3, tune_steps=0)
     assert not (run / "certificate_ledger.json").exists()
 
 
 def test_steps_that_pass_are_certified(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(certificate, "LEAST_PATIENTS", 2)
-    found = seg.compress(run, tmp_path / "small", target="macs=0.9,0.7", margin=0.99, cases=3)
+    found = seg.compress(run, tmp_path / "small", target="macs=0.9,0.7", margin=0.99, cases=3, tune_steps=0)
     assert found.certified == "macs_0.7"
     assert [step.verdict for step in found.steps] == ["not inferior"] * 2
 
 
 def test_the_widths_of_a_step_are_trained_from_scratch_and_from_its_weights(run: Path, tmp_path: Path) -> None:
-    seg.compress(run, tmp_path / "small", target="macs=0.7", cases=2)
+    seg.compress(run, tmp_path / "small", target="macs=0.7", cases=2, tune_steps=0)
     small = tmp_path / "small" / "macs_0.7"
     for name, source in (("scratch", None), ("on", str(small))):
         again = seg.train(small / "config.yaml", run_dir=tmp_path / name, training__init_from=source)
@@ -515,7 +514,7 @@ def test_what_cannot_be_compressed_is_named(run: Path, tmp_path: Path) -> None:
         assert kinds(output=tmp_path / kind, target=read_target(f"{kind}=0.01"), cases=1) == [("target", "range")]
     assert kinds(output=tmp_path / "many", multiple=64, cases=1) == [("multiple", "range")]
     seg.compress(run, tmp_path / "macs", target="macs=0.9", cases=1, tune_steps=0)  # where nothing was made before
-    seg.compress(run, tmp_path / "small", target="macs=0.9", cases=1)
+    seg.compress(run, tmp_path / "small", target="macs=0.9", cases=1, tune_steps=0)
     small = tmp_path / "small" / "macs_0.9"
     assert kinds(small) == [(str(small), "compressed")]
     (run / "evaluation.json").unlink()

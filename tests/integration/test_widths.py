@@ -139,7 +139,7 @@ def test_what_cannot_be_used_is_named(run: Path, tmp_path: Path) -> None:
     with pytest.raises(SegError) as caught:
         find_widths(run, tmp_path / "out", cases=1)
     assert [(problem.path, problem.kind) for problem in caught.value.problems] == [("cases", "patients")]
-    seg.compress(tmp_path / "folds" / "fold_0", tmp_path / "small", target="macs=0.8", cases=2)
+    seg.compress(tmp_path / "folds" / "fold_0", tmp_path / "small", target="macs=0.8", cases=2, tune_steps=0)
     (small,) = (path.parent for path in (tmp_path / "small").glob("*/config.yaml"))
     assert kinds(small) == [(str(small), "compressed")]
     assert not (tmp_path / "out").exists()
