@@ -60,7 +60,8 @@ COPY --from=dependencies /opt/venv /opt/venv
 ENV PATH=/app/bin:/opt/venv/bin:$PATH PYTHONPATH=/app/site PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
     HOME=/tmp USER=seg MPLCONFIGDIR=/tmp/matplotlib \
     NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
-RUN mkdir -p /in /out && chown 1000:1000 /out
+# A file in runs/ that names ../data means the same inside as outside too.
+RUN mkdir -p /in /out && chown 1000:1000 /out && ln -s /in /data && ln -s /out /runs
 COPY --from=source /app /app
 WORKDIR /app/job
 # Ctrl-C and `docker stop` end a job the same way: at once, with whole files only.

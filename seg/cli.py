@@ -110,7 +110,7 @@ class Train(Command):
         "seg train --config my.yaml --fold 0,1 --run_dir runs/mine",
         "seg train --config my.yaml --fold none --run_dir runs/final",
         "seg train --config my.yaml --classes LV,MYO --run_dir runs/left",
-        "seg train --config my.yaml --network.skip_bottleneck.ratio 0.25 --training.steps 4000",
+        "seg train --config my.yaml --training.steps 4000 --training.validate_every 400 --run_dir runs/long",
         "seg train --resume --run_dir runs/mine",
     )
     config: tuple[FilePath, ...] = setting(
@@ -425,7 +425,9 @@ class Ablate(Command):
     runs: FilePath | None = setting(
         None, "Folder of the run directories, which hold weights (default: runs/ in the study directory)."
     )
-    dry_run: StrictBool = setting(False, "Print every trial with parameters, GMAC and predicted time; run none.")
+    dry_run: StrictBool = setting(
+        False, "Print every trial with parameters, GMAC and predicted time, for which some steps are timed; train none."
+    )
     only: tuple[StrictStr, ...] = setting((), "Run this variant alone; repeat it for more.")
     speed_only: StrictBool = setting(
         False,

@@ -271,16 +271,18 @@ def plan_study(path: Path, overrides: Mapping[str, object] = NO_OVERRIDES) -> St
         for value in axis.values:
             builder.build(f"axes[{index}]", common, own, {axis.path: value})
     variants = [Variant(name=config.baseline.name, changes={}, config=baseline_config)] if baseline_config else []
+    names = [config.baseline.name]
     for point in designed(config):
         experiment = builder.build(point.where, common, own, point.changes)
+        if experiment is not None and experiment == baseline_config and point.generated:
+            continue  # a grid that goes through the baseline meets it again
+        names.append(point.name)
         if experiment is None or baseline_config is None:
             continue
-        if experiment == baseline_config and point.generated:
-            continue  # a grid that goes through the baseline meets it again
         problems += pairing_problems(point.where, experiment, baseline_config)
         problems += _twins(point.where, point.name, experiment, variants)
         variants.append(Variant(name=point.name, changes=point.changes, config=experiment))
-    problems += _contrast_problems(config, [variant.name for variant in variants])
+    problems += _contrast_problems(config, names)
     if baseline_config is not None and baseline_config.training.early_stop is not None:
         rule = "must be null in a study, whose variants would differ in their steps"
         value = str(baseline_config.training.early_stop)

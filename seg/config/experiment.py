@@ -234,7 +234,7 @@ class OptimizerConfig:
 class TrainingConfig:
     """Length, precision and book-keeping of a run."""
 
-    steps: StrictInt = setting(2000, "Optimiser steps of the whole run.", ge=1)
+    steps: StrictInt = setting(2000, "Optimiser steps of the whole run, a multiple of validate_every.", ge=1)
     validate_every: StrictInt = setting(
         200, "Optimiser steps between validations, each of which also writes a checkpoint.", ge=1
     )

@@ -193,7 +193,10 @@ def path_in_file(path: Path, file: Path) -> str:
     """Returns how a configuration file names a path, which is relative to the working directory or absolute."""
     if path.is_absolute() or _from_where_the_user_stands(file):
         return str(path)
-    return os.path.relpath(path, file.parent)
+    relative = os.path.relpath(path, file.parent)
+    # Where a folder on the way is a link, `..` may lead elsewhere.
+    leads_there = (file.parent / relative).resolve() == path.resolve()
+    return relative if leads_there else str(path.absolute())
 
 
 def _from_file(content: dict[str, Any], cls: type, file: Path) -> None:

@@ -305,6 +305,9 @@ def test_contrasts_name_two_variants_of_the_study(write: Writer) -> None:
         ("contrasts[0].variant", "unknown", "halb"),
         ("contrasts[1]", "repeated", "half twice"),
     ]
+    points = [{"name": "half", "set": {"network.skip_bottleneck.ratio": 0}}]
+    faulty = write(points=points, contrasts=[{"variant": "half", "against": "full"}])
+    assert [place for place, *_ in problems_of(faulty)] == ["points[0] (half): network.skip_bottleneck.ratio"]
 
 
 def test_a_study_of_older_code_still_loads(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -61,6 +61,23 @@ def test_a_plan_names_the_data_from_where_it_is_written(tmp_path, monkeypatch, o
     assert os.path.samefile(load_config([tmp_path / file]).data.root, tmp_path / "scans" / "data")
 
 
+@pytest.mark.parametrize("beside", [True, False])
+def test_a_plan_is_found_through_links(tmp_path, monkeypatch, beside):
+    job = tmp_path / "app" / "job"
+    for folder in (job, tmp_path / "in", tmp_path / "out"):
+        folder.mkdir(parents=True)
+    for name, place in (("data", "in"), ("runs", "out")):
+        (job / name).symlink_to(tmp_path / place)
+        if beside:  # so that ../data leads to it from the folder that is linked to too
+            (tmp_path / name).symlink_to(tmp_path / place)
+    write_acdc_like(tmp_path / "in" / "set")
+    monkeypatch.chdir(job)
+    file = Path("runs/my.yaml")
+    file.write_text(plan_dataset(Path("data/set"), output=file))
+    assert (parse_yaml(file.read_text())["data"]["root"] == "../data/set") == beside
+    assert os.path.samefile(load_config([file]).data.root, tmp_path / "in" / "set")
+
+
 def test_plan_is_text_that_reads_back(tmp_path):
     root = tmp_path / "Dataset999_Hearts"
     write_acdc_like(root)
