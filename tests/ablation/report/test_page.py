@@ -296,8 +296,27 @@ def test_the_markdown_is_short_and_its_pictures_are_there(whole: Path) -> None:
         assert (whole / target).is_file(), target
     assert not re.search(r"\n{3,}", text)
     html = MarkdownIt("commonmark").enable("table").render(text)
-    assert html.count("<table>") == 2
-    assert html.count("<tr>") == 1 + len(VARIANTS) + 1 + 5
+    devices = html.split("<h3>")[1:]
+    assert html.count("<table>") == 2 + len(devices)
+    assert html.count("<tr>") == (1 + len(devices)) * (1 + len(VARIANTS)) + 1 + 5
+
+
+def test_each_device_has_a_table_of_its_own_values(whole: Path) -> None:
+    html = MarkdownIt("commonmark").enable("table").render((whole / "report.md").read_text())
+    tables = {part.partition("</h3>")[0]: part.partition("</table>")[0] for part in html.split("<h3>")[1:]}
+    results = pd.read_csv(whole / "results.csv")
+    speeds = results[results.metric == "latency_ratio"]
+    assert len(tables) > 1
+    assert tables.keys() == set(speeds.device)
+    for device, own in speeds.groupby("device"):
+        (place,) = (n for n, cell in enumerate(cells(tables[str(device)])[0]) if cell.startswith("Network"))
+        shown = [float(row[place].split("<br")[0]) for row in cells(tables[str(device)])[1:]]
+        assert shown == [round(number, 2) for number in own.value]
+
+
+def cells(table: str) -> list[list[str]]:
+    """Returns the cells of the rows of a table, headings first."""
+    return [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL) for row in table.split("<tr>")[1:]]
 
 
 def test_equal_results_give_equal_bytes_wherever_they_lie(whole: Path, tmp_path: Path) -> None:
