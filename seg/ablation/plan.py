@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -58,6 +59,11 @@ class VariantPlan(BaseModel):
     parameters: int | None = None
     macs: int | None = None
     stages: tuple[StagePlan, ...] = ()
+
+
+def changes_text(changes: Mapping[str, object]) -> str:
+    """Returns the changes of a variant as a text that is equal where the changes are."""
+    return json.dumps(changes, sort_keys=True)
 
 
 class ContrastPlan(BaseModel):

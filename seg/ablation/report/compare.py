@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from seg.ablation.plan import OLD_STUDY_FILE, STUDY_FILE, StudyPlan
+from seg.ablation.plan import OLD_STUDY_FILE, STUDY_FILE, StudyPlan, changes_text
 from seg.ablation.report.analysis import Analysis, analyse, find_verdicts
 from seg.ablation.report.cases import FIGURES
 from seg.ablation.report.frame import to_csv
@@ -116,7 +115,7 @@ def read_evidence(path: Path, study: StudyPlan) -> dict[str, Evidence]:
     table = read_table(path, columns=columns, escaped=True, remedy=remedy)
     found = {}
     for variant in study.variants:
-        if verdicts := [row["verdict"] for row in table if row["changes"] == _key(variant.changes)]:
+        if verdicts := [row["verdict"] for row in table if row["changes"] == changes_text(variant.changes)]:
             found[variant.name] = Evidence(safe=verdicts.count("safe"), tried=len(verdicts))
     return found
 
@@ -156,11 +155,6 @@ def _place(path: Path) -> tuple[Path, str]:
     return path.parent.parent.parent, path.parent.name
 
 
-def _key(changes: Mapping[str, object]) -> str:
-    """Returns the changes of a variant as a text that is equal where the changes are."""
-    return json.dumps(changes, sort_keys=True)
-
-
 def _shared(
     analyses: Mapping[str, Analysis],
 ) -> tuple[dict[str, Label], dict[str, dict[str, tuple[Comparison, Verdict]]]]:
@@ -170,7 +164,7 @@ def _shared(
     for study, analysis in analyses.items():
         for variant in analysis.results.study.variants:
             if variant.name in analysis.comparisons:
-                key = _key(variant.changes)
+                key = changes_text(variant.changes)
                 changes[key] = variant.changes
                 found = analysis.comparisons[variant.name], analysis.verdicts[variant.name]
                 findings.setdefault(key, {})[study] = found
@@ -185,6 +179,6 @@ def _to_table(analyses: Mapping[str, Analysis]) -> pd.DataFrame:
         for name, comparison in analysis.comparisons.items():
             verdict, effect = analysis.verdicts[name], comparison.dice
             low, high = (effect.ci95 if effect else None) or (None, None)
-            row = [study, name, _key(changes[name]), verdict.word, verdict.bound, verdict.class_name]
+            row = [study, name, changes_text(changes[name]), verdict.word, verdict.bound, verdict.class_name]
             rows.append([*row, effect.difference if effect else None, low, high, effect.num_runs if effect else None])
     return pd.DataFrame(rows, columns=COLUMNS).astype({"num_runs": "Int64"})
