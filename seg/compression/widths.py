@@ -228,8 +228,7 @@ def _find(
     sites = find_sites(network)
     LOG.info("measuring %d maps on %s", len(sites), counted(len(chosen), "training case"))
     windows = [window(case, config, dataset.ignore_label) for case in chosen]
-    ignored = dataset.ignore_label
-    found = predict_maps(network, sites, windows, patients, margin=margin, ignore_label=ignored, seed=config.seed)
+    found = predict_maps(network, sites, windows, patients, margin=margin, seed=config.seed)
     curves = found.curves
     if few := [name for name, high in zip(run.class_names[1:], curves[0].high[0], strict=True) if math.isinf(high)]:
         LOG.warning("no width is safe for %s: found in fewer than two patients; measure more cases", ", ".join(few))
