@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -52,7 +52,6 @@ from seg.errors import ConfigError, Problem, RunError, SegError, escaped, shown
 from seg.files import file_problems
 from seg.planning import MEMORY_GIB
 from seg.processes import name_user
-from seg.words import counted, some
 
 DONE, SOME_FAILED, WRONG_USE, FAULT, INTERRUPTED = 0, 1, 2, 3, 130
 MEMORY_PROBLEM = Problem(
@@ -546,46 +545,9 @@ class Compare(Command):
             yield Problem(path, "repeated", "must be given once", remedy="leave one out")
 
     def run(self) -> None:
-        from seg.ablation.report.compare import study_verdict
-        from seg.ablation.statistics import format_comparison, paired, split_folds
-        from seg.evaluation.scores import EVALUATION_FILE, read_cases, read_evaluation
-        from seg.runs import read_origin
+        from seg.ablation.report.compare import compare_runs
 
-        for run_dir in (*self.baseline, *self.variant):
-            read_origin(run_dir)  # a damaged record is named, whatever the scores say
-            path = run_dir / EVALUATION_FILE
-            if path.is_file() and (seen := read_evaluation(path).seen):
-                rule = "has optimistic scores: its initial weights were trained on patients of cases that count here"
-                logging.getLogger(__name__).warning("%s", Problem(str(run_dir), "seen", rule, some(seen)))
-        sides = {"baseline": self.baseline, "variant": self.variant}
-        trials = {name: split_folds([read_cases(path) for path in paths]) for name, paths in sides.items()}
-        self._check_folds(set(trials["baseline"]), set(trials["variant"]))
-        found, words = study_verdict(self.baseline, self.variant), ""
-        if found is not None and found[0].margin == self.margin:
-            study, verdict = found
-            words = f"(margin {study.margin:g}, corrected for {counted(len(study.names) - 1, 'variant')} of the study "
-            words += f"{study.name}): {'shown' if verdict.word == 'safe' else 'not shown'}; {verdict.word}"
-            words += (
-                "" if verdict.bound is None else f", bound {verdict.bound:+.4f} in {verdict.class_name or 'the mean'}"
-            )
-        for comparison in paired(trials, "baseline", margin=self.margin):
-            print(format_comparison(comparison, words))
-
-    def _check_folds(self, before: Collection[tuple[int, int]], after: Collection[tuple[int, int]]) -> None:
-        """Warns of folds that one run of a pair lacks; both sides are given as pairs of fold and number of the run.
-
-        Raises:
-            RunError: No pair of runs has a fold in common.
-        """
-        if not set(before) & set(after):
-            value = " and ".join(f"folds {some(sorted({fold for fold, _ in side}))}" for side in (before, after))
-            rule, remedy = "must have folds in common with --baseline", "give runs of the same folds"
-            raise RunError(Problem("--variant", "folds", rule, value, remedy))
-        for number, (first, second) in enumerate(zip(self.baseline, self.variant, strict=True)):
-            for run_dir, own, other, theirs in ((first, before, second, after), (second, after, first, before)):
-                if lacking := sorted(fold for fold, run in set(theirs) - set(own) if run == number):
-                    rule = f"lacks folds of {other}, which are left out of the comparison"
-                    logging.getLogger(__name__).warning("%s", Problem(str(run_dir), "folds", rule, some(lacking)))
+        print(compare_runs(self.baseline, self.variant, self.margin))
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 NOT_MEASURED = "not measured"
 MINUS = "\N{MINUS SIGN}"
@@ -55,6 +55,19 @@ def some(items: Sequence[object], most: int = 5, form: str = "") -> str:
     """Lists items with commas between; of more than ``most``, the first of them and the number of the others."""
     listed = ", ".join(format(item, form) for item in items[:most])
     return f"{listed} and {len(items) - most} more" if len(items) > most else listed
+
+
+def aligned(rows: Sequence[Sequence[str]], *, right: Collection[int] = ()) -> str:
+    """Formats the rows of a table as lines; cells of the columns in ``right`` end where their column ends."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (
+        "  ".join(
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    )
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def dimensions(sizes: Iterable[object], form: str = "") -> str:

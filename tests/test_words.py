@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 
-from seg.words import counted, fixed, in_time, interval, significant, some
+from seg.words import aligned, counted, fixed, in_time, interval, significant, some
 
 
 def test_durations() -> None:
@@ -27,6 +27,11 @@ def test_numbers() -> None:
 def test_of_many_items_the_first_and_the_number_of_the_others() -> None:
     assert [some(list("abc"), most) for most in (2, 3)] == ["a, b and 1 more", "a, b, c"]
     assert some([0.5, 3.0], form="g") == "0.5, 3"
+
+
+def test_columns_are_aligned() -> None:
+    rows = [["name", "GMAC", "from"], ["a", "12.50", "x"], ["long", "7", ""]]
+    assert aligned(rows, right=(1,)).splitlines() == ["name   GMAC  from", "a     12.50  x", "long      7"]
 
 
 def test_significant_figures() -> None:

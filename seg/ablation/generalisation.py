@@ -8,14 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from seg.data.cases import Case, Dataset
+from seg.data.cases import Dataset
 from seg.data.splits import Split, spread_over
 from seg.evaluation.metrics import finite_mean
-from seg.evaluation.scores import read_cases
+from seg.evaluation.scores import CaseScore, read_cases
 from seg.files import write_json
-from seg.inference.predictor import Predictor, load_predictor
+from seg.inference.predictor import load_predictor
 from seg.runs import GENERALISATION_FILE, read_run
-from seg.workflows.evaluate import score_prediction
+from seg.workflows.evaluate import score_cases
 
 GENERALISATION_VERSION = 1
 
@@ -45,12 +45,10 @@ def measure_generalisation(run_dir: Path, dataset: Dataset, split: Split) -> dic
     predictor = load_predictor([run], device=device, tta=False, probabilities=False)
     by_id = {case.id: case for case in dataset.cases}
     chosen = spread_over(sorted(split.train), len(split.validation))
-    tolerance = run.config.evaluation.nsd_tolerance_mm
-    trained = _means([_dice(predictor, by_id[case_id], dataset, tolerance) for case_id in chosen])
-    held_out: dict[str, list[float]] = {}
-    for score in read_cases(run_dir):
-        held_out.setdefault(score.case_id, []).append(score.scores.dice)
-    validated = _means(list(held_out.values()))
+    with tempfile.TemporaryDirectory() as folder:
+        cases = [by_id[case_id] for case_id in chosen]
+        scores = score_cases(predictor, run.config, dataset, cases, Path(folder), "training cases")
+    trained, validated = _mean_dice(scores), _mean_dice(read_cases(run_dir))
     train_mean, val_mean = finite_mean(trained), finite_mean(validated)
     record = {
         "schema_version": GENERALISATION_VERSION,
@@ -65,14 +63,9 @@ def measure_generalisation(run_dir: Path, dataset: Dataset, split: Split) -> dic
     return record
 
 
-def _dice(predictor: Predictor, case: Case, dataset: Dataset, nsd_tolerance_mm: float) -> list[float]:
-    """Predicts a training case into a temporary file and returns the Dice of each foreground class."""
-    with tempfile.TemporaryDirectory() as folder:
-        written = Path(folder) / f"{case.id}.nii.gz"
-        scores = score_prediction(predictor, case, written, dataset, nsd_tolerance_mm=nsd_tolerance_mm)
-    return [score.dice for _, score in sorted(scores.items())]
-
-
-def _means(rows: Sequence[Sequence[float]]) -> list[float | None]:
-    """Means over cases, class by class, of what is a number."""
-    return [finite_mean(column) for column in zip(*rows, strict=True)]
+def _mean_dice(scores: Sequence[CaseScore]) -> list[float | None]:
+    """Means of Dice over cases, class by class, of what is a number."""
+    by_case: dict[str, list[float]] = {}
+    for score in scores:
+        by_case.setdefault(score.case_id, []).append(score.scores.dice)
+    return [finite_mean(column) for column in zip(*by_case.values(), strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -58,6 +59,11 @@ class VariantPlan(BaseModel):
     parameters: int | None = None
     macs: int | None = None
     stages: tuple[StagePlan, ...] = ()
+
+
+def changes_text(changes: Mapping[str, object]) -> str:
+    """Returns the changes of a variant as a text that is equal where the changes are."""
+    return json.dumps(changes, sort_keys=True)
 
 
 class ContrastPlan(BaseModel):
@@ -285,15 +291,11 @@ def read_study_data(study: Study) -> Dataset:
 
 
 def count_costs(study: Study, dataset: Dataset) -> Mapping[str, Complexity]:
-    """Counts parameters and multiply-accumulates of each variant, for one image of the patch size, by name.
-
-    Raises:
-        RuntimeError: A count differs from that of the built network.
-    """
-    from seg.networks.complexity import checked_complexity
+    """Counts parameters and multiply-accumulates of each variant, for one image of the patch size, by name."""
+    from seg.networks import complexity
 
     return {
-        variant.name: checked_complexity(
+        variant.name: complexity(
             len(dataset.channel_names),
             len(dataset.class_names),
             variant.config.network,

@@ -21,7 +21,7 @@ from seg.config.study import SpeedConfig
 from seg.data.cases import Dataset
 from seg.data.datasets import read_folds
 from seg.data.splits import spread_over
-from seg.words import counted, in_time
+from seg.words import aligned, counted, in_time
 
 if TYPE_CHECKING:
     import torch
@@ -99,7 +99,7 @@ def preview_study(study: Study, study_dir: Path, *, runs_dir: Path | None = None
         total += f"; the other {len(left)} take about {in_time(seconds)} one after the other"
     if speed and (left or not (study_dir / SPEED_FILE).is_file()):
         total += f"; to measure speed takes about {in_time(speed)} on the device of the trials"
-    return "\n".join([*_table(rows), "", f"{total}.", *([basis] if left else [])])
+    return "\n".join([aligned([COLUMNS, *rows], right=(1, 2, 3)), "", f"{total}.", *([basis] if left else [])])
 
 
 def expected_times(study: Study, stored: Mapping[str, StoredTrial]) -> tuple[dict[str, tuple[float, str]], float, str]:
@@ -367,16 +367,4 @@ def _name(device: torch.device, precision: str) -> str:
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, {precision}"
     threads = torch.get_num_threads()
-    return f"this processor with {threads} thread{'s' if threads > 1 else ''}, {precision}"
-
-
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[column]) for row in [COLUMNS, *rows]) for column in range(len(COLUMNS))]
-    left = (True, False, False, False, True)
-    return [
-        "  ".join(
-            cell.ljust(width) if flush else cell.rjust(width)
-            for cell, width, flush in zip(row, widths, left, strict=True)
-        ).rstrip()
-        for row in [COLUMNS, *rows]
-    ]
+    return f"this processor with {counted(threads, 'thread')}, {precision}"

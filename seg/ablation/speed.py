@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from seg.ablation.plan import read_study_data
-from seg.ablation.store import SPEED_FILE, entry_instruction_sets, read_devices
+from seg.ablation.store import SPEED_FILE, entry_instruction_sets, read_devices, run_path
 from seg.ablation.trials import set_threads
 from seg.benchmark.engines import measure_engine
 from seg.benchmark.measure import CODE_VERSION, Settings, measure_device, present_devices
@@ -109,7 +109,7 @@ def _finished_run(study: Study, variant: Variant, runs_dir: Path) -> Path | None
     """Finds the first run of a variant that has final weights."""
     for seed in study.config.seeds:
         for fold in study.config.folds:
-            run_dir = runs_dir / variant.name / f"fold_{fold}_seed_{seed}"
+            run_dir = run_path(runs_dir, variant.name, fold, seed)
             if (run_dir / WEIGHTS_FILE).is_file():
                 return run_dir
     return None

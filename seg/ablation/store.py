@@ -27,6 +27,7 @@ from seg.ablation.plan import StudyPlan, read_study
 from seg.ablation.reading import NAME, VERSION, Name, is_there
 from seg.config.text import read_yaml
 from seg.errors import Problem, RunError, shown
+from seg.evaluation.differences import run_name
 from seg.evaluation.metrics import finite_mean
 from seg.evaluation.scores import check_ranges
 from seg.files import check_rows, quoted, read_bytes, read_json, read_table
@@ -276,6 +277,11 @@ class StoredTrial:
         for row in self.cases:
             by_class.setdefault(row["class_index"], []).append(row.get("dice"))
         return finite_mean(map(finite_mean, by_class.values()))
+
+
+def run_path(runs_dir: Path, variant: str, fold: int, seed: int) -> Path:
+    """Returns the run directory of a variant with a fold and a seed."""
+    return runs_dir / variant / f"fold_{fold}_seed_{seed}"
 
 
 def read_trials(folder: Path) -> dict[str, StoredTrial]:
@@ -620,7 +626,7 @@ def _planned(study: StudyPlan, name: str) -> dict[str, Any]:
     for variant in study.names:
         for fold in study.folds:
             for seed in study.seeds:
-                if name == f"{variant}.fold_{fold}.seed_{seed}":
+                if name == run_name(variant, (fold, seed)):
                     return {"trial": name, "variant": variant, "fold": fold, "seed": seed}
     return {"trial": name}
 

@@ -16,6 +16,7 @@ from seg.config import AxisConfig, ExperimentConfig, StudyConfig, load_config, l
 from seg.config.fields import fields_of, value_at
 from seg.config.study import MIN_RUNS
 from seg.errors import ConfigError, Problem, prefixed, shown
+from seg.evaluation.differences import run_name
 from seg.files import real_path
 from seg.words import counted
 
@@ -200,7 +201,7 @@ class Trial:
     @property
     def id(self) -> str:
         """Name of the trial, unique in its study."""
-        return f"{self.variant.name}.fold_{self.fold}.seed_{self.seed}"
+        return run_name(self.variant.name, (self.fold, self.seed))
 
     @property
     def config(self) -> ExperimentConfig:

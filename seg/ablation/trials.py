@@ -6,8 +6,6 @@ what it printed, and ``RUN.json`` with what it is made from, so that a trial tha
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
 import shutil
@@ -33,9 +31,10 @@ from seg.ablation.store import (
     StoredTrial,
     TrialRecord,
     read_trial,
+    run_path,
 )
 from seg.config import DataConfig, ExperimentConfig, dump_config, load_config
-from seg.config.loading import comparable, differences, drop_removed_fields
+from seg.config.loading import comparable, content_digest, differences, drop_removed_fields
 from seg.data.cases import Dataset
 from seg.data.datasets import read_configured
 from seg.data.splits import Split
@@ -124,7 +123,7 @@ class StudyPaths:
 
     def run_dir(self, trial: Trial) -> Path:
         """Returns the run directory of a trial."""
-        return self.runs_dir / trial.variant.name / f"fold_{trial.fold}_seed_{trial.seed}"
+        return run_path(self.runs_dir, trial.variant.name, trial.fold, trial.seed)
 
     def log(self, trial: Trial) -> Path:
         """Returns the file of what a trial prints."""
@@ -179,7 +178,7 @@ def decisive_digest(config: ExperimentConfig) -> str:
     content = asdict(decisive(config))
     del content["training"]["runs_dir"]  # decides nothing, and older trials have it not
     content["network"]["name"] = "unet"  # a field of older configurations, kept so that older trials still count
-    return _digest(content)
+    return content_digest(content)
 
 
 def decisive(config: ExperimentConfig) -> ExperimentConfig:
@@ -212,7 +211,7 @@ def data_digest(config: ExperimentConfig) -> str:
     if config.fold >= len(splits):
         rule = f"must have the folds of the study; there are 0 ... {len(splits) - 1}"
         raise RunError(Problem(str(data.root), "range", rule, str(config.fold), "choose among these"))
-    return _digest(_files(data.root, data.layout, data.patient_pattern) | splits[config.fold])
+    return content_digest(_files(data.root, data.layout, data.patient_pattern) | splits[config.fold])
 
 
 def case_digests(config: ExperimentConfig) -> Mapping[str, str]:
@@ -246,10 +245,6 @@ def _splits(data: DataConfig) -> list[dict[str, Any]]:
 
     splits = read_splits(ExperimentConfig(data=data), [])
     return [{"train": split.train, "validation": split.validation} for split in splits]
-
-
-def _digest(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 # Whether a trial is finished

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -16,7 +14,7 @@ from torch import Tensor, nn
 
 from seg.benchmark.peers import PEERS, Peer, build_peer, count_macs, peer_problem
 from seg.config import ExperimentConfig, Precision, PrecisionName
-from seg.config.loading import comparable
+from seg.config.loading import comparable, content_digest
 from seg.data.augmentation import augment
 from seg.data.streams import Stream, torch_generator
 from seg.hardware import MIB, choose_precision, keep_heap
@@ -239,7 +237,7 @@ class Subject:
             **({"stock": True} if self.stock else {}),
             **({} if layout == "channels_last_3d" else {"memory_format": layout}),
         }
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        return content_digest(parts)
 
 
 @cache

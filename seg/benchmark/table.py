@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from seg.words import NOT_MEASURED, dimensions
+from seg.words import NOT_MEASURED, aligned, dimensions
 
 SPREADS = (
     ("latency_ms", "latency, ms", 1.0),
@@ -50,12 +50,12 @@ def device_tables(entry: Mapping[str, Any]) -> str:
     times = [names, *([label, *(_spread(row[key], by) for key, _, by in spreads)] for label, row in labelled)]
     names = ["network", *(words for _, words, _ in numbers)]
     sizes = [names, *([label, *(_number(row[key], by) for key, _, by in numbers)] for label, row in labelled)]
-    parts = [head, _aligned(times), *([_aligned(sizes)] if numbers else []), *_floors(entry, labelled)]
+    parts = [head, aligned(times), *([aligned(sizes)] if numbers else []), *_floors(entry, labelled)]
     if len(rows) > 1:
         compared = [one for one in RATIOS if one[0] in rows[0]]
         names = [f"times as fast as {entry['baseline']}", *(words for _, words in compared)]
         lines = [[label, *(_spread(row[key], 1.0) for key, _ in compared)] for label, row in labelled[1:]]
-        parts.append(_aligned([names, *lines]))
+        parts.append(aligned([names, *lines]))
     return "\n\n".join(parts)
 
 
@@ -75,7 +75,7 @@ def _floors(entry: Mapping[str, Any], labelled: Sequence[tuple[str, Mapping[str,
                 share = 100 * least / row[f"{measure}_ms"]["median"]
                 cells.append(f"{_digits(least)} ({share:.0f} % of the time)")
         lines.append(cells)
-    return [_aligned(lines)]
+    return [aligned(lines)]
 
 
 def labels(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -103,13 +103,6 @@ def _number(value: float | None, factor: float) -> str:
 def _digits(value: float) -> str:
     """Formats a number with three significant digits, and never fewer than those before the point."""
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
 
 
 def volume_text(found: dict[str, Any]) -> str:

@@ -49,7 +49,6 @@ def predict_maps(
     patients: Sequence[str],
     *,
     margin: float,
-    ignore_label: int | None,
     seed: int,
 ) -> PredictedLosses:
     """Predicts the Dice that is lost where maps and kernels are narrower, and corrects it by a few cuts of maps.
@@ -60,14 +59,13 @@ def predict_maps(
         windows: Images and labels that they are measured on, one of each case.
         patients: The patient of each.
         margin: Loss of Dice near which predictions are calibrated.
-        ignore_label: Value of voxels that count for neither side.
         seed: Seed of the labels that are drawn.
     """
     measured = measure_sites(network, sites, [image for image, _ in windows], seed=seed)
     curves = [predict_losses(site, measured[site.name], patients) for site in sites]
     checked = spread_over(windows, CHECKED)
     maps = [curve for curve in curves if curve.site.part != "kernel"]
-    factor = calibrate(network, maps, measured, checked, margin, ignore_label)
+    factor = calibrate(network, maps, measured, checked, margin)
     return PredictedLosses(measured=measured, curves=curves, factor=factor, checked=len(checked))
 
 
@@ -77,7 +75,6 @@ def calibrate(
     measured: Mapping[str, Measured],
     windows: Sequence[Window],
     margin: float,
-    ignore_label: int | None,
 ) -> float:
     """Returns the Dice that cuts lose on some windows over what is predicted for them, sums over cuts and classes.
 
@@ -90,9 +87,8 @@ def calibrate(
         measured: What was measured of them, by name.
         windows: Images and labels.
         margin: The margin, in Dice.
-        ignore_label: Value of voxels that count for neither side.
     """
-    whole = dice_of(network, windows, ignore_label)
+    whole = dice_of(network, windows)
     factor = 1.0
     for _ in range(ROUNDS):
         predicted = lost = 0.0
@@ -102,7 +98,7 @@ def calibrate(
             own = measured[curve.site.name]
             projection = projection_of(curve.site, own.pooled(range(len(own.second))), curve.widths[at])
             with narrowed_at(network, curve.site, own.mean, projection):
-                change = changes_of_dice(whole, dice_of(network, windows, ignore_label))
+                change = changes_of_dice(whole, dice_of(network, windows))
             for number, known in enumerate(~np.isnan(change).all(0) & ~np.isnan(curve.lost[at])):
                 if known:
                     predicted += float(curve.lost[at, number])

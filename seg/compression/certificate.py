@@ -25,7 +25,7 @@ from seg.errors import Problem, RunError
 from seg.evaluation.differences import Runs, patient_means, read_paired, split_folds, with_found_nothing
 from seg.evaluation.scores import CaseScore
 from seg.files import locked, read_json, write_json
-from seg.words import NOT_MEASURED, counted, escape_markdown, fixed
+from seg.words import NOT_MEASURED, counted, escape_markdown, fixed, some
 
 if TYPE_CHECKING:
     from seg.data.cases import Dataset
@@ -518,6 +518,6 @@ _SAID: Mapping[Verdict, str] = {
 
 
 def _rate(found: Counted, noun: str) -> str:
-    names = f" ({', '.join(found.names[:3])}{', ...' if len(found.names) > 3 else ''})" if found.names else ""
+    names = f" ({some(found.names, 3)})" if found.names else ""
     upper = "" if found.upper is None else f", at most {found.upper:.1%}"
     return f"{len(found.names)} of {counted(found.of, noun)}{names}{upper}"

@@ -23,6 +23,7 @@ from seg.inference.model import autocast
 from seg.inference.windows import Windows
 from seg.networks import UNet, complexity
 from seg.runs import ENVIRONMENT_FILE, Origin, TrainedRun, read_origin
+from seg.training.losses import dice_per_class
 from seg.words import some
 
 LOG = logging.getLogger(__name__)
@@ -47,7 +48,6 @@ class Original:
         measured: Cases that these are of.
         held_back: Windows with their labels (X, Y, Z), one of each patient that is held back.
         tuned_on: Cases that a smaller network is tuned on: those of all training patients who are not held back.
-        ignore_label: Label that counts nowhere.
         dice: Dice of the network on the held-back windows, shape (patients, classes without the background).
         judged: Log-probabilities of the network on the first of these windows.
         precision: Arithmetic in which networks predict and are tuned.
@@ -61,7 +61,6 @@ class Original:
     measured: tuple[str, ...]
     held_back: tuple[Window, ...]
     tuned_on: tuple[str, ...]
-    ignore_label: int | None
     dice: Array
     judged: tuple[Tensor, ...]
     precision: Precision
@@ -78,7 +77,7 @@ class Original:
 
     def lost(self, network: UNet) -> Array:
         """Returns the change of Dice from the original to a network on the held-back windows, (patients, classes)."""
-        return changes_of_dice(self.dice, dice_of(network, self.held_back, self.ignore_label, self.precision))
+        return changes_of_dice(self.dice, dice_of(network, self.held_back, self.precision))
 
     def divergence(self, network: UNet) -> float:
         """Returns the divergence of a prediction from the original's on held-back windows, in nats a voxel."""
@@ -147,8 +146,7 @@ def read_original(run: TrainedRun, origin: Origin, split: Split, dataset: Datase
         measured=tuple(case.id for case in chosen),
         held_back=held_back,
         tuned_on=tuple(case.id for case in others),
-        ignore_label=ignored,
-        dice=dice_of(network, held_back, ignored, precision),
+        dice=dice_of(network, held_back, precision),
         judged=tuple(log_probabilities(network, image, precision) for image, _ in held_back[:JUDGED]),
         precision=precision,
     )
@@ -177,16 +175,13 @@ def window(case: Case, config: ExperimentConfig, ignore_label: int | None) -> Wi
     return cropped[None], windows.crop(label, best)
 
 
-def dice_of(network: UNet, windows: Sequence[Window], ignore_label: int | None, precision: Precision = "fp32") -> Array:
+def dice_of(network: UNet, windows: Sequence[Window], precision: Precision = "fp32") -> Array:
     """Returns the Dice of each class but the background, shape (windows, classes); NaN where neither side has it."""
-    found = np.full((len(windows), network.out_channels - 1), np.nan)
-    for row, (image, label) in enumerate(windows):
-        predicted = log_probabilities(network, image, precision)[0].argmax(0)
-        counts = torch.ones_like(label, dtype=torch.bool) if ignore_label is None else label != ignore_label
-        for index in range(1, network.out_channels):
-            ours, theirs = (predicted == index) & counts, (label == index) & counts
-            if size := int(ours.sum()) + int(theirs.sum()):
-                found[row, index - 1] = 2 * int((ours & theirs).sum()) / size
+    dice = [
+        dice_per_class(log_probabilities(network, image, precision)[0].argmax(0), label, network.out_channels)
+        for image, label in windows
+    ]
+    found: Array = torch.stack(dice).numpy()
     return found
 
 

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from seg.compression import CASES
 from seg.compression.calibration import PLACES, predict_maps, scaled
@@ -33,7 +32,7 @@ from seg.config import NetworkConfig
 from seg.data.cases import Dataset
 from seg.data.splits import Split, spread_over
 from seg.errors import ConfigError, Problem
-from seg.figures.html import content_policy
+from seg.figures.html import content_policy, template_engine
 from seg.files import (
     check_folder,
     file_problems,
@@ -46,12 +45,11 @@ from seg.hardware import processor_name
 from seg.networks import UNet, complexity
 from seg.runs import (
     CONFIG_FILE,
-    NOTICE,
     TrainedRun,
     check_task,
     read_run,
 )
-from seg.words import NOT_MEASURED, counted, fixed, interval, significant, some
+from seg.words import NOT_MEASURED, counted, significant, some
 from seg.workflows.inputs import read_checked
 
 LOG = logging.getLogger(__name__)
@@ -230,8 +228,7 @@ def _find(
     sites = find_sites(network)
     LOG.info("measuring %d maps on %s", len(sites), counted(len(chosen), "training case"))
     windows = [window(case, config, dataset.ignore_label) for case in chosen]
-    ignored = dataset.ignore_label
-    found = predict_maps(network, sites, windows, patients, margin=margin, ignore_label=ignored, seed=config.seed)
+    found = predict_maps(network, sites, windows, patients, margin=margin, seed=config.seed)
     curves = found.curves
     if few := [name for name, high in zip(run.class_names[1:], curves[0].high[0], strict=True) if math.isinf(high)]:
         LOG.warning("no width is safe for %s: found in fewer than two patients; measure more cases", ", ".join(few))
@@ -422,15 +419,8 @@ def _yaml(content: object) -> str:
 
 def to_html(findings: Findings) -> str:
     """Formats the page: one file that needs no network and runs no script."""
-    made = Environment(
-        loader=ChoiceLoader([PackageLoader("seg.compression"), PackageLoader("seg.figures")]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters |= {"fixed": fixed, "counted": counted, "significant": significant}
-    made.globals |= {"interval": interval, "NOTICE": NOTICE, "NOT_MEASURED": NOT_MEASURED}
+    made = template_engine("seg.compression")
+    made.filters["significant"] = significant
     sheets = [made.loader.get_source(made, name)[0] for name in ("report.css", "widths.css")]  # type: ignore[union-attr]
     css = "".join(sheets)
     config = findings.run.config

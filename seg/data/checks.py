@@ -21,6 +21,7 @@ from seg.data.prepare import CaseGrid, channel_problems, fill_background, grid_o
 from seg.data.volumes import ENDINGS, OpenVolume, open_label, open_volume, split_ending
 from seg.errors import ConfigError, DataError, Problem
 from seg.processes import usable_cores
+from seg.words import some
 
 LOG = logging.getLogger(__name__)
 FOLDERS = ("imagesTr", "labelsTr")
@@ -56,8 +57,7 @@ def check_dataset(
         fill: Whether voxels that are not a number are background.
     """
     if unused := _unused_files(dataset):
-        more = f" and {len(unused) - NAMED_VALUES} more" if len(unused) > NAMED_VALUES else ""
-        value = f"{len(unused)}: {', '.join(unused[:NAMED_VALUES])}{more}"
+        value = f"{len(unused)}: {some(unused, NAMED_VALUES)}"
         rule, remedy = "should hold no scan that no case uses", "name them as dataset.json says or move them away"
         LOG.warning("%s", Problem(str(dataset.root), "unused", rule, value, remedy))
     check = partial(_check_case, channel_names=dataset.channel_names, classes=dataset.class_map, fill=fill)
@@ -76,11 +76,10 @@ def check_dataset(
 
 def _announce_alike(dataset: Dataset, looks: Mapping[str, Look]) -> None:
     if pairs := alike(looks):
-        named = ", ".join(f"{one} and {two}" for one, two in pairs[:NAMED_VALUES])
-        more = f" and {len(pairs) - NAMED_VALUES} more" if len(pairs) > NAMED_VALUES else ""
+        named = some([f"{one} and {two}" for one, two in pairs], NAMED_VALUES)
         rule = "should name its patients: neighbouring cases look like one, which on both sides makes scores too good"
         remedy = "if they are, give data.patient_pattern or a table patients.csv"
-        value = f"{len(pairs)} of {len(looks)} cases: {named}{more}"
+        value = f"{len(pairs)} of {len(looks)} cases: {named}"
         LOG.warning("%s", Problem(str(dataset.root), "patients", rule, value, remedy))
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from seg.errors import Problem, RunError
 from seg.evaluation.metrics import METRICS, Metric
 from seg.evaluation.scores import CaseScore, ClassSummary, Evaluation, FoldSummary, Interval, MetricSummary
+from seg.words import aligned, counted
 
 BOOTSTRAP_SAMPLES = 2000
 CI_PERCENTILES = (2.5, 97.5)
@@ -185,35 +186,26 @@ def format_evaluation(evaluation: Evaluation) -> str:
         rows.append(row)
     overall = "-" if evaluation.mean_dice is None else f"{evaluation.mean_dice:.4f}"
     rows.append(["mean", overall, _range(evaluation.mean_dice_ci95), *[""] * (len(header) - 3)])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
-    lines = [
-        "  ".join(cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in cells).rstrip()
-        for cells in (list(enumerate(zip(row, widths, strict=True))) for row in rows)
-    ]
+    lines = [aligned(rows, right=range(1, len(header)))]
     lines.append(
-        f"{_count(evaluation.num_cases, 'case')} of {_count(evaluation.num_patients, 'patient')}; "
+        f"{counted(evaluation.num_cases, 'case')} of {counted(evaluation.num_patients, 'patient')}; "
         f"NSD at {evaluation.nsd_tolerance_mm:g} mm; volumes are those of the prediction less those of the reference"
     )
     for entry in evaluation.classes:
         dice, hd95 = entry.metrics.get("dice"), entry.metrics.get("hd95_mm")
         both_empty = dice.nan if dice else 0
         if hd95 and hd95.infinite:
-            empty = f"one mask empty in {_count(hd95.infinite, 'case')}"
+            empty = f"one mask empty in {counted(hd95.infinite, 'case')}"
             lines.append(f"{entry.name}: {empty} (Dice 0; HD95 infinite, left out of its mean)")
         if both_empty:
-            lines.append(f"{entry.name}: both masks empty in {_count(both_empty, 'case')} (left out of every mean)")
+            lines.append(f"{entry.name}: both masks empty in {counted(both_empty, 'case')} (left out of every mean)")
         if hd95 and hd95.nan > both_empty:
-            lines.append(f"{entry.name}: HD95 not measured in {_count(hd95.nan - both_empty, 'case')}")
+            lines.append(f"{entry.name}: HD95 not measured in {counted(hd95.nan - both_empty, 'case')}")
     lines.extend(f"not scored: {problem}" for problem in evaluation.left_out)
     if evaluation.seen:
-        cases = f"{len(evaluation.seen)} of {_count(evaluation.num_cases, 'case')}"
+        cases = f"{len(evaluation.seen)} of {counted(evaluation.num_cases, 'case')}"
         lines.append(f"optimistic: the initial weights were trained on the patients of {cases}, which count above")
     return "\n".join(lines)
-
-
-def _count(number: int, noun: str) -> str:
-    """Formats a number with its noun."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _mean(summary: MetricSummary | None, metric: Metric) -> str:

@@ -1,9 +1,33 @@
-"""What holds for every page of results: a policy that lets the page's own style and script through alone."""
+"""What holds for every page of results: a template engine, and a policy that admits its own style and script alone."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+from seg.runs import NOTICE
+from seg.words import NOT_MEASURED, counted, fixed, interval
+
+
+def template_engine(package: str = "seg.figures", *, autoescape: bool = True) -> Environment:
+    """Returns the template engine, for templates of a package and of this one.
+
+    Args:
+        package: The package.
+        autoescape: Whether everything is escaped for HTML.
+    """
+    made = Environment(
+        loader=ChoiceLoader([PackageLoader(package), PackageLoader("seg.figures")]),
+        autoescape=autoescape,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {"fixed": fixed, "counted": counted}
+    made.globals |= {"interval": interval, "NOTICE": NOTICE, "NOT_MEASURED": NOT_MEASURED}
+    return made
 
 
 def content_policy(css: str, script: str = "") -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from seg.evaluation.metrics import METRICS
 from seg.evaluation.scores import CaseScore, Evaluation
@@ -27,10 +25,10 @@ from seg.figures.cases import (
     to_png,
     visible_box,
 )
+from seg.figures.html import content_policy, template_engine
 from seg.figures.ranking import Ranking, rank_cases
 from seg.files import write_text
-from seg.runs import NOTICE
-from seg.words import counted, fixed
+from seg.words import fixed
 
 PAGE_FILE = "cases.html"
 UNKNOWN = "not stated"
@@ -100,18 +98,12 @@ def write_page(
         for ranked, note in ranking.extremes(WORST)
     ]
     views: list[CaseView] = [entry["view"] for entry in drawn if entry["view"] is not None]
-    environment = Environment(
-        loader=PackageLoader("seg.figures"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(score=format_score, interval=format_interval, counted=counted)
-    style = environment.get_template("cases.css").render()
+    engine = template_engine()
+    engine.filters |= {"score": format_score, "interval": format_interval}
+    style = engine.get_template("cases.css").render()
     names = {entry.index: entry.name for entry in evaluation.classes}
     class_names = about.class_names or [names.get(index, "") for index in range(max(names) + 1)]
-    page = environment.get_template("cases.html.j2").render(
+    page = engine.get_template("cases.html.j2").render(
         about=about,
         by_case=by_case,
         drawn=drawn,
@@ -120,11 +112,10 @@ def write_page(
         image_problems=any(view.image_problem for view in views),
         key=[(_embed(sample), text) for sample, text in legend(class_names)] if views else [],
         metrics=[METRICS[name] for name in SHOWN_METRICS],
-        notice=NOTICE,
         ranking=ranking,
         strips=_strips(ranking, by_case, evaluation),
         style=style,
-        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode("ascii"),
+        policy=content_policy(style),
         unknown=UNKNOWN,
     )
     write_text(path, page)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import time
@@ -16,6 +15,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from seg.config import DeviceName, PrecisionName
+from seg.config.loading import content_digest
 from seg.errors import ConfigError, Problem, SegError
 from seg.files import read_json, user_cache, write_json
 from seg.hardware import instruction_sets, package_version, processor_name
@@ -181,8 +181,7 @@ def fastest_engine(engines: Sequence[Engine], runs: Sequence[TrainedRun], load: 
         return engines[0]
     key = _key(engines, runs, settings)
     folder = user_cache()
-    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-    path = None if folder is None else folder / "engines" / f"{name[:32]}.json"
+    path = None if folder is None else folder / "engines" / f"{content_digest(key)[:32]}.json"
     speeds = None if path is None else _stored(path, key)
     if speeds is None:
         LOG.info("engine: measuring %s, once for this network and machine", ", ".join(engines))

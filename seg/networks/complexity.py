@@ -5,15 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-import torch
-from torch.utils.flop_counter import FlopCounterMode
-
 from seg.config import BottleneckConfig, NetworkConfig
 from seg.networks.blocks import total_stride
 from seg.networks.bottleneck import projects_back, stage_ratios, width
 from seg.networks.conv import Triple
 from seg.networks.layout import PLAIN, Layout, Ranks, layout
-from seg.networks.unet import UNet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,28 +127,6 @@ def map_elements(config: NetworkConfig, *, shape: Triple) -> int:
         up = found.up[level] * (voxels[level + 1] if _reduces_early(config) else n)
         count += up + n * (sum(found.decoder[level]) + sum(map(sum, found.decoder_ranks[level])))
     return count
-
-
-def checked_complexity(in_channels: int, out_channels: int, config: NetworkConfig, *, shape: Triple) -> Complexity:
-    """Counts like `complexity`, and checks the count against a network that is built with the same arguments.
-
-    The network is built on torch's meta device, which has shapes and no numbers, and torch's FLOP counter watches it.
-
-    Raises:
-        RuntimeError: If the counts differ: an option of the network is counted wrongly.
-        ValueError: If the total stride does not divide the shape.
-    """
-    cost = complexity(in_channels, out_channels, config, shape=shape)
-    with torch.device("meta"):
-        network = UNet(in_channels, out_channels, config).eval()
-        image = torch.empty(1, in_channels, *shape)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(image)
-    counted = cost.parameters, cost.macs
-    built = sum(parameter.numel() for parameter in network.parameters()), counter.get_total_flops() // 2
-    if counted != built:
-        raise RuntimeError(f"parameters and multiply-accumulates: counted {counted}, built {built}, for {config}")
-    return cost
 
 
 def _voxels_per_level(config: NetworkConfig, shape: Triple) -> list[int]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from seg.config import OptimizerConfig
 from seg.errors import Problem, RunError
+from seg.training.losses import dice_per_class
 from seg.training.optim import build_optimizer, build_schedule
 
 Batch = dict[str, Any]
@@ -81,7 +82,7 @@ class SegmentationModule(pl.LightningModule):
             remedy = f"look at this image, or begin anew with {self._remedies()}"
             raise not_finite(f"step {self.global_step}: predictions", value, remedy)
         label = batch["label"].to(logits.device)
-        self._dice.append(dice_per_class(logits.argmax(1, keepdim=True), label, self.num_classes))
+        self._dice.append(dice_per_class(logits.argmax(1, keepdim=True), label, self.num_classes).float())
 
     def on_validation_epoch_end(self) -> None:
         """Logs ``val_dice``, the mean over classes of the mean over cases where label or prediction has the class.
@@ -121,20 +122,3 @@ def remedies(optimizer: OptimizerConfig, *, in_bf16: bool) -> str:
     if in_bf16:
         found.append("training.precision fp32")
     return f"{', '.join(found[:-1])} or {found[-1]}"
-
-
-def dice_per_class(prediction: Tensor, label: Tensor, num_classes: int) -> Tensor:
-    """Computes the Dice of each foreground class; NaN where label and prediction are both empty.
-
-    Args:
-        prediction: Class indices, any shape.
-        label: Class indices of the same shape; values of ``num_classes`` and more are left out.
-        num_classes: Classes, background included.
-
-    Returns:
-        Values in [0, 1] of shape (num_classes - 1,).
-    """
-    known = label < num_classes
-    pairs = (prediction[known] * num_classes + label[known]).flatten()
-    table = torch.bincount(pairs, minlength=num_classes**2).view(num_classes, num_classes).double()
-    return (2 * table.diagonal() / (table.sum(0) + table.sum(1)))[1:].float()

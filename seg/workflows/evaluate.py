@@ -116,13 +116,7 @@ def _score(
     if origin is not None and (changed := changed_data(origin, digests)):
         LOG.warning("%s: held-out cases have other files than when the run began: %s", config.data.root, some(changed))
     predictions = {case.id: output / PREDICTIONS / f"{case.id}.nii.gz" for case in cases}
-    tolerance = config.evaluation.nsd_tolerance_mm
-    scores: list[CaseScore] = []
-    for case in tqdm(cases, desc="evaluate", unit="case", disable=None if config.training.progress else True):
-        by_class = score_prediction(predictor, case, predictions[case.id], dataset, nsd_tolerance_mm=tolerance)
-        scores += case_scores(
-            by_class, case_id=case.id, class_names=dataset.score_names, patient=case.patient, fold=config.fold
-        )
+    scores = score_cases(predictor, config, dataset, cases, output / PREDICTIONS, "evaluate")
     evaluation = replace(
         _summarise(config, dataset, scores),
         seen=() if origin is None else seen_among(split.validation, dataset.cases, origin.data, origin.seen),
@@ -300,19 +294,34 @@ def predictor_scores(
     """Predicts and scores the held-out cases of a run and keeps no label map; ``what`` is what the bar says."""
     held_out = set(split.validation)
     cases = [case for case in dataset.cases if case.id in held_out]
-    scores: list[CaseScore] = []
     with tempfile.TemporaryDirectory() as folder:
-        for case in tqdm(cases, desc=what, unit="case", disable=None if config.training.progress else True):
-            by_class = score_prediction(
-                predictor,
-                case,
-                Path(folder) / f"{case.id}.nii.gz",
-                dataset,
-                nsd_tolerance_mm=config.evaluation.nsd_tolerance_mm,
-            )
-            scores += case_scores(
-                by_class, case_id=case.id, class_names=dataset.score_names, patient=case.patient, fold=config.fold
-            )
+        return score_cases(predictor, config, dataset, cases, Path(folder), what)
+
+
+def score_cases(
+    predictor: Predictor, config: ExperimentConfig, dataset: Dataset, cases: Sequence[Case], folder: Path, what: str
+) -> list[CaseScore]:
+    """Predicts cases in their order, writes their label maps into a folder and scores them.
+
+    Args:
+        predictor: The network.
+        config: The experiment.
+        dataset: The data set.
+        cases: The cases.
+        folder: Folder of the label maps.
+        what: What the progress bar says.
+
+    Raises:
+        SegError: See :func:`score_prediction`.
+    """
+    tolerance = config.evaluation.nsd_tolerance_mm
+    scores: list[CaseScore] = []
+    for case in tqdm(cases, desc=what, unit="case", disable=None if config.training.progress else True):
+        written = folder / f"{case.id}.nii.gz"
+        by_class = score_prediction(predictor, case, written, dataset, nsd_tolerance_mm=tolerance)
+        scores += case_scores(
+            by_class, case_id=case.id, class_names=dataset.score_names, patient=case.patient, fold=config.fold
+        )
     return scores
 
 

@@ -141,14 +141,14 @@ def compare(
     cases = {case.id: case for case in dataset.cases}
     images = [window(cases[name], config, dataset.ignore_label)[0] for name in spread_over(list(split.train), count)]
     held_out = [window(cases[name], config, dataset.ignore_label) for name in split.validation]
-    whole = dice_of(network, held_out, dataset.ignore_label)
+    whole = dice_of(network, held_out)
     macs = cost(network, config)[0]
     for method in methods:
         for solved in (True, False):
             with chosen_by(method, solved=solved) as kinds:
                 smaller = loop.shrink(network, images, [share * macs for share in shares], kinds=kinds)
                 for share, small in zip(shares, smaller, strict=True):
-                    lost = dice_of(small.network, held_out, dataset.ignore_label) - whole
+                    lost = dice_of(small.network, held_out) - whole
                     left, parameters = cost(small.network, config)
                     row: Row = {"run": run_dir.name, "method": method, "solved": str(solved), "share": share}
                     row |= {"macs": left / macs, "parameters": parameters, "dice": float(np.nanmean(lost))}

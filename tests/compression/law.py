@@ -116,9 +116,7 @@ def measure(runs_dir: Path, data_root: Path | None, draw: Draw, cases: int) -> l
     chosen = spread_over([case for case in dataset.cases if case.id in set(split.train)], cases)
     windows = [window(case, run.config, dataset.ignore_label) for case in chosen]
     patients = [case.patient or case.id for case in chosen]
-    found = predict_maps(
-        network, maps, windows, patients, margin=MARGIN, ignore_label=dataset.ignore_label, seed=run.config.seed
-    )
+    found = predict_maps(network, maps, windows, patients, margin=MARGIN, seed=run.config.seed)
     curves = {curve.site: curve for curve in found.curves}
     spreads = covariances(network, maps, [image for image, _ in windows])
     whole = dice_of(runs_dir / "baseline")

@@ -10,8 +10,8 @@ from seg.compression.cuts import cut, project, solve_anew
 from seg.compression.moments import Moments, drawn_labels, measure
 from seg.config import BottleneckConfig, NetworkConfig
 from seg.networks import network_from_config
-from seg.networks.complexity import checked_complexity
 from tests.compression.test_moments import predicted_loss
+from tests.costs import checked_complexity
 
 SHAPE = (8, 8, 8)
 OPTIONS = [

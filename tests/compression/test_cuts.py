@@ -8,7 +8,7 @@ from seg.compression.moments import measure
 from seg.compression.shrink import choose_cuts
 from seg.config import BottleneckConfig, NetworkConfig
 from seg.networks import network_from_config
-from seg.networks.complexity import checked_complexity
+from tests.costs import checked_complexity
 
 SHAPE = (8, 8, 8)
 OPTIONS = [

@@ -50,7 +50,7 @@ def test_ignored_voxels_count_nowhere() -> None:
     dice, entropy, probabilities = scores(logits, label, IGNORED)
     alone = scores(logits[:, :, :2], label[:2], None)
     assert dice == pytest.approx(alone[0])
-    (found,) = dice_of(Given(), [(logits, label)], IGNORED)
+    (found,) = dice_of(Given(), [(logits, label)])
     predicted, reference = logits[0, :, :2].argmax(0), label[:2]
     for index in (1, 2):
         both = int(((predicted == index) & (reference == index)).sum())

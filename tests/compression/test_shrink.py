@@ -13,9 +13,9 @@ from seg.compression.shrink import KINDS, choose_cuts, shrink, work_of
 from seg.config import BottleneckConfig, NetworkConfig
 from seg.errors import ConfigError
 from seg.networks import map_elements, network_from_config
-from seg.networks.complexity import checked_complexity
 from tests.compression.test_cuts import kernel_macs
 from tests.compression.test_moments import predicted_loss
+from tests.costs import checked_complexity
 
 SHAPE = (16, 16, 16)
 

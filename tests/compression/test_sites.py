@@ -232,20 +232,20 @@ def test_the_factor_is_what_cuts_lose_over_what_is_predicted(monkeypatch):
         windows = [(image, network(image)[0].argmax(0)) for image, _ in windows]
     measured = measure_sites(network, sites, [image for image, _ in windows])
     curves = [predict_losses(site, measured[site.name], ["a", "b", "c"]) for site in sites]
-    twice = calibrate(network, curves, measured, windows, 0.05, None)
+    twice = calibrate(network, curves, measured, windows, 0.05)
     monkeypatch.setattr(calibration, "ROUNDS", 1)
-    factor = calibrate(network, curves, measured, windows, 0.05, None)
+    factor = calibrate(network, curves, measured, windows, 0.05)
     assert factor > LEAST
     # The second round cuts where what was scaled by the first loses the margin.
-    again = calibrate(network, [scaled(curve, factor) for curve in curves], measured, windows, 0.05, None)
+    again = calibrate(network, [scaled(curve, factor) for curve in curves], measured, windows, 0.05)
     assert again != pytest.approx(1)
     assert twice == pytest.approx(factor * again)
     doubled = [scaled(curve, 2) for curve in curves]
     same = {curve.site.name: curve.lost / 2 for curve in doubled}
     assert all(np.array_equal(same[curve.site.name], curve.lost, equal_nan=True) for curve in curves)
     # What is predicted twice as high at the same widths makes the factor half of it.
-    assert calibrate(network, doubled, measured, windows, 0.1, None) == pytest.approx(factor / 2)
-    assert calibrate(network, [scaled(curve, 1e6) for curve in curves], measured, windows, 5e4, None) == LEAST
+    assert calibrate(network, doubled, measured, windows, 0.1) == pytest.approx(factor / 2)
+    assert calibrate(network, [scaled(curve, 1e6) for curve in curves], measured, windows, 5e4) == LEAST
 
 
 @pytest.mark.parametrize("part", ["skip", "encoder"])
@@ -276,7 +276,7 @@ def test_kernels_are_predicted_but_no_part_of_the_correction():
     windows = [(torch.randn(1, 1, 16, 16, 16), torch.randint(3, (16, 16, 16))) for _ in range(3)]
     sites = find_sites(network)
     maps = [site for site in sites if site.part != "kernel"]
-    about = {"margin": 0.05, "ignore_label": None, "seed": 0}
+    about = {"margin": 0.05, "seed": 0}
     whole, alone = (predict_maps(network, some, windows, ["a", "b", "c"], **about) for some in (sites, maps))
     assert [curve.site for curve in whole.curves] == list(sites)
     assert whole.factor == alone.factor

@@ -6,7 +6,7 @@ import torch
 from seg.compression.speed import MOST_OF_ELEMENTS, time_of_elements
 from seg.config import NetworkConfig
 from seg.networks import map_elements, network_from_config
-from seg.networks.complexity import checked_complexity
+from tests.costs import checked_complexity
 
 SHAPE = (16, 16, 16)
 

@@ -37,7 +37,7 @@ def measure(run_dir: Path, data_root: Path | None, count: int) -> list[dict[str,
     )
     seen = [window(case, config, ignored) for case in trained]
     patients = [case.patient or case.id for case in trained]
-    found = predict_maps(network, sites, seen, patients, margin=MARGIN, ignore_label=ignored, seed=config.seed)
+    found = predict_maps(network, sites, seen, patients, margin=MARGIN, seed=config.seed)
     print(f"factor {found.factor:.3f}")
     windows = [window(case, config, ignored) for case in held_out]
     with torch.no_grad():

@@ -33,7 +33,10 @@ def test_a_page_needs_no_other_file_and_its_policy_allows_its_own_style_alone(pa
     assert all(link["href"].startswith("#") for link in page.all("a"))
     digest = base64.b64encode(hashlib.sha256(page.inline["style"].encode()).digest()).decode()
     (policy,) = (meta["content"] for meta in page.all("meta") if "http-equiv" in meta)
-    assert policy == f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:"
+    assert policy == (
+        f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; script-src 'none'; "
+        "base-uri 'none'; form-action 'none'"
+    )
 
 
 def test_names_from_data_stay_text(pages: Pages) -> None:

@@ -24,8 +24,9 @@ from seg.errors import ConfigError, Problem, RunError, SegError
 from seg.files import locked
 from seg.hardware import code_version
 from seg.inference.exported import read_export, record_path
-from seg.networks.complexity import checked_complexity, complexity, map_elements
+from seg.networks.complexity import complexity, map_elements
 from seg.workflows.train import train
+from tests.costs import checked_complexity
 from tests.problems import refused
 
 

@@ -23,7 +23,7 @@ from seg.compression.widths import Findings, find_widths, to_html, write_finding
 from seg.config import ExperimentConfig, load_config
 from seg.errors import SegError
 from seg.files import locked
-from seg.networks.complexity import checked_complexity
+from tests.costs import checked_complexity
 from tests.pages import Page
 
 HOSTILE = '<script>alert(1)</script>" onload="alert(2)'

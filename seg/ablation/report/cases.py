@@ -15,6 +15,7 @@ import pandas as pd
 from pydantic import BaseModel
 
 from seg.ablation.report.analysis import Analysis
+from seg.ablation.store import run_path
 from seg.errors import Problem, RunError, SegError
 from seg.files import read_json, write_bytes, write_json
 from seg.runs import CONFIG_FILE, PREDICTIONS
@@ -151,7 +152,7 @@ def _draw(analysis: Analysis, variant: str, study_dir: Path, runs_dir: Path) -> 
         fold, seed, dice = _shown_run(analysis, variant, case)
         titled = []
         for name in (analysis.baseline, variant):
-            run_dir = runs_dir / name / f"fold_{fold}_seed_{seed}"
+            run_dir = run_path(runs_dir, name, fold, seed)
             if run_dir not in data:
                 data[run_dir] = _read_data(run_dir)
             dataset, cases = data[run_dir]

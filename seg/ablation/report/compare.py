@@ -1,8 +1,7 @@
-"""Several studies side by side: what each variant that they share costs on each of their data sets."""
+"""Runs and studies side by side: what a variant costs, run by run and on the data sets of several studies."""
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -11,17 +10,20 @@ from pathlib import Path
 
 import pandas as pd
 
-from seg.ablation.plan import OLD_STUDY_FILE, STUDY_FILE, StudyPlan
+from seg.ablation.plan import OLD_STUDY_FILE, STUDY_FILE, StudyPlan, changes_text
 from seg.ablation.report.analysis import Analysis, analyse, find_verdicts
 from seg.ablation.report.cases import FIGURES
 from seg.ablation.report.frame import to_csv
 from seg.ablation.report.labels import Label, label_variants
 from seg.ablation.report.plots import STUDIES_ALT, compare_studies
 from seg.ablation.report.templating import markdown_environment
-from seg.ablation.statistics import Comparison, Verdict
+from seg.ablation.statistics import Comparison, Verdict, format_comparison, paired, split_folds
 from seg.ablation.store import TRIALS, read_results
 from seg.errors import Problem, RunError
+from seg.evaluation.scores import EVALUATION_FILE, read_cases, read_evaluation
 from seg.files import check_replaced, first_line, quoted, read_table, real_path, write_text
+from seg.runs import read_origin
+from seg.words import counted, some
 
 LOG = logging.getLogger(__name__)
 STUDIES_TABLE = "studies.csv"
@@ -116,9 +118,47 @@ def read_evidence(path: Path, study: StudyPlan) -> dict[str, Evidence]:
     table = read_table(path, columns=columns, escaped=True, remedy=remedy)
     found = {}
     for variant in study.variants:
-        if verdicts := [row["verdict"] for row in table if row["changes"] == _key(variant.changes)]:
+        if verdicts := [row["verdict"] for row in table if row["changes"] == changes_text(variant.changes)]:
             found[variant.name] = Evidence(safe=verdicts.count("safe"), tried=len(verdicts))
     return found
+
+
+def compare_runs(baseline: Sequence[Path], variant: Sequence[Path], margin: float) -> str:
+    """Compares the scores of finished runs, with the verdict of their study where they are of one, as text.
+
+    Args:
+        baseline: Run directories of the baseline, or its folders of results in a study.
+        variant: The same of the variant, in the same order of seeds.
+        margin: Loss of Dice that still counts as not inferior.
+
+    Raises:
+        RunError: Scores or a study cannot be read, or the runs cannot be paired.
+    """
+    for run_dir in (*baseline, *variant):
+        read_origin(run_dir)  # a damaged record is named, whatever the scores say
+        path = run_dir / EVALUATION_FILE
+        if path.is_file() and (seen := read_evaluation(path).seen):
+            rule = "has optimistic scores: its initial weights were trained on patients of cases that count here"
+            LOG.warning("%s", Problem(str(run_dir), "seen", rule, some(seen)))
+    sides = {"baseline": baseline, "variant": variant}
+    trials = {name: split_folds([read_cases(path) for path in paths]) for name, paths in sides.items()}
+    before, after = set(trials["baseline"]), set(trials["variant"])
+    if not before & after:
+        value = " and ".join(f"folds {some(sorted({fold for fold, _ in side}))}" for side in (before, after))
+        rule, remedy = "must have folds in common with --baseline", "give runs of the same folds"
+        raise RunError(Problem("--variant", "folds", rule, value, remedy))
+    for number, (first, second) in enumerate(zip(baseline, variant, strict=True)):
+        for run_dir, own, other, theirs in ((first, before, second, after), (second, after, first, before)):
+            if lacking := sorted(fold for fold, run in theirs - own if run == number):
+                rule = f"lacks folds of {other}, which are left out of the comparison"
+                LOG.warning("%s", Problem(str(run_dir), "folds", rule, some(lacking)))
+    found, words = study_verdict(baseline, variant), ""
+    if found is not None and found[0].margin == margin:
+        study, verdict = found
+        words = f"(margin {study.margin:g}, corrected for {counted(len(study.names) - 1, 'variant')} of the study "
+        words += f"{study.name}): {'shown' if verdict.word == 'safe' else 'not shown'}; {verdict.word}"
+        words += "" if verdict.bound is None else f", bound {verdict.bound:+.4f} in {verdict.class_name or 'the mean'}"
+    return "\n".join(format_comparison(one, words) for one in paired(trials, "baseline", margin=margin))
 
 
 def study_verdict(baseline: Sequence[Path], variant: Sequence[Path]) -> tuple[StudyPlan, Verdict] | None:
@@ -156,11 +196,6 @@ def _place(path: Path) -> tuple[Path, str]:
     return path.parent.parent.parent, path.parent.name
 
 
-def _key(changes: Mapping[str, object]) -> str:
-    """Returns the changes of a variant as a text that is equal where the changes are."""
-    return json.dumps(changes, sort_keys=True)
-
-
 def _shared(
     analyses: Mapping[str, Analysis],
 ) -> tuple[dict[str, Label], dict[str, dict[str, tuple[Comparison, Verdict]]]]:
@@ -170,7 +205,7 @@ def _shared(
     for study, analysis in analyses.items():
         for variant in analysis.results.study.variants:
             if variant.name in analysis.comparisons:
-                key = _key(variant.changes)
+                key = changes_text(variant.changes)
                 changes[key] = variant.changes
                 found = analysis.comparisons[variant.name], analysis.verdicts[variant.name]
                 findings.setdefault(key, {})[study] = found
@@ -185,6 +220,6 @@ def _to_table(analyses: Mapping[str, Analysis]) -> pd.DataFrame:
         for name, comparison in analysis.comparisons.items():
             verdict, effect = analysis.verdicts[name], comparison.dice
             low, high = (effect.ci95 if effect else None) or (None, None)
-            row = [study, name, _key(changes[name]), verdict.word, verdict.bound, verdict.class_name]
+            row = [study, name, changes_text(changes[name]), verdict.word, verdict.bound, verdict.class_name]
             rows.append([*row, effect.difference if effect else None, low, high, effect.num_runs if effect else None])
     return pd.DataFrame(rows, columns=COLUMNS).astype({"num_runs": "Int64"})

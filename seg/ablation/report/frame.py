@@ -14,7 +14,7 @@ from seg.ablation.store import entry_instruction_sets
 from seg.evaluation.differences import COMPARED
 from seg.evaluation.metrics import METRICS
 from seg.files import escaped_cell
-from seg.words import NOT_MEASURED
+from seg.words import NOT_MEASURED, counted
 
 LEFT_OUT = "left out"
 """Stands for a number that was measured and means nothing, such as a distance where spacing is nominal."""
@@ -83,7 +83,7 @@ def device_label(device: Any) -> str:
     model = device.get("device") or "not stated"
     parts = [
         f"{model} ({' '.join(dict.fromkeys(shown))})" if shown else model,
-        f"{threads} thread{'s' if threads != 1 else ''}" if threads else "",
+        counted(threads, "thread") if threads else "",
     ]
     engine = device.get("engine", "torch")
     how = device.get("memory_format") if engine == "torch" else engine

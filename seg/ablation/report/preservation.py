@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from statistics import fmean
 
 import pandas as pd
 
-from seg.ablation.plan import StudyPlan, VariantPlan
+from seg.ablation.plan import StudyPlan, VariantPlan, changes_text
 from seg.ablation.preservation.widths import PlaceRecord, predict_safe_widths
 from seg.ablation.statistics import Correlation, correlate
 from seg.ablation.store import Results
@@ -213,15 +212,15 @@ def find_controls(study: StudyPlan) -> dict[str, str]:
 
     A flat network with bottlenecks loses Dice for its channels and for its bottlenecks: the flat one tells them apart.
     """
-    plain = {_others(variant): variant.name for variant in study.variants if _others(variant) == _key(variant.changes)}
-    plain[_key({})] = study.baseline
+    plain = {
+        _others(variant): variant.name
+        for variant in study.variants
+        if _others(variant) == changes_text(variant.changes)
+    }
+    plain[changes_text({})] = study.baseline
     return {variant.name: plain.get(_others(variant), study.baseline) for variant in study.variants}
 
 
 def _others(variant: VariantPlan) -> str:
     """Returns what a variant changes beside bottlenecks, as a text that is equal where the changes are."""
-    return _key({path: value for path, value in variant.changes.items() if not path.startswith(BOTTLENECKS)})
-
-
-def _key(changes: dict[str, object]) -> str:
-    return json.dumps(changes, sort_keys=True)
+    return changes_text({path: value for path, value in variant.changes.items() if not path.startswith(BOTTLENECKS)})

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 
 from seg.ablation.report.labels import HELP
 from seg.ablation.report.metrics import TABLE_COLUMNS
 from seg.config.study import MIN_RUNS
-from seg.runs import NOTICE
-from seg.words import NOT_MEASURED, counted, escape_markdown, fixed, interval
+from seg.figures.html import template_engine
+from seg.words import escape_markdown
 
 
 def environment(*, autoescape: bool) -> Environment:
@@ -18,21 +18,8 @@ def environment(*, autoescape: bool) -> Environment:
         autoescape: Whether everything is escaped for HTML; Markdown templates pass texts through the filter ``e``, see
             :func:`markdown_environment`.
     """
-    made = Environment(
-        loader=ChoiceLoader([PackageLoader("seg.ablation.report"), PackageLoader("seg.figures")]),
-        autoescape=autoescape,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters |= {"fixed": fixed, "counted": counted}
-    made.globals |= {"interval": interval} | {
-        "HELP": HELP,
-        "TABLE_COLUMNS": TABLE_COLUMNS,
-        "MIN_RUNS": MIN_RUNS,
-        "NOTICE": NOTICE,
-        "NOT_MEASURED": NOT_MEASURED,
-    }
+    made = template_engine("seg.ablation.report", autoescape=autoescape)
+    made.globals |= {"HELP": HELP, "TABLE_COLUMNS": TABLE_COLUMNS, "MIN_RUNS": MIN_RUNS}
     return made
 
 
