@@ -15,7 +15,6 @@ from seg.ablation.preservation import measures
 from seg.ablation.preservation.features import Place, find_places, keeps_position, visit_case
 from seg.ablation.preservation.moments import FeatureWidths, Moments, Summary
 from seg.ablation.preservation.probe import DiceCount, Probe, fit_probe, mean_dice
-from seg.ablation.preservation.widths import PRESERVATION_VERSION
 from seg.config import DataConfig, load_config
 from seg.data.cases import Case, Dataset
 from seg.errors import DataError, Problem, RunError
@@ -26,6 +25,7 @@ from seg.inference.predictor import load_model
 from seg.networks import UNet
 from seg.runs import CONFIG_FILE, PRESERVATION_FILE, TrainedRun
 
+PRESERVATION_VERSION = 1
 SIDES = ("wide", "narrow")
 Key = tuple[str, str]
 """Name of a place, and a side."""

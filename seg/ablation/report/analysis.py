@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from seg.ablation.report.labels import Label, label_variants
-from seg.ablation.report.preservation import Law, Prediction, find_laws, find_predictions, mean_places
+from seg.ablation.report.preservation import Law, find_laws, mean_places
 from seg.ablation.statistics import (
     Comparison,
     Convergence,
@@ -31,7 +31,6 @@ from seg.ablation.statistics import (
     recommend,
 )
 from seg.ablation.store import Results
-from seg.errors import RunError
 from seg.evaluation.differences import Pair, patient_means, score_arrays
 from seg.evaluation.metrics import METRICS, ClassScores
 from seg.evaluation.scores import CaseScore
@@ -83,8 +82,6 @@ class Analysis:
         gaps: Gap between training and validation by variant.
         places: What each bottleneck preserves, means over trials, as `mean_places` gives it.
         laws: How each measure of preservation goes with the Dice lost.
-        predictions: Safe widths predicted from the baseline's spectrum, beside those found.
-        unpredicted: Why there is no prediction; empty where there is.
     """
 
     results: Results
@@ -101,8 +98,6 @@ class Analysis:
     gaps: Mapping[str, Gap]
     places: pd.DataFrame
     laws: tuple[Law, ...]
-    predictions: tuple[Prediction, ...]
-    unpredicted: str
 
     @property
     def baseline(self) -> str:
@@ -139,12 +134,6 @@ def analyse(results: Results) -> Analysis:
     ]
     macs = {variant.name: variant.macs for variant in study.variants if variant.macs is not None}
     speeds = device_speeds(results) or [{}]
-    predictions: tuple[Prediction, ...] = ()
-    unpredicted = "no spectrum of a trained baseline was measured"
-    try:
-        predictions = find_predictions(results, {one.variant for one in compared if one.non_inferior})
-    except RunError as error:
-        unpredicted = " ".join(error.sentences).rstrip(".")
     return Analysis(
         results=results,
         labels=label_variants({variant.name: variant.changes for variant in study.variants}),
@@ -165,8 +154,6 @@ def analyse(results: Results) -> Analysis:
         gaps=_gaps(results),
         places=mean_places(results),
         laws=find_laws(results),
-        predictions=predictions,
-        unpredicted="" if predictions else unpredicted,
     )
 
 

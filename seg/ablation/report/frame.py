@@ -239,8 +239,3 @@ def _preservation(analysis: Analysis) -> Iterator[Row]:
             metric = f"law_{law.measure}_{kind}"
             yield _row("", metric, value, place=law.where, low=low, high=high, interval=interval)
         yield _row("", f"law_{law.measure}_num_points", law.num_points, place=law.where)
-    for width in analysis.predictions:
-        for run, predicted in enumerate(width.widths):
-            yield _row(analysis.baseline, f"safe_width_predicted_run_{run}", predicted, place=width.name)
-        yield _row(width.variant or "", "safe_width_found", width.found, place=width.name)
-        yield _row("", "safe_width_tried", width.tried, place=width.name)

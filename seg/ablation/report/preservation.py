@@ -1,15 +1,13 @@
-"""What bottlenecks preserve: means over trials, predicted safe widths, and how preservation goes with the Dice lost."""
+"""What bottlenecks preserve: means over trials, and how preservation goes with the Dice lost."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from statistics import fmean
 
 import pandas as pd
 
 from seg.ablation.plan import StudyPlan, VariantPlan, changes_text
-from seg.ablation.preservation.widths import PlaceRecord, predict_safe_widths
 from seg.ablation.statistics import Correlation, correlate
 from seg.ablation.store import Results
 from seg.evaluation.metrics import finite_mean
@@ -28,28 +26,6 @@ MEASURES = {
     "suppressed": "max",
 }
 """Measures that may predict the Dice lost, and whether the largest or the smallest value is a network's worst."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """Width that the baseline's spectrum predicts to be safe at one place, beside what the study found.
-
-    Attributes:
-        name: ``skip_0``, ``decoder_0``, ...
-        channels: Channels of the stage.
-        widths: Width that each trial of the baseline predicts; the prediction of the first trial counts.
-        found: Narrowest width there of a variant that is not inferior, of those that have the baseline's channel plan
-            and were not made from a prediction; None where there is none.
-        variant: That variant.
-        tried: Narrowest width there of any such variant with a record; None where none narrows the place.
-    """
-
-    name: str
-    channels: int
-    widths: tuple[int, ...]
-    found: int | None
-    variant: str | None
-    tried: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +55,7 @@ def read_places(results: Results) -> pd.DataFrame:
     finished = results.trials.trial[results.trials.status == "finished"]
     frame = results.preservation[results.preservation.trial.isin(finished)]
     numbers = ["wide", "narrow", "channels", *AVERAGED]
-    needed = ["path", "stage", "r2_by_width", "probe_dice_wide", "probe_dice_narrow", *numbers]
+    needed = ["path", "stage", "probe_dice_wide", "probe_dice_narrow", *numbers]
     frame = frame.reindex(columns=[*frame.columns, *(name for name in needed if name not in frame)])
     for side in ("wide", "narrow"):
         means = [finite_mean(dice) if isinstance(dice, tuple) else None for dice in frame[f"probe_dice_{side}"]]
@@ -108,59 +84,6 @@ def mean_places(results: Results) -> pd.DataFrame:
 def _mean(values: pd.Series) -> float:
     known = values.dropna()
     return fmean(known) if len(known) else float("nan")
-
-
-def find_predictions(results: Results, non_inferior: Collection[str]) -> tuple[Prediction, ...]:
-    """Compares the widths that the spectrum of the baseline calls for with the narrowest that lost nothing.
-
-    The prediction of the baseline's first trial counts; the predictions of the others are kept beside it. A variant
-    that was made from a prediction tests the prediction and is no finding.
-
-    Args:
-        results: Results of the study.
-        non_inferior: Variants that are not inferior in any class.
-
-    Raises:
-        RunError: The baseline has bottlenecks, or a stage whose features do not vary.
-    """
-    study, rows, places = results.study, read_places(results), mean_places(results)
-    predicted = []
-    for _, trial in rows[rows.variant == study.baseline].groupby(RUN, sort=False):
-        safe = predict_safe_widths(
-            [
-                PlaceRecord(
-                    name=row.place,
-                    path=row.path,
-                    stage=row.stage,
-                    narrow=None if pd.isna(row.narrow) else row.narrow,
-                    r2_by_width=row.r2_by_width,
-                )
-                for row in trial.itertuples()
-            ]
-        )
-        by_path = {"skip": safe.skip, "decoder": safe.decoder}
-        predicted.append(
-            {f"{path}_{stage}": width for path, widths in by_path.items() for stage, width in enumerate(widths)}
-        )
-    same_plan = [variant.name for variant in study.variants if "network.channels" not in variant.changes]
-    narrow = {name: dict(zip(own.place, own.narrow, strict=True)) for name, own in places.groupby("variant")}
-    counted = [name for name in same_plan if name in narrow and narrow[name] not in predicted]
-    channels = {place: int(found) for place, found in zip(places.place, places.channels, strict=True)}
-    found = []
-    for name in predicted[0] if predicted else ():
-        here = {variant: int(narrow[variant][name]) for variant in counted if narrow[variant].get(name, 0) > 0}
-        kept = min((variant for variant in here if variant in non_inferior), key=here.__getitem__, default=None)
-        found.append(
-            Prediction(
-                name=name,
-                channels=channels[name],
-                widths=tuple(widths[name] for widths in predicted),
-                found=here[kept] if kept else None,
-                variant=kept,
-                tried=min(here.values(), default=None),
-            )
-        )
-    return tuple(found)
 
 
 def find_laws(results: Results) -> tuple[Law, ...]:

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,10 @@ from scipy import stats
 from seg.ablation.plan import VariantPlan
 from seg.ablation.report.analysis import analyse
 from seg.ablation.report.frame import COLUMNS, estimates, to_csv
-from seg.ablation.report.preservation import find_controls, find_predictions
+from seg.ablation.report.preservation import find_controls
 from seg.ablation.store import read_results
 from seg.files import unescaped_cell
-from tests.ablation.report.studies import CHANNELS, CONTRASTS, VARIANTS, Made, change, dice, make_study, value
+from tests.ablation.report.studies import CONTRASTS, VARIANTS, Made, change, dice, make_study, value
 
 CPU = "Test Processor, 2 threads, bf16, channels_last_3d"
 NAMES = [row.name for row in VARIANTS]
@@ -154,47 +153,6 @@ def test_a_control_has_all_other_changes_and_no_bottleneck(whole: Path) -> None:
     variants = tuple(VariantPlan(name=name, changes=own) for name, own in changes.items())
     controls = find_controls(read_results(whole).study.model_copy(update={"variants": variants}))
     assert list(controls.values()) == ["baseline", "baseline", "flat", "flat", "baseline"]
-
-
-def test_predicted_widths_are_the_first_that_keep_95_percent(whole: Path) -> None:
-    for width in analyse(read_results(whole)).predictions:
-        stage, skip = int(width.name[-1]), width.name.startswith("skip")
-        # A geometric series: the spectrum falls by the same factor from channel to channel.
-        channels = np.arange(CHANNELS[stage] * (1 if skip else 2) + 1)
-        kept = -np.expm1(-channels / (4 + 4 * stage))
-        assert width.widths[0] == np.flatnonzero(kept >= 0.95 * kept[-1])[0]
-        assert width.found == round(CHANNELS[stage] / (16 if skip else 2))
-
-
-def test_a_variant_made_from_a_prediction_and_another_plan_are_no_findings(tmp_path: Path) -> None:
-    make_study(tmp_path)
-    widths = {width.name: width.widths[0] for width in analyse(read_results(tmp_path)).predictions}
-
-    def as_predicted(content: dict) -> None:
-        for place in content["bottlenecks"]:
-            place["narrow"] = widths[place["name"]]
-
-    def even(content: dict) -> None:
-        place = next(place for place in content["bottlenecks"] if place["name"] == "skip_0")
-        place["r2_by_width"] = [(width + 1) / place["wide"] for width in range(place["wide"])]
-
-    for path in tmp_path.glob("trials/skip_1-4_decoder_1-4.*/preservation.json"):
-        change(path, as_predicted)
-    # Another trial of the baseline spreads its variance evenly over the channels of one skip.
-    change(tmp_path / "trials" / "baseline.fold_0.seed_2" / "preservation.json", even)
-    results = read_results(tmp_path)
-    first = find_predictions(results, NAMES)[0]
-    assert (first.widths[0], first.widths[2]) == (widths["skip_0"], math.ceil(0.95 * CHANNELS[0]))
-    assert {width.variant for width in find_predictions(results, NAMES)} == {"skip_1-16", "decoder_1-4"}
-    variants = [
-        plan.model_copy(update={"changes": {**plan.changes, "network.channels": [1]}} if "16" in plan.name else {})
-        for plan in results.study.variants
-    ]
-    other = find_predictions(
-        replace(results, study=results.study.model_copy(update={"variants": tuple(variants)})), NAMES
-    )
-    assert {width.variant for width in other} == {"skip_1-4", "decoder_1-4"}
-    assert [width.tried for width in other[:3]] == [channels // 4 for channels in CHANNELS]
 
 
 def test_steps_before_the_first_validation_are_an_upper_bound(tmp_path: Path) -> None:
