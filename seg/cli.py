@@ -425,7 +425,7 @@ class Ablate(Command):
         None, "Folder of the run directories, which hold weights (default: runs/ in the study directory)."
     )
     dry_run: StrictBool = setting(
-        False, "Print every trial with parameters, GMAC and predicted time, for which some steps are timed; train none."
+        False, "Print every trial with parameters, GMAC and predicted time; a few steps are timed, no trial is trained."
     )
     only: tuple[StrictStr, ...] = setting((), "Run this variant alone; repeat it for more.")
     speed_only: StrictBool = setting(

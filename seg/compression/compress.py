@@ -536,10 +536,13 @@ class _Work:
         """Returns a network as the engine takes it: for others than torch a file, which is written once for a name."""
         if self.engine == "torch":
             return network
-        file = self.exported / f"fold_{original.config.fold}_{name}{ENDINGS['onnx']}"
+        file = self._exported_file(original, name)
         if not file.is_file():
             write_network(network, original.config.patches.size, file, "onnx")
         return file
+
+    def _exported_file(self, original: Original, name: str) -> Path:
+        return self.exported / f"fold_{original.config.fold}_{name}{ENDINGS['onnx']}"
 
     def _write_run(self, small: UNet, original: Original, target: Path) -> None:
         run, config = original.run, replace(original.config, network=small.config)
@@ -589,7 +592,10 @@ class _Work:
 
         shape = content_digest(asdict(network.config))
         ratio = measured(shape, TRIAL_ROUNDS)
-        return measured(f"{shape} {wanted:g}", ROUNDS) if ratio <= wanted else ratio
+        if ratio <= wanted:
+            ratio = measured(f"{shape} {wanted:g}", ROUNDS)
+        self._exported_file(original, shape).unlink(missing_ok=True)
+        return ratio
 
     def _original_scores(self) -> list[CaseScore]:
         if self.engine == "torch":

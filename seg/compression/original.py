@@ -17,13 +17,13 @@ from seg.data.prepare import prepare_case
 from seg.data.splits import Split, spread_over
 from seg.errors import ConfigError, Problem, RunError
 from seg.evaluation.differences import with_found_nothing
+from seg.evaluation.tensors import dice_per_class
 from seg.files import quoted
 from seg.hardware import choose_precision
 from seg.inference.model import autocast
 from seg.inference.windows import Windows
 from seg.networks import UNet, complexity
 from seg.runs import ENVIRONMENT_FILE, Origin, TrainedRun, read_origin
-from seg.training.losses import dice_per_class
 from seg.words import some
 
 LOG = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ import numpy as np
 from seg.compression.certificate import ORIGINAL, Number
 from seg.compression.original import Array, Original
 from seg.compression.speed import Latency
-from seg.words import fixed
+from seg.words import aligned, fixed
 
 COMPRESSION_FILE = "compression.json"
 COMPRESSION_VERSION = 2
@@ -96,22 +96,20 @@ def format_steps(steps: Sequence[StepRecord], originals: Sequence[Original], lat
     What was not measured of a step on held-back patients, as of one in int8, is a dash.
     """
     names = originals[0].run.class_names[1:]
-    header = f"{'step':18}{'GMAC':>8}{'parameters':>12}{'latency':>20}{'divergence':>12}{'tuned':>7}"
-    lines = [header + "".join(f"{name[:14]:>16}" for name in names)]
+    head = ["step", "GMAC", "parameters", "latency", "divergence", "tuned", *names]
     macs, parameters = originals[0].cost
-    lines.append(f"{ORIGINAL:18}{macs / 1e9:8.3f}{parameters:12,}{_latency(latency[ORIGINAL]):>20}")
+    table = [head, [ORIGINAL, f"{macs / 1e9:.3f}", f"{parameters:,}", _latency(latency[ORIGINAL])]]
+    table[1] += [""] * (len(head) - len(table[1]))
     for step in steps:
         rows = [row for fold in step.folds for row in fold.lost]
         lost = [fixed(value, 4, sign=True) for value in mean_of(np.array(rows))] if rows else ["-"] * len(names)
         divergence = f"{sum(fold.measured_divergence for fold in step.folds) / len(step.folds):.3g}" if rows else "-"
         tuned = max(fold.tuned_steps for fold in step.folds)
-        lines.append(
-            f"{step.name:18}{max(fold.macs for fold in step.folds) / 1e9:8.3f}"
-            f"{max(fold.parameters for fold in step.folds):12,}{_latency(latency[step.name]):>20}{divergence:>12}"
-            f"{tuned or '-':>7}" + "".join(f"{value:>16}" for value in lost)
-        )
-    lines.append("changes of Dice are those of held-back training patients, which the original was trained on")
-    return "\n".join(lines)
+        macs, parameters = max(fold.macs for fold in step.folds), max(fold.parameters for fold in step.folds)
+        cost = [f"{macs / 1e9:.3f}", f"{parameters:,}", _latency(latency[step.name])]
+        table.append([step.name, *cost, divergence, str(tuned or "-"), *lost])
+    note = "changes of Dice are those of held-back training patients, which the original was trained on"
+    return f"{aligned(table, right=range(1, len(head)))}\n{note}"
 
 
 def _latency(found: Latency) -> str:

@@ -49,7 +49,7 @@ from seg.runs import (
     check_task,
     read_run,
 )
-from seg.words import NOT_MEASURED, counted, significant, some
+from seg.words import NOT_MEASURED, aligned, counted, significant, some
 from seg.workflows.inputs import read_checked
 
 LOG = logging.getLogger(__name__)
@@ -451,14 +451,15 @@ def to_html(findings: Findings) -> str:
 
 def format_rows(findings: Findings) -> str:
     """Formats the places as a table: widths, what is predicted at the safe one, and milliseconds."""
-    head = f"{'place':32}{'now':>5}{'safe':>6}{'together':>10}{'Dice lost, at most':>20}{'ms saved':>14}"
-    lines = [f"predicted widths; safe: less than {findings.margin:g} Dice lost in every class, at 97.5 %", head]
+    table = [["place", "now", "safe", "together", "Dice lost, at most", "ms saved"]]
     for row in (*findings.maps, *findings.kernels):
         lost, _, high = row.ends(row.alone)
         saved = NOT_MEASURED if row.saving is None else f"{row.saving.saved_ms:.2f}"
         saved = "-" if row.alone == row.site.channels else saved
-        ends = f"{lost:.4f}, {high:.4f}"
-        lines.append(f"{row.site.name:32}{row.site.channels:5}{row.alone:6}{row.together:10}{ends:>20}{saved:>14}")
+        widths = map(str, (row.site.channels, row.alone, row.together))
+        table.append([row.site.name, *widths, f"{lost:.4f}, {high:.4f}", saved])
+    about = f"predicted widths; safe: less than {findings.margin:g} Dice lost in every class, at 97.5 %"
+    lines = [about, aligned(table, right=range(1, 6))]
     for point in findings.points:
         share = f"{point.macs / findings.macs:.0%} of the work, {point.parameters:,} parameters"
         lines.append(f"point {point.name}: {share}; {point.about}")

@@ -11,8 +11,8 @@ from seg.runs import NOTICE
 from seg.words import NOT_MEASURED, counted, fixed, interval
 
 
-def template_engine(package: str = "seg.figures", *, autoescape: bool = True) -> Environment:
-    """Returns the template engine, for templates of a package and of this one.
+def template_engine(package: str, *, autoescape: bool = True) -> Environment:
+    """Returns a template engine for the templates of a package and those of ``seg.figures``.
 
     Args:
         package: The package.

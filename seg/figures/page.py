@@ -98,8 +98,8 @@ def write_page(
         for ranked, note in ranking.extremes(WORST)
     ]
     views: list[CaseView] = [entry["view"] for entry in drawn if entry["view"] is not None]
-    engine = template_engine()
-    engine.filters |= {"score": format_score, "interval": format_interval}
+    engine = template_engine("seg.figures")
+    engine.filters |= {"score": format_score, "ci95": format_interval}
     style = engine.get_template("cases.css").render()
     names = {entry.index: entry.name for entry in evaluation.classes}
     class_names = about.class_names or [names.get(index, "") for index in range(max(names) + 1)]

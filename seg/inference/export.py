@@ -47,7 +47,7 @@ from seg.inference.exported import (
 from seg.inference.windows import Triple
 from seg.networks import UNet
 from seg.runs import NOTICE, TrainedRun
-from seg.words import dimensions
+from seg.words import aligned, dimensions
 
 LOG = logging.getLogger(__name__)
 OPSET = 20
@@ -284,8 +284,8 @@ def export_record(
 
 def describe(record: ExportRecord) -> str:
     """Formats the checks of an exported network as a table."""
-    lines = [f"{'engine':<13}{'windows':<24}{'equal labels':>13}{'largest difference':>20}"]
-    for check in record.checks:
-        shape = dimensions(check.shape)
-        lines.append(f"{check.engine:<13}{shape:<24}{check.equal_labels:>13.4%}{check.largest_difference:>20.1e}")
-    return "\n".join(lines)
+    rows = [
+        (check.engine, dimensions(check.shape), f"{check.equal_labels:.4%}", f"{check.largest_difference:.1e}")
+        for check in record.checks
+    ]
+    return aligned([("engine", "windows", "equal labels", "largest difference"), *rows], right=(2, 3))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from seg.config import OptimizerConfig
 from seg.errors import Problem, RunError
-from seg.training.losses import dice_per_class
+from seg.evaluation.tensors import dice_per_class
 from seg.training.optim import build_optimizer, build_schedule
 
 Batch = dict[str, Any]

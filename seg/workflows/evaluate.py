@@ -106,7 +106,7 @@ def _score(
     run_dir: Path, output: Path, config: ExperimentConfig, dataset: Dataset, split: Split, *, alone: bool
 ) -> Evaluation:
     remove_partial(output, of=RESULTS)
-    remove_partial(output / PREDICTIONS, of={f"{case}.nii.gz" for case in split.validation})
+    remove_partial(output / PREDICTIONS, of={label_map(output, case).name for case in split.validation})
     steps = trained_steps(run_dir)  # a damaged table ends the command before anything is predicted
     predictor = run_predictor(run_dir, config, dataset)
     held_out = set(split.validation)
@@ -115,7 +115,7 @@ def _score(
     origin = read_origin(run_dir)
     if origin is not None and (changed := changed_data(origin, digests)):
         LOG.warning("%s: held-out cases have other files than when the run began: %s", config.data.root, some(changed))
-    predictions = {case.id: output / PREDICTIONS / f"{case.id}.nii.gz" for case in cases}
+    predictions = {case.id: label_map(output / PREDICTIONS, case.id) for case in cases}
     scores = score_cases(predictor, config, dataset, cases, output / PREDICTIONS, "evaluate")
     evaluation = replace(
         _summarise(config, dataset, scores),
@@ -298,6 +298,11 @@ def predictor_scores(
         return score_cases(predictor, config, dataset, cases, Path(folder), what)
 
 
+def label_map(folder: Path, case_id: str) -> Path:
+    """Returns the path of the label map of a case in a folder."""
+    return folder / f"{case_id}.nii.gz"
+
+
 def score_cases(
     predictor: Predictor, config: ExperimentConfig, dataset: Dataset, cases: Sequence[Case], folder: Path, what: str
 ) -> list[CaseScore]:
@@ -317,7 +322,7 @@ def score_cases(
     tolerance = config.evaluation.nsd_tolerance_mm
     scores: list[CaseScore] = []
     for case in tqdm(cases, desc=what, unit="case", disable=None if config.training.progress else True):
-        written = folder / f"{case.id}.nii.gz"
+        written = label_map(folder, case.id)
         by_class = score_prediction(predictor, case, written, dataset, nsd_tolerance_mm=tolerance)
         scores += case_scores(
             by_class, case_id=case.id, class_names=dataset.score_names, patient=case.patient, fold=config.fold

@@ -20,8 +20,10 @@ from seg.errors import RunError, SegError
 from seg.inference.engines import ExportedNetwork
 from seg.inference.export import Check, check_problems, check_shapes, export_network
 from seg.inference.exported import exported_file, read_export, record_path
+from seg.networks.norm import InstanceNorm3d
 from seg.runs import read_runs
 
+onnx = pytest.importorskip("onnx", reason="needs the extra export")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra export")
 pytest.importorskip("onnxscript", reason="needs the extra export")
 pytest.importorskip("openvino", reason="needs the extra export")
@@ -71,6 +73,10 @@ def test_every_network_is_exported_with_open_batch_and_space(
         with torch.inference_mode():
             expected = network(torch.from_numpy(windows)).numpy()
         if form == "onnx":  # with shapes left open
+            norms = sum(isinstance(module, InstanceNorm3d) for module in network.modules())
+            operators = [node.op_type for node in onnx.load(file).graph.node]
+            assert operators.count("InstanceNormalization") == norms
+            assert "Reshape" not in operators  # as where norms are traced
             session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
             np.testing.assert_allclose(session.run(None, {"image": windows})[0], expected, atol=1e-3)
         for engine in engines:

@@ -48,9 +48,10 @@ def train(config: ExperimentConfig, folder: Path, variables: dict[str, str]) -> 
 def test_variables_of_a_cluster_change_nothing(tiny: ExperimentConfig, tmp_path: Path) -> None:
     expected, log = train(tiny, tmp_path / "plain", {})
     weights = torch.load(expected / "checkpoints/weights.pt", weights_only=True)["network"]
-    run, other_log = train(tiny, tmp_path / "cluster", SLURM | TORCHRUN)
-    found = torch.load(run / "checkpoints/weights.pt", weights_only=True)["network"]
-    assert all(torch.equal(found[key], value) for key, value in weights.items())
-    assert sorted(path.name for path in run.iterdir()) == sorted(path.name for path in expected.iterdir())
-    assert list((run / "tensorboard").iterdir())
-    assert len(other_log.splitlines()) == len(log.splitlines())
+    for name, variables in (("slurm", SLURM), ("torchrun", TORCHRUN)):
+        run, other_log = train(tiny, tmp_path / name, variables)
+        found = torch.load(run / "checkpoints/weights.pt", weights_only=True)["network"]
+        assert all(torch.equal(found[key], value) for key, value in weights.items())
+        assert sorted(path.name for path in run.iterdir()) == sorted(path.name for path in expected.iterdir())
+        assert list((run / "tensorboard").iterdir())
+        assert len(other_log.splitlines()) == len(log.splitlines())

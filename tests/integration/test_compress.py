@@ -385,11 +385,17 @@ def test_a_cross_validation_is_compressed_as_a_whole(tiny: ExperimentConfig, tin
 
 
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
-def test_both_networks_are_scored_in_the_engine_that_is_named(run: Path, tmp_path: Path, engine: Any) -> None:
+def test_both_networks_are_scored_in_the_engine_that_is_named(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: Any
+) -> None:
     pytest.importorskip(engine)
+    written = []
+    write = compress_module.write_network
+    monkeypatch.setattr(compress_module, "write_network", lambda *a, **b: written.append(1) or write(*a, **b))
     found = seg.compress(run, tmp_path / "small", target="macs=0.8", engine=engine, cases=2, tune_steps=0)
     torch_found = seg.compress(run, tmp_path / "torch", target="macs=0.8", cases=2, tune_steps=0)
     assert found.conditions["engine"].startswith(engine)
+    assert len(written) == 2  # each once, to be timed and scored
     ours, theirs = ([one.difference for one in each.steps[0].classes] for each in (found, torch_found))
     assert ours == pytest.approx(theirs, abs=1e-3, nan_ok=True)
     # The better of two engines would be chosen by the result.

@@ -11,7 +11,8 @@ from torch import nn
 
 from seg.config import LossConfig, OptimizerConfig
 from seg.errors import RunError
-from seg.training.losses import build_loss, dice_per_class
+from seg.evaluation.tensors import dice_per_class
+from seg.training.losses import build_loss
 from seg.training.module import SegmentationModule
 
 CLASSES = 3
