@@ -57,7 +57,7 @@ NETWORK = st.builds(
 EXPERIMENT = st.builds(ExperimentConfig, seed=st.integers(0, 2**32 - 1), data=DATA, network=NETWORK)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(config=EXPERIMENT, comments=st.booleans())
 def test_what_is_written_reads_as_the_same(
     tmp_path_factory: pytest.TempPathFactory, config: ExperimentConfig, comments: bool

@@ -18,7 +18,7 @@ SCALAR = st.none() | st.booleans() | st.integers(-(10**17), 10**17) | st.floats(
 VALUE = st.recursive(SCALAR, lambda inner: st.lists(inner) | st.dictionaries(TEXT, inner), max_leaves=20)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(value=VALUE)
 def test_what_is_written_reads_as_the_same_here_and_by_pyyaml(value: Any) -> None:
     written = as_yaml(value)
@@ -80,7 +80,7 @@ def test_what_is_not_read_is_refused_with_its_place(text: str, where: str) -> No
     assert where in str(caught.value)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text("[]{}:,-'\"!&*?|>%@`# \n\tab01.~<", max_size=40))
 def test_any_text_is_read_or_refused(text: str) -> None:
     with contextlib.suppress(YamlError):

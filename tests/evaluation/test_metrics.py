@@ -42,7 +42,7 @@ def voxel(x: int, y: int, z: int, shape: tuple[int, int, int] = (8, 8, 8)) -> np
     return mask
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 10_000),
     spacing=st.tuples(*[st.sampled_from((0.5, 0.7, 1.0, 1.25, 3.3, 10.0))] * 3),

@@ -52,7 +52,7 @@ def test_shapes_are_those_on_the_grid(fingerprint):
     assert (geometry.median_shape, geometry.min_shape) == ((40, 40, 40), (33, 40, 40))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     shapes=st.lists(st.tuples(*[st.integers(1, 400)] * 3), min_size=1, max_size=4),
     spacing=st.tuples(*[st.floats(0.3, 12)] * 3),

@@ -49,7 +49,7 @@ def dice_by_sets(prediction, label, num_classes):
     return values
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from([0, 1, 2, 3, 4, 255])), min_size=1, max_size=24))
 def test_dice_is_that_of_sets_of_voxels(pairs):
     prediction, label = (list(values) for values in zip(*pairs, strict=True))
