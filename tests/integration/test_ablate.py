@@ -19,6 +19,8 @@ import pytest
 import torch
 import yaml
 
+from seg.benchmark import memory
+
 SCRIPT = Path(__file__).parents[2] / "scripts" / "ablate.py"
 TRIALS = [f"{name}.fold_0.seed_0" for name in ("baseline", "skip_1-2")]
 STUDY = {
@@ -59,7 +61,10 @@ def weights(study_dir: Path, trial: str) -> dict[str, torch.Tensor]:
     return dict(torch.load(path, weights_only=True)["network"])
 
 
-def test_a_study_from_its_file_to_its_report(script: Callable[..., Any], study_file: Path, tmp_path: Path) -> None:
+def test_a_study_from_its_file_to_its_report(
+    script: Callable[..., Any], study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(memory.PROCESSES, "cpu", 1)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     ended = script("ablate", "--config", study_file, "--ablation_dir", whole)
     assert ended.code == 0, ended.err
