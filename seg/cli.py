@@ -1056,7 +1056,7 @@ def _say_problems(sentences: Sequence[str]) -> None:
 
 
 class _Output:
-    """Standard output that turns failures to write, such as a full disk, into a sentence for the user.
+    """Wraps standard output: a failed write, as on a full disk, is reported as a problem and not as a fault.
 
     Characters that its encoding lacks are escaped; where the stream is closed, nothing is printed.
     """

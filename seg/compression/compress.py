@@ -385,11 +385,11 @@ class _Work:
 
     def timed(self, steps: Sequence[StepRecord]) -> dict[str, Latency]:
         """Measures passes of the original and of each step of the first run, once."""
-        names = {ORIGINAL, *(step.name for step in steps)}
-        if names - set(self.record.latency):
+        names = (ORIGINAL, *(step.name for step in steps))
+        if set(names) - set(self.record.latency):
             LOG.info("measuring latency in %s", self.engine)
             first = self.originals[0]
-            networks = {name: self._to_run(name, first) for name in (ORIGINAL, *(step.name for step in steps))}
+            networks = {name: self._to_run(name, first) for name in names}
             latency = measure_latency(networks, first.config, channels=first.network.in_channels, engine=self.engine)
             self.record = replace(self.record, latency=latency)
             self._write()
@@ -486,7 +486,7 @@ class _Work:
         )
 
     def _make(self, name: str, judged: Sequence[Judged]) -> StepRecord:
-        """Writes a step: a run directory with the smaller network of each fold, and its entry in compression.json."""
+        """Saves the smaller network of each fold as a run directory, then records the step in compression.json."""
         folds = []
         for original, (small, fold) in zip(self.originals, judged, strict=True):
             target = self._directory(name, original)
@@ -533,7 +533,7 @@ class _Work:
         return self._for_engine(network, original, name)
 
     def _for_engine(self, network: UNet, original: Original, name: str) -> UNet | Path:
-        """Returns a network as the engine takes it: for others than torch a file, which is written once for a name."""
+        """Returns the network itself for torch, else its ONNX file, which is written at the first call for a name."""
         if self.engine == "torch":
             return network
         file = self._exported_file(original, name)

@@ -168,7 +168,7 @@ def mark(file: Path, *, certified: bool) -> None:
 
 
 def quantising(config: ExperimentConfig) -> dict[str, str]:
-    """Lists the settings of the quantisation to int8, and the instruction sets here, as a certificate states them."""
+    """Returns the conditions of a certificate for int8: how the network is quantised, and on which instruction sets."""
     return {
         "instruction sets": ", ".join(instruction_sets(CERTIFIED_SETS)) or "not known",
         "quantised by": f"nncf {package_version('nncf')}, {counted(CROPS, 'training crop')}, seed {config.seed}",

@@ -98,8 +98,8 @@ def format_steps(steps: Sequence[StepRecord], originals: Sequence[Original], lat
     names = originals[0].run.class_names[1:]
     head = ["step", "GMAC", "parameters", "latency", "divergence", "tuned", *names]
     macs, parameters = originals[0].cost
-    table = [head, [ORIGINAL, f"{macs / 1e9:.3f}", f"{parameters:,}", _latency(latency[ORIGINAL])]]
-    table[1] += [""] * (len(head) - len(table[1]))
+    cost = [f"{macs / 1e9:.3f}", f"{parameters:,}", _latency(latency[ORIGINAL])]
+    table = [head, [ORIGINAL, *cost, *[""] * (2 + len(names))]]
     for step in steps:
         rows = [row for fold in step.folds for row in fold.lost]
         lost = [fixed(value, 4, sign=True) for value in mean_of(np.array(rows))] if rows else ["-"] * len(names)

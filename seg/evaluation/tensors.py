@@ -1,4 +1,4 @@
-"""Scores of label maps that are tensors, on whatever device they lie."""
+"""Dice of label maps that are torch tensors."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from seg.words import NOT_MEASURED, counted, fixed, interval
 
 
 def template_engine(package: str, *, autoescape: bool = True) -> Environment:
-    """Returns a template engine for the templates of a package and those of ``seg.figures``.
+    """Returns a Jinja environment that finds templates in a package and in ``seg.figures``.
 
     Args:
         package: The package.

@@ -159,7 +159,7 @@ def scored_alike(run_dir: Path, predictor: Predictor, dataset: Dataset, split: S
 
 
 class _Scoring(BaseModel, extra="ignore"):
-    """The fields of scoring_environment.json that scores depend on; None where an earlier version wrote none."""
+    """Reads from scoring_environment.json what scores depend on; a field that the file lacks is None."""
 
     version: str | None = None
     revision: str | None = None

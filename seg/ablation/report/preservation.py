@@ -1,4 +1,4 @@
-"""What bottlenecks preserve: means over trials, and how preservation goes with the Dice lost."""
+"""Averages what bottlenecks preserve over trials, and correlates it with the Dice lost."""
 
 from __future__ import annotations
 
