@@ -35,6 +35,7 @@ from seg.compression.certificate import (
     freeze,
     write_certificate,
 )
+from seg.compression.cuts import BY_MACS, BY_PARAMETERS, Prices
 from seg.compression.int8 import mark, mirroring, quantising, write_int8
 from seg.compression.original import Original, check_uncut, cost, read_original
 from seg.compression.record import (
@@ -119,7 +120,7 @@ VECTOR = 8
 INT8 = "int8"
 LOCK_FILE = "compress.lock"
 """There while a process works on the steps."""
-METHOD = 4
+METHOD = 5
 """Version of how steps are made. Raise it when the same settings come to make other steps: no folder mixes two."""
 Judged = tuple[UNet, FoldRecord]
 ABOVE = 1.25
@@ -341,14 +342,11 @@ class _Work:
             ConfigError: None is.
         """
         names = [f"{target.kind}_{share:g}" for share in target.shares]
-        if target.kind == "macs":
-            networks = [smaller_networks(one, target.shares, self.multiple) for one in self.originals]
-        elif target.kind == "parameters":
-            networks = [
-                reach(one, target.shares, self.multiple, partial(_parameter_ratio, one)) for one in self.originals
-            ]
-        else:
+        if target.kind == "latency":
             networks = [self._to_latency(one, target.shares) for one in self.originals]
+        else:
+            prices = BY_MACS if target.kind == "macs" else BY_PARAMETERS
+            networks = [smaller_networks(one, target.shares, self.multiple, prices) for one in self.originals]
         made = self._steps(names, networks)
         for number, share in enumerate(target.shares):
             try:
@@ -357,9 +355,9 @@ class _Work:
                 if number:
                     LOG.warning("%s is out of reach, so the steps before it are the last: %s", names[number], error)
                     return
-                if target.kind != "macs":
+                if target.kind == "latency":
                     raise
-                rule = f"must be a share of multiply-accumulates that widths of multiples of {self.multiple} can reach"
+                rule = f"must be a share of {target.kind} that widths of multiples of {self.multiple} can reach"
                 raise ConfigError(Problem("target", "range", rule, f"{share:g}", "give a larger share")) from error
             yield step
 
@@ -469,7 +467,9 @@ class _Work:
             already_made = 0
             judged = [
                 # A network may be within two shares.
-                before[1] if before is not None and before[0] is network else self._judge(original, network)
+                before[1]
+                if before is not None and before[0].network is network.network
+                else self._judge(original, network)
                 for original, network, before in zip(self.originals, networks, last, strict=True)
             ]
             last = [*zip(networks, judged, strict=True)]
@@ -558,10 +558,10 @@ class _Work:
 
     def _to_latency(self, original: Original, shares: Sequence[float]) -> Iterator[Shrunk]:
         ratio = partial(self._latency_ratio, original)
-        element_macs = time_of_elements(original.network, original.config.patches.size, ratio)
+        prices = Prices(element=time_of_elements(original.network, original.config.patches.size, ratio))
         above = ABOVE * shares[0]
         begin = above if above < 1 else RUNG  # the original itself needs no measurement
-        yield from reach(original, shares, self.multiple, ratio, begin=begin, element_macs=element_macs)
+        yield from reach(original, shares, self.multiple, ratio, begin=begin, prices=prices)
 
     def _latency_ratio(self, original: Original, network: UNet, wanted: float = 0.0) -> float:
         """Returns a network's time divided by the original's, measured once and kept so that the search is repeatable.
@@ -746,10 +746,6 @@ def _cost(numbers: tuple[int, int], latency: Latency | None) -> Cost:
     macs, parameters = numbers
     times = {} if latency is None else {"latency_ms": latency.ms, "latency_ratio": latency.ratio}
     return Cost(macs=macs, parameters=parameters, **times)
-
-
-def _parameter_ratio(original: Original, network: UNet, _wanted: float) -> float:
-    return cost(network, original.config)[1] / original.cost[1]
 
 
 def _description(original: Original) -> dict[str, Any]:

@@ -7,7 +7,7 @@ be cut, kernel by kernel.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -22,21 +22,43 @@ from seg.networks.layout import PLAIN, Ranks, layout
 Number = TypeVar("Number", float, Tensor)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Prices:
+    """What counts as work of a network on an image, and how much.
+
+    Attributes:
+        mac: A multiply-accumulate.
+        element: A number of a feature map.
+        parameter: A learned number.
+    """
+
+    mac: float = 1.0
+    element: float = 0.0
+    parameter: float = 0.0
+
+
+BY_MACS, BY_PARAMETERS = Prices(), Prices(mac=0.0, parameter=1.0)
+
+
 def kernel_work(
-    place: Place, widths: tuple[int, int], ranks: tuple[Number, Number], element_macs: float = 0.0
+    place: Place, widths: tuple[int, int], ranks: tuple[Number, Number], voxels: int, prices: Prices = BY_MACS
 ) -> Number:
-    """Counts the work of a kernel and its 1x1 for each voxel of the image: multiply-accumulates plus weighted numbers.
+    """Counts the work of a kernel and its 1x1 on an image.
 
     Args:
         place: The kernel.
         widths: Channels that the convolution reads and writes.
         ranks: Channels of the 1x1 before and behind the kernel, 0 for none. Tensors count many choices at once.
-        element_macs: Multiply-accumulates that one number of the maps between the kernel and its 1x1 counts as.
+        voxels: Voxels of the image.
+        prices: What counts as work.
     """
     (read, written), (reads, writes) = widths, ranks
-    inner = (reads + read * (reads == 0)) * (writes + written * (writes == 0)) * place.taps * place.voxels
-    before, behind = (read + element_macs) * place.voxels_read, (written + element_macs) * place.voxels
-    return inner + reads * before + writes * behind
+    at_input, at_output = place.voxels_read * voxels, place.voxels * voxels
+    kernel = (reads + read * (reads == 0)) * (writes + written * (writes == 0)) * place.taps
+    weights = reads * read + writes * written
+    macs = kernel * at_output + reads * read * at_input + writes * written * at_output
+    elements = reads * at_input + writes * at_output
+    return prices.mac * macs + prices.element * elements + prices.parameter * (kernel + weights)
 
 
 def project(places: Iterable[Place]) -> dict[str, tuple[Projection, Projection]]:

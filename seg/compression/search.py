@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from seg.compression.cuts import BY_MACS, Prices
 from seg.compression.original import Array, Original, cost
 from seg.compression.record import FoldRecord, mean_of
 from seg.compression.shrink import DEFAULT, KINDS, BeyondReachError, Shrunk, shrink, work_of
@@ -37,11 +38,11 @@ LADDER = (0.7, 0.5, 0.35, 0.25, 0.18, 0.125, 0.09)
 STOP_BELOW, TUNE_BELOW = 0.5, 0.25
 """Shares of the margin: a larger loss of Dice than the first ends the walk, than the second has the step tuned."""
 RUNG = 0.9
-"""In a search for a latency or a number of parameters, each network keeps this share of the work of the one before."""
+"""In a search for a latency, each network keeps this share of the work of the one before."""
 
 
 def smaller_networks(
-    original: Original, shares: Iterable[float], multiple: int, element_macs: float = 0.0
+    original: Original, shares: Iterable[float], multiple: int, prices: Prices = BY_MACS
 ) -> Iterator[Shrunk]:
     """Yields a smaller network for each of the given shares of the original's work.
 
@@ -51,19 +52,19 @@ def smaller_networks(
         original: What is made smaller.
         shares: Shares of the original's work, from large to small.
         multiple: Widths are multiples of this number.
-        element_macs: Multiply-accumulates that a number of a feature map counts as.
+        prices: What counts as work.
 
     Raises:
         BeyondReachError: A share is beyond reach.
     """
     network, size = original.network, original.config.patches.size
-    whole = work_of(network, network.config, size, element_macs)
+    whole = work_of(network, network.config, size, prices)
     return shrink(
         network,
         original.fitted,
         (share * whole for share in shares),
-        kinds=KINDS if element_macs else DEFAULT,
-        element_macs=element_macs,
+        kinds=KINDS if prices.element else DEFAULT,
+        prices=prices,
         multiple=multiple,
         seed=original.config.seed,
     )
@@ -75,8 +76,8 @@ def reach(
     multiple: int,
     ratio: Callable[[UNet, float], float],
     *,
-    begin: float = RUNG,
-    element_macs: float = 0.0,
+    begin: float,
+    prices: Prices,
 ) -> Iterator[Shrunk]:
     """Shrinks the original in turns, and yields the first network that is within each wanted share of its cost.
 
@@ -86,7 +87,7 @@ def reach(
         multiple: Widths are multiples of this number.
         ratio: Gives the cost of a network over the original's; it is told the wanted share.
         begin: Share of the original's work that the first network keeps.
-        element_macs: Multiply-accumulates that a number of a feature map counts as where cuts are chosen.
+        prices: What counts as work where cuts are chosen.
 
     Yields:
         The network for each of the wanted shares.
@@ -95,7 +96,7 @@ def reach(
         BeyondReachError: The cost cannot fall so far.
     """
     shares = (begin * RUNG**number for number in itertools.count())
-    steps = smaller_networks(original, shares, multiple, element_macs)
+    steps = smaller_networks(original, shares, multiple, prices)
     small: Shrunk | None = None
     for share in wanted:
         while small is None or ratio(small.network, share) > share:

@@ -12,7 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from seg.compression.channels import MeasuredMap, cut_channels, feature_maps, measure_maps, with_channels
-from seg.compression.cuts import cut, kernel_work, project, ranks_of, solve_anew, with_ranks
+from seg.compression.cuts import (
+    BY_MACS,
+    Number,
+    Prices,
+    cut,
+    kernel_work,
+    project,
+    ranks_of,
+    solve_anew,
+    with_ranks,
+)
 from seg.compression.moments import Place, Projection, measure
 from seg.config import NetworkConfig
 from seg.errors import ConfigError, Problem
@@ -69,7 +79,7 @@ def shrink(
     work: Iterable[float],
     *,
     kinds: Sequence[Kind] = DEFAULT,
-    element_macs: float = 0.0,
+    prices: Prices = BY_MACS,
     multiple: int = 1,
     seed: int = 0,
 ) -> Iterator[Shrunk]:
@@ -83,8 +93,7 @@ def shrink(
         images: Images of shape (1, C, X, Y, Z) and of one size, one for each case.
         work: Work of one such image to keep at most, from much to little; each gives one network.
         kinds: What may be cut: channels of maps, 1x1 around kernels, or both.
-        element_macs: Multiply-accumulates that a number of a feature map counts as. Fewer channels save such numbers,
-            1x1 add some.
+        prices: What counts as work. Fewer channels save numbers of feature maps, 1x1 add some.
         multiple: Widths are multiples of this number, >= 1.
         seed: Seed of labels and voxels that are drawn.
 
@@ -95,15 +104,13 @@ def shrink(
     shape = (x, y, z)
     smaller, loss, kept = network, 0.0, _everything(network)
     for wanted in work:
-        while (left := work_of(smaller, smaller.config, shape, element_macs)) > wanted:
+        while (left := work_of(smaller, smaller.config, shape, prices)) > wanted:
             turns = ceil(log(wanted / left) / log(TURN) - 1e-9)
             maps = measure_maps(smaller, images, seed=seed) if "channels" in kinds else {}
             places = _named(smaller, measure(smaller, images, seed=seed)) if "ranks" in kinds else {}
             projections = dict(zip(places, project(places.values()).values(), strict=True))
             most = left * (wanted / left) ** (1 / turns) if turns > 1 else wanted
-            cuts = choose_cuts(
-                smaller, shape, most, maps, places, projections, element_macs=element_macs, multiple=multiple
-            )
+            cuts = choose_cuts(smaller, shape, most, maps, places, projections, prices=prices, multiple=multiple)
             smaller = cut_channels(cut(smaller, cuts.ranks, projections), maps, cuts.widths)
             loss += cuts.loss
             for name, width in cuts.widths.items():
@@ -122,7 +129,7 @@ def choose_cuts(
     places: Mapping[str, Place],
     projections: Mapping[str, tuple[Projection, Projection]],
     *,
-    element_macs: float = 0.0,
+    prices: Prices = BY_MACS,
     multiple: int = 1,
 ) -> Cuts:
     """Chooses cuts one after the other: that of least predicted loss for the work it saves comes first.
@@ -136,13 +143,13 @@ def choose_cuts(
         maps: Maps whose channels may be cut.
         places: Kernels that may get narrower 1x1, by the names of their convolutions.
         projections: Best projections before and behind each of these kernels, in the order of `places`.
-        element_macs: Multiply-accumulates that a number of a feature map counts as.
+        prices: What counts as work.
         multiple: Widths are multiples of this number.
 
     Raises:
         BeyondReachError: The narrowest network still needs more than is to be kept.
     """
-    state = _State(network, shape, maps, places, projections, element_macs, multiple)
+    state = _State(network, shape, maps, places, projections, prices, multiple)
     while (left := state.work()) > work:
         found = state.options(left)
         best = [one.least_for_each() for one in found if bool((one.saved > 0).any())]
@@ -197,7 +204,7 @@ class _State:
         maps: Mapping[str, MeasuredMap],
         places: Mapping[str, Place],
         projections: Mapping[str, tuple[Projection, Projection]],
-        element_macs: float,
+        prices: Prices,
         multiple: int,
     ) -> None:
         self.network, self.shape, self.maps, self.places = network, shape, maps, places
@@ -224,14 +231,14 @@ class _State:
             )
             for name, convolution in convolutions.items()
         }
-        self.element_macs, self.multiple = element_macs, multiple
+        self.prices, self.multiple = prices, multiple
         self.known: dict[str, tuple[tuple[tuple[int, int], Ranks], _Options]] = {}
 
     def work(self, changed: Mapping[str, int] = MappingProxyType({})) -> float:
         """Counts an image's work, where these maps have other widths."""
         where = {self.maps[name].map.where: width for name, width in (self.widths | dict(changed)).items()}
         config = with_channels(with_ranks(self.network.config, self.ranks), where)
-        return work_of(self.network, config, self.shape, self.element_macs)
+        return work_of(self.network, config, self.shape, self.prices)
 
     def kernel_widths(self, name: str) -> tuple[int, int]:
         """Returns the channels that a kernel's convolution reads and writes at the current widths."""
@@ -239,8 +246,12 @@ class _State:
         gone = [sum(one.channels - self.widths[one.name] for one in maps) for maps in (reads, writes)]
         return read - gone[0], written - gone[1]
 
+    def kernel_work(self, name: str, widths: tuple[int, int], ranks: tuple[Number, Number]) -> Number:
+        """Counts an image's work in a kernel and its 1x1."""
+        return kernel_work(self.places[name], widths, ranks, prod(self.shape), self.prices)
+
     def options(self, left: float) -> list[_Options]:
-        """Lists what may be cut of each map and kernel, where `left` multiply-accumulates are left."""
+        """Lists what may be cut of each map and kernel, where work of `left` is left."""
         found = []
         for name, width in self.widths.items():
             one, losses = self.maps[name].map, self.losses[name]
@@ -259,7 +270,7 @@ class _State:
         return found
 
     def _rank_options(self, name: str, widths: tuple[int, int], now: Ranks) -> _Options:
-        place, sides = self.places[name], []
+        sides = []
         for (inner, losses), width, rank, before in zip(self.sides[name], widths, now, self.before[name], strict=True):
             ranks, lost = torch.tensor([rank]), losses.new_zeros(1)
             if rank or not before:  # a 1x1 that was folded in this turn stays folded
@@ -269,8 +280,8 @@ class _State:
                 lost = torch.cat((lost, losses[narrower] - losses[rank or inner]))
             sides.append((ranks, lost))
         (reads, lost), (writes, too) = sides
-        work = kernel_work(place, widths, (reads[:, None].double(), writes[None].double()), self.element_macs)
-        saved = (kernel_work(place, widths, now, self.element_macs) - work) * prod(self.shape)
+        work = self.kernel_work(name, widths, (reads[:, None].double(), writes[None].double()))
+        saved = self.kernel_work(name, widths, now) - work
 
         def to(index: int) -> Ranks:
             return int(reads[index // len(writes)]), int(writes[index % len(writes)])
@@ -283,10 +294,10 @@ class _State:
             self.widths[move.name] = move.to
         else:
             self.ranks[move.name] = move.to
-        for name, place in self.places.items():
+        for name in self.places:
             widths, (reads, writes) = self.kernel_widths(name), self.ranks[name]
             left = [(0, 0), (0, writes), (reads, 0), (reads, writes)]  # of those with as little work, the first
-            self.ranks[name] = min(left, key=lambda ranks: kernel_work(place, widths, ranks, self.element_macs))
+            self.ranks[name] = min(left, key=lambda ranks: self.kernel_work(name, widths, ranks))
 
     def cuts(self) -> Cuts:
         """Returns all cuts that were taken, with the work that is left and the predicted loss."""
@@ -308,17 +319,18 @@ def _convolution(network: UNet, name: str) -> nn.Conv3d | FactoredConv3d:
     return found
 
 
-def work_of(network: UNet, config: NetworkConfig, shape: Triple, element_macs: float = 0.0) -> float:
-    """Counts the work of a network on one image: multiply-accumulates, and a weight for each number in feature maps.
+def work_of(network: UNet, config: NetworkConfig, shape: Triple, prices: Prices = BY_MACS) -> float:
+    """Counts the work of a network on one image.
 
     Args:
         network: A network with the same inputs and classes.
         config: The architecture.
         shape: Voxels of an image along X, Y and Z.
-        element_macs: The weight: multiply-accumulates that one number of a feature map counts as.
+        prices: What counts as work.
     """
-    macs = complexity(network.in_channels, network.out_channels, config, shape=shape).macs
-    return macs + element_macs * map_elements(config, shape=shape)
+    cost = complexity(network.in_channels, network.out_channels, config, shape=shape)
+    elements = map_elements(config, shape=shape)
+    return prices.mac * cost.macs + prices.element * elements + prices.parameter * cost.parameters
 
 
 def _named(network: UNet, places: Sequence[Place]) -> dict[str, Place]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from seg.compression.channels import feature_maps, measure_maps
-from seg.compression.cuts import project
+from seg.compression.cuts import BY_PARAMETERS, Prices, project
 from seg.compression.moments import measure
 from seg.compression.shrink import KINDS, choose_cuts, shrink, work_of
 from seg.config import BottleneckConfig, NetworkConfig
@@ -76,14 +76,31 @@ def test_numbers_of_maps_that_count_are_saved_by_fewer_channels():
     net, weight = _network(), 50.0
     elements = map_elements(net.config, shape=SHAPE)
     wanted = 0.6 * (_cost(net).macs + weight * elements)
-    (small,) = shrink(net, _images(2), [wanted], kinds=KINDS, element_macs=weight)
+    (small,) = shrink(net, _images(2), [wanted], kinds=KINDS, prices=Prices(element=weight))
     left = map_elements(small.network.config, shape=SHAPE)
-    work = work_of(net, small.network.config, SHAPE, weight)
+    work = work_of(net, small.network.config, SHAPE, Prices(element=weight))
     assert work == _cost(small.network).macs + weight * left
     assert 0.8 * wanted < work <= wanted
     (by_macs,) = shrink(net, _images(2), [0.6 * _cost(net).macs], kinds=KINDS)
     assert left < map_elements(by_macs.network.config, shape=SHAPE)
     assert left < 0.9 * elements
+
+
+@pytest.mark.parametrize("kinds", [("ranks",), KINDS], ids=str)
+def test_where_parameters_count_as_few_are_left_as_was_asked_for_and_less_is_lost_than_by_macs(kinds):
+    net, images = _network(), _images(2)
+    wanted = 0.5 * _cost(net).parameters
+    (small,) = shrink(net, images, [wanted], kinds=kinds, prices=BY_PARAMETERS)
+    parameters = sum(parameter.numel() for parameter in small.network.parameters())
+    assert 0.9 * wanted < parameters <= wanted
+    assert work_of(net, small.network.config, SHAPE, BY_PARAMETERS) == parameters
+    by_macs = next(
+        one
+        for one in shrink(net, images, (0.9**n * _cost(net).macs for n in itertools.count(1)), kinds=kinds)
+        if _cost(one.network).parameters <= wanted
+    )
+    assert small.loss < by_macs.loss
+    assert _cost(small.network).macs > _cost(by_macs.network).macs
 
 
 def test_the_original_stays_as_it_was():
@@ -156,7 +173,7 @@ def test_hardly_any_other_widths_with_as_little_work_lose_less(share):
         found.append(
             [
                 (
-                    16**3 * (kernel_macs(place) - kernel_macs(place, ranks)),
+                    kernel_macs(place, voxels=16**3) - kernel_macs(place, ranks, voxels=16**3),
                     sum(float(loss[rank]) for loss, rank in zip(losses, ranks, strict=True) if rank),
                 )
                 for ranks in options

@@ -175,10 +175,15 @@ def test_a_network_that_is_within_two_shares_is_tuned_once(
     made = []
     judge = search.judge
     monkeypatch.setattr(compress_module, "judge", lambda *a, **b: made.append(1) or judge(*a, **b))
-    seg.compress(run, tmp_path / "small", target="parameters=0.8,0.7999", cases=2, tune_steps=0)
+    seg.compress(run, tmp_path / "alone", target="parameters=0.8", cases=2, tune_steps=0)
+    record = content(tmp_path / "alone" / "compression.json")
+    reached = record["steps"][0]["folds"][0]["parameters"] / record["originals"][0]["parameters"] + 1e-5
+    assert reached < 0.8
+    made.clear()
+    seg.compress(run, tmp_path / "small", target=f"parameters=0.8,{reached:.5f}", cases=2, tune_steps=0)
     assert len(made) == 1
     steps = content(tmp_path / "small" / "compression.json")["steps"]
-    assert [step["name"] for step in steps] == ["parameters_0.8", "parameters_0.7999"]
+    assert [step["name"] for step in steps] == ["parameters_0.8", f"parameters_{float(f'{reached:.5f}'):g}"]
     assert len({step["folds"][0]["weights_sha256"] for step in steps}) == 1
 
 
