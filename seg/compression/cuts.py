@@ -37,7 +37,8 @@ class Prices:
     parameter: float = 0.0
 
 
-BY_MACS, BY_PARAMETERS = Prices(), Prices(mac=0.0, parameter=1.0)
+BY_MACS = Prices()
+BY_PARAMETERS = Prices(mac=0.0, parameter=1.0)
 
 
 def kernel_work(
