@@ -15,9 +15,6 @@ import pytest
 # One thread for numerical libraries, here and in the processes that tests start. Set before any other conftest.py
 # imports torch or numpy, whose thread pools read these names once.
 os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-# Modules are compiled once, not by every process that tests start, whatever the environment asks for.
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-sys.dont_write_bytecode = False
 # Tests import engines to know whether they are there, and no event or id of the machine may come of that.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]

@@ -667,7 +667,8 @@ class _Work:
             *(["what is tuned, and how far"] if self.tune_steps else []),
         ]
         timed = f" of {self.originals[0].run.path.name}" if len(self.originals) > 1 else ""
-        cuts = "1x1 around kernels and fewer channels" if self.by_latency else "1x1 around kernels"
+        by_macs = settings["target"] is None or settings["target"]["kind"] == "macs"
+        cuts = "1x1 around kernels" if by_macs else "1x1 around kernels and fewer channels"
         conditions = {
             **self._machine(),
             **self._arithmetic(),

@@ -24,12 +24,12 @@ Number = TypeVar("Number", float, Tensor)
 
 @dataclass(frozen=True, kw_only=True)
 class Prices:
-    """What counts as work of a network on an image, and how much.
+    """What one of each counts as work, in a unit that all share: multiply-accumulates, or parameters.
 
     Attributes:
-        mac: A multiply-accumulate.
-        element: A number of a feature map.
-        parameter: A learned number.
+        mac: Price of a multiply-accumulate.
+        element: Price of a number of a feature map.
+        parameter: Price of a learned number.
     """
 
     mac: float = 1.0
@@ -44,7 +44,7 @@ BY_PARAMETERS = Prices(mac=0.0, parameter=1.0)
 def kernel_work(
     place: Place, widths: tuple[int, int], ranks: tuple[Number, Number], voxels: int, prices: Prices = BY_MACS
 ) -> Number:
-    """Counts the work of a kernel and its 1x1 on an image.
+    """Counts the work of a kernel and its 1x1 on an image; of feature maps, those between the kernel and its 1x1.
 
     Args:
         place: The kernel.

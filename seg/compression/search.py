@@ -46,7 +46,8 @@ def smaller_networks(
 ) -> Iterator[Shrunk]:
     """Yields a smaller network for each of the given shares of the original's work.
 
-    Channels are cut beside 1x1 where numbers of feature maps count in the work: only fewer channels save such numbers.
+    Channels are cut beside 1x1 where more than multiply-accumulates counts: only fewer channels save numbers of feature
+    maps, and the parameters of transposed convolutions.
 
     Args:
         original: What is made smaller.
@@ -63,7 +64,7 @@ def smaller_networks(
         network,
         original.fitted,
         (share * whole for share in shares),
-        kinds=KINDS if prices.element else DEFAULT,
+        kinds=DEFAULT if prices == BY_MACS else KINDS,
         prices=prices,
         multiple=multiple,
         seed=original.config.seed,

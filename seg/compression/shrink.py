@@ -246,8 +246,8 @@ class _State:
         gone = [sum(one.channels - self.widths[one.name] for one in maps) for maps in (reads, writes)]
         return read - gone[0], written - gone[1]
 
-    def kernel_work(self, name: str, widths: tuple[int, int], ranks: tuple[Number, Number]) -> Number:
-        """Counts an image's work in a kernel and its 1x1."""
+    def work_at(self, name: str, widths: tuple[int, int], ranks: tuple[Number, Number]) -> Number:
+        """Counts the work of a kernel and its 1x1 on an image."""
         return kernel_work(self.places[name], widths, ranks, prod(self.shape), self.prices)
 
     def options(self, left: float) -> list[_Options]:
@@ -280,8 +280,8 @@ class _State:
                 lost = torch.cat((lost, losses[narrower] - losses[rank or inner]))
             sides.append((ranks, lost))
         (reads, lost), (writes, too) = sides
-        work = self.kernel_work(name, widths, (reads[:, None].double(), writes[None].double()))
-        saved = self.kernel_work(name, widths, now) - work
+        work = self.work_at(name, widths, (reads[:, None].double(), writes[None].double()))
+        saved = self.work_at(name, widths, now) - work
 
         def to(index: int) -> Ranks:
             return int(reads[index // len(writes)]), int(writes[index % len(writes)])
@@ -297,7 +297,7 @@ class _State:
         for name in self.places:
             widths, (reads, writes) = self.kernel_widths(name), self.ranks[name]
             left = [(0, 0), (0, writes), (reads, 0), (reads, writes)]  # of those with as little work, the first
-            self.ranks[name] = min(left, key=lambda ranks: self.kernel_work(name, widths, ranks))
+            self.ranks[name] = min(left, key=lambda ranks: self.work_at(name, widths, ranks))
 
     def cuts(self) -> Cuts:
         """Returns all cuts that were taken, with the work that is left and the predicted loss."""

@@ -1,13 +1,15 @@
 """Cut networks against the original at full rank, their work as it is counted, and least squares."""
 
+from math import prod
+
 import pytest
 import torch
 
-from seg.compression.cuts import cut, kernel_work, project, solve_anew
+from seg.compression.cuts import BY_MACS, BY_PARAMETERS, Prices, cut, kernel_work, project, solve_anew
 from seg.compression.moments import measure
 from seg.compression.shrink import choose_cuts
 from seg.config import BottleneckConfig, NetworkConfig
-from seg.networks import network_from_config
+from seg.networks import map_elements, network_from_config
 from tests.costs import checked_complexity
 
 SHAPE = (8, 8, 8)
@@ -35,9 +37,9 @@ def _images(count, size=SHAPE):
     return [torch.randn(1, 2, *size, dtype=torch.float64, generator=stream) for _ in range(count)]
 
 
-def kernel_macs(place, ranks=(0, 0), *, voxels=512):
-    """Counts the multiply-accumulates of a kernel and its 1x1 on an image."""
-    return kernel_work(place, (place.before.channels, place.behind.channels), ranks, voxels)
+def kernel_cost(place, ranks=(0, 0), *, shape=SHAPE, prices=BY_MACS):
+    """Counts the work of a kernel and its 1x1 on an image, at the channels that it has."""
+    return kernel_work(place, (place.before.channels, place.behind.channels), ranks, prod(shape), prices)
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
@@ -60,21 +62,30 @@ def test_work_of_a_cut_network_is_what_torch_counts(options):
     choice = choose_cuts(net, SHAPE, 0.7 * before.macs, {}, {place.name: place for place in places}, projections)
     small = cut(net, choice.ranks, projections)
     after = checked_complexity(2, 3, small.config, shape=SHAPE)
-    saved = sum(kernel_macs(place) - kernel_macs(place, choice.ranks.get(place.name, (0, 0))) for place in places)
+    saved = sum(kernel_cost(place) - kernel_cost(place, choice.ranks.get(place.name, (0, 0))) for place in places)
     assert after.macs == choice.work <= 0.7 * before.macs
     assert before.macs - after.macs == pytest.approx(saved)
     assert after.parameters == sum(p.numel() for p in small.parameters())
     assert after.parameters < before.parameters
 
 
-@pytest.mark.parametrize("ranks", [(1, 0), (0, 2), (2, 3)])
-def test_work_of_a_kernel_counts_its_1x1_where_they_stand(ranks):
-    net = _network()
+@pytest.mark.parametrize(
+    ("prices", "count"),
+    [
+        (BY_MACS, lambda net: checked_complexity(2, 3, net.config, shape=SHAPE).macs),
+        (BY_PARAMETERS, lambda net: sum(parameter.numel() for parameter in net.parameters())),
+        (Prices(mac=0, element=1), lambda net: map_elements(net.config, shape=SHAPE)),
+    ],
+    ids=["macs", "parameters", "elements"],
+)
+@pytest.mark.parametrize("ranks", [(1, 0), (0, 2), (2, 1)])
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_work_of_a_kernel_counts_its_1x1_where_they_stand(options, ranks, prices, count):
+    net = _network(**options)
     places = measure(net, _images(1))
     small = cut(net, {place.name: ranks for place in places}, project(places))
-    saved = sum(kernel_macs(place) - kernel_macs(place, ranks) for place in places)
-    before, after = (checked_complexity(2, 3, n.config, shape=SHAPE).macs for n in (net, small))
-    assert before - after == pytest.approx(saved)
+    saved = sum(kernel_cost(place, prices=prices) - kernel_cost(place, ranks, prices=prices) for place in places)
+    assert count(net) - count(small) == pytest.approx(saved)
 
 
 def test_a_kernel_is_solved_from_its_inputs_and_the_outputs_of_the_original():

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from seg.compression.channels import feature_maps, measure_maps
-from seg.compression.cuts import BY_PARAMETERS, Prices, project
+from seg.compression.cuts import BY_MACS, BY_PARAMETERS, Prices, project, with_ranks
 from seg.compression.moments import measure
 from seg.compression.shrink import KINDS, choose_cuts, shrink, work_of
 from seg.config import BottleneckConfig, NetworkConfig
 from seg.errors import ConfigError
 from seg.networks import map_elements, network_from_config
-from tests.compression.test_cuts import kernel_macs
+from tests.compression.test_cuts import kernel_cost
 from tests.compression.test_moments import predicted_loss
 from tests.costs import checked_complexity
 
@@ -87,20 +87,28 @@ def test_numbers_of_maps_that_count_are_saved_by_fewer_channels():
 
 
 @pytest.mark.parametrize("kinds", [("ranks",), KINDS], ids=str)
-def test_where_parameters_count_as_few_are_left_as_was_asked_for_and_less_is_lost_than_by_macs(kinds):
-    net, images = _network(), _images(2)
+def test_networks_have_as_few_parameters_as_was_asked_for(kinds):
+    net = _network()
     wanted = 0.5 * _cost(net).parameters
-    (small,) = shrink(net, images, [wanted], kinds=kinds, prices=BY_PARAMETERS)
-    parameters = sum(parameter.numel() for parameter in small.network.parameters())
-    assert 0.9 * wanted < parameters <= wanted
-    assert work_of(net, small.network.config, SHAPE, BY_PARAMETERS) == parameters
-    by_macs = next(
-        one
-        for one in shrink(net, images, (0.9**n * _cost(net).macs for n in itertools.count(1)), kinds=kinds)
-        if _cost(one.network).parameters <= wanted
-    )
-    assert small.loss < by_macs.loss
-    assert _cost(small.network).macs > _cost(by_macs.network).macs
+    (small,) = shrink(net, _images(2), [wanted], kinds=kinds, prices=BY_PARAMETERS)
+    assert 0.9 * wanted < sum(parameter.numel() for parameter in small.network.parameters()) <= wanted
+
+
+def test_at_as_many_parameters_less_is_lost_where_these_are_what_cuts_are_weighed_by():
+    net = _network()
+    places = {place.name: place for place in measure(net, _images(2))}
+    projections = project(places.values())
+
+    def chosen(work, prices):
+        return choose_cuts(net, SHAPE, work, {}, places, projections, prices=prices)
+
+    def parameters(cuts):
+        return work_of(net, with_ranks(net.config, cuts.ranks), SHAPE, BY_PARAMETERS)
+
+    by_macs = chosen(0.6 * _cost(net).macs, BY_MACS)
+    by_parameters = chosen(parameters(by_macs), BY_PARAMETERS)
+    assert parameters(by_parameters) == by_parameters.work <= parameters(by_macs)
+    assert by_parameters.loss < 0.9 * by_macs.loss
 
 
 def test_the_original_stays_as_it_was():
@@ -159,13 +167,17 @@ def test_more_than_there_is_cannot_be_saved():
     assert [(problem.path, problem.kind) for problem in caught.value.problems] == [("work", "range")]
 
 
-@pytest.mark.parametrize("share", [0.9, 0.8])
-def test_hardly_any_other_widths_with_as_little_work_lose_less(share):
+@pytest.mark.parametrize(
+    ("share", "prices"),
+    [(0.9, BY_MACS), (0.8, BY_MACS), (0.95, BY_PARAMETERS), (0.9, BY_PARAMETERS)],
+    ids=["macs, 0.9", "macs, 0.8", "parameters, 0.95", "parameters, 0.9"],
+)
+def test_hardly_any_other_widths_with_as_little_work_lose_less(share, prices):
     net = _network()
     measured = measure(net, _images(2))
     places = {place.name: place for place in measured if place.name in ("encoder.0.1.conv", "decoder.0.block.1.conv")}
-    projections, whole = project(places.values()), _cost(net).macs
-    cuts = choose_cuts(net, SHAPE, share * whole, {}, places, projections)
+    projections, whole = project(places.values()), work_of(net, net.config, SHAPE, prices)
+    cuts = choose_cuts(net, SHAPE, share * whole, {}, places, projections, prices=prices)
     found = []
     for name, place in places.items():
         options = itertools.product(range(place.before.channels), range(place.behind.channels))
@@ -173,7 +185,8 @@ def test_hardly_any_other_widths_with_as_little_work_lose_less(share):
         found.append(
             [
                 (
-                    kernel_macs(place, voxels=16**3) - kernel_macs(place, ranks, voxels=16**3),
+                    kernel_cost(place, shape=SHAPE, prices=prices)
+                    - kernel_cost(place, ranks, shape=SHAPE, prices=prices),
                     sum(float(loss[rank]) for loss, rank in zip(losses, ranks, strict=True) if rank),
                 )
                 for ranks in options
