@@ -29,6 +29,8 @@ $(INSTALLED): pyproject.toml setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("seg needs Python 3.11 or newer, got " + sys.version.split()[0] + "; name one with PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@# Compiled once, as pip does for a package that is copied: else each process that may not write it compiles it anew.
+	$(BIN)/python -m compileall -q seg
 	@touch $@
 
 # Both commands return at once where their work is done already.
