@@ -1056,7 +1056,7 @@ def _say_problems(sentences: Sequence[str]) -> None:
 
 
 class _Output:
-    """Wraps standard output: a failed write, as on a full disk, is reported as a problem and not as a fault.
+    """Standard output that raises RunError, a problem for the user, where it cannot be written to: a full disk, say.
 
     Characters that its encoding lacks are escaped; where the stream is closed, nothing is printed.
     """

@@ -57,7 +57,7 @@ from seg.compression.search import (
 )
 from seg.compression.shrink import BeyondReachError, Shrunk
 from seg.compression.speed import ROUNDS, Latency, measure_latency, time_of_elements
-from seg.compression.target import Target
+from seg.compression.target import Kind, Target
 from seg.config.loading import content_digest
 from seg.data.cases import Dataset
 from seg.errors import ConfigError, Problem, RunError, SegError
@@ -299,7 +299,7 @@ class _Work:
         self.multiple: int = settings["multiple"]
         self.tune_steps: int = settings["tune_steps"]
         self.engine: Engine = settings["engine"]
-        self.by_latency = settings["target"] is not None and settings["target"]["kind"] == "latency"
+        self.counted: Kind = "macs" if settings["target"] is None else settings["target"]["kind"]
         described = tuple(_description(original) for original in originals)
         whole = {**settings, "method": METHOD, "originals": [content_digest(one) for one in described]}
         self.record = _begun(output, whole) or Record(settings=whole, originals=described)
@@ -307,7 +307,7 @@ class _Work:
         if self.record.machine != machine and (self.record.latency or self.record.trials):
             LOG.warning("times were measured on another machine or by other versions, so they are measured anew")
             # Steps that were chosen by them go too.
-            chosen: dict[str, Any] = {"steps": (), "int8": ()} if self.by_latency else {}
+            chosen: dict[str, Any] = {"steps": (), "int8": ()} if self.counted == "latency" else {}
             self.record = replace(self.record, latency={}, trials={}, **chosen)
         self.record = replace(self.record, machine=machine)
         self.done = {step.name: step for step in self.record.steps}
@@ -382,7 +382,7 @@ class _Work:
         return StepRecord(name=name, folds=folds)
 
     def timed(self, steps: Sequence[StepRecord]) -> dict[str, Latency]:
-        """Measures passes of the original and of each step of the first run, once."""
+        """Times one pass of the original and of each step of the first run, unless the record holds their times."""
         names = (ORIGINAL, *(step.name for step in steps))
         if set(names) - set(self.record.latency):
             LOG.info("measuring latency in %s", self.engine)
@@ -467,9 +467,7 @@ class _Work:
             already_made = 0
             judged = [
                 # A network may be within two shares.
-                before[1]
-                if before is not None and before[0].network is network.network
-                else self._judge(original, network)
+                before[1] if before is not None and before[0] == network else self._judge(original, network)
                 for original, network, before in zip(self.originals, networks, last, strict=True)
             ]
             last = [*zip(networks, judged, strict=True)]
@@ -667,8 +665,7 @@ class _Work:
             *(["what is tuned, and how far"] if self.tune_steps else []),
         ]
         timed = f" of {self.originals[0].run.path.name}" if len(self.originals) > 1 else ""
-        by_macs = settings["target"] is None or settings["target"]["kind"] == "macs"
-        cuts = "1x1 around kernels" if by_macs else "1x1 around kernels and fewer channels"
+        cuts = "1x1 around kernels" if self.counted == "macs" else "1x1 around kernels and fewer channels"
         conditions = {
             **self._machine(),
             **self._arithmetic(),

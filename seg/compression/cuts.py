@@ -24,17 +24,21 @@ Number = TypeVar("Number", float, Tensor)
 
 @dataclass(frozen=True, kw_only=True)
 class Prices:
-    """What one of each counts as work, in a unit that all share: multiply-accumulates, or parameters.
+    """Weights that add multiply-accumulates, numbers of feature maps and parameters up to one cost, called work.
 
     Attributes:
-        mac: Price of a multiply-accumulate.
-        element: Price of a number of a feature map.
-        parameter: Price of a learned number.
+        mac: Weight of a multiply-accumulate.
+        element: Weight of a number of a feature map.
+        parameter: Weight of a learned number.
     """
 
     mac: float = 1.0
     element: float = 0.0
     parameter: float = 0.0
+
+    def work(self, macs: Number, elements: Number, parameters: Number) -> Number:
+        """Returns the weighted sum. Tensors count many choices at once."""
+        return self.mac * macs + self.element * elements + self.parameter * parameters
 
 
 BY_MACS = Prices()
@@ -44,22 +48,23 @@ BY_PARAMETERS = Prices(mac=0.0, parameter=1.0)
 def kernel_work(
     place: Place, widths: tuple[int, int], ranks: tuple[Number, Number], voxels: int, prices: Prices = BY_MACS
 ) -> Number:
-    """Counts the work of a kernel and its 1x1 on an image; of feature maps, those between the kernel and its 1x1.
+    """Returns what a full kernel costs on an image, together with the 1x1 around it, as :class:`Prices` weighs it.
+
+    The feature maps that count are those between the kernel and its 1x1. Norms and biases do not count.
 
     Args:
         place: The kernel.
         widths: Channels that the convolution reads and writes.
         ranks: Channels of the 1x1 before and behind the kernel, 0 for none. Tensors count many choices at once.
         voxels: Voxels of the image.
-        prices: What counts as work.
+        prices: Weights of what is counted.
     """
     (read, written), (reads, writes) = widths, ranks
     at_input, at_output = place.voxels_read * voxels, place.voxels * voxels
+    before, behind = reads * read, writes * written
     kernel = (reads + read * (reads == 0)) * (writes + written * (writes == 0)) * place.taps
-    weights = reads * read + writes * written
-    macs = kernel * at_output + reads * read * at_input + writes * written * at_output
-    elements = reads * at_input + writes * at_output
-    return prices.mac * macs + prices.element * elements + prices.parameter * (kernel + weights)
+    macs = before * at_input + (kernel + behind) * at_output
+    return prices.work(macs, reads * at_input + writes * at_output, before + kernel + behind)
 
 
 def project(places: Iterable[Place]) -> dict[str, tuple[Projection, Projection]]:

@@ -38,7 +38,7 @@ LADDER = (0.7, 0.5, 0.35, 0.25, 0.18, 0.125, 0.09)
 STOP_BELOW, TUNE_BELOW = 0.5, 0.25
 """Shares of the margin: a larger loss of Dice than the first ends the walk, than the second has the step tuned."""
 RUNG = 0.9
-"""In a search for a latency, each network keeps this share of the work of the one before."""
+"""The search for a latency tries ever smaller networks; each keeps this share of the work of the one before it."""
 
 
 def smaller_networks(
@@ -53,7 +53,7 @@ def smaller_networks(
         original: What is made smaller.
         shares: Shares of the original's work, from large to small.
         multiple: Widths are multiples of this number.
-        prices: What counts as work.
+        prices: Weights of what counts as work.
 
     Raises:
         BeyondReachError: A share is beyond reach.
@@ -88,7 +88,7 @@ def reach(
         multiple: Widths are multiples of this number.
         ratio: Gives the cost of a network over the original's; it is told the wanted share.
         begin: Share of the original's work that the first network keeps.
-        prices: What counts as work where cuts are chosen.
+        prices: Weights of what counts as work where cuts are chosen.
 
     Yields:
         The network for each of the wanted shares.

@@ -93,7 +93,7 @@ def shrink(
         images: Images of shape (1, C, X, Y, Z) and of one size, one for each case.
         work: Work of one such image to keep at most, from much to little; each gives one network.
         kinds: What may be cut: channels of maps, 1x1 around kernels, or both.
-        prices: What counts as work. Fewer channels save numbers of feature maps, 1x1 add some.
+        prices: Weights of what counts as work. Fewer channels save numbers of feature maps, 1x1 add some.
         multiple: Widths are multiples of this number, >= 1.
         seed: Seed of labels and voxels that are drawn.
 
@@ -143,7 +143,7 @@ def choose_cuts(
         maps: Maps whose channels may be cut.
         places: Kernels that may get narrower 1x1, by the names of their convolutions.
         projections: Best projections before and behind each of these kernels, in the order of `places`.
-        prices: What counts as work.
+        prices: Weights of what counts as work.
         multiple: Widths are multiples of this number.
 
     Raises:
@@ -235,7 +235,7 @@ class _State:
         self.known: dict[str, tuple[tuple[tuple[int, int], Ranks], _Options]] = {}
 
     def work(self, changed: Mapping[str, int] = MappingProxyType({})) -> float:
-        """Counts an image's work, where these maps have other widths."""
+        """Returns what the network costs at the widths chosen so far, but for the maps that `changed` names."""
         where = {self.maps[name].map.where: width for name, width in (self.widths | dict(changed)).items()}
         config = with_channels(with_ranks(self.network.config, self.ranks), where)
         return work_of(self.network, config, self.shape, self.prices)
@@ -247,11 +247,11 @@ class _State:
         return read - gone[0], written - gone[1]
 
     def work_at(self, name: str, widths: tuple[int, int], ranks: tuple[Number, Number]) -> Number:
-        """Counts the work of a kernel and its 1x1 on an image."""
+        """Returns what one kernel with its 1x1 costs, by the prices of this choice."""
         return kernel_work(self.places[name], widths, ranks, prod(self.shape), self.prices)
 
     def options(self, left: float) -> list[_Options]:
-        """Lists what may be cut of each map and kernel, where work of `left` is left."""
+        """Lists for each feature map and kernel the cuts that remain, with what each saves of `left`, the work now."""
         found = []
         for name, width in self.widths.items():
             one, losses = self.maps[name].map, self.losses[name]
@@ -320,17 +320,16 @@ def _convolution(network: UNet, name: str) -> nn.Conv3d | FactoredConv3d:
 
 
 def work_of(network: UNet, config: NetworkConfig, shape: Triple, prices: Prices = BY_MACS) -> float:
-    """Counts the work of a network on one image.
+    """Returns what one pass of a network over an image costs, as :class:`~seg.compression.cuts.Prices` weighs it.
 
     Args:
         network: A network with the same inputs and classes.
         config: The architecture.
         shape: Voxels of an image along X, Y and Z.
-        prices: What counts as work.
+        prices: Weights of what counts as work.
     """
     cost = complexity(network.in_channels, network.out_channels, config, shape=shape)
-    elements = map_elements(config, shape=shape)
-    return prices.mac * cost.macs + prices.element * elements + prices.parameter * cost.parameters
+    return prices.work(cost.macs, map_elements(config, shape=shape), cost.parameters)
 
 
 def _named(network: UNet, places: Sequence[Place]) -> dict[str, Place]:

@@ -1,4 +1,4 @@
-"""Dice of label maps that are torch tensors."""
+"""Computes the Dice of label maps held as torch tensors, on their device."""
 
 from __future__ import annotations
 

@@ -159,7 +159,7 @@ def scored_alike(run_dir: Path, predictor: Predictor, dataset: Dataset, split: S
 
 
 class _Scoring(BaseModel, extra="ignore"):
-    """Reads from scoring_environment.json what scores depend on; a field that the file lacks is None."""
+    """How a run was scored: code, device and data, as scoring_environment.json says; None for fields that it lacks."""
 
     version: str | None = None
     revision: str | None = None
