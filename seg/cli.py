@@ -58,7 +58,7 @@ MEMORY_PROBLEM = Problem(
     "memory", "memory", "must suffice", remedy="make patches, batch, network or volume smaller, or use another machine"
 )
 TRAINING_PACKAGES = (
-    *("torch", "monai", "pytorch_lightning", "statsmodels", "surface_distance"),
+    *("torch", "monai", "pytorch_lightning", "surface_distance"),
     *("matplotlib", "jinja2", "PIL", "tensorboard", "pandas"),
 )
 """Modules of the extra ``train``."""

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from statsmodels.stats.multitest import multipletests
 
 from seg.ablation.statistics.effects import TAIL, Effect, estimate_effect
+from seg.ablation.statistics.holm import holm_adjusted
 from seg.config.study import MIN_RUNS
 from seg.evaluation.differences import COMPARED, Pair, Runs, Trials, difference_tables, read_paired
 from seg.evaluation.metrics import METRICS
@@ -88,7 +88,6 @@ def paired(trials: Trials, baseline: str, *, margin: float) -> tuple[Comparison,
         RunError: The baseline has no finished trial, or the runs cannot be paired.
 
     References:
-        S. Holm, A simple sequentially rejective multiple test procedure, 1979, doi:10.2307/4615733.
         R. L. Berger, Multiparameter hypothesis testing and acceptance sampling, 1982,
         doi:10.1080/00401706.1982.10487790.
     """
@@ -149,11 +148,8 @@ def _largest(p_values: Sequence[float | None]) -> float | None:
 
 def _adjust(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
     """Adds Holm's p-values and the verdicts."""
-    tested = [one for one in comparisons if one.p_noninferior is not None]
-    adjusted: dict[str, float] = {}
-    if tested:
-        p_holm = multipletests([one.p_noninferior for one in tested], alpha=TAIL, method="holm")[1]
-        adjusted = {one.variant: float(p) for one, p in zip(tested, p_holm, strict=True)}
+    tested = {one.variant: one.p_noninferior for one in comparisons if one.p_noninferior is not None}
+    adjusted = dict(zip(tested, holm_adjusted(list(tested.values())).tolist(), strict=True))
     return tuple(
         replace(
             one,

@@ -10,6 +10,7 @@ import numpy as np
 
 from seg.ablation.statistics.comparison import Comparison
 from seg.ablation.statistics.effects import TAIL, Effect, estimate_effect
+from seg.ablation.statistics.holm import holm_levels
 from seg.config.study import MIN_RUNS
 from seg.evaluation.differences import Pair, Runs, RunScores, Trials, difference_tables, score_arrays
 
@@ -93,29 +94,6 @@ def judge(
             )
         )
     return tuple(found)
-
-
-def holm_levels(p_values: Mapping[str, float | None]) -> dict[str, float]:
-    """Gives the level at which Holm's procedure tests each variant.
-
-    The smallest of m p-values is tested at `TAIL` / m, the next at `TAIL` / (m - 1), and so on until the first that
-    does not pass; all from there on are tested at its level. A variant passes where its p-value is at most its level,
-    which are the passes of the adjusted p-values.
-
-    Args:
-        p_values: P-value by variant; None where a variant could not be tested.
-
-    Returns:
-        Levels of the variants with a p-value.
-    """
-    tested = sorted((p, name) for name, p in p_values.items() if p is not None)
-    levels: dict[str, float] = {}
-    left, failing = len(tested), False
-    for p, name in tested:
-        levels[name] = TAIL / left
-        failing = failing or p > levels[name]
-        left -= not failing
-    return levels
 
 
 def collapsed(before: Runs, after: Runs) -> list[Pair]:

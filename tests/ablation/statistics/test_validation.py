@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 from tests.ablation.statistics.validation import (
     METHODS,
@@ -19,7 +18,6 @@ from tests.ablation.statistics.validation import (
     family_error,
     format_families,
     format_outcomes,
-    holm,
     mean_squares,
     mixed_models,
     moderated_runs,
@@ -94,13 +92,6 @@ def test_differences_have_the_stated_spread(heavy: bool) -> None:
     assert runs[1] == pytest.approx(0.03 / np.sqrt(2), rel=0.2)
     rest = drawn - drawn.mean(axis=3, keepdims=True) - drawn.mean(axis=2, keepdims=True)
     assert rest.std(axis=(2, 3)).mean() == pytest.approx(0.0075 / np.sqrt(2), rel=0.1)
-
-
-def test_holm_is_that_of_statsmodels() -> None:
-    rng = np.random.default_rng(1)
-    for _ in range(4):  # a call of statsmodels' collects garbage for a tenth of a second
-        p_values = rng.beta(0.2, 4.0, size=40)
-        assert (holm(p_values) == multipletests(p_values, alpha=0.025, method="holm")[0]).all()
 
 
 def test_errors_have_closed_forms() -> None:

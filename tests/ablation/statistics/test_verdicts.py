@@ -7,10 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 from seg.ablation.statistics import Comparison, Trials, Verdict, judge, paired, recommend
-from seg.ablation.statistics.verdicts import holm_levels
 from tests.ablation.statistics.studies import run_of
 
 BASE = np.array([[0.8, 0.7, 0.9, 0.6], [0.5, 0.6, 0.7, 0.8]])
@@ -105,15 +103,6 @@ def test_a_run_whose_leaving_out_changes_the_word_is_named() -> None:
     expected = tuple((0, k) for k, value in enumerate(means) if word(value) != word(mean))
     assert (word(mean), expected) == ("undecided", ((0, 4),))
     assert (found.word, found.together, found.changing) == ("unstable", "undecided", expected)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_levels_pass_what_adjusted_p_values_pass(seed: int) -> None:
-    p_values = np.random.default_rng(seed).beta(0.3, 6.0, size=9)
-    levels = holm_levels({str(number): float(p) for number, p in enumerate(p_values)} | {"untested": None})
-    passed = multipletests(p_values, alpha=0.025, method="holm")[0]
-    assert [p <= levels[str(number)] for number, p in enumerate(p_values)] == passed.tolist()
-    assert "untested" not in levels
 
 
 def test_safe_is_what_the_corrected_test_passes_and_its_bound_says_so() -> None:

@@ -16,6 +16,7 @@ from statsmodels.regression.mixed_linear_model import MixedLM, VCSpec
 
 from seg.ablation.statistics.comparison import paired
 from seg.ablation.statistics.effects import TAIL, estimate_effect
+from seg.ablation.statistics.holm import holm_adjusted
 from seg.ablation.statistics.ranks import resampled_means
 from seg.evaluation.metrics import METRICS, ClassScores
 from seg.evaluation.scores import CaseScore, Interval
@@ -489,15 +490,7 @@ def family_error(family: Family, *, repeats: int, seed: int = 0) -> float:
 
 def _passes(means: FloatArray, error: FloatArray, freedom: FloatArray) -> npt.NDArray[np.bool_]:
     """Tells which variants pass in every class after correction; all of shape (classes, variants)."""
-    return holm(stats.t.sf((means + MARGIN) / error, freedom).max(axis=0))
-
-
-def holm(p_values: FloatArray) -> npt.NDArray[np.bool_]:
-    """Tells what Holm's procedure passes at `TAIL`; that of statsmodels collects garbage, 60 ms a call."""
-    order = np.argsort(p_values)
-    passed = np.zeros(len(p_values), bool)
-    passed[order] = np.cumprod(p_values[order] * np.arange(len(p_values), 0, -1) <= TAIL).astype(bool)
-    return passed
+    return holm_adjusted(stats.t.sf((means + MARGIN) / error, freedom).max(axis=0)) <= TAIL
 
 
 def _records(dice: FloatArray, fold: int) -> list[CaseScore]:
