@@ -393,7 +393,7 @@ def draw_cases(titled: Sequence[tuple[str, CaseView]], class_names: Sequence[str
 def to_png(pixels: Pixels) -> bytes:
     """Encodes a picture of shape (height, width, 3) as a PNG; equal pixels give equal bytes."""
     content = io.BytesIO()
-    Image.fromarray(pixels).save(content, format="PNG", optimize=True)
+    Image.fromarray(pixels).save(content, format="PNG")
     return content.getvalue()
 
 
