@@ -120,7 +120,7 @@ VECTOR = 8
 INT8 = "int8"
 LOCK_FILE = "compress.lock"
 """There while a process works on the steps."""
-METHOD = 5
+METHOD = 6
 """Version of how steps are made. Raise it when the same settings come to make other steps: no folder mixes two."""
 Judged = tuple[UNet, FoldRecord]
 ABOVE = 1.25

@@ -128,7 +128,7 @@ def judge(
     """
     begun = time.monotonic()
     network = copy.deepcopy(small.network)
-    lost, tuned = original.lost(network), 0
+    lost, tuned, how = original.lost(network), 0, ""
     if tune_steps and worst(lost) < -TUNE_BELOW * margin:
         keep_heap()
         batches = _batches(original, dataset, tune_steps, cache)
@@ -142,13 +142,14 @@ def judge(
             precision=original.precision,
         )
         lost = original.lost(network) if tuned else lost
+        how = f", tuned for {tuned} steps" if tuned else ", which no tuning brought nearer to the original"
     macs, parameters = cost(network, original.config)
     fold = "" if original.config.fold is None else f"fold {original.config.fold}, "
     LOG.info(
         "%s%.3g of the multiply-accumulates, %s parameters: Dice %s on %s%s; %.0f s",
         *(fold, macs / original.cost[0], f"{parameters:,}"),
         ", ".join(fixed(value, 4, sign=True) for value in mean_of(lost)),
-        *(counted(len(lost), "held-back patient"), f", tuned for {tuned} steps" if tuned else ""),
+        *(counted(len(lost), "held-back patient"), how),
         time.monotonic() - begun,
     )
     return network, FoldRecord(

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from seg.compression import tuning
 from seg.compression.original import divergence, log_probabilities
 from seg.compression.tuning import tune
 from seg.config import NetworkConfig, OptimizerConfig
@@ -47,7 +48,7 @@ def test_the_divergence_is_the_mean_of_the_voxels_in_nats():
 
 @pytest.mark.parametrize(
     "optimizer",
-    [OptimizerConfig(name="adamw", learning_rate=0.004), OptimizerConfig(name="muon", learning_rate=0.004)],
+    [OptimizerConfig(name="adamw", learning_rate=0.01), OptimizerConfig(name="muon", learning_rate=0.01)],
     ids=lambda one: one.name,
 )
 def test_a_tuned_network_is_closer_on_images_that_it_did_not_see(pair, optimizer):
@@ -72,4 +73,40 @@ def test_what_makes_a_network_worse_is_not_kept(pair, worse):
 
     kept = tune(net, other, _images(5, 2), judge, optimizer=OptimizerConfig(name="adamw", learning_rate=10.0), steps=5)
     assert kept == 0
+    assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
+
+
+@pytest.fixture
+def rates(monkeypatch):
+    """Learning rates at which tuning begins."""
+    found, build = [], tuning.build_optimizer
+    monkeypatch.setattr(tuning, "build_optimizer", lambda net, own: found.append(own.learning_rate) or build(net, own))
+    return found
+
+
+def test_a_rate_that_brings_nothing_is_given_up_for_a_lower_one(pair, rates):
+    net, other = pair
+    kept_back = _images(2, 1)
+    before = _distance(net, other, kept_back)
+
+    def judge(network):
+        found = _distance(net, network, kept_back)
+        return found if len(rates) == 2 else max(found, before)
+
+    optimizer = OptimizerConfig(name="adamw", learning_rate=0.01)
+    kept = tune(net, other, _images(150, 2), judge, optimizer=optimizer, steps=150)
+    # A third of 150 steps is over after 50.
+    assert rates == pytest.approx([0.002, 0.0004])
+    assert kept > 50
+    assert _distance(net, other, kept_back) < before
+
+
+def test_weights_stay_as_they_came_where_no_rate_brings_anything(pair, rates):
+    net, other = pair
+    before = {name: value.clone() for name, value in other.state_dict().items()}
+    judged = iter([0.5])
+    optimizer = OptimizerConfig(name="adamw", learning_rate=0.01)
+    assert tune(net, other, _images(100, 2), lambda _: next(judged, 1.0), optimizer=optimizer, steps=100) == 0
+    # It is judged after 25, 50, 75 and 100 steps: 50 are more than a third of 100, 25 of the 50 that are left.
+    assert rates == pytest.approx([0.002, 0.0004, 0.00008])
     assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
