@@ -27,7 +27,7 @@ class FoldRecord:
         parameters: Learned numbers.
         predicted_loss: Predicted loss of the cuts, before anything was solved anew, in nats a voxel.
         measured_divergence: Divergence of its prediction from the original's on held-back windows, in nats a voxel.
-        tuned_steps: Step of the tuning whose weights are kept; 0 for none.
+        tuned_steps: Steps of tuning that the kept weights have behind them; 0 for none.
         held_back: Change of Dice by held-back patient and class; null where neither side has the class.
         weights_sha256: Digest of its file of weights; empty before that is written.
     """

@@ -142,7 +142,7 @@ def judge(
             precision=original.precision,
         )
         lost = original.lost(network) if tuned else lost
-        how = f", tuned for {tuned} steps" if tuned else ", which no tuning brought nearer to the original"
+        how = f", tuned for {tuned} steps" if tuned else ", not tuned: no step brought it nearer to the original"
     macs, parameters = cost(network, original.config)
     fold = "" if original.config.fold is None else f"fold {original.config.fold}, "
     LOG.info(

@@ -19,12 +19,12 @@ from seg.networks import UNet
 from seg.training.optim import build_optimizer
 
 LOG = logging.getLogger(__name__)
-RATE = 0.2
-"""Learning rate at the start over that of the original's training; it falls to 0 by a cosine."""
-LOWER, IN_VAIN = 1 / 5, 1 / 3
-"""A rate that brought nothing in this share (the second) of its steps is given up for one lower by the first."""
-CHECK_EVERY = 25
-"""Steps between two looks at the cases that are kept back."""
+RATES = (0.2, 0.04, 0.008)
+"""Learning rates at the start over that of the original's training, as they are tried; each falls to 0 by a cosine."""
+TRIAL = 1 / 3
+"""Share of the steps that are left in which a rate must improve the network, or the next is tried."""
+CHECK_EVERY, LEAST_TRIAL = 25, 100
+"""Steps between two looks at the cases that are kept back, and before a rate is given up."""
 
 
 def tune(
@@ -39,9 +39,10 @@ def tune(
 ) -> int:
     """Trains a network towards another's probabilities, in place, and keeps the best weights on the way.
 
-    Labels play no part: the target of each voxel is what the original says there. A rate that suits a network that lost
-    much takes one that lost little further away. So a rate that brought nothing in a third of its steps is given up:
-    training begins again from the weights as they came, at a fifth of the rate, for the steps that are left.
+    Labels play no part: the target of each voxel is what the original says there. A learning rate that helps a network
+    which lost much can harm a network which lost little. So a rate that improved nothing in a third of its steps, 100
+    or more, is given up. Training begins again from the weights as they came, at the next of `RATES`, for the steps
+    that are left; it ends where no rate is left.
 
     Args:
         network: The original, in evaluation mode.
@@ -54,20 +55,15 @@ def tune(
         precision: Arithmetic of the forward passes.
 
     Returns:
-        The step whose weights are kept; 0 where no training made the network better.
+        How many steps of training the kept weights have behind them; 0 where none made the network better.
 
     References:
         G. Hinton, O. Vinyals, J. Dean, Distilling the knowledge in a neural network, 2015, arXiv:1503.02531. At
         temperature 1.
     """
     smaller.requires_grad_(True)
-
-    def begin(peak: float, length: int) -> tuple[Optimizer, LRScheduler]:
-        stepper = build_optimizer(smaller, replace(optimizer, learning_rate=peak, weight_decay=0.0))
-        return stepper, CosineAnnealingLR(stepper, length)
-
-    rate, begun = RATE * optimizer.learning_rate, 0
-    stepper, schedule = begin(rate, steps)
+    rates, start = [share * optimizer.learning_rate for share in RATES], 0
+    stepper, schedule = _stepper(smaller, optimizer, rates[0], steps)
     best, kept, lowest = copy.deepcopy(smaller.state_dict()), 0, judge(smaller)
     for step, images in enumerate(batches, start=1):
         with autocast(images.device, precision):
@@ -82,14 +78,22 @@ def tune(
         if step % CHECK_EVERY == 0 or step == steps:
             found = judge(smaller)
             if found < lowest:  # not so where it is NaN
-                best, kept, lowest = copy.deepcopy(smaller.state_dict()), step, found
-            elif not kept and step - begun >= IN_VAIN * (steps - begun) and step < steps:
-                in_vain, rate, begun = (rate, step - begun), rate * LOWER, step
-                LOG.info("a learning rate of %.2g brought nothing in %d steps; %.2g is tried", *in_vain, rate)
+                best, kept, lowest = copy.deepcopy(smaller.state_dict()), step - start, found
+            elif not kept and step - start >= max(LEAST_TRIAL, TRIAL * (steps - start)) and step < steps:
+                tried = rates.pop(0), step - start
+                if not rates:
+                    break
+                LOG.info("a learning rate of %.2g improved nothing in %d steps: %.2g is tried", *tried, rates[0])
                 smaller.load_state_dict(best)
-                stepper, schedule = begin(rate, steps - begun)
+                start = step
+                stepper, schedule = _stepper(smaller, optimizer, rates[0], steps - start)
         if step == steps:
             break
     smaller.load_state_dict(best)
     smaller.requires_grad_(False)
     return kept
+
+
+def _stepper(network: UNet, optimizer: OptimizerConfig, rate: float, steps: int) -> tuple[Optimizer, LRScheduler]:
+    stepper = build_optimizer(network, replace(optimizer, learning_rate=rate, weight_decay=0.0))
+    return stepper, CosineAnnealingLR(stepper, steps)

@@ -1,5 +1,6 @@
 """Tuning towards the original: it ends closer, and never further off than it began."""
 
+import copy
 import math
 
 import pytest
@@ -26,6 +27,19 @@ def pair():
     other = network_from_config(CONFIG, 1, 3).requires_grad_(False).eval()
     other.load_state_dict({name: value + 0.1 * torch.randn_like(value) for name, value in net.state_dict().items()})
     return net, other
+
+
+@pytest.fixture
+def beginnings(monkeypatch):
+    """Learning rate, steps and weights of each beginning of a tuning."""
+    found, prepare = [], tuning._stepper
+
+    def noted(network, optimizer, rate, steps):
+        found.append((rate, steps, copy.deepcopy(network.state_dict())))
+        return prepare(network, optimizer, rate, steps)
+
+    monkeypatch.setattr(tuning, "_stepper", noted)
+    return found
 
 
 def _images(count, seed):
@@ -76,37 +90,50 @@ def test_what_makes_a_network_worse_is_not_kept(pair, worse):
     assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
 
 
-@pytest.fixture
-def rates(monkeypatch):
-    """Learning rates at which tuning begins."""
-    found, build = [], tuning.build_optimizer
-    monkeypatch.setattr(tuning, "build_optimizer", lambda net, own: found.append(own.learning_rate) or build(net, own))
-    return found
-
-
-def test_a_rate_that_brings_nothing_is_given_up_for_a_lower_one(pair, rates):
+def test_a_rate_that_improves_nothing_is_given_up_for_the_next(pair, beginnings):
     net, other = pair
     kept_back = _images(2, 1)
     before = _distance(net, other, kept_back)
 
     def judge(network):
         found = _distance(net, network, kept_back)
-        return found if len(rates) == 2 else max(found, before)
+        return found if len(beginnings) == 2 else max(found, before)
 
     optimizer = OptimizerConfig(name="adamw", learning_rate=0.01)
-    kept = tune(net, other, _images(150, 2), judge, optimizer=optimizer, steps=150)
-    # A third of 150 steps is over after 50.
-    assert rates == pytest.approx([0.002, 0.0004])
-    assert kept > 50
+    kept = tune(net, other, _images(200, 2), judge, optimizer=optimizer, steps=200)
+    # A third of 200 steps is over after 75, and a trial has 100 at least.
+    (rate, steps, first), (lower, left, second) = beginnings
+    assert (rate, steps, lower, left) == pytest.approx((0.002, 200, 0.0004, 100))
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    assert 0 < kept <= 100
     assert _distance(net, other, kept_back) < before
 
 
-def test_weights_stay_as_they_came_where_no_rate_brings_anything(pair, rates):
+def test_tuning_ends_where_no_rate_improves_anything(pair, beginnings):
     net, other = pair
-    before = {name: value.clone() for name, value in other.state_dict().items()}
-    judged = iter([0.5])
+    judged, asked = iter([0.5]), []
+
+    def judge(network):
+        asked.append(network)
+        return next(judged, 1.0)
+
     optimizer = OptimizerConfig(name="adamw", learning_rate=0.01)
-    assert tune(net, other, _images(100, 2), lambda _: next(judged, 1.0), optimizer=optimizer, steps=100) == 0
-    # It is judged after 25, 50, 75 and 100 steps: 50 are more than a third of 100, 25 of the 50 that are left.
-    assert rates == pytest.approx([0.002, 0.0004, 0.00008])
-    assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
+    assert tune(net, other, _images(600, 2), judge, optimizer=optimizer, steps=600) == 0
+    # A third of 600 steps is 200; of the 400 that are left 134, seen after 150; of 250 then 84, seen after 100.
+    assert [(rate, steps) for rate, steps, _ in beginnings] == [
+        (pytest.approx(0.002), 600),
+        (pytest.approx(0.0004), 400),
+        (pytest.approx(0.00008), 250),
+    ]
+    assert len(asked) == 1 + 450 // 25
+    assert all(torch.equal(value, beginnings[0][2][name]) for name, value in other.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("steps", "errors", "kept"), [(200, [4, 3, 5, 5, 5, 5, 5, 5, 5], 25), (100, [4, 5, 5, 5, 5], 0)]
+)
+def test_a_rate_that_improved_something_or_has_no_steps_left_is_not_given_up(pair, beginnings, steps, errors, kept):
+    judged = iter(map(float, errors))
+    optimizer = OptimizerConfig(name="adamw", learning_rate=0.01)
+    assert tune(*pair, _images(steps, 2), lambda _: next(judged), optimizer=optimizer, steps=steps) == kept
+    assert len(beginnings) == 1

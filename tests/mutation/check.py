@@ -23,7 +23,7 @@ TESTS = {
     "metrics": ("tests/metrics", "tests/evaluation/test_metrics.py", "tests/evaluation/test_summary.py"),
     "statistics": tuple(
         f"tests/ablation/statistics/test_{name}.py"
-        for name in ("effects", "comparison", "ranks", "convergence", "correlation", "verdicts")
+        for name in ("effects", "comparison", "ranks", "convergence", "correlation", "verdicts", "holm")
     ),
     "bottleneck": ("tests/networks/test_bottleneck.py",),
     "grids": (
@@ -91,7 +91,8 @@ MUTANTS = [
         ("_component", "max(0.0, excess / weight)", "excess / weight"),
         ("_p_above", "stats.t.sf", "stats.t.cdf"),
         ("_largest", "max(tested)", "min(tested)"),
-        ("_adjust", 'method="holm"', 'method="fdr_bh"'),
+        ("holm_adjusted", "np.arange(len(values), 0, -1)", "len(values)"),
+        ("holm_levels", "left -= not failing", "left -= 1"),
         ("_adjust", ">= MIN_RUNS", ">= 2"),
         ("with_found_nothing", "1.0, values", "0.0, values"),
         ("patient_means", "np.isfinite(values).all(axis=(0, 1))", "np.isfinite(values).any(axis=(0, 1))"),

@@ -20,6 +20,7 @@ def test_adjusted_p_values_are_those_of_statsmodels(seed: int) -> None:
 def test_adjusted_p_values_have_a_closed_form() -> None:
     # 0.01 * 3; 0.02 * 2 = 0.04; 0.03 * 1 is raised to the value before it.
     assert holm_adjusted([0.03, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
+    assert holm_adjusted([0.01, 0.01, 0.5]) == pytest.approx([0.03, 0.03, 0.5])
     assert holm_adjusted([0.6, 0.6]).tolist() == [1.0, 1.0]
     assert holm_adjusted([]).size == 0
 
@@ -31,3 +32,8 @@ def test_levels_pass_what_adjusted_p_values_pass(seed: int) -> None:
     passed = multipletests(p_values, alpha=0.025, method="holm")[0]
     assert [p <= levels[str(number)] for number, p in enumerate(p_values)] == passed.tolist()
     assert "untested" not in levels
+
+
+def test_all_from_the_first_that_does_not_pass_are_tested_at_its_level() -> None:
+    levels = holm_levels({"a": 0.02, "b": 0.001, "c": 0.021})
+    assert levels == pytest.approx({"b": 0.025 / 3, "a": 0.025 / 2, "c": 0.025 / 2})
