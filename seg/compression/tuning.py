@@ -19,7 +19,7 @@ from seg.networks import UNet
 from seg.training.optim import build_optimizer
 
 LOG = logging.getLogger(__name__)
-RATES = (0.2, 0.04, 0.008)
+RATES = (0.5, 0.1, 0.02)
 """Learning rates at the start over that of the original's training, as they are tried; each falls to 0 by a cosine."""
 TRIAL = 1 / 3
 """Share of the steps that are left in which a rate must improve the network, or the next is tried."""

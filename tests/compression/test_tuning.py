@@ -62,7 +62,7 @@ def test_the_divergence_is_the_mean_of_the_voxels_in_nats():
 
 @pytest.mark.parametrize(
     "optimizer",
-    [OptimizerConfig(name="adamw", learning_rate=0.01), OptimizerConfig(name="muon", learning_rate=0.01)],
+    [OptimizerConfig(name="adamw", learning_rate=0.004), OptimizerConfig(name="muon", learning_rate=0.01)],
     ids=lambda one: one.name,
 )
 def test_a_tuned_network_is_closer_on_images_that_it_did_not_see(pair, optimizer):
@@ -99,7 +99,7 @@ def test_a_rate_that_improves_nothing_is_given_up_for_the_next(pair, beginnings)
         found = _distance(net, network, kept_back)
         return found if len(beginnings) == 2 else max(found, before)
 
-    optimizer = OptimizerConfig(name="adamw", learning_rate=0.01)
+    optimizer = OptimizerConfig(name="adamw", learning_rate=0.004)
     kept = tune(net, other, _images(200, 2), judge, optimizer=optimizer, steps=200)
     # A third of 200 steps is over after 75, and a trial has 100 at least.
     (rate, steps, first), (lower, left, second) = beginnings
@@ -117,7 +117,7 @@ def test_tuning_ends_where_no_rate_improves_anything(pair, beginnings):
         asked.append(network)
         return next(judged, 1.0)
 
-    optimizer = OptimizerConfig(name="adamw", learning_rate=0.01)
+    optimizer = OptimizerConfig(name="adamw", learning_rate=0.004)
     assert tune(net, other, _images(600, 2), judge, optimizer=optimizer, steps=600) == 0
     # A third of 600 steps is 200; of the 400 that are left 134, seen after 150; of 250 then 84, seen after 100.
     assert [(rate, steps) for rate, steps, _ in beginnings] == [
@@ -134,6 +134,6 @@ def test_tuning_ends_where_no_rate_improves_anything(pair, beginnings):
 )
 def test_a_rate_that_improved_something_or_has_no_steps_left_is_not_given_up(pair, beginnings, steps, errors, kept):
     judged = iter(map(float, errors))
-    optimizer = OptimizerConfig(name="adamw", learning_rate=0.01)
+    optimizer = OptimizerConfig(name="adamw", learning_rate=0.004)
     assert tune(*pair, _images(steps, 2), lambda _: next(judged), optimizer=optimizer, steps=steps) == kept
     assert len(beginnings) == 1
