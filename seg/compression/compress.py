@@ -358,7 +358,8 @@ class _Work:
                 if target.kind == "latency":
                     raise
                 rule = f"must be a share of {target.kind} that widths of multiples of {self.multiple} can reach"
-                raise ConfigError(Problem("target", "range", rule, f"{share:g}", "give a larger share")) from error
+                remedy = f"the narrowest network keeps about {error.least:g}"
+                raise ConfigError(Problem("target", "range", rule, f"{share:g}", remedy)) from error
             yield step
 
     def quantised(self, step: StepRecord) -> StepRecord:

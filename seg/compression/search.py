@@ -56,19 +56,24 @@ def smaller_networks(
         prices: Weights of what counts as work.
 
     Raises:
-        BeyondReachError: A share is beyond reach.
+        BeyondReachError: A share is beyond reach; its `least` is the share of the narrowest network.
     """
     network, size = original.network, original.config.patches.size
     whole = work_of(network, network.config, size, prices)
-    return shrink(
-        network,
-        original.fitted,
-        (share * whole for share in shares),
-        kinds=DEFAULT if prices == BY_MACS else KINDS,
-        prices=prices,
-        multiple=multiple,
-        seed=original.config.seed,
-    )
+    try:
+        yield from shrink(
+            network,
+            original.fitted,
+            (share * whole for share in shares),
+            kinds=DEFAULT if prices == BY_MACS else KINDS,
+            prices=prices,
+            multiple=multiple,
+            seed=original.config.seed,
+        )
+    except BeyondReachError as error:
+        least = math.ceil(1000 * error.least / whole) / 1000
+        rule = f"must be about {least:g} of the original's or more, in widths of multiples of {multiple}"
+        raise BeyondReachError(Problem("work", "range", rule), least) from error
 
 
 def reach(

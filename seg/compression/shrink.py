@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil, log, prod
+from math import ceil, log, nan, prod
 from types import MappingProxyType
 from typing import Literal
 
@@ -40,7 +40,15 @@ TURN = 0.7
 
 
 class BeyondReachError(ConfigError):
-    """A network cannot become so small."""
+    """A network cannot become so small.
+
+    Attributes:
+        least: Work of the narrowest network; another order of cuts may end at a little more or less.
+    """
+
+    def __init__(self, problems: Problem | Sequence[Problem], least: float = nan) -> None:
+        super().__init__(problems)
+        self.least = least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +163,7 @@ def choose_cuts(
         best = [one.least_for_each() for one in found if bool((one.saved > 0).any())]
         if not best:
             rule, value = f"must keep work of at least {left:.0f}", f"{work:.0f}"
-            raise BeyondReachError(Problem("work", "range", rule, value, "give a larger share"))
+            raise BeyondReachError(Problem("work", "range", rule, value, "give a larger share"), left)
         move = min(best, key=lambda one: one.loss / one.saved)
         if move.saved >= left - work:  # the last cut: the mildest that is enough
             enough = [one.least_of_all(left - work) for one in found if bool((one.saved >= left - work).any())]

@@ -9,9 +9,8 @@ import torch
 from seg.compression.channels import feature_maps, measure_maps
 from seg.compression.cuts import BY_MACS, BY_PARAMETERS, Prices, project, with_ranks
 from seg.compression.moments import measure
-from seg.compression.shrink import KINDS, choose_cuts, shrink, work_of
+from seg.compression.shrink import KINDS, BeyondReachError, choose_cuts, shrink, work_of
 from seg.config import BottleneckConfig, NetworkConfig
-from seg.errors import ConfigError
 from seg.networks import map_elements, network_from_config
 from tests.compression.test_cuts import kernel_cost
 from tests.compression.test_moments import predicted_loss
@@ -162,9 +161,15 @@ def test_of_two_maps_that_save_as_much_that_which_costs_less_is_cut():
 
 
 def test_more_than_there_is_cannot_be_saved():
-    with pytest.raises(ConfigError) as caught:
-        list(shrink(_network(), _images(1), [1000]))
+    net, images = _network(), _images(1)
+    with pytest.raises(BeyondReachError) as caught:
+        list(shrink(net, images, [1000]))
     assert [(problem.path, problem.kind) for problem in caught.value.problems] == [("work", "range")]
+    least = caught.value.least
+    (found,) = shrink(net, images, [least])
+    assert _cost(found.network).macs == least
+    with pytest.raises(BeyondReachError):
+        list(shrink(net, images, [least - 1]))
 
 
 @pytest.mark.parametrize(

@@ -172,6 +172,13 @@ def test_shares_out_of_reach_behind_others_end_the_steps(
     run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for kind in ("macs", "parameters"):
+        with pytest.raises(ConfigError) as caught:
+            seg.compress(run, tmp_path / "none", target=f"{kind}=0.001", cases=1, tune_steps=0)
+        least = float(caught.value.problems[0].remedy.rpartition(" ")[2])
+        assert 0.001 < least < 0.5
+        more = f"{1.2 * least:.2g}"  # cuts end in another order at times
+        (step,) = seg.compress(run, tmp_path / f"{kind}_least", target=f"{kind}={more}", cases=1, tune_steps=0).steps
+        assert step.step.name == f"{kind}_{more}"
         caplog.clear()
         found = seg.compress(run, tmp_path / kind, target=f"{kind}=0.9,0.01", cases=1, tune_steps=0)
         assert [step.step.name for step in found.steps] == [f"{kind}_0.9"]
