@@ -24,7 +24,7 @@ Number = TypeVar("Number", float, Tensor)
 
 @dataclass(frozen=True, kw_only=True)
 class Prices:
-    """Weights that add multiply-accumulates, numbers of feature maps and parameters up to one cost, called work.
+    """Weights of multiply-accumulates, numbers of feature maps and parameters in one sum, which is called work.
 
     Attributes:
         mac: Weight of a multiply-accumulate.
@@ -48,7 +48,7 @@ BY_PARAMETERS = Prices(mac=0.0, parameter=1.0)
 def kernel_work(
     place: Place, widths: tuple[int, int], ranks: tuple[Number, Number], voxels: int, prices: Prices = BY_MACS
 ) -> Number:
-    """Returns what a full kernel costs on an image, together with the 1x1 around it, as :class:`Prices` weighs it.
+    """Returns the work of one kernel and the 1x1 around it on an image, added up by the weights in `prices`.
 
     The feature maps that count are those between the kernel and its 1x1. Norms and biases do not count.
 

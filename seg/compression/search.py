@@ -36,9 +36,9 @@ LOG = logging.getLogger(__name__)
 LADDER = (0.7, 0.5, 0.35, 0.25, 0.18, 0.125, 0.09)
 """Shares of the original's multiply-accumulates that are tried where no target is given."""
 STOP_BELOW, TUNE_BELOW = 0.5, 0.25
-"""Shares of the margin: a larger loss of Dice than the first ends the walk, than the second has the step tuned."""
+"""Shares of the margin: a step that loses more Dice than the first ends the walk, more than the second is tuned."""
 RUNG = 0.9
-"""The search for a latency tries ever smaller networks; each keeps this share of the work of the one before it."""
+"""In the search for a latency each network keeps this share of the work of the network before it."""
 
 
 def smaller_networks(

@@ -243,7 +243,7 @@ class _State:
         self.known: dict[str, tuple[tuple[tuple[int, int], Ranks], _Options]] = {}
 
     def work(self, changed: Mapping[str, int] = MappingProxyType({})) -> float:
-        """Returns what the network costs at the widths chosen so far, but for the maps that `changed` names."""
+        """Returns the work of the network at the widths chosen so far; `changed` gives other widths of maps by name."""
         where = {self.maps[name].map.where: width for name, width in (self.widths | dict(changed)).items()}
         config = with_channels(with_ranks(self.network.config, self.ranks), where)
         return work_of(self.network, config, self.shape, self.prices)
@@ -255,7 +255,7 @@ class _State:
         return read - gone[0], written - gone[1]
 
     def work_at(self, name: str, widths: tuple[int, int], ranks: tuple[Number, Number]) -> Number:
-        """Returns what one kernel with its 1x1 costs, by the prices of this choice."""
+        """Returns the work of one kernel and the 1x1 around it, added up by `self.prices`."""
         return kernel_work(self.places[name], widths, ranks, prod(self.shape), self.prices)
 
     def options(self, left: float) -> list[_Options]:
@@ -328,7 +328,7 @@ def _convolution(network: UNet, name: str) -> nn.Conv3d | FactoredConv3d:
 
 
 def work_of(network: UNet, config: NetworkConfig, shape: Triple, prices: Prices = BY_MACS) -> float:
-    """Returns what one pass of a network over an image costs, as :class:`~seg.compression.cuts.Prices` weighs it.
+    """Returns the work of one pass of a network over an image: what it costs, added up by the weights in `prices`.
 
     Args:
         network: A network with the same inputs and classes.

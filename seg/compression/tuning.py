@@ -20,11 +20,13 @@ from seg.training.optim import build_optimizer
 
 LOG = logging.getLogger(__name__)
 RATES = (0.5, 0.1, 0.02)
-"""Learning rates at the start over that of the original's training, as they are tried; each falls to 0 by a cosine."""
+"""Learning rates to try in turn, as shares of that of the original's training; each falls to 0 by a cosine."""
 TRIAL = 1 / 3
-"""Share of the steps that are left in which a rate must improve the network, or the next is tried."""
-CHECK_EVERY, LEAST_TRIAL = 25, 100
-"""Steps between two looks at the cases that are kept back, and before a rate is given up."""
+"""A learning rate that improved nothing in this share of its steps is given up for the next."""
+LEAST_TRIAL = 100
+"""Steps that each learning rate gets, at least, before it is given up."""
+CHECK_EVERY = 25
+"""Steps between two measurements on the cases that are held back."""
 
 
 def tune(

@@ -62,7 +62,7 @@ def test_the_divergence_is_the_mean_of_the_voxels_in_nats():
 
 @pytest.mark.parametrize(
     "optimizer",
-    [OptimizerConfig(name="adamw", learning_rate=0.004), OptimizerConfig(name="muon", learning_rate=0.01)],
+    [OptimizerConfig(name="adamw", learning_rate=0.004), OptimizerConfig(name="muon", learning_rate=0.004)],
     ids=lambda one: one.name,
 )
 def test_a_tuned_network_is_closer_on_images_that_it_did_not_see(pair, optimizer):

@@ -15,13 +15,16 @@ from seg.ablation.statistics.effects import TAIL
 
 
 def holm_adjusted(p_values: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Returns adjusted p-values, shape (tests,): a test passes where its own is at most `TAIL`.
+    """Adjusts p-values of several tests by Holm's procedure: a test passes where its adjusted one is at most `TAIL`.
 
     The smallest of m p-values is multiplied by m, the next by m - 1, and so on. None is less than that of a smaller
     p-value, and none is above 1.
 
     Args:
         p_values: P-values in [0, 1], shape (tests,).
+
+    Returns:
+        The adjusted p-values, in the same order.
     """
     values = np.asarray(p_values, dtype=np.float64)
     order = np.argsort(values)
@@ -31,7 +34,7 @@ def holm_adjusted(p_values: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
 
 def holm_levels(p_values: Mapping[str, float | None]) -> dict[str, float]:
-    """Returns the level at which each variant is tested; it passes where its p-value is at most its level.
+    """Returns the level of each variant by Holm's procedure: a variant passes where its p-value is at most its level.
 
     The smallest of m p-values is tested at `TAIL` / m, the next at `TAIL` / (m - 1), and so on until the first that
     does not pass; all from there on are tested at its level. The same variants pass as by adjusted p-values.
