@@ -157,13 +157,22 @@ def write_network(network: UNet, window: Triple, file: Path, format: Format) -> 
             opset_version=OPSET,
             input_names=[IMAGE],
             output_names=[LOGITS],
-            dynamic_shapes=(dict(zip((0, 2, 3, 4), AXES, strict=True)),),
             external_data=False,
             verbose=False,
         )
     assert program is not None  # as of the dynamo exporter
-    for node in program.model.graph.all_nodes():  # lines of this machine's files
-        node.metadata_props.clear()
+    graph = program.model.graph
+    (logits,) = graph.outputs
+    for node in graph.all_nodes():
+        node.metadata_props.clear()  # lines of this machine's files
+        for value in node.outputs:
+            value.shape = logits.shape if value is logits else None
+    # No operator of the network depends on the sizes of batch and space. So they are opened here: a trace that leaves
+    # them open gives the same operators, but takes several times as long.
+    for value in (*graph.inputs, logits):
+        assert value.shape is not None  # as of the exporter
+        for axis, name in zip((0, 2, 3, 4), AXES, strict=True):
+            value.shape[axis] = name
     program.save(str(onnx))
     if format == "openvino":
         import openvino
