@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from multiprocessing.connection import Connection
+from multiprocessing.context import BaseContext
 from statistics import median
+from typing import TypeVar
 
 import torch
 
@@ -22,6 +24,7 @@ from seg.hardware import PeakMemory, held_mib
 from seg.inference.model import autocast
 
 LOG = logging.getLogger(__name__)
+Found = TypeVar("Found")
 PASSES = 2
 """The second one holds what the first one leaves, such as moments of the optimiser."""
 PROCESSES = {"cpu": 5, "cuda": 1}
@@ -47,45 +50,62 @@ def measure_peaks(subject: Subject, runtime: Runtime) -> Peaks:
     Returns:
         The median over `PROCESSES`.
     """
-    found = []
-    for _ in range(PROCESSES[runtime.device.type]):
-        one = _in_fresh_process(subject, runtime)
-        if not isinstance(one, Peaks):
-            LOG.warning("%s: peak memory is not known: %s.", subject.name, one)
-            return Peaks(inference_mib=None, training_mib=None)
-        found.append(one)
+    try:
+        # Processes start with torch imported, in a tenth of a second, and share nothing else with one another.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])
+        found = in_fresh_processes(peaks, subject, runtime, context=context, count=PROCESSES[runtime.device.type])
+    except ChildProcessError as error:
+        LOG.warning("%s: peak memory is not known: %s.", subject.name, error)
+        return Peaks(inference_mib=None, training_mib=None)
     inference, training = ([getattr(one, name) for one in found] for name in ("inference_mib", "training_mib"))
-    return Peaks(inference_mib=_median(inference), training_mib=_median(training))
+    return Peaks(inference_mib=known_median(inference), training_mib=known_median(training))
 
 
-def _median(values: Sequence[float | None]) -> float | None:
+def known_median(values: Sequence[float | None]) -> float | None:
+    """Returns the median of the values that are known; None where none is."""
     known = [value for value in values if value is not None]
     return median(known) if known else None
 
 
-def _in_fresh_process(subject: Subject, runtime: Runtime) -> Peaks | str:
-    """Measures in one fresh process; returns why that failed where it did."""
-    # Its children start with torch imported, in a tenth of a second, and share nothing else with one another.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(sender, subject, runtime, torch.get_num_threads()), daemon=True)
-    process.start()
-    sender.close()
-    try:
-        found: Peaks | str = receiver.recv()
-    except EOFError:
-        found = "the process died"
-    process.join()
-    return found
+def in_fresh_processes(
+    measure: Callable[..., Found], *arguments: object, context: BaseContext, count: int
+) -> list[Found]:
+    """Calls a function in fresh processes, one after the other, with as many threads as torch has here.
+
+    Args:
+        measure: Function of a module.
+        arguments: What it is called with.
+        context: How processes are started.
+        count: Number of processes.
+
+    Raises:
+        ChildProcessError: The function raised an exception in a process, or the process died.
+    """
+    results = []
+    for _ in range(count):
+        receiver, sender = context.Pipe(duplex=False)
+        call = (sender, torch.get_num_threads(), measure, arguments)
+        process = context.Process(target=_child, args=call, daemon=True)  # type: ignore[attr-defined]
+        process.start()
+        sender.close()
+        try:
+            succeeded, found = receiver.recv()
+        except EOFError:
+            succeeded, found = False, "the process died"
+        process.join()
+        if not succeeded:
+            raise ChildProcessError(found)
+        results.append(found)
+    return results
 
 
-def _child(sender: Connection, subject: Subject, runtime: Runtime, threads: int) -> None:
+def _child(sender: Connection, threads: int, measure: Callable[..., object], arguments: Sequence[object]) -> None:
     torch.set_num_threads(threads)
     try:
-        sender.send(peaks(subject, runtime))
+        sender.send((True, measure(*arguments)))
     except Exception as error:  # named by the parent
-        sender.send(f"{type(error).__name__}: {error}".splitlines()[0].rstrip(": ."))
+        sender.send((False, f"{type(error).__name__}: {error}".splitlines()[0].rstrip(": .")))
     sender.close()
 
 

@@ -162,12 +162,14 @@ class Cost:
         parameters: Learned numbers.
         latency_ms: Median time of a pass of one patch; None is not measured.
         latency_ratio: Median of the time over the original's, taken in turns; None is not measured.
+        peak_memory_mib: Most memory over loading the network and two passes of one patch; None is not measured.
     """
 
     macs: Number
     parameters: Number
     latency_ms: Positive | None = None
     latency_ratio: Positive | None = None
+    peak_memory_mib: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -468,19 +470,20 @@ def certificate_page(certificate: Certificate) -> str:
         lines += ["", f"Look {certificate.look} at these held-out cases: exploratory, no proof."]
     names = list(dict.fromkeys(one.name for result in certificate.steps for one in result.classes))
     heads = [f"{escape_markdown(name)}: difference, at least" for name in names]
-    columns = ["step", "GMAC", "parameters", "latency", *heads, "verdict"]
-    lines += ["", f"| {' | '.join(columns)} |", f"|---|{'---:|' * 3}{'---|' * (len(names) + 1)}"]
+    columns = ["step", "GMAC", "parameters", "latency", "memory", *heads, "verdict"]
+    lines += ["", f"| {' | '.join(columns)} |", f"|---|{'---:|' * 4}{'---|' * (len(names) + 1)}"]
     for name in (ORIGINAL, *(result.step.name for result in certificate.steps)):
         result = next((one for one in certificate.steps if one.step.name == name), None)
         cost = certificate.costs.get(name)
-        cells = ["", "", ""]
+        cells = [""] * 4
         if cost is not None:
             latency = (
                 NOT_MEASURED
                 if cost.latency_ms is None or cost.latency_ratio is None
                 else f"{cost.latency_ms:.1f} ms, {cost.latency_ratio:.2f} of the original's"
             )
-            cells = [f"{cost.macs / 1e9:.3f}", f"{cost.parameters:,}", latency]
+            memory = NOT_MEASURED if cost.peak_memory_mib is None else f"{cost.peak_memory_mib:.0f} MiB"
+            cells = [f"{cost.macs / 1e9:.3f}", f"{cost.parameters:,}", latency, memory]
         found = {one.name: one for one in result.classes} if result else {}
         for each in names:
             one = found.get(each)

@@ -35,8 +35,9 @@ from seg.compression.certificate import (
     freeze,
     write_certificate,
 )
-from seg.compression.cuts import BY_MACS, BY_PARAMETERS, Prices
+from seg.compression.cuts import BY_MACS, BY_PARAMETERS, Prices, kinds_cut
 from seg.compression.int8 import mark, mirroring, quantising, write_int8
+from seg.compression.memory import measure_memory
 from seg.compression.original import Original, check_uncut, cost, read_original
 from seg.compression.record import (
     COMPRESSION_FILE,
@@ -56,7 +57,7 @@ from seg.compression.search import (
     worst,
 )
 from seg.compression.shrink import BeyondReachError, Shrunk
-from seg.compression.speed import ROUNDS, Latency, measure_latency, time_of_elements
+from seg.compression.speed import ROUNDS, measure_latency, time_of_elements
 from seg.compression.target import Kind, Target
 from seg.config.loading import content_digest
 from seg.data.cases import Dataset
@@ -215,9 +216,9 @@ def _compress(
         steps = list(work.walk() if target is None else work.reach(target))
         if settings["int8"]:
             steps.append(work.quantised(steps[-1]))
-        latency = work.timed(steps)
-        print(format_steps(steps, originals, latency))
-        certificate = work.certify(steps, latency)
+        work.measure_passes(steps)
+        print(format_steps(steps, originals, work.record))
+        certificate = work.certify(steps)
     print(f"{format_certificate(certificate)}\ncertificate: {output / CERTIFICATE_FILE}")
     if certificate.certified is not None:
         networks = shlex.join(map(str, work.to_predict_with(certificate.certified)))
@@ -308,7 +309,7 @@ class _Work:
             LOG.warning("times were measured on another machine or by other versions, so they are measured anew")
             # Steps that were chosen by them go too.
             chosen: dict[str, Any] = {"steps": (), "int8": ()} if self.counted == "latency" else {}
-            self.record = replace(self.record, latency={}, trials={}, **chosen)
+            self.record = replace(self.record, latency={}, memory={}, trials={}, **chosen)
         self.record = replace(self.record, machine=machine)
         self.done = {step.name: step for step in self.record.steps}
         self._write()
@@ -373,8 +374,8 @@ class _Work:
                 run = replace(run, config=replace(run.config, data=original.config.data))
                 write_int8(run, file, self.dataset, original.split)
             digests = tuple(file_digest(file.with_suffix(".bin")).hex() for file in files)
-            latency = {one: found for one, found in self.record.latency.items() if one != name}
-            self.record = replace(self.record, int8=digests, latency=latency)
+            kept = {one for one in self.record.latency if one != name}
+            self.record = replace(self.record.with_passes_of(kept), int8=digests)
             self._write()
         folds = tuple(
             replace(fold, weights_sha256=sha, held_back=(), tuned_steps=0)  # measured of the step before it alone
@@ -382,19 +383,24 @@ class _Work:
         )
         return StepRecord(name=name, folds=folds)
 
-    def timed(self, steps: Sequence[StepRecord]) -> dict[str, Latency]:
-        """Times one pass of the original and of each step of the first run, unless the record holds their times."""
+    def measure_passes(self, steps: Sequence[StepRecord]) -> None:
+        """Measures time and memory of a pass of the original and of each step of the first run, where not recorded."""
         names = (ORIGINAL, *(step.name for step in steps))
+        first, engine = self.originals[0], self.engine
+        channels = first.network.in_channels
         if set(names) - set(self.record.latency):
-            LOG.info("measuring latency in %s", self.engine)
-            first = self.originals[0]
+            LOG.info("measuring latency in %s", engine)
             networks = {name: self._to_run(name, first) for name in names}
-            latency = measure_latency(networks, first.config, channels=first.network.in_channels, engine=self.engine)
+            latency = measure_latency(networks, first.config, channels=channels, engine=engine)
             self.record = replace(self.record, latency=latency)
             self._write()
-        return self.record.latency
+        if absent := [name for name in names if name not in self.record.memory]:
+            LOG.info("measuring memory in %s", engine)
+            memory = measure_memory({name: self._path_of(name) for name in absent}, first.run.path, engine=engine)
+            self.record = replace(self.record, memory={**self.record.memory, **memory})
+            self._write()
 
-    def certify(self, steps: Sequence[StepRecord], latency: Mapping[str, Latency]) -> Certificate:
+    def certify(self, steps: Sequence[StepRecord]) -> Certificate:
         """Freezes the steps and tests them on the held-out cases."""
         weights = [weights_digest(original.run.path) for original in self.originals]
         # The same weights in another engine or precision are another look, as with another margin. So is a fold by
@@ -427,7 +433,7 @@ class _Work:
             lambda step: self._scores(step.name),
             number=number,
             conditions=self._conditions(steps),
-            costs=self._costs(steps, latency),
+            costs=self._costs(steps),
         )
         write_certificate(self.output / CERTIFICATE_FILE, certificate)
         write_text(self.output / CERTIFICATE_PAGE, certificate_page(certificate))
@@ -438,9 +444,9 @@ class _Work:
                 else:
                     own = step.folds[place]
                     # The first fold alone was timed.
-                    times = {} if place else latency
-                    cost = _cost((own.macs, own.parameters), times.get(step.name))
-                    self._describe(result, original, certificate, cost, _cost(original.cost, times.get(ORIGINAL)))
+                    record = self.record.with_passes_of(()) if place else self.record
+                    cost = _cost((own.macs, own.parameters), step.name, record)
+                    self._describe(result, original, certificate, cost, _cost(original.cost, ORIGINAL, record))
         return certificate
 
     def to_predict_with(self, name: str) -> list[Path]:
@@ -494,8 +500,7 @@ class _Work:
             folds.append(replace(fold, weights_sha256=weights_digest(target)))
         step = StepRecord(name=name, folds=tuple(folds))
         self.done[name] = step
-        latency = {one: found for one, found in self.record.latency.items() if one == ORIGINAL}
-        self.record = replace(self.record, steps=tuple(self.done.values()), int8=(), latency=latency)
+        self.record = replace(self.record.with_passes_of({ORIGINAL}), steps=tuple(self.done.values()), int8=())
         self._write()
         return step
 
@@ -530,6 +535,14 @@ class _Work:
             return self._file(name, original)
         network = original.network if name == ORIGINAL else read_run(self._directory(name, original)).network()
         return self._for_engine(network, original, name)
+
+    def _path_of(self, name: str) -> Path:
+        """Returns where the first run's original or step lies: the file for an engine, or the run for torch."""
+        original = self.originals[0]
+        network = self._to_run(name, original)
+        if isinstance(network, Path):
+            return network
+        return original.run.path if name == ORIGINAL else self._directory(name, original)
 
     def _for_engine(self, network: UNet, original: Original, name: str) -> UNet | Path:
         """Returns the network itself for torch, else its ONNX file, which is written at the first call for a name."""
@@ -666,7 +679,14 @@ class _Work:
             *(["what is tuned, and how far"] if self.tune_steps else []),
         ]
         timed = f" of {self.originals[0].run.path.name}" if len(self.originals) > 1 else ""
-        cuts = "1x1 around kernels" if self.counted == "macs" else "1x1 around kernels and fewer channels"
+        kinds = {
+            kind
+            for step in steps
+            if not _in_int8(step.name)
+            for one in self.originals
+            for kind in kinds_cut(one.config.network, read_run(self._directory(step.name, one)).config.network)
+        }
+        cuts = " and ".join(sorted(kinds))
         conditions = {
             **self._machine(),
             **self._arithmetic(),
@@ -676,6 +696,7 @@ class _Work:
             "made by": f"{cuts}, layers solved anew, at most {counted(self.tune_steps, 'step')} of tuning",
             "latency": f"one patch of {dimensions(config.patches.size)} in a pass{timed}, median of {ROUNDS} rounds in "
             "turns with the original",
+            "memory": f"most over loading and two passes of one patch{timed}, beyond a process with all imports",
         }
         if decided:
             conditions["held-back patients"] = (
@@ -687,13 +708,13 @@ class _Work:
                 conditions[step.name] = "; ".join(f"{name}: {value}" for name, value in quantising(config).items())
         return conditions
 
-    def _costs(self, steps: Sequence[StepRecord], latency: Mapping[str, Latency]) -> dict[str, Cost]:
-        """Returns what the original and the steps cost: of several folds the most of any, and the time of the first."""
+    def _costs(self, steps: Sequence[StepRecord]) -> dict[str, Cost]:
+        """Returns what the original and the steps cost: of several folds the most of any, and a pass of the first."""
         costs = {ORIGINAL: self.originals[0].cost} | {
             step.name: (max(one.macs for one in step.folds), max(one.parameters for one in step.folds))
             for step in steps
         }
-        return {name: _cost(numbers, latency[name]) for name, numbers in costs.items()}
+        return {name: _cost(numbers, name, self.record) for name, numbers in costs.items()}
 
     def _describe(
         self, result: StepResult, original: Original, certificate: Certificate, cost: Cost, original_cost: Cost
@@ -741,10 +762,11 @@ def _is_file_of(file: Path, digest: str) -> bool:
     return file_digest(file.with_suffix(".bin")).hex() == digest
 
 
-def _cost(numbers: tuple[int, int], latency: Latency | None) -> Cost:
+def _cost(numbers: tuple[int, int], name: str, record: Record) -> Cost:
     macs, parameters = numbers
+    latency = record.latency.get(name)
     times = {} if latency is None else {"latency_ms": latency.ms, "latency_ratio": latency.ratio}
-    return Cost(macs=macs, parameters=parameters, **times)
+    return Cost(macs=macs, parameters=parameters, **times, peak_memory_mib=record.memory.get(name))
 
 
 def _description(original: Original) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -71,7 +71,8 @@ class Record:
             key of a digest and a share is the second, longer measurement for that share.
         steps: The steps that are made, mild to strong.
         int8: Digests of the networks in int8 that were made of the last step, in the order of folds.
-        latency: Time of a pass of each step of the first run.
+        latency: Time of a pass of the original and of each step, of the first run.
+        memory: Most memory in MiB over loading and two passes, of the same networks; null where it is not known.
     """
 
     settings: dict[str, Any]
@@ -81,6 +82,12 @@ class Record:
     steps: tuple[StepRecord, ...] = ()
     int8: tuple[str, ...] = ()
     latency: dict[str, Latency] = field(default_factory=dict)
+    memory: dict[str, float | None] = field(default_factory=dict)
+
+    def with_passes_of(self, names: Collection[str]) -> Record:
+        """Returns the record without the time and the memory of other networks than these."""
+        latency = {name: found for name, found in self.latency.items() if name in names}
+        return replace(self, latency=latency, memory={name: self.memory[name] for name in names if name in self.memory})
 
 
 def mean_of(lost: Array) -> list[float]:
@@ -90,15 +97,15 @@ def mean_of(lost: Array) -> list[float]:
     return [float(total / count) if count else math.nan for total, count in zip(sums, present.sum(0), strict=True)]
 
 
-def format_steps(steps: Sequence[StepRecord], originals: Sequence[Original], latency: Mapping[str, Latency]) -> str:
+def format_steps(steps: Sequence[StepRecord], originals: Sequence[Original], record: Record) -> str:
     """Formats the steps beside the original; of several folds the largest cost, most tuning and mean loss.
 
     What was not measured of a step on held-back patients, as of one in int8, is a dash.
     """
     names = originals[0].run.class_names[1:]
-    head = ["step", "GMAC", "parameters", "latency", "divergence", "tuned", *names]
+    head = ["step", "GMAC", "parameters", "latency", "MiB", "divergence", "tuned", *names]
     macs, parameters = originals[0].cost
-    cost = [f"{macs / 1e9:.3f}", f"{parameters:,}", _latency(latency[ORIGINAL])]
+    cost = [f"{macs / 1e9:.3f}", f"{parameters:,}", *_pass(ORIGINAL, record)]
     table = [head, [ORIGINAL, *cost, *[""] * (2 + len(names))]]
     for step in steps:
         rows = [row for fold in step.folds for row in fold.lost]
@@ -106,11 +113,12 @@ def format_steps(steps: Sequence[StepRecord], originals: Sequence[Original], lat
         divergence = f"{sum(fold.measured_divergence for fold in step.folds) / len(step.folds):.3g}" if rows else "-"
         tuned = max(fold.tuned_steps for fold in step.folds)
         macs, parameters = max(fold.macs for fold in step.folds), max(fold.parameters for fold in step.folds)
-        cost = [f"{macs / 1e9:.3f}", f"{parameters:,}", _latency(latency[step.name])]
+        cost = [f"{macs / 1e9:.3f}", f"{parameters:,}", *_pass(step.name, record)]
         table.append([step.name, *cost, divergence, str(tuned or "-"), *lost])
     note = "changes of Dice are those of held-back training patients, which the original was trained on"
     return f"{aligned(table, right=range(1, len(head)))}\n{note}"
 
 
-def _latency(found: Latency) -> str:
-    return f"{found.ms:.1f} ms ({found.ratio:.2f})"
+def _pass(name: str, record: Record) -> tuple[str, str]:
+    latency = record.latency[name]
+    return f"{latency.ms:.1f} ms ({latency.ratio:.2f})", fixed(record.memory[name], 0)

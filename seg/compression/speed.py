@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -72,27 +72,8 @@ def measure_latency(
         engine: What runs them; others than torch run in fp32, with as many threads as torch has here.
         rounds: Rounds that count.
     """
-    size = config.patches.size
-    with ExitStack() as stack:
-        calls: dict[str, Call] = {}
-        if engine == "torch":
-            device = choose_device(config.training.device)
-            runtime = Runtime(
-                device=device,
-                precision=choose_precision(config.training.precision, device),
-                memory_format=memory_format_on(device, config.training.memory_format),
-            )
-            image = runtime.image(1, channels, size)
-            for name, network in networks.items():
-                if isinstance(network, UNet):
-                    put = runtime.put(copy.deepcopy(network))  # its layout decides the last digits of what follows
-                    model = Model(network=put, window=size, device=device, precision=runtime.precision)
-                    calls[name] = partial(model.logits, image)
-        else:
-            runtime = Runtime(device=torch.device("cpu"), precision="fp32", memory_format=torch.contiguous_format)
-            voxels = np.ascontiguousarray(runtime.image(1, channels, size).numpy())
-            for name, network in networks.items():
-                calls[name] = partial(stack.enter_context(in_engine(network, size, engine)), voxels)
+    # A copy is moved to where it computes, as the layout of weights decides the last digits of what follows.
+    with passes(copy.deepcopy(dict(networks)), config, channels=channels, engine=engine) as (calls, runtime):
         times = interleave(calls, Timer(wait=runtime.wait), rounds=rounds, warmup=WARMUP)
     first = next(iter(times.values()))
     found = {}
@@ -100,6 +81,43 @@ def measure_latency(
         ratio = spread([mine / others for mine, others in zip(own, first, strict=True)])
         found[name] = Latency(ms=1e3 * spread(own)["median"], ratio=ratio["median"], q1=ratio["q1"], q3=ratio["q3"])
     return found
+
+
+@contextmanager
+def passes(
+    networks: Mapping[str, UNet | Path], config: ExperimentConfig, *, channels: int, engine: Engine
+) -> Iterator[tuple[dict[str, Call], Runtime]]:
+    """Gives calls that pass one patch of noise through networks, and where they compute, for as long as a block lasts.
+
+    Args:
+        networks: Networks by name, in evaluation mode, which torch moves to its device and its layout; a path is a
+            file that the engine reads.
+        config: The original's experiment: it has the size of the patch and, for torch, the device and the precision.
+        channels: Channels of an image.
+        engine: What runs them; others than torch run in fp32, with as many threads as torch has here.
+    """
+    size = config.patches.size
+    calls: dict[str, Call] = {}
+    if engine == "torch":
+        device = choose_device(config.training.device)
+        runtime = Runtime(
+            device=device,
+            precision=choose_precision(config.training.precision, device),
+            memory_format=memory_format_on(device, config.training.memory_format),
+        )
+        image = runtime.image(1, channels, size)
+        for name, network in networks.items():
+            if isinstance(network, UNet):
+                model = Model(network=runtime.put(network), window=size, device=device, precision=runtime.precision)
+                calls[name] = partial(model.logits, image)
+        yield calls, runtime
+        return
+    runtime = Runtime(device=torch.device("cpu"), precision="fp32", memory_format=torch.contiguous_format)
+    voxels = np.ascontiguousarray(runtime.image(1, channels, size).numpy())
+    with ExitStack() as stack:
+        for name, network in networks.items():
+            calls[name] = partial(stack.enter_context(in_engine(network, size, engine)), voxels)
+        yield calls, runtime
 
 
 def time_of_elements(network: UNet, shape: Triple, ratio: Callable[[UNet], float]) -> float:

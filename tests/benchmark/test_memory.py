@@ -60,12 +60,14 @@ def test_inference_and_training_are_told_apart(subject: Subject, monkeypatch: py
 
 
 def test_the_median_of_fresh_processes_is_taken(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = iter([50.0, 10.0, 30.0, 20.0, 40.0])
+    found = [50.0, 10.0, 30.0, 20.0, 40.0]
     monkeypatch.setattr(
-        memory, "_in_fresh_process", lambda own, runtime: Peaks(inference_mib=next(found), training_mib=None)
+        memory,
+        "in_fresh_processes",
+        lambda *_, context, count: [Peaks(inference_mib=one, training_mib=None) for one in found[:count]],
     )
     assert measure_peaks(subject, RUNTIME) == Peaks(inference_mib=30.0, training_mib=None)
-    found = iter([7.0])
+    found = [7.0, 99.0]
     gpu = replace(RUNTIME, device=torch.device("cuda"))
     assert measure_peaks(subject, gpu) == Peaks(inference_mib=7.0, training_mib=None)
 

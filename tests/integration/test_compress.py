@@ -42,6 +42,21 @@ def run(trained: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(trained, tmp_path / "run"))
 
 
+@pytest.fixture
+def measured() -> None:
+    """Has time and memory of networks measured, which takes seconds."""
+
+
+@pytest.fixture(autouse=True)
+def known(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tells time and memory of networks to tests that do not ask for `measured`."""
+    if "measured" in request.fixturenames:
+        return
+    latency = Latency(ms=1.0, ratio=1.0, q1=1.0, q3=1.0)
+    monkeypatch.setattr(compress_module, "measure_latency", lambda networks, *_, **__: dict.fromkeys(networks, latency))
+    monkeypatch.setattr(compress_module, "measure_memory", lambda networks, *_, **__: dict.fromkeys(networks, 1.0))
+
+
 def content(path: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return found
@@ -339,15 +354,21 @@ def test_a_command_goes_on_where_it_was_killed(run: Path, tmp_path: Path, monkey
     assert [problem.kind for problem in caught.value.problems] == ["settings"]
 
 
-def test_the_certificate_and_the_model_card_say_how_fast_a_step_is(run: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("measured")
+def test_the_certificate_and_the_model_card_say_what_a_step_costs(run: Path, tmp_path: Path) -> None:
     found = seg.compress(run, tmp_path / "small", target="macs=0.8", cases=2, tune_steps=0)
-    assert {"engine", "threads", "instruction sets", "windows", "made by"} <= found.conditions.keys()
+    assert {"engine", "threads", "instruction sets", "windows", "made by", "memory"} <= found.conditions.keys()
+    assert found.conditions["made by"].startswith("1x1 around kernels, ")
     assert "held-back patients" not in found.conditions  # they decided nothing
     assert found.conditions["segnarrow"] == code_version()
     assert found.costs["original"].latency_ratio == 1
     card = content(tmp_path / "small" / "macs_0.8" / "model.json")["certificate"]
     assert card["verdict"] == "too few"
     assert card["cost"]["latency_ratio"] == found.costs["macs_0.8"].latency_ratio
+    for name in ("original", "macs_0.8"):
+        assert found.costs[name].peak_memory_mib > 0
+    assert card["cost"]["peak_memory_mib"] == found.costs["macs_0.8"].peak_memory_mib
+    assert card["original"]["cost"]["peak_memory_mib"] == found.costs["original"].peak_memory_mib
     assert card["conditions"] == found.conditions
     page = (tmp_path / "small" / "certificate.md").read_text(encoding="utf-8")
     assert "macs_0.8" in page

@@ -1,0 +1,92 @@
+"""Peak memory of a pass in an engine: of a block of known size, and of networks whose maps have known sizes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from seg.benchmark.subjects import Runtime
+from seg.benchmark.timing import Call
+from seg.compression import memory
+from seg.compression.memory import measure_memory, peak_of_passes
+from seg.config import ExperimentConfig, NetworkConfig, PatchConfig, TrainingConfig, dump_config
+from seg.inference.export import write_network
+from seg.networks import network_from_config
+from seg.runs import TrainedRun, read_run, save_weights
+from tests.benchmark.test_memory import block
+
+CONFIG = ExperimentConfig(
+    patches=PatchConfig(size=(48, 48, 48), batch=1),
+    network=NetworkConfig(channels=(4, 4), strides=((1, 1, 1), (2, 2, 2)), kernel_sizes=((3, 3, 3), (3, 3, 3))),
+    training=TrainingConfig(device="cpu", precision="fp32"),
+)
+NAMES = {"channel_names": ("MRI",), "class_names": ("background", "box")}
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> dict[str, Path]:
+    """Runs of networks with 4 and with 20 channels at full resolution."""
+    found = {}
+    for channels in (4, 20):
+        folder = tmp_path / str(channels)
+        folder.mkdir()
+        config = replace(CONFIG, network=replace(CONFIG.network, channels=(channels, 4)))
+        network = network_from_config(config.network, 1, 2).eval()
+        (folder / "config.yaml").write_text(dump_config(config))
+        (folder / "model.json").write_text(json.dumps({"schema_version": 1, **NAMES}))
+        save_weights(network, folder, **NAMES)
+        found[str(channels)] = folder
+    return found
+
+
+def test_the_most_over_the_passes_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def passes(*_: object, **__: object) -> Iterator[tuple[dict[str, Call], Runtime]]:
+        mapped = iter([60, 20])
+        yield {"": lambda: block(next(mapped)).close()}, Runtime(device=torch.device("cpu"), precision="fp32")
+
+    monkeypatch.setattr(memory, "passes", passes)
+    found = peak_of_passes(Path(), TrainedRun(path=Path(), config=CONFIG, **NAMES), "openvino", False)
+    assert found is not None
+    assert 55 < found < 90
+
+
+def test_wide_maps_take_more_memory_by_at_least_their_size(runs: dict[str, Path], tmp_path: Path) -> None:
+    for run in runs.values():
+        write_network(read_run(run).network(), CONFIG.patches.size, run / "network.onnx", "onnx")
+    script = tmp_path / "script.py"
+    # A script without a guard runs once.
+    script.write_text(
+        "import json, sys\n"
+        "from pathlib import Path\n"
+        "from seg.compression.memory import measure_memory\n"
+        "runs = {name: Path(path) for name, path in json.loads(sys.argv[1]).items()}\n"
+        "files = {name: path / 'network.onnx' for name, path in runs.items()}\n"
+        "for engine, networks in (('torch', runs), ('openvino', files)):\n"
+        "    print(json.dumps(measure_memory(networks, runs['4'], engine=engine)))\n"
+    )
+    command = [sys.executable, str(script), json.dumps({name: str(path) for name, path in runs.items()})]
+    lines = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
+    assert len(lines) == 2
+    # A convolution at full resolution reads one map and writes another.
+    more = 2 * 16 * 48**3 * 4 / 2**20
+    for found in map(json.loads, lines):
+        assert found["20"] - found["4"] > 0.9 * more
+
+
+def test_a_process_that_fails_leaves_the_figure_open(
+    runs: dict[str, Path], caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    networks = {"there": runs["4"], "absent": tmp_path / "absent"}
+    found = measure_memory(networks, runs["4"], engine="torch")
+    assert found["absent"] is None
+    assert found["there"] is not None
+    assert [record.message.split(":")[0] for record in caplog.records] == ["absent"]
