@@ -6,12 +6,13 @@ import copy
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from itertools import islice
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
+from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from seg.config import OptimizerConfig, Precision
 from seg.inference.model import autocast
@@ -64,38 +65,38 @@ def tune(
         temperature 1.
     """
     smaller.requires_grad_(True)
-    rates, start = [share * optimizer.learning_rate for share in RATES], 0
-    stepper, schedule = _stepper(smaller, optimizer, rates[0], steps)
-    best, kept, lowest = copy.deepcopy(smaller.state_dict()), 0, judge(smaller)
-    for step, images in enumerate(batches, start=1):
-        with autocast(images.device, precision):
-            with torch.no_grad():
-                wanted = network(images).float().softmax(1)
-            logits = smaller(images)
-        loss = functional.cross_entropy(logits.float(), wanted)
-        stepper.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        stepper.step()
-        schedule.step()
-        if step % CHECK_EVERY == 0 or step == steps:
+    batches, left = iter(batches), steps
+    best, lowest, kept = copy.deepcopy(smaller.state_dict()), judge(smaller), 0
+    for share in RATES:
+        rate, trial = share * optimizer.learning_rate, max(LEAST_TRIAL, TRIAL * left)
+        stepper = build_optimizer(smaller, replace(optimizer, learning_rate=rate, weight_decay=0.0))
+        schedule = CosineAnnealingLR(stepper, left)
+        for step, images in enumerate(islice(batches, left), start=1):
+            _step(network, smaller, images, stepper, precision)
+            schedule.step()
+            if step % CHECK_EVERY and step < left:
+                continue
             found = judge(smaller)
             if found < lowest:  # not so where it is NaN
-                best, kept, lowest = copy.deepcopy(smaller.state_dict()), step - start, found
-            elif not kept and step - start >= max(LEAST_TRIAL, TRIAL * (steps - start)) and step < steps:
-                tried = rates.pop(0), step - start
-                if not rates:
-                    break
-                LOG.info("a learning rate of %.2g improved nothing in %d steps: %.2g is tried", *tried, rates[0])
-                smaller.load_state_dict(best)
-                start = step
-                stepper, schedule = _stepper(smaller, optimizer, rates[0], steps - start)
-        if step == steps:
+                best, lowest, kept = copy.deepcopy(smaller.state_dict()), found, step
+            elif not kept and trial <= step < left:
+                break
+        else:
             break
+        LOG.info("a learning rate of %.2g improved nothing in %d steps and is given up", rate, step)
+        left -= step
+        smaller.load_state_dict(best)
     smaller.load_state_dict(best)
     smaller.requires_grad_(False)
     return kept
 
 
-def _stepper(network: UNet, optimizer: OptimizerConfig, rate: float, steps: int) -> tuple[Optimizer, LRScheduler]:
-    stepper = build_optimizer(network, replace(optimizer, learning_rate=rate, weight_decay=0.0))
-    return stepper, CosineAnnealingLR(stepper, steps)
+def _step(network: UNet, smaller: UNet, images: Tensor, stepper: Optimizer, precision: Precision) -> None:
+    with autocast(images.device, precision):
+        with torch.no_grad():
+            wanted = network(images).float().softmax(1)
+        logits = smaller(images)
+    loss = functional.cross_entropy(logits.float(), wanted)
+    stepper.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    stepper.step()

@@ -32,13 +32,19 @@ def pair():
 @pytest.fixture
 def beginnings(monkeypatch):
     """Learning rate, steps and weights of each beginning of a tuning."""
-    found, prepare = [], tuning._stepper
+    found, build, schedule = [], tuning.build_optimizer, tuning.CosineAnnealingLR
 
-    def noted(network, optimizer, rate, steps):
-        found.append((rate, steps, copy.deepcopy(network.state_dict())))
-        return prepare(network, optimizer, rate, steps)
+    def built(network, optimizer):
+        found.append((optimizer.learning_rate, copy.deepcopy(network.state_dict())))
+        return build(network, optimizer)
 
-    monkeypatch.setattr(tuning, "_stepper", noted)
+    def scheduled(stepper, steps):
+        rate, weights = found.pop()
+        found.append((rate, steps, weights))
+        return schedule(stepper, steps)
+
+    monkeypatch.setattr(tuning, "build_optimizer", built)
+    monkeypatch.setattr(tuning, "CosineAnnealingLR", scheduled)
     return found
 
 
