@@ -59,11 +59,10 @@ def measure_peaks(subject: Subject, runtime: Runtime) -> Peaks:
         LOG.warning("%s: peak memory is not known: %s.", subject.name, error)
         return Peaks(inference_mib=None, training_mib=None)
     inference, training = ([getattr(one, name) for one in found] for name in ("inference_mib", "training_mib"))
-    return Peaks(inference_mib=known_median(inference), training_mib=known_median(training))
+    return Peaks(inference_mib=_median(inference), training_mib=_median(training))
 
 
-def known_median(values: Sequence[float | None]) -> float | None:
-    """Returns the median of the values that are known; None where none is."""
+def _median(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return median(known) if known else None
 

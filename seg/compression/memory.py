@@ -1,4 +1,4 @@
-"""Peak memory of a pass of smaller networks and of the original, each in fresh processes of its own."""
+"""Peak memory of a pass of smaller networks and of the original, each in a fresh process of its own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from seg.benchmark.memory import PASSES, PROCESSES, in_fresh_processes, known_median
+from seg.benchmark.memory import PASSES, in_fresh_processes
 from seg.compression.speed import passes
 from seg.hardware import PeakMemory, choose_device, held_mib
 from seg.inference.engines import Engine, block_telemetry
@@ -36,13 +36,17 @@ def measure_memory(networks: Mapping[str, Path], run_dir: Path, *, engine: Engin
         engine: What runs them.
 
     Returns:
-        The median over fresh processes, by name.
+        The figures by name. Between one call and another they differ by up to 2 MiB.
     """
+    gpu = engine == "torch" and choose_device(read_run(run_dir).config.training.device).type == "cuda"
+    if held_mib(gpu=gpu) is None:
+        LOG.warning("peak memory is not known: the system does not tell")
+        return dict.fromkeys(networks)
     asked = {
         "networks": {name: str(path) for name, path in networks.items()},
         "run_dir": str(run_dir),
         "engine": engine,
-        "gpu": engine == "torch" and choose_device(read_run(run_dir).config.training.device).type == "cuda",
+        "gpu": gpu,
         "threads": torch.get_num_threads(),
     }
     # A process of multiprocessing would run the caller's own script once more, where that has no guard.
@@ -52,25 +56,24 @@ def measure_memory(networks: Mapping[str, Path], run_dir: Path, *, engine: Engin
     for name in networks:
         mib, problem = (found.get(name, {}).get(key) for key in ("mib", "problem"))
         if mib is None:
-            LOG.warning("%s: peak memory is not known: %s", name, problem or "the system does not tell")
+            LOG.warning("%s: peak memory is not known: %s", name, problem or "the process ended")
     return {name: found.get(name, {}).get("mib") for name in networks}
 
 
 def serve() -> None:
-    """Answers `measure_memory` in a process that has imported what is needed and is forked for each measurement."""
+    """Answers `measure_memory` in a process that has imported what is needed and is forked for each network."""
     asked = json.loads(sys.stdin.read())
     torch.set_num_threads(asked["threads"])
     block_telemetry()
     import_module(asked["engine"])  # its code is no memory of a network
-    count = PROCESSES["cuda" if asked["gpu"] else "cpu"]
     context = multiprocessing.get_context("fork")
     original = read_run(Path(asked["run_dir"]))
     found: dict[str, dict[str, Any]] = {}
     for name, path in asked["networks"].items():
         call = (Path(path), original, asked["engine"], asked["gpu"])
         try:
-            peaks = in_fresh_processes(peak_of_passes, *call, context=context, count=count)
-            found[name] = {"mib": known_median(peaks)}
+            (mib,) = in_fresh_processes(peak_of_passes, *call, context=context, count=1)
+            found[name] = {"mib": mib}
         except ChildProcessError as error:
             found[name] = {"problem": str(error)}
     print(json.dumps(found))

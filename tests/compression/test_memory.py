@@ -90,3 +90,12 @@ def test_a_process_that_fails_leaves_the_figure_open(
     assert found["absent"] is None
     assert found["there"] is not None
     assert [record.message.split(":")[0] for record in caplog.records] == ["absent"]
+
+
+def test_a_system_that_does_not_tell_leaves_all_figures_open(
+    runs: dict[str, Path], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "held_mib", lambda **_: None)
+    monkeypatch.setattr(memory.subprocess, "run", None)  # no process is started
+    assert measure_memory(runs, runs["4"], engine="torch") == {"4": None, "20": None}
+    assert len(caplog.records) == 1
