@@ -668,10 +668,10 @@ def test_scores_of_another_machine_or_of_other_files_are_made_anew(
         "packages": {"torch": "1.0"},
         "revision": "other",
     }
-    for number, (name, value) in enumerate(others.items()):
+    for name, value in others.items():
         scoring.write_text(json.dumps({**whole, name: value}))
         caplog.clear()
-        found = seg.compress(run, tmp_path / f"{number}", **options)
+        found = seg.compress(run, tmp_path / "first", **options)
         assert found.steps == first.steps
         assert [one.levelname for one in caplog.records if "anew" in one.getMessage()] == ["WARNING"]
     scoring.write_text(json.dumps({"schema_version": 1, "device": whole["device"]}))  # of an earlier version
