@@ -102,6 +102,7 @@ def describe(rows: Sequence[dict[str, float | str]]) -> str:
     share = columns["width"] / columns["channels"]
     found = {
         "Dice": stats.spearmanr(predicted, dice).statistic,
+        "divergence": stats.spearmanr(columns["predicted_nats"], columns["nats"]).statistic,
         "worst class": stats.spearmanr(columns["predicted_worst"], columns["dice_lost_worst"]).statistic,
         "cross-entropy": stats.spearmanr(predicted, columns["cross_entropy"]).statistic,
         "Dice by width alone": stats.spearmanr(-share, dice).statistic,
