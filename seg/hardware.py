@@ -210,12 +210,14 @@ class PeakMemory:
     Args:
         gpu: Whether tensors on the GPU are counted, else resident memory of this process; None counts tensors on the
             GPU where there is one.
+        files: Whether pages of files count in resident memory, such as the code of libraries.
     """
 
-    def __init__(self, *, gpu: bool | None = None) -> None:
+    def __init__(self, *, gpu: bool | None = None, files: bool = True) -> None:
         import torch
 
         self._gpu = torch.cuda.is_available() if gpu is None else gpu
+        self._files = files
         if self._gpu:
             torch.cuda.reset_peak_memory_stats()
         self._known = self._gpu or _reset_resident()
@@ -228,28 +230,34 @@ class PeakMemory:
             import torch
 
             return torch.cuda.max_memory_allocated() / MIB
-        return _resident("VmHWM")
+        return _resident("VmHWM", files=self._files)
 
 
-def held_mib(*, gpu: bool = False) -> float | None:
+def held_mib(*, gpu: bool = False, files: bool = True) -> float | None:
     """Returns the memory in use now, in MiB: of tensors on the GPU, or resident memory of this process.
 
     None where the system does not tell.
+
+    Args:
+        gpu: Whether tensors on the GPU are counted.
+        files: Whether pages of files count in resident memory, such as the code of libraries.
     """
     if gpu:
         import torch
 
         return torch.cuda.memory_allocated() / MIB
-    return _resident("VmRSS")
+    return _resident("VmRSS", files=files)
 
 
-def _resident(field: str) -> float | None:
+def _resident(field: str, *, files: bool) -> float | None:
     try:
         status = Path("/proc/self/status").read_text(encoding="utf-8")
     except OSError:
         return None
-    found = re.search(rf"^{field}:\s+(\d+) kB", status, re.MULTILINE)
-    return int(found[1]) / KIB_PER_MIB if found else None
+    found = dict(re.findall(r"^(VmHWM|VmRSS|RssFile):\s+(\d+) kB", status, re.MULTILINE))
+    if field not in found or not (files or "RssFile" in found):
+        return None
+    return (int(found[field]) - (0 if files else int(found["RssFile"]))) / KIB_PER_MIB
 
 
 def _reset_resident() -> bool:

@@ -35,7 +35,7 @@ PROCESSES = {"cpu": 5, "cuda": 1}
 class Peaks:
     """Largest memory in MiB over forward passes and over training steps of one patch; None where it is not known.
 
-    Weights count, the memory of a process with all imports does not.
+    Weights count, the memory of a process with all imports and the code of libraries do not.
     """
 
     inference_mib: float | None
@@ -50,11 +50,12 @@ def measure_peaks(subject: Subject, runtime: Runtime) -> Peaks:
     Returns:
         The median over `PROCESSES`.
     """
+    # Processes start with torch imported, in a tenth of a second, and share nothing else with one another.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    count = PROCESSES[runtime.device.type]
     try:
-        # Processes start with torch imported, in a tenth of a second, and share nothing else with one another.
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([__name__])
-        found = in_fresh_processes(peaks, subject, runtime, context=context, count=PROCESSES[runtime.device.type])
+        found = [in_fresh_process(peaks, subject, runtime, context=context) for _ in range(count)]
     except ChildProcessError as error:
         LOG.warning("%s: peak memory is not known: %s.", subject.name, error)
         return Peaks(inference_mib=None, training_mib=None)
@@ -67,36 +68,31 @@ def _median(values: Sequence[float | None]) -> float | None:
     return median(known) if known else None
 
 
-def in_fresh_processes(
-    measure: Callable[..., Found], *arguments: object, context: BaseContext, count: int
-) -> list[Found]:
-    """Calls a function in fresh processes, one after the other, with as many threads as torch has here.
+def in_fresh_process(measure: Callable[..., Found], *arguments: object, context: BaseContext) -> Found:
+    """Calls a function in a fresh process, with as many threads as torch has here.
 
     Args:
         measure: Function of a module.
         arguments: What it is called with.
-        context: How processes are started.
-        count: Number of processes.
+        context: How the process is started.
 
     Raises:
-        ChildProcessError: The function raised an exception in a process, or the process died.
+        ChildProcessError: The function raised an exception, which is named, or the process died.
     """
-    results = []
-    for _ in range(count):
-        receiver, sender = context.Pipe(duplex=False)
-        call = (sender, torch.get_num_threads(), measure, arguments)
-        process = context.Process(target=_child, args=call, daemon=True)  # type: ignore[attr-defined]
-        process.start()
-        sender.close()
-        try:
-            succeeded, found = receiver.recv()
-        except EOFError:
-            succeeded, found = False, "the process died"
-        process.join()
-        if not succeeded:
-            raise ChildProcessError(found)
-        results.append(found)
-    return results
+    receiver, sender = context.Pipe(duplex=False)
+    call = (sender, torch.get_num_threads(), measure, arguments)
+    process = context.Process(target=_child, args=call, daemon=True)  # type: ignore[attr-defined]
+    process.start()
+    sender.close()
+    try:
+        succeeded, found = receiver.recv()
+    except EOFError:
+        succeeded, found = False, "the process died"
+    process.join()
+    if not succeeded:
+        raise ChildProcessError(found)
+    result: Found = found
+    return result
 
 
 def _child(sender: Connection, threads: int, measure: Callable[..., object], arguments: Sequence[object]) -> None:
@@ -115,10 +111,10 @@ def peaks(subject: Subject, runtime: Runtime) -> Peaks:
         torch.cuda.set_device(runtime.device)
     if subject.peer is not None:
         import_module(PEERS_HOME)  # its code is no memory of the network
-    before = held_mib(gpu=gpu)
+    before = held_mib(gpu=gpu, files=False)
     found = []
     for work in (_infer, _train):
-        peak = PeakMemory(gpu=gpu)
+        peak = PeakMemory(gpu=gpu, files=False)
         work(subject, runtime)
         runtime.wait()
         most = peak.mib()

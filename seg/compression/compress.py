@@ -35,7 +35,7 @@ from seg.compression.certificate import (
     freeze,
     write_certificate,
 )
-from seg.compression.cuts import BY_MACS, BY_PARAMETERS, Prices, kinds_cut
+from seg.compression.cuts import BY_MACS, BY_PARAMETERS, Prices
 from seg.compression.int8 import mark, mirroring, quantising, write_int8
 from seg.compression.memory import measure_memory
 from seg.compression.original import Original, check_uncut, cost, read_original
@@ -56,7 +56,8 @@ from seg.compression.search import (
     smaller_networks,
     worst,
 )
-from seg.compression.shrink import BeyondReachError, Shrunk
+from seg.compression.shrink import BeyondReachError, Shrunk, kinds_cut
+from seg.compression.shrink import Kind as KindOfCut
 from seg.compression.speed import ROUNDS, measure_latency, time_of_elements
 from seg.compression.target import Kind, Target
 from seg.config.loading import content_digest
@@ -119,6 +120,8 @@ LOG = logging.getLogger(__name__)
 VECTOR = 8
 """Widths are multiples of this number where a latency is asked for: floats in a vector of AVX2."""
 INT8 = "int8"
+SAID: Mapping[KindOfCut, str] = {"ranks": "1x1 around kernels", "channels": "fewer channels"}
+"""What certificates call the kinds of cut."""
 LOCK_FILE = "compress.lock"
 """There while a process works on the steps."""
 METHOD = 6
@@ -306,7 +309,9 @@ class _Work:
         self.record = _begun(output, whole) or Record(settings=whole, originals=described)
         machine = self._machine()
         if self.record.machine != machine and (self.record.latency or self.record.trials):
-            LOG.warning("times were measured on another machine or by other versions, so they are measured anew")
+            LOG.warning(
+                "time and memory were measured on another machine or by other versions, so they are measured anew"
+            )
             # Steps that were chosen by them go too.
             chosen: dict[str, Any] = {"steps": (), "int8": ()} if self.counted == "latency" else {}
             self.record = replace(self.record, latency={}, memory={}, trials={}, **chosen)
@@ -394,7 +399,7 @@ class _Work:
             latency = measure_latency(networks, first.config, channels=channels, engine=engine)
             self.record = replace(self.record, latency=latency)
             self._write()
-        if absent := [name for name in names if name not in self.record.memory]:
+        if absent := [name for name in names if self.record.memory.get(name) is None]:
             LOG.info("measuring memory in %s", engine)
             memory = measure_memory({name: self._path_of(name) for name in absent}, first.run.path, engine=engine)
             self.record = replace(self.record, memory={**self.record.memory, **memory})
@@ -537,12 +542,12 @@ class _Work:
         return self._for_engine(network, original, name)
 
     def _path_of(self, name: str) -> Path:
-        """Returns where the first run's original or step lies: the file for an engine, or the run for torch."""
+        """Returns where the first run's original or step lies: the run for torch, else the file for the engine."""
         original = self.originals[0]
-        network = self._to_run(name, original)
-        if isinstance(network, Path):
-            return network
-        return original.run.path if name == ORIGINAL else self._directory(name, original)
+        if self.engine == "torch":
+            return original.run.path if name == ORIGINAL else self._directory(name, original)
+        self._to_run(name, original)  # which writes the file
+        return self._file(name, original) if _in_int8(name) else self._exported_file(original, name)
 
     def _for_engine(self, network: UNet, original: Original, name: str) -> UNet | Path:
         """Returns the network itself for torch, else its ONNX file, which is written at the first call for a name."""
@@ -663,12 +668,13 @@ class _Work:
         }
 
     def _machine(self) -> dict[str, str]:
-        """Describes what networks are timed on: processor, instruction sets, threads and version of the engine."""
+        """Describes what passes are measured on: processor, instruction sets, threads, engine, device and precision."""
         return {
             "processor": processor_name(),
             "instruction sets": ", ".join(instruction_sets()) or "not known",
             "threads": str(torch.get_num_threads()),
             "engine": f"{self.engine} {package_version(self.engine)}",
+            **{name: self._arithmetic()[name] for name in ("device", "precision")},
         }
 
     def _conditions(self, steps: Sequence[StepRecord]) -> dict[str, str]:
@@ -686,7 +692,7 @@ class _Work:
             for one in self.originals
             for kind in kinds_cut(one.config.network, read_run(self._directory(step.name, one)).config.network)
         }
-        cuts = " and ".join(sorted(kinds))
+        cuts = " and ".join(said for kind, said in SAID.items() if kind in kinds)
         conditions = {
             **self._machine(),
             **self._arithmetic(),
@@ -696,7 +702,7 @@ class _Work:
             "made by": f"{cuts}, layers solved anew, at most {counted(self.tune_steps, 'step')} of tuning",
             "latency": f"one patch of {dimensions(config.patches.size)} in a pass{timed}, median of {ROUNDS} rounds in "
             "turns with the original",
-            "memory": f"most over loading and two passes of one patch{timed}, beyond a process with all imports",
+            "memory": f"most over loading and two passes of one patch{timed}, without the code of libraries",
         }
         if decided:
             conditions["held-back patients"] = (

@@ -329,21 +329,3 @@ def _patches(x: Tensor, kernel: nn.Conv3d, voxels: Tensor) -> Tensor:
         padded = padded.unfold(axis, size, stride)
     i, j, k = torch.unravel_index(voxels, padded.shape[1:4])
     return padded[:, i, j, k].permute(0, 2, 3, 4, 1).flatten(0, 3)
-
-
-def kinds_cut(before: NetworkConfig, behind: NetworkConfig) -> tuple[str, ...]:
-    """Names the kinds of cut between two networks: 1x1 around kernels, fewer channels, both or none.
-
-    Args:
-        before: Architecture of the original.
-        behind: Architecture of the smaller network.
-    """
-    whole, small = layout(before), layout(behind)
-    ranks = (whole.encoder_ranks, whole.decoder_ranks) != (small.encoder_ranks, small.decoder_ranks)
-    channels = (whole.encoder, whole.skip, whole.up, whole.decoder) != (
-        small.encoder,
-        small.skip,
-        small.up,
-        small.decoder,
-    )
-    return tuple(name for name, cut in (("1x1 around kernels", ranks), ("fewer channels", channels)) if cut)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import multiprocessing
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from typing import Any
 
 import torch
 
-from seg.benchmark.memory import PASSES, in_fresh_processes
+from seg.benchmark.memory import PASSES, in_fresh_process
 from seg.compression.speed import passes
 from seg.hardware import PeakMemory, choose_device, held_mib
 from seg.inference.engines import Engine, block_telemetry
@@ -27,8 +28,8 @@ START = "import sys; sys.path[:] = sys.argv[1:]; from seg.compression.memory imp
 def measure_memory(networks: Mapping[str, Path], run_dir: Path, *, engine: Engine) -> dict[str, float | None]:
     """Measures the most memory over loading a network and two passes of one patch, in MiB.
 
-    On a processor it is the resident memory of a process beyond that of its imports, on a GPU that of tensors. Where a
-    process dies or the system does not tell, the figure is None, which is announced.
+    On a processor it is resident memory beyond that of a process with all imports, without pages of files; on a GPU it
+    is that of tensors. A figure that is not known is None, which is announced.
 
     Args:
         networks: Run directories for torch, files for another engine, by the name of the network.
@@ -39,7 +40,7 @@ def measure_memory(networks: Mapping[str, Path], run_dir: Path, *, engine: Engin
         The figures by name. Between one call and another they differ by up to 2 MiB.
     """
     gpu = engine == "torch" and choose_device(read_run(run_dir).config.training.device).type == "cuda"
-    if held_mib(gpu=gpu) is None:
+    if held_mib(gpu=gpu, files=False) is None or PeakMemory(gpu=gpu, files=False).mib() is None:
         LOG.warning("peak memory is not known: the system does not tell")
         return dict.fromkeys(networks)
     asked = {
@@ -51,37 +52,41 @@ def measure_memory(networks: Mapping[str, Path], run_dir: Path, *, engine: Engin
     }
     # A process of multiprocessing would run the caller's own script once more, where that has no guard.
     command = [sys.executable, "-c", START, *sys.path]
-    done = subprocess.run(command, input=json.dumps(asked), stdout=subprocess.PIPE, text=True, check=False)
-    found: dict[str, dict[str, Any]] = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {}
-    for name in networks:
-        mib, problem = (found.get(name, {}).get(key) for key in ("mib", "problem"))
-        if mib is None:
-            LOG.warning("%s: peak memory is not known: %s", name, problem or "the process ended")
-    return {name: found.get(name, {}).get("mib") for name in networks}
+    try:
+        done = subprocess.run(command, input=json.dumps(asked), stdout=subprocess.PIPE, text=True, check=True)
+        found = json.loads(done.stdout)
+    except (OSError, subprocess.CalledProcessError, ValueError) as error:
+        LOG.warning("peak memory is not known: %s", error)
+        return dict.fromkeys(networks)
+    for name, problem in found["problems"].items():
+        LOG.warning("%s: peak memory is not known: %s", name, problem)
+    return {name: found["mib"].get(name) for name in networks}
 
 
 def serve() -> None:
     """Answers `measure_memory` in a process that has imported what is needed and is forked for each network."""
+    answer = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever a library prints is no answer
     asked = json.loads(sys.stdin.read())
     torch.set_num_threads(asked["threads"])
     block_telemetry()
-    import_module(asked["engine"])  # its code is no memory of a network
+    import_module(asked["engine"])
     context = multiprocessing.get_context("fork")
     original = read_run(Path(asked["run_dir"]))
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, Any]] = {"mib": {}, "problems": {}}
     for name, path in asked["networks"].items():
         call = (Path(path), original, asked["engine"], asked["gpu"])
         try:
-            (mib,) = in_fresh_processes(peak_of_passes, *call, context=context, count=1)
-            found[name] = {"mib": mib}
+            found["mib"][name] = in_fresh_process(peak_of_passes, *call, context=context)
         except ChildProcessError as error:
-            found[name] = {"problem": str(error)}
-    print(json.dumps(found))
+            found["problems"][name] = str(error)
+    json.dump(found, answer)
+    answer.close()
 
 
 def peak_of_passes(path: Path, original: TrainedRun, engine: Engine, gpu: bool) -> float | None:
     """Measures in this process, which has to be a fresh one, as `measure_memory` does."""
-    before, peak = held_mib(gpu=gpu), PeakMemory(gpu=gpu)
+    before, peak = held_mib(gpu=gpu, files=False), PeakMemory(gpu=gpu, files=False)
     network = read_run(path).network() if engine == "torch" else path
     channels = len(original.channel_names)
     with passes({"": network}, original.config, channels=channels, engine=engine) as (calls, runtime):

@@ -12,7 +12,7 @@ import numpy as np
 from seg.compression.certificate import ORIGINAL, Number
 from seg.compression.original import Array, Original
 from seg.compression.speed import Latency
-from seg.words import aligned, fixed
+from seg.words import NOT_MEASURED, aligned, fixed
 
 COMPRESSION_FILE = "compression.json"
 COMPRESSION_VERSION = 2
@@ -85,9 +85,10 @@ class Record:
     memory: dict[str, float | None] = field(default_factory=dict)
 
     def with_passes_of(self, names: Collection[str]) -> Record:
-        """Returns the record without the time and the memory of other networks than these."""
+        """Returns the record with the time and the memory of these networks alone."""
         latency = {name: found for name, found in self.latency.items() if name in names}
-        return replace(self, latency=latency, memory={name: self.memory[name] for name in names if name in self.memory})
+        memory = {name: found for name, found in self.memory.items() if name in names}
+        return replace(self, latency=latency, memory=memory)
 
 
 def mean_of(lost: Array) -> list[float]:
@@ -103,7 +104,7 @@ def format_steps(steps: Sequence[StepRecord], originals: Sequence[Original], rec
     What was not measured of a step on held-back patients, as of one in int8, is a dash.
     """
     names = originals[0].run.class_names[1:]
-    head = ["step", "GMAC", "parameters", "latency", "MiB", "divergence", "tuned", *names]
+    head = ["step", "GMAC", "parameters", "latency", "memory", "divergence", "tuned", *names]
     macs, parameters = originals[0].cost
     cost = [f"{macs / 1e9:.3f}", f"{parameters:,}", *_pass(ORIGINAL, record)]
     table = [head, [ORIGINAL, *cost, *[""] * (2 + len(names))]]
@@ -120,5 +121,5 @@ def format_steps(steps: Sequence[StepRecord], originals: Sequence[Original], rec
 
 
 def _pass(name: str, record: Record) -> tuple[str, str]:
-    latency = record.latency[name]
-    return f"{latency.ms:.1f} ms ({latency.ratio:.2f})", fixed(record.memory[name], 0)
+    latency, memory = record.latency[name], record.memory[name]
+    return f"{latency.ms:.1f} ms ({latency.ratio:.2f})", NOT_MEASURED if memory is None else f"{memory:.0f} MiB"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, log, nan, prod
 from types import MappingProxyType
 from typing import Literal
@@ -29,7 +29,7 @@ from seg.errors import ConfigError, Problem
 from seg.networks import UNet, complexity, map_elements
 from seg.networks.blocks import FactoredConv3d
 from seg.networks.conv import Triple
-from seg.networks.layout import PLAIN, Ranks
+from seg.networks.layout import PLAIN, Ranks, layout
 
 Kind = Literal["channels", "ranks"]
 KINDS: tuple[Kind, ...] = ("channels", "ranks")
@@ -354,3 +354,16 @@ def _named(network: UNet, places: Sequence[Place]) -> dict[str, Place]:
 def _everything(network: UNet) -> dict[str, list[int]]:
     """Returns the indices of all channels that a module writes, by the module's name."""
     return {writer: list(range(one.channels)) for one in feature_maps(network) for writer in one.writers}
+
+
+def kinds_cut(before: NetworkConfig, behind: NetworkConfig) -> set[Kind]:
+    """Returns the kinds of cut that lie between two networks.
+
+    Args:
+        before: Architecture of the original.
+        behind: Architecture of the smaller network.
+    """
+    whole, small = layout(before), layout(behind)
+    with_ranks = replace(whole, encoder_ranks=small.encoder_ranks, decoder_ranks=small.decoder_ranks)
+    cut: dict[Kind, bool] = {"ranks": with_ranks != whole, "channels": with_ranks != small}
+    return {kind for kind, found in cut.items() if found}

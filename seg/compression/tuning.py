@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
 from seg.config import OptimizerConfig, Precision
 from seg.inference.model import autocast
@@ -69,8 +69,7 @@ def tune(
     best, lowest, kept = copy.deepcopy(smaller.state_dict()), judge(smaller), 0
     for share in RATES:
         rate, trial = share * optimizer.learning_rate, max(LEAST_TRIAL, TRIAL * left)
-        stepper = build_optimizer(smaller, replace(optimizer, learning_rate=rate, weight_decay=0.0))
-        schedule = CosineAnnealingLR(stepper, left)
+        stepper, schedule = _begin(smaller, optimizer, rate, left)
         for step, images in enumerate(islice(batches, left), start=1):
             _step(network, smaller, images, stepper, precision)
             schedule.step()
@@ -89,6 +88,11 @@ def tune(
     smaller.load_state_dict(best)
     smaller.requires_grad_(False)
     return kept
+
+
+def _begin(network: UNet, optimizer: OptimizerConfig, rate: float, steps: int) -> tuple[Optimizer, LRScheduler]:
+    stepper = build_optimizer(network, replace(optimizer, learning_rate=rate, weight_decay=0.0))
+    return stepper, CosineAnnealingLR(stepper, steps)
 
 
 def _step(network: UNet, smaller: UNet, images: Tensor, stepper: Optimizer, precision: Precision) -> None:

@@ -166,7 +166,8 @@ def write_network(network: UNet, window: Triple, file: Path, format: Format) -> 
     for node in graph.all_nodes():
         node.metadata_props.clear()  # lines of this machine's files
         for value in node.outputs:
-            value.shape = logits.shape if value is logits else None
+            if value is not logits:
+                value.shape = None  # of the trace
     # No operator of the network depends on the sizes of batch and space. So they are opened here: a trace that leaves
     # them open gives the same operators, but takes several times as long.
     for value in (*graph.inputs, logits):

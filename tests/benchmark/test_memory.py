@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
-import os
 from dataclasses import replace
 
 import pytest
@@ -13,16 +11,9 @@ from seg.benchmark import memory
 from seg.benchmark.memory import Peaks, measure_peaks, peaks
 from seg.benchmark.subjects import Runtime, Subject
 from seg.hardware import PeakMemory, held_mib
+from tests.memory import block
 
 RUNTIME = Runtime(device=torch.device("cpu"), precision="fp32")
-
-
-def block(mib: int) -> mmap.mmap:
-    """Maps memory and writes to it; what the heap holds does not matter."""
-    mapped = mmap.mmap(-1, mib * 2**20)
-    for _ in range(mib):
-        mapped.write(os.urandom(2**20))
-    return mapped
 
 
 def test_the_peak_stays_when_memory_is_freed_and_begins_anew() -> None:
@@ -60,14 +51,12 @@ def test_inference_and_training_are_told_apart(subject: Subject, monkeypatch: py
 
 
 def test_the_median_of_fresh_processes_is_taken(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = [50.0, 10.0, 30.0, 20.0, 40.0]
+    found = iter([50.0, 10.0, 30.0, 20.0, 40.0])
     monkeypatch.setattr(
-        memory,
-        "in_fresh_processes",
-        lambda *_, context, count: [Peaks(inference_mib=one, training_mib=None) for one in found[:count]],
+        memory, "in_fresh_process", lambda *_, context: Peaks(inference_mib=next(found), training_mib=None)
     )
     assert measure_peaks(subject, RUNTIME) == Peaks(inference_mib=30.0, training_mib=None)
-    found = [7.0, 99.0]
+    found = iter([7.0])
     gpu = replace(RUNTIME, device=torch.device("cuda"))
     assert measure_peaks(subject, gpu) == Peaks(inference_mib=7.0, training_mib=None)
 

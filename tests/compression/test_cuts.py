@@ -5,8 +5,7 @@ from math import prod
 import pytest
 import torch
 
-from seg.compression.channels import feature_maps, with_channels
-from seg.compression.cuts import BY_MACS, BY_PARAMETERS, Prices, cut, kernel_work, kinds_cut, project, solve_anew
+from seg.compression.cuts import BY_MACS, BY_PARAMETERS, Prices, cut, kernel_work, project, solve_anew
 from seg.compression.moments import measure
 from seg.compression.shrink import choose_cuts
 from seg.config import BottleneckConfig, NetworkConfig
@@ -52,18 +51,6 @@ def test_at_full_rank_a_cut_network_computes_the_same_function(options):
     torch.testing.assert_close(whole(image), net(image), rtol=1e-5, atol=1e-6)
     only_before = {name: (one, 0) for name, (one, _) in ranks.items()}
     torch.testing.assert_close(cut(net, only_before, project(places))(image), net(image), rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_kinds_of_cut_are_told_apart_by_the_widths(options):
-    net = _network(**options)
-    places = measure(net, _images(1))
-    last = feature_maps(net)[-1]
-    by_1x1 = cut(net, {places[-1].name: (1, 0)}, project(places[-1:])).config
-    fewer = with_channels(net.config, {last.where: last.channels - 1})
-    both = with_channels(by_1x1, {last.where: last.channels - 1})
-    found = [kinds_cut(net.config, behind) for behind in (net.config, by_1x1, fewer, both)]
-    assert found == [(), ("1x1 around kernels",), ("fewer channels",), ("1x1 around kernels", "fewer channels")]
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)

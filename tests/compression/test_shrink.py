@@ -9,7 +9,7 @@ import torch
 from seg.compression.channels import feature_maps, measure_maps
 from seg.compression.cuts import BY_MACS, BY_PARAMETERS, Prices, project, with_ranks
 from seg.compression.moments import measure
-from seg.compression.shrink import KINDS, BeyondReachError, choose_cuts, shrink, work_of
+from seg.compression.shrink import KINDS, BeyondReachError, choose_cuts, kinds_cut, shrink, work_of
 from seg.config import BottleneckConfig, NetworkConfig
 from seg.networks import map_elements, network_from_config
 from tests.compression.test_cuts import kernel_cost
@@ -50,7 +50,9 @@ def test_networks_have_the_work_that_was_asked_for_and_the_cost_that_is_said(opt
     whole = _cost(net)
     wanted = [0.7 * whole.macs, 0.55 * whole.macs]
     found = list(shrink(net, _images(2), wanted, kinds=kinds))
+    assert kinds_cut(net.config, net.config) == set()
     for one, most in zip(found, wanted, strict=True):
+        assert kinds_cut(net.config, one.network.config) == set(kinds)
         cost = _cost(one.network)
         assert work_of(net, one.network.config, SHAPE) == cost.macs
         assert 0.8 * most < cost.macs <= most

@@ -32,19 +32,13 @@ def pair():
 @pytest.fixture
 def beginnings(monkeypatch):
     """Learning rate, steps and weights of each beginning of a tuning."""
-    found, build, schedule = [], tuning.build_optimizer, tuning.CosineAnnealingLR
+    found, prepare = [], tuning._begin
 
-    def built(network, optimizer):
-        found.append((optimizer.learning_rate, copy.deepcopy(network.state_dict())))
-        return build(network, optimizer)
+    def noted(network, optimizer, rate, steps):
+        found.append((rate, steps, copy.deepcopy(network.state_dict())))
+        return prepare(network, optimizer, rate, steps)
 
-    def scheduled(stepper, steps):
-        rate, weights = found.pop()
-        found.append((rate, steps, weights))
-        return schedule(stepper, steps)
-
-    monkeypatch.setattr(tuning, "build_optimizer", built)
-    monkeypatch.setattr(tuning, "CosineAnnealingLR", scheduled)
+    monkeypatch.setattr(tuning, "_begin", noted)
     return found
 
 

@@ -78,6 +78,7 @@ def test_every_network_is_exported_with_open_batch_and_space(
             assert operators.count("InstanceNormalization") == norms
             assert "Reshape" not in operators  # as where norms are traced
             session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+            assert session.get_outputs()[0].shape == ["batch", len(run.class_names), "x", "y", "z"]
             np.testing.assert_allclose(session.run(None, {"image": windows})[0], expected, atol=1e-3)
         for engine in engines:
             np.testing.assert_allclose(ExportedNetwork(file, engine)(windows), expected, atol=1e-3)

@@ -7,6 +7,7 @@ import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,7 @@ def files(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.usefixtures("measured")
 def test_steps_are_run_directories_of_the_size_that_is_said(
     run: Path, tiny: ExperimentConfig, tiny_root: Path, tmp_path: Path, script: Callable[..., Any]
 ) -> None:
@@ -297,20 +299,28 @@ def test_a_network_that_was_measured_too_fast_does_not_end_the_search(
     assert len(made) == len(shares.split(","))
 
 
-def test_times_of_another_machine_are_measured_anew(
+def test_time_and_memory_of_another_machine_are_measured_anew(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     options: dict[str, Any] = {"target": "macs=0.8", "cases": 2, "tune_steps": 0}
     seg.compress(run, tmp_path / "small", **options)
     found = []
-    measure = compress_module.measure_latency
-    monkeypatch.setattr(compress_module, "measure_latency", lambda *a, **b: found.append(1) or measure(*a, **b))
+    for name in ("measure_latency", "measure_memory"):
+        measure = getattr(compress_module, name)
+        noted = partial(lambda name, measure, *a, **b: found.append(name) or measure(*a, **b), name, measure)
+        monkeypatch.setattr(compress_module, name, noted)
     seg.compress(run, tmp_path / "small", **options)
     assert not found
+    record = content(tmp_path / "small" / "compression.json")
+    for memory in ({}, {"original": 1.0, "macs_0.8": None}):  # of an earlier version; not known then
+        (tmp_path / "small" / "compression.json").write_text(json.dumps(record | {"memory": memory}))
+        assert seg.compress(run, tmp_path / "small", **options).costs["macs_0.8"].peak_memory_mib == 1
+        assert found == ["measure_memory"]
+        found.clear()
     monkeypatch.setattr(compress_module, "processor_name", lambda: "another")
     caplog.clear()
     assert seg.compress(run, tmp_path / "small", **options).conditions["processor"] == "another"
-    assert len(found) == 1
+    assert found == ["measure_latency", "measure_memory"]
     assert [one.levelname for one in caplog.records if "measured anew" in one.getMessage()] == ["WARNING"]
 
 
@@ -420,13 +430,15 @@ def test_a_cross_validation_is_compressed_as_a_whole(tiny: ExperimentConfig, tin
         assert {name: cost[name] for name in ("macs", "parameters")} == {
             name: record[fold][name] for name in ("macs", "parameters")
         }
-        assert (cost["latency_ratio"] is None) == (fold == 1)  # the first fold alone is timed
+        for name in ("latency_ratio", "peak_memory_mib"):
+            assert (cost[name] is None) == (fold == 1)  # the first fold alone is measured
     # A fold alone is looked at once more, also where the cross-validation comes first and has the same networks.
     assert seg.compress(root, tmp_path / "same", target="macs=0.8", cases=2, tune_steps=0).look == 1
     assert seg.compress(root / "fold_1", tmp_path / "one", target="macs=0.8", cases=2, tune_steps=0).look == 2
     assert seg.compress(root, tmp_path / "again", target="macs=0.6", cases=2, tune_steps=0).look == 3
 
 
+@pytest.mark.usefixtures("measured")
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
 def test_both_networks_are_scored_in_the_engine_that_is_named(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: Any
@@ -438,7 +450,8 @@ def test_both_networks_are_scored_in_the_engine_that_is_named(
     found = seg.compress(run, tmp_path / "small", target="macs=0.8", engine=engine, cases=2, tune_steps=0)
     torch_found = seg.compress(run, tmp_path / "torch", target="macs=0.8", cases=2, tune_steps=0)
     assert found.conditions["engine"].startswith(engine)
-    assert len(written) == 2  # each once, to be timed and scored
+    assert len(written) == 2  # each once, to be measured and scored
+    assert None not in [cost.peak_memory_mib for cost in found.costs.values()]
     ours, theirs = ([one.difference for one in each.steps[0].classes] for each in (found, torch_found))
     assert ours == pytest.approx(theirs, abs=1e-3, nan_ok=True)
     # The better of two engines would be chosen by the result.
@@ -460,6 +473,7 @@ def test_a_fault_on_the_way_down_is_no_end_of_it(run: Path, tmp_path: Path, monk
     assert [problem.path for problem in caught.value.problems] == ["training.device"]
 
 
+@pytest.mark.usefixtures("measured")
 def test_int8_is_the_last_step_and_says_in_its_file_whether_it_is_certified(
     run: Path,
     tiny_root: Path,
@@ -474,6 +488,7 @@ def test_int8_is_the_last_step_and_says_in_its_file_whether_it_is_certified(
     found = seg.compress(run, tmp_path / "small", margin=0.99, **options)
     assert [step.step.name for step in found.steps] == ["macs_0.8", "macs_0.8_int8"]
     assert found.certified == "macs_0.8_int8"
+    assert None not in [cost.peak_memory_mib for cost in found.costs.values()]
     said = capsys.readouterr().out.splitlines()
     table = {line.split()[0]: line.split() for line in said if line.startswith("macs_")}
     assert table["macs_0.8_int8"][-2:] == ["-", "-"]  # nothing was measured in int8 on held-back patients
