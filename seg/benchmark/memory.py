@@ -26,7 +26,7 @@ from seg.inference.model import autocast
 LOG = logging.getLogger(__name__)
 Found = TypeVar("Found")
 PASSES = 2
-"""The second one holds what the first one leaves, such as moments of the optimiser."""
+"""How many passes are measured. The second also holds what the first leaves, such as moments of the optimiser."""
 PROCESSES = {"cpu": 5, "cuda": 1}
 """Fresh processes of which the median is taken, by kind of device."""
 

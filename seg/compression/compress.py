@@ -57,7 +57,6 @@ from seg.compression.search import (
     worst,
 )
 from seg.compression.shrink import BeyondReachError, Shrunk, kinds_cut
-from seg.compression.shrink import Kind as KindOfCut
 from seg.compression.speed import ROUNDS, measure_latency, time_of_elements
 from seg.compression.target import Kind, Target
 from seg.config.loading import content_digest
@@ -120,7 +119,7 @@ LOG = logging.getLogger(__name__)
 VECTOR = 8
 """Widths are multiples of this number where a latency is asked for: floats in a vector of AVX2."""
 INT8 = "int8"
-SAID: Mapping[KindOfCut, str] = {"ranks": "1x1 around kernels", "channels": "fewer channels"}
+CUT_WORDS = {"ranks": "1x1 around kernels", "channels": "fewer channels"}
 """What certificates call the kinds of cut."""
 LOCK_FILE = "compress.lock"
 """There while a process works on the steps."""
@@ -391,17 +390,27 @@ class _Work:
     def measure_passes(self, steps: Sequence[StepRecord]) -> None:
         """Measures time and memory of a pass of the original and of each step of the first run, where not recorded."""
         names = (ORIGINAL, *(step.name for step in steps))
+        untimed = set(names) - set(self.record.latency)
+        unknown = [name for name in names if self.record.memory.get(name) is None]
+        if not (untimed or unknown):
+            return
         first, engine = self.originals[0], self.engine
-        channels = first.network.in_channels
-        if set(names) - set(self.record.latency):
+        networks = {name: self._to_run(name, first) for name in names}
+        if untimed:
             LOG.info("measuring latency in %s", engine)
-            networks = {name: self._to_run(name, first) for name in names}
+            channels = first.network.in_channels
             latency = measure_latency(networks, first.config, channels=channels, engine=engine)
             self.record = replace(self.record, latency=latency)
             self._write()
-        if absent := [name for name in names if self.record.memory.get(name) is None]:
+        if unknown:
             LOG.info("measuring memory in %s", engine)
-            memory = measure_memory({name: self._path_of(name) for name in absent}, first.run.path, engine=engine)
+            # A network for torch is read anew from its run, in a process of its own.
+            paths = {
+                name: network if isinstance(network, Path) else self._directory(name, first)
+                for name, network in networks.items()
+                if name in unknown
+            }
+            memory = measure_memory(paths, first.run.path, engine=engine)
             self.record = replace(self.record, memory={**self.record.memory, **memory})
             self._write()
 
@@ -526,7 +535,9 @@ class _Work:
         return whole and [fold.weights_sha256 for fold in step.folds] == found
 
     def _directory(self, name: str, original: Original) -> Path:
-        """Returns the run directory of a step, laid out as the original is: one run, or the folds in a folder."""
+        """Returns the run directory of the original, or of a step, which is laid out as the originals are."""
+        if name == ORIGINAL:
+            return original.run.path
         folder = self.output / name
         return folder if len(self.originals) == 1 else folder / original.run.path.name
 
@@ -540,14 +551,6 @@ class _Work:
             return self._file(name, original)
         network = original.network if name == ORIGINAL else read_run(self._directory(name, original)).network()
         return self._for_engine(network, original, name)
-
-    def _path_of(self, name: str) -> Path:
-        """Returns where the first run's original or step lies: the run for torch, else the file for the engine."""
-        original = self.originals[0]
-        if self.engine == "torch":
-            return original.run.path if name == ORIGINAL else self._directory(name, original)
-        self._to_run(name, original)  # which writes the file
-        return self._file(name, original) if _in_int8(name) else self._exported_file(original, name)
 
     def _for_engine(self, network: UNet, original: Original, name: str) -> UNet | Path:
         """Returns the network itself for torch, else its ONNX file, which is written at the first call for a name."""
@@ -669,12 +672,14 @@ class _Work:
 
     def _machine(self) -> dict[str, str]:
         """Describes what passes are measured on: processor, instruction sets, threads, engine, device and precision."""
+        arithmetic = self._arithmetic()
         return {
             "processor": processor_name(),
             "instruction sets": ", ".join(instruction_sets()) or "not known",
             "threads": str(torch.get_num_threads()),
             "engine": f"{self.engine} {package_version(self.engine)}",
-            **{name: self._arithmetic()[name] for name in ("device", "precision")},
+            "device": arithmetic["device"],
+            "precision": arithmetic["precision"],
         }
 
     def _conditions(self, steps: Sequence[StepRecord]) -> dict[str, str]:
@@ -692,7 +697,7 @@ class _Work:
             for one in self.originals
             for kind in kinds_cut(one.config.network, read_run(self._directory(step.name, one)).config.network)
         }
-        cuts = " and ".join(said for kind, said in SAID.items() if kind in kinds)
+        cuts = " and ".join(words for kind, words in CUT_WORDS.items() if kind in kinds)
         conditions = {
             **self._machine(),
             **self._arithmetic(),

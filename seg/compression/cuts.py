@@ -24,7 +24,9 @@ Number = TypeVar("Number", float, Tensor)
 
 @dataclass(frozen=True, kw_only=True)
 class Prices:
-    """Weights of multiply-accumulates, numbers of feature maps and parameters in one sum, which is called work.
+    """Says how much a multiply-accumulate, a number in a feature map and a parameter each add to the cost of a network.
+
+    The weighted sum is called the work of a network, or of a part of it.
 
     Attributes:
         mac: Weight of a multiply-accumulate.
@@ -48,7 +50,7 @@ BY_PARAMETERS = Prices(mac=0.0, parameter=1.0)
 def kernel_work(
     place: Place, widths: tuple[int, int], ranks: tuple[Number, Number], voxels: int, prices: Prices = BY_MACS
 ) -> Number:
-    """Returns the work of one kernel and the 1x1 around it on an image, added up by the weights in `prices`.
+    """Returns what it costs to apply one kernel and the 1x1 around it to an image, as a sum weighted by `prices`.
 
     The feature maps that count are those between the kernel and its 1x1. Norms and biases do not count.
 

@@ -1,4 +1,4 @@
-"""Peak memory of a pass of smaller networks and of the original, each in a fresh process of its own."""
+"""Measures how much memory networks need to be loaded and run on one patch, each network in a process of its own."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ START = "import sys; sys.path[:] = sys.argv[1:]; from seg.compression.memory imp
 
 
 def measure_memory(networks: Mapping[str, Path], run_dir: Path, *, engine: Engine) -> dict[str, float | None]:
-    """Measures the most memory over loading a network and two passes of one patch, in MiB.
+    """Measures how much memory each network needs at most, in MiB, to be loaded and run on one patch twice.
 
     On a processor it is resident memory beyond that of a process with all imports, without pages of files; on a GPU it
     is that of tensors. A figure that is not known is None, which is announced.
@@ -64,7 +64,10 @@ def measure_memory(networks: Mapping[str, Path], run_dir: Path, *, engine: Engin
 
 
 def serve() -> None:
-    """Answers `measure_memory` in a process that has imported what is needed and is forked for each network."""
+    """Reads a request of `measure_memory` from stdin and writes the figures to stdout, as the main work of a process.
+
+    The process imports what is needed once, and is forked for each network.
+    """
     answer = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever a library prints is no answer
     asked = json.loads(sys.stdin.read())
@@ -85,7 +88,10 @@ def serve() -> None:
 
 
 def peak_of_passes(path: Path, original: TrainedRun, engine: Engine, gpu: bool) -> float | None:
-    """Measures in this process, which has to be a fresh one, as `measure_memory` does."""
+    """Loads a network, runs it twice on one patch, and returns the most memory, in MiB, that this process gained by it.
+
+    The process has to be a fresh one. None means that the system does not tell.
+    """
     before, peak = held_mib(gpu=gpu, files=False), PeakMemory(gpu=gpu, files=False)
     network = read_run(path).network() if engine == "torch" else path
     channels = len(original.channel_names)

@@ -35,8 +35,10 @@ from seg.words import counted, fixed
 LOG = logging.getLogger(__name__)
 LADDER = (0.7, 0.5, 0.35, 0.25, 0.18, 0.125, 0.09)
 """Shares of the original's multiply-accumulates that are tried where no target is given."""
-STOP_BELOW, TUNE_BELOW = 0.5, 0.25
-"""Shares of the margin: a step that loses more Dice than the first ends the walk, more than the second is tuned."""
+STOP_BELOW = 0.5
+"""Without a target, no smaller network is made behind one that loses more Dice than this share of the margin."""
+TUNE_BELOW = 0.25
+"""A smaller network that loses more Dice than this share of the margin is tuned."""
 RUNG = 0.9
 """In the search for a latency each network keeps this share of the work of the network before it."""
 

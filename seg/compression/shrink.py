@@ -255,7 +255,7 @@ class _State:
         return read - gone[0], written - gone[1]
 
     def work_at(self, name: str, widths: tuple[int, int], ranks: tuple[Number, Number]) -> Number:
-        """Returns the work of one kernel and the 1x1 around it, added up by `self.prices`."""
+        """Returns what it costs to apply one kernel and the 1x1 around it, as a sum weighted by `self.prices`."""
         return kernel_work(self.places[name], widths, ranks, prod(self.shape), self.prices)
 
     def options(self, left: float) -> list[_Options]:
@@ -328,7 +328,9 @@ def _convolution(network: UNet, name: str) -> nn.Conv3d | FactoredConv3d:
 
 
 def work_of(network: UNet, config: NetworkConfig, shape: Triple, prices: Prices = BY_MACS) -> float:
-    """Returns the work of one pass of a network over an image: what it costs, added up by the weights in `prices`.
+    """Returns what it costs to run a network on one image, as a sum weighted by `prices`.
+
+    Multiply-accumulates, numbers in feature maps and parameters are added up.
 
     Args:
         network: A network with the same inputs and classes.
@@ -357,7 +359,7 @@ def _everything(network: UNet) -> dict[str, list[int]]:
 
 
 def kinds_cut(before: NetworkConfig, behind: NetworkConfig) -> set[Kind]:
-    """Returns the kinds of cut that lie between two networks.
+    """Tells in which ways a smaller network was cut from the original: fewer channels, 1x1 around kernels, or both.
 
     Args:
         before: Architecture of the original.

@@ -87,7 +87,9 @@ def measure_latency(
 def passes(
     networks: Mapping[str, UNet | Path], config: ExperimentConfig, *, channels: int, engine: Engine
 ) -> Iterator[tuple[dict[str, Call], Runtime]]:
-    """Gives calls that pass one patch of noise through networks, and where they compute, for as long as a block lasts.
+    """Prepares a call for each network, by its name, that runs it on one patch of noise, as a context manager.
+
+    It gives the calls and where they compute. Networks in other engines than torch are gone behind the block.
 
     Args:
         networks: Networks by name, in evaluation mode, which torch moves to its device and its layout; a path is a

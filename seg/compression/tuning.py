@@ -21,13 +21,13 @@ from seg.training.optim import build_optimizer
 
 LOG = logging.getLogger(__name__)
 RATES = (0.5, 0.1, 0.02)
-"""Learning rates to try in turn, as shares of that of the original's training; each falls to 0 by a cosine."""
+"""Learning rates to try one after the other, as shares of the original's own; each falls to 0 along a cosine."""
 TRIAL = 1 / 3
-"""A learning rate that improved nothing in this share of its steps is given up for the next."""
+"""Share of its steps within which a learning rate must lower the error, or the next rate is tried."""
 LEAST_TRIAL = 100
-"""Steps that each learning rate gets, at least, before it is given up."""
+"""Least number of training steps before a learning rate is given up."""
 CHECK_EVERY = 25
-"""Steps between two measurements on the cases that are held back."""
+"""Training steps between two measurements of the error, which is that on held-back cases."""
 
 
 def tune(

@@ -18,10 +18,10 @@ from seg.benchmark.subjects import Runtime
 from seg.benchmark.timing import Call
 from seg.compression import memory
 from seg.compression.memory import measure_memory, peak_of_passes
-from seg.config import ExperimentConfig, NetworkConfig, PatchConfig, TrainingConfig, dump_config
+from seg.config import ExperimentConfig, NetworkConfig, PatchConfig, TrainingConfig
 from seg.inference.export import write_network
-from seg.networks import network_from_config
-from seg.runs import TrainedRun, read_run, save_weights
+from seg.runs import TrainedRun, read_run
+from tests.inference.conftest import write_run
 from tests.memory import block
 
 CONFIG = ExperimentConfig(
@@ -29,23 +29,17 @@ CONFIG = ExperimentConfig(
     network=NetworkConfig(channels=(4, 4), strides=((1, 1, 1), (2, 2, 2)), kernel_sizes=((3, 3, 3), (3, 3, 3))),
     training=TrainingConfig(device="cpu", precision="fp32"),
 )
-NAMES = {"channel_names": ("MRI",), "class_names": ("background", "box")}
 
 
 @pytest.fixture
 def runs(tmp_path: Path) -> dict[str, Path]:
     """Runs of networks with 4 and with 20 channels at full resolution, by these numbers."""
-    found = {}
-    for channels in (4, 20):
-        folder = tmp_path / str(channels)
-        folder.mkdir()
-        config = replace(CONFIG, network=replace(CONFIG.network, channels=(channels, 4)))
-        network = network_from_config(config.network, 1, 2).eval()
-        (folder / "config.yaml").write_text(dump_config(config))
-        (folder / "model.json").write_text(json.dumps({"schema_version": 1, **NAMES}))
-        save_weights(network, folder, **NAMES)
-        found[str(channels)] = folder
-    return found
+    return {
+        str(channels): write_run(
+            tmp_path / str(channels), config=replace(CONFIG, network=replace(CONFIG.network, channels=(channels, 4)))
+        )
+        for channels in (4, 20)
+    }
 
 
 def test_the_most_over_the_passes_counts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,7 +49,12 @@ def test_the_most_over_the_passes_counts(monkeypatch: pytest.MonkeyPatch) -> Non
         yield {"": lambda: block(next(mapped)).close()}, Runtime(device=torch.device("cpu"), precision="fp32")
 
     monkeypatch.setattr(memory, "passes", passes)
-    found = peak_of_passes(Path(), TrainedRun(path=Path(), config=CONFIG, **NAMES), "openvino", False)
+    found = peak_of_passes(
+        Path(),
+        TrainedRun(path=Path(), config=CONFIG, channel_names=("MRI",), class_names=("background", "box")),
+        "openvino",
+        False,
+    )
     assert found is not None
     assert 55 < found < 90
 
@@ -83,7 +82,7 @@ def test_a_map_takes_memory_by_its_size_and_the_code_of_libraries_takes_none(
     for found in map(json.loads, lines):
         # A convolution at full resolution reads one map and writes another.
         assert found["20"] - found["4"] > 2 * 16 * of_a_channel
-        assert found["4"] < 16 * 4 * of_a_channel  # before, code alone was 24 to 60 MiB
+        assert found["4"] < 16 * 4 * of_a_channel  # code alone would be 24 to 60 MiB
 
 
 def test_a_process_that_fails_leaves_the_figure_open(
