@@ -828,10 +828,10 @@ class Compress(Command):
     """Make smaller networks from a trained one, and certify them on the patients that it did not see.
 
     3x3 convolutions become 1x1 - 3x3 - 1x1, where the loss that is predicted from a few training cases is least for the
-    work saved. For a latency, feature maps lose channels too. Without a target, networks of less and less work are made
-    while training patients that are held back keep their Dice. Every step is an ordinary run directory. The steps are
-    frozen first, then tested from mild to strong until one does not pass. The same command again goes on where it was
-    interrupted.
+    work saved. For a latency or a number of parameters, feature maps lose channels too. Without a target, networks of
+    less and less work are made while training patients that are held back keep the Dice of each class. Every step is an
+    ordinary run directory. The steps are frozen first, then tested from mild to strong until one does not pass. The
+    same command again goes on where it was interrupted.
     """
 
     examples: ClassVar = (

@@ -380,7 +380,7 @@ def _class_result(before: Runs, after: Runs, row: int, index: int, name: str, ma
             tables[pair[0]] = means[1, 0] - means[0, 0]
             patients += np.unique(np.array(run.patients)[scored]).tolist()
     values = np.concatenate([*tables.values(), np.empty(0)])
-    difference, sd, freedom, bound = _bound(list(tables.values()))
+    difference, sd, freedom, bound = lower_bound(list(tables.values()))
     return ClassResult(
         index=index,
         name=name,
@@ -392,7 +392,7 @@ def _class_result(before: Runs, after: Runs, row: int, index: int, name: str, ma
         degrees_of_freedom=freedom,
         bound=bound,
         folds=tuple(
-            FoldBound(fold=fold, patients=len(own), difference=float(own.mean()), bound=_bound([own])[3])
+            FoldBound(fold=fold, patients=len(own), difference=float(own.mean()), bound=lower_bound([own])[3])
             for fold, own in tables.items()
         ),
         lost=_count([patients[place] for place in np.flatnonzero(values < -LARGE_LOSS)], len(values)),
@@ -406,11 +406,17 @@ def _verdict(patients: int, bound: float | None, margin: float) -> Verdict:
     return "not inferior" if bound > -margin else "not shown"
 
 
-def _bound(folds: Sequence[Array]) -> tuple[float | None, float | None, int, float | None]:
+def lower_bound(folds: Sequence[Array]) -> tuple[float | None, float | None, int, float | None]:
     """Gives mean, standard deviation within folds, degrees of freedom and lower bound of patients' differences.
 
     Folds are strata: each has as much weight as patients, and what its mean differs by from others is no variance. So
     the bound speaks for these pairs of networks, not for others.
+
+    Args:
+        folds: Differences of the patients of each fold.
+
+    Returns:
+        The mean, None without patients; the other two numbers are None without a degree of freedom.
     """
     patients = sum(map(len, folds))
     if not patients:
@@ -456,8 +462,7 @@ def format_certificate(certificate: Certificate) -> str:
             if one.invented.of:
                 lines.append(f"    found by the changed network alone: {_rate(one.invented, 'case')}")
     lines.append(f"certified: {certificate.certified or 'none'}")
-    if certificate.exploratory:
-        lines.append(f"look {certificate.look} at these held-out cases: exploratory, no proof")
+    lines.append(_look(certificate))
     lines += [f"{name}: {value}" for name, value in certificate.conditions.items()]
     return "\n".join(lines)
 
@@ -466,8 +471,7 @@ def certificate_page(certificate: Certificate) -> str:
     """Formats a certificate as Markdown: what is certified, a table of the steps, and what it holds for."""
     said = "none" if certificate.certified is None else f"`{certificate.certified}`"
     lines = ["# Certificate of a smaller network", "", f"Certified: **{said}** (Dice, margin {certificate.margin:g})."]
-    if certificate.exploratory:
-        lines += ["", f"Look {certificate.look} at these held-out cases: exploratory, no proof."]
+    lines += ["", f"{_look(certificate).capitalize()}."]
     names = list(dict.fromkeys(one.name for result in certificate.steps for one in result.classes))
     heads = [f"{escape_markdown(name)}: difference, at least" for name in names]
     columns = ["step", "GMAC", "parameters", "latency", "memory", *heads, "verdict"]
@@ -518,6 +522,10 @@ _SAID: Mapping[Verdict, str] = {
     "too few": f"too few patients, {LEAST_PATIENTS} are needed",
     "not tested": "not tested, as the step before did not pass",
 }
+
+
+def _look(certificate: Certificate) -> str:
+    return f"look {certificate.look} at these held-out cases{': exploratory, no proof' * certificate.exploratory}"
 
 
 def _rate(found: Counted, noun: str) -> str:

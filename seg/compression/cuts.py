@@ -189,13 +189,14 @@ def solve_anew(
     kept: Mapping[str, Sequence[int]],
     seed: int = 0,
 ) -> None:
-    """Fits every layer of a cut network to what the original computes there, one after the other, in place.
+    """Fits kernels of a cut network to what the original computes there, one after the other, in place.
 
     Cuts change the inputs of all that follows. In the order of computation, each kernel becomes the least-squares map
     from the inputs that it has now, zeros of the padding among them, to the outputs of the original, in the coordinates
     of the 1x1 behind it. A constant is left free in each case, for the norm takes it away. Then the norm's scale is
     fitted to the normalised outputs of the original. The 1x1 that leads up from a lower stage, without a constant, and
-    the head, with its bias, are fitted to what they write in the original. Other weights stay.
+    the head, with its bias, are fitted to what they write in the original. Other weights stay: transposed convolutions,
+    the 1x1 of bottlenecks, and further heads.
 
     All images go through both networks at once, so that each is computed once; their maps are in memory together.
 

@@ -1,9 +1,10 @@
 """What each full kernel of a trained network can lose, predicted from one backward pass over a few cases.
 
-H (C, V) are the C channels of a feature map at V voxels, G (C, V) the gradients of the summed cross-entropy with
-respect to H, with labels drawn from the network's own prediction. S = E[h h^T], and F = G G^T over the voxels of the
-image is the Fisher matrix of the map. Replacing H by P H costs about tr(F (I - P) S (I - P)^T) / 2 nats for each voxel
-of the image.
+H (C, V) are the C channels of a feature map at V voxels. For each class k but the background, G_k (C, V) are the
+gradients with respect to H of the summed cross-entropy "k or not", with labels drawn from the network's own prediction.
+S = E[h h^T], and F is the sum over classes of G_k G_k^T / n_k, with n_k the predicted voxels of the class: the Fisher
+matrix of the map, in which a small structure counts as much as a large one. Replacing H by P H costs about
+tr(F (I - P) S (I - P)^T) / 2 nats for each voxel of a class, summed over classes.
 
 The approximations: voxels do not act on one another, F does not depend on the features, there is no term of first
 order, and cross-entropy stands for Dice. Losses of several places are added up as if the places did not act on one
@@ -42,7 +43,7 @@ class Moments:
     Attributes:
         second: S, shape (C, C): of the values themselves before a convolution, as zero padding and the constant matter
             there; about their mean in each case behind one, where the norm takes the mean away.
-        fisher: F, shape (C, C), in squared nats for each voxel of the image.
+        fisher: F, shape (C, C), in squared nats for each voxel of a class, summed over classes.
     """
 
     second: Tensor
@@ -82,7 +83,7 @@ class Projection:
     Attributes:
         left: Shape (C, C); its first r columns are the weight of a 1x1 that expands.
         right: Shape (C, C); its first r columns, transposed, are the weight of a 1x1 that reduces.
-        loss: Predicted loss by rank 0 ... C, shape (C + 1,), in nats for each voxel of the image.
+        loss: Predicted loss by rank 0 ... C, shape (C + 1,), in nats for each voxel of a class, summed over classes.
     """
 
     left: Tensor
@@ -97,7 +98,7 @@ class Subset:
     Attributes:
         kept: Indices, in order.
         substitutes: M (C, K): the map is about M times its kept channels.
-        loss: Predicted loss in nats for each voxel of the image.
+        loss: Predicted loss in nats for each voxel of a class, summed over classes.
     """
 
     kept: tuple[int, ...]
@@ -193,18 +194,39 @@ def watch(network: nn.Module, maps: Mapping[Key, tuple[str, bool]], image: Tenso
 
 
 def drawn_gradients(logits: Tensor, maps: Mapping[Key, Tensor], stream: torch.Generator) -> dict[Key, Tensor]:
-    """Returns the gradients of the summed cross-entropy with respect to maps, labels drawn from the prediction."""
+    """Returns the gradients of :func:`drawn_loss` with respect to maps."""
     with torch.enable_grad():
-        loss = F_.cross_entropy(logits, drawn_labels(logits, stream), reduction="sum")
+        loss = drawn_loss(logits, stream)
     return dict(zip(maps, torch.autograd.grad(loss, list(maps.values())), strict=True))
 
 
-def drawn_labels(logits: Tensor, stream: torch.Generator) -> Tensor:
-    """Draws a label for each voxel from the prediction: from logits (B, K, X, Y, Z) to (B, X, Y, Z)."""
-    with torch.no_grad():
-        below = logits.softmax(1).cumsum(1)[:, :-1]
-        drawn = torch.rand((len(logits), 1, *logits.shape[2:]), generator=stream).to(logits)
-        return (drawn > below).sum(1)
+def drawn_loss(logits: Tensor, stream: torch.Generator) -> Tensor:
+    """Computes a loss whose squared gradients are, on average, the sum of the Fisher matrices of all classes.
+
+    For each class k but the background it is the cross-entropy "k or not", summed over the V voxels of the image, times
+    sqrt(V / n_k), with n_k the predicted voxels of the class. Labels of different classes are drawn apart, so products
+    of their gradients are 0 on average, and one backward pass serves all classes. A class that is the most likely one
+    nowhere is left out.
+
+    Args:
+        logits: Shape (1, K, X, Y, Z).
+        stream: What labels are drawn by, from the network's own prediction.
+    """
+    odds = class_odds(logits)
+    share = odds.detach().sigmoid()
+    drawn = (torch.rand(share.shape, generator=stream).to(share) < share).to(share)
+    number = share.sum((0, 2, 3, 4))
+    found = torch.bincount(logits.argmax(1).flatten(), minlength=logits.shape[1])[1:] > 0
+    weights = torch.where(found, logits[:, 0].numel() / number, 0.0).sqrt()
+    losses = F_.binary_cross_entropy_with_logits(odds, drawn, reduction="none").sum((0, 2, 3, 4))
+    return (weights * losses).sum()
+
+
+def class_odds(logits: Tensor) -> Tensor:
+    """Returns the log-odds of each class but the background against all others: from (B, K, ...) to (B, K - 1, ...)."""
+    classes = range(1, logits.shape[1])
+    rest = [torch.cat((logits[:, :k], logits[:, k + 1 :]), 1).logsumexp(1) for k in classes]
+    return logits[:, 1:] - torch.stack(rest, 1)
 
 
 def best_projection(moments: Moments) -> Projection:

@@ -25,7 +25,8 @@ class FoldRecord:
     Attributes:
         macs: Multiply-accumulates of a patch.
         parameters: Learned numbers.
-        predicted_loss: Predicted loss of the cuts, before anything was solved anew, in nats a voxel.
+        predicted_loss: Predicted loss of the cuts, before anything was solved anew, in nats for each voxel of a class,
+            summed over classes.
         measured_divergence: Divergence of its prediction from the original's on held-back windows, in nats a voxel.
         tuned_steps: Steps of tuning that the kept weights have behind them; 0 for none.
         held_back: Change of Dice by held-back patient and class; null where neither side has the class.

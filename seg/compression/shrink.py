@@ -59,7 +59,7 @@ class Cuts:
         widths: Channels of the maps that become narrower, by name.
         ranks: Channels of the 1x1 before and behind each kernel where they change, by the name of the convolution.
         work: Work of an image that is left, as the cuts were chosen by.
-        loss: Predicted loss of the turn, in nats for each voxel of the image.
+        loss: Predicted loss of the turn, in nats for each voxel of a class, summed over classes.
     """
 
     widths: Mapping[str, int]
@@ -74,7 +74,7 @@ class Shrunk:
 
     Attributes:
         network: The network.
-        loss: Predicted losses of all turns, in nats for each voxel of the image.
+        loss: Predicted losses of all turns, in nats for each voxel of a class, summed over classes.
     """
 
     network: UNet

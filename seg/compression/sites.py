@@ -26,7 +26,7 @@ from torch.nn import functional as F_
 
 from seg.compression.channels import Where, with_channels
 from seg.compression.cuts import with_ranks
-from seg.compression.moments import Moments, best_channels, best_projection, full_kernels, watch
+from seg.compression.moments import Moments, best_channels, best_projection, class_odds, full_kernels, watch
 from seg.config import BottleneckConfig, NetworkConfig
 from seg.networks import UNet
 from seg.networks.bottleneck import stage_ratios, width
@@ -215,8 +215,7 @@ def measure_sites(
     found: dict[str, list[list[Tensor]]] = {site.name: [[], [], [], []] for site in sites}
     for image in images:
         logits, maps = watch(network, {site.name: (site.module, site.reads) for site in sites}, image)
-        # One number for each class against the rest, whose sigmoid is the class's probability.
-        odds = torch.stack([logits[:, k] - _rest(logits, k) for k in range(1, logits.shape[1])], 1)
+        odds = class_odds(logits)
         labels = logits.argmax(1)
         values = {name: one.detach()[0].flatten(1).double() for name, one in maps.items()}
         own: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {name: [] for name in maps}
@@ -248,10 +247,6 @@ def measure_sites(
         second = second - cross - cross.mT + about[..., :, None] * about[..., None, :]
         measured[site.name] = Measured(mean=mean, second=second, fisher=fisher)
     return measured
-
-
-def _rest(logits: Tensor, k: int) -> Tensor:
-    return torch.cat((logits[:, :k], logits[:, k + 1 :]), 1).logsumexp(1)
 
 
 def projection_of(site: Site, moments: Moments, rank: int) -> Tensor:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from seg.compression.moments import Moments, best_channels, best_projection, drawn_labels, measure
+from seg.compression.moments import Moments, best_channels, best_projection, class_odds, drawn_loss, measure
 from seg.config import NetworkConfig
 from seg.networks import network_from_config
 
@@ -17,7 +17,7 @@ def _positive(*shape, seed=0):
 
 
 def predicted_loss(moments, projection):
-    """Predicts what a projection of shape (C, C) costs, in nats a voxel of the image."""
+    """Predicts what a projection of shape (C, C) costs, in the units of the Fisher matrix."""
     rest = torch.eye(moments.channels, dtype=projection.dtype) - projection
     return torch.einsum("ab,bc,cd,ad->", moments.fisher, rest, moments.second, rest) / 2
 
@@ -90,11 +90,23 @@ def test_a_channel_that_others_determine_is_left_out_first():
     assert table[3].loss < 1e-3 * table[2].loss
 
 
-def test_labels_are_drawn_with_the_predicted_probabilities():
-    logits = torch.tensor([0.0, 1.0, -1.0]).view(1, 3, 1, 1, 1).expand(1, 3, 40, 40, 40)
-    labels = drawn_labels(logits, torch.Generator().manual_seed(0))
-    shares = torch.bincount(labels.flatten(), minlength=3) / labels.numel()
-    torch.testing.assert_close(shares, logits[0, :, 0, 0, 0].softmax(0), atol=0.01, rtol=0)
+def test_odds_are_those_of_each_class_against_all_others():
+    logits = torch.randn(2, 4, 3, 3, 3, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(class_odds(logits).sigmoid(), logits.softmax(1)[:, 1:])
+
+
+def test_a_class_that_is_most_likely_nowhere_is_left_out():
+    logits = torch.tensor([2.0, 1.0, 0.0]).view(1, 3, 1, 1, 1).repeat(1, 1, 4, 4, 4)
+    logits[0, 1, 0] = 3
+    merged = torch.stack((logits[:, [0, 2]].logsumexp(1), logits[:, 1]), 1)  # as if it were background
+    gradients = []
+    for one in (logits, merged):
+        drawn_loss(one.requires_grad_(), torch.Generator().manual_seed(0)).backward()
+        gradients.append(one.grad)
+    whole, two = gradients
+    assert two.any()
+    torch.testing.assert_close(whole[:, 1], two[:, 1])
+    torch.testing.assert_close(whole[:, [0, 2]].sum(1), two[:, 0])
 
 
 class _Linear(nn.Module):
@@ -108,30 +120,38 @@ class _Linear(nn.Module):
         self.projection = torch.eye(6)
         with torch.no_grad():
             self.head.weight *= 0.3
+            self.head.bias.zero_()
 
     def forward(self, x):
         return self.head(torch.einsum("ab,nbxyz->naxyz", self.projection, self.conv(x)))
 
 
-def test_fisher_matrix_is_that_of_the_softmax_and_the_loss_is_what_the_network_loses():
+def test_fisher_matrix_is_that_of_each_class_and_the_loss_is_what_the_network_loses():
     net = _Linear()
     images = [torch.randn(1, 2, 24, 24, 24, generator=torch.Generator().manual_seed(n)) for n in range(3)]
     (place,) = measure(net, images)
     assert (place.name, place.taps, place.voxels) == ("conv", 27, 1)
     with torch.no_grad():
         p = torch.cat([net(image).softmax(1).flatten(2) for image in images])
-    weight = net.head.weight.flatten(1)
-    covariance = torch.diag(p.mean((0, 2))) - torch.einsum("nav,nbv->ab", p, p) / (p.shape[0] * p.shape[2])
-    expected = weight.T @ covariance @ weight
-    largest = float(expected.detach().max())
+    assert set(p.argmax(1).flatten().tolist()) == {0, 1, 2}
+    voxels = p.sum(2)
+    weight, expected = net.head.weight.detach().flatten(1), torch.zeros(6, 6)
+    for k in (1, 2):
+        # The log-odds of a class change with its own logit, and with those of the others by their shares of the rest.
+        slope = -p / (1 - p[:, k : k + 1])
+        slope[:, k] = 1
+        variance = p[:, k] * (1 - p[:, k]) / voxels[:, k, None]
+        expected += weight.T @ torch.einsum("nv,nav,nbv->ab", variance, slope, slope) @ weight / len(p)
+    largest = float(expected.max())
     torch.testing.assert_close(place.behind.fisher.float(), expected, rtol=0.1, atol=0.02 * largest)
     best = best_projection(place.behind)
     for rank in (1, 2, 3, 4, 5):
         projection = best.left[:, :rank] @ best.right[:, :rank].T
         net.projection = projection.float()
         with torch.no_grad():
-            q = torch.cat([net(image).log_softmax(1).flatten(2) for image in images])
-        measured = float((p * (p.log() - q)).sum(1).mean())
+            q = torch.cat([net(image).softmax(1).flatten(2) for image in images])
+        nats = (p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()).sum(2) / voxels
+        measured = float(nats[:, 1:].sum(1).mean())
         predicted = float(predicted_loss(place.behind, projection))
         assert measured == pytest.approx(predicted, rel=0.15, abs=1e-6)
 
@@ -152,7 +172,7 @@ def test_gradients_of_a_skip_are_those_of_its_own_reader():
     hook = net.encoder[1].register_forward_pre_hook(lambda _module, inputs: (inputs[0] + zero,))
     logits = net(image)
     hook.remove()
-    labels = drawn_labels(logits, torch.Generator().manual_seed(5))
-    nn.functional.cross_entropy(logits, labels, reduction="sum").backward()
+    drawn_loss(logits, torch.Generator().manual_seed(5)).backward()
     g = zero.grad[0].flatten(1)
+    assert g.any()
     torch.testing.assert_close(places["encoder.1.0.conv"].before.fisher, g @ g.T / 512)
