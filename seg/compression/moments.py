@@ -206,15 +206,16 @@ def drawn_loss(logits: Tensor, stream: torch.Generator) -> Tensor:
     For each class k but the background it is the cross-entropy "k or not", summed over the V voxels of the image, times
     sqrt(V / n_k), with n_k the predicted voxels of the class. Labels of different classes are drawn apart, so products
     of their gradients are 0 on average, and one backward pass serves all classes. A class that is the most likely one
-    nowhere is left out.
+    nowhere is left out, so over several images a class counts by the share of them in which it is found.
 
     Args:
-        logits: Shape (1, K, X, Y, Z).
+        logits: Shape (1, K, X, Y, Z), f32 or f64.
         stream: What labels are drawn by, from the network's own prediction.
     """
     odds = class_odds(logits)
     share = odds.detach().sigmoid()
-    drawn = (torch.rand(share.shape, generator=stream).to(share) < share).to(share)
+    # In float64, as one number in 16 million of float32 is 0: a label of a structure far away from it.
+    drawn = (torch.rand(share.shape, generator=stream, dtype=torch.float64).to(share.device) < share).to(share)
     number = share.sum((0, 2, 3, 4))
     found = torch.bincount(logits.argmax(1).flatten(), minlength=logits.shape[1])[1:] > 0
     weights = torch.where(found, logits[:, 0].numel() / number, 0.0).sqrt()
@@ -224,9 +225,11 @@ def drawn_loss(logits: Tensor, stream: torch.Generator) -> Tensor:
 
 def class_odds(logits: Tensor) -> Tensor:
     """Returns the log-odds of each class but the background against all others: from (B, K, ...) to (B, K - 1, ...)."""
-    classes = range(1, logits.shape[1])
-    rest = [torch.cat((logits[:, :k], logits[:, k + 1 :]), 1).logsumexp(1) for k in classes]
-    return logits[:, 1:] - torch.stack(rest, 1)
+    if logits.shape[1] == 2:
+        return logits[:, 1:] - logits[:, :1]
+    below, above = logits.logcumsumexp(1), logits.flip(1).logcumsumexp(1).flip(1)
+    rest = torch.cat((torch.logaddexp(below[:, :-2], above[:, 2:]), below[:, -2:-1]), 1)
+    return logits[:, 1:] - rest
 
 
 def best_projection(moments: Moments) -> Projection:

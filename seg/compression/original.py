@@ -137,6 +137,9 @@ def read_original(run: TrainedRun, origin: Origin, split: Split, dataset: Datase
     names = enumerate(run.class_names)
     if absent := [name for index, name in names if index and not any((label == index).any() for _, label in held_back)]:
         LOG.warning("no held-back patient has %s: what smaller networks lose of it is not seen there", some(absent))
+    if absent := _found_nowhere(network, fitted, run.class_names, precision):
+        words = "the network finds %s in none of the measured windows: what it is worth counts for nothing in cuts"
+        LOG.warning(words, some(absent))
     return Original(
         run=run,
         origin=origin,
@@ -150,6 +153,15 @@ def read_original(run: TrainedRun, origin: Origin, split: Split, dataset: Datase
         judged=tuple(log_probabilities(network, image, precision) for image, _ in held_back[:JUDGED]),
         precision=precision,
     )
+
+
+def _found_nowhere(
+    network: UNet, images: Sequence[Tensor], class_names: Sequence[str], precision: Precision
+) -> list[str]:
+    """Lists the classes but the background that are the most likely ones in no voxel of the images."""
+    labels = (log_probabilities(network, image, precision).argmax(1) for image in images)
+    found = {int(k) for label in labels for k in torch.bincount(label.flatten()).nonzero()}
+    return [name for index, name in enumerate(class_names) if index and index not in found]
 
 
 def cost(network: UNet, config: ExperimentConfig) -> tuple[int, int]:

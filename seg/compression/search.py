@@ -149,7 +149,8 @@ def judge(
             precision=original.precision,
         )
         lost = original.lost(network) if tuned else lost
-        how = f", tuned for {tuned} steps" if tuned else ", not tuned: no step brought it nearer to the original"
+        untuned = ", not tuned: no step brought it nearer to the original"
+        how = f", tuned for {counted(tuned, 'step')}" if tuned else untuned
     macs, parameters = cost(network, original.config)
     fold = "" if original.config.fold is None else f"fold {original.config.fold}, "
     LOG.info(

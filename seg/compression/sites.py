@@ -221,7 +221,7 @@ def measure_sites(
         own: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {name: [] for name in maps}
         for k in range(odds.shape[1]):
             share = odds[:, k].detach().sigmoid()
-            drawn = (torch.rand(share.shape, generator=stream) < share).to(share)
+            drawn = (torch.rand(share.shape, generator=stream, dtype=torch.float64) < share).to(share)
             loss = F_.binary_cross_entropy_with_logits(odds[:, k], drawn, reduction="sum")
             gradients = torch.autograd.grad(loss, list(maps.values()), retain_graph=k + 1 < odds.shape[1])
             voxels = float(share.sum()) if bool((labels == k + 1).any()) else math.nan

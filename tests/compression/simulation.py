@@ -54,8 +54,9 @@ def differences(original: Sequence[CaseScore], changed: Sequence[CaseScore]) -> 
         both = (before, runs["changed"][pair])
         for row, (_, name) in enumerate(before.classes):
             dice = np.array([[run.values["dice"][row : row + 1]] for run in both])
-            means, _ = patient_means(with_found_nothing(dice, dice), before.patients)
-            found.setdefault(name, []).append(means[1, 0] - means[0, 0])
+            means, scored = patient_means(with_found_nothing(dice, dice), before.patients)
+            if scored.any():
+                found.setdefault(name, []).append(means[1, 0] - means[0, 0])
     return found
 
 

@@ -51,9 +51,10 @@ def test_networks_have_the_work_that_was_asked_for_and_the_cost_that_is_said(opt
     wanted = [0.7 * whole.macs, 0.55 * whole.macs]
     found = list(shrink(net, _images(2), wanted, kinds=kinds))
     assert kinds_cut(net.config, net.config) == set()
-    assert kinds_cut(net.config, found[-1].network.config) == set(kinds)
+    cut = [kinds_cut(net.config, one.network.config) for one in found]
+    assert cut[-1] == set(kinds)
+    assert cut[0] == set(kinds) or (len(kinds) > 1 and cut[0] and cut[0] < set(kinds))  # a mild step may need one alone
     for one, most in zip(found, wanted, strict=True):
-        assert kinds_cut(net.config, one.network.config) <= set(kinds)
         cost = _cost(one.network)
         assert work_of(net, one.network.config, SHAPE) == cost.macs
         assert 0.8 * most < cost.macs <= most

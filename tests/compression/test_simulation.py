@@ -7,7 +7,7 @@ import pytest
 
 from seg.evaluation.metrics import ClassScores
 from seg.evaluation.scores import CaseScore
-from tests.compression.simulation import rows, simulate
+from tests.compression.simulation import differences, rows, simulate
 
 
 def test_differences_that_are_normal_err_as_often_as_is_asked_for() -> None:
@@ -32,7 +32,7 @@ def test_each_class_has_a_row_of_all_folds_and_one_of_each() -> None:
         [
             CaseScore(
                 case_id=f"{fold}_{case}",
-                patient=f"{fold}_{case // 2}",
+                patient=f"{fold}_{case // 2:02}",
                 fold=fold,
                 class_index=row + 1,
                 class_name="ab"[row],
@@ -49,3 +49,4 @@ def test_each_class_has_a_row_of_all_folds_and_one_of_each() -> None:
     ]
     pairs = (dice[1] - dice[0])[0, 0].reshape(12, 2).mean(1)
     assert found[1].sd == pytest.approx(pairs.std(ddof=1))
+    np.testing.assert_allclose(differences(original, changed)["a"][0], pairs)

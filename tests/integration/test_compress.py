@@ -373,7 +373,12 @@ def test_the_certificate_and_the_model_card_say_what_a_step_costs(run: Path, tmp
     assert found.conditions["segnarrow"] == code_version()
     assert found.costs["original"].latency_ratio == 1
     card = content(tmp_path / "small" / "macs_0.8" / "model.json")["certificate"]
-    assert card["verdict"] == "too few"
+    assert (card["verdict"], card["look"], card["exploratory"]) == ("too few", 1, False)
+    for one in found.steps[0].classes:
+        said = card["differences"][one.name]
+        assert (said["mean"], said["bound"], said["patients"]) == (one.difference, one.bound, one.patients)
+        for counts, rate in ((said["lost"], one.lost), (said["invented"], one.invented)):
+            assert counts == {"number": len(rate.names), "of": rate.of, "upper": rate.upper}  # no patient is named
     assert card["cost"]["latency_ratio"] == found.costs["macs_0.8"].latency_ratio
     for name in ("original", "macs_0.8"):
         assert found.costs[name].peak_memory_mib > 0
@@ -382,6 +387,7 @@ def test_the_certificate_and_the_model_card_say_what_a_step_costs(run: Path, tmp
     assert card["conditions"] == found.conditions
     page = (tmp_path / "small" / "certificate.md").read_text(encoding="utf-8")
     assert "macs_0.8" in page
+    assert "Look 1 at" in page
     assert found.conditions["instruction sets"] in page
 
 
