@@ -22,7 +22,7 @@ from pydantic import Field
 from scipy import stats
 
 from seg.errors import Problem, RunError
-from seg.evaluation.differences import Runs, patient_means, read_paired, split_folds, with_found_nothing
+from seg.evaluation.differences import Runs, RunScores, patient_means, read_paired, split_folds, with_found_nothing
 from seg.evaluation.scores import CaseScore
 from seg.files import locked, read_json, write_json
 from seg.words import NOT_MEASURED, counted, escape_markdown, fixed, some
@@ -370,14 +370,13 @@ def _class_result(before: Runs, after: Runs, row: int, index: int, name: str, ma
     invented: list[str] = []
     for pair in sorted(before):
         run = before[pair]
-        dice = np.array([[side[pair].values["dice"][row : row + 1]] for side in (before, after)])
-        means, scored = patient_means(with_found_nothing(dice, dice), run.patients)
-        found = ~np.isnan(dice[:, 0, 0])
+        own, scored = patient_differences(run, after[pair], row)
+        found = ~np.isnan([side[pair].values["dice"][row] for side in (before, after)])
         empty += int((~scored).sum())
         quiet += int((~found[0]).sum())
         invented += [case for case, first, second in zip(run.cases, *found, strict=True) if second and not first]
         if scored.any():
-            tables[pair[0]] = means[1, 0] - means[0, 0]
+            tables[pair[0]] = own
             patients += np.unique(np.array(run.patients)[scored]).tolist()
     values = np.concatenate([*tables.values(), np.empty(0)])
     difference, sd, freedom, bound = lower_bound(list(tables.values()))
@@ -398,6 +397,22 @@ def _class_result(before: Runs, after: Runs, row: int, index: int, name: str, ma
         lost=_count([patients[place] for place in np.flatnonzero(values < -LARGE_LOSS)], len(values)),
         invented=_count(invented, quiet),
     )
+
+
+def patient_differences(before: RunScores, after: RunScores, row: int) -> tuple[Array, npt.NDArray[np.bool_]]:
+    """Computes the differences of Dice of one class in one fold: by patient, changed less original.
+
+    Args:
+        before: Scores of the original.
+        after: Scores of the changed network on the same cases.
+        row: Place of the class among those of the scores.
+
+    Returns:
+        The mean difference of each patient with a score, and whether each case has one.
+    """
+    dice = np.array([[run.values["dice"][row : row + 1]] for run in (before, after)])
+    means, scored = patient_means(with_found_nothing(dice, dice), before.patients)
+    return means[1, 0] - means[0, 0], scored
 
 
 def _verdict(patients: int, bound: float | None, margin: float) -> Verdict:

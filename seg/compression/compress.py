@@ -746,8 +746,8 @@ class _Work:
                     "mean": one.difference,
                     "bound": one.bound,
                     "patients": one.patients,
-                    "lost": _rate(one.lost),
-                    "invented": _rate(one.invented),
+                    "lost": _without_names(one.lost),
+                    "invented": _without_names(one.invented),
                 }
                 for one in result.classes
             },
@@ -791,8 +791,8 @@ def _cost(numbers: tuple[int, int], name: str, record: Record) -> Cost:
     return Cost(macs=macs, parameters=parameters, **times, peak_memory_mib=record.memory.get(name))
 
 
-def _rate(found: Counted) -> dict[str, int | float | None]:
-    """Counts without names: a model card is handed on, and patients are none of it."""
+def _without_names(found: Counted) -> dict[str, int | float | None]:
+    """Describes a count without the names of patients, as a model card is handed on."""
     return {"number": len(found.names), "of": found.of, "upper": found.upper}
 
 

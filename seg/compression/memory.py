@@ -26,7 +26,7 @@ START = "import sys; sys.path[:] = sys.argv[1:]; from seg.compression.memory imp
 
 
 def measure_memory(networks: Mapping[str, Path], run_dir: Path, *, engine: Engine) -> dict[str, float | None]:
-    """Measures how much memory each network needs at most, in MiB, to be loaded and run on one patch twice.
+    """Measures the peak memory, in MiB, of loading each network and running it twice on one patch.
 
     On a processor it is resident memory beyond that of a process with all imports, without pages of files; on a GPU it
     is that of tensors. A figure that is not known is None, which is announced.
@@ -88,7 +88,7 @@ def serve() -> None:
 
 
 def peak_of_passes(path: Path, original: TrainedRun, engine: Engine, gpu: bool) -> float | None:
-    """Loads a network, runs it twice on one patch, and returns the most memory, in MiB, that this process gained by it.
+    """Measures by how much, in MiB, the memory of this process grows at most as a network is loaded and run twice.
 
     The process has to be a fresh one. None means that the system does not tell.
     """

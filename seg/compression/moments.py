@@ -194,7 +194,7 @@ def watch(network: nn.Module, maps: Mapping[Key, tuple[str, bool]], image: Tenso
 
 
 def drawn_gradients(logits: Tensor, maps: Mapping[Key, Tensor], stream: torch.Generator) -> dict[Key, Tensor]:
-    """Returns the gradients of :func:`drawn_loss` with respect to maps."""
+    """Computes the gradients of feature maps that their Fisher matrices are made of, by :func:`drawn_loss`."""
     with torch.enable_grad():
         loss = drawn_loss(logits, stream)
     return dict(zip(maps, torch.autograd.grad(loss, list(maps.values())), strict=True))
@@ -214,8 +214,7 @@ def drawn_loss(logits: Tensor, stream: torch.Generator) -> Tensor:
     """
     odds = class_odds(logits)
     share = odds.detach().sigmoid()
-    # In float64, as one number in 16 million of float32 is 0: a label of a structure far away from it.
-    drawn = (torch.rand(share.shape, generator=stream, dtype=torch.float64).to(share.device) < share).to(share)
+    drawn = draw_labels(share, stream)
     number = share.sum((0, 2, 3, 4))
     found = torch.bincount(logits.argmax(1).flatten(), minlength=logits.shape[1])[1:] > 0
     weights = torch.where(found, logits[:, 0].numel() / number, 0.0).sqrt()
@@ -223,8 +222,14 @@ def drawn_loss(logits: Tensor, stream: torch.Generator) -> Tensor:
     return (weights * losses).sum()
 
 
+def draw_labels(share: Tensor, stream: torch.Generator) -> Tensor:
+    """Draws 1 or 0 for each voxel; `share` gives the probability of 1."""
+    # In float64, as one number in 16 million of float32 is 0: a label of a structure far away from it.
+    return (torch.rand(share.shape, generator=stream, dtype=torch.float64).to(share.device) < share).to(share)
+
+
 def class_odds(logits: Tensor) -> Tensor:
-    """Returns the log-odds of each class but the background against all others: from (B, K, ...) to (B, K - 1, ...)."""
+    """Turns logits (B, K, ...) into log-odds of each class but the background against all others, (B, K - 1, ...)."""
     if logits.shape[1] == 2:
         return logits[:, 1:] - logits[:, :1]
     below, above = logits.logcumsumexp(1), logits.flip(1).logcumsumexp(1).flip(1)

@@ -86,7 +86,7 @@ class Record:
     memory: dict[str, float | None] = field(default_factory=dict)
 
     def with_passes_of(self, names: Collection[str]) -> Record:
-        """Returns a copy of the record that has measured time and memory of the named networks alone."""
+        """Drops the measured time and memory of all networks but the named ones, in a copy of the record."""
         latency = {name: found for name, found in self.latency.items() if name in names}
         memory = {name: found for name, found in self.memory.items() if name in names}
         return replace(self, latency=latency, memory=memory)

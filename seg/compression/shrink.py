@@ -328,9 +328,9 @@ def _convolution(network: UNet, name: str) -> nn.Conv3d | FactoredConv3d:
 
 
 def work_of(network: UNet, config: NetworkConfig, shape: Triple, prices: Prices = BY_MACS) -> float:
-    """Returns what it costs to run a network on one image, as a sum weighted by `prices`.
+    """Adds up the work of a network on one image: multiply-accumulates, numbers in feature maps, and parameters.
 
-    Multiply-accumulates, numbers in feature maps and parameters are added up.
+    Each of the three is weighted by its price.
 
     Args:
         network: A network with the same inputs and classes.

@@ -26,7 +26,15 @@ from torch.nn import functional as F_
 
 from seg.compression.channels import Where, with_channels
 from seg.compression.cuts import with_ranks
-from seg.compression.moments import Moments, best_channels, best_projection, class_odds, full_kernels, watch
+from seg.compression.moments import (
+    Moments,
+    best_channels,
+    best_projection,
+    class_odds,
+    draw_labels,
+    full_kernels,
+    watch,
+)
 from seg.config import BottleneckConfig, NetworkConfig
 from seg.networks import UNet
 from seg.networks.bottleneck import stage_ratios, width
@@ -221,7 +229,7 @@ def measure_sites(
         own: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {name: [] for name in maps}
         for k in range(odds.shape[1]):
             share = odds[:, k].detach().sigmoid()
-            drawn = (torch.rand(share.shape, generator=stream, dtype=torch.float64) < share).to(share)
+            drawn = draw_labels(share, stream)
             loss = F_.binary_cross_entropy_with_logits(odds[:, k], drawn, reduction="sum")
             gradients = torch.autograd.grad(loss, list(maps.values()), retain_graph=k + 1 < odds.shape[1])
             voxels = float(share.sum()) if bool((labels == k + 1).any()) else math.nan

@@ -23,9 +23,9 @@ LOG = logging.getLogger(__name__)
 RATES = (0.5, 0.1, 0.02)
 """Learning rates to try one after the other, as shares of the original's own; each falls to 0 along a cosine."""
 TRIAL = 1 / 3
-"""Share of its steps within which a learning rate must lower the error, or the next rate is tried."""
+"""A learning rate that did not lower the error within this share of the training steps is given up for the next one."""
 LEAST_TRIAL = 100
-"""Least number of training steps before a learning rate is given up."""
+"""Training steps that every learning rate gets before it may be given up."""
 CHECK_EVERY = 25
 """Training steps between two measurements of the error, which is that on held-back cases."""
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from seg.compression.certificate import ORIGINAL, lower_bound
-from seg.evaluation.differences import patient_means, read_paired, split_folds, with_found_nothing
+from seg.compression.certificate import ORIGINAL, lower_bound, patient_differences
+from seg.evaluation.differences import read_paired, split_folds
 from seg.evaluation.scores import CASES_FILE, CaseScore, read_cases
 from seg.files import table_text, write_text
 
@@ -51,12 +51,10 @@ def differences(original: Sequence[CaseScore], changed: Sequence[CaseScore]) -> 
     runs = read_paired({ORIGINAL: split_folds([original]), "changed": split_folds([changed])}, ORIGINAL)
     found: dict[str, list[Array]] = {}
     for pair, before in runs[ORIGINAL].items():
-        both = (before, runs["changed"][pair])
         for row, (_, name) in enumerate(before.classes):
-            dice = np.array([[run.values["dice"][row : row + 1]] for run in both])
-            means, scored = patient_means(with_found_nothing(dice, dice), before.patients)
+            own, scored = patient_differences(before, runs["changed"][pair], row)
             if scored.any():
-                found.setdefault(name, []).append(means[1, 0] - means[0, 0])
+                found.setdefault(name, []).append(own)
     return found
 
 

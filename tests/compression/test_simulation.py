@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from seg.evaluation.metrics import ClassScores
-from seg.evaluation.scores import CaseScore
 from tests.compression.simulation import differences, rows, simulate
+from tests.compression.test_certificate import table
 
 
 def test_differences_that_are_normal_err_as_often_as_is_asked_for() -> None:
@@ -28,19 +27,9 @@ def test_one_large_loss_errs_as_often_as_it_is_not_drawn() -> None:
 
 def test_each_class_has_a_row_of_all_folds_and_one_of_each() -> None:
     dice = np.random.default_rng(1).uniform(0.7, 0.9, (2, 2, 2, 24))  # networks, folds, classes, cases
+    patients = [[f"{fold}_{case // 2:02}" for case in range(24)] for fold in (0, 1)]
     original, changed = (
-        [
-            CaseScore(
-                case_id=f"{fold}_{case}",
-                patient=f"{fold}_{case // 2:02}",
-                fold=fold,
-                class_index=row + 1,
-                class_name="ab"[row],
-                scores=ClassScores(dice=float(value)),
-            )
-            for (fold, row, case), value in np.ndenumerate(own)
-        ]
-        for own in dice
+        [score for fold in (0, 1) for score in table(own[fold], patients=patients[fold], fold=fold)] for own in dice
     )
     found = list(rows(original, changed, draws=100))
     assert [(row.class_name, row.folds, row.patients) for row in found] == [
