@@ -173,8 +173,8 @@ def compress(
     Raises:
         ConfigError: The target is beyond reach, there are too few patients to hold one back, or the engine is not
             installed.
-        RunError: A run is not finished, has no held-out cases or scores, is compressed already, or the output holds
-            something else.
+        RunError: A run is not finished, has no held-out cases or scores, is compressed already or finds no class, or
+            the output holds something else.
         DataError: Cases cannot be read.
     """
     if engine != "torch":
@@ -193,6 +193,7 @@ def compress(
         "cases": cases,
         "multiple": multiple or (VECTOR if target is not None and target.kind == "latency" else 1),
         "tune_steps": tune_steps,
+        "method": METHOD,
     }
     check_folder(output)
     _begun(output, settings)
@@ -244,6 +245,9 @@ def _begun(output: Path, settings: Mapping[str, Any]) -> Record | None:
     record = read_json(output / COMPRESSION_FILE, Record, newest=COMPRESSION_VERSION, remedy=remedy)
     if not (record.steps or record.trials):  # as where the target was out of reach
         return None
+    if record.settings.get("method") != settings["method"]:
+        rule = "must have been begun by a version that cuts and tunes alike"
+        raise RunError(Problem(quoted(str(output)), "version", rule, "another version", remedy))
     if other := sorted(name for name, value in settings.items() if record.settings.get(name) != value):
         rule = "must have been begun with the same settings"
         raise RunError(Problem(quoted(str(output)), "settings", rule, f"other values of {', '.join(other)}", remedy))
@@ -258,8 +262,7 @@ def _read_originals(
     check_apart(folds, configs, splits)
     check_unseen(splits, dataset)
     originals = []
-    for number, (run, origin) in enumerate(runs, start=1):
-        LOG.info("measuring %s (%d of %d) on %s", run.path, number, len(runs), counted(cases, "training case"))
+    for run, origin in runs:
         run = replace(run, config=configs[run.path])
         originals.append(read_original(run, origin, splits[run.path], dataset, cases))
     return originals, dataset
@@ -305,7 +308,7 @@ class _Work:
         self.engine: Engine = settings["engine"]
         self.counted: Kind = "macs" if settings["target"] is None else settings["target"]["kind"]
         described = tuple(_description(original) for original in originals)
-        whole = {**settings, "method": METHOD, "originals": [content_digest(one) for one in described]}
+        whole = {**settings, "originals": [content_digest(one) for one in described]}
         self.record = _begun(output, whole) or Record(settings=whole, originals=described)
         machine = self._machine()
         if self.record.machine != machine and (self.record.latency or self.record.trials):

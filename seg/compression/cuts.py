@@ -309,13 +309,14 @@ def _solve(before: Tensor, inputs: Sequence[Tensor], targets: Sequence[Tensor], 
     for patches, target in zip(inputs, targets, strict=True):
         gram += (patches @ patches.T).double()
         cross += ((reduce.float() @ target - before.float() @ patches) @ patches.T).double()
-    ridge = gram.diagonal().mean() * RIDGE
+    ridge = float(gram.diagonal().mean()) * RIDGE or 1.0  # where all inputs are 0, the map stays as it was
     factor = torch.linalg.cholesky(gram + ridge * torch.eye(len(gram), dtype=gram.dtype))
     change: Tensor = torch.cholesky_solve(cross.T, factor).T
     return before + change
 
 
 def _correlation(one: Tensor, other: Tensor) -> Tensor:
+    one, other = one.double(), other.double()  # squares of what norms can take are beyond float32
     lengths: Tensor = (one.norm(dim=1) * other.norm(dim=1)).clamp_min(torch.finfo(one.dtype).tiny)
     return (one * other).sum(1) / lengths
 

@@ -255,7 +255,8 @@ def best_channels(moments: Moments) -> dict[int, Subset]:
         The subsets by width, C down to 1.
     """
     second, fisher, count = moments.second, moments.fisher, moments.channels
-    second = second + torch.eye(count, dtype=second.dtype) * second.diagonal().mean() * RIDGE
+    ridge = float(second.diagonal().mean()) * RIDGE or 1.0  # of a map of zeros, which no channel need stand for
+    second = second + ridge * torch.eye(count, dtype=second.dtype)
     kept, precision = list(range(count)), torch.linalg.inv(second)
     substitutes, loss = torch.eye(count, dtype=second.dtype), 0.0
     table = {count: Subset(kept=tuple(kept), substitutes=substitutes, loss=0.0)}

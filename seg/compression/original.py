@@ -24,7 +24,7 @@ from seg.inference.model import autocast
 from seg.inference.windows import Windows
 from seg.networks import UNet, complexity
 from seg.runs import ENVIRONMENT_FILE, Origin, TrainedRun, read_origin
-from seg.words import some
+from seg.words import counted, some
 
 LOG = logging.getLogger(__name__)
 HELD_BACK, HELD_BACK_SHARE = 20, 5
@@ -116,6 +116,7 @@ def read_original(run: TrainedRun, origin: Origin, split: Split, dataset: Datase
 
     Raises:
         ConfigError: There are too few training patients to hold one back.
+        RunError: The network finds no class.
         DataError: Cases cannot be read.
     """
     config, ignored = run.config, dataset.ignore_label
@@ -131,13 +132,14 @@ def read_original(run: TrainedRun, origin: Origin, split: Split, dataset: Datase
     held = set(spread_over(list(patients), max(1, min(HELD_BACK, len(patients) // HELD_BACK_SHARE))))
     others = [case for patient, own in patients.items() if patient not in held for case in own]
     chosen = spread_over(others, cases)
+    LOG.info("measuring %s on %s", run.path, counted(len(chosen), "training case"))
     fitted = tuple(window(case, config, ignored)[0] for case in chosen)
     held_back = tuple(window(patients[patient][0], config, ignored) for patient in patients if patient in held)
     precision = choose_precision(config.training.precision, torch.device("cpu"))
     names = enumerate(run.class_names)
     if absent := [name for index, name in names if index and not any((label == index).any() for _, label in held_back)]:
         LOG.warning("no held-back patient has %s: what smaller networks lose of it is not seen there", some(absent))
-    if absent := _found_nowhere(network, fitted, run.class_names, precision):
+    if absent := found_nowhere(run, network, fitted, precision):
         words = "the network finds %s in none of the measured windows: what it is worth counts for nothing in cuts"
         LOG.warning(words, some(absent))
     return Original(
@@ -155,13 +157,20 @@ def read_original(run: TrainedRun, origin: Origin, split: Split, dataset: Datase
     )
 
 
-def _found_nowhere(
-    network: UNet, images: Sequence[Tensor], class_names: Sequence[str], precision: Precision
-) -> list[str]:
-    """Lists the classes but the background that are the most likely ones in no voxel of the images."""
+def found_nowhere(run: TrainedRun, network: UNet, images: Sequence[Tensor], precision: Precision = "fp32") -> list[str]:
+    """Lists the classes but the background that are the most likely ones in no voxel of the images.
+
+    Raises:
+        RunError: These are all classes, so nothing can be said of what the network computes.
+    """
     labels = (log_probabilities(network, image, precision).argmax(1) for image in images)
     found = {int(k) for label in labels for k in torch.bincount(label.flatten()).nonzero()}
-    return [name for index, name in enumerate(class_names) if index and index not in found]
+    absent = [name for index, name in enumerate(run.class_names) if index and index not in found]
+    if len(absent) == len(run.class_names) - 1:
+        rule = f"must find a class in one of the {counted(len(images), 'measured window')}"
+        remedy = "measure more cases, or train it for longer"
+        raise RunError(Problem(quoted(str(run.path)), "network", rule, "background alone", remedy))
+    return absent
 
 
 def cost(network: UNet, config: ExperimentConfig) -> tuple[int, int]:

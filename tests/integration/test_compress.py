@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch import Tensor
 
 import seg
 from seg.compression import certificate, search
@@ -22,10 +24,11 @@ from seg.compression.speed import ROUNDS, Latency
 from seg.compression.target import read_target
 from seg.config import ExperimentConfig
 from seg.errors import ConfigError, Problem, RunError, SegError
-from seg.files import locked
+from seg.files import file_digest, locked
 from seg.hardware import code_version
 from seg.inference.exported import read_export, record_path
 from seg.networks.complexity import complexity, map_elements
+from seg.runs import read_run, save_weights
 from seg.workflows.train import train
 from tests.costs import checked_complexity
 from tests.problems import refused
@@ -56,6 +59,17 @@ def known(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
     latency = Latency(ms=1.0, ratio=1.0, q1=1.0, q3=1.0)
     monkeypatch.setattr(compress_module, "measure_latency", lambda networks, *_, **__: dict.fromkeys(networks, latency))
     monkeypatch.setattr(compress_module, "measure_memory", lambda networks, *_, **__: dict.fromkeys(networks, 1.0))
+
+
+@contextmanager
+def changed_weights(run_dir: Path) -> Iterator[dict[str, Tensor]]:
+    """Gives the weights of a run by name, and saves them as they are left."""
+    run = read_run(run_dir)
+    network = run.network()
+    yield network.state_dict()
+    path = save_weights(network, run_dir, channel_names=run.channel_names, class_names=run.class_names)
+    card = run_dir / "model.json"
+    card.write_text(json.dumps(content(card) | {"weights_sha256": file_digest(path).hex()}))
 
 
 def content(path: Path) -> dict[str, Any]:
@@ -362,6 +376,10 @@ def test_a_command_goes_on_where_it_was_killed(run: Path, tmp_path: Path, monkey
     with pytest.raises(SegError) as caught:
         seg.compress(run, tmp_path / "small", **{**options, "cases": 1})
     assert [problem.kind for problem in caught.value.problems] == ["settings"]
+    # Before the run is read, which can be slow.
+    monkeypatch.setattr(compress_module, "METHOD", compress_module.METHOD + 1)
+    monkeypatch.setattr(compress_module, "read_original", lambda *_: pytest.fail("the run is read"))
+    assert problems(run, tmp_path / "small", **options) == [(str(tmp_path / "small"), "version")]
 
 
 @pytest.mark.usefixtures("measured")
@@ -596,6 +614,32 @@ def problems(run_dir: Path, output: Path, **options: Any) -> list[tuple[str, str
     with pytest.raises(SegError) as caught:
         seg.compress(run_dir, output, **{"target": "macs=0.8", "cases": 1, "tune_steps": 0, **options})
     return [(problem.path, problem.kind) for problem in caught.value.problems]
+
+
+def test_a_network_that_finds_no_class_is_refused(run: Path, tmp_path: Path) -> None:
+    with changed_weights(run) as weights:
+        weights["heads.0.bias"][0] = 1e6
+    assert problems(run, tmp_path / "small") == [(str(run), "network")]
+    with refused((str(run), "network"), error=RunError):
+        seg.widths(run, tmp_path / "widths", cases=2)
+
+
+def test_a_map_that_is_zero_everywhere_goes_first(run: Path, tmp_path: Path) -> None:
+    with changed_weights(run) as weights:
+        for name in ("weight", "bias"):
+            weights[f"encoder.0.0.norm.{name}"].zero_()
+    seg.compress(run, tmp_path / "small", target="macs=0.8", cases=2, tune_steps=0)
+    (fold,) = content(tmp_path / "small" / "compression.json")["steps"][0]["folds"]
+    assert fold["predicted_loss"] == pytest.approx(0, abs=1e-12)
+    assert fold["measured_divergence"] == pytest.approx(0, abs=1e-6)
+
+
+def test_weights_whose_squares_overflow_are_cut_like_others(run: Path, tmp_path: Path) -> None:
+    with changed_weights(run) as weights:
+        weights["encoder.0.0.conv.weight"].mul_(2.0**60)  # the norm takes it away again
+    seg.compress(run, tmp_path / "small", target="macs=0.8", cases=2, tune_steps=0)
+    (fold,) = content(tmp_path / "small" / "compression.json")["steps"][0]["folds"]
+    assert fold["measured_divergence"] < 1
 
 
 def test_what_would_fail_at_the_end_is_refused_before_a_step_is_made(
