@@ -28,6 +28,8 @@ LEAST_TRIAL = 100
 """Training steps that every learning rate gets before it may be given up."""
 CHECK_EVERY = 25
 """Training steps between two measurements of the error, which is that on held-back cases."""
+REPORT_EVERY = 100
+"""Training steps between two lines of progress, a multiple of `CHECK_EVERY`."""
 
 
 def tune(
@@ -66,7 +68,8 @@ def tune(
     """
     smaller.requires_grad_(True)
     batches, left = iter(batches), steps
-    best, lowest, kept = copy.deepcopy(smaller.state_dict()), judge(smaller), 0
+    first = judge(smaller)
+    best, lowest, kept = copy.deepcopy(smaller.state_dict()), first, 0
     for share in RATES:
         rate, trial = share * optimizer.learning_rate, max(LEAST_TRIAL, TRIAL * left)
         stepper, schedule = _begin(smaller, optimizer, rate, left)
@@ -76,6 +79,8 @@ def tune(
             if step % CHECK_EVERY and step < left:
                 continue
             found = judge(smaller)
+            if step % REPORT_EVERY == 0:
+                LOG.info("tuning, step %d of %d: an error of %.3g, which was %.3g before", step, left, found, first)
             if found < lowest:  # not so where it is NaN
                 best, lowest, kept = copy.deepcopy(smaller.state_dict()), found, step
             elif not kept and trial <= step < left:

@@ -137,3 +137,10 @@ def test_a_rate_that_improved_something_or_has_no_steps_left_is_not_given_up(pai
     optimizer = OptimizerConfig(name="adamw", learning_rate=0.004)
     assert tune(*pair, _images(steps, 2), lambda _: next(judged), optimizer=optimizer, steps=steps) == kept
     assert len(beginnings) == 1
+
+
+def test_progress_is_said_every_hundred_steps(pair, caplog):
+    judged = iter(map(float, range(9, 0, -1)))
+    with caplog.at_level("INFO", logger="seg"):
+        tune(*pair, _images(200, 2), lambda _: next(judged), optimizer=OptimizerConfig(name="adamw"), steps=200)
+    assert [record.args for record in caplog.records] == [(100, 200, 5.0, 9.0), (200, 200, 1.0, 9.0)]

@@ -17,6 +17,8 @@ import pytest
 from torch import Tensor
 
 import seg
+from seg.benchmark import measure
+from seg.benchmark.memory import Peaks
 from seg.compression import certificate, search
 from seg.compression import compress as compress_module
 from seg.compression.compress import compress
@@ -146,6 +148,27 @@ def test_the_widths_of_a_step_are_trained_from_scratch_and_from_its_weights(run:
         again = seg.train(small / "config.yaml", run_dir=tmp_path / name, training__init_from=source)
         assert seg.load_run(again).config.network == seg.load_run(small).config.network
     assert seg.load_run(tmp_path / "scratch").config.network.widths is not None
+
+
+def test_a_step_is_exported_and_timed_like_any_run(
+    run: Path, tiny_root: Path, tmp_path: Path, script: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "measure_peaks", lambda *_: Peaks(inference_mib=1.0, training_mib=1.0))
+    seg.compress(run, tmp_path / "small", target="macs=0.7", cases=2, tune_steps=0)
+    small = tmp_path / "small" / "macs_0.7"
+    scans = tiny_root / "imagesTr"
+    packed = seg.export(small, tmp_path / "small.zip", format="zip")
+    folders = [seg.predict(source, scans, tmp_path / name) for source, name in ((small, "run"), (packed, "packed"))]
+    found = [{path.name: path.read_bytes() for path in folder.glob("*.nii.gz")} for folder in folders]
+    assert len(found[0]) == 6
+    assert found[0] == found[1]
+    times = tmp_path / "times.json"
+    options = ("--rounds", 3, "--warmup", 1, "--cases", 0, "--device", "cpu", "--output", times)
+    assert script("benchmark", "--run_dir", run, small, *options).code == 0
+    (device,) = content(times)["devices"]
+    whole, smaller = device["variants"]
+    count = sum(parameter.numel() for parameter in seg.load_run(small).network.parameters())
+    assert smaller["parameters"] == count < whole["parameters"]
 
 
 def test_tuning_is_recorded_and_never_leads_further_away(
