@@ -230,11 +230,10 @@ def draw_labels(share: Tensor, stream: torch.Generator) -> Tensor:
 
 def class_odds(logits: Tensor) -> Tensor:
     """Turns logits (B, K, ...) into log-odds of each class but the background against all others, (B, K - 1, ...)."""
-    if logits.shape[1] == 2:
-        return logits[:, 1:] - logits[:, :1]
-    below, above = logits.logcumsumexp(1), logits.flip(1).logcumsumexp(1).flip(1)
-    rest = torch.cat((torch.logaddexp(below[:, :-2], above[:, 2:]), below[:, -2:-1]), 1)
-    return logits[:, 1:] - rest
+    shares = logits.log_softmax(1)
+    others = 1 - torch.eye(logits.shape[1], dtype=logits.dtype, device=logits.device)[1:]
+    rest = torch.einsum("kc,bc...->bk...", others, shares.exp())  # a sum, as 1 less a share near 1 would be 0
+    return shares[:, 1:] - rest.clamp_min(torch.finfo(logits.dtype).tiny).log()
 
 
 def best_projection(moments: Moments) -> Projection:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from seg.compression.tuning import weighted_divergence
 from seg.config import ExperimentConfig, Precision
 from seg.data.cases import Case, Dataset
 from seg.data.prepare import prepare_case
@@ -50,6 +51,7 @@ class Original:
         tuned_on: Cases that a smaller network is tuned on: those of all training patients who are not held back.
         dice: Dice of the network on the held-back windows, shape (patients, classes without the background).
         judged: Log-probabilities of the network on the first of these windows.
+        weights: What each class but the background counts where a network is tuned, shape (K - 1,).
         precision: Arithmetic in which networks predict and are tuned.
     """
 
@@ -63,6 +65,7 @@ class Original:
     tuned_on: tuple[str, ...]
     dice: Array
     judged: tuple[Tensor, ...]
+    weights: Tensor
     precision: Precision
 
     @property
@@ -84,6 +87,15 @@ class Original:
         pairs = zip(self.judged, self.held_back, strict=False)
         found = [divergence(wanted, network, image, self.precision) for wanted, (image, _) in pairs]
         return sum(found) / len(found)
+
+    def error(self, network: UNet) -> float:
+        """Returns the divergence on these windows that tuning lowers, class against rest, weighted by classes."""
+        pairs = zip(self.judged, self.held_back, strict=False)
+        found = [
+            weighted_divergence(wanted, log_probabilities(network, image, self.precision), self.weights)
+            for wanted, (image, _) in pairs
+        ]
+        return float(torch.stack(found).mean())
 
 
 def check_uncut(run: TrainedRun) -> tuple[Origin, Split]:
@@ -139,7 +151,8 @@ def read_original(run: TrainedRun, origin: Origin, split: Split, dataset: Datase
     names = enumerate(run.class_names)
     if absent := [name for index, name in names if index and not any((label == index).any() for _, label in held_back)]:
         LOG.warning("no held-back patient has %s: what smaller networks lose of it is not seen there", some(absent))
-    if absent := found_nowhere(run, network, fitted, precision):
+    shares, found = predicted(network, fitted, precision)
+    if absent := found_nowhere(run, found):
         words = "the network finds %s in none of the measured windows: what it is worth counts for nothing in cuts"
         LOG.warning(words, some(absent))
     return Original(
@@ -153,24 +166,51 @@ def read_original(run: TrainedRun, origin: Origin, split: Split, dataset: Datase
         tuned_on=tuple(case.id for case in others),
         dice=dice_of(network, held_back, precision),
         judged=tuple(log_probabilities(network, image, precision) for image, _ in held_back[:JUDGED]),
+        weights=class_weights(shares, found),
         precision=precision,
     )
 
 
-def found_nowhere(run: TrainedRun, network: UNet, images: Sequence[Tensor], precision: Precision = "fp32") -> list[str]:
-    """Lists the classes but the background that are the most likely ones in no voxel of the images.
+def predicted(network: UNet, images: Sequence[Tensor], precision: Precision = "fp32") -> tuple[Tensor, Tensor]:
+    """Returns what a network predicts in images (1, C, X, Y, Z) of one size, by class, the background first.
+
+    Returns:
+        The share of the voxels, as a mean of probabilities, f32 (K,); and whether a class is the most likely one of
+        any voxel, (K,).
+    """
+    shares, found = [], torch.zeros(network.out_channels, dtype=torch.bool)
+    for image in images:
+        probabilities = log_probabilities(network, image, precision).exp()
+        shares.append(probabilities.mean((0, 2, 3, 4)))
+        found |= torch.bincount(probabilities.argmax(1).flatten(), minlength=len(found)) > 0
+    return torch.stack(shares).mean(0), found
+
+
+def found_nowhere(run: TrainedRun, found: Tensor) -> list[str]:
+    """Lists the classes but the background that are not found, as :func:`predicted` says.
 
     Raises:
         RunError: These are all classes, so nothing can be said of what the network computes.
     """
-    labels = (log_probabilities(network, image, precision).argmax(1) for image in images)
-    found = {int(k) for label in labels for k in torch.bincount(label.flatten()).nonzero()}
-    absent = [name for index, name in enumerate(run.class_names) if index and index not in found]
+    absent = [name for name, is_found in zip(run.class_names[1:], found[1:], strict=True) if not is_found]
     if len(absent) == len(run.class_names) - 1:
-        rule = f"must find a class in one of the {counted(len(images), 'measured window')}"
-        remedy = "measure more cases, or train it for longer"
+        rule, remedy = "must find a class in a measured window", "measure more cases, or train it for longer"
         raise RunError(Problem(quoted(str(run.path)), "network", rule, "background alone", remedy))
     return absent
+
+
+def class_weights(shares: Tensor, found: Tensor) -> Tensor:
+    """Returns what each class but the background counts where a network is tuned, (K - 1,): 1 over the root of a share.
+
+    Between voxels, of which small structures have few, and structures, all of which then count the same. A class that
+    is not found counts as much as the smallest that is.
+
+    Args:
+        shares: Predicted shares of the voxels, the background first, shape (K,).
+        found: Whether a class is found, shape (K,).
+    """
+    least = shares[1:][found[1:]].min()
+    return shares[1:].clamp_min(least).rsqrt()
 
 
 def cost(network: UNet, config: ExperimentConfig) -> tuple[int, int]:

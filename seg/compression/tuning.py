@@ -10,10 +10,11 @@ from itertools import islice
 
 import torch
 from torch import Tensor
-from torch.nn import functional
+from torch.nn import functional as F_
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
+from seg.compression.moments import class_odds
 from seg.config import OptimizerConfig, Precision
 from seg.inference.model import autocast
 from seg.networks import UNet
@@ -38,6 +39,7 @@ def tune(
     batches: Iterable[Tensor],
     judge: Callable[[UNet], float],
     *,
+    weights: Tensor,
     optimizer: OptimizerConfig,
     steps: int,
     precision: Precision = "fp32",
@@ -55,6 +57,7 @@ def tune(
         batches: Images (B, C, X, Y, Z), one batch for each step.
         judge: Returns the error of a network. It is called before the first step, every 25 steps and after the last;
             the weights of the smallest error are kept.
+        weights: What a class counts, by :func:`weighted_divergence`.
         optimizer: How the original was trained. Nothing is decayed or clipped here, and there is no warm-up.
         steps: Steps, >= 1.
         precision: Arithmetic of the forward passes.
@@ -74,7 +77,7 @@ def tune(
         rate, trial = share * optimizer.learning_rate, max(LEAST_TRIAL, TRIAL * left)
         stepper, schedule = _begin(smaller, optimizer, rate, left)
         for step, images in enumerate(islice(batches, left), start=1):
-            _step(network, smaller, images, stepper, precision)
+            _step(network, smaller, images, weights, stepper, precision)
             schedule.step()
             if step % CHECK_EVERY and step < left:
                 continue
@@ -100,12 +103,31 @@ def _begin(network: UNet, optimizer: OptimizerConfig, rate: float, steps: int) -
     return stepper, CosineAnnealingLR(stepper, steps)
 
 
-def _step(network: UNet, smaller: UNet, images: Tensor, stepper: Optimizer, precision: Precision) -> None:
+def _step(
+    network: UNet, smaller: UNet, images: Tensor, weights: Tensor, stepper: Optimizer, precision: Precision
+) -> None:
     with autocast(images.device, precision):
         with torch.no_grad():
-            wanted = network(images).float().softmax(1)
+            wanted = network(images)
         logits = smaller(images)
-    loss = functional.cross_entropy(logits.float(), wanted)
+    loss = weighted_divergence(wanted.float(), logits.float(), weights)
     stepper.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     stepper.step()
+
+
+def weighted_divergence(wanted: Tensor, logits: Tensor, weights: Tensor) -> Tensor:
+    """Computes the divergence of a prediction from another, class against rest, as a weighted sum over classes.
+
+    Args:
+        wanted: Logits of the other prediction, shape (B, K, X, Y, Z).
+        logits: Logits of the prediction, of the same shape.
+        weights: What each class but the background counts, shape (K - 1,).
+
+    Returns:
+        Nats a voxel, times the weights.
+    """
+    target, odds = class_odds(wanted), class_odds(logits)
+    share = target.sigmoid()
+    entropy, cross = (F_.binary_cross_entropy_with_logits(one, share, reduction="none") for one in (target, odds))
+    return ((cross - entropy).mean((0, 2, 3, 4)) * weights).sum()

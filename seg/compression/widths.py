@@ -19,7 +19,7 @@ from seg.compression import CASES
 from seg.compression.calibration import PLACES, predict_maps, scaled
 from seg.compression.drawing import draw_curve, draw_network
 from seg.compression.narrowing import Saving, time_narrowing
-from seg.compression.original import check_uncut, found_nowhere, window
+from seg.compression.original import check_uncut, found_nowhere, predicted, window
 from seg.compression.sites import (
     DICE_FOR_NATS,
     Curve,
@@ -228,7 +228,7 @@ def _find(
     sites = find_sites(network)
     LOG.info("measuring %d maps on %s", len(sites), counted(len(chosen), "training case"))
     windows = [window(case, config, dataset.ignore_label) for case in chosen]
-    found_nowhere(run, network, [image for image, _ in windows])
+    found_nowhere(run, predicted(network, [image for image, _ in windows])[1])
     found = predict_maps(network, sites, windows, patients, margin=margin, seed=config.seed)
     curves = found.curves
     if few := [name for name, high in zip(run.class_names[1:], curves[0].high[0], strict=True) if math.isinf(high)]:

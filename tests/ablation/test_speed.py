@@ -19,6 +19,7 @@ from seg.ablation.study import Study, choose_variants, trials_of
 from seg.benchmark import measure
 from seg.benchmark.measure import Settings
 from seg.benchmark.memory import Peaks
+from seg.benchmark.roofline import Ceilings
 from seg.benchmark.subjects import Subject
 from seg.benchmark.timing import Timer
 from seg.config import ExperimentConfig
@@ -38,13 +39,14 @@ def study(make_study: Callable[..., Study]) -> Study:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Sequence[Subject], Settings]]:
-    """Notes what is measured, and measures it without memory and repetition."""
+    """Notes what is measured, and measures it on one case, without memory, ceilings and repetition."""
     found: list[tuple[Sequence[Subject], Settings]] = []
     monkeypatch.setattr(measure, "measure_peaks", lambda own, place: Peaks(inference_mib=7.0, training_mib=None))
+    monkeypatch.setattr(measure, "measure_ceilings", lambda place: Ceilings(flops=1e11, bytes=1e10))
 
     def noted(subjects: Sequence[Subject], device: torch.device, *, settings: Settings) -> Mapping[str, Any]:
         found.append((subjects, settings))
-        quick = replace(settings, timer=lambda place: Timer(least_seconds=0))
+        quick = replace(settings, timer=lambda place: Timer(least_seconds=0), images=settings.images[:1])
         return measure.measure_device(subjects, device, quick)
 
     monkeypatch.setattr(speed, "measure_device", noted)

@@ -96,6 +96,18 @@ def test_odds_are_those_of_each_class_against_all_others(classes):
     torch.testing.assert_close(class_odds(logits).sigmoid(), logits.softmax(1)[:, 1:])
 
 
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_odds_of_a_network_that_is_certain_are_no_less_exact(classes):
+    logits = 15 * torch.randn(2, classes, 3, 3, 3, generator=torch.Generator().manual_seed(0))
+    found, exact = logits.clone().requires_grad_(), logits.double().requires_grad_()
+    rest = [exact[:, [j for j in range(classes) if j != k]].logsumexp(1) for k in range(1, classes)]
+    odds = exact[:, 1:] - torch.stack(rest, 1)
+    torch.testing.assert_close(class_odds(found), odds.float(), rtol=1e-5, atol=1e-4)
+    for one in (class_odds(found), odds):
+        one.square().sum().backward()
+    torch.testing.assert_close(found.grad, exact.grad.float(), rtol=1e-4, atol=1e-2)
+
+
 def test_no_label_of_a_structure_is_drawn_where_it_is_all_but_impossible():
     logits = torch.zeros(1, 2, 128, 128, 128)
     logits[:, 0] = 25

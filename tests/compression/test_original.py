@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from seg.compression.original import changes_of_dice, dice_of, window
+from seg.compression.original import changes_of_dice, class_weights, dice_of, predicted, window
 from seg.config import ExperimentConfig, NetworkConfig, PatchConfig
 from seg.data.cases import Case
 from seg.networks import UNet
@@ -64,3 +64,16 @@ def test_a_structure_that_one_network_alone_invents_counts_as_1() -> None:
     nothing = np.nan  # neither the prediction nor the reference has the class
     before, after = np.array([[nothing, 0.0, 0.8, nothing]]), np.array([[0.0, nothing, 0.5, nothing]])
     assert changes_of_dice(before, after)[0] == pytest.approx([-1.0, 1.0, -0.3, nothing], nan_ok=True)
+
+
+def test_a_class_counts_by_the_root_of_its_share_and_one_not_found_as_the_smallest_that_is() -> None:
+    shares = torch.tensor([0.95, 0.04, 0.01])
+    image = torch.full((1, 3, 2, 2, 2), -200.0)
+    for voxel, index in enumerate((0, 0, 0, 1)):
+        image.flatten(2)[0, index, 2 * voxel : 2 * voxel + 2] = 200
+    found_shares, found = predicted(Given(), [image, image])
+    assert found_shares.tolist() == pytest.approx([0.75, 0.25, 0])
+    assert found.tolist() == [True, True, False]
+    assert class_weights(found_shares, found).tolist() == pytest.approx([2, 2])
+    assert class_weights(shares, torch.tensor([True, True, True])).tolist() == pytest.approx([5, 10])
+    assert class_weights(shares, torch.tensor([True, True, False])).tolist() == pytest.approx([5, 5])

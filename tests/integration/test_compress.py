@@ -378,7 +378,8 @@ def test_a_step_is_tuned_where_it_loses_more_than_a_quarter_of_the_margin(
 
 
 def test_a_command_goes_on_where_it_was_killed(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    options: dict[str, Any] = {"target": "macs=0.9,0.8,0.7", "cases": 2, "tune_steps": 0}
+    monkeypatch.setattr(search, "TUNE_BELOW", -1e9)  # whatever a step lost
+    options: dict[str, Any] = {"target": "macs=0.9,0.8,0.7", "cases": 2, "tune_steps": 25}
     whole = seg.compress(run, tmp_path / "whole", **options)
     made = []
     judge = search.judge
