@@ -841,7 +841,7 @@ class Compress(Command):
     )
     run_dir: FilePath = Field(
         description="Finished run of one fold, with the scores of its held-out cases; all folds where it holds fold_0, "
-        "fold_1, ..."
+        "fold_1, ... Its certificate_ledger.json counts how often its held-out cases were looked at."
     )
     output: FilePath = Field(
         description="New folder: a run directory for each step, compression.json, certificate.json and certificate.md."

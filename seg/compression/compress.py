@@ -224,6 +224,12 @@ def _compress(
         print(format_steps(steps, originals, work.record))
         certificate = work.certify(steps)
     print(f"{format_certificate(certificate)}\ncertificate: {output / CERTIFICATE_FILE}")
+    if target is None or target.kind != "latency":
+        for step in steps:
+            latency = work.record.latency[step.name]
+            if latency.q3 >= 1:
+                words = "%s is not shown to be faster in %s, where it takes %.2f of the time: ask for --target latency"
+                LOG.warning(words, step.name, settings["engine"], latency.ratio)
     if certificate.certified is not None:
         networks = shlex.join(map(str, work.to_predict_with(certificate.certified)))
         print(f"next: seg predict --run_dir {networks} --input SCANS --output LABEL_MAPS")

@@ -13,7 +13,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from seg.compression.moments import Place, Projection, best_projection
+from seg.compression.moments import Place, Projection, best_projection, ridged
 from seg.config import NetworkConfig, WidthsConfig
 from seg.networks import UNet, network_from_config
 from seg.networks.blocks import ConvNormAct, FactoredConv3d
@@ -309,8 +309,7 @@ def _solve(before: Tensor, inputs: Sequence[Tensor], targets: Sequence[Tensor], 
     for patches, target in zip(inputs, targets, strict=True):
         gram += (patches @ patches.T).double()
         cross += ((reduce.float() @ target - before.float() @ patches) @ patches.T).double()
-    ridge = float(gram.diagonal().mean()) * RIDGE or 1.0  # where all inputs are 0, the map stays as it was
-    factor = torch.linalg.cholesky(gram + ridge * torch.eye(len(gram), dtype=gram.dtype))
+    factor = torch.linalg.cholesky(ridged(gram, RIDGE))
     change: Tensor = torch.cholesky_solve(cross.T, factor).T
     return before + change
 

@@ -230,10 +230,12 @@ def draw_labels(share: Tensor, stream: torch.Generator) -> Tensor:
 
 def class_odds(logits: Tensor) -> Tensor:
     """Turns logits (B, K, ...) into log-odds of each class but the background against all others, (B, K - 1, ...)."""
-    shares = logits.log_softmax(1)
-    others = 1 - torch.eye(logits.shape[1], dtype=logits.dtype, device=logits.device)[1:]
+    if logits.shape[1] == 2:
+        return logits[:, 1:] - logits[:, :1]
+    shares = logits.double().log_softmax(1)  # float32 ends at odds of 87
+    others = 1 - torch.eye(logits.shape[1], dtype=shares.dtype, device=logits.device)[1:]
     rest = torch.einsum("kc,bc...->bk...", others, shares.exp())  # a sum, as 1 less a share near 1 would be 0
-    return shares[:, 1:] - rest.clamp_min(torch.finfo(logits.dtype).tiny).log()
+    return (shares[:, 1:] - rest.clamp_min(torch.finfo(rest.dtype).tiny).log()).to(logits)
 
 
 def best_projection(moments: Moments) -> Projection:
@@ -254,8 +256,7 @@ def best_channels(moments: Moments) -> dict[int, Subset]:
         The subsets by width, C down to 1.
     """
     second, fisher, count = moments.second, moments.fisher, moments.channels
-    ridge = float(second.diagonal().mean()) * RIDGE or 1.0  # of a map of zeros, which no channel need stand for
-    second = second + ridge * torch.eye(count, dtype=second.dtype)
+    second = ridged(second, RIDGE)
     kept, precision = list(range(count)), torch.linalg.inv(second)
     substitutes, loss = torch.eye(count, dtype=second.dtype), 0.0
     table = {count: Subset(kept=tuple(kept), substitutes=substitutes, loss=0.0)}
@@ -291,6 +292,14 @@ def case_moments(
     if centred:
         h = h - mean[:, None]
     return mean.cpu(), (h @ h.T / h.shape[1]).cpu(), (g @ g.T / voxels).cpu()
+
+
+def ridged(moments: Tensor, ridge: float) -> Tensor:
+    """Adds a share of the mean of the diagonal to the diagonal of second moments (C, C), so that they can be inverted.
+
+    Where all are 0, as of a map of zeros, 1 is added.
+    """
+    return moments + (float(moments.diagonal().mean()) * ridge or 1.0) * torch.eye(len(moments), dtype=moments.dtype)
 
 
 def _power(matrix: Tensor, exponent: float) -> Tensor:

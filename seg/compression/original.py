@@ -83,16 +83,12 @@ class Original:
         return changes_of_dice(self.dice, dice_of(network, self.held_back, self.precision))
 
     def divergence(self, network: UNet) -> float:
-        """Returns the divergence of a prediction from the original's on held-back windows, in nats a voxel."""
-        pairs = zip(self.judged, self.held_back, strict=False)
-        found = [divergence(wanted, network, image, self.precision) for wanted, (image, _) in pairs]
-        return sum(found) / len(found)
-
-    def error(self, network: UNet) -> float:
-        """Returns the divergence on these windows that tuning lowers, class against rest, weighted by classes."""
+        """Returns the divergence of a prediction from the original's on held-back windows, as tuning lowers it."""
         pairs = zip(self.judged, self.held_back, strict=False)
         found = [
-            weighted_divergence(wanted, log_probabilities(network, image, self.precision), self.weights)
+            weighted_divergence(
+                wanted.double(), log_probabilities(network, image, self.precision).double(), self.weights
+            )
             for wanted, (image, _) in pairs
         ]
         return float(torch.stack(found).mean())
@@ -152,7 +148,8 @@ def read_original(run: TrainedRun, origin: Origin, split: Split, dataset: Datase
     if absent := [name for index, name in names if index and not any((label == index).any() for _, label in held_back)]:
         LOG.warning("no held-back patient has %s: what smaller networks lose of it is not seen there", some(absent))
     shares, found = predicted(network, fitted, precision)
-    if absent := found_nowhere(run, found):
+    check_finds(run, found)
+    if absent := [name for name, is_found in zip(run.class_names[1:], found[1:], strict=True) if not is_found]:
         words = "the network finds %s in none of the measured windows: what it is worth counts for nothing in cuts"
         LOG.warning(words, some(absent))
     return Original(
@@ -186,31 +183,30 @@ def predicted(network: UNet, images: Sequence[Tensor], precision: Precision = "f
     return torch.stack(shares).mean(0), found
 
 
-def found_nowhere(run: TrainedRun, found: Tensor) -> list[str]:
-    """Lists the classes but the background that are not found, as :func:`predicted` says.
+def check_finds(run: TrainedRun, found: Tensor) -> None:
+    """Checks that a network finds a class beside the background, (K,), as :func:`predicted` says.
 
     Raises:
-        RunError: These are all classes, so nothing can be said of what the network computes.
+        RunError: It finds none, so nothing can be said of what it computes.
     """
-    absent = [name for name, is_found in zip(run.class_names[1:], found[1:], strict=True) if not is_found]
-    if len(absent) == len(run.class_names) - 1:
+    if not bool(found[1:].any()):
         rule, remedy = "must find a class in a measured window", "measure more cases, or train it for longer"
         raise RunError(Problem(quoted(str(run.path)), "network", rule, "background alone", remedy))
-    return absent
 
 
 def class_weights(shares: Tensor, found: Tensor) -> Tensor:
-    """Returns what each class but the background counts where a network is tuned, (K - 1,): 1 over the root of a share.
+    """Returns what each class but the background counts where a network is tuned, (K - 1,); their mean is 1.
 
-    Between voxels, of which small structures have few, and structures, all of which then count the same. A class that
-    is not found counts as much as the smallest that is.
+    A class counts by 1 over the root of its share. That lies between counting every voxel alike, of which small
+    structures have few, and counting every structure alike. A class that is not found counts at most as much as the
+    smallest that is.
 
     Args:
         shares: Predicted shares of the voxels, the background first, shape (K,).
         found: Whether a class is found, shape (K,).
     """
-    least = shares[1:][found[1:]].min()
-    return shares[1:].clamp_min(least).rsqrt()
+    weights = shares[1:].clamp_min(float(shares[1:][found[1:]].min())).rsqrt()
+    return weights / weights.mean()
 
 
 def cost(network: UNet, config: ExperimentConfig) -> tuple[int, int]:
@@ -262,9 +258,3 @@ def log_probabilities(network: UNet, image: Tensor, precision: Precision = "fp32
     with torch.no_grad(), autocast(image.device, precision):
         logits: Tensor = network(image)
     return logits.float().log_softmax(1)
-
-
-def divergence(wanted: Tensor, network: UNet, image: Tensor, precision: Precision = "fp32") -> float:
-    """Returns the Kullback-Leibler divergence of a network's prediction from log-probabilities, in nats a voxel."""
-    p, q = wanted.double(), log_probabilities(network, image, precision).double()
-    return float((p.exp() * (p - q)).sum(1).mean())

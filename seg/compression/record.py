@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from seg.compression.certificate import ORIGINAL, Number
 from seg.compression.original import Array, Original
@@ -16,6 +17,7 @@ from seg.words import NOT_MEASURED, aligned, fixed
 
 COMPRESSION_FILE = "compression.json"
 COMPRESSION_VERSION = 2
+Mebibytes = Annotated[float, Field(ge=0)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +29,8 @@ class FoldRecord:
         parameters: Learned numbers.
         predicted_loss: Predicted loss of the cuts, before anything was solved anew, in nats for each voxel of a class,
             summed over classes.
-        measured_divergence: Divergence of its prediction from the original's on held-back windows, in nats a voxel.
+        measured_divergence: Divergence of its prediction from the original's on held-back windows, class against rest,
+            in nats a voxel, summed over classes with the weights of tuning, whose mean is 1.
         tuned_steps: Steps of tuning that the kept weights have behind them; 0 for none.
         held_back: Change of Dice by held-back patient and class; null where neither side has the class.
         weights_sha256: Digest of its file of weights; empty before that is written.
@@ -37,7 +40,7 @@ class FoldRecord:
     parameters: Number
     predicted_loss: float
     measured_divergence: float
-    tuned_steps: int
+    tuned_steps: Number
     held_back: tuple[tuple[float | None, ...], ...]
     weights_sha256: str
 
@@ -83,7 +86,7 @@ class Record:
     steps: tuple[StepRecord, ...] = ()
     int8: tuple[str, ...] = ()
     latency: dict[str, Latency] = field(default_factory=dict)
-    memory: dict[str, float | None] = field(default_factory=dict)
+    memory: dict[str, Mebibytes | None] = field(default_factory=dict)
 
     def with_passes_of(self, names: Collection[str]) -> Record:
         """Drops the measured time and memory of all networks but the named ones, in a copy of the record."""

@@ -143,7 +143,7 @@ def judge(
             original.network,
             network,
             batches,
-            original.error,
+            original.divergence,
             weights=original.weights,
             optimizer=original.config.optimizer,
             steps=tune_steps,

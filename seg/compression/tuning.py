@@ -30,7 +30,7 @@ LEAST_TRIAL = 100
 CHECK_EVERY = 25
 """Training steps between two measurements of the error, which is that on held-back cases."""
 REPORT_EVERY = 100
-"""Training steps between two lines of progress, a multiple of `CHECK_EVERY`."""
+"""Training steps between two lines of progress, a multiple of `CHECK_EVERY`; the last step has one too."""
 
 
 def tune(
@@ -82,8 +82,8 @@ def tune(
             if step % CHECK_EVERY and step < left:
                 continue
             found = judge(smaller)
-            if step % REPORT_EVERY == 0:
-                LOG.info("tuning, step %d of %d: an error of %.3g, which was %.3g before", step, left, found, first)
+            if step % REPORT_EVERY == 0 or step == left:
+                LOG.info("tuning, step %d of %d: divergence %.3g, before tuning %.3g", step, left, found, first)
             if found < lowest:  # not so where it is NaN
                 best, lowest, kept = copy.deepcopy(smaller.state_dict()), found, step
             elif not kept and trial <= step < left:
@@ -125,7 +125,7 @@ def weighted_divergence(wanted: Tensor, logits: Tensor, weights: Tensor) -> Tens
         weights: What each class but the background counts, shape (K - 1,).
 
     Returns:
-        Nats a voxel, times the weights.
+        A scalar, in nats a voxel for weights of 1.
     """
     target, odds = class_odds(wanted), class_odds(logits)
     share = target.sigmoid()

@@ -19,7 +19,7 @@ from seg.compression import CASES
 from seg.compression.calibration import PLACES, predict_maps, scaled
 from seg.compression.drawing import draw_curve, draw_network
 from seg.compression.narrowing import Saving, time_narrowing
-from seg.compression.original import check_uncut, found_nowhere, predicted, window
+from seg.compression.original import check_finds, check_uncut, predicted, window
 from seg.compression.sites import (
     DICE_FOR_NATS,
     Curve,
@@ -180,6 +180,7 @@ def find_widths(
     if findings.points[0].network != run.config.network:
         whole, narrow = (shlex.quote(str(path)) for path in (run_dir / CONFIG_FILE, target / NETWORK_FILE))
         print(f"next: seg train --config {whole} --config {narrow} --run_dir NEW_RUN")
+    print(f"or cut the trained network: seg compress --run_dir {shlex.quote(str(run_dir))} --output SMALLER")
     return findings
 
 
@@ -228,7 +229,7 @@ def _find(
     sites = find_sites(network)
     LOG.info("measuring %d maps on %s", len(sites), counted(len(chosen), "training case"))
     windows = [window(case, config, dataset.ignore_label) for case in chosen]
-    found_nowhere(run, predicted(network, [image for image, _ in windows])[1])
+    check_finds(run, predicted(network, [image for image, _ in windows])[1])
     found = predict_maps(network, sites, windows, patients, margin=margin, seed=config.seed)
     curves = found.curves
     if few := [name for name, high in zip(run.class_names[1:], curves[0].high[0], strict=True) if math.isinf(high)]:

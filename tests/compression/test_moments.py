@@ -98,7 +98,7 @@ def test_odds_are_those_of_each_class_against_all_others(classes):
 
 @pytest.mark.parametrize("classes", [2, 3, 5])
 def test_odds_of_a_network_that_is_certain_are_no_less_exact(classes):
-    logits = 15 * torch.randn(2, classes, 3, 3, 3, generator=torch.Generator().manual_seed(0))
+    logits = 100 * torch.randn(2, classes, 3, 3, 3, generator=torch.Generator().manual_seed(0))
     found, exact = logits.clone().requires_grad_(), logits.double().requires_grad_()
     rest = [exact[:, [j for j in range(classes) if j != k]].logsumexp(1) for k in range(1, classes)]
     odds = exact[:, 1:] - torch.stack(rest, 1)

@@ -66,14 +66,24 @@ def test_a_structure_that_one_network_alone_invents_counts_as_1() -> None:
     assert changes_of_dice(before, after)[0] == pytest.approx([-1.0, 1.0, -0.3, nothing], nan_ok=True)
 
 
-def test_a_class_counts_by_the_root_of_its_share_and_one_not_found_as_the_smallest_that_is() -> None:
-    shares = torch.tensor([0.95, 0.04, 0.01])
+def test_what_a_network_predicts_is_counted_by_class() -> None:
     image = torch.full((1, 3, 2, 2, 2), -200.0)
     for voxel, index in enumerate((0, 0, 0, 1)):
         image.flatten(2)[0, index, 2 * voxel : 2 * voxel + 2] = 200
-    found_shares, found = predicted(Given(), [image, image])
-    assert found_shares.tolist() == pytest.approx([0.75, 0.25, 0])
+    shares, found = predicted(Given(), [image, image])
+    assert shares.tolist() == pytest.approx([0.75, 0.25, 0])
     assert found.tolist() == [True, True, False]
-    assert class_weights(found_shares, found).tolist() == pytest.approx([2, 2])
-    assert class_weights(shares, torch.tensor([True, True, True])).tolist() == pytest.approx([5, 10])
-    assert class_weights(shares, torch.tensor([True, True, False])).tolist() == pytest.approx([5, 5])
+
+
+@pytest.mark.parametrize(
+    ("shares", "found", "weights"),
+    [
+        ((0.95, 0.04, 0.01), (True, True, True), (2 / 3, 4 / 3)),
+        ((0.95, 0.04, 0.01), (True, True, False), (1, 1)),
+        ((0.90, 0.01, 0.09), (True, True, False), (3 / 2, 1 / 2)),
+    ],
+)
+def test_a_class_counts_by_the_root_of_its_share_and_one_not_found_no_more_than_others(
+    shares: tuple[float, ...], found: tuple[bool, ...], weights: tuple[float, ...]
+) -> None:
+    assert class_weights(torch.tensor(shares), torch.tensor(found)).tolist() == pytest.approx(weights)

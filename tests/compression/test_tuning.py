@@ -7,14 +7,16 @@ import pytest
 import torch
 
 from seg.compression import tuning
-from seg.compression.original import divergence, log_probabilities
 from seg.compression.tuning import tune, weighted_divergence
 from seg.config import NetworkConfig, OptimizerConfig
 from seg.networks import network_from_config
 
 
+@torch.no_grad()
 def _distance(net, other, images):
-    return sum(divergence(log_probabilities(net, image), other, image) for image in images) / len(images)
+    """The mean divergence from the first network to the second, in nats a voxel."""
+    pairs = [(net(image).log_softmax(1), other(image).log_softmax(1)) for image in images]
+    return sum(float((p.exp() * (p - q)).sum(1).mean()) for p, q in pairs) / len(images)
 
 
 CONFIG = NetworkConfig(channels=(4, 6), strides=((1, 1, 1), (2, 2, 2)), kernel_sizes=((3, 3, 3), (3, 3, 3)))
@@ -47,25 +49,17 @@ def _images(count, seed):
     return [torch.randn(2, 1, 8, 8, 8, generator=stream) for _ in range(count)]
 
 
-def test_the_divergence_is_the_mean_of_the_voxels_in_nats():
-    class Constant(torch.nn.Module):
-        def __init__(self, probabilities):
-            super().__init__()
-            self.logits = torch.tensor(probabilities).log()[None, :, None, None, None]
-
-        def forward(self, x):
-            return self.logits.expand(len(x), -1, *x.shape[2:])
-
-    found = _distance(Constant([0.5, 0.5]), Constant([0.25, 0.75]), _images(2, 0))
-    assert found == pytest.approx(0.5 * math.log(2) + 0.5 * math.log(2 / 3), rel=1e-5)
-
-
 @pytest.mark.parametrize(
     "optimizer",
-    [OptimizerConfig(name="adamw", learning_rate=0.004), OptimizerConfig(name="muon", learning_rate=0.004)],
+    [
+        OptimizerConfig(name="adamw", learning_rate=0.004),
+        OptimizerConfig(name="muon", learning_rate=0.004),
+        OptimizerConfig(name="sgd", learning_rate=0.6),
+    ],
     ids=lambda one: one.name,
 )
-def test_a_tuned_network_is_closer_on_images_that_it_did_not_see(pair, optimizer):
+@pytest.mark.parametrize("weights", [(1.0, 1.0), (1.8, 0.2)])
+def test_a_tuned_network_is_closer_on_images_that_it_did_not_see(pair, optimizer, weights):
     net, other = pair
     kept_back = _images(2, 1)
     before = _distance(net, other, kept_back)
@@ -173,7 +167,8 @@ def test_progress_is_said_every_hundred_steps(pair, caplog):
 
 
 def test_the_weighted_divergence_is_that_of_each_class_against_the_rest():
-    wanted, logits = (3 * torch.randn(2, 4, 3, 4, 5, dtype=torch.float64) for _ in range(2))
+    stream = torch.Generator().manual_seed(0)
+    wanted, logits = (3 * torch.randn(2, 4, 3, 4, 5, dtype=torch.float64, generator=stream) for _ in range(2))
     weights = torch.tensor([2.0, 0.5, 7.0])
     p, q = (torch.distributions.Bernoulli(one.softmax(1)[:, 1:]) for one in (wanted, logits))
     each = torch.distributions.kl_divergence(p, q).mean((0, 2, 3, 4))
