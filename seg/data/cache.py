@@ -28,7 +28,7 @@ from seg.files import file_digest, written_aside
 
 LOG = logging.getLogger(__name__)
 MEMORY_SHARE = 0.25
-CACHE_VERSION = 5
+CACHE_VERSION = 6
 """Raised whenever the same files and settings come to give other voxels: files of older versions are left unread."""
 
 

@@ -17,7 +17,7 @@ Training, prediction, planning and checks all come here, so that a case lies at 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
@@ -226,33 +226,7 @@ def prepare_case(
     return array, nearest_label(label, step, cast(Triple, array.shape[1:]))
 
 
-def torch_zscore(values: npt.NDArray[np.float32]) -> None:
-    """Subtracts the mean of voxels and divides by their standard deviation, in place.
-
-    Sums are in the order in which torch adds them up in single precision: networks were trained on these values.
-    """
-    import torch
-
-    tensor = torch.from_numpy(values)
-    # A single voxel has no standard deviation.
-    deviation = tensor.std().clamp_min(LEAST_DEVIATION) if values.size > 1 else 1.0
-    tensor.sub_(tensor.mean()).div_(deviation)
-
-
-def numpy_zscore(values: npt.NDArray[np.float32]) -> None:
-    """Does what :func:`torch_zscore` does without torch; sums are in double precision, so last bits may differ."""
-    mean = values.mean(dtype=np.float64)
-    deviation = 1.0
-    if values.size > 1:
-        squares = sum(float(np.square(plane - mean, dtype=np.float64).sum()) for plane in values)
-        deviation = max(math.sqrt(squares / (values.size - 1)), LEAST_DEVIATION)
-    values -= np.float32(mean)
-    values /= np.float32(deviation)
-
-
-def prepare(
-    image: Image, config: DataConfig, *, zscore: Callable[[npt.NDArray[np.float32]], None] = torch_zscore
-) -> tuple[npt.NDArray[np.float32], Step]:
+def prepare(image: Image, config: DataConfig) -> tuple[npt.NDArray[np.float32], Step]:
     """Samples an image at the network's spacing and normalises it.
 
     The voxels of the image are changed or handed on: it is of no further use.
@@ -260,7 +234,6 @@ def prepare(
     Args:
         image: The image.
         config: Spacing and normalisation.
-        zscore: What brings a channel (X, Y, Z) to mean 0 and standard deviation 1, in place.
 
     Returns:
         Normalised voxels f32 (C, X, Y, Z), oriented to RAS; and how many voxels of the scan each spans, along X, Y, Z.
@@ -276,7 +249,7 @@ def prepare(
         array = np.empty((len(array), *target), dtype=np.float32)
         for source, sampled in zip(image.array, array, strict=True):
             _interpolate(source, step, sampled)
-    normalize(array, config.normalization, config.ct, zscore=zscore)
+    normalize(array, config.normalization, config.ct)
     return array, step
 
 
@@ -361,13 +334,7 @@ def _interpolate(source: npt.NDArray[np.float32], step: Step, sampled: npt.NDArr
         sampled[part] = values
 
 
-def normalize(
-    array: npt.NDArray[np.float32],
-    modes: Sequence[str],
-    ct: CtConfig | None,
-    *,
-    zscore: Callable[[npt.NDArray[np.float32]], None] = torch_zscore,
-) -> None:
+def normalize(array: npt.NDArray[np.float32], modes: Sequence[str], ct: CtConfig | None) -> None:
     """Brings the intensities of each channel to a common scale, in place.
 
     ``zscore`` subtracts the volume's mean and divides by its standard deviation, so that equal voxels become 0; ``ct``
@@ -378,11 +345,25 @@ def normalize(
     for channel, values in enumerate(array):
         mode = modes[channel if len(modes) > 1 else 0]
         if mode == "zscore":
-            zscore(values)
+            _zscore(values)
         elif mode == "ct" and ct is not None:
             np.clip(values, ct.lower[channel], ct.upper[channel], out=values)
             values -= ct.mean[channel]
             values /= ct.std[channel]
+
+
+def _zscore(values: npt.NDArray[np.float32]) -> None:
+    """Subtracts the mean of voxels (X, Y, Z) and divides by their standard deviation, in place.
+
+    Sums are in double precision and in one order, so that they are the same on any number of threads.
+    """
+    mean = values.mean(dtype=np.float64)
+    deviation = 1.0  # of a single voxel, which has none
+    if values.size > 1:
+        squares = sum(float(np.square(plane - mean, dtype=np.float64).sum()) for plane in values)
+        deviation = max(math.sqrt(squares / (values.size - 1)), LEAST_DEVIATION)
+    values -= np.float32(mean)
+    values /= np.float32(deviation)
 
 
 def channel_problems(channels: Sequence[int], names: Sequence[str] | None, path: str) -> Iterator[Problem]:

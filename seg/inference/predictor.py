@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from seg.config import DataConfig, DeviceName, PrecisionName
 from seg.data.classes import ClassMap
 from seg.data.memory import check_memory
-from seg.data.prepare import numpy_zscore, prepare, read_image, torch_zscore
+from seg.data.prepare import prepare, read_image
 from seg.errors import ConfigError, Problem, RunError
 from seg.hardware import (
     choose_device,
@@ -117,8 +117,7 @@ def load_case(predictor: Predictor, paths: Sequence[Path]) -> Prepared:
     for name, values in zip(predictor.channel_names, image.array, strict=True):
         if values.min() == values.max():
             warnings.append(f"channel {name} must vary, got {values.flat[0]:g} in every voxel; check the file.")
-    zscore = torch_zscore if predictor.engine == "torch" else numpy_zscore
-    array, step = prepare(image, predictor.data, zscore=zscore)
+    array, step = prepare(image, predictor.data)
     return Prepared(
         image=array,
         step=step,

@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK
+import torch
 from monai import transforms
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
@@ -19,12 +20,11 @@ from seg.data.prepare import (
     CaseGrid,
     label_on_grid,
     nearest_label,
-    numpy_zscore,
+    normalize,
     prepare,
     read_channels,
     read_image,
     sampled_grid,
-    torch_zscore,
 )
 from tests.data.builders import problems_of, save
 
@@ -279,18 +279,31 @@ def test_intensities_are_brought_to_the_closed_form(tmp_path):
 
 
 @pytest.mark.parametrize("place", [0.0, 1e3, 2e4])
-def test_the_sums_of_numpy_are_those_of_torch_to_rounding(place):
+def test_intensities_have_the_mean_and_the_deviation_of_sums_in_double_precision(place):
     values = np.random.default_rng(0).normal(place, 100, (60, 50, 40)).astype(np.float32)
     wide = values.astype(np.float64)
-    ours, theirs = values.copy(), values.copy()
-    numpy_zscore(ours)
-    torch_zscore(theirs)
-    np.testing.assert_allclose(ours, (wide - wide.mean()) / wide.std(ddof=1), atol=2e-5 if place < 1e4 else 2e-4)
-    np.testing.assert_allclose(ours, theirs, atol=2e-5 if place < 1e4 else 2e-4)
-    for shape in ((4, 4, 4), (1, 1, 1)):
-        flat = np.full(shape, 7, np.float32)
-        numpy_zscore(flat)
-        assert not flat.any()
+    normalize(values[None], ("zscore",), None)
+    np.testing.assert_allclose(values, (wide - wide.mean()) / wide.std(ddof=1), atol=2e-5 if place < 1e4 else 2e-4)
+
+
+@pytest.mark.parametrize("shape", [(4, 4, 4), (1, 1, 1)])
+def test_equal_voxels_become_0(shape):
+    flat = np.full(shape, 7, np.float32)
+    normalize(flat[None], ("zscore",), None)
+    assert not flat.any()
+
+
+def test_voxels_are_the_same_on_any_number_of_threads():
+    def prepared(count):
+        torch.set_num_threads(count)
+        values = np.random.default_rng(0).normal(50, 100, (1, 70, 60, 50)).astype(np.float32)
+        normalize(values, ("zscore",), None)
+        return values
+
+    before = torch.get_num_threads()
+    first, *others = map(prepared, (1, 2, 5))
+    torch.set_num_threads(before)
+    assert all(np.array_equal(first, other) for other in others)
 
 
 def test_slabs_join_without_a_seam(tmp_path, monkeypatch):
