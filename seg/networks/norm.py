@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -10,6 +11,11 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from seg.networks.conv import is_exporting, is_recorded
+
+LINE, VECTOR = 16, 8
+"""How many numbers in float32 a cache line holds, and the shortest vector of instructions."""
+LEAST_FOLDED = 1 << 15
+"""Smaller maps are not worth the calls that folding takes."""
 
 
 class _NormAct(torch.autograd.Function):
@@ -20,6 +26,10 @@ class _NormAct(torch.autograd.Function):
     torch 2.13 does on a CPU (https://github.com/pytorch/pytorch/issues/59168). A leaky ReLU keeps the sign, so its
     result serves its own derivative and only the input, the output (which the next layer keeps anyway) and two
     numbers per channel are kept for the backward pass.
+
+    In channels_last_3d the kernels add up one row of sums for each thread, a number for each channel. Rows that are no
+    whole cache lines share one, which the threads then take from each other at every voxel: 8 channels took ten times
+    as long as 16. Of such maps some voxels are folded into one row (:func:`_folds`), and their sums are joined.
     """
 
     @staticmethod
@@ -27,20 +37,15 @@ class _NormAct(torch.autograd.Function):
         out = torch.empty_like(x)
         mean = torch.empty(x.shape[:2], dtype=weight.dtype)
         inv_std = torch.empty_like(mean)
+        folds = _folds(x, VECTOR)
         for i in range(len(x)):
-            torch.ops.aten.native_batch_norm.out(
-                x[i : i + 1],
-                weight,
-                bias,
-                None,
-                None,
-                True,
-                0.0,
-                eps,
-                out=out[i : i + 1],
-                save_mean=mean[i],
-                save_invstd=inv_std[i],
-            )
+            own, to = x[i : i + 1], out[i : i + 1]
+            if folds == 1:
+                torch.ops.aten.native_batch_norm.out(
+                    *(own, weight, bias, None, None, True, 0.0, eps), out=to, save_mean=mean[i], save_invstd=inv_std[i]
+                )
+            else:
+                _normalise_folded(own, weight, bias, eps, folds, to, mean[i], inv_std[i])
         if slope != 1.0:
             F.leaky_relu_(out, slope)
         ctx.save_for_backward(x, out if slope != 1.0 else None, weight, mean, inv_std)
@@ -57,15 +62,81 @@ class _NormAct(torch.autograd.Function):
         else:
             torch.ops.aten.leaky_relu_backward.grad_input(grad, out, ctx.slope, True, grad_input=inner)
         grad_weight, grad_bias = torch.zeros_like(weight), torch.zeros_like(weight)
-        mask = [True, True, True]
+        folds = _folds(x, LINE)
         for i in range(len(x)):
-            dx, dw, db = torch.ops.aten.native_batch_norm_backward(
-                inner[i : i + 1], x[i : i + 1], weight, None, None, mean[i], inv_std[i], True, ctx.eps, mask
-            )
-            inner[i : i + 1] = dx
+            own, given = x[i : i + 1], inner[i : i + 1]
+            if folds == 1:
+                dx, dw, db = torch.ops.aten.native_batch_norm_backward(
+                    given, own, weight, None, None, mean[i], inv_std[i], True, ctx.eps, [True, True, True]
+                )
+                given.copy_(dx)
+            else:
+                dw, db = _gradients_folded(given, own, weight, mean[i], inv_std[i], ctx.eps, folds)
             grad_weight += dw
             grad_bias += db
         return inner, grad_weight, grad_bias, None, None
+
+
+def _folds(x: Tensor, multiple: int) -> int:
+    """Returns how many voxels are folded into a row: 1 where that is no gain, else so many as fill cache lines.
+
+    Args:
+        x: Features, shape (B, C, X, Y, Z).
+        multiple: Channels of a multiple of this number need no folding.
+    """
+    channels, voxels = x.shape[1], x.shape[2:].numel()
+    folds = LINE // math.gcd(LINE, channels)
+    alone = torch.get_num_threads() == 1
+    if not is_channels_last(x) or channels % multiple == 0 or channels * voxels < LEAST_FOLDED or voxels % folds:
+        return 1
+    # One thread gains by whole vectors alone, in which a row of few channels is all rest.
+    return 1 if alone and (channels % VECTOR == 0 or channels > LINE) else folds
+
+
+def _rows(x: Tensor, folds: int) -> Tensor:
+    """Views a sample (1, C, X, Y, Z) in channels_last_3d as rows of some voxels with all their channels."""
+    return x.permute(0, 2, 3, 4, 1).view(-1, folds * x.shape[1])
+
+
+def _normalise_folded(
+    x: Tensor, weight: Tensor, bias: Tensor, eps: float, folds: int, out: Tensor, mean: Tensor, inv_std: Tensor
+) -> None:
+    """Normalises a sample, and writes the result, the means and the inverse deviations to the last three arguments."""
+    rows, to = _rows(x, folds), _rows(out, folds)
+    weights, biases = weight.repeat(folds), bias.repeat(folds)
+    # The first pass serves for its statistics, of every so many voxels each.
+    _, means, inverses = torch.ops.aten.native_batch_norm(rows, weights, biases, None, None, True, 0.0, eps)
+    parts = means.view(folds, -1)
+    torch.mean(parts, 0, out=mean)
+    variance = (inverses.square().reciprocal() - eps).view(folds, -1).mean(0) + parts.var(0, correction=0)
+    torch.rsqrt(variance.clamp_min_(0) + eps, out=inv_std)
+    torch.ops.aten.native_batch_norm.out(
+        *(rows, weights, biases, mean.repeat(folds), variance.repeat(folds), False, 0.0, eps),
+        out=to,
+        save_mean=mean.new_empty(0),
+        save_invstd=mean.new_empty(0),
+    )
+
+
+def _gradients_folded(
+    grad: Tensor, x: Tensor, weight: Tensor, mean: Tensor, inv_std: Tensor, eps: float, folds: int
+) -> tuple[Tensor, Tensor]:
+    """Turns the gradient of a sample's result into that of the sample, in place; returns those of weight and bias."""
+    given, rows = _rows(grad, folds), _rows(x, folds)
+    repeated = (values.repeat(folds) for values in (weight, mean, inv_std))
+    weights, means, inverses = repeated
+    _, dw, db = torch.ops.aten.native_batch_norm_backward(
+        given, rows, weights, None, None, means, inverses, True, eps, [False, True, True]
+    )
+    dw, db = dw.view(folds, -1).sum(0), db.view(folds, -1).sum(0)
+    voxels = x.shape[2:].numel()
+    by_grad = weight * inv_std
+    by_x = -by_grad * inv_std * dw / voxels
+    constant = -by_grad * db / voxels - by_x * mean
+    kind = weight.dtype
+    inner = torch.addcmul(constant.repeat(folds), rows.to(kind), by_x.repeat(folds))
+    given.copy_(inner.addcmul_(given.to(kind), by_grad.repeat(folds)))
+    return dw, db
 
 
 def instance_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5, negative_slope: float = 1.0) -> Tensor:
