@@ -1307,7 +1307,7 @@ def _folder_problems(
             ".zip": "give the run that it was packed from" + (", or unpack it" if unpacked else ""),
             **dict.fromkeys((".onnx", ".xml"), "give the run that it was exported from"),
         }
-        remedy = remedies.get(Path(folder).suffix.lower(), f"name its folder, {Path(folder).parent}")
+        remedy = remedies.get(Path(folder).suffix.lower(), f"name its folder, {Path(folder).absolute().parent}")
         yield Problem(option, "folder", "must be a folder", f"the file {folder}", remedy)
     elif exists:
         yield Problem(option, "folder", "must be a folder", f"{folder}", "check the path")

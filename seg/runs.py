@@ -675,6 +675,14 @@ def read_description(run_dir: Path) -> Description:
     return read_json(run_dir / MODEL_FILE, Description, newest=MODEL_VERSION, remedy="restore the file")
 
 
+def uncertified(run_dir: Path) -> str | None:
+    """Says that a compressed network was not shown to be as good as its original; None of any other run."""
+    certificate = read_description(run_dir).certificate
+    if certificate is None or certificate.get("verdict") == "not inferior":
+        return None
+    return f"{run_dir}: was not shown to be not inferior to the network that it was made from; see its {MODEL_FILE}."
+
+
 def read_run(path: Path) -> TrainedRun:
     """Reads the directory of a single run; see :func:`read_runs`."""
     if folds := fold_directories(path):
@@ -682,8 +690,9 @@ def read_run(path: Path) -> TrainedRun:
         raise RunError(Problem(quoted(str(path)), "folds", rule, value, "give one of them"))
     for name in (CONFIG_FILE, WEIGHTS_FILE, MODEL_FILE):
         if not (path / name).is_file():
-            rule = "must be the directory of a finished run"
-            raise RunError(Problem(quoted(str(path)), "missing", rule, f"no {name}", "check --run_dir"))
+            rule, inner = "must be the directory of a finished run", _runs_in(path)
+            remedy = f"it holds runs, give one: {some(inner, 4)}" if inner else "check --run_dir"
+            raise RunError(Problem(quoted(str(path)), "missing", rule, f"no {name}", remedy))
     model = read_description(path)
     return TrainedRun(
         path=path,
@@ -692,6 +701,12 @@ def read_run(path: Path) -> TrainedRun:
         class_names=model.class_names,
         classes=model.classes,
     )
+
+
+def _runs_in(folder: Path) -> list[str]:
+    """Lists the runs and cross-validations right below a folder, such as the steps of a compression."""
+    inner = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [quoted(str(path)) for path in inner if (path / MODEL_FILE).is_file() or fold_directories(path)]
 
 
 def _disagreements(first: TrainedRun, other: TrainedRun) -> list[Problem]:

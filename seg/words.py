@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 NOT_MEASURED = "not measured"
 MINUS = "\N{MINUS SIGN}"
-_SPECIAL = re.compile(r"[&<>\\`*_{}\[\]|#~!$\"']")
+_SPECIAL = re.compile(r"[&<>\\`*{}\[\]|#~!$\"']|(?<![^\W_])_|_(?![^\W_])")  # an underscore within a word is one
 _LINK = re.compile(r"(?i)\b(https?|ftp|javascript|data|mailto|www)(?=[:.])")
 
 

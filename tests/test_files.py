@@ -20,6 +20,7 @@ from seg import files
 from seg.errors import DataError, RunError
 from seg.files import (
     beside,
+    check_folder,
     check_rows,
     escaped_cell,
     file_problems,
@@ -269,6 +270,16 @@ def test_paths_that_cannot_be_used_are_named(tmp_path, make, kind):
     with pytest.raises(RunError) as caught:
         read_bytes(path, remedy="restore it")
     assert problem(caught) == (str(path), kind)
+
+
+@pytest.mark.parametrize("below", ["", "below"])
+def test_a_link_to_nothing_is_no_folder(tmp_path, below):
+    (tmp_path / "link").symlink_to(tmp_path / "absent")
+    with pytest.raises(RunError) as caught:
+        check_folder(tmp_path / "link" / below)
+    assert problem(caught) == (str(tmp_path / "link" / below), "folder")
+    (tmp_path / "absent").mkdir()
+    check_folder(tmp_path / "link" / below)
 
 
 def test_other_errors_are_not_named_as_those_of_a_file():

@@ -121,6 +121,7 @@ class ClassResult:
         verdict: Whether the class passes.
         patients: Patients with a score.
         empty_cases: Cases left out, as neither network nor the reference has the class.
+        original: Mean Dice of the original over patients; None where no patient has a score.
         difference: Mean over patients of changed less original; None where no patient has a score.
         sd: Standard deviation of a patient's difference, within folds; None without a degree of freedom.
         degrees_of_freedom: Patients less folds.
@@ -135,6 +136,7 @@ class ClassResult:
     verdict: Verdict
     patients: Number
     empty_cases: Number
+    original: float | None = None
     difference: float | None
     sd: float | None
     degrees_of_freedom: Number
@@ -365,20 +367,22 @@ def _compare(
 
 def _class_result(before: Runs, after: Runs, row: int, index: int, name: str, margin: float) -> ClassResult:
     tables: dict[int, Array] = {}
+    originals: list[Array] = []
     patients: list[str] = []
     empty, quiet = 0, 0
     invented: list[str] = []
     for pair in sorted(before):
         run = before[pair]
-        own, scored = patient_differences(run, after[pair], row)
+        first, own, scored = patient_differences(run, after[pair], row)
+        originals.append(first)
         found = ~np.isnan([side[pair].values["dice"][row] for side in (before, after)])
         empty += int((~scored).sum())
         quiet += int((~found[0]).sum())
-        invented += [case for case, first, second in zip(run.cases, *found, strict=True) if second and not first]
+        invented += [case for case, was, now in zip(run.cases, *found, strict=True) if now and not was]
         if scored.any():
             tables[pair[0]] = own
             patients += np.unique(np.array(run.patients)[scored]).tolist()
-    values = np.concatenate([*tables.values(), np.empty(0)])
+    values, dice = (np.concatenate([*side, np.empty(0)]) for side in (tables.values(), originals))
     difference, sd, freedom, bound = lower_bound(list(tables.values()))
     return ClassResult(
         index=index,
@@ -386,6 +390,7 @@ def _class_result(before: Runs, after: Runs, row: int, index: int, name: str, ma
         verdict=_verdict(len(values), bound, margin),
         patients=len(values),
         empty_cases=empty,
+        original=float(dice.mean()) if len(dice) else None,
         difference=difference,
         sd=sd,
         degrees_of_freedom=freedom,
@@ -399,8 +404,8 @@ def _class_result(before: Runs, after: Runs, row: int, index: int, name: str, ma
     )
 
 
-def patient_differences(before: RunScores, after: RunScores, row: int) -> tuple[Array, npt.NDArray[np.bool_]]:
-    """Computes the differences of Dice of one class in one fold: by patient, changed less original.
+def patient_differences(before: RunScores, after: RunScores, row: int) -> tuple[Array, Array, npt.NDArray[np.bool_]]:
+    """Computes the Dice of one class in one fold by patient: the original's, and the difference of the changed one's.
 
     Args:
         before: Scores of the original.
@@ -408,11 +413,11 @@ def patient_differences(before: RunScores, after: RunScores, row: int) -> tuple[
         row: Place of the class among those of the scores.
 
     Returns:
-        The mean difference of each patient with a score, and whether each case has one.
+        The mean Dice and the mean difference of each patient with a score, and whether each case has one.
     """
     dice = np.array([[run.values["dice"][row : row + 1]] for run in (before, after)])
     means, scored = patient_means(with_found_nothing(dice, dice), before.patients)
-    return means[1, 0] - means[0, 0], scored
+    return means[0, 0], means[1, 0] - means[0, 0], scored
 
 
 def _verdict(patients: int, bound: float | None, margin: float) -> Verdict:
@@ -467,8 +472,9 @@ def format_certificate(certificate: Certificate) -> str:
         lines.append(f"{result.step.name}: {_SAID[result.verdict]} (Dice, margin {certificate.margin:g})")
         for one in result.classes:
             lines.append(
-                f"  {one.name}: {_SAID[one.verdict]}: {fixed(one.difference, 4, sign=True)}, at least "
-                f"{fixed(one.bound, 4, sign=True)}; {counted(one.patients, 'patient')}"
+                f"  {one.name}: {_SAID[one.verdict]}: {fixed(one.difference, 4, sign=True)} from "
+                f"{fixed(one.original, 4)}, at least {fixed(one.bound, 4, sign=True)}; "
+                f"{counted(one.patients, 'patient')}"
             )
             if len(one.folds) > 1:
                 bounds = ", ".join(f"{fold.fold}: {fixed(fold.bound, 4, sign=True)}" for fold in one.folds)
@@ -488,6 +494,7 @@ def certificate_page(certificate: Certificate) -> str:
     lines = ["# Certificate of a smaller network", "", f"Certified: **{said}** (Dice, margin {certificate.margin:g})."]
     lines += ["", f"{_look(certificate).capitalize()}."]
     names = list(dict.fromkeys(one.name for result in certificate.steps for one in result.classes))
+    originals = {one.name: one.original for result in certificate.steps for one in result.classes}
     heads = [f"{escape_markdown(name)}: difference, at least" for name in names]
     columns = ["step", "GMAC", "parameters", "latency", "memory", *heads, "verdict"]
     lines += ["", f"| {' | '.join(columns)} |", f"|---|{'---:|' * 4}{'---|' * (len(names) + 1)}"]
@@ -506,9 +513,12 @@ def certificate_page(certificate: Certificate) -> str:
         found = {one.name: one for one in result.classes} if result else {}
         for each in names:
             one = found.get(each)
-            cells.append(
-                "" if one is None else f"{fixed(one.difference, 4, sign=True)}, {fixed(one.bound, 4, sign=True)}"
-            )
+            if name == ORIGINAL:
+                cells.append(f"Dice {fixed(originals[each], 4)}")
+            else:
+                cells.append(
+                    "" if one is None else f"{fixed(one.difference, 4, sign=True)}, {fixed(one.bound, 4, sign=True)}"
+                )
         lines.append(f"| `{name}` | {' | '.join(cells)} | {'' if result is None else _SAID[result.verdict]} |")
     folds = [(result.step.name, one) for result in certificate.steps for one in result.classes if len(one.folds) > 1]
     if folds:

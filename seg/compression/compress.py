@@ -112,7 +112,7 @@ from seg.workflows.evaluate import (
     read_held_out,
     run_predictor,
     score_run,
-    scored_alike,
+    scored_otherwise,
     summarise_folds,
 )
 
@@ -636,9 +636,10 @@ class _Work:
         """Returns the scores of a run; they are made anew where the steps are scored otherwise."""
         run, config = original.run, original.config
         predictor = run_predictor(run.path, config, self.dataset)
-        if scored_alike(run.path, predictor, self.dataset, original.split):
+        apart = scored_otherwise(run.path, predictor, self.dataset, original.split)
+        if not apart:
             return read_cases(run.path / CASES_FILE)
-        LOG.warning("%s was scored otherwise, or of other files: it is scored anew", run.path)
+        LOG.warning("%s is scored anew, as its scores have other %s", run.path, ", ".join(apart))
         return predictor_scores(predictor, config, self.dataset, original.split, ORIGINAL)
 
     def _scores(self, name: str) -> list[CaseScore]:
@@ -651,7 +652,7 @@ class _Work:
             config = replace(original.config, network=read_run(path).config.network)
             predictor = run_predictor(path, config, self.dataset)
             # Scores may be there of a command that was killed behind them.
-            reuse = scored_alike(path, predictor, self.dataset, original.split)
+            reuse = not scored_otherwise(path, predictor, self.dataset, original.split)
             score_run(path, config, self.dataset, original.split, reuse=reuse, alone=len(directories) == 1)
             scores += read_cases(path / CASES_FILE)
         if len(directories) > 1:

@@ -120,8 +120,8 @@ def format_steps(steps: Sequence[StepRecord], originals: Sequence[Original], rec
         macs, parameters = max(fold.macs for fold in step.folds), max(fold.parameters for fold in step.folds)
         cost = [f"{macs / 1e9:.3f}", f"{parameters:,}", *_pass(step.name, record)]
         table.append([step.name, *cost, divergence, str(tuned or "-"), *lost])
-    note = "changes of Dice are those of held-back training patients, which the original was trained on"
-    return f"{aligned(table, right=range(1, len(head)))}\n{note}"
+    note = "steps, with changes of Dice on held-back training patients, which the original was trained on:"
+    return f"{note}\n{aligned(table, right=range(1, len(head)))}"
 
 
 def _pass(name: str, record: Record) -> tuple[str, str]:

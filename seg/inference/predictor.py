@@ -35,7 +35,7 @@ from seg.inference.model import Model, model_from_config, processor
 from seg.inference.quantise import INT8_SETS, int8_kernels
 from seg.inference.segmentation import Prepared, Segmentation
 from seg.inference.sweep import segment
-from seg.runs import TrainedRun
+from seg.runs import TrainedRun, uncertified
 
 if TYPE_CHECKING:
     import torch
@@ -209,6 +209,10 @@ def load_predictor(
         raise RunError(copies)
     load = _torch_models if engine == "torch" else partial(_exported_models, engine=engine)
     models, warnings = load(runs, device=device, precision=precision, tta=tta)
+    for run in runs:
+        if not isinstance(run, ExportedRun) and (warning := uncertified(run.path)) is not None:
+            LOG.warning("%s", warning)
+            warnings += (warning,)
     if kept := chosen_classes(runs):
         LOG.info(
             "post-processing: the largest component alone is kept of %s, which raised Dice on held-out cases (%s of "

@@ -142,20 +142,23 @@ def run_predictor(run_dir: Path, config: ExperimentConfig, dataset: Dataset) -> 
     return predictor_of(run, [load_model(run, device, choose_precision(config.training.precision, device))])
 
 
-def scored_alike(run_dir: Path, predictor: Predictor, dataset: Dataset, split: Split) -> bool:
-    """Returns whether the scores of a run are those that a predictor would get here, by the record beside them.
+def scored_otherwise(run_dir: Path, predictor: Predictor, dataset: Dataset, split: Split) -> list[str]:
+    """Lists what differs from how a predictor would score a run here, by the record beside its scores.
+
+    None of it, and the scores are those that the predictor would get.
 
     Raises:
         RunError: The record or the scores are damaged.
     """
     path, model, held_out = run_dir / SCORING_FILE, predictor.models[0], set(split.validation)
     if not all(file.is_file() for file in (path, run_dir / CASES_FILE, run_dir / EVALUATION_FILE)):
-        return False
+        return ["files"]
     recorded = read_json(path, _Scoring, newest=1, remedy="evaluate the run again")
     now = environment(model.device, model.precision)
     digests = {case.id: case_digest(case) for case in dataset.cases if case.id in held_out}
-    same = all(value == now[name] for name, value in recorded.model_dump(exclude={"data"}).items())
-    return same and recorded.data == digests and {score.case_id for score in read_cases(run_dir)} == held_out
+    apart = [name for name, value in recorded.model_dump(exclude={"data"}).items() if value != now[name]]
+    scored = {score.case_id for score in read_cases(run_dir)}
+    return apart + ["data"] * (recorded.data != digests) + ["cases"] * (scored != held_out)
 
 
 class _Scoring(BaseModel, extra="ignore"):
@@ -511,8 +514,9 @@ def check_apart(
     problems = []
     for fold, path in folds.items():
         if configs[path].fold != fold:
-            rule, remedy = f"must hold fold {fold}, as its name says", f"name it fold_{configs[path].fold}"
-            problems.append(Problem(str(path), "fold", rule, f"fold {configs[path].fold}", remedy))
+            rule, own = f"must hold fold {fold}, as its name says", configs[path].fold
+            remedy = f"train fold {fold} there, or take the folder away" if own in folds else f"name it fold_{own}"
+            problems.append(Problem(str(path), "fold", rule, f"fold {own}", remedy))
     for path, split in splits.items():
         if both := sorted(set(split.validation) & held_out.keys()):
             rule = f"must hold out other cases than {held_out[both[0]].name} to be scored with it"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -10,8 +11,9 @@ from seg.errors import ConfigError, Problem, RunError
 from seg.files import check_folder, file_problems, quoted, real_path
 from seg.inference.archive import ENDING, pack
 from seg.inference.exported import ENDINGS, record_path
-from seg.runs import read_run, read_runs
+from seg.runs import read_run, read_runs, uncertified
 
+LOG = logging.getLogger(__name__)
 Form = Literal["onnx", "openvino", "zip"]
 FILE_ENDINGS: Mapping[Form, str] = {"onnx": ENDINGS["onnx"], "openvino": ENDINGS["openvino"], "zip": ENDING}
 
@@ -35,6 +37,9 @@ def export(run_dir: Path, *, format: Form, output: Path | None = None, overwrite
     runs = read_runs([run_dir]) if format == "zip" else (read_run(run_dir),)
     target = output or default_file(run_dir, FILE_ENDINGS[format])
     check_target(target, format, overwrite=overwrite)
+    for run in runs:
+        if (warning := uncertified(run.path)) is not None:
+            LOG.warning("%s", warning)
     if format == "zip":
         pack(runs, target)
         print(f"packed: {target}")

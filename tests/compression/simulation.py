@@ -52,7 +52,7 @@ def differences(original: Sequence[CaseScore], changed: Sequence[CaseScore]) -> 
     found: dict[str, list[Array]] = {}
     for pair, before in runs[ORIGINAL].items():
         for row, (_, name) in enumerate(before.classes):
-            own, scored = patient_differences(before, runs["changed"][pair], row)
+            _, own, scored = patient_differences(before, runs["changed"][pair], row)
             if scored.any():
                 found.setdefault(name, []).append(own)
     return found

@@ -74,6 +74,7 @@ def test_the_bound_is_that_of_a_paired_t_test_over_patients() -> None:
     expected = stats.ttest_1samp(pairs, 0.0, alternative="greater").confidence_interval(0.975).low
     assert found.bound == pytest.approx(expected, rel=1e-12)
     assert (found.patients, found.degrees_of_freedom) == (30, 29)
+    assert found.original == pytest.approx(before.mean())
     assert found.difference == pytest.approx(pairs.mean())
     assert found.sd == pytest.approx(pairs.std(ddof=1))
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from seg.errors import SegError
+from seg.inference.predictor import load_predictor
+from seg.runs import MODEL_FILE, read_runs
 from seg.workflows.export import export
 
 
@@ -44,6 +47,31 @@ def test_what_cannot_be_exported_is_named(make_run: Callable[..., Path], tmp_pat
     assert kinds(run_dir, format="onnx", output=tmp_path / "net.xml") == [("--output", "ending")]
     assert kinds(tmp_path / "folds", format="onnx") == [(str(tmp_path / "folds"), "folds")]
     assert export(tmp_path / "folds", format="zip", output=tmp_path / "all.zip").is_file()
+
+
+def test_a_folder_of_runs_names_them(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    make_run("small/macs_0.5")
+    make_run("small/macs_0.4/fold_0")
+    with pytest.raises(SegError) as caught:
+        export(tmp_path / "small", format="onnx")
+    (problem,) = caught.value.problems
+    assert (problem.path, problem.kind) == (str(tmp_path / "small"), "missing")
+    assert all(str(tmp_path / "small" / name) in (problem.remedy or "") for name in ("macs_0.5", "macs_0.4"))
+
+
+@pytest.mark.parametrize(("verdict", "warned"), [("not shown", True), ("not tested", True), ("not inferior", False)])
+def test_a_network_that_is_handed_on_without_a_certificate_is_announced(
+    make_run: Callable[..., Path], caplog: pytest.LogCaptureFixture, verdict: str, warned: bool
+) -> None:
+    run_dir = make_run("small/macs_0.5")
+    card = json.loads((run_dir / MODEL_FILE).read_text())
+    (run_dir / MODEL_FILE).write_text(json.dumps({**card, "certificate": {"verdict": verdict}}))
+    export(run_dir, format="zip")
+    own = [str(run_dir) in record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert own == [True] * warned
+    runs = read_runs([run_dir])
+    predictor = load_predictor(runs, device="cpu", tta=False, probabilities=False)
+    assert [str(run_dir) in warning for warning in predictor.warnings] == [True] * warned
 
 
 def test_packages_that_are_absent_are_named(make_run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
