@@ -72,8 +72,8 @@ def same(one: Path, other: Path) -> bool:
     return rows == expected_rows and all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
-def dying(function: Callable[..., Any], count: int) -> Callable[..., Any]:
-    """Has a function kill its process when it is called for the count-th time."""
+def dying(function: Callable[..., Any], count: int, *, alone: bool) -> Callable[..., Any]:
+    """Has a function kill its process, alone or with its workers, when it is called for the count-th time."""
     calls = 0
 
     def call(*arguments: Any, **named: Any) -> Any:
@@ -83,22 +83,25 @@ def dying(function: Callable[..., Any], count: int) -> Callable[..., Any]:
             for path in arguments:
                 if str(path).endswith(".partial"):  # a write that was half done
                     os.truncate(path, os.path.getsize(path) // 2)
-            os.kill(os.getpid(), signal.SIGKILL)
+            (os.kill if alone else os.killpg)(os.getpid(), signal.SIGKILL)
         return function(*arguments, **named)
 
     return call
 
 
-def train_until(config: ExperimentConfig, run_dir: Path, place: Any, name: str, count: int) -> int | None:
+def train_until(
+    config: ExperimentConfig, run_dir: Path, place: Any, name: str, count: int, *, alone: bool = False
+) -> int | None:
     """Trains in another process, which dies at the count-th call of a function; returns how it ended."""
 
     def target() -> None:
-        setattr(place, name, dying(getattr(place, name), count))
+        os.setpgid(0, 0)
+        setattr(place, name, dying(getattr(place, name), count, alone=alone))
         train(config, run_dir=run_dir, folds=(0,), resume=True)
 
     process = multiprocessing.get_context("fork").Process(target=target)
     process.start()
-    process.join(120)
+    process.join(120)  # until its workers have ended too, which takes seconds where they were not killed with it
     return process.exitcode
 
 
@@ -140,8 +143,9 @@ def test_a_run_killed_between_validations_ends_with_the_same_weights(
     with monkeypatch.context() as soon:
         soon.setattr(callbacks, "CHECKPOINT_SECONDS", 0.0)
         for batches in (3, every, 2):  # steps 1, 2 to 5 and 6 are in a checkpoint when the process dies
-            count = batches * variant.accumulate - 1
-            assert train_until(config, killed, SegmentationModule, "training_step", max(count, 2)) == -signal.SIGKILL
+            count, alone = max(batches * variant.accumulate - 1, 2), batches == 2  # its worker ends by itself
+            ended = train_until(config, killed, SegmentationModule, "training_step", count, alone=alone)
+            assert ended == -signal.SIGKILL
     train(config, run_dir=killed, folds=(0,), resume=True)
     train(config, run_dir=whole, folds=(0,))
     assert same(killed, whole)
