@@ -29,9 +29,17 @@ def trained(tiny: ExperimentConfig, tmp_path_factory: pytest.TempPathFactory) ->
     return run_dir
 
 
+def tell_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tells time and memory of networks, which take seconds to measure; test_compress.py has them measured."""
+    same = Latency(ms=1, ratio=1, q1=1, q3=1)
+    monkeypatch.setattr(compress, "measure_latency", lambda networks, *_, **__: dict.fromkeys(networks, same))
+    monkeypatch.setattr(compress, "measure_memory", lambda networks, *_, **__: dict.fromkeys(networks, 1.0))
+
+
 def test_each_method_makes_a_network_of_its_own_and_each_look_is_counted(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    tell_costs(monkeypatch)
     before = (loop.measure, loop.measure_maps, loop.project, search.KINDS, search.DEFAULT)
     methods = (tuned.COMMAND, "ours", "ours_channels", "pca")
     words = ("--run_dir", str(trained), "--output", str(tmp_path), "--target", "macs=0.6", "--tune_steps", "0")
@@ -52,6 +60,8 @@ def test_each_method_makes_a_network_of_its_own_and_each_look_is_counted(
 def test_for_a_latency_the_command_cuts_channels_too_and_networks_are_tuned(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    tell_costs(monkeypatch)
+
     # In place of a clock: the share of the numbers in feature maps, which fewer channels alone bring down.
     def timed(networks: dict[str, Any], config: ExperimentConfig, **_: Any) -> dict[str, Latency]:
         numbers = {name: map_elements(one.config, shape=config.patches.size) for name, one in networks.items()}
@@ -73,6 +83,7 @@ def test_for_a_latency_the_command_cuts_channels_too_and_networks_are_tuned(
 def test_a_target_beyond_one_method_ends_no_other_and_any_other_fault_ends_all(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    tell_costs(monkeypatch)
     made = compress.compress
 
     def fails_once(path: str, output: Path, **settings: Any) -> Certificate:
