@@ -31,6 +31,7 @@ from seg.hardware import code_version
 from seg.inference.exported import read_export, record_path
 from seg.networks.complexity import complexity, map_elements
 from seg.runs import read_run, save_weights
+from seg.workflows import evaluate
 from seg.workflows.train import train
 from tests.costs import checked_complexity
 from tests.problems import refused
@@ -48,16 +49,33 @@ def run(trained: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(trained, tmp_path / "run"))
 
 
+@pytest.fixture(scope="module")
+def trained_folds(tiny: ExperimentConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("compress") / "folds"
+    train(tiny, run_dir=root, folds=None)
+    return root
+
+
+@pytest.fixture
+def folds(trained_folds: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(trained_folds, tmp_path / "folds"))
+
+
 @pytest.fixture
 def measured() -> None:
-    """Has time and memory of networks measured, which takes seconds."""
+    """Has time and memory of networks measured and scored cases drawn, which takes seconds."""
 
 
 @pytest.fixture(autouse=True)
 def known(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tells time and memory of networks to tests that do not ask for `measured`."""
-    if "measured" in request.fixturenames:
-        return
+    """Tells time and memory of networks to tests that do not ask for `measured`, and draws nothing for them."""
+    if "measured" not in request.fixturenames:
+        tell_costs(monkeypatch)
+        monkeypatch.setattr(evaluate, "draw_predictions", lambda *_: None)
+        monkeypatch.setattr(evaluate, "write_page", lambda *_: None)
+
+
+def tell_costs(monkeypatch: pytest.MonkeyPatch) -> None:
     latency = Latency(ms=1.0, ratio=0.9, q1=0.9, q3=0.9)
     monkeypatch.setattr(compress_module, "measure_latency", lambda networks, *_, **__: dict.fromkeys(networks, latency))
     monkeypatch.setattr(compress_module, "measure_memory", lambda networks, *_, **__: dict.fromkeys(networks, 1.0))
@@ -457,9 +475,8 @@ def test_a_model_card_keeps_its_certificate_where_the_network_is_scored_again(ru
     assert before["certificate"]["verdict"] == "too few"
 
 
-def test_a_cross_validation_is_compressed_as_a_whole(tiny: ExperimentConfig, tiny_root: Path, tmp_path: Path) -> None:
-    root = tmp_path / "folds"
-    train(tiny, run_dir=root, folds=None)
+def test_a_cross_validation_is_compressed_as_a_whole(folds: Path, tiny_root: Path, tmp_path: Path) -> None:
+    root = folds
     found = seg.compress(root, tmp_path / "small", target="macs=0.8", cases=2, tune_steps=0)
     (step,) = found.steps
     assert len(found.original) == 2
@@ -496,9 +513,10 @@ def test_both_networks_are_scored_in_the_engine_that_is_named(
     write = compress_module.write_network
     monkeypatch.setattr(compress_module, "write_network", lambda *a, **b: written.append(1) or write(*a, **b))
     found = seg.compress(run, tmp_path / "small", target="macs=0.8", engine=engine, cases=2, tune_steps=0)
+    assert len(written) == 2  # each once, to be measured and scored
+    tell_costs(monkeypatch)  # what torch needs is measured elsewhere
     torch_found = seg.compress(run, tmp_path / "torch", target="macs=0.8", cases=2, tune_steps=0)
     assert found.conditions["engine"].startswith(engine)
-    assert len(written) == 2  # each once, to be measured and scored
     assert None not in [cost.peak_memory_mib for cost in found.costs.values()]
     ours, theirs = ([one.difference for one in each.steps[0].classes] for each in (found, torch_found))
     assert ours == pytest.approx(theirs, abs=1e-3, nan_ok=True)
@@ -807,10 +825,9 @@ def test_scores_of_a_step_that_were_made_elsewhere_are_made_anew(run: Path, tmp_
 
 
 def test_folds_that_are_misnamed_double_or_missing(
-    tiny: ExperimentConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    folds: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    root = tmp_path / "folds"
-    train(tiny, run_dir=root, folds=None)
+    root = folds
     (root / "fold_1").rename(tmp_path / "apart")
     for ask in (
         lambda: seg.compress(root, tmp_path / "one", target="macs=0.8", cases=1, tune_steps=0),
