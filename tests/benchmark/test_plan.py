@@ -45,6 +45,12 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def untraced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets networks run uncompiled where they should be compiled, for torch takes seconds to trace them."""
+    monkeypatch.setattr(torch, "compile", lambda module, **_: module)
+
+
+@pytest.fixture
 def short(subject: Subject) -> ExperimentConfig:
     """An experiment of two steps."""
     return replace(
@@ -77,6 +83,7 @@ def test_all_sections_are_measured_and_saved(short: ExperimentConfig, tmp_path: 
     assert sections["training"]["precision"] == sections["epoch"]["precision"] == "fp32"
 
 
+@pytest.mark.usefixtures("untraced")
 def test_the_tiny_plan_runs_to_its_end_as_a_command(
     short: ExperimentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -141,6 +148,7 @@ def test_bf16_is_compared_forwards_and_backwards_at_every_batch(monkeypatch: pyt
     assert given == [(batch, *size) for batch, size in shapes]
 
 
+@pytest.mark.usefixtures("untraced")
 def test_a_section_that_fails_is_named_and_alone_measured_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

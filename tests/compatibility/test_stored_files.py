@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import csv
-import os
 import shutil
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -17,8 +16,8 @@ import torch
 from seg.config import load_config, load_study
 
 STORED = Path(__file__).parent
-ROOT = STORED.parents[1]
 CONFIGS = sorted((STORED / "configs").glob("*.yaml"))
+Call = Callable[..., str]
 STUDIES = sorted((STORED / "configs" / "ablation").glob("*.yaml"))
 
 
@@ -29,17 +28,17 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "stored"
 
 
-def call(folder: Path, script: str, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, ROOT / "scripts" / f"{script}.py", *arguments],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
+@pytest.fixture
+def call(folder: Path, script: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Gives the function that runs a script in the folder of the files and returns what it said."""
+    monkeypatch.chdir(folder)
+
+    def run(name: str, *arguments: str) -> str:
+        ended = script(name, *arguments)
+        assert ended.code == 0, ended.out + ended.err
+        return str(ended.out + ended.err)
+
+    return run
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -69,12 +68,12 @@ def test_a_study_is_read(path: Path) -> None:
     assert study.seeds
 
 
-def test_a_killed_run_is_resumed_with_its_history_its_average_and_its_optimiser(folder: Path) -> None:
+def test_a_killed_run_is_resumed_with_its_history_its_average_and_its_optimiser(folder: Path, call: Call) -> None:
     before = rows(folder / "killed" / "metrics.csv")
     assert [row["step"] for row in before] == ["2.0", "4.0"]
     checkpoints = folder / "killed" / "checkpoints"
     shutil.copy(checkpoints / "last.ckpt", checkpoints / "best.ckpt")  # which earlier versions wrote too
-    call(folder, "train", "--run_dir", "killed", "--resume")
+    call("train", "--run_dir", "killed", "--resume")
     after, whole = rows(folder / "killed" / "metrics.csv"), rows(folder / "finished" / "metrics.csv")
     assert [float(row["step"]) for row in after] == [2, 4, 6]
     for old, new in zip(before, after, strict=False):
@@ -89,8 +88,8 @@ def test_a_killed_run_is_resumed_with_its_history_its_average_and_its_optimiser(
         torch.testing.assert_close(value, uninterrupted[name], rtol=0, atol=1e-3, msg=name)
 
 
-def test_a_finished_run_without_a_digest_predicts_the_same_and_its_manifest_is_read(folder: Path) -> None:
-    call(folder, "predict", "--run_dir", "finished", "--input", "data/imagesTr", "--output", "new", "--device", "cpu")
+def test_a_finished_run_without_a_digest_predicts_the_same_and_its_manifest_is_read(folder: Path, call: Call) -> None:
+    call("predict", "--run_dir", "finished", "--input", "data/imagesTr", "--output", "new", "--device", "cpu")
     for path in sorted((folder / "predicted").glob("*.nii.gz")):
         old, new = (nibabel.load(place / path.name) for place in (folder / "predicted", folder / "new"))
         assert np.array_equal(old.affine, new.affine)
@@ -99,29 +98,27 @@ def test_a_finished_run_without_a_digest_predicts_the_same_and_its_manifest_is_r
     # A folder that was begun earlier is gone on with.
     (folder / "predicted" / "ball_3.nii.gz").unlink()
     kept = files(folder / "predicted")
-    call(
-        folder, "predict", "--run_dir", "finished", "--input", "data/imagesTr", "--output", "predicted",
-        "--device", "cpu", "--skip_existing",
-    )  # fmt: skip
+    begun = ("--input", "data/imagesTr", "--output", "predicted", "--device", "cpu", "--skip_existing")
+    call("predict", "--run_dir", "finished", *begun)
     now = files(folder / "predicted")
     assert "ball_3.nii.gz" in now
     assert all(now[name] == content for name, content in kept.items() if name.endswith(".nii.gz"))
 
 
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
-def test_an_exported_network_predicts_the_same(engine: str, folder: Path) -> None:
+def test_an_exported_network_predicts_the_same(engine: str, folder: Path, call: Call) -> None:
     pytest.importorskip(engine, reason=f"needs the extra {engine}")
     given = ("--run_dir", "exported/finished.onnx", "--engine", engine)
-    call(folder, "predict", *given, "--input", "data/imagesTr", "--output", "new")
+    call("predict", *given, "--input", "data/imagesTr", "--output", "new")
     for path in sorted((folder / "predicted").glob("*.nii.gz")):
         old, new = (nibabel.load(place / path.name) for place in (folder / "predicted", folder / "new"))
         assert np.array_equal(old.affine, new.affine)
         assert np.mean(old.get_fdata() != new.get_fdata()) < 0.002
 
 
-def test_a_finished_run_is_scored_the_same(folder: Path) -> None:
+def test_a_finished_run_is_scored_the_same(folder: Path, call: Call) -> None:
     old = rows(folder / "finished" / "cases.csv")
-    call(folder, "evaluate", "--run_dir", "finished")
+    call("evaluate", "--run_dir", "finished")
     new = {(row["case_id"], row["class_index"]): row for row in rows(folder / "finished" / "cases.csv")}
     assert old
     for row in old:
@@ -130,14 +127,14 @@ def test_a_finished_run_is_scored_the_same(folder: Path) -> None:
             assert found == pytest.approx(float(row[name]), rel=1e-6), (row["case_id"], name)
 
 
-def test_a_finished_study_is_reported_with_the_same_figures(folder: Path) -> None:
+def test_a_finished_study_is_reported_with_the_same_figures(folder: Path, call: Call) -> None:
     def figures() -> dict[tuple[str, ...], str]:
         identity = ("variant", "metric", "class_index", "place", "device")
         return {tuple(row[name] for name in identity): row["value"] for row in rows(folder / "study" / "results.csv")}
 
     old = figures()
     (folder / "study" / "results.csv").unlink()
-    call(folder, "report", "--ablation_dir", "study")
+    call("report", "--ablation_dir", "study")
     new = figures()
     common = [key for key in old if key in new and old[key] not in ("", "not measured")]
     assert {key[1] for key in common} >= {"dice", "parameters", "macs", "latency_ms"}
@@ -145,9 +142,9 @@ def test_a_finished_study_is_reported_with_the_same_figures(folder: Path) -> Non
         assert float(new[key]) == pytest.approx(float(old[key]), rel=1e-5, abs=1e-6), key
 
 
-def test_every_trial_of_a_finished_study_counts_as_finished(folder: Path) -> None:
+def test_every_trial_of_a_finished_study_counts_as_finished(folder: Path, call: Call) -> None:
     old = files(folder / "study")
-    table = call(folder, "ablate", "--config", "study.yaml", "--ablation_dir", "study", "--dry_run").splitlines()
+    table = call("ablate", "--config", "study.yaml", "--ablation_dir", "study", "--dry_run").splitlines()
     trials = [line for line in table if ".fold_0.seed_0" in line]
     assert len(trials) == 3
     assert all(line.split()[-1] == "finished" for line in trials)

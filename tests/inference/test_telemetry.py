@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from seg.workflows.export import export
+from tests.inference.conftest import write_run
 
 for package in ("openvino", "onnxruntime", "onnxscript"):
     pytest.importorskip(package, reason="needs the extra export")
@@ -50,9 +51,9 @@ def watched(code: str, home: Path, *words: object, before: tuple[str, ...] = ())
     return seen.read_text().splitlines()
 
 
-@pytest.fixture
-def exported(make_run: Callable[..., Path]) -> Path:
-    return export(make_run(), format="onnx")
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export(write_run(tmp_path_factory.mktemp("exported") / "run"), format="onnx")
 
 
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])

@@ -124,6 +124,13 @@ def script(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
     return execute
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves pictures and pages of scored cases out, for tests that look at neither."""
+    for name in ("draw_predictions", "write_page"):
+        monkeypatch.setattr(f"seg.workflows.evaluate.{name}", lambda *_: None)
+
+
 @pytest.fixture(scope="session")
 def short(tiny: ExperimentConfig) -> ExperimentConfig:
     return replace(tiny, training=replace(tiny.training, steps=2, validate_every=1))

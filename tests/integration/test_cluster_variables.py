@@ -45,11 +45,11 @@ def train(config: ExperimentConfig, folder: Path, variables: dict[str, str]) -> 
     return folder / "run", done.stderr
 
 
-def test_variables_of_a_cluster_change_nothing(tiny: ExperimentConfig, tmp_path: Path) -> None:
-    expected, log = train(tiny, tmp_path / "plain", {})
+def test_variables_of_a_cluster_change_nothing(short: ExperimentConfig, tmp_path: Path) -> None:
+    expected, log = train(short, tmp_path / "plain", {})
     weights = torch.load(expected / "checkpoints/weights.pt", weights_only=True)["network"]
     for name, variables in (("slurm", SLURM), ("torchrun", TORCHRUN)):
-        run, other_log = train(tiny, tmp_path / name, variables)
+        run, other_log = train(short, tmp_path / name, variables)
         found = torch.load(run / "checkpoints/weights.pt", weights_only=True)["network"]
         assert all(torch.equal(found[key], value) for key, value in weights.items())
         assert sorted(path.name for path in run.iterdir()) == sorted(path.name for path in expected.iterdir())

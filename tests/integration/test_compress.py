@@ -31,7 +31,6 @@ from seg.hardware import code_version
 from seg.inference.exported import read_export, record_path
 from seg.networks.complexity import complexity, map_elements
 from seg.runs import read_run, save_weights
-from seg.workflows import evaluate
 from seg.workflows.train import train
 from tests.costs import checked_complexity
 from tests.problems import refused
@@ -71,8 +70,7 @@ def known(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
     """Tells time and memory of networks to tests that do not ask for `measured`, and draws nothing for them."""
     if "measured" not in request.fixturenames:
         tell_costs(monkeypatch)
-        monkeypatch.setattr(evaluate, "draw_predictions", lambda *_: None)
-        monkeypatch.setattr(evaluate, "write_page", lambda *_: None)
+        request.getfixturevalue("undrawn")
 
 
 def tell_costs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -376,6 +376,7 @@ def test_labels_on_their_images_grids_and_nan_as_background(script: Script, tiny
         assert said in ended.err
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_with_more_cases_those_that_initial_weights_saw_train(script: Script, tiny_file: Path, tmp_path: Path) -> None:
     length = ("--training.steps", 2, "--training.validate_every", 2)
 

@@ -97,6 +97,7 @@ def test_a_run_leaves_what_the_conventions_list(
     assert (tmp_path / "again" / "cases.csv").read_text() == (run_dir / "cases.csv").read_text()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_equal_seeds_give_equal_weights_bit_for_bit(short: ExperimentConfig, trained: Path, tmp_path: Path) -> None:
     for name, config in (("same", short), ("other", replace(short, seed=1))):
         train(config, run_dir=tmp_path / name, folds=(0,))
@@ -104,6 +105,7 @@ def test_equal_seeds_give_equal_weights_bit_for_bit(short: ExperimentConfig, tra
     assert not same(weights(trained), weights(tmp_path / "other"))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_folds_that_are_trained_later_join_the_summary(
     short: ExperimentConfig, other: Change, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -232,6 +234,7 @@ def test_an_existing_run_is_kept(
     assert (trained / "checkpoints" / "weights.pt").stat().st_mtime_ns == before
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_starts_from_another_ones_weights(
     short: ExperimentConfig, other: Change, trained: Path, tmp_path: Path
 ) -> None:
@@ -254,6 +257,7 @@ def test_a_comparison_marks_scores_of_patients_whom_initial_weights_saw(
     assert (problem.path, problem.kind, problem.value) == (str(other), "seen", "case_0")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_finished_run_gets_more_steps_as_a_new_run(trained: Path, tmp_path: Path) -> None:
     before = (trained / "checkpoints" / "weights.pt").read_bytes()
     argv = ["--config", str(trained / "config.yaml"), "--init_from", str(trained), "--seed", "5"]

@@ -18,10 +18,12 @@ import yaml
 
 import seg
 from seg.ablation.study import plan_study
-from seg.compression import widths
+from seg.compression import compress, drawing, widths
+from seg.compression.speed import Latency
 from seg.compression.widths import Findings, find_widths, to_html, write_findings
 from seg.config import ExperimentConfig, load_config
 from seg.errors import SegError
+from seg.figures.svg import Picture
 from seg.files import locked
 from tests.costs import checked_complexity
 from tests.pages import Page
@@ -41,6 +43,13 @@ def run(tiny: ExperimentConfig, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture(scope="module")
 def found(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Findings:
     return find_widths(run, tmp_path_factory.mktemp("found"), margin=0.3, cases=3, timing=False)
+
+
+@pytest.fixture
+def uncurved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves the pictures of a page empty, which take seconds."""
+    empty = Picture(name="empty", alt="", file="<svg/>\n", inline="<svg></svg>")
+    monkeypatch.setattr(drawing, "to_picture", lambda *_: empty)
 
 
 def test_the_files_say_the_same(run: Path, tmp_path: Path, script: Callable[..., Any]) -> None:
@@ -70,6 +79,7 @@ def test_the_files_say_the_same(run: Path, tmp_path: Path, script: Callable[...,
     assert any(place["milliseconds"] for place in record["places"])
 
 
+@pytest.mark.usefixtures("uncurved", "undrawn")
 def test_the_networks_train_from_scratch(run: Path, found: Findings, tmp_path: Path) -> None:
     write_findings(found, tmp_path)
     config = load_config([run / "config.yaml", tmp_path / "network.yaml"])
@@ -121,6 +131,7 @@ def test_the_page_shows_what_was_found(found: Findings) -> None:
     assert told == pytest.approx([count / 1e6 for count in counts], rel=0.005)
 
 
+@pytest.mark.usefixtures("uncurved")
 def test_where_nothing_can_be_narrower_no_point_is_made(run: Path, found: Findings, tmp_path: Path) -> None:
     kept = [replace(point, network=found.run.config.network) for point in found.points]
     write_findings(replace(found, points=kept), tmp_path)
@@ -128,7 +139,8 @@ def test_where_nothing_can_be_narrower_no_point_is_made(run: Path, found: Findin
     assert load_config([run / "config.yaml", tmp_path / "network.yaml"]).network == found.run.config.network
 
 
-def test_what_cannot_be_used_is_named(run: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("undrawn")
+def test_what_cannot_be_used_is_named(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def kinds(run_dir: Path, **options: Any) -> list[tuple[str, str]]:
         with pytest.raises(SegError) as caught:
             seg.widths(run_dir, tmp_path / "out", timing=False, **options)
@@ -139,6 +151,9 @@ def test_what_cannot_be_used_is_named(run: Path, tmp_path: Path) -> None:
     with pytest.raises(SegError) as caught:
         find_widths(run, tmp_path / "out", cases=1)
     assert [(problem.path, problem.kind) for problem in caught.value.problems] == [("cases", "patients")]
+    latency = Latency(ms=1.0, ratio=0.9, q1=0.9, q3=0.9)
+    monkeypatch.setattr(compress, "measure_latency", lambda networks, *_, **__: dict.fromkeys(networks, latency))
+    monkeypatch.setattr(compress, "measure_memory", lambda networks, *_, **__: dict.fromkeys(networks, 1.0))
     seg.compress(tmp_path / "folds" / "fold_0", tmp_path / "small", target="macs=0.8", cases=2, tune_steps=0)
     (small,) = (path.parent for path in (tmp_path / "small").glob("*/config.yaml"))
     assert kinds(small) == [(str(small), "compressed")]
@@ -174,6 +189,7 @@ def test_another_data_set_of_the_same_names_is_named(
     assert [one.levelname for one in caplog.records if str(other) in one.getMessage()] == ["WARNING"]
 
 
+@pytest.mark.usefixtures("uncurved")
 def test_a_home_folder_is_found(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(run.parent))
     seg.widths(f"~/{run.name}", "~/found", margin=0.3, cases=2, timing=False)

@@ -18,8 +18,9 @@ import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
 
-from seg.ablation.report import write_report
+from seg.ablation.report import plots, write_report
 from seg.errors import RunError
+from seg.figures.svg import Picture
 from tests.ablation.report.studies import CLASSES, VARIANTS, Made, change, change_cases, make_study, value
 from tests.pages import Page
 
@@ -39,6 +40,15 @@ def signed(number: float) -> str:
 
 def lower(trial: str, study: Path, loss: float) -> None:
     change_cases(study, trial, lambda table: table.__setitem__("dice", table["dice"] - loss))
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves the pictures of a report empty, which take longer than the rest, for tests of its words."""
+    empty = "<svg></svg>"
+    monkeypatch.setattr(
+        plots, "to_picture", lambda _, name, alt, __: Picture(name=name, alt=alt, file=empty, inline=empty)
+    )
 
 
 def test_the_card_says_what_to_build_and_on_what_grounds(whole: Path) -> None:
@@ -71,6 +81,7 @@ def test_the_main_table_shows_verdicts_bounds_and_every_device(whole: Path) -> N
     assert sum(bool(re.fullmatch(r"-?[0-9.e-]+", one.get("data-sort", ""))) for one in shown.all("td")) > 7 * 6
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_evidence_from_several_studies_stands_on_the_card(tmp_path: Path) -> None:
     study = make_study(tmp_path / "study", Made(preserved=False))
     changes = json.dumps({"network.decoder_bottleneck.ratio": 0.5})
@@ -101,6 +112,7 @@ def test_the_answer_follows_the_evidence_however_little_is_known(tmp_path: Path,
     assert answer in page(tmp_path).text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_safe_variant_slower_than_the_baseline_is_not_sold_as_a_gain(tmp_path: Path) -> None:
     made = Made(losses={"skip_1-4": 0.02, "decoder_1-2": 0.02}, devices=("cpu",), preserved=False)
     make_study(tmp_path, made)
@@ -121,6 +133,7 @@ def test_a_run_that_failed_to_train_is_named_and_makes_its_variant_unstable(tmp_
     assert "Build: skips ×1/16" in shown.text  # the fastest of those that are safe
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     ("margins", "words"),
     [
@@ -143,6 +156,7 @@ def test_a_margin_is_called_named_before_only_where_a_record_says_so(
     assert (told in (study / "report.md").read_text()) == (len(margins) > 1)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_cases_that_were_left_out_are_named(tmp_path: Path) -> None:
     study = make_study(tmp_path, Made(preserved=False, devices=()))
     change(study / "study.json", lambda plan: plan["data"].update(left_out=["case_7", "case_9"]))
@@ -151,6 +165,7 @@ def test_cases_that_were_left_out_are_named(tmp_path: Path) -> None:
         assert "Left out as faulty, in training and scores: case_7, case_9." in text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_unequal_arithmetic_within_a_pair_is_said_beside_the_verdict(tmp_path: Path) -> None:
     study = make_study(tmp_path, Made(preserved=False, devices=()))
     about = {"precision": "bf16", "instruction_sets": ["avx2"], "packages": {"torch": "2.1"}}
@@ -171,6 +186,7 @@ def test_unequal_arithmetic_within_a_pair_is_said_beside_the_verdict(tmp_path: P
     assert said in markdown_text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_a_variant_does_not_share_with_the_baseline_is_said(tmp_path: Path) -> None:
     study = make_study(tmp_path, Made(preserved=False, devices=()))
     write_report(study)
