@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import locale
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -54,6 +57,37 @@ def data_root(pytestconfig: pytest.Config) -> Callable[[str], Path]:
         return folder
 
     return find
+
+
+@pytest.fixture(scope="session")
+def _exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("exports")
+
+
+@pytest.fixture
+def exports_kept(_exports: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets each network be traced once in a session: an equal one is written from its first files, a second faster."""
+    from seg.compression import compress  # not above: torch would begin before its threads are set
+    from seg.inference import export
+
+    write = export.write_network
+
+    def written(network: Any, window: Any, file: Path, format: str) -> None:
+        digest = hashlib.sha256(repr((network.config, window, format)).encode())
+        for name, value in network.state_dict().items():
+            digest.update(repr((name, value.dtype, value.shape)).encode() + value.numpy().tobytes())
+        kept = _exports / digest.hexdigest()
+        endings = (".xml", ".bin") if format == "openvino" else (".onnx",)
+        if not kept.is_dir():
+            write(network, window, file, format)  # type: ignore[arg-type]
+            kept.mkdir()
+            for ending in endings:
+                shutil.copyfile(file.with_suffix(ending), kept / f"network{ending}")
+        for ending in endings:
+            shutil.copyfile(kept / f"network{ending}", file.with_suffix(ending))
+
+    for module in (export, compress):
+        monkeypatch.setattr(module, "write_network", written)
 
 
 @pytest.fixture(autouse=True)

@@ -37,6 +37,7 @@ from tests.problems import refused
 
 for package in ("nncf", "onnxscript", "openvino"):
     pytest.importorskip(package, reason="needs the extra int8")
+pytestmark = pytest.mark.usefixtures("exports_kept")
 CASES = 44  # of which a fold holds out 22: as many patients as a certificate takes
 
 

@@ -168,6 +168,7 @@ def edit(file: Path, change: Callable[[dict[str, Any]], object]) -> None:
     record_path(file).write_text(json.dumps(content))
 
 
+@pytest.mark.usefixtures("exports_kept")
 @pytest.mark.parametrize(
     ("wrong", "kinds"),
     [

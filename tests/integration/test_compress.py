@@ -35,6 +35,8 @@ from seg.workflows.train import train
 from tests.costs import checked_complexity
 from tests.problems import refused
 
+pytestmark = pytest.mark.usefixtures("exports_kept")
+
 
 @pytest.fixture(scope="module")
 def trained(tiny: ExperimentConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:

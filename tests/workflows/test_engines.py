@@ -26,6 +26,7 @@ from seg.workflows.predict import predict
 
 for package in ("openvino", "onnxruntime", "onnxscript"):
     pytest.importorskip(package, reason="needs the extra export")
+pytestmark = pytest.mark.usefixtures("exports_kept")
 Make = Callable[..., Path]
 
 
