@@ -22,6 +22,7 @@ from seg.inference.engines import ExportedNetwork, has_bf16
 
 pytest.importorskip("openvino", reason="an engine that is measured")
 pytest.importorskip("onnxruntime", reason="an engine that is measured")
+pytestmark = pytest.mark.usefixtures("exports_kept")
 
 
 @pytest.mark.parametrize(("engine", "precision"), [("openvino", "fp32"), ("openvino", "bf16"), ("onnxruntime", "fp32")])

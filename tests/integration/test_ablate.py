@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +16,7 @@ import torch
 import yaml
 
 from seg.benchmark import memory
+from tests.forks import forked
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "ablate.py"
 TRIALS = [f"{name}.fold_0.seed_0" for name in ("baseline", "skip_1-2")]
@@ -43,16 +40,16 @@ def study_file(tiny_file: Path) -> Path:
 
 
 def kill_during_the_second_trial(study_file: Path, study_dir: Path) -> None:
-    command = [sys.executable, str(SCRIPT), "--config", str(study_file), "--ablation_dir", str(study_dir)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    said = study_file.with_name("said")
+    process = forked(SCRIPT, "--config", study_file, "--ablation_dir", study_dir, said=said)
     deadline = time.monotonic() + 120
     second = study_dir / "runs" / "skip_1-2" / "fold_0_seed_0" / "checkpoints" / "last.ckpt"
     while not second.exists():
-        assert process.poll() is None, "the study ended before it could be killed"
+        assert process.is_alive(), "the study ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
 
 
 def weights(study_dir: Path, trial: str) -> dict[str, torch.Tensor]:

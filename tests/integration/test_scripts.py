@@ -8,8 +8,6 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,9 +17,9 @@ from typing import Any
 import pytest
 import torch
 
+from tests.forks import forked
+
 SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
-# A job in the background of a shell ignores interrupts, and so would its children.
-HEED_INTERRUPTS = ("env", "--default-signal=INT")
 SHORT = ("--training.steps", 2, "--training.validate_every", 1)
 Script = Callable[..., Any]
 
@@ -104,16 +102,17 @@ def test_ctrl_c_leaves_whole_files_from_which_the_run_goes_on(
 ) -> None:
     run_dir = tiny_file.parent / "run"
     last = run_dir / "checkpoints" / "last.ckpt"
-    argv = ["--config", str(tiny_file), "--run_dir", str(run_dir)]
-    long = ["--training.steps", "90", "--training.validate_every", "15"]
-    command = [*HEED_INTERRUPTS, sys.executable, str(SCRIPT), *argv, *long]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    argv = ("--config", tiny_file, "--run_dir", run_dir)
+    long = ("--training.steps", 90, "--training.validate_every", 15)
+    process = forked(SCRIPT, *argv, *long, said=run_dir.with_name("said"))
     deadline = time.monotonic() + 240
-    while not last.exists() and process.poll() is None and time.monotonic() < deadline:
+    while not last.exists() and process.is_alive() and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(how)
-    _, said = process.communicate(timeout=240)
-    assert process.returncode == 130, said
+    assert process.pid is not None
+    os.kill(process.pid, how)
+    process.join(240)
+    said = run_dir.with_name("said").read_text()
+    assert process.exitcode == 130, said
     assert "Traceback" not in said
     assert not (run_dir / "evaluation.json").exists()
     assert half_written(run_dir) == []

@@ -1,0 +1,31 @@
+"""Scripts in processes that have the imports of their test, which take seconds."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import runpy
+import signal
+import sys
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+
+def forked(script: Path, *argv: object, said: Path) -> BaseProcess:
+    """Starts a script in a fork of this process; what it says on stderr goes to a file.
+
+    Signals do there what they do in a process of the command line.
+    """
+
+    def target() -> None:
+        # A job in the background of a shell ignores interrupts, and so would its children.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        with said.open("w") as file:
+            os.dup2(file.fileno(), 2)
+            sys.argv, sys.stderr = [str(script), *map(str, argv)], file
+            runpy.run_path(str(script), run_name="__main__")
+
+    process = multiprocessing.get_context("fork").Process(target=target)
+    process.start()
+    return process
