@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import torch
 
 from seg.config import ExperimentConfig, dump_config
+from tests.forks import forked
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
 SLURM = {
@@ -35,18 +37,29 @@ TORCHRUN = {
 
 
 def train(config: ExperimentConfig, folder: Path, variables: dict[str, str]) -> tuple[Path, str]:
-    """Trains in a folder that has a checkpoint of a pre-empted job; returns the run directory and the log."""
+    """Trains in a folder that has a checkpoint of a pre-empted job; returns the run directory and the log.
+
+    With variables the process is a fresh one, since libraries look at them as they are imported.
+    """
     folder.mkdir()
     (folder / "config.yaml").write_text(dump_config(config))
     (folder / "hpc_ckpt_1.ckpt").write_bytes(b"another run")
-    command = [sys.executable, str(SCRIPT), "--config", "config.yaml", "--run_dir", "run"]
-    done = subprocess.run(command, cwd=folder, env=os.environ | variables, capture_output=True, text=True, timeout=120)
+    words = ("--config", "config.yaml", "--run_dir", "run")
+    with contextlib.chdir(folder):
+        if not variables:
+            process = forked(SCRIPT, *words, said=folder / "said")
+            process.join()
+            assert process.exitcode == 0, (folder / "said").read_text()
+            return folder / "run", (folder / "said").read_text()
+        command, environment = [sys.executable, str(SCRIPT), *words], os.environ | variables
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return folder / "run", done.stderr
 
 
 def test_variables_of_a_cluster_change_nothing(short: ExperimentConfig, tmp_path: Path) -> None:
     expected, log = train(short, tmp_path / "plain", {})
+    assert log
     weights = torch.load(expected / "checkpoints/weights.pt", weights_only=True)["network"]
     for name, variables in (("slurm", SLURM), ("torchrun", TORCHRUN)):
         run, other_log = train(short, tmp_path / name, variables)
