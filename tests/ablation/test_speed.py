@@ -34,7 +34,7 @@ NUMBERS = ("peak_memory_inference_mib", "peak_memory_training_mib", "parameters"
 
 @pytest.fixture
 def study(make_study: Callable[..., Study]) -> Study:
-    return make_study(folds=(1,), speed=SpeedConfig(rounds=3, warmup=1))
+    return make_study(folds=(1,), speed=SpeedConfig(rounds=4, warmup=1))
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_the_report_reads_what_was_measured(
         assert measured["peak_memory_training_mib"] is None
     assert variants["baseline"]["latency_ratio"] == {"median": 1, "q1": 1, "q3": 1}
     assert (about["kind"], about["precision"], about["memory_format"]) == ("cpu", "fp32", "channels_last_3d")
-    assert (about["rounds"], about["warmup"], about["patch_size"], about["threads"]) == (3, 1, [8, 8, 8], 1)
+    assert (about["rounds"], about["warmup"], about["patch_size"], about["threads"]) == (4, 1, [8, 8, 8], 1)
     assert about["load_1min"] >= 0
     assert about["environment"]["packages"]["torch"]
     assert str(tmp_path) not in (tmp_path / "speed.json").read_text()
@@ -116,7 +116,7 @@ def changed(study: Study, kind: str) -> Study:
         "a variant changed": (first, replace(second, config=replace(second.config, network=wider))),
     }
     if kind == "more rounds":
-        return replace(study, config=replace(study.config, speed=SpeedConfig(rounds=4, warmup=1)))
+        return replace(study, config=replace(study.config, speed=SpeedConfig(rounds=5, warmup=1)))
     return replace(study, variants=other[kind], trials=trials_of(study.config, other[kind]))
 
 
@@ -249,7 +249,7 @@ def test_a_damaged_file_is_named(study: Study, asked: list[Any], tmp_path: Path)
 def test_an_engine_is_a_device_of_its_own_and_measured_once(
     make_study: Callable[..., Study], tmp_path: Path, asked: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    study = make_study(folds=(1,), speed=SpeedConfig(rounds=3, warmup=1, engines=("onnxruntime",)))
+    study = make_study(folds=(1,), speed=SpeedConfig(rounds=4, warmup=1, engines=("onnxruntime",)))
     pytest.importorskip("onnxruntime", reason="an engine that is measured")
     measure_study(study, tmp_path, tmp_path / "runs")
     devices = content(tmp_path)["devices"]

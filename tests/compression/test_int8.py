@@ -49,8 +49,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cases = []
     for number in range(CASES):
         random = np.random.default_rng(number)
-        label = np.zeros((8, 8, 8), dtype=np.uint8)
-        label[1:4, 1:7, 1:7], label[5:8, 3:7, 2:6] = 1, 2
+        label = np.zeros((10, 9, 8), dtype=np.uint8)
+        label[2:5, 2:8, 1:7], label[6:9, 3:7, 2:6] = 1, 2
         for folder, array in (("imagesTr", label * 3.0 + random.normal(0, 1, label.shape)), ("labelsTr", label)):
             image = nib.Nifti1Image(array.astype(np.float32 if folder == "imagesTr" else np.uint8), np.eye(4))
             nib.save(image, root / folder / f"case_{number:02}.nii.gz")
