@@ -107,7 +107,7 @@ def check_folder(folder: Path, *, given: Path | None = None) -> None:
     for part in (folder, *folder.parents):
         if part.is_symlink() and not part.exists():
             where, value = quoted(str(given or folder)), f"the link {quoted(str(part))} to nothing"
-            raise RunError(Problem(where, "folder", "must be a folder", value, "remove the link"))
+            raise RunError(Problem(where, "folder", "must be a folder", value, "make the folder it leads to"))
     if file := next((part for part in (folder, *folder.parents) if part.is_file()), None):
         rule, value = "must lie in folders, not below a file", f"the file {quoted(str(file))}"
         if given is None and file == folder:

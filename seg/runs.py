@@ -8,6 +8,7 @@ import re
 import struct
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -675,12 +676,13 @@ def read_description(run_dir: Path) -> Description:
     return read_json(run_dir / MODEL_FILE, Description, newest=MODEL_VERSION, remedy="restore the file")
 
 
-def uncertified(run_dir: Path) -> str | None:
-    """Says that a compressed network was not shown to be as good as its original; None of any other run."""
-    certificate = read_description(run_dir).certificate
-    if certificate is None or certificate.get("verdict") == "not inferior":
-        return None
-    return f"{run_dir}: was not shown to be not inferior to the network that it was made from; see its {MODEL_FILE}."
+def uncertified(runs: Sequence[TrainedRun]) -> str | None:
+    """Says which compressed networks were not shown to be as good as their originals; None where there are none."""
+    certificates = ((run.path, read_description(run.path).certificate) for run in runs)
+    names = [
+        real_path(path).name for path, own in certificates if own is not None and own.get("verdict") != "not inferior"
+    ]
+    return f"{some(names)}: not shown to be as good as the original; see the certificate." if names else None
 
 
 def read_run(path: Path) -> TrainedRun:
@@ -705,8 +707,13 @@ def read_run(path: Path) -> TrainedRun:
 
 def _runs_in(folder: Path) -> list[str]:
     """Lists the runs and cross-validations right below a folder, such as the steps of a compression."""
-    inner = sorted(folder.iterdir()) if folder.is_dir() else []
-    return [quoted(str(path)) for path in inner if (path / MODEL_FILE).is_file() or fold_directories(path)]
+    found = []
+    with suppress(OSError):  # folders that may not be read are no remedy
+        for path in sorted(folder.iterdir()):
+            with suppress(OSError):
+                if (path / MODEL_FILE).is_file() or fold_directories(path):
+                    found.append(quoted(str(path)))
+    return found
 
 
 def _disagreements(first: TrainedRun, other: TrainedRun) -> list[Problem]:

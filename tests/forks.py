@@ -10,6 +10,8 @@ import sys
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import torch
+
 
 def forked(script: Path, *argv: object, said: Path) -> BaseProcess:
     """Starts a script in a fork of this process; what it says on stderr goes to a file.
@@ -21,6 +23,7 @@ def forked(script: Path, *argv: object, said: Path) -> BaseProcess:
         # A job in the background of a shell ignores interrupts, and so would its children.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        torch.set_num_threads(1)  # threads of OpenMP that the parent began do not outlive a fork
         with said.open("w") as file:
             os.dup2(file.fileno(), 2)
             sys.argv, sys.stderr = [str(script), *map(str, argv)], file

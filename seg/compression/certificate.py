@@ -494,7 +494,7 @@ def certificate_page(certificate: Certificate) -> str:
     lines = ["# Certificate of a smaller network", "", f"Certified: **{said}** (Dice, margin {certificate.margin:g})."]
     lines += ["", f"{_look(certificate).capitalize()}."]
     names = list(dict.fromkeys(one.name for result in certificate.steps for one in result.classes))
-    originals = {one.name: one.original for result in certificate.steps for one in result.classes}
+    originals = {one.name: one.original for result in reversed(certificate.steps) for one in result.classes}
     heads = [f"{escape_markdown(name)}: difference, at least" for name in names]
     columns = ["step", "GMAC", "parameters", "latency", "memory", *heads, "verdict"]
     lines += ["", f"| {' | '.join(columns)} |", f"|---|{'---:|' * 4}{'---|' * (len(names) + 1)}"]

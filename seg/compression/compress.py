@@ -753,6 +753,7 @@ class _Work:
             "exploratory": certificate.exploratory,
             "differences": {
                 one.name: {
+                    "original": one.original,
                     "mean": one.difference,
                     "bound": one.bound,
                     "patients": one.patients,

@@ -209,10 +209,9 @@ def load_predictor(
         raise RunError(copies)
     load = _torch_models if engine == "torch" else partial(_exported_models, engine=engine)
     models, warnings = load(runs, device=device, precision=precision, tta=tta)
-    for run in runs:
-        if not isinstance(run, ExportedRun) and (warning := uncertified(run.path)) is not None:
-            LOG.warning("%s", warning)
-            warnings += (warning,)
+    if (warning := uncertified([run for run in runs if not isinstance(run, ExportedRun)])) is not None:
+        LOG.warning("%s", warning)
+        warnings += (warning,)
     if kept := chosen_classes(runs):
         LOG.info(
             "post-processing: the largest component alone is kept of %s, which raised Dice on held-out cases (%s of "

@@ -16,6 +16,8 @@ LINE, VECTOR = 16, 8
 """How many numbers in float32 a cache line holds, and the shortest vector of instructions."""
 LEAST_FOLDED = 1 << 15
 """Smaller maps are not worth the calls that folding takes."""
+CHUNK = 1 << 20
+"""How many numbers of a gradient are held in float32 at a time."""
 
 
 class _NormAct(torch.autograd.Function):
@@ -104,8 +106,11 @@ def _normalise_folded(
     """Normalises a sample, and writes the result, the means and the inverse deviations to the last three arguments."""
     rows, to = _rows(x, folds), _rows(out, folds)
     weights, biases = weight.repeat(folds), bias.repeat(folds)
-    # The first pass serves for its statistics, of every so many voxels each.
-    _, means, inverses = torch.ops.aten.native_batch_norm(rows, weights, biases, None, None, True, 0.0, eps)
+    means, inverses = torch.empty_like(weights), torch.empty_like(weights)
+    # The first pass serves for its statistics, of every so many voxels each; its result is written over.
+    torch.ops.aten.native_batch_norm.out(
+        *(rows, weights, biases, None, None, True, 0.0, eps), out=to, save_mean=means, save_invstd=inverses
+    )
     parts = means.view(folds, -1)
     torch.mean(parts, 0, out=mean)
     variance = (inverses.square().reciprocal() - eps).view(folds, -1).mean(0) + parts.var(0, correction=0)
@@ -133,9 +138,11 @@ def _gradients_folded(
     by_grad = weight * inv_std
     by_x = -by_grad * inv_std * dw / voxels
     constant = -by_grad * db / voxels - by_x * mean
-    kind = weight.dtype
-    inner = torch.addcmul(constant.repeat(folds), rows.to(kind), by_x.repeat(folds))
-    given.copy_(inner.addcmul_(given.to(kind), by_grad.repeat(folds)))
+    by_grad, by_x, constant = (values.repeat(folds) for values in (by_grad, by_x, constant))
+    length = max(1, CHUNK // rows.shape[1])
+    for own, part in zip(torch.split(rows, length), torch.split(given, length), strict=True):
+        inner = torch.addcmul(constant, own.to(weight.dtype), by_x)
+        part.copy_(inner.addcmul_(part.to(weight.dtype), by_grad))
     return dw, db
 
 

@@ -37,9 +37,8 @@ def export(run_dir: Path, *, format: Form, output: Path | None = None, overwrite
     runs = read_runs([run_dir]) if format == "zip" else (read_run(run_dir),)
     target = output or default_file(run_dir, FILE_ENDINGS[format])
     check_target(target, format, overwrite=overwrite)
-    for run in runs:
-        if (warning := uncertified(run.path)) is not None:
-            LOG.warning("%s", warning)
+    if (warning := uncertified(runs)) is not None:
+        LOG.warning("%s", warning)
     if format == "zip":
         pack(runs, target)
         print(f"packed: {target}")

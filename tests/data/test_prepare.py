@@ -301,8 +301,10 @@ def test_voxels_are_the_same_on_any_number_of_threads():
         return values
 
     before = torch.get_num_threads()
-    first, *others = map(prepared, (1, 2, 5))
-    torch.set_num_threads(before)
+    try:
+        first, *others = map(prepared, (1, 2, 5))
+    finally:
+        torch.set_num_threads(before)
     assert all(np.array_equal(first, other) for other in others)
 
 

@@ -48,6 +48,8 @@ def train(config: ExperimentConfig, folder: Path, variables: dict[str, str]) -> 
     with contextlib.chdir(folder):
         if not variables:
             process = forked(SCRIPT, *words, said=folder / "said")
+            process.join(120)
+            process.kill()  # no more where it has ended
             process.join()
             assert process.exitcode == 0, (folder / "said").read_text()
             return folder / "run", (folder / "said").read_text()

@@ -111,6 +111,8 @@ def test_ctrl_c_leaves_whole_files_from_which_the_run_goes_on(
     assert process.pid is not None
     os.kill(process.pid, how)
     process.join(240)
+    process.kill()  # no more where it has ended
+    process.join()
     said = run_dir.with_name("said").read_text()
     assert process.exitcode == 130, said
     assert "Traceback" not in said
