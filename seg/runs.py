@@ -608,6 +608,7 @@ class TrainedRun:
         channel_names: Channels of its images.
         class_names: Classes, the background first.
         classes: The values of label maps; None where each is the index of its class.
+        not_inferior: Whether a compressed network was shown to be as good as its original; None for any other network.
     """
 
     path: Path
@@ -615,6 +616,7 @@ class TrainedRun:
     channel_names: tuple[str, ...]
     class_names: tuple[str, ...]
     classes: ClassMap | None = None
+    not_inferior: bool | None = None
 
     def description(self) -> dict[str, Any]:
         """Describes the network in a manifest: names, and the digest of its weights."""
@@ -677,11 +679,8 @@ def read_description(run_dir: Path) -> Description:
 
 
 def uncertified(runs: Sequence[TrainedRun]) -> str | None:
-    """Says which compressed networks were not shown to be as good as their originals; None where there are none."""
-    certificates = ((run.path, read_description(run.path).certificate) for run in runs)
-    names = [
-        real_path(path).name for path, own in certificates if own is not None and own.get("verdict") != "not inferior"
-    ]
+    """Returns a warning that names the compressed runs without a passing verdict, or None if there are none."""
+    names = [real_path(run.path).name for run in runs if run.not_inferior is False]
     return f"{some(names)}: not shown to be as good as the original; see the certificate." if names else None
 
 
@@ -702,11 +701,12 @@ def read_run(path: Path) -> TrainedRun:
         channel_names=model.channel_names,
         class_names=model.class_names,
         classes=model.classes,
+        not_inferior=None if model.certificate is None else model.certificate.get("verdict") == "not inferior",
     )
 
 
 def _runs_in(folder: Path) -> list[str]:
-    """Lists the runs and cross-validations right below a folder, such as the steps of a compression."""
+    """Lists the subfolders that are run directories or cross-validations, by their quoted paths."""
     found = []
     with suppress(OSError):  # folders that may not be read are no remedy
         for path in sorted(folder.iterdir()):

@@ -8,7 +8,8 @@ from collections.abc import Collection, Iterable, Sequence
 
 NOT_MEASURED = "not measured"
 MINUS = "\N{MINUS SIGN}"
-_SPECIAL = re.compile(r"[&<>\\`*{}\[\]|#~!$\"']|(?<![^\W_])_|_(?![^\W_])")  # an underscore within a word is one
+# No parser takes an underscore within a word for emphasis.
+_SPECIAL = re.compile(r"[&<>\\`*{}\[\]|#~!$\"']|(?<![^\W_])_|_(?![^\W_])")
 _LINK = re.compile(r"(?i)\b(https?|ftp|javascript|data|mailto|www)(?=[:.])")
 
 

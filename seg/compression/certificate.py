@@ -405,7 +405,7 @@ def _class_result(before: Runs, after: Runs, row: int, index: int, name: str, ma
 
 
 def patient_differences(before: RunScores, after: RunScores, row: int) -> tuple[Array, Array, npt.NDArray[np.bool_]]:
-    """Computes the Dice of one class in one fold by patient: the original's, and the difference of the changed one's.
+    """Computes each patient's Dice of one class by the original network, and how much the changed one differs from it.
 
     Args:
         before: Scores of the original.
@@ -413,7 +413,8 @@ def patient_differences(before: RunScores, after: RunScores, row: int) -> tuple[
         row: Place of the class among those of the scores.
 
     Returns:
-        The mean Dice and the mean difference of each patient with a score, and whether each case has one.
+        The original's mean Dice and the mean difference (changed less original), both of each patient with a score;
+        and whether each case has a score.
     """
     dice = np.array([[run.values["dice"][row : row + 1]] for run in (before, after)])
     means, scored = patient_means(with_found_nothing(dice, dice), before.patients)

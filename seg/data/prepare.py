@@ -353,7 +353,7 @@ def normalize(array: npt.NDArray[np.float32], modes: Sequence[str], ct: CtConfig
 
 
 def _zscore(values: npt.NDArray[np.float32]) -> None:
-    """Subtracts the mean of voxels (X, Y, Z) and divides by their standard deviation, in place.
+    """Normalises a channel (X, Y, Z) to mean 0 and standard deviation 1, in place.
 
     Sums are in double precision and in one order, so that they are the same on any number of threads.
     """

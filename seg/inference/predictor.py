@@ -209,7 +209,7 @@ def load_predictor(
         raise RunError(copies)
     load = _torch_models if engine == "torch" else partial(_exported_models, engine=engine)
     models, warnings = load(runs, device=device, precision=precision, tta=tta)
-    if (warning := uncertified([run for run in runs if not isinstance(run, ExportedRun)])) is not None:
+    if (warning := uncertified(runs)) is not None:
         LOG.warning("%s", warning)
         warnings += (warning,)
     if kept := chosen_classes(runs):

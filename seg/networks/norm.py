@@ -13,11 +13,11 @@ from torch.nn import functional as F
 from seg.networks.conv import is_exporting, is_recorded
 
 LINE, VECTOR = 16, 8
-"""How many numbers in float32 a cache line holds, and the shortest vector of instructions."""
+"""Float32 numbers in a cache line, and in the shortest vector register."""
 LEAST_FOLDED = 1 << 15
-"""Smaller maps are not worth the calls that folding takes."""
+"""Feature maps of fewer numbers are not folded: the further calls would take longer than they save."""
 CHUNK = 1 << 20
-"""How many numbers of a gradient are held in float32 at a time."""
+"""Numbers of a gradient that are converted to float32 at a time, which limits memory."""
 
 
 class _NormAct(torch.autograd.Function):
@@ -80,11 +80,11 @@ class _NormAct(torch.autograd.Function):
 
 
 def _folds(x: Tensor, multiple: int) -> int:
-    """Returns how many voxels are folded into a row: 1 where that is no gain, else so many as fill cache lines.
+    """Chooses how many neighbouring voxels share a row of :func:`_rows`; 1 means that folding would not be faster.
 
     Args:
         x: Features, shape (B, C, X, Y, Z).
-        multiple: Channels of a multiple of this number need no folding.
+        multiple: Maps are left unfolded where their number of channels is a multiple of this.
     """
     channels, voxels = x.shape[1], x.shape[2:].numel()
     folds = LINE // math.gcd(LINE, channels)
@@ -96,14 +96,28 @@ def _folds(x: Tensor, multiple: int) -> int:
 
 
 def _rows(x: Tensor, folds: int) -> Tensor:
-    """Views a sample (1, C, X, Y, Z) in channels_last_3d as rows of some voxels with all their channels."""
+    """Views a sample (1, C, X, Y, Z) in channels_last_3d as a matrix (X * Y * Z / folds, folds * C).
+
+    Each row holds all channels of as many neighbouring voxels as `folds` says.
+    """
     return x.permute(0, 2, 3, 4, 1).view(-1, folds * x.shape[1])
 
 
 def _normalise_folded(
     x: Tensor, weight: Tensor, bias: Tensor, eps: float, folds: int, out: Tensor, mean: Tensor, inv_std: Tensor
 ) -> None:
-    """Normalises a sample, and writes the result, the means and the inverse deviations to the last three arguments."""
+    """Computes the instance norm of one sample by a batch norm of its folded rows.
+
+    Args:
+        x: Features, shape (1, C, X, Y, Z).
+        weight: Scale, shape (C,).
+        bias: Shift, shape (C,).
+        eps: Added to the variance.
+        folds: Voxels in a row.
+        out: Receives the result, shape of `x`.
+        mean: Receives the mean of each channel, shape (C,).
+        inv_std: Receives 1 over the standard deviation of each channel, shape (C,).
+    """
     rows, to = _rows(x, folds), _rows(out, folds)
     weights, biases = weight.repeat(folds), bias.repeat(folds)
     means, inverses = torch.empty_like(weights), torch.empty_like(weights)
@@ -126,10 +140,22 @@ def _normalise_folded(
 def _gradients_folded(
     grad: Tensor, x: Tensor, weight: Tensor, mean: Tensor, inv_std: Tensor, eps: float, folds: int
 ) -> tuple[Tensor, Tensor]:
-    """Turns the gradient of a sample's result into that of the sample, in place; returns those of weight and bias."""
+    """Computes the gradients of the instance norm of one sample by a batch norm of its folded rows.
+
+    Args:
+        grad: Gradient with respect to the norm's result, shape (1, C, X, Y, Z); replaced by that with respect to `x`.
+        x: Features, shape of `grad`.
+        weight: Scale, shape (C,).
+        mean: Mean of each channel, shape (C,).
+        inv_std: 1 over the standard deviation of each channel, shape (C,).
+        eps: Added to the variance.
+        folds: Voxels in a row.
+
+    Returns:
+        Gradients with respect to the weight and the bias, shape (C,) each.
+    """
     given, rows = _rows(grad, folds), _rows(x, folds)
-    repeated = (values.repeat(folds) for values in (weight, mean, inv_std))
-    weights, means, inverses = repeated
+    weights, means, inverses = (values.repeat(folds) for values in (weight, mean, inv_std))
     _, dw, db = torch.ops.aten.native_batch_norm_backward(
         given, rows, weights, None, None, means, inverses, True, eps, [False, True, True]
     )

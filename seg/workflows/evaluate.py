@@ -143,9 +143,9 @@ def run_predictor(run_dir: Path, config: ExperimentConfig, dataset: Dataset) -> 
 
 
 def scored_otherwise(run_dir: Path, predictor: Predictor, dataset: Dataset, split: Split) -> list[str]:
-    """Lists what differs from how a predictor would score a run here, by the record beside its scores.
+    """Lists what has changed since a run was scored, such as its packages, its device or its data.
 
-    None of it, and the scores are those that the predictor would get.
+    An empty list means that the predictor would get the same scores here.
 
     Raises:
         RunError: The record or the scores are damaged.
