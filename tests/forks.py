@@ -13,6 +13,14 @@ from pathlib import Path
 import torch
 
 
+def exit_code(process: BaseProcess, *, within: float) -> int | None:
+    """Returns how a process ended; one that is still at work after so many seconds is killed."""
+    process.join(within)
+    process.kill()  # changes nothing where it has ended
+    process.join()
+    return process.exitcode
+
+
 def forked(script: Path, *argv: object, said: Path) -> BaseProcess:
     """Starts a script in a fork of this process; what it says on stderr goes to a file.
 

@@ -17,8 +17,8 @@ from seg.config import load_config, load_study
 
 STORED = Path(__file__).parent
 CONFIGS = sorted((STORED / "configs").glob("*.yaml"))
-Call = Callable[..., str]
 STUDIES = sorted((STORED / "configs" / "ablation").glob("*.yaml"))
+Call = Callable[..., str]
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK
-import torch
 from monai import transforms
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
@@ -27,6 +26,7 @@ from seg.data.prepare import (
     sampled_grid,
 )
 from tests.data.builders import problems_of, save
+from tests.threads import torch_threads
 
 SPACINGS = (0.45, 0.7421875, 0.9375, 1.0, 1.2, 1.5, 2.0, 3.3, 5.0)
 AXES = ("RAS", "LPS", "LAS", "RPI", "PIR", "ASL", "SLP", "IRA", "AIL", "SAR")
@@ -295,16 +295,12 @@ def test_equal_voxels_become_0(shape):
 
 def test_voxels_are_the_same_on_any_number_of_threads():
     def prepared(count):
-        torch.set_num_threads(count)
         values = np.random.default_rng(0).normal(50, 100, (1, 70, 60, 50)).astype(np.float32)
-        normalize(values, ("zscore",), None)
+        with torch_threads(count):
+            normalize(values, ("zscore",), None)
         return values
 
-    before = torch.get_num_threads()
-    try:
-        first, *others = map(prepared, (1, 2, 5))
-    finally:
-        torch.set_num_threads(before)
+    first, *others = map(prepared, (1, 2, 5))
     assert all(np.array_equal(first, other) for other in others)
 
 

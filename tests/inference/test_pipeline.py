@@ -24,6 +24,7 @@ from seg.inference.model import Model
 from seg.inference.pipeline import Pipeline, needed_bytes, shares
 from seg.inference.predictor import Predictor, load_predictor
 from seg.runs import read_runs
+from tests.threads import torch_threads
 
 GIB = 1 << 30
 Make = Callable[..., Path]
@@ -46,10 +47,8 @@ def labels(folder: Path) -> list[npt.NDArray[Any]]:
 
 @pytest.fixture
 def two_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
+    with torch_threads(2):
+        yield
 
 
 @pytest.fixture

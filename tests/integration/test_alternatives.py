@@ -20,6 +20,7 @@ from seg.errors import ConfigError, Problem
 from seg.networks import map_elements
 from seg.workflows.train import train
 from tests.compression import tuned
+from tests.integration.conftest import tell_costs
 
 
 @pytest.fixture(scope="module")
@@ -27,13 +28,6 @@ def trained(tiny: ExperimentConfig, tmp_path_factory: pytest.TempPathFactory) ->
     run_dir = tmp_path_factory.mktemp("alternatives") / "run"
     train(tiny, run_dir=run_dir, folds=[0])
     return run_dir
-
-
-def tell_costs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tells time and memory of networks, which take seconds to measure; test_compress.py has them measured."""
-    same = Latency(ms=1, ratio=1, q1=1, q3=1)
-    monkeypatch.setattr(compress, "measure_latency", lambda networks, *_, **__: dict.fromkeys(networks, same))
-    monkeypatch.setattr(compress, "measure_memory", lambda networks, *_, **__: dict.fromkeys(networks, 1.0))
 
 
 def test_each_method_makes_a_network_of_its_own_and_each_look_is_counted(

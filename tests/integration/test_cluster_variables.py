@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from seg.config import ExperimentConfig, dump_config
-from tests.forks import forked
+from tests.forks import exit_code, forked
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
 SLURM = {
@@ -48,10 +48,7 @@ def train(config: ExperimentConfig, folder: Path, variables: dict[str, str]) -> 
     with contextlib.chdir(folder):
         if not variables:
             process = forked(SCRIPT, *words, said=folder / "said")
-            process.join(120)
-            process.kill()  # no more where it has ended
-            process.join()
-            assert process.exitcode == 0, (folder / "said").read_text()
+            assert exit_code(process, within=120) == 0, (folder / "said").read_text()
             return folder / "run", (folder / "said").read_text()
         command, environment = [sys.executable, str(SCRIPT), *words], os.environ | variables
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)

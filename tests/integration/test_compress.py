@@ -33,6 +33,7 @@ from seg.networks.complexity import complexity, map_elements
 from seg.runs import read_run, save_weights
 from seg.workflows.train import train
 from tests.costs import checked_complexity
+from tests.integration.conftest import tell_costs
 from tests.problems import refused
 
 pytestmark = pytest.mark.usefixtures("exports_kept")
@@ -73,12 +74,6 @@ def known(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
     if "measured" not in request.fixturenames:
         tell_costs(monkeypatch)
         request.getfixturevalue("undrawn")
-
-
-def tell_costs(monkeypatch: pytest.MonkeyPatch) -> None:
-    latency = Latency(ms=1.0, ratio=0.9, q1=0.9, q3=0.9)
-    monkeypatch.setattr(compress_module, "measure_latency", lambda networks, *_, **__: dict.fromkeys(networks, latency))
-    monkeypatch.setattr(compress_module, "measure_memory", lambda networks, *_, **__: dict.fromkeys(networks, 1.0))
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from seg.config import ExperimentConfig
 from seg.hardware import environment
 from seg.workflows import train as training
 from seg.workflows.train import recorded_threads, train
+from tests.threads import torch_threads
 
 
 @pytest.fixture
@@ -33,10 +34,8 @@ def begun(short: ExperimentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    with torch_threads(1):
+        yield
 
 
 def change(run_dir: Path, **values: object) -> None:

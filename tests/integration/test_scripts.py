@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.forks import forked
+from tests.forks import exit_code, forked
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
 SHORT = ("--training.steps", 2, "--training.validate_every", 1)
@@ -110,11 +110,8 @@ def test_ctrl_c_leaves_whole_files_from_which_the_run_goes_on(
         time.sleep(0.02)
     assert process.pid is not None
     os.kill(process.pid, how)
-    process.join(240)
-    process.kill()  # no more where it has ended
-    process.join()
-    said = run_dir.with_name("said").read_text()
-    assert process.exitcode == 130, said
+    code, said = exit_code(process, within=240), run_dir.with_name("said").read_text()
+    assert code == 130, said
     assert "Traceback" not in said
     assert not (run_dir / "evaluation.json").exists()
     assert half_written(run_dir) == []

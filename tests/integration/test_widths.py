@@ -18,14 +18,14 @@ import yaml
 
 import seg
 from seg.ablation.study import plan_study
-from seg.compression import compress, drawing, widths
-from seg.compression.speed import Latency
+from seg.compression import drawing, widths
 from seg.compression.widths import Findings, find_widths, to_html, write_findings
 from seg.config import ExperimentConfig, load_config
 from seg.errors import SegError
 from seg.figures.svg import Picture
 from seg.files import locked
 from tests.costs import checked_complexity
+from tests.integration.conftest import tell_costs
 from tests.pages import Page
 
 HOSTILE = '<script>alert(1)</script>" onload="alert(2)'
@@ -151,9 +151,7 @@ def test_what_cannot_be_used_is_named(run: Path, tmp_path: Path, monkeypatch: py
     with pytest.raises(SegError) as caught:
         find_widths(run, tmp_path / "out", cases=1)
     assert [(problem.path, problem.kind) for problem in caught.value.problems] == [("cases", "patients")]
-    latency = Latency(ms=1.0, ratio=0.9, q1=0.9, q3=0.9)
-    monkeypatch.setattr(compress, "measure_latency", lambda networks, *_, **__: dict.fromkeys(networks, latency))
-    monkeypatch.setattr(compress, "measure_memory", lambda networks, *_, **__: dict.fromkeys(networks, 1.0))
+    tell_costs(monkeypatch)
     seg.compress(tmp_path / "folds" / "fold_0", tmp_path / "small", target="macs=0.8", cases=2, tune_steps=0)
     (small,) = (path.parent for path in (tmp_path / "small").glob("*/config.yaml"))
     assert kinds(small) == [(str(small), "compressed")]

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from seg.config import BottleneckConfig, NetworkConfig, WidthsConfig
 from seg.networks import UNet
 from seg.networks.conv import Conv3d, ConvTranspose3d, conv3d, use_fast_kernels
+from tests.threads import torch_threads
 
 SLOW = {
     torch._C._ConvBackend.Slow3d,
@@ -68,10 +69,8 @@ class Kernels(TorchDispatchMode):
 
 @pytest.fixture(params=[1, 2])
 def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
+    with torch_threads(request.param):
+        yield request.param
 
 
 @pytest.mark.parametrize("batch", [1, 2])

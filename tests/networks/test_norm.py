@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from seg.networks import norm
 from seg.networks.norm import InstanceNorm3d, channels_last_norm, instance_norm, is_channels_last
+from tests.threads import torch_threads
 
 FORMATS = [torch.contiguous_format, torch.channels_last_3d]
 
@@ -66,17 +67,13 @@ def test_equals_the_definition_in_value_and_gradient(memory_format, slope, dtype
 )
 @pytest.mark.parametrize(("channels", "folds"), [(3, 16), (8, 2), (12, 4), (24, 2), (16, 1)])
 def test_maps_whose_sums_share_a_cache_line_are_folded_to_the_same_result(channels, folds, dtype, tolerance, threads):
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with torch_threads(threads):
         inputs = tensors(dtype, torch.channels_last_3d, channels=channels, shape=(24, 30, 16))
         assert norm._folds(inputs[0], norm.LINE) == (folds if threads > 1 or channels in (3, 12) else 1)
         out = instance_norm(*inputs, negative_slope=0.01)
         expected, twins = reference(*inputs, 0.01)
         grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
         gradients = torch.autograd.grad(out, inputs, grad * (expected.abs() > 0.05))
-    finally:
-        torch.set_num_threads(before)
     theirs = torch.autograd.grad(expected, twins, grad.double() * (expected.abs() > 0.05))
     for one, other in zip((out, *gradients), (expected, *theirs), strict=True):
         torch.testing.assert_close(one.double(), other, rtol=tolerance, atol=tolerance * other.abs().max().item())
