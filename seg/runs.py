@@ -608,7 +608,7 @@ class TrainedRun:
         channel_names: Channels of its images.
         class_names: Classes, the background first.
         classes: The values of label maps; None where each is the index of its class.
-        not_inferior: Whether a compressed network was shown to be as good as its original; None for any other network.
+        certificate: What the certificate of a compressed network says of it; None for any other network.
     """
 
     path: Path
@@ -616,7 +616,7 @@ class TrainedRun:
     channel_names: tuple[str, ...]
     class_names: tuple[str, ...]
     classes: ClassMap | None = None
-    not_inferior: bool | None = None
+    certificate: dict[str, Any] | None = None
 
     def description(self) -> dict[str, Any]:
         """Describes the network in a manifest: names, and the digest of its weights."""
@@ -680,7 +680,8 @@ def read_description(run_dir: Path) -> Description:
 
 def uncertified(runs: Sequence[TrainedRun]) -> str | None:
     """Returns a warning that names the compressed runs without a passing verdict, or None if there are none."""
-    names = [real_path(run.path).name for run in runs if run.not_inferior is False]
+    tested = [(run, run.certificate.get("verdict")) for run in runs if run.certificate is not None]
+    names = [real_path(run.path).name for run, verdict in tested if verdict != "not inferior"]
     return f"{some(names)}: not shown to be as good as the original; see the certificate." if names else None
 
 
@@ -701,7 +702,7 @@ def read_run(path: Path) -> TrainedRun:
         channel_names=model.channel_names,
         class_names=model.class_names,
         classes=model.classes,
-        not_inferior=None if model.certificate is None else model.certificate.get("verdict") == "not inferior",
+        certificate=model.certificate,
     )
 
 

@@ -284,6 +284,7 @@ def export_record(
         channel_names=run.channel_names,
         class_names=run.class_names,
         label_values=None if run.classes is None else run.classes.groups,
+        certificate=run.certificate,
         largest_component=chosen_classes([run]),
         config=config,
         config_sha256=content_digest(config),

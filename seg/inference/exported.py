@@ -150,6 +150,7 @@ def read_export(file: Path) -> ExportedRun:
         channel_names=record.channel_names,
         class_names=record.class_names,
         classes=record.classes,
+        certificate=record.certificate,
         record=record,
     )
 

@@ -20,8 +20,9 @@ from seg.errors import RunError, SegError
 from seg.inference.engines import ExportedNetwork
 from seg.inference.export import Check, check_problems, check_shapes, export_network
 from seg.inference.exported import exported_file, read_export, record_path
+from seg.inference.predictor import load_predictor
 from seg.networks.norm import InstanceNorm3d
-from seg.runs import read_runs
+from seg.runs import MODEL_FILE, read_runs
 
 onnx = pytest.importorskip("onnx", reason="needs the extra export")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra export")
@@ -89,7 +90,10 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.inference.conftest import write_run
 
     folder = tmp_path_factory.mktemp("exported")
-    (run,) = read_runs([write_run(folder / "run")])
+    run_dir = write_run(folder / "run")
+    card = json.loads((run_dir / MODEL_FILE).read_text())
+    (run_dir / MODEL_FILE).write_text(json.dumps({**card, "certificate": {"verdict": "not shown"}}))
+    (run,) = read_runs([run_dir])
     export_network(run, folder / "net.xml", "openvino")
     return folder / "net.xml"
 
@@ -132,7 +136,14 @@ def test_the_record_holds_the_run_and_digests_of_what_lies_beside_it(exported: P
     weights = exported.parent / "run" / "checkpoints" / "weights.pt"
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     assert read.description()["weights_sha256"] == content["weights_sha256"] == digest
+    assert content["certificate"] == {"verdict": "not shown"}
     assert not any(b"site-packages" in raw or str(Path.cwd()).encode() in raw for raw in files.values())
+
+
+def test_an_exported_network_that_was_not_shown_to_be_as_good_is_announced(exported: Path) -> None:
+    predictor = load_predictor([read_export(exported)], device="cpu", tta=False, probabilities=False, engine="openvino")
+    (warning,) = predictor.warnings
+    assert warning.startswith(exported.name)
 
 
 @pytest.mark.parametrize(
