@@ -25,21 +25,30 @@ SHARES = (0.75, 0.5, 0.25, 0.125, 0.0625)
 """Widths that are tried, as shares of the channels."""
 
 
-def measure(run_dir: Path, data_root: Path | None, count: int) -> list[dict[str, float | str]]:
-    """Returns what is predicted and what is measured, for each place and width."""
+def measure(run_dir: Path, data_root: Path | None, count: int, judges: int | None) -> list[dict[str, float | str]]:
+    """Returns what is predicted from training cases and what is lost on held-out cases, for each place and width.
+
+    Args:
+        run_dir: Finished run of one fold.
+        data_root: Folder of the data set, where it moved.
+        count: Training cases, >= 2.
+        judges: Held-out cases, of two patients or more; None are all.
+    """
     run, split, dataset, network = read_trained(run_dir, data_root)
     config, ignored = run.config, dataset.ignore_label
     network.requires_grad_(False)
     sites = find_sites(network)
     trained, held_out = (
-        spread_over([case for case in dataset.cases if case.id in set(side)], count)
-        for side in (split.train, split.validation)
+        spread_over([case for case in dataset.cases if case.id in set(side)], number or len(side))
+        for side, number in ((split.train, count), (split.validation, judges))
     )
     seen = [window(case, config, ignored) for case in trained]
     patients = [case.patient or case.id for case in trained]
     found = predict_maps(network, sites, seen, patients, margin=MARGIN, seed=config.seed)
     print(f"factor {found.factor:.3f}")
     windows = [window(case, config, ignored) for case in held_out]
+    owners = [case.patient or case.id for case in held_out]
+    second_half = np.isin(owners, sorted(set(owners))[1::2])
     with torch.no_grad():
         whole = [scores(network(image), label, ignored) for image, label in windows]
     curves = {curve.site.name: curve for curve in found.curves}
@@ -53,7 +62,8 @@ def measure(run_dir: Path, data_root: Path | None, count: int) -> list[dict[str,
             projection = projection_of(site, pooled, width)
             with torch.no_grad(), narrowed_at(network, site, own.mean, projection):
                 narrow = [scores(network(image), label, ignored) for image, label in windows]
-            lost = np.nanmean([b[0] - a[0] for a, b in zip(narrow, whole, strict=True)], 0)
+            by_case = np.array([b[0] - a[0] for a, b in zip(narrow, whole, strict=True)])
+            lost = np.nanmean(by_case, 0)
             rows.append(
                 {
                     "place": site.name,
@@ -62,6 +72,8 @@ def measure(run_dir: Path, data_root: Path | None, count: int) -> list[dict[str,
                     "width": width,
                     "predicted": float(np.nanmean(curve.lost[curve.at(width)])),
                     "dice_lost": float(np.nanmean(lost)),
+                    "dice_lost_first_half": float(np.nanmean(by_case[~second_half])),
+                    "dice_lost_second_half": float(np.nanmean(by_case[second_half])),
                     "predicted_nats": float(np.nanmean(curves[site.name].lost[curve.at(width)])) / DICE_FOR_NATS,
                     "nats": float(np.nanmean([divergence(a[2], b[2]) for a, b in zip(whole, narrow, strict=True)])),
                     "cross_entropy": float(np.mean([a[1] - b[1] for a, b in zip(narrow, whole, strict=True)])),
@@ -105,6 +117,9 @@ def describe(rows: Sequence[dict[str, float | str]]) -> str:
         "divergence": stats.spearmanr(columns["predicted_nats"], columns["nats"]).statistic,
         "worst class": stats.spearmanr(columns["predicted_worst"], columns["dice_lost_worst"]).statistic,
         "cross-entropy": stats.spearmanr(predicted, columns["cross_entropy"]).statistic,
+        "Dice of half of the patients with that of the others": stats.spearmanr(
+            columns["dice_lost_first_half"], columns["dice_lost_second_half"]
+        ).statistic,
         "Dice by width alone": stats.spearmanr(-share, dice).statistic,
     }
     small = (predicted > 1e-3) & (predicted < 0.05)
@@ -122,12 +137,17 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="CSV file of all points")
     parser.add_argument("--data_root", type=Path, metavar="DIR", help="folder of the data set, where it moved")
     parser.add_argument(
-        "--cases", type=int, default=10, metavar="N", help="cases of each side of the fold, >= 2 (default: %(default)s)"
+        "--cases", type=int, default=10, metavar="N", help="training cases to predict from, >= 2 (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--held_out", type=int, metavar="N", help="held-out cases of two patients or more to measure (default: all)"
     )
     options = parser.parse_args()
     if options.cases < 2:
         parser.error(f"--cases must be >= 2, got {options.cases}.")
-    rows = measure(options.run_dir, options.data_root, options.cases)
+    if options.held_out is not None and options.held_out < 2:
+        parser.error(f"--held_out must be >= 2, got {options.held_out}.")
+    rows = measure(options.run_dir, options.data_root, options.cases, options.held_out)
     write_text(options.output, table_text(rows))
     for kind in ("maps", "kernels", "all"):
         chosen = [row for row in rows if kind == "all" or (row["part"] == "kernel") == (kind == "kernels")]
