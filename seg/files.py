@@ -104,15 +104,15 @@ def check_folder(folder: Path, *, given: Path | None = None) -> None:
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise file_error(given or folder, error) from error
+    where = quoted(str(given or folder))
     for part in (folder, *folder.parents):
         if part.is_symlink() and not part.exists():
-            where, value = quoted(str(given or folder)), f"the link {quoted(str(part))} to nothing"
+            value = f"the link {quoted(str(part))} to nothing"
             raise RunError(Problem(where, "folder", "must be a folder", value, "make the folder it leads to"))
-    if file := next((part for part in (folder, *folder.parents) if part.is_file()), None):
-        rule, value = "must lie in folders, not below a file", f"the file {quoted(str(file))}"
-        if given is None and file == folder:
-            rule = "must be a folder"
-        raise RunError(Problem(quoted(str(given or folder)), "folder", rule, value, "choose another path"))
+        if part.is_file():
+            itself = given is None and part == folder
+            rule = "must be a folder" if itself else "must lie in folders, not below a file"
+            raise RunError(Problem(where, "folder", rule, f"the file {quoted(str(part))}", "choose another path"))
 
 
 def check_writable(folder: Path, *, given: Path | None = None) -> None:
