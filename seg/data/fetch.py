@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import os
+import platform
 import re
 import shutil
 import sys
@@ -62,8 +63,9 @@ def fetch(archive: Archive, root: Path, *, progress: ShowProgress | None = None)
         progress: Called with the bytes there are and the bytes there will be, None where the server does not say.
 
     Raises:
-        DataError: What is there is no finished data set, the server cannot be reached or breaks off, the checksum
-            differs, the archive holds paths outside its folder, or the disk is full or cannot be written.
+        DataError: What is there is no finished data set, Python is older than 3.11.4, the server cannot be reached or
+            breaks off, the checksum differs, the archive holds paths outside its folder, or the disk is full or cannot
+            be written.
     """
     target = root / archive.folder
     if (target / DESCRIPTION).is_file():
@@ -75,6 +77,10 @@ def fetch(archive: Archive, root: Path, *, progress: ShowProgress | None = None)
     partial = root / f".{archive.folder}.tar.part"
     try:
         root.mkdir(parents=True, exist_ok=True)
+        if not hasattr(tarfile, "data_filter"):
+            rule = "must be 3.11.4 or newer to unpack archives safely"
+            remedy = "update Python and run again"
+            raise DataError(Problem("Python", "version", rule, platform.python_version(), remedy))
         _download(archive.url, partial, progress or (lambda done, total: None))
         _verify(partial, archive)
         _unpack(partial, target)
@@ -150,9 +156,6 @@ def _verify(partial: Path, archive: Archive) -> None:
 
 def _unpack(partial: Path, target: Path) -> None:
     """Unpacks beside the target and renames, so that a folder of that name is complete."""
-    if not hasattr(tarfile, "data_filter"):
-        rule = "must be 3.11.4 or newer to unpack archives safely"
-        raise DataError(Problem("Python", "version", rule, remedy="update Python and run again"))
     aside = target.with_name(f".{target.name}.unpacking")
     shutil.rmtree(aside, ignore_errors=True)
     try:

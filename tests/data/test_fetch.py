@@ -8,6 +8,7 @@ import importlib.metadata
 import io
 import json
 import os
+import platform
 import subprocess
 import sys
 import tarfile
@@ -78,6 +79,8 @@ TINY = packed(
 
 @pytest.fixture
 def server():
+    if not hasattr(tarfile, "data_filter"):
+        pytest.skip("Python before 3.11.4 cannot unpack archives safely, so nothing is downloaded")
     server = HTTPServer(("127.0.0.1", 0), Handler)
     server.content, server.ranges, server.breaks, server.asked = TINY, True, [], []
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
@@ -202,10 +205,11 @@ def test_a_full_disk(tmp_path, archive, monkeypatch):
     assert (path, kind) == (str(tmp_path), "no_room")
 
 
-def test_an_old_python_unpacks_nothing(tmp_path, archive, monkeypatch):
-    monkeypatch.delattr(tarfile, "data_filter")
-    ((path, kind, _),) = problems_of(fetch, archive, tmp_path)
-    assert (path, kind, os.listdir(tmp_path)) == ("Python", "version", [PARTIAL])
+def test_an_old_python_downloads_nothing(tmp_path, monkeypatch):
+    monkeypatch.delattr(tarfile, "data_filter", raising=False)
+    archive = Archive(folder="Task00_Tiny", url="http://127.0.0.1:9/x", md5="0")
+    assert problems_of(fetch, archive, tmp_path) == [("Python", "version", platform.python_version())]
+    assert os.listdir(tmp_path) == []
 
 
 def test_the_address_and_digest_are_those_of_monai():
