@@ -682,7 +682,8 @@ def uncertified(runs: Sequence[TrainedRun]) -> str | None:
     """Returns a warning that names the compressed runs without a passing verdict, or None if there are none."""
     tested = [(run, run.certificate.get("verdict")) for run in runs if run.certificate is not None]
     names = [real_path(run.path).name for run, verdict in tested if verdict != "not inferior"]
-    return f"{some(names)}: not shown to be as good as the original; see the certificate." if names else None
+    where = f"see certificate in {MODEL_FILE}, or in the record of an exported file"
+    return f"{some(names)}: not shown to be as good as the original ({where})." if names else None
 
 
 def read_run(path: Path) -> TrainedRun:

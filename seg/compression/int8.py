@@ -38,7 +38,7 @@ from seg.inference.exported import read_export, record_path
 from seg.inference.model import mirrored_axes
 from seg.inference.predictor import Predictor, load_predictor
 from seg.inference.quantise import INT8_SETS, KEPT, OVERFLOW_FIX, PRESET, check_quantiser, quantise
-from seg.runs import TrainedRun, read_run
+from seg.runs import TrainedRun, read_run, uncertified
 from seg.words import counted, dimensions
 from seg.workflows.evaluate import check_unseen, predictor_scores, read_held_out
 from seg.workflows.export import check_target, default_file
@@ -88,6 +88,8 @@ def export_int8(
     beside = target.with_name(target.name + CERTIFICATE_ENDING)
     check_target(target, "openvino", overwrite=overwrite, beside=[beside])
     run = read_run(run_dir)
+    if (warning := uncertified([run])) is not None:
+        LOG.warning("%s", warning)
     check_quantiser()
     check_ledger(run.path / LEDGER_FILE)
     configs, dataset, splits, _ = read_held_out([run.path], data_root=data_root)
@@ -225,4 +227,8 @@ def mirroring(config: ExperimentConfig) -> str:
 
 
 def _predictor(file: Path) -> Predictor:
-    return load_predictor([read_export(file)], device="cpu", tta=False, probabilities=False, engine="openvino")
+    """Loads an exported network without warnings of verdicts that are not there yet, or were announced before."""
+    run = read_export(file)
+    untested = run.record.model_copy(update={"certified": None, "certified_on": None})
+    run = replace(run, certificate=None, record=untested)
+    return load_predictor([run], device="cpu", tta=False, probabilities=False, engine="openvino")

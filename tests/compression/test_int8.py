@@ -196,12 +196,13 @@ def test_a_certificate_names_the_sets_that_decide(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_network_that_is_not_shown_to_be_as_good_is_written_on_request_alone(
-    make_run: Callable[..., Path], root: Path, tmp_path: Path
+    make_run: Callable[..., Path], root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run_dir = make_run(tmp_path / "run")
     target = tmp_path / "run_int8.xml"
     with refused((str(target), "inferior", "not shown"), error=RunError):
         export_int8(run_dir, margin=1e-9)
+    assert not [record for record in caplog.records if record.getMessage().startswith(target.name)]  # said once
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     assert len(read_ledger(run_dir / "certificate_ledger.json")) == 1
     assert export_int8(run_dir, margin=1e-9, allow_inferior=True) == target

@@ -19,20 +19,26 @@ from seg.compression.sites import DICE_FOR_NATS, find_sites, projection_of
 from seg.compression.widths import read_trained
 from seg.config.study import MARGIN
 from seg.data.splits import spread_over
+from seg.errors import ConfigError, Problem
 from seg.files import table_text, write_text
 
 SHARES = (0.75, 0.5, 0.25, 0.125, 0.0625)
 """Widths that are tried, as shares of the channels."""
 
 
-def measure(run_dir: Path, data_root: Path | None, count: int, judges: int | None) -> list[dict[str, float | str]]:
+def measure(
+    run_dir: Path, data_root: Path | None, count: int, held_out_count: int | None
+) -> list[dict[str, float | str]]:
     """Returns what is predicted from training cases and what is lost on held-out cases, for each place and width.
 
     Args:
         run_dir: Finished run of one fold.
         data_root: Folder of the data set, where it moved.
         count: Training cases, >= 2.
-        judges: Held-out cases, of two patients or more; None are all.
+        held_out_count: Held-out cases, of two patients or more; None are all.
+
+    Raises:
+        ConfigError: The held-out cases are of fewer than two patients.
     """
     run, split, dataset, network = read_trained(run_dir, data_root)
     config, ignored = run.config, dataset.ignore_label
@@ -40,15 +46,18 @@ def measure(run_dir: Path, data_root: Path | None, count: int, judges: int | Non
     sites = find_sites(network)
     trained, held_out = (
         spread_over([case for case in dataset.cases if case.id in set(side)], number or len(side))
-        for side, number in ((split.train, count), (split.validation, judges))
+        for side, number in ((split.train, count), (split.validation, held_out_count))
     )
+    owners = [case.patient or case.id for case in held_out]
+    if (number := len(set(owners))) < 2:
+        rule, remedy = "must be cases of two patients or more", "take more cases"
+        raise ConfigError(Problem("--held_out", "patients", rule, str(number), remedy))
+    odd = np.isin(owners, sorted(set(owners))[::2])
     seen = [window(case, config, ignored) for case in trained]
     patients = [case.patient or case.id for case in trained]
     found = predict_maps(network, sites, seen, patients, margin=MARGIN, seed=config.seed)
     print(f"factor {found.factor:.3f}")
     windows = [window(case, config, ignored) for case in held_out]
-    owners = [case.patient or case.id for case in held_out]
-    second_half = np.isin(owners, sorted(set(owners))[1::2])
     with torch.no_grad():
         whole = [scores(network(image), label, ignored) for image, label in windows]
     curves = {curve.site.name: curve for curve in found.curves}
@@ -72,8 +81,8 @@ def measure(run_dir: Path, data_root: Path | None, count: int, judges: int | Non
                     "width": width,
                     "predicted": float(np.nanmean(curve.lost[curve.at(width)])),
                     "dice_lost": float(np.nanmean(lost)),
-                    "dice_lost_first_half": float(np.nanmean(by_case[~second_half])),
-                    "dice_lost_second_half": float(np.nanmean(by_case[second_half])),
+                    "dice_lost_odd": float(np.nanmean(np.nanmean(by_case[odd], 0))),
+                    "dice_lost_even": float(np.nanmean(np.nanmean(by_case[~odd], 0))),
                     "predicted_nats": float(np.nanmean(curves[site.name].lost[curve.at(width)])) / DICE_FOR_NATS,
                     "nats": float(np.nanmean([divergence(a[2], b[2]) for a, b in zip(whole, narrow, strict=True)])),
                     "cross_entropy": float(np.mean([a[1] - b[1] for a, b in zip(narrow, whole, strict=True)])),
@@ -118,7 +127,7 @@ def describe(rows: Sequence[dict[str, float | str]]) -> str:
         "worst class": stats.spearmanr(columns["predicted_worst"], columns["dice_lost_worst"]).statistic,
         "cross-entropy": stats.spearmanr(predicted, columns["cross_entropy"]).statistic,
         "Dice of half of the patients with that of the others": stats.spearmanr(
-            columns["dice_lost_first_half"], columns["dice_lost_second_half"]
+            columns["dice_lost_odd"], columns["dice_lost_even"]
         ).statistic,
         "Dice by width alone": stats.spearmanr(-share, dice).statistic,
     }

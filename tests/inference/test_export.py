@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -141,9 +142,12 @@ def test_the_record_holds_the_run_and_digests_of_what_lies_beside_it(exported: P
 
 
 def test_an_exported_network_that_was_not_shown_to_be_as_good_is_announced(exported: Path) -> None:
-    predictor = load_predictor([read_export(exported)], device="cpu", tta=False, probabilities=False, engine="openvino")
-    (warning,) = predictor.warnings
+    run = read_export(exported)
+    load = partial(load_predictor, device="cpu", tta=False, probabilities=False, engine="openvino")
+    (warning,) = load([run]).warnings
     assert warning.startswith(exported.name)
+    assert load([replace(run, certificate={"verdict": "not inferior"})]).warnings == ()
+    assert load([replace(run, certificate=None)]).warnings == ()
 
 
 @pytest.mark.parametrize(

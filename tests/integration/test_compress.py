@@ -30,7 +30,7 @@ from seg.files import file_digest, locked
 from seg.hardware import code_version
 from seg.inference.exported import read_export, record_path
 from seg.networks.complexity import complexity, map_elements
-from seg.runs import read_run, save_weights
+from seg.runs import TrainedRun, read_run, save_weights
 from seg.workflows.train import train
 from tests.costs import checked_complexity
 from tests.integration.conftest import tell_costs
@@ -575,6 +575,18 @@ def test_int8_is_the_last_step_and_says_in_its_file_whether_it_is_certified(
         damaged.write_bytes(whole[:-20])
         assert not compress_module._is_file_of(file, digest)
         damaged.write_bytes(whole)
+    given_certificates = []
+
+    def killed(run: TrainedRun, *_: Any) -> None:
+        given_certificates.append(run.certificate)
+        raise KeyboardInterrupt
+
+    file.unlink()
+    monkeypatch.setattr(compress_module, "write_int8", killed)
+    with pytest.raises(KeyboardInterrupt):
+        seg.compress(run, tmp_path / "small", margin=0.99, **options)
+    assert content(tmp_path / "small" / "macs_0.8" / "model.json")["certificate"]["verdict"] == "not inferior"
+    assert given_certificates == [None]  # that of the step speaks of fp32
 
 
 def test_a_step_that_is_made_again_is_quantised_and_timed_again(
