@@ -678,12 +678,16 @@ def read_description(run_dir: Path) -> Description:
     return read_json(run_dir / MODEL_FILE, Description, newest=MODEL_VERSION, remedy="restore the file")
 
 
-def uncertified(runs: Sequence[TrainedRun]) -> str | None:
-    """Returns a warning that names the compressed runs without a passing verdict, or None if there are none."""
+def warn_uncertified(runs: Sequence[TrainedRun]) -> tuple[str, ...]:
+    """Warns of compressed networks that were not shown to be as good as their originals; returns the warnings."""
     tested = [(run, run.certificate.get("verdict")) for run in runs if run.certificate is not None]
     names = [real_path(run.path).name for run, verdict in tested if verdict != "not inferior"]
+    if not names:
+        return ()
     where = f"see certificate in {MODEL_FILE}, or in the record of an exported file"
-    return f"{some(names)}: not shown to be as good as the original ({where})." if names else None
+    warning = f"{some(names)}: not shown to be as good as the original ({where})."
+    LOG.warning("%s", warning)
+    return (warning,)
 
 
 def read_run(path: Path) -> TrainedRun:
@@ -708,7 +712,7 @@ def read_run(path: Path) -> TrainedRun:
 
 
 def _runs_in(folder: Path) -> list[str]:
-    """Lists the subfolders that are run directories or cross-validations, by their quoted paths."""
+    """Finds the runs and cross-validations directly inside a folder, to suggest them in an error message."""
     found = []
     with suppress(OSError):  # folders that may not be read are no remedy
         for path in sorted(folder.iterdir()):

@@ -14,7 +14,7 @@ import torch
 
 
 def exit_code(process: BaseProcess, *, within: float) -> int | None:
-    """Returns how a process ended; one that is still at work after so many seconds is killed."""
+    """Waits for a process to end, kills it after `within` seconds, and returns its exit code."""
     process.join(within)
     process.kill()  # changes nothing where it has ended
     process.join()

@@ -10,7 +10,7 @@ import torch
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """Gives torch a number of threads in a block, and the former number behind it, however the block ends."""
+    """Sets how many threads torch uses within the block, and restores the former number after it."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

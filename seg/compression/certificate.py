@@ -214,7 +214,7 @@ class _Ledger:
 
 def few_patients(dataset: Dataset, held_out: Collection[str]) -> int | None:
     """Returns how many patients the held-out cases are of, where they are too few for any certificate; else None."""
-    patients = {case.patient or case.id for case in dataset.cases if case.id in held_out}
+    patients = {case.patient_or_id for case in dataset.cases if case.id in held_out}
     return len(patients) if len(patients) < LEAST_PATIENTS else None
 
 

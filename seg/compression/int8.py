@@ -38,7 +38,7 @@ from seg.inference.exported import read_export, record_path
 from seg.inference.model import mirrored_axes
 from seg.inference.predictor import Predictor, load_predictor
 from seg.inference.quantise import INT8_SETS, KEPT, OVERFLOW_FIX, PRESET, check_quantiser, quantise
-from seg.runs import TrainedRun, read_run, uncertified
+from seg.runs import TrainedRun, read_run, warn_uncertified
 from seg.words import counted, dimensions
 from seg.workflows.evaluate import check_unseen, predictor_scores, read_held_out
 from seg.workflows.export import check_target, default_file
@@ -88,8 +88,7 @@ def export_int8(
     beside = target.with_name(target.name + CERTIFICATE_ENDING)
     check_target(target, "openvino", overwrite=overwrite, beside=[beside])
     run = read_run(run_dir)
-    if (warning := uncertified([run])) is not None:
-        LOG.warning("%s", warning)
+    warn_uncertified([run])
     check_quantiser()
     check_ledger(run.path / LEDGER_FILE)
     configs, dataset, splits, _ = read_held_out([run.path], data_root=data_root)
@@ -112,8 +111,8 @@ def export_int8(
             remedy = "take the network in fp32, or write it all the same by --allow_inferior"
             raise RunError(Problem(quoted(str(target)), "inferior", rule, certificate.steps[0].verdict, remedy))
         write_certificate(beside, certificate)
+        mark(coarse, certified=certificate.certified is not None)
         _copy(coarse, target)
-        mark(target, certified=certificate.certified is not None)
     print(f"exported: {target}\nrecord: {record_path(target)}\ncertificate: {beside}")
     return target
 
@@ -144,7 +143,6 @@ def _quantise(run: TrainedRun, plain: Path, crops: list[Voxels], coarse: Path) -
     checks = compare(run.network(), coarse, "openvino", run)
     files = [coarse.with_suffix(".bin"), coarse]
     write_record(coarse, export_record(run, "openvino", checks, files, arithmetic="int8"))
-    mark(coarse, certified=False)
 
 
 def write_int8(run: TrainedRun, target: Path, dataset: Dataset, split: Split) -> None:
@@ -160,6 +158,7 @@ def write_int8(run: TrainedRun, target: Path, dataset: Dataset, split: Split) ->
         plain, coarse = (Path(folder) / name / target.name for name in ("fp32", "int8"))
         export_network(run, plain, "openvino")
         _quantise(run, plain, training_crops(run.config, dataset, split), coarse)
+        mark(coarse, certified=False)
         _copy(coarse, target)
 
 
@@ -227,8 +226,6 @@ def mirroring(config: ExperimentConfig) -> str:
 
 
 def _predictor(file: Path) -> Predictor:
-    """Loads an exported network without warnings of verdicts that are not there yet, or were announced before."""
-    run = read_export(file)
-    untested = run.record.model_copy(update={"certified": None, "certified_on": None})
-    run = replace(run, certificate=None, record=untested)
+    """Loads an exported network as `predict` does, but without the warning of its certificate, which was given."""
+    run = replace(read_export(file), certificate=None)
     return load_predictor([run], device="cpu", tta=False, probabilities=False, engine="openvino")

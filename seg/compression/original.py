@@ -133,7 +133,7 @@ def read_original(run: TrainedRun, origin: Origin, split: Split, dataset: Datase
     patients: dict[str, list[Case]] = {}
     for case in dataset.cases:
         if case.id in seen and case.label is not None:
-            patients.setdefault(case.patient or case.id, []).append(case)
+            patients.setdefault(case.patient_or_id, []).append(case)
     if len(patients) < 2:
         rule, remedy = "must be 2 or more, as one is held back", "compress a run of more patients"
         raise ConfigError(Problem("training patients", "patients", rule, str(len(patients)), remedy))

@@ -219,7 +219,7 @@ def _find(
     config = run.config
     seen = set(split.train)
     chosen = spread_over([case for case in dataset.cases if case.id in seen], cases)
-    patients = [case.patient or case.id for case in chosen]
+    patients = [case.patient_or_id for case in chosen]
     if gone := sorted(seen - {case.id for case in dataset.cases}):
         LOG.warning("%s: cases that the run was trained on are not there: %s", config.data.root, some(gone))
     if len(set(patients)) < 2:

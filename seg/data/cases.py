@@ -36,6 +36,11 @@ class Case:
     label_on_image: bool = False
 
     @property
+    def patient_or_id(self) -> str:
+        """Whose case it is: the patient, or the case itself where no patient is known."""
+        return self.patient or self.id
+
+    @property
     def label_on(self) -> Path | None:
         """The file whose grid the label map lies on; null where its own header says where it lies."""
         return self.images[0] if self.label_on_image else None

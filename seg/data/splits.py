@@ -50,7 +50,7 @@ def make_splits(dataset: Dataset, *, folds: int, seed: int, splits_file: Path | 
     splits, where = _given_splits(dataset, splits_file)
     if not splits:
         splits, where = _seeded_splits(dataset.cases, folds, seed), "the folds made"
-    patients = {case.id: case.patient or case.id for case in dataset.cases}
+    patients = {case.id: case.patient_or_id for case in dataset.cases}
     problems = [
         problem
         for fold, split in enumerate(splits)
@@ -86,11 +86,11 @@ def draw_around(
         held_out: The fold of patients that are to be held out in it.
     """
     labelled = [case for case in dataset.cases if case.label is not None]
-    sizes = Counter(case.patient or case.id for case in labelled)
+    sizes = Counter(case.patient_or_id for case in labelled)
     placed = {patient: fold for patient, fold in held_out.items() if patient in sizes and patient not in trained}
     free = [patient for patient in sizes if patient not in placed and patient not in trained]
     chosen = _spread(free, sizes, placed, folds, seed)
-    own = {case.id: chosen.get(case.patient or case.id) for case in labelled}
+    own = {case.id: chosen.get(case.patient_or_id) for case in labelled}
     return tuple(
         Split(
             train=tuple(case_id for case_id, fold in own.items() if fold != number),
@@ -151,7 +151,7 @@ def shared_patients(dataset: Dataset, splits_file: Path | None) -> tuple[list[st
         DataError: The splits file cannot be read, or cases lack a fold.
     """
     splits, where = _given_splits(dataset, splits_file)
-    patients = {case.id: case.patient or case.id for case in dataset.cases}
+    patients = {case.id: case.patient_or_id for case in dataset.cases}
     both: set[str] = set()
     for split in splits:
         train, held_out = ({patients.get(name, name) for name in side} for side in (split.train, split.validation))
@@ -174,7 +174,7 @@ def limit_training(splits: Sequence[Split], dataset: Dataset, *, count: int, see
     Raises:
         DataError: A fold has fewer training cases, or its first patient has more. All folds are named.
     """
-    patients = {case.id: case.patient or case.id for case in dataset.cases}
+    patients = {case.id: case.patient_or_id for case in dataset.cases}
     limited: list[Split] = []
     problems: list[Problem] = []
     for fold, split in enumerate(splits):
@@ -253,7 +253,7 @@ def _seeded_splits(cases: Sequence[Case], folds: int, seed: int) -> tuple[Split,
     if folds < 2:
         raise ConfigError(Problem("data.folds", "range", "must be >= 2", str(folds), "give at least 2"))
     labelled = [case for case in cases if case.label is not None]
-    sizes = Counter(case.patient or case.id for case in labelled)
+    sizes = Counter(case.patient_or_id for case in labelled)
     if len(sizes) < 2:
         rule = "must have at least two patients with a label, one to train on and one to hold out"
         remedy = f"add labelled cases, or state the splits in {FILE_NAME}"
@@ -262,7 +262,7 @@ def _seeded_splits(cases: Sequence[Case], folds: int, seed: int) -> tuple[Split,
         rule, value = "must not exceed the number of patients with a label", f"{folds} folds for {len(sizes)}"
         raise DataError(Problem("data.folds", "patients", rule, value, f"set data.folds to {len(sizes)} or fewer"))
     chosen = _spread(sizes, sizes, {}, folds, seed)
-    return _splits_of({case.id: chosen[case.patient or case.id] for case in labelled})
+    return _splits_of({case.id: chosen[case.patient_or_id] for case in labelled})
 
 
 def _splits_of(folds: Mapping[str, int]) -> tuple[Split, ...]:

@@ -103,7 +103,7 @@ def choose(
     Raises:
         DataError: A label map or a label cannot be read.
     """
-    patients = [case.patient or case.id for case in cases]
+    patients = [case.patient_or_id for case in cases]
     pairs = [_dice_of_both(predictions[case.id], case, len(class_names), ignore_label) for case in cases]
     classes = []
     for index, name in enumerate(class_names[1:], start=1):

@@ -35,7 +35,7 @@ from seg.inference.model import Model, model_from_config, processor
 from seg.inference.quantise import INT8_SETS, int8_kernels
 from seg.inference.segmentation import Prepared, Segmentation
 from seg.inference.sweep import segment
-from seg.runs import TrainedRun, uncertified
+from seg.runs import TrainedRun, warn_uncertified
 
 if TYPE_CHECKING:
     import torch
@@ -209,9 +209,7 @@ def load_predictor(
         raise RunError(copies)
     load = _torch_models if engine == "torch" else partial(_exported_models, engine=engine)
     models, warnings = load(runs, device=device, precision=precision, tta=tta)
-    if (warning := uncertified(runs)) is not None:
-        LOG.warning("%s", warning)
-        warnings += (warning,)
+    warnings += warn_uncertified(runs)
     if kept := chosen_classes(runs):
         LOG.info(
             "post-processing: the largest component alone is kept of %s, which raised Dice on held-out cases (%s of "
@@ -287,7 +285,7 @@ def _exported_models(
     warnings = _idle_mirroring(runs, tta=tta)
     models = []
     for run in runs:
-        warnings += _uncertified(run)
+        warnings += _warn_uncertified_int8(run)
         network = ExportedNetwork(exported_file(run), engine, precision="bf16" if precision == "bf16" else "fp32")
         network.check((run.config.inference.batch, len(run.channel_names), *run.config.window))
         stored = run.record.arithmetic if isinstance(run, ExportedRun) else "fp32"
@@ -296,7 +294,7 @@ def _exported_models(
     return models, warnings
 
 
-def _uncertified(run: TrainedRun) -> tuple[str, ...]:
+def _warn_uncertified_int8(run: TrainedRun) -> tuple[str, ...]:
     """Warns where int8 was not shown to be as good as fp32 on such a processor; returns the sentence."""
     if not isinstance(run, ExportedRun) or run.record.certified_on is None:
         return ()

@@ -17,7 +17,7 @@ LINE, VECTOR = 16, 8
 LEAST_FOLDED = 1 << 15
 """Feature maps of fewer numbers are not folded: the further calls would take longer than they save."""
 CHUNK = 1 << 20
-"""Numbers of a gradient that are converted to float32 at a time, which limits memory."""
+"""Gradients are converted to float32 in pieces of this many numbers, to limit memory."""
 
 
 class _NormAct(torch.autograd.Function):
@@ -80,7 +80,7 @@ class _NormAct(torch.autograd.Function):
 
 
 def _folds(x: Tensor, multiple: int) -> int:
-    """Chooses how many neighbouring voxels share a row of :func:`_rows`; 1 means that folding would not be faster.
+    """Returns how many neighbouring voxels the norm should treat as one row; 1 where more would not be faster.
 
     Args:
         x: Features, shape (B, C, X, Y, Z).
@@ -96,9 +96,14 @@ def _folds(x: Tensor, multiple: int) -> int:
 
 
 def _rows(x: Tensor, folds: int) -> Tensor:
-    """Views a sample (1, C, X, Y, Z) in channels_last_3d as a matrix (X * Y * Z / folds, folds * C).
+    """Reshapes a sample so that a row holds all channels of several neighbouring voxels; copies nothing.
 
-    Each row holds all channels of as many neighbouring voxels as `folds` says.
+    Args:
+        x: Features in channels_last_3d, shape (1, C, X, Y, Z).
+        folds: Voxels in a row; divides X * Y * Z.
+
+    Returns:
+        A view of `x`, shape (X * Y * Z / folds, folds * C).
     """
     return x.permute(0, 2, 3, 4, 1).view(-1, folds * x.shape[1])
 
@@ -106,7 +111,9 @@ def _rows(x: Tensor, folds: int) -> Tensor:
 def _normalise_folded(
     x: Tensor, weight: Tensor, bias: Tensor, eps: float, folds: int, out: Tensor, mean: Tensor, inv_std: Tensor
 ) -> None:
-    """Computes the instance norm of one sample by a batch norm of its folded rows.
+    """Normalises each channel of one sample over space, reading several voxels as one row.
+
+    Sums of each channel and place in the row are found by torch's batch norm, then joined by channel.
 
     Args:
         x: Features, shape (1, C, X, Y, Z).
@@ -140,7 +147,7 @@ def _normalise_folded(
 def _gradients_folded(
     grad: Tensor, x: Tensor, weight: Tensor, mean: Tensor, inv_std: Tensor, eps: float, folds: int
 ) -> tuple[Tensor, Tensor]:
-    """Computes the gradients of the instance norm of one sample by a batch norm of its folded rows.
+    """Computes the gradients of :func:`_normalise_folded`, of which that of the features replaces `grad`.
 
     Args:
         grad: Gradient with respect to the norm's result, shape (1, C, X, Y, Z); replaced by that with respect to `x`.

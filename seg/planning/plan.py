@@ -92,7 +92,7 @@ def plan_dataset(
         LOG.warning("%s", warning)
     if errors := [error for report in reports for error in report.errors]:
         raise DataError(errors)
-    patients = {case.patient or case.id for case in dataset.cases}
+    patients = {case.patient_or_id for case in dataset.cases}
     folds = max(MIN_FOLDS, min(DataConfig().folds, len(patients)))
     written = str(root) if output is None else path_in_file(root, output)
     data = replace(data, root=written, patient_pattern=pattern, folds=folds)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -11,9 +10,8 @@ from seg.errors import ConfigError, Problem, RunError
 from seg.files import check_folder, file_problems, quoted, real_path
 from seg.inference.archive import ENDING, pack
 from seg.inference.exported import ENDINGS, record_path
-from seg.runs import read_run, read_runs, uncertified
+from seg.runs import read_run, read_runs, warn_uncertified
 
-LOG = logging.getLogger(__name__)
 Form = Literal["onnx", "openvino", "zip"]
 FILE_ENDINGS: Mapping[Form, str] = {"onnx": ENDINGS["onnx"], "openvino": ENDINGS["openvino"], "zip": ENDING}
 
@@ -37,8 +35,7 @@ def export(run_dir: Path, *, format: Form, output: Path | None = None, overwrite
     runs = read_runs([run_dir]) if format == "zip" else (read_run(run_dir),)
     target = output or default_file(run_dir, FILE_ENDINGS[format])
     check_target(target, format, overwrite=overwrite)
-    if (warning := uncertified(runs)) is not None:
-        LOG.warning("%s", warning)
+    warn_uncertified(runs)
     if format == "zip":
         pack(runs, target)
         print(f"packed: {target}")

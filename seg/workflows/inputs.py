@@ -96,8 +96,8 @@ def seen_among(
         seen: The same of each case that the initial weights were trained on.
     """
     files, cases = set(seen.values()), list(cases)
-    patients = {case.patient or case.id for case in cases if case.id in seen or digests.get(case.id) in files}
-    known = {case.id for case in cases if (case.patient or case.id) in patients}
+    patients = {case.patient_or_id for case in cases if case.id in seen or digests.get(case.id) in files}
+    known = {case.id for case in cases if case.patient_or_id in patients}
     return tuple(case for case in held_out if case in known)
 
 
@@ -134,7 +134,7 @@ def keep_apart(
     seen = set(seen_among([case.id for case in dataset.cases], dataset.cases, origin.data, origin.seen))
     if not any(seen & set(splits[fold].validation) for fold in folds):
         return splits
-    patients = {case.id: case.patient or case.id for case in dataset.cases}
+    patients = {case.id: case.patient_or_id for case in dataset.cases}
     before, own = read_origin(Path(source)), read_config(Path(source)).fold
     held_out: set[str] = set()
     if before is not None and before.split is not None:

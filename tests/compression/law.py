@@ -115,7 +115,7 @@ def measure(runs_dir: Path, data_root: Path | None, draw: Draw, cases: int) -> l
     maps = maps_of(network)
     chosen = spread_over([case for case in dataset.cases if case.id in set(split.train)], cases)
     windows = [window(case, run.config, dataset.ignore_label) for case in chosen]
-    patients = [case.patient or case.id for case in chosen]
+    patients = [case.patient_or_id for case in chosen]
     found = predict_maps(network, maps, windows, patients, margin=MARGIN, seed=run.config.seed)
     curves = {curve.site: curve for curve in found.curves}
     spreads = covariances(network, maps, [image for image, _ in windows])

@@ -48,13 +48,13 @@ def measure(
         spread_over([case for case in dataset.cases if case.id in set(side)], number or len(side))
         for side, number in ((split.train, count), (split.validation, held_out_count))
     )
-    owners = [case.patient or case.id for case in held_out]
+    owners = [case.patient_or_id for case in held_out]
     if (number := len(set(owners))) < 2:
         rule, remedy = "must be cases of two patients or more", "take more cases"
         raise ConfigError(Problem("--held_out", "patients", rule, str(number), remedy))
     odd = np.isin(owners, sorted(set(owners))[::2])
     seen = [window(case, config, ignored) for case in trained]
-    patients = [case.patient or case.id for case in trained]
+    patients = [case.patient_or_id for case in trained]
     found = predict_maps(network, sites, seen, patients, margin=MARGIN, seed=config.seed)
     print(f"factor {found.factor:.3f}")
     windows = [window(case, config, ignored) for case in held_out]

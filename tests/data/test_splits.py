@@ -224,7 +224,7 @@ def test_other_data_sets_have_no_folds_of_studies():
 
 def test_folds_around_patients_whose_side_is_settled():
     dataset = of_patients([None if index % 2 else f"p{index}" for index in range(12)])
-    patients = {case.id: case.patient or case.id for case in dataset.cases}
+    patients = {case.id: case.patient_or_id for case in dataset.cases}
     trained, held_out = {"p0", "c1", "p2"}, {"c3": 1, "p4": 1, "c1": 1, "gone": 0}
     splits = draw_around(dataset, folds=3, seed=0, trained=trained, held_out=held_out)
     assert [len(split.train) + len(split.validation) for split in splits] == [12] * 3

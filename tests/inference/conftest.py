@@ -33,10 +33,17 @@ def write_run(
     channels: tuple[str, ...] = ("MRI",),
     classes: tuple[str, ...] = ("background", "left", "right"),
     seed: int = 0,
+    verdict: str | None = None,
 ) -> Path:
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(dump_config(replace(config, seed=seed)))
-    description = {"schema_version": 1, "channel_names": list(channels), "class_names": list(classes)}
+    description: dict[str, object] = {
+        "schema_version": 1,
+        "channel_names": list(channels),
+        "class_names": list(classes),
+    }
+    if verdict is not None:
+        description["certificate"] = {"verdict": verdict}
     (folder / "model.json").write_text(json.dumps(description))
     network = network_from_config(config.network, len(channels), len(classes))
     initialise(network, seed)

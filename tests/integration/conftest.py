@@ -127,7 +127,7 @@ def script(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
 
 
 def tell_costs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has `compress` take time and memory of networks as given, for measuring them takes seconds."""
+    """Replaces what `compress` measures of time and memory by fixed numbers, as measuring takes seconds."""
     latency = Latency(ms=1.0, ratio=0.9, q1=0.9, q3=0.9)
     monkeypatch.setattr(compress, "measure_latency", lambda networks, *_, **__: dict.fromkeys(networks, latency))
     monkeypatch.setattr(compress, "measure_memory", lambda networks, *_, **__: dict.fromkeys(networks, 1.0))

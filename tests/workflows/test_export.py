@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 
 from seg.errors import SegError
 from seg.inference.predictor import load_predictor
-from seg.runs import MODEL_FILE, read_runs
+from seg.runs import read_runs
 from seg.workflows.export import export
 
 
@@ -63,9 +62,7 @@ def test_a_folder_of_runs_names_them(make_run: Callable[..., Path], tmp_path: Pa
 def test_a_network_that_is_handed_on_without_a_certificate_is_announced(
     make_run: Callable[..., Path], caplog: pytest.LogCaptureFixture, verdict: str, warned: bool
 ) -> None:
-    run_dir = make_run("small/macs_0.5")
-    card = json.loads((run_dir / MODEL_FILE).read_text())
-    (run_dir / MODEL_FILE).write_text(json.dumps({**card, "certificate": {"verdict": verdict}}))
+    run_dir = make_run("small/macs_0.5", verdict=verdict)
     export(run_dir, format="zip")
     own = [record.getMessage().startswith(run_dir.name) for record in caplog.records if record.levelname == "WARNING"]
     assert own == [True] * warned

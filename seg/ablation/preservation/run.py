@@ -184,10 +184,10 @@ def _halves(dataset: Dataset, case_ids: Sequence[str]) -> tuple[list[Case], list
     if not cases:
         rule, remedy = "must have a case to be measured", "name labelled cases"
         raise DataError(Problem(f"{dataset.root}", "empty", rule, "none", remedy))
-    patients = list(dict.fromkeys(case.patient or case.id for case in cases))
+    patients = list(dict.fromkeys(case.patient_or_id for case in cases))
     first = set(patients[::2])
-    halves = [case for case in cases if (case.patient or case.id) in first]
-    rest = [case for case in cases if (case.patient or case.id) not in first]
+    halves = [case for case in cases if case.patient_or_id in first]
+    rest = [case for case in cases if case.patient_or_id not in first]
     if not rest:
         LOG.warning("preservation: a linear probe needs two patients, got one; probes are left out")
     return halves, rest
