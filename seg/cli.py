@@ -860,7 +860,9 @@ class Compress(Command):
     margin: StrictFloat = setting(MARGIN, "Loss of Dice that still counts as not inferior.", gt=0, lt=1)
     cases: AtLeastOne = setting(CASES, "Training cases that are measured.")
     multiple: AtLeastOne | None = setting(
-        None, "Widths are multiples of this number (default: 8 where a latency is the target, else 1)."
+        None,
+        "Widths, but for those of the 1x1 before kernels, are multiples of this number (default: 8 where a latency is "
+        "the target, else 1).",
     )
     tune_steps: StrictInt = setting(
         TUNE_STEPS,

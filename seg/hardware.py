@@ -169,6 +169,11 @@ def instruction_sets(names: Iterable[str] = INSTRUCTION_SETS) -> list[str]:
     return [name for name in names if name in flags]
 
 
+def vector_floats() -> int:
+    """Returns how many floats the processor computes at once: 16 where it has AVX-512, else 8."""
+    return 16 if "avx512_f" in instruction_sets() else 8
+
+
 def tells_instruction_sets() -> bool:
     """Tells whether the system says which instruction sets the processor has; Linux alone does."""
     return bool(_processor_flags())

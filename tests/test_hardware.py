@@ -45,6 +45,13 @@ def test_the_system_and_torch_name_the_same_instruction_sets():
     assert hardware.instruction_sets() == [name for name in hardware.INSTRUCTION_SETS if capabilities.get(name)]
 
 
+@pytest.mark.parametrize(("flags", "floats"), [("avx2 avx512f", 16), ("avx2", 8), ("asimd", 8)])
+def test_avx512_computes_16_floats_at_once(monkeypatch, tmp_path, flags, floats):
+    (tmp_path / "cpuinfo").write_text(f"flags : {flags}\n")
+    monkeypatch.setattr(hardware, "CPUINFO", tmp_path / "cpuinfo")
+    assert hardware.vector_floats() == floats
+
+
 def test_an_environment_without_torch_says_the_same_of_the_machine():
     with_torch, without = environment(CPU, "fp32"), environment(None, "fp32", engine="nibabel")
     assert without == {**with_torch, "threads": usable_cores()}

@@ -359,5 +359,5 @@ def _variant(variant: Variant, baseline: ExperimentConfig, cost: Complexity) -> 
         "unequal": unequal_fields(variant.config, baseline),
         "parameters": cost.parameters,
         "macs": cost.macs,
-        "stages": [asdict(stage) for stage in cost.stages],
+        "stages": [{"name": stage.name, "parameters": stage.parameters, "macs": stage.macs} for stage in cost.stages],
     }

@@ -83,6 +83,7 @@ from seg.hardware import (
     instruction_sets,
     package_version,
     processor_name,
+    vector_floats,
 )
 from seg.inference.arrays import HOST
 from seg.inference.engines import Engine, check_installed
@@ -117,14 +118,15 @@ from seg.workflows.evaluate import (
 )
 
 LOG = logging.getLogger(__name__)
-VECTOR = 8
-"""Widths are multiples of this number where a latency is asked for: floats in a vector of AVX2."""
+ALIGNED = 8
+"""Widths, but for those of the 1x1 before kernels, are multiples of this number where a latency is asked for; others
+measured slower in OpenVINO."""
 INT8 = "int8"
 CUT_WORDS = {"ranks": "1x1 around kernels", "channels": "fewer channels"}
 """What certificates call the kinds of cut."""
 LOCK_FILE = "compress.lock"
 """There while a process works on the steps."""
-METHOD = 8
+METHOD = 9
 """Version of how steps are made. Raise it when the same settings come to make other steps: no folder mixes two."""
 Judged = tuple[UNet, FoldRecord]
 ABOVE = 1.25
@@ -162,7 +164,8 @@ def compress(
         int8: Whether the smallest step is made in int8 too, and tested last; by the engine openvino alone.
         margin: Loss of Dice that still counts as not inferior, > 0.
         cases: Training cases that are measured, >= 1.
-        multiple: Widths are multiples of this number; None is 8 for a latency, else 1.
+        multiple: Widths, but for those of the 1x1 before kernels, are multiples of this number; None is 8 for a
+            latency, else 1.
         tune_steps: Steps of training towards the original's probabilities at most, where a step lost more than a
             quarter of the margin on held-back patients; weights are kept only where they are better there.
         data_root: Folder of the data set; None is that of the run.
@@ -191,7 +194,7 @@ def compress(
         "int8": int8,
         "margin": margin,
         "cases": cases,
-        "multiple": multiple or (VECTOR if target is not None and target.kind == "latency" else 1),
+        "multiple": multiple or (ALIGNED if target is not None and target.kind == "latency" else 1),
         "tune_steps": tune_steps,
         "method": METHOD,
     }
@@ -589,7 +592,9 @@ class _Work:
 
     def _to_latency(self, original: Original, shares: Sequence[float]) -> Iterator[Shrunk]:
         ratio = partial(self._latency_ratio, original)
-        prices = Prices(element=time_of_elements(original.network, original.config.patches.size, ratio))
+        vector = vector_floats() if self.record.machine["device"] == "cpu" else ALIGNED
+        element = time_of_elements(original.network, original.config.patches.size, ratio, vector)
+        prices = Prices(element=element, vector=vector)
         above = ABOVE * shares[0]
         begin = above if above < 1 else RUNG  # the original itself needs no measurement
         yield from reach(original, shares, self.multiple, ratio, begin=begin, prices=prices)

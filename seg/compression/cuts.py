@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from seg.compression.moments import Place, Projection, best_projection, ridged
 from seg.config import NetworkConfig, WidthsConfig
-from seg.networks import UNet, network_from_config
+from seg.networks import UNet, network_from_config, padded
 from seg.networks.blocks import ConvNormAct, FactoredConv3d
 from seg.networks.layout import PLAIN, Ranks, layout
 
@@ -32,11 +32,14 @@ class Prices:
         mac: Weight of a multiply-accumulate.
         element: Weight of a number of a feature map.
         parameter: Weight of a learned number.
+        vector: How many of the channels that a convolution writes an engine computes at once; multiply-accumulates
+            count whole vectors. Channels that it reads are gone through one by one.
     """
 
     mac: float = 1.0
     element: float = 0.0
     parameter: float = 0.0
+    vector: int = 1
 
     def work(self, macs: Number, elements: Number, parameters: Number) -> Number:
         """Returns the weighted sum. Tensors count many choices at once."""
@@ -63,10 +66,12 @@ def kernel_work(
     """
     (read, written), (reads, writes) = widths, ranks
     at_input, at_output = place.voxels_read * voxels, place.voxels * voxels
-    before, behind = reads * read, writes * written
-    kernel = (reads + read * (reads == 0)) * (writes + written * (writes == 0)) * place.taps
+    kernel_reads, kernel_writes = reads + read * (reads == 0), writes + written * (writes == 0)
+    parameters = reads * read + kernel_reads * kernel_writes * place.taps + writes * written
+    kernel = kernel_reads * padded(kernel_writes, prices.vector) * place.taps
+    before, behind = padded(reads, prices.vector) * read, writes * padded(written, prices.vector)
     macs = before * at_input + (kernel + behind) * at_output
-    return prices.work(macs, reads * at_input + writes * at_output, before + kernel + behind)
+    return prices.work(macs, reads * at_input + writes * at_output, parameters)
 
 
 def project(places: Iterable[Place]) -> dict[str, tuple[Projection, Projection]]:

@@ -102,7 +102,7 @@ def shrink(
         work: Work of one such image to keep at most, from much to little; each gives one network.
         kinds: What may be cut: channels of maps, 1x1 around kernels, or both.
         prices: Weights of what counts as work. Fewer channels save numbers of feature maps, 1x1 add some.
-        multiple: Widths are multiples of this number, >= 1.
+        multiple: Widths, but for those of the 1x1 before kernels, are multiples of this number, >= 1.
         seed: Seed of labels and voxels that are drawn.
 
     Raises:
@@ -152,7 +152,7 @@ def choose_cuts(
         places: Kernels that may get narrower 1x1, by the names of their convolutions.
         projections: Best projections before and behind each of these kernels, in the order of `places`.
         prices: Weights of what counts as work.
-        multiple: Widths are multiples of this number.
+        multiple: Widths, but for those of the 1x1 before kernels, are multiples of this number.
 
     Raises:
         BeyondReachError: The narrowest network still needs more than is to be kept.
@@ -265,11 +265,12 @@ class _State:
             one, losses = self.maps[name].map, self.losses[name]
             to = [w for w in range(self.multiple, width, self.multiple) if w >= one.least]
             if to:
-                each = left - self.work({name: width - 1})
                 narrow = torch.tensor(to)
-                found.append(
-                    _Options(name, each * (width - narrow).double(), losses[narrow] - losses[width], to.__getitem__)
-                )
+                if self.prices.vector == 1:  # each channel saves as much as the next
+                    saved = (left - self.work({name: width - 1})) * (width - narrow).double()
+                else:
+                    saved = torch.tensor([left - self.work({name: w}) for w in to], dtype=torch.float64)
+                found.append(_Options(name, saved, losses[narrow] - losses[width], to.__getitem__))
         for name in self.places:
             widths, now = self.kernel_widths(name), self.ranks[name]
             if name not in self.known or self.known[name][0] != (widths, now):
@@ -279,11 +280,13 @@ class _State:
 
     def _rank_options(self, name: str, widths: tuple[int, int], now: Ranks) -> _Options:
         sides = []
-        for (inner, losses), width, rank, before in zip(self.sides[name], widths, now, self.before[name], strict=True):
+        steps = (1, self.multiple)  # engines read channels one by one, and write vectors of them
+        for (inner, losses), width, rank, before, step in zip(
+            self.sides[name], widths, now, self.before[name], steps, strict=True
+        ):
             ranks, lost = torch.tensor([rank]), losses.new_zeros(1)
             if rank or not before:  # a 1x1 that was folded in this turn stays folded
-                narrow = range(self.multiple, min(rank or inner, width), self.multiple)
-                narrower = torch.tensor(narrow, dtype=torch.int64)
+                narrower = torch.tensor(range(step, min(rank or inner, width), step), dtype=torch.int64)
                 ranks = torch.cat((ranks, narrower))
                 lost = torch.cat((lost, losses[narrower] - losses[rank or inner]))
             sides.append((ranks, lost))
@@ -339,7 +342,7 @@ def work_of(network: UNet, config: NetworkConfig, shape: Triple, prices: Prices 
         prices: Weights of what counts as work.
     """
     cost = complexity(network.in_channels, network.out_channels, config, shape=shape)
-    return prices.work(cost.macs, map_elements(config, shape=shape), cost.parameters)
+    return prices.work(cost.vector_macs(prices.vector), map_elements(config, shape=shape), cost.parameters)
 
 
 def _named(network: UNet, places: Sequence[Place]) -> dict[str, Place]:

@@ -18,7 +18,7 @@ from pydantic import Field
 from seg.benchmark.subjects import Runtime
 from seg.benchmark.timing import Call, Timer, interleave, spread
 from seg.compression.channels import feature_maps, with_channels
-from seg.compression.cuts import with_ranks
+from seg.compression.cuts import Prices, with_ranks
 from seg.compression.moments import full_kernels
 from seg.compression.shrink import work_of
 from seg.config import ExperimentConfig
@@ -122,7 +122,7 @@ def passes(
         yield calls, runtime
 
 
-def time_of_elements(network: UNet, shape: Triple, ratio: Callable[[UNet], float]) -> float:
+def time_of_elements(network: UNet, shape: Triple, ratio: Callable[[UNet], float], vector: int = 1) -> float:
     """Measures how many multiply-accumulates take as long as handling one number of a feature map.
 
     Two networks are timed: one of half the channels, and one with linear 1x1 of half the width around every full
@@ -134,17 +134,19 @@ def time_of_elements(network: UNet, shape: Triple, ratio: Callable[[UNet], float
         network: The original.
         shape: Voxels of an image along X, Y and Z.
         ratio: Gives the time of a network over the original's.
+        vector: How many written channels the engine computes at once, as in `Prices`.
     """
+    prices = Prices(vector=vector)
     maps = {one.where: max(one.least, one.channels // 2) for one in feature_maps(network)}
     kernels = {
         name: (max(1, kernel.in_channels // 2), max(1, kernel.out_channels // 2))
         for name, kernel in full_kernels(network).items()
     }
-    macs, elements = work_of(network, network.config, shape), map_elements(network.config, shape=shape)
+    macs, elements = work_of(network, network.config, shape, prices), map_elements(network.config, shape=shape)
     above = below = 0.0
     for config in (with_channels(network.config, maps), with_ranks(network.config, kernels)):
         other = network_from_config(config, network.in_channels, network.out_channels).eval()
-        by_macs = work_of(network, config, shape) / macs
+        by_macs = work_of(network, config, shape, prices) / macs
         apart = map_elements(config, shape=shape) / elements - by_macs
         above += (ratio(other) - by_macs) * apart
         below += apart**2

@@ -2,14 +2,50 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
+from typing import TypeVar
+
+from torch import Tensor
 
 from seg.config import BottleneckConfig, NetworkConfig
 from seg.networks.blocks import total_stride
 from seg.networks.bottleneck import projects_back, stage_ratios, width
 from seg.networks.conv import Triple
 from seg.networks.layout import PLAIN, Layout, Ranks, layout
+
+Number = TypeVar("Number", int, float, Tensor)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Convolution:
+    """A convolution as far as it costs something.
+
+    Attributes:
+        in_channels: Channels that it reads.
+        out_channels: Channels that it writes.
+        taps: Voxels of its kernel.
+        voxels: Voxels of its output for one image; for a 1x1 before an interpolation, those of its input.
+    """
+
+    in_channels: int
+    out_channels: int
+    taps: int
+    voxels: int
+
+    @property
+    def weights(self) -> int:
+        """Weights of the kernel, without a bias."""
+        return self.in_channels * self.out_channels * self.taps
+
+    def macs(self, vector: int = 1) -> int:
+        """Returns the multiply-accumulates for one image, where whole vectors of channels are written."""
+        return self.in_channels * padded(self.out_channels, vector) * self.taps * self.voxels
+
+
+def padded(channels: Number, vector: int) -> Number:
+    """Returns the next multiple of `vector` that is not below a number of channels; tensors hold many of these."""
+    return -(-channels // vector) * vector
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,15 +56,24 @@ class StageCost:
         name: `encoder 0` (full resolution) to `bottom`, `skip 0`, `upsample 0`, `decoder 0` and `head 0` and on,
             numbered by the level of their output.
         parameters: Learned numbers.
-        macs: Multiply-accumulates of convolutions for one image, evaluation mode.
+        convolutions: What multiplies in evaluation mode.
     """
 
     name: str
     parameters: int = 0
-    macs: int = 0
+    convolutions: tuple[Convolution, ...] = ()
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of convolutions for one image, evaluation mode."""
+        return sum(one.macs() for one in self.convolutions)
 
     def __add__(self, other: StageCost) -> StageCost:
-        return StageCost(name=self.name, parameters=self.parameters + other.parameters, macs=self.macs + other.macs)
+        return StageCost(
+            name=self.name,
+            parameters=self.parameters + other.parameters,
+            convolutions=self.convolutions + other.convolutions,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +95,14 @@ class Complexity:
     def macs(self) -> int:
         """Multiply-accumulates of one image in evaluation mode."""
         return sum(stage.macs for stage in self.stages)
+
+    def vector_macs(self, vector: int) -> int:
+        """Returns the multiply-accumulates of one image where a convolution computes whole vectors of channels.
+
+        Args:
+            vector: How many of the channels that a convolution writes are computed at once, >= 1.
+        """
+        return sum(one.macs(vector) for stage in self.stages for one in stage.convolutions)
 
 
 def complexity(in_channels: int, out_channels: int, config: NetworkConfig, *, shape: Triple) -> Complexity:
@@ -218,9 +271,9 @@ def _normed(
 
 
 def _conv(in_channels: int, out_channels: int, taps: int, voxels: int, bias: bool = False) -> StageCost:
-    weights = in_channels * out_channels * taps
-    return StageCost(name="", parameters=weights + bias * out_channels, macs=weights * voxels)
+    one = Convolution(in_channels=in_channels, out_channels=out_channels, taps=taps, voxels=voxels)
+    return StageCost(name="", parameters=one.weights + bias * out_channels, convolutions=(one,))
 
 
 def _named(name: str, cost: StageCost) -> StageCost:
-    return StageCost(name=name, parameters=cost.parameters, macs=cost.macs)
+    return replace(cost, name=name)

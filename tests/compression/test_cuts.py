@@ -75,8 +75,9 @@ def test_work_of_a_cut_network_is_what_torch_counts(options):
         (BY_MACS, lambda net: checked_complexity(2, 3, net.config, shape=SHAPE).macs),
         (BY_PARAMETERS, lambda net: sum(parameter.numel() for parameter in net.parameters())),
         (Prices(mac=0, element=1), lambda net: map_elements(net.config, shape=SHAPE)),
+        (Prices(vector=4), lambda net: checked_complexity(2, 3, net.config, shape=SHAPE).vector_macs(4)),
     ],
-    ids=["macs", "parameters", "elements"],
+    ids=["macs", "parameters", "elements", "vectors"],
 )
 @pytest.mark.parametrize("ranks", [(1, 0), (0, 2), (2, 1), (2, 3)])
 @pytest.mark.parametrize("options", OPTIONS, ids=str)

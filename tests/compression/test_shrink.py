@@ -66,12 +66,17 @@ def test_networks_have_the_work_that_was_asked_for_and_the_cost_that_is_said(opt
 
 
 @pytest.mark.parametrize("kinds", [("ranks",), KINDS], ids=str)
-def test_widths_are_multiples_where_a_map_has_fewer_channels_than_that(kinds):
+def test_all_widths_but_those_that_kernels_read_are_multiples(kinds):
     net = _network()
     (small,) = shrink(net, _images(2), [0.7 * _cost(net).macs], kinds=kinds, multiple=4)  # the image has 2 channels
     widths = small.network.config.widths
     stated = [*(widths.encoder_ranks or ()), *(widths.decoder_ranks or ())]
-    assert all(rank % 4 == 0 for stage in stated for ranks in stage for rank in ranks)
+    assert all(behind % 4 == 0 for stage in stated for _, behind in stage)
+    if kinds == ("ranks",):
+        assert any(before % 4 for stage in stated for before, _ in stage)
+    else:
+        pairs = zip(widths.encoder or (), net.config.channels, strict=False)
+        assert all(width % 4 == 0 or width == whole for width, whole in pairs)
     assert _cost(small.network).macs <= 0.7 * _cost(net).macs
 
 
@@ -87,6 +92,19 @@ def test_numbers_of_maps_that_count_are_saved_by_fewer_channels():
     (by_macs,) = shrink(net, _images(2), [0.6 * _cost(net).macs], kinds=KINDS)
     assert left < map_elements(by_macs.network.config, shape=SHAPE)
     assert left < 0.9 * elements
+
+
+def test_no_width_is_cut_within_a_vector_of_written_channels():
+    """Where all channels of a map fit into one vector, fewer of them save what their readers multiply alone."""
+    net, vector = _network(), 64
+    prices = Prices(vector=vector)
+    whole = work_of(net, net.config, SHAPE, prices)
+    (small,) = shrink(net, _images(2), [0.8 * whole], kinds=("ranks",), prices=prices)
+    widths = small.network.config.widths
+    stated = [*(widths.encoder_ranks or ()), *(widths.decoder_ranks or ())]
+    assert all(behind == 0 for stage in stated for _, behind in stage)
+    assert any(before for stage in stated for before, _ in stage)
+    assert work_of(net, small.network.config, SHAPE, prices) <= 0.8 * whole
 
 
 @pytest.mark.parametrize("kinds", [("ranks",), KINDS], ids=str)
