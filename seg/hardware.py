@@ -170,7 +170,7 @@ def instruction_sets(names: Iterable[str] = INSTRUCTION_SETS) -> list[str]:
 
 
 def vector_floats() -> int:
-    """Returns how many floats the processor computes at once: 16 where it has AVX-512, else 8."""
+    """Returns how many floats engines compute at once here: 16 where the system tells of AVX-512, else 8."""
     return 16 if "avx512_f" in instruction_sets() else 8
 
 

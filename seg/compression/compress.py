@@ -592,7 +592,7 @@ class _Work:
 
     def _to_latency(self, original: Original, shares: Sequence[float]) -> Iterator[Shrunk]:
         ratio = partial(self._latency_ratio, original)
-        vector = vector_floats() if self.record.machine["device"] == "cpu" else ALIGNED
+        vector = vector_floats() if self.record.machine["device"] == "cpu" else 1  # not measured on a GPU
         element = time_of_elements(original.network, original.config.patches.size, ratio, vector)
         prices = Prices(element=element, vector=vector)
         above = ABOVE * shares[0]

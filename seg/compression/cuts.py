@@ -332,8 +332,8 @@ def _centred(values: Tensor) -> Tensor:
 def _patches(x: Tensor, kernel: nn.Conv3d, voxels: Tensor) -> Tensor:
     """Returns what a kernel reads of an image at voxels of its output: (I x taps, V), in the order of its weights."""
     padding = [side for side in reversed(kernel.padding) if isinstance(side, int)]
-    padded = nn.functional.pad(x.float(), [side for side in padding for _ in range(2)])
+    image = nn.functional.pad(x.float(), [side for side in padding for _ in range(2)])
     for axis, (size, stride) in enumerate(zip(kernel.kernel_size, kernel.stride, strict=True), start=1):
-        padded = padded.unfold(axis, size, stride)
-    i, j, k = torch.unravel_index(voxels, padded.shape[1:4])
-    return padded[:, i, j, k].permute(0, 2, 3, 4, 1).flatten(0, 3)
+        image = image.unfold(axis, size, stride)
+    i, j, k = torch.unravel_index(voxels, image.shape[1:4])
+    return image[:, i, j, k].permute(0, 2, 3, 4, 1).flatten(0, 3)

@@ -67,7 +67,7 @@ def smaller_networks(
             network,
             original.fitted,
             (share * whole for share in shares),
-            kinds=DEFAULT if prices == BY_MACS else KINDS,
+            kinds=KINDS if prices.element or prices.parameter else DEFAULT,
             prices=prices,
             multiple=multiple,
             seed=original.config.seed,

@@ -25,7 +25,8 @@ class Convolution:
         in_channels: Channels that it reads.
         out_channels: Channels that it writes.
         taps: Voxels of its kernel.
-        voxels: Voxels of its output for one image; for a 1x1 before an interpolation, those of its input.
+        voxels: Voxels at which it works for one image: those of its output, of a transposed convolution those of its
+            input, 0 for a head that evaluation leaves out.
     """
 
     in_channels: int
@@ -44,7 +45,7 @@ class Convolution:
 
 
 def padded(channels: Number, vector: int) -> Number:
-    """Returns the next multiple of `vector` that is not below a number of channels; tensors hold many of these."""
+    """Returns the smallest multiple of `vector` that holds all channels; a tensor counts many choices at once."""
     return -(-channels // vector) * vector
 
 

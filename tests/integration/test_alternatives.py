@@ -64,7 +64,8 @@ def test_for_a_latency_the_command_cuts_channels_too_and_networks_are_tuned(
 
     monkeypatch.setattr(compress, "measure_latency", timed)
     monkeypatch.setattr(search, "TUNE_BELOW", -1e9)  # whatever a network lost
-    monkeypatch.setattr(compress, "VECTOR", 1)
+    monkeypatch.setattr(compress, "ALIGNED", 1)
+    monkeypatch.setattr(compress, "vector_floats", lambda: 8)
     methods = (tuned.COMMAND, "ours_channels", "ours")
     command, channels, ranks = tuned.compare(
         trained, tmp_path, read_target("latency=0.8"), methods=methods, tune_steps=25
