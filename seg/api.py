@@ -385,7 +385,7 @@ def compress(
         int8: Whether the smallest step is made in int8 too, and tested last; by the engine openvino alone.
         margin: Loss of Dice that still counts as not inferior.
         cases: Training cases that are measured.
-        multiple: Widths, but for those of the 1x1 before kernels, are multiples of this number; None is 8 where a
+        multiple: All widths but those of the 1x1 before kernels are multiples of this number; None is 8 where a
             latency is the target, else 1.
         tune_steps: Steps of training towards the original's probabilities at most, for a step that loses more than a
             quarter of the margin on held-back patients; 0 trains nothing.

@@ -861,7 +861,7 @@ class Compress(Command):
     cases: AtLeastOne = setting(CASES, "Training cases that are measured.")
     multiple: AtLeastOne | None = setting(
         None,
-        "Widths, but for those of the 1x1 before kernels, are multiples of this number (default: 8 where a latency is "
+        "All widths but those of the 1x1 before kernels are multiples of this number (default: 8 where a latency is "
         "the target, else 1).",
     )
     tune_steps: StrictInt = setting(

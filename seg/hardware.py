@@ -170,7 +170,10 @@ def instruction_sets(names: Iterable[str] = INSTRUCTION_SETS) -> list[str]:
 
 
 def vector_floats() -> int:
-    """Returns how many floats engines compute at once here: 16 where the system tells of AVX-512, else 8."""
+    """Returns how many float32 numbers fit into a vector of the processor: 16 with AVX-512, else 8.
+
+    It is 8 too where the system does not say which instruction sets there are.
+    """
     return 16 if "avx512_f" in instruction_sets() else 8
 
 

@@ -679,7 +679,11 @@ def read_description(run_dir: Path) -> Description:
 
 
 def warn_uncertified(runs: Sequence[TrainedRun]) -> tuple[str, ...]:
-    """Warns of compressed networks that were not shown to be as good as their originals; returns the warnings."""
+    """Logs one warning that names the compressed networks without a passing certificate.
+
+    Returns:
+        The warning; empty where there is no such network.
+    """
     tested = [(run, run.certificate.get("verdict")) for run in runs if run.certificate is not None]
     names = [real_path(run.path).name for run, verdict in tested if verdict != "not inferior"]
     if not names:
@@ -712,7 +716,7 @@ def read_run(path: Path) -> TrainedRun:
 
 
 def _runs_in(folder: Path) -> list[str]:
-    """Finds the runs and cross-validations directly inside a folder, to suggest them in an error message."""
+    """Lists the quoted paths of the runs and cross-validations directly inside a folder."""
     found = []
     with suppress(OSError):  # folders that may not be read are no remedy
         for path in sorted(folder.iterdir()):

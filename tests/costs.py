@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from seg.config import NetworkConfig
@@ -16,27 +14,26 @@ from seg.networks.complexity import Complexity
 from seg.networks.conv import Triple
 
 
-class _Convolutions(TorchDispatchMode):
-    """Collects what each convolution multiplies for one image: channels read and written, times kernel and voxels."""
+def _vector_macs(vector: int) -> Callable[..., int]:
+    """Returns a formula for torch's FLOP counter: multiply-accumulates with output channels in whole vectors."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[tuple[int, int, int]] = []
+    def count(
+        image: Sequence[int],
+        weight: Sequence[int],
+        _bias: object,
+        _stride: object,
+        _padding: object,
+        _dilation: object,
+        transposed: bool,
+        *_: object,
+        out_shape: Sequence[int],
+        **__: object,
+    ) -> int:
+        read, written = weight[:2] if transposed else weight[1::-1]
+        voxels = math.prod((image if transposed else out_shape)[2:])
+        return read * vector * math.ceil(written / vector) * math.prod(weight[2:]) * voxels
 
-    def __torch_dispatch__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        out = func(*args, **kwargs or {})
-        if func is torch.ops.aten.convolution.default:
-            (image, weight), transposed = args[:2], args[6]
-            read, written = weight.shape[:2] if transposed else reversed(weight.shape[:2])
-            voxels = math.prod((image if transposed else out).shape[2:])
-            self.found.append((read, written, math.prod(weight.shape[2:]) * voxels))
-        return out
+    return count
 
 
 def checked_complexity(in_channels: int, out_channels: int, config: NetworkConfig, *, shape: Triple) -> Complexity:
@@ -48,11 +45,13 @@ def checked_complexity(in_channels: int, out_channels: int, config: NetworkConfi
     with torch.device("meta"):
         network = UNet(in_channels, out_channels, config).eval()
         image = torch.empty(1, in_channels, *shape)
-    with FlopCounterMode(display=False) as counter, _Convolutions() as convolutions, torch.no_grad():
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(image)
     assert cost.parameters == sum(parameter.numel() for parameter in network.parameters()), config
     assert cost.macs * 2 == counter.get_total_flops(), config
     for vector in (1, 4):
-        whole = sum(read * vector * math.ceil(written / vector) * times for read, written, times in convolutions.found)
-        assert cost.vector_macs(vector) == whole, config
+        formula = {torch.ops.aten.convolution: _vector_macs(vector)}
+        with FlopCounterMode(display=False, custom_mapping=formula) as counter, torch.no_grad():
+            network(image)
+        assert cost.vector_macs(vector) == counter.get_total_flops(), config
     return cost

@@ -119,8 +119,8 @@ from seg.workflows.evaluate import (
 
 LOG = logging.getLogger(__name__)
 ALIGNED = 8
-"""Widths, but for those of the 1x1 before kernels, are multiples of this number where a latency is asked for; others
-measured slower in OpenVINO."""
+"""All widths but those of the 1x1 before kernels are multiples of this number where a latency is asked for: feature
+maps in multiples of 4 were slower in OpenVINO."""
 INT8 = "int8"
 CUT_WORDS = {"ranks": "1x1 around kernels", "channels": "fewer channels"}
 """What certificates call the kinds of cut."""
@@ -164,7 +164,7 @@ def compress(
         int8: Whether the smallest step is made in int8 too, and tested last; by the engine openvino alone.
         margin: Loss of Dice that still counts as not inferior, > 0.
         cases: Training cases that are measured, >= 1.
-        multiple: Widths, but for those of the 1x1 before kernels, are multiples of this number; None is 8 for a
+        multiple: All widths but those of the 1x1 before kernels are multiples of this number; None is 8 for a
             latency, else 1.
         tune_steps: Steps of training towards the original's probabilities at most, where a step lost more than a
             quarter of the margin on held-back patients; weights are kept only where they are better there.

@@ -32,8 +32,8 @@ class Prices:
         mac: Weight of a multiply-accumulate.
         element: Weight of a number of a feature map.
         parameter: Weight of a learned number.
-        vector: How many of the channels that a convolution writes an engine computes at once; multiply-accumulates
-            count whole vectors. Channels that it reads are gone through one by one.
+        vector: Output channels that an engine computes at once. Multiply-accumulates are counted with the output
+            channels of a convolution rounded up to a multiple of this number, and its input channels as they are.
     """
 
     mac: float = 1.0

@@ -226,6 +226,6 @@ def mirroring(config: ExperimentConfig) -> str:
 
 
 def _predictor(file: Path) -> Predictor:
-    """Loads an exported network as `predict` does, but without the warning of its certificate, which was given."""
+    """Loads an exported network for OpenVINO on the CPU, without a second warning about its certificate."""
     run = replace(read_export(file), certificate=None)
     return load_predictor([run], device="cpu", tta=False, probabilities=False, engine="openvino")

@@ -54,7 +54,7 @@ def smaller_networks(
     Args:
         original: What is made smaller.
         shares: Shares of the original's work, from large to small.
-        multiple: Widths, but for those of the 1x1 before kernels, are multiples of this number.
+        multiple: All widths but those of the 1x1 before kernels are multiples of this number.
         prices: Weights of what counts as work.
 
     Raises:
@@ -92,7 +92,7 @@ def reach(
     Args:
         original: What is made smaller.
         wanted: Shares of the original's cost, from large to small.
-        multiple: Widths, but for those of the 1x1 before kernels, are multiples of this number.
+        multiple: All widths but those of the 1x1 before kernels are multiples of this number.
         ratio: Gives the cost of a network over the original's; it is told the wanted share.
         begin: Share of the original's work that the first network keeps.
         prices: Weights of what counts as work where cuts are chosen.

@@ -26,7 +26,7 @@ from seg.compression.cuts import (
 from seg.compression.moments import Place, Projection, measure
 from seg.config import NetworkConfig
 from seg.errors import ConfigError, Problem
-from seg.networks import UNet, complexity, map_elements
+from seg.networks import UNet, complexity, map_elements, padded
 from seg.networks.blocks import FactoredConv3d
 from seg.networks.conv import Triple
 from seg.networks.layout import PLAIN, Ranks, layout
@@ -102,7 +102,7 @@ def shrink(
         work: Work of one such image to keep at most, from much to little; each gives one network.
         kinds: What may be cut: channels of maps, 1x1 around kernels, or both.
         prices: Weights of what counts as work. Fewer channels save numbers of feature maps, 1x1 add some.
-        multiple: Widths, but for those of the 1x1 before kernels, are multiples of this number, >= 1.
+        multiple: All widths but those of the 1x1 before kernels are multiples of this number, >= 1.
         seed: Seed of labels and voxels that are drawn.
 
     Raises:
@@ -152,14 +152,14 @@ def choose_cuts(
         places: Kernels that may get narrower 1x1, by the names of their convolutions.
         projections: Best projections before and behind each of these kernels, in the order of `places`.
         prices: Weights of what counts as work.
-        multiple: Widths, but for those of the 1x1 before kernels, are multiples of this number.
+        multiple: All widths but those of the 1x1 before kernels are multiples of this number.
 
     Raises:
         BeyondReachError: The narrowest network still needs more than is to be kept.
     """
     state = _State(network, shape, maps, places, projections, prices, multiple)
     while (left := state.work()) > work:
-        found = state.options(left)
+        found = state.options()
         best = [one.least_for_each() for one in found if bool((one.saved > 0).any())]
         if not best:
             rule, value = f"must keep work of at least {left:.0f}", f"{work:.0f}"
@@ -258,19 +258,27 @@ class _State:
         """Returns what it costs to apply one kernel and the 1x1 around it, as a sum weighted by `self.prices`."""
         return kernel_work(self.places[name], widths, ranks, prod(self.shape), self.prices)
 
-    def options(self, left: float) -> list[_Options]:
-        """Lists for each feature map and kernel the cuts that remain, with what each saves of `left`, the work now."""
+    def saved(self, name: str, narrow: Tensor) -> Tensor:
+        """Returns how much work narrower widths of a map save, shape of `narrow`.
+
+        Readers save with each channel, and writers with each vector of channels.
+        """
+        width, vector = self.widths[name], self.prices.vector
+        whole = padded(width, vector)
+        at_whole = self.work({name: whole})
+        channel = at_whole - self.work({name: whole - 1})
+        further = self.work({name: whole + 1}) - at_whole - channel  # what one more vector costs the writers
+        return channel * (width - narrow).double() + further * ((whole - padded(narrow, vector)) // vector).double()
+
+    def options(self) -> list[_Options]:
+        """Lists for each feature map and kernel the cuts that remain, with the work that each saves."""
         found = []
         for name, width in self.widths.items():
             one, losses = self.maps[name].map, self.losses[name]
             to = [w for w in range(self.multiple, width, self.multiple) if w >= one.least]
             if to:
                 narrow = torch.tensor(to)
-                if self.prices.vector == 1:  # each channel saves as much as the next
-                    saved = (left - self.work({name: width - 1})) * (width - narrow).double()
-                else:
-                    saved = torch.tensor([left - self.work({name: w}) for w in to], dtype=torch.float64)
-                found.append(_Options(name, saved, losses[narrow] - losses[width], to.__getitem__))
+                found.append(_Options(name, self.saved(name, narrow), losses[narrow] - losses[width], to.__getitem__))
         for name in self.places:
             widths, now = self.kernel_widths(name), self.ranks[name]
             if name not in self.known or self.known[name][0] != (widths, now):

@@ -122,7 +122,7 @@ def passes(
         yield calls, runtime
 
 
-def time_of_elements(network: UNet, shape: Triple, ratio: Callable[[UNet], float], vector: int = 1) -> float:
+def time_of_elements(network: UNet, shape: Triple, ratio: Callable[[UNet], float], vector: int) -> float:
     """Measures how many multiply-accumulates take as long as handling one number of a feature map.
 
     Two networks are timed: one of half the channels, and one with linear 1x1 of half the width around every full
@@ -134,7 +134,7 @@ def time_of_elements(network: UNet, shape: Triple, ratio: Callable[[UNet], float
         network: The original.
         shape: Voxels of an image along X, Y and Z.
         ratio: Gives the time of a network over the original's.
-        vector: How many written channels the engine computes at once, as in `Prices`.
+        vector: Output channels that the engine computes at once, as in `Prices`.
     """
     prices = Prices(vector=vector)
     maps = {one.where: max(one.least, one.channels // 2) for one in feature_maps(network)}

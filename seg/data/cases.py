@@ -37,7 +37,7 @@ class Case:
 
     @property
     def patient_or_id(self) -> str:
-        """Whose case it is: the patient, or the case itself where no patient is known."""
+        """Identifier of the patient; that of the case where the patient is not known."""
         return self.patient or self.id
 
     @property

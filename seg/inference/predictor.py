@@ -295,7 +295,7 @@ def _exported_models(
 
 
 def _warn_uncertified_int8(run: TrainedRun) -> tuple[str, ...]:
-    """Warns where int8 was not shown to be as good as fp32 on such a processor; returns the sentence."""
+    """Logs a warning where int8 was not shown to be as good as fp32 on such a processor, and returns it."""
     if not isinstance(run, ExportedRun) or run.record.certified_on is None:
         return ()
     if run.record.certified is False:

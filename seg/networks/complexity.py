@@ -14,12 +14,12 @@ from seg.networks.bottleneck import projects_back, stage_ratios, width
 from seg.networks.conv import Triple
 from seg.networks.layout import PLAIN, Layout, Ranks, layout
 
-Number = TypeVar("Number", int, float, Tensor)
+Count = TypeVar("Count", int, float, Tensor)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Convolution:
-    """A convolution as far as it costs something.
+    """Sizes of one convolution, from which its cost follows.
 
     Attributes:
         in_channels: Channels that it reads.
@@ -36,16 +36,16 @@ class Convolution:
 
     @property
     def weights(self) -> int:
-        """Weights of the kernel, without a bias."""
+        """Number of weights in the kernel, without a bias."""
         return self.in_channels * self.out_channels * self.taps
 
     def macs(self, vector: int = 1) -> int:
-        """Returns the multiply-accumulates for one image, where whole vectors of channels are written."""
+        """Counts multiply-accumulates for one image, with the output channels rounded up to a multiple of `vector`."""
         return self.in_channels * padded(self.out_channels, vector) * self.taps * self.voxels
 
 
-def padded(channels: Number, vector: int) -> Number:
-    """Returns the smallest multiple of `vector` that holds all channels; a tensor counts many choices at once."""
+def padded(channels: Count, vector: int) -> Count:
+    """Rounds a number of channels up to a multiple of `vector`; a tensor holds several numbers of channels."""
     return -(-channels // vector) * vector
 
 
@@ -57,7 +57,7 @@ class StageCost:
         name: `encoder 0` (full resolution) to `bottom`, `skip 0`, `upsample 0`, `decoder 0` and `head 0` and on,
             numbered by the level of their output.
         parameters: Learned numbers.
-        convolutions: What multiplies in evaluation mode.
+        convolutions: Its convolutions.
     """
 
     name: str
@@ -66,7 +66,7 @@ class StageCost:
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates of convolutions for one image, evaluation mode."""
+        """Multiply-accumulates of this part of the network for one image in evaluation mode."""
         return sum(one.macs() for one in self.convolutions)
 
     def __add__(self, other: StageCost) -> StageCost:
@@ -95,13 +95,13 @@ class Complexity:
     @property
     def macs(self) -> int:
         """Multiply-accumulates of one image in evaluation mode."""
-        return sum(stage.macs for stage in self.stages)
+        return self.vector_macs(1)
 
     def vector_macs(self, vector: int) -> int:
-        """Returns the multiply-accumulates of one image where a convolution computes whole vectors of channels.
+        """Counts multiply-accumulates of one image, with output channels rounded up to multiples of `vector`.
 
         Args:
-            vector: How many of the channels that a convolution writes are computed at once, >= 1.
+            vector: Output channels that an engine computes at once, >= 1.
         """
         return sum(one.macs(vector) for stage in self.stages for one in stage.convolutions)
 

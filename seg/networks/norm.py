@@ -17,7 +17,7 @@ LINE, VECTOR = 16, 8
 LEAST_FOLDED = 1 << 15
 """Feature maps of fewer numbers are not folded: the further calls would take longer than they save."""
 CHUNK = 1 << 20
-"""Gradients are converted to float32 in pieces of this many numbers, to limit memory."""
+"""How many numbers of a gradient are converted to float32 at a time; the converted copy takes 4 bytes for each."""
 
 
 class _NormAct(torch.autograd.Function):
@@ -80,7 +80,9 @@ class _NormAct(torch.autograd.Function):
 
 
 def _folds(x: Tensor, multiple: int) -> int:
-    """Returns how many neighbouring voxels the norm should treat as one row; 1 where more would not be faster.
+    """Chooses how many neighbouring voxels to join into one row, so that the norm reads whole cache lines.
+
+    It is 1 where joining voxels would not be faster.
 
     Args:
         x: Features, shape (B, C, X, Y, Z).
@@ -111,9 +113,9 @@ def _rows(x: Tensor, folds: int) -> Tensor:
 def _normalise_folded(
     x: Tensor, weight: Tensor, bias: Tensor, eps: float, folds: int, out: Tensor, mean: Tensor, inv_std: Tensor
 ) -> None:
-    """Normalises each channel of one sample over space, reading several voxels as one row.
+    """Computes the instance norm of one sample from rows that hold several voxels each.
 
-    Sums of each channel and place in the row are found by torch's batch norm, then joined by channel.
+    Torch's batch norm finds the mean and variance at each place in a row; those of one channel are then combined.
 
     Args:
         x: Features, shape (1, C, X, Y, Z).
@@ -147,7 +149,7 @@ def _normalise_folded(
 def _gradients_folded(
     grad: Tensor, x: Tensor, weight: Tensor, mean: Tensor, inv_std: Tensor, eps: float, folds: int
 ) -> tuple[Tensor, Tensor]:
-    """Computes the gradients of :func:`_normalise_folded`, of which that of the features replaces `grad`.
+    """Computes the gradients of :func:`_normalise_folded`; that of the features overwrites `grad`.
 
     Args:
         grad: Gradient with respect to the norm's result, shape (1, C, X, Y, Z); replaced by that with respect to `x`.

@@ -76,8 +76,16 @@ def test_work_of_a_cut_network_is_what_torch_counts(options):
         (BY_PARAMETERS, lambda net: sum(parameter.numel() for parameter in net.parameters())),
         (Prices(mac=0, element=1), lambda net: map_elements(net.config, shape=SHAPE)),
         (Prices(vector=4), lambda net: checked_complexity(2, 3, net.config, shape=SHAPE).vector_macs(4)),
+        (
+            Prices(element=3, parameter=5, vector=4),
+            lambda net: (
+                checked_complexity(2, 3, net.config, shape=SHAPE).vector_macs(4)
+                + 3 * map_elements(net.config, shape=SHAPE)
+                + 5 * sum(parameter.numel() for parameter in net.parameters())
+            ),
+        ),
     ],
-    ids=["macs", "parameters", "elements", "vectors"],
+    ids=["macs", "parameters", "elements", "vectors", "all"],
 )
 @pytest.mark.parametrize("ranks", [(1, 0), (0, 2), (2, 1), (2, 3)])
 @pytest.mark.parametrize("options", OPTIONS, ids=str)

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from seg.compression.channels import feature_maps, measure_maps
+from seg.compression.channels import feature_maps, measure_maps, with_channels
 from seg.compression.cuts import BY_MACS, BY_PARAMETERS, Prices, project, with_ranks
 from seg.compression.moments import measure
-from seg.compression.shrink import KINDS, BeyondReachError, choose_cuts, kinds_cut, shrink, work_of
+from seg.compression.shrink import KINDS, BeyondReachError, _State, choose_cuts, kinds_cut, shrink, work_of
 from seg.config import BottleneckConfig, NetworkConfig
 from seg.networks import map_elements, network_from_config
 from tests.compression.test_cuts import kernel_cost
@@ -74,9 +74,9 @@ def test_all_widths_but_those_that_kernels_read_are_multiples(kinds):
     assert all(behind % 4 == 0 for stage in stated for _, behind in stage)
     if kinds == ("ranks",):
         assert any(before % 4 for stage in stated for before, _ in stage)
-    else:
-        pairs = zip(widths.encoder or (), net.config.channels, strict=False)
-        assert all(width % 4 == 0 or width == whole for width, whole in pairs)
+    pairs = [(one.channels, of.channels) for one, of in zip(*map(feature_maps, (small.network, net)), strict=True)]
+    assert all(width % 4 == 0 or width == whole for width, whole in pairs)
+    assert any(width < whole for width, whole in pairs) == ("channels" in kinds)
     assert _cost(small.network).macs <= 0.7 * _cost(net).macs
 
 
@@ -92,6 +92,24 @@ def test_numbers_of_maps_that_count_are_saved_by_fewer_channels():
     (by_macs,) = shrink(net, _images(2), [0.6 * _cost(net).macs], kinds=KINDS)
     assert left < map_elements(by_macs.network.config, shape=SHAPE)
     assert left < 0.9 * elements
+
+
+@pytest.mark.parametrize("vector", [1, 4, 16])
+@pytest.mark.parametrize(
+    "options", [{}, {"residual": True}, {"decoder_bottleneck": BottleneckConfig(ratio=0.5)}], ids=str
+)
+def test_what_narrower_maps_save_is_the_difference_of_two_networks(options, vector):
+    net = _network(**options)
+    prices = Prices(element=7.0, parameter=0.5, vector=vector)
+    whole = work_of(net, net.config, SHAPE, prices)
+    maps = measure_maps(net, _images(1))
+    state = _State(net, SHAPE, maps, {}, {}, prices, 1)
+    found = {one.name: one for one in state.options()}
+    assert found
+    for name, one in found.items():
+        for index, saved in enumerate(one.saved.tolist()):
+            narrower = with_channels(net.config, {maps[name].map.where: one.to(index)})
+            assert saved == pytest.approx(whole - work_of(net, narrower, SHAPE, prices), abs=1e-6 * whole)
 
 
 def test_no_width_is_cut_within_a_vector_of_written_channels():
