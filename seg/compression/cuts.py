@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import TypeVar
 
 import torch
@@ -17,6 +18,7 @@ from seg.compression.moments import Place, Projection, best_projection, ridged
 from seg.config import NetworkConfig, WidthsConfig
 from seg.networks import UNet, network_from_config, padded
 from seg.networks.blocks import ConvNormAct, FactoredConv3d
+from seg.networks.complexity import reads_below
 from seg.networks.layout import PLAIN, Ranks, layout
 
 Number = TypeVar("Number", float, Tensor)
@@ -50,28 +52,60 @@ BY_MACS = Prices()
 BY_PARAMETERS = Prices(mac=0.0, parameter=1.0)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ends:
+    """The maps on both sides of a kernel.
+
+    Attributes:
+        read: Channels that its convolution reads.
+        written: Channels that it writes.
+        enlarged: Those of the channels read that are interpolated. A 1x1 before the kernel reads them before that.
+        scale: Voxels of the interpolated map for each voxel of the map before.
+    """
+
+    read: int
+    written: int
+    enlarged: int = 0
+    scale: int = 1
+
+
+def ends_of(network: UNet, name: str) -> Ends:
+    """Returns the maps on both sides of the kernel of a convolution, which is named by its path in the network."""
+    convolution = network.get_submodule(name)
+    assert isinstance(convolution, (nn.Conv3d, FactoredConv3d))
+    ends = Ends(read=convolution.in_channels, written=convolution.out_channels)
+    config, parts = network.config, name.split(".")
+    if parts[0] != "decoder" or parts[2:4] != ["block", "0"] or not reads_below(config):
+        return ends
+    level = int(parts[1])
+    return replace(ends, enlarged=layout(config).up[level], scale=prod(config.strides[level + 1]))
+
+
 def kernel_work(
-    place: Place, widths: tuple[int, int], ranks: tuple[Number, Number], voxels: int, prices: Prices = BY_MACS
+    place: Place, ends: Ends, ranks: tuple[Number, Number], voxels: int, prices: Prices = BY_MACS
 ) -> Number:
     """Returns what it costs to apply one kernel and the 1x1 around it to an image, as a sum weighted by `prices`.
 
-    The feature maps that count are those between the kernel and its 1x1. Norms and biases do not count.
+    The feature maps that count are those between the kernel and its 1x1, and the one that is interpolated, or not, for
+    the kernel. Norms and biases do not count.
 
     Args:
         place: The kernel.
-        widths: Channels that the convolution reads and writes.
+        ends: The maps on both sides.
         ranks: Channels of the 1x1 before and behind the kernel, 0 for none. Tensors count many choices at once.
         voxels: Voxels of the image.
         prices: Weights of what is counted.
     """
-    (read, written), (reads, writes) = widths, ranks
+    (reads, writes), read, written = ranks, ends.read, ends.written
     at_input, at_output = place.voxels_read * voxels, place.voxels * voxels
     kernel_reads, kernel_writes = reads + read * (reads == 0), writes + written * (writes == 0)
     parameters = reads * read + kernel_reads * kernel_writes * place.taps + writes * written
     kernel = kernel_reads * padded(kernel_writes, prices.vector) * place.taps
-    before, behind = padded(reads, prices.vector) * read, writes * padded(written, prices.vector)
-    macs = before * at_input + (kernel + behind) * at_output
-    return prices.work(macs, reads * at_input + writes * at_output, parameters)
+    below = at_input / ends.scale
+    before = padded(reads, prices.vector) * ((read - ends.enlarged) * at_input + ends.enlarged * below)
+    macs = before + (kernel + writes * padded(written, prices.vector)) * at_output
+    enlarged = ends.enlarged * (below + (at_input - below) * (reads == 0))
+    return prices.work(macs, enlarged + reads * at_input + writes * at_output, parameters)
 
 
 def project(places: Iterable[Place]) -> dict[str, tuple[Projection, Projection]]:

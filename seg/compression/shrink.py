@@ -9,14 +9,16 @@ from types import MappingProxyType
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from seg.compression.channels import MeasuredMap, cut_channels, feature_maps, measure_maps, with_channels
 from seg.compression.cuts import (
     BY_MACS,
+    Ends,
     Number,
     Prices,
     cut,
+    ends_of,
     kernel_work,
     project,
     ranks_of,
@@ -27,7 +29,6 @@ from seg.compression.moments import Place, Projection, measure
 from seg.config import NetworkConfig
 from seg.errors import ConfigError, Problem
 from seg.networks import UNet, complexity, map_elements, padded
-from seg.networks.blocks import FactoredConv3d
 from seg.networks.conv import Triple
 from seg.networks.layout import PLAIN, Ranks, layout
 
@@ -223,24 +224,22 @@ class _State:
             )
             for name, one in maps.items()
         }
-        convolutions = {name: _convolution(network, name) for name in places}
-        self.before = {name: ranks_of(convolution) for name, convolution in convolutions.items()}
+        self.before = {name: ranks_of(network.get_submodule(name)) for name in places}
         self.ranks = dict(self.before)
         self.sides = {
             name: ((place.before.channels, pair[0].loss), (place.behind.channels, pair[1].loss))
             for (name, place), pair in zip(places.items(), projections.values(), strict=True)
         }
-        self.ends = {
+        self.whole = {name: ends_of(network, name) for name in places}
+        self.touching = {
             name: (
-                convolution.in_channels,
                 [one.map for one in maps.values() if name in dict(one.map.readers)],
-                convolution.out_channels,
                 [one.map for one in maps.values() if name.removesuffix(".conv") in one.map.writers],
             )
-            for name, convolution in convolutions.items()
+            for name in places
         }
         self.prices, self.multiple = prices, multiple
-        self.known: dict[str, tuple[tuple[tuple[int, int], Ranks], _Options]] = {}
+        self.known: dict[str, tuple[tuple[Ends, Ranks], _Options]] = {}
 
     def work(self, changed: Mapping[str, int] = MappingProxyType({})) -> float:
         """Returns the work of the network at the widths chosen so far; `changed` gives other widths of maps by name."""
@@ -248,15 +247,18 @@ class _State:
         config = with_channels(with_ranks(self.network.config, self.ranks), where)
         return work_of(self.network, config, self.shape, self.prices)
 
-    def kernel_widths(self, name: str) -> tuple[int, int]:
-        """Returns the channels that a kernel's convolution reads and writes at the current widths."""
-        read, reads, written, writes = self.ends[name]
-        gone = [sum(one.channels - self.widths[one.name] for one in maps) for maps in (reads, writes)]
-        return read - gone[0], written - gone[1]
+    def ends(self, name: str) -> Ends:
+        """Returns the maps on both sides of a kernel at the current widths."""
+        whole, (reads, writes) = self.whole[name], self.touching[name]
+        enlarged = [one for one in reads if one.where[0] == "up" and whole.enlarged]
+        read, written, gone = (
+            sum(one.channels - self.widths[one.name] for one in maps) for maps in (reads, writes, enlarged)
+        )
+        return replace(whole, read=whole.read - read, written=whole.written - written, enlarged=whole.enlarged - gone)
 
-    def work_at(self, name: str, widths: tuple[int, int], ranks: tuple[Number, Number]) -> Number:
+    def work_at(self, name: str, ends: Ends, ranks: tuple[Number, Number]) -> Number:
         """Returns what it costs to apply one kernel and the 1x1 around it, as a sum weighted by `self.prices`."""
-        return kernel_work(self.places[name], widths, ranks, prod(self.shape), self.prices)
+        return kernel_work(self.places[name], ends, ranks, prod(self.shape), self.prices)
 
     def saved(self, name: str, narrow: Tensor) -> Tensor:
         """Returns how much work narrower widths of a map save, shape of `narrow`.
@@ -280,17 +282,17 @@ class _State:
                 narrow = torch.tensor(to)
                 found.append(_Options(name, self.saved(name, narrow), losses[narrow] - losses[width], to.__getitem__))
         for name in self.places:
-            widths, now = self.kernel_widths(name), self.ranks[name]
-            if name not in self.known or self.known[name][0] != (widths, now):
-                self.known[name] = (widths, now), self._rank_options(name, widths, now)
+            ends, now = self.ends(name), self.ranks[name]
+            if name not in self.known or self.known[name][0] != (ends, now):
+                self.known[name] = (ends, now), self._rank_options(name, ends, now)
             found.append(self.known[name][1])
         return found
 
-    def _rank_options(self, name: str, widths: tuple[int, int], now: Ranks) -> _Options:
+    def _rank_options(self, name: str, ends: Ends, now: Ranks) -> _Options:
         sides = []
         steps = (1, self.multiple)  # engines read channels one by one, and write vectors of them
         for (inner, losses), width, rank, before, step in zip(
-            self.sides[name], widths, now, self.before[name], steps, strict=True
+            self.sides[name], (ends.read, ends.written), now, self.before[name], steps, strict=True
         ):
             ranks, lost = torch.tensor([rank]), losses.new_zeros(1)
             if rank or not before:  # a 1x1 that was folded in this turn stays folded
@@ -299,8 +301,8 @@ class _State:
                 lost = torch.cat((lost, losses[narrower] - losses[rank or inner]))
             sides.append((ranks, lost))
         (reads, lost), (writes, too) = sides
-        work = self.work_at(name, widths, (reads[:, None].double(), writes[None].double()))
-        saved = self.work_at(name, widths, now) - work
+        work = self.work_at(name, ends, (reads[:, None].double(), writes[None].double()))
+        saved = self.work_at(name, ends, now) - work
 
         def to(index: int) -> Ranks:
             return int(reads[index // len(writes)]), int(writes[index % len(writes)])
@@ -314,9 +316,9 @@ class _State:
         else:
             self.ranks[move.name] = move.to
         for name in self.places:
-            widths, (reads, writes) = self.kernel_widths(name), self.ranks[name]
+            ends, (reads, writes) = self.ends(name), self.ranks[name]
             left = [(0, 0), (0, writes), (reads, 0), (reads, writes)]  # of those with as little work, the first
-            self.ranks[name] = min(left, key=lambda ranks: self.work_at(name, widths, ranks))
+            self.ranks[name] = min(left, key=lambda ranks: self.work_at(name, ends, ranks))
 
     def cuts(self) -> Cuts:
         """Returns all cuts that were taken, with the work that is left and the predicted loss."""
@@ -330,12 +332,6 @@ class _State:
             if rank
         )
         return Cuts(widths=widths, ranks=ranks, work=self.work(), loss=loss)
-
-
-def _convolution(network: UNet, name: str) -> nn.Conv3d | FactoredConv3d:
-    found = network.get_submodule(name)
-    assert isinstance(found, (nn.Conv3d, FactoredConv3d))
-    return found
 
 
 def work_of(network: UNet, config: NetworkConfig, shape: Triple, prices: Prices = BY_MACS) -> float:

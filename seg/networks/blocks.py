@@ -53,9 +53,12 @@ class FactoredConv3d(nn.Module):
         self.conv = Conv3d(read, written, kernel_size, stride, padding, bias=False)
         self.behind = Conv3d(written, out_channels, 1, bias=False) if ranks[1] else nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, C_in, X, Y, Z) to (B, C_out, X / stride, Y / stride, Z / stride)."""
-        out: Tensor = self.behind(self.conv(self.before(x)))
+    def forward(self, x: Tensor, *, reduced: bool = False) -> Tensor:
+        """Maps (B, C_in, X, Y, Z) to (B, C_out, X / stride, Y / stride, Z / stride).
+
+        `reduced` says that `x` is what the 1x1 before the kernel makes of the input.
+        """
+        out: Tensor = self.behind(self.conv(x if reduced else self.before(x)))
         return out
 
 
@@ -85,9 +88,12 @@ class ConvNormAct(nn.Module):
             self.conv = Conv3d(in_channels, out_channels, kernel_size, stride, (x, y, z), bias=False)
         self.norm = InstanceNorm3d(out_channels, negative_slope)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, C_in, X, Y, Z) to (B, C_out, X / stride, Y / stride, Z / stride)."""
-        out: Tensor = self.norm(self.conv(x))
+    def forward(self, x: Tensor, *, reduced: bool = False) -> Tensor:
+        """Maps (B, C_in, X, Y, Z) to (B, C_out, X / stride, Y / stride, Z / stride).
+
+        `reduced` says that `x` is what the 1x1 before the kernel makes of the input.
+        """
+        out: Tensor = self.norm(self.conv(x, reduced=True) if reduced else self.conv(x))
         return out
 
 
@@ -116,6 +122,21 @@ class ConvStage(nn.Sequential):
             ConvNormAct(in_channels, between, kernel_size, stride, ranks=first),
             ConvNormAct(between, out_channels, kernel_size, ranks=second),
         )
+
+    @property
+    def reduce(self) -> nn.Conv3d | None:
+        """The 1x1 before the first kernel, None where there is none."""
+        first = self[0].conv
+        return first.before if isinstance(first, FactoredConv3d) and isinstance(first.before, nn.Conv3d) else None
+
+    def forward(self, x: Tensor, *, reduced: bool = False) -> Tensor:
+        """Maps (B, C_in, X, Y, Z) to (B, C_out, X / stride, Y / stride, Z / stride).
+
+        `reduced` says that `x` is what `reduce` makes of the input.
+        """
+        first, second = self
+        out: Tensor = second(first(x, reduced=reduced))
+        return out
 
 
 class ResidualStage(nn.Module):

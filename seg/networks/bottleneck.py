@@ -105,16 +105,12 @@ class DecoderBottleneck(nn.Module):
         self.conv = ConvNormAct(reduced, between, kernel_size, ranks=ranks)
         self.expand = ConvNormAct(between, channels, ONE)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, C_in, X, Y, Z) to (B, C, X, Y, Z)."""
-        return self.after_reduction(self.reduce(x))
+    def forward(self, x: Tensor, *, reduced: bool = False) -> Tensor:
+        """Maps (B, C_in, X, Y, Z) to (B, C, X, Y, Z).
 
-    def forward_pair(self, up: Tensor, skip: Tensor, scale: Triple = ONE) -> Tensor:
-        """Returns `forward` of the concatenation of `up`, interpolated by `scale`, and `skip`, which is never built."""
-        return self.after_reduction(reduce_pair(up, skip, self.reduce.weight, self.reduce.bias, scale))
-
-    def after_reduction(self, x: Tensor) -> Tensor:
-        """Maps the output of the reducing 1x1, shape (B, K, X, Y, Z), to (B, C, X, Y, Z)."""
+        `reduced` says that `x` is what `reduce` makes of the input, shape (B, K, X, Y, Z).
+        """
+        x = x if reduced else self.reduce(x)
         out: Tensor = self.expand(self.conv(self.pointwise(x)))
         return out
 

@@ -140,12 +140,16 @@ def complexity(in_channels: int, out_channels: int, config: NetworkConfig, *, sh
         up = _conv(lower, widths.up[level], taps, voxels[level + 1])
         merged, ranks = widths.merged(level, config.merge), widths.decoder_ranks[level]
         taps = prod(config.kernel_sizes[level])
+        reduced = _reduced(widths, config, level)
+        read = voxels[level + 1] if reads_below(config) else n
+        block = StageCost(name="")
+        if reduced:
+            block += _conv(merged[0], reduced, 1, read) + _conv(sum(merged[1:]), reduced, 1, n)
         if decoder_bottleneck is None:
-            block = _stage(sum(merged), inner, taps, n, ranks=ranks)
+            block += _stage(reduced or sum(merged), inner, taps, n, ranks=((0, ranks[0][1]), ranks[1]))
         else:
-            reduced, between, channels = inner
-            block = _conv(merged[0], reduced, 1, voxels[level + 1] if _reduces_early(config) else n)
-            block += _conv(sum(merged[1:]), reduced, 1, n) + _behind(reduced, decoder_bottleneck)
+            _, between, channels = inner
+            block += _behind(reduced, decoder_bottleneck)
             block += _normed(reduced, between, taps, n, ranks=ranks[0]) + _normed(between, channels, 1, n)
         stages += [skip, _named(f"upsample {level}", up), _named(f"decoder {level}", block)]
         lower = inner[-1]
@@ -178,7 +182,8 @@ def map_elements(config: NetworkConfig, *, shape: Triple) -> int:
         back = channels if projects_back(ratio, config.merge) else 0
         count += voxels[level] * (width(channels, ratio) + back)
     for level, n in enumerate(voxels[:levels]):
-        up = found.up[level] * (voxels[level + 1] if _reduces_early(config) else n)
+        early = reads_below(config) and _reduced(found, config, level) > 0
+        up = found.up[level] * (voxels[level + 1] if early else n)
         count += up + n * (sum(found.decoder[level]) + sum(map(sum, found.decoder_ranks[level])))
     return count
 
@@ -197,9 +202,14 @@ def _projects(config: NetworkConfig, level: int, in_channels: int | None = None)
     return config.residual and (read != config.channels[level] or prod(config.strides[level]) > 1)
 
 
-def _reduces_early(config: NetworkConfig) -> bool:
-    """Returns whether the reduction of concatenated features reads the upsampled ones before their interpolation."""
-    return config.decoder_bottleneck is not None and config.merge == "concat" and config.upsample == "linear"
+def reads_below(config: NetworkConfig) -> bool:
+    """Returns whether a 1x1 that reads concatenated features reads the upsampled ones before their interpolation."""
+    return config.merge == "concat" and config.upsample == "linear"
+
+
+def _reduced(widths: Layout, config: NetworkConfig, level: int) -> int:
+    """Returns the channels of the 1x1 that a decoder stage begins with, 0 where it begins with a kernel."""
+    return widths.decoder_ranks[level][0][0] if config.decoder_bottleneck is None else widths.decoder[level][0]
 
 
 def _encoder(in_channels: int, config: NetworkConfig, widths: Layout, voxels: list[int]) -> list[StageCost]:

@@ -9,7 +9,7 @@ from seg.config import BottleneckConfig, NetworkConfig
 from seg.config.rules import network_problems
 from seg.errors import ConfigError
 from seg.networks.blocks import ConvStage, ResidualStage, draw_weights, total_stride
-from seg.networks.bottleneck import DecoderBottleneck, SkipBottleneck, interpolate, stage_ratios
+from seg.networks.bottleneck import DecoderBottleneck, SkipBottleneck, interpolate, reduce_pair, stage_ratios
 from seg.networks.conv import ONE, Conv3d, ConvTranspose3d, Triple, is_exporting
 from seg.networks.layout import Layout, layout
 
@@ -34,10 +34,12 @@ class DecoderStage(nn.Module):
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """Maps (B, C_lower, X / s, Y / s, Z / s) and the skip (B, C_skip, X, Y, Z) to (B, C, X, Y, Z)."""
         up: Tensor = self.up(x)
-        if self.merge == "concat" and isinstance(self.block, DecoderBottleneck):
-            return self.block.forward_pair(up, skip, self.scale)
+        out: Tensor
+        if self.merge == "concat" and (reduce := self.block.reduce) is not None:
+            out = self.block(reduce_pair(up, skip, reduce.weight, reduce.bias, self.scale), reduced=True)
+            return out
         up = interpolate(up, self.scale)
-        out: Tensor = self.block(torch.cat((up, skip), dim=1) if self.merge == "concat" else up + skip)
+        out = self.block(torch.cat((up, skip), dim=1) if self.merge == "concat" else up + skip)
         return out
 
 

@@ -5,7 +5,7 @@ from math import prod
 import pytest
 import torch
 
-from seg.compression.cuts import BY_MACS, BY_PARAMETERS, Prices, cut, kernel_work, project, solve_anew
+from seg.compression.cuts import BY_MACS, BY_PARAMETERS, Prices, cut, ends_of, kernel_work, project, solve_anew
 from seg.compression.moments import measure
 from seg.compression.shrink import choose_cuts
 from seg.config import BottleneckConfig, NetworkConfig
@@ -16,6 +16,7 @@ SHAPE = (8, 8, 8)
 OPTIONS = [
     {},
     {"residual": True, "merge": "add", "upsample": "linear"},
+    {"upsample": "linear"},
     {"decoder_bottleneck": BottleneckConfig(ratio=0.5, norm=True, activation="leaky_relu"), "upsample": "linear"},
     {"skip_bottleneck": BottleneckConfig(ratio=0.5), "deep_supervision": True},
 ]
@@ -37,9 +38,9 @@ def _images(count, size=SHAPE):
     return [torch.randn(1, 2, *size, dtype=torch.float64, generator=stream) for _ in range(count)]
 
 
-def kernel_cost(place, ranks=(0, 0), *, shape=SHAPE, prices=BY_MACS):
+def kernel_cost(net, place, ranks=(0, 0), *, shape=SHAPE, prices=BY_MACS):
     """Returns what a kernel with its 1x1 costs on an image, at the channels that it reads and writes."""
-    return kernel_work(place, (place.before.channels, place.behind.channels), ranks, prod(shape), prices)
+    return kernel_work(place, ends_of(net, place.name), ranks, prod(shape), prices)
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
@@ -62,7 +63,9 @@ def test_work_of_a_cut_network_is_what_torch_counts(options):
     choice = choose_cuts(net, SHAPE, 0.7 * before.macs, {}, {place.name: place for place in places}, projections)
     small = cut(net, choice.ranks, projections)
     after = checked_complexity(2, 3, small.config, shape=SHAPE)
-    saved = sum(kernel_cost(place) - kernel_cost(place, choice.ranks.get(place.name, (0, 0))) for place in places)
+    saved = sum(
+        kernel_cost(net, place) - kernel_cost(net, place, choice.ranks.get(place.name, (0, 0))) for place in places
+    )
     assert after.macs == choice.work <= 0.7 * before.macs
     assert before.macs - after.macs == pytest.approx(saved)
     assert after.parameters == sum(p.numel() for p in small.parameters())
@@ -97,7 +100,8 @@ def test_work_of_a_kernel_counts_its_1x1_where_they_stand(options, ranks, prices
     }
     small = cut(net, choice, project(places))
     saved = sum(
-        kernel_cost(place, prices=prices) - kernel_cost(place, choice[place.name], prices=prices) for place in places
+        kernel_cost(net, place, prices=prices) - kernel_cost(net, place, choice[place.name], prices=prices)
+        for place in places
     )
     assert count(net) - count(small) == pytest.approx(saved)
 

@@ -112,6 +112,24 @@ def test_what_narrower_maps_save_is_the_difference_of_two_networks(options, vect
             assert saved == pytest.approx(whole - work_of(net, narrower, SHAPE, prices), abs=1e-6 * whole)
 
 
+@pytest.mark.parametrize("upsample", ["transposed", "linear"])
+def test_what_narrower_1x1_save_is_the_difference_of_two_networks(upsample):
+    net = _network(upsample=upsample)
+    prices = Prices(element=7.0, parameter=0.5, vector=4)
+    images = _images(1)
+    maps, places = measure_maps(net, images), {place.name: place for place in measure(net, images)}
+    state = _State(net, SHAPE, maps, places, project(places.values()), prices, 1)
+    state.widths |= {"decoder.0.up": 2, "encoder.0.1": 3, "decoder.1.block.0": 5}
+    state.ranks["decoder.1.block.0.conv"] = (3, 2)
+    whole = state.work()
+    for one in (one for one in state.options() if one.name in places):
+        now = state.ranks[one.name]
+        for index, saved in enumerate(one.saved.tolist()):
+            state.ranks[one.name] = one.to(index)
+            assert saved == pytest.approx(whole - state.work(), abs=1e-6 * whole)
+        state.ranks[one.name] = now
+
+
 def test_no_width_is_cut_within_a_vector_of_written_channels():
     """Where all channels of a map fit into one vector, fewer of them save what their readers multiply alone."""
     net, vector = _network(), 64
@@ -230,8 +248,8 @@ def test_hardly_any_other_widths_with_as_little_work_lose_less(share, prices):
         found.append(
             [
                 (
-                    kernel_cost(place, shape=SHAPE, prices=prices)
-                    - kernel_cost(place, ranks, shape=SHAPE, prices=prices),
+                    kernel_cost(net, place, shape=SHAPE, prices=prices)
+                    - kernel_cost(net, place, ranks, shape=SHAPE, prices=prices),
                     sum(float(loss[rank]) for loss, rank in zip(losses, ranks, strict=True) if rank),
                 )
                 for ranks in options

@@ -121,10 +121,13 @@ def test_map_elements_are_what_convolutions_and_interpolations_write(options, sk
         reduced = name.endswith("block.pointwise")
         leaf = isinstance(module, (nn.Conv3d, nn.ConvTranspose3d)) and not name.endswith("block.reduce")
         if reduced or (leaf and not name.startswith("heads") and ".block.pointwise." not in name):
-            early = decoder is not None and options["merge"] == "concat"
             level = int(name.split(".")[1])
+            begins_with_1x1 = decoder is not None or (with_ranks and level < 3 and ranks[level][0][0] > 0)
+            early = begins_with_1x1 and options["merge"] == "concat"
             larger = options["upsample"] == "linear" and name.endswith(".up") and not early
             times = math.prod(config.strides[level + 1]) if larger else 1
             module.register_forward_hook(lambda *call, times=times: written.append(times * call[2].numel()))
+            if early and name.endswith(".block.0.conv.conv"):  # nor do they by the 1x1 before a kernel
+                module.register_forward_pre_hook(lambda *call: written.append(call[1][0].numel()))
     net(image)
     assert map_elements(config, shape=(4, 8, 8)) == sum(written)

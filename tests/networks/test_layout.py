@@ -68,3 +68,26 @@ def test_maps_have_the_widths_that_are_stated():
         "heads.1.weight": (2, 5),
     }
     assert net.eval()(torch.zeros(1, 1, 4, 8, 8)).shape == (1, 2, 4, 8, 8)
+
+
+@pytest.mark.parametrize("merge", ["concat", "add"])
+@pytest.mark.parametrize("upsample", ["transposed", "linear"])
+def test_a_decoder_stage_with_a_1x1_computes_what_its_folded_kernel_computes(upsample, merge):
+    plain = replace(PLAN, upsample=upsample, merge=merge)
+    ranks = WidthsConfig(decoder_ranks=(((3, 0), (0, 2)), ((2, 5), (0, 0))))
+    torch.manual_seed(0)
+    net = UNet(1, 2, replace(plain, widths=ranks)).double()
+    folded = UNet(1, 2, plain).double()
+    state = net.state_dict()
+    for name in ("decoder.0.block.0.conv", "decoder.0.block.1.conv", "decoder.1.block.0.conv"):
+        weight = state.pop(f"{name}.conv.weight")
+        if (before := state.pop(f"{name}.before.weight", None)) is not None:
+            weight = torch.einsum("oixyz,ic->ocxyz", weight, before.flatten(1))
+        if (behind := state.pop(f"{name}.behind.weight", None)) is not None:
+            weight = torch.einsum("oixyz,po->pixyz", weight, behind.flatten(1))
+        state[f"{name}.weight"] = weight
+    folded.load_state_dict(state)
+    x = torch.randn(1, 1, 4, 8, 8, dtype=torch.float64)
+    torch.testing.assert_close(net(x), folded(x), rtol=1e-9, atol=1e-9)
+    net(x).square().sum().backward()
+    assert all(parameter.grad is not None for parameter in net.parameters())
