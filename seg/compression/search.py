@@ -8,7 +8,6 @@ how far it is tuned.
 from __future__ import annotations
 
 import copy
-import itertools
 import logging
 import math
 import time
@@ -39,8 +38,8 @@ STOP_BELOW = 0.5
 """Without a target, no smaller network is made behind one that loses more Dice than this share of the margin."""
 TUNE_BELOW = 0.25
 """A smaller network that loses more Dice than this share of the margin is tuned."""
-RUNG = 0.9
-"""In the search for a latency each network keeps this share of the work of the network before it."""
+RUNG, LAST_RUNG = 0.9, 0.98
+"""In the search for a latency each network keeps between these shares of the work of the network before it."""
 
 
 def smaller_networks(
@@ -103,18 +102,36 @@ def reach(
     Raises:
         BeyondReachError: The cost cannot fall so far.
     """
-    shares = (begin * RUNG**number for number in itertools.count())
-    steps = smaller_networks(original, shares, multiple, prices)
+    network, size = original.network, original.config.patches.size
+    whole = work_of(network, network.config, size, prices)
+    work, trials = begin, [(1.0, 1.0)]
+    steps = smaller_networks(original, iter(lambda: work, None), multiple, prices)
     small: Shrunk | None = None
     for share in wanted:
-        while small is None or ratio(small.network, share) > share:
+        while small is None or (found := ratio(small.network, share)) > share:
+            if small is not None:
+                trials.append((work_of(network, small.network.config, size, prices) / whole, found))
+                work = next_work(trials, share)
             try:
                 small = next(steps)
             except BeyondReachError as error:
-                reached = "" if small is None else f"; the last had {ratio(small.network, share):.3g}"
+                reached = "" if small is None else f"; the last had {trials[-1][1]:.3g}"
                 rule = f"must be a share that widths of multiples of {multiple} reach{reached}"
                 raise BeyondReachError(Problem("target", "range", rule, f"{share:g}", "give a larger share")) from error
         yield small
+
+
+def next_work(trials: Sequence[tuple[float, float]], wanted: float) -> float:
+    """Returns the work that the next network of a search keeps, by the line through the last two.
+
+    Args:
+        trials: Work and cost of each network so far, over the original's; two or more, of less and less work.
+        wanted: Share of the original's cost that is sought.
+    """
+    (before, above), (work, found) = trials[-2:]
+    slope = (above - found) / (before - work)
+    estimate = work - (found - wanted) / slope if slope > 0 else 0.0
+    return min(max(estimate, RUNG * work), LAST_RUNG * work)
 
 
 def judge(

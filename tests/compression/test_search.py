@@ -1,0 +1,37 @@
+"""The next network of a search for a latency, against the line that its costs lie on."""
+
+import pytest
+
+from seg.compression.search import LAST_RUNG, RUNG, next_work
+
+
+def _trials(works, cost):
+    return [(1.0, 1.0), *((work, cost(work)) for work in works)]
+
+
+@pytest.mark.parametrize("share", [0.91, 0.95, 0.975])
+def test_the_next_network_is_where_the_line_through_the_last_two_meets_the_target(share):
+    trials = _trials((0.5, 0.4), lambda work: 0.2 + 0.6 * work)
+    assert next_work(trials, 0.2 + 0.6 * 0.4 * share) == pytest.approx(0.4 * share)
+
+
+@pytest.mark.parametrize(("wanted", "rung"), [(0.1, RUNG), (0.439, LAST_RUNG)])
+def test_a_step_is_neither_large_nor_tiny(wanted, rung):
+    trials = _trials((0.5, 0.4), lambda work: 0.2 + 0.6 * work)
+    assert next_work(trials, wanted) == pytest.approx(rung * 0.4)
+
+
+def test_a_network_that_is_no_faster_is_followed_by_the_largest_step():
+    assert next_work([(1.0, 1.0), (0.5, 0.6), (0.45, 0.61)], 0.6) == pytest.approx(RUNG * 0.45)
+
+
+def test_a_search_ends_close_below_its_target():
+    def cost(work):
+        return 0.15 + 0.7 * work**0.9
+
+    trials = _trials((0.5,), cost)
+    while trials[-1][1] > 0.4:
+        work = next_work(trials, 0.4)
+        trials.append((work, cost(work)))
+    assert 0.985 * 0.4 < trials[-1][1] <= 0.4
+    assert len(trials) < 10
