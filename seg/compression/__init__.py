@@ -2,5 +2,5 @@
 
 CASES = 10
 """Training cases that are measured."""
-TUNE_STEPS = 600
+TUNE_STEPS = 1000
 """Steps of tuning at most, of a step that lost much."""
