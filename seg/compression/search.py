@@ -39,7 +39,7 @@ STOP_BELOW = 0.5
 TUNE_BELOW = 0.25
 """A smaller network that loses more Dice than this share of the margin is tuned."""
 RUNG, LAST_RUNG = 0.9, 0.98
-"""In the search for a latency each network keeps between these shares of the work of the network before it."""
+"""In the search for a latency each network may keep between these shares of the work of the network before it."""
 
 
 def smaller_networks(

@@ -162,7 +162,8 @@ def complexity(in_channels: int, out_channels: int, config: NetworkConfig, *, sh
 def map_elements(config: NetworkConfig, *, shape: Triple) -> int:
     """Counts the numbers in the feature maps of one image, each map where it is built.
 
-    Norms, activations and copies are no multiply-accumulates; what they cost grows with these numbers.
+    Norms, activations and copies are no multiply-accumulates; what they cost grows with these numbers. Of a 1x1 that
+    a decoder stage begins with, the sum of its parts counts, and no part by itself.
 
     Args:
         config: The architecture.

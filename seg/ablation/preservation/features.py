@@ -99,7 +99,8 @@ def _first_conv(block: nn.Module) -> nn.Conv3d | FactoredConv3d:
 def recording(network: UNet, places: tuple[Place, ...], receive: Receiver) -> Iterator[None]:
     """Gives the features of each place to a function while images go through the network, whose results do not change.
 
-    A decoder bottleneck never builds its merged input; it is built here for the measurement, and let go after it.
+    A decoder stage that begins with a 1x1 never builds its merged input; it is built here for the measurement, and let
+    go after it.
     """
     handles = []
     for place in places:
