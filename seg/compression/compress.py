@@ -126,7 +126,7 @@ CUT_WORDS = {"ranks": "1x1 around kernels", "channels": "fewer channels"}
 """What certificates call the kinds of cut."""
 LOCK_FILE = "compress.lock"
 """There while a process works on the steps."""
-METHOD = 10
+METHOD = 11
 """Version of how steps are made. Raise it when the same settings come to make other steps: no folder mixes two."""
 Judged = tuple[UNet, FoldRecord]
 ABOVE = 1.25

@@ -14,11 +14,11 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from seg.compression.channels import feature_maps
 from seg.compression.moments import Place, Projection, best_projection, ridged
 from seg.config import NetworkConfig, WidthsConfig
 from seg.networks import UNet, network_from_config, padded
 from seg.networks.blocks import ConvNormAct, FactoredConv3d
-from seg.networks.complexity import reads_below
 from seg.networks.layout import PLAIN, Ranks, layout
 
 Number = TypeVar("Number", float, Tensor)
@@ -54,13 +54,13 @@ BY_PARAMETERS = Prices(mac=0.0, parameter=1.0)
 
 @dataclass(frozen=True, kw_only=True)
 class Ends:
-    """The maps on both sides of a kernel.
+    """How many channels a convolution reads and writes, and how many of those it reads come from interpolation.
 
     Attributes:
-        read: Channels that its convolution reads.
+        read: Channels that it reads.
         written: Channels that it writes.
-        enlarged: Those of the channels read that are interpolated. A 1x1 before the kernel reads them before that.
-        scale: Voxels of the interpolated map for each voxel of the map before.
+        enlarged: Channels among those read that are interpolated. A 1x1 before the kernel is applied before that.
+        scale: Voxels that interpolation makes of one voxel.
     """
 
     read: int
@@ -70,15 +70,16 @@ class Ends:
 
 
 def ends_of(network: UNet, name: str) -> Ends:
-    """Returns the maps on both sides of the kernel of a convolution, which is named by its path in the network."""
+    """Returns how many channels the convolution at a path of the network reads and writes."""
     convolution = network.get_submodule(name)
     assert isinstance(convolution, (nn.Conv3d, FactoredConv3d))
     ends = Ends(read=convolution.in_channels, written=convolution.out_channels)
-    config, parts = network.config, name.split(".")
-    if parts[0] != "decoder" or parts[2:4] != ["block", "0"] or not reads_below(config):
-        return ends
-    level = int(parts[1])
-    return replace(ends, enlarged=layout(config).up[level], scale=prod(config.strides[level + 1]))
+    if network.config.upsample == "linear":
+        for one in feature_maps(network):
+            field, level, _ = one.where
+            if field == "up" and name in dict(one.readers):
+                return replace(ends, enlarged=one.channels, scale=prod(network.config.strides[level + 1]))
+    return ends
 
 
 def kernel_work(
@@ -91,7 +92,7 @@ def kernel_work(
 
     Args:
         place: The kernel.
-        ends: The maps on both sides.
+        ends: Channels that its convolution reads and writes.
         ranks: Channels of the 1x1 before and behind the kernel, 0 for none. Tensors count many choices at once.
         voxels: Voxels of the image.
         prices: Weights of what is counted.

@@ -122,13 +122,20 @@ def reach(
 
 
 def next_work(trials: Sequence[tuple[float, float]], wanted: float) -> float:
-    """Returns the work that the next network of a search keeps, by the line through the last two.
+    """Estimates how much work the next network should keep to cost what is wanted, by a line through two networks.
+
+    The line goes through the last network and the last one before it that is a whole `RUNG` away: two that are nearer
+    differ by little more than what two measurements of one network differ by.
 
     Args:
         trials: Work and cost of each network so far, over the original's; two or more, of less and less work.
         wanted: Share of the original's cost that is sought.
+
+    Returns:
+        A share of the original's work, `RUNG` to `LAST_RUNG` times that of the last network.
     """
-    (before, above), (work, found) = trials[-2:]
+    work, found = trials[-1]
+    before, above = next((one for one in reversed(trials) if RUNG * one[0] >= work), trials[0])
     slope = (above - found) / (before - work)
     estimate = work - (found - wanted) / slope if slope > 0 else 0.0
     return min(max(estimate, RUNG * work), LAST_RUNG * work)

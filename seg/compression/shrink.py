@@ -231,13 +231,11 @@ class _State:
             for (name, place), pair in zip(places.items(), projections.values(), strict=True)
         }
         self.whole = {name: ends_of(network, name) for name in places}
-        self.touching = {
-            name: (
-                [one.map for one in maps.values() if name in dict(one.map.readers)],
-                [one.map for one in maps.values() if name.removesuffix(".conv") in one.map.writers],
-            )
-            for name in places
-        }
+        self.touching = {}
+        for name, ends in self.whole.items():
+            reads = [one.map for one in maps.values() if name in dict(one.map.readers)]
+            writes = [one.map for one in maps.values() if name.removesuffix(".conv") in one.map.writers]
+            self.touching[name] = reads, writes, [one for one in reads if ends.enlarged and one.where[0] == "up"]
         self.prices, self.multiple = prices, multiple
         self.known: dict[str, tuple[tuple[Ends, Ranks], _Options]] = {}
 
@@ -248,13 +246,12 @@ class _State:
         return work_of(self.network, config, self.shape, self.prices)
 
     def ends(self, name: str) -> Ends:
-        """Returns the maps on both sides of a kernel at the current widths."""
-        whole, (reads, writes) = self.whole[name], self.touching[name]
-        enlarged = [one for one in reads if one.where[0] == "up" and whole.enlarged]
-        read, written, gone = (
-            sum(one.channels - self.widths[one.name] for one in maps) for maps in (reads, writes, enlarged)
+        """Returns how many channels a convolution reads and writes at the widths chosen so far."""
+        read, written, enlarged = (
+            sum(one.channels - self.widths[one.name] for one in maps) for maps in self.touching[name]
         )
-        return replace(whole, read=whole.read - read, written=whole.written - written, enlarged=whole.enlarged - gone)
+        ends = self.whole[name]
+        return replace(ends, read=ends.read - read, written=ends.written - written, enlarged=ends.enlarged - enlarged)
 
     def work_at(self, name: str, ends: Ends, ranks: tuple[Number, Number]) -> Number:
         """Returns what it costs to apply one kernel and the 1x1 around it, as a sum weighted by `self.prices`."""

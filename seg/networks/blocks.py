@@ -54,9 +54,14 @@ class FactoredConv3d(nn.Module):
         self.behind = Conv3d(written, out_channels, 1, bias=False) if ranks[1] else nn.Identity()
 
     def forward(self, x: Tensor, *, reduced: bool = False) -> Tensor:
-        """Maps (B, C_in, X, Y, Z) to (B, C_out, X / stride, Y / stride, Z / stride).
+        """Applies the 1x1 before the kernel, the kernel and the 1x1 behind it.
 
-        `reduced` says that `x` is what the 1x1 before the kernel makes of the input.
+        Args:
+            x: Features, shape (B, C_in, X, Y, Z).
+            reduced: Whether the 1x1 before the kernel was applied to `x` already, so that C_in is its width.
+
+        Returns:
+            Features, shape (B, C_out, X / stride, Y / stride, Z / stride).
         """
         out: Tensor = self.behind(self.conv(x if reduced else self.before(x)))
         return out
@@ -89,9 +94,14 @@ class ConvNormAct(nn.Module):
         self.norm = InstanceNorm3d(out_channels, negative_slope)
 
     def forward(self, x: Tensor, *, reduced: bool = False) -> Tensor:
-        """Maps (B, C_in, X, Y, Z) to (B, C_out, X / stride, Y / stride, Z / stride).
+        """Applies the convolution, the norm and the activation.
 
-        `reduced` says that `x` is what the 1x1 before the kernel makes of the input.
+        Args:
+            x: Features, shape (B, C_in, X, Y, Z).
+            reduced: Whether the 1x1 before the kernel was applied to `x` already, so that C_in is its width.
+
+        Returns:
+            Features, shape (B, C_out, X / stride, Y / stride, Z / stride).
         """
         out: Tensor = self.norm(self.conv(x, reduced=True) if reduced else self.conv(x))
         return out
@@ -125,14 +135,19 @@ class ConvStage(nn.Sequential):
 
     @property
     def reduce(self) -> nn.Conv3d | None:
-        """The 1x1 before the first kernel, None where there is none."""
+        """The 1x1 convolution in front of the first full kernel, or None if the stage begins with the kernel."""
         first = self[0].conv
         return first.before if isinstance(first, FactoredConv3d) and isinstance(first.before, nn.Conv3d) else None
 
     def forward(self, x: Tensor, *, reduced: bool = False) -> Tensor:
-        """Maps (B, C_in, X, Y, Z) to (B, C_out, X / stride, Y / stride, Z / stride).
+        """Applies both convolutions, each with its norm and activation.
 
-        `reduced` says that `x` is what `reduce` makes of the input.
+        Args:
+            x: Features, shape (B, C_in, X, Y, Z).
+            reduced: Whether the 1x1 before the first kernel was applied to `x` already, so that C_in is its width.
+
+        Returns:
+            Features, shape (B, C_out, X / stride, Y / stride, Z / stride).
         """
         first, second = self
         out: Tensor = second(first(x, reduced=reduced))
@@ -166,7 +181,14 @@ class ResidualStage(nn.Module):
         self.project = ConvNormAct(in_channels, out_channels, ONE, stride, 1.0) if needed else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, C_in, X, Y, Z) to (B, C_out, X / stride, Y / stride, Z / stride)."""
+        """Adds the input, projected where needed, to the output of both convolutions, and applies the activation.
+
+        Args:
+            x: Features, shape (B, C_in, X, Y, Z).
+
+        Returns:
+            Features, shape (B, C_out, X / stride, Y / stride, Z / stride).
+        """
         return F.leaky_relu(self.convs(x) + self.project(x), SLOPE)
 
 

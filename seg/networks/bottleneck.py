@@ -67,7 +67,14 @@ class SkipBottleneck(nn.Module):
         self.out_channels = channels if back else inner
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, C, X, Y, Z) to (B, out_channels, X, Y, Z), voxel by voxel."""
+        """Applies the 1x1 convolutions of the skip, voxel by voxel.
+
+        Args:
+            x: Features of the encoder, shape (B, C, X, Y, Z).
+
+        Returns:
+            Features for the decoder, shape (B, out_channels, X, Y, Z).
+        """
         out: Tensor = self.project(self.pointwise(self.reduce(x)))
         return out
 
@@ -106,9 +113,14 @@ class DecoderBottleneck(nn.Module):
         self.expand = ConvNormAct(between, channels, ONE)
 
     def forward(self, x: Tensor, *, reduced: bool = False) -> Tensor:
-        """Maps (B, C_in, X, Y, Z) to (B, C, X, Y, Z).
+        """Reduces merged features by a 1x1, applies the full kernel, and expands them by another 1x1.
 
-        `reduced` says that `x` is what `reduce` makes of the input, shape (B, K, X, Y, Z).
+        Args:
+            x: Merged features, shape (B, C_in, X, Y, Z).
+            reduced: Whether the reducing 1x1 was applied to `x` already, so that its shape is (B, K, X, Y, Z).
+
+        Returns:
+            Features, shape (B, C, X, Y, Z).
         """
         x = x if reduced else self.reduce(x)
         out: Tensor = self.expand(self.conv(self.pointwise(x)))

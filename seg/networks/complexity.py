@@ -141,7 +141,7 @@ def complexity(in_channels: int, out_channels: int, config: NetworkConfig, *, sh
         merged, ranks = widths.merged(level, config.merge), widths.decoder_ranks[level]
         taps = prod(config.kernel_sizes[level])
         reduced = _reduced(widths, config, level)
-        read = voxels[level + 1] if reads_below(config) else n
+        read = voxels[level + 1] if _reduces_early(config) else n
         block = StageCost(name="")
         if reduced:
             block += _conv(merged[0], reduced, 1, read) + _conv(sum(merged[1:]), reduced, 1, n)
@@ -183,7 +183,7 @@ def map_elements(config: NetworkConfig, *, shape: Triple) -> int:
         back = channels if projects_back(ratio, config.merge) else 0
         count += voxels[level] * (width(channels, ratio) + back)
     for level, n in enumerate(voxels[:levels]):
-        early = reads_below(config) and _reduced(found, config, level) > 0
+        early = _reduces_early(config) and _reduced(found, config, level) > 0
         up = found.up[level] * (voxels[level + 1] if early else n)
         count += up + n * (sum(found.decoder[level]) + sum(map(sum, found.decoder_ranks[level])))
     return count
@@ -203,13 +203,13 @@ def _projects(config: NetworkConfig, level: int, in_channels: int | None = None)
     return config.residual and (read != config.channels[level] or prod(config.strides[level]) > 1)
 
 
-def reads_below(config: NetworkConfig) -> bool:
-    """Returns whether a 1x1 that reads concatenated features reads the upsampled ones before their interpolation."""
+def _reduces_early(config: NetworkConfig) -> bool:
+    """Tells whether a 1x1 that begins a decoder stage is applied to the features from below before interpolation."""
     return config.merge == "concat" and config.upsample == "linear"
 
 
 def _reduced(widths: Layout, config: NetworkConfig, level: int) -> int:
-    """Returns the channels of the 1x1 that a decoder stage begins with, 0 where it begins with a kernel."""
+    """Returns how many channels are left by the 1x1 that begins a decoder stage, 0 if it begins with a full kernel."""
     return widths.decoder_ranks[level][0][0] if config.decoder_bottleneck is None else widths.decoder[level][0]
 
 

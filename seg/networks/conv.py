@@ -132,7 +132,15 @@ class ConvTranspose3d(nn.ConvTranspose3d):
     """
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """Maps (B, C_in, X, Y, Z) to (B, C_out, X * stride, Y * stride, Z * stride)."""
+        """Enlarges features by the transposed convolution.
+
+        Args:
+            input: Features, shape (B, C_in, X, Y, Z).
+            output_size: Voxels of the output per axis, as in torch; None for the input's times the stride.
+
+        Returns:
+            Features, shape (B, C_out, X * stride, Y * stride, Z * stride).
+        """
         blocks = self.kernel_size == self.stride and self.padding == self.output_padding == NONE
         plain = blocks and self.dilation == ONE and self.groups == 1 and output_size is None
         if not plain or not _is_slow(input, self.weight, self.stride, NONE, transposed=True):  # type: ignore[arg-type]

@@ -32,14 +32,24 @@ class DecoderStage(nn.Module):
         self.merge = merge
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        """Maps (B, C_lower, X / s, Y / s, Z / s) and the skip (B, C_skip, X, Y, Z) to (B, C, X, Y, Z)."""
+        """Upsamples features, merges them with those of the skip, and convolves the result.
+
+        Args:
+            x: Features of the stage below, shape (B, C_lower, X / s, Y / s, Z / s).
+            skip: Features of the skip, shape (B, C_skip, X, Y, Z).
+
+        Returns:
+            Features, shape (B, C, X, Y, Z).
+        """
         up: Tensor = self.up(x)
-        out: Tensor
-        if self.merge == "concat" and (reduce := self.block.reduce) is not None:
-            out = self.block(reduce_pair(up, skip, reduce.weight, reduce.bias, self.scale), reduced=True)
-            return out
-        up = interpolate(up, self.scale)
-        out = self.block(torch.cat((up, skip), dim=1) if self.merge == "concat" else up + skip)
+        reduce = self.block.reduce if self.merge == "concat" else None
+        if reduce is not None:
+            merged = reduce_pair(up, skip, reduce.weight, reduce.bias, self.scale)
+        elif self.merge == "concat":
+            merged = torch.cat((interpolate(up, self.scale), skip), dim=1)
+        else:
+            merged = interpolate(up, self.scale) + skip
+        out: Tensor = self.block(merged, reduced=reduce is not None)
         return out
 
 

@@ -1,4 +1,4 @@
-"""The next network of a search for a latency, against the line that its costs lie on."""
+"""The next network of a search for a latency, against the line that costs lie on."""
 
 import pytest
 
@@ -19,6 +19,13 @@ def test_the_next_network_is_where_the_line_through_the_last_two_meets_the_targe
 def test_a_step_is_neither_large_nor_tiny(wanted, rung):
     trials = _trials((0.5, 0.4), lambda work: 0.2 + 0.6 * work)
     assert next_work(trials, wanted) == pytest.approx(rung * 0.4)
+
+
+def test_a_network_near_the_last_does_not_turn_the_line():
+    """One of almost the same work, whose cost was measured a little too high or too low, leaves the estimate."""
+    line = [(1.0, 1.0), (0.5, 0.5), (0.4, 0.4)]
+    for error in (-0.003, 0.003):
+        assert next_work([*line, (0.36, 0.36 + error), (0.352, 0.352)], 0.34) == pytest.approx(0.34)
 
 
 def test_a_network_that_is_no_faster_is_followed_by_the_largest_step():
