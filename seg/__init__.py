@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from seg.api import ablate, compress, evaluate, export, load_run, plan, predict, train, widths
+    from seg.api import ablate, certify, compress, evaluate, export, load_run, plan, predict, train, widths
     from seg.networks.bottleneck import DecoderBottleneck, SkipBottleneck
     from seg.networks.unet import UNet
 
@@ -17,6 +17,7 @@ __all__ = [
     "SkipBottleneck",
     "UNet",
     "ablate",
+    "certify",
     "compress",
     "evaluate",
     "export",

@@ -415,6 +415,44 @@ def compress(
 
 
 @_checked
+def certify(
+    run_dir: PathLike,
+    original: PathLike,
+    output: PathLike,
+    *,
+    engine: Literal["torch", "openvino", "onnxruntime"] = "torch",
+    margin: CheckedMargin = MARGIN,
+    data_root: PathLike | None = None,
+) -> Certificate:
+    """Certifies that a network loses less Dice than a margin against another one, on patients that both held out.
+
+    Args:
+        run_dir: Finished run of one fold, or a cross-validation of such runs.
+        original: What it is compared with: finished runs of the same folds.
+        output: Folder of certificate.json and certificate.md, without a certificate yet.
+        engine: What runs both networks where they are timed and scored.
+        margin: Loss of Dice that still counts as not inferior.
+        data_root: Folder of the data set; None is that of each run.
+
+    Returns:
+        The certificate; its ``certified`` is ``changed`` where the network passed, or None.
+
+    Raises:
+        SegError: The two cannot be compared.
+    """
+    from seg.compression.certify import certify_run
+
+    return certify_run(
+        _path(run_dir),
+        _path(original),
+        _path(output),
+        engine=engine,
+        margin=margin,
+        data_root=_optional(data_root),
+    )
+
+
+@_checked
 def evaluate(
     run_dir: PathLike | None = None,
     *,

@@ -903,6 +903,51 @@ class Compress(Command):
         )
 
 
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Certify(Command):
+    """Certify that a network loses less Dice than a margin against another one, on patients that both held out.
+
+    However the network was made: trained at other widths, compressed from a third one, or of another shape. Both are
+    run alike, and the comparison is written into the original's ledger before it is made.
+    """
+
+    examples: ClassVar = (
+        "seg certify --run_dir runs/small/macs_0.5 --original runs/large --output runs/certified",
+        "seg certify --run_dir runs/thin --original runs/wide --engine openvino --margin 0.01 --output runs/certified",
+    )
+    run_dir: FilePath = Field(description="Finished run of one fold; all folds where it holds fold_0, fold_1, ...")
+    original: FilePath = Field(
+        description="What it is compared with: finished runs of the same folds. Its certificate_ledger.json counts how "
+        "often its held-out cases were looked at."
+    )
+    output: FilePath = Field(description="Folder of certificate.json and certificate.md.")
+    engine: Literal["torch", "openvino", "onnxruntime"] = setting(
+        "torch", "What runs both networks where they are timed and scored."
+    )
+    margin: StrictFloat = setting(MARGIN, "Loss of Dice that still counts as not inferior.", gt=0, lt=1)
+    data__root: FilePath | None = setting(
+        None, "Folder of the runs' data set, where it moved (default: data.root of each run)."
+    )
+
+    def problems(self) -> Iterator[Problem]:
+        yield from _folder_problems("--run_dir", self.run_dir, unpacked=False)
+        yield from _folder_problems("--original", self.original, unpacked=False)
+        yield from _folder_problems("--output", self.output, exists=False)
+        yield from _folder_problems("--data.root", self.data__root, exists=False)
+
+    def run(self) -> None:
+        from seg.compression.certify import certify_run
+
+        certify_run(
+            self.run_dir,
+            self.original,
+            self.output,
+            engine=self.engine,
+            margin=self.margin,
+            data_root=self.data__root,
+        )
+
+
 COMMANDS: dict[str, type[Command]] = {
     command.__name__.lower(): command
     for command in (
@@ -917,6 +962,7 @@ COMMANDS: dict[str, type[Command]] = {
         Benchmark,
         Widths,
         Compress,
+        Certify,
         Export,
         Fetch,
     )

@@ -34,6 +34,11 @@ from seg.errors import ConfigError, RunError
             dict.fromkeys(("engine", "margin"), "type"),
         ),
         ("compress", {"run_dir": "run", "output": "out", "target": ("macs", 0.5)}, {"target": "type"}),
+        (
+            "certify",
+            {"run_dir": "run", "original": 3, "output": "out", "engine": "auto", "margin": 0},
+            {"original": "type", "engine": "type", "margin": "range"},
+        ),
         ("export", {"run_dir": "run", "format": "xml", "margin": 5.0}, {"format": "type", "margin": "range"}),
         (
             "predict",

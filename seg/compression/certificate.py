@@ -21,6 +21,7 @@ import numpy.typing as npt
 from pydantic import Field
 from scipy import stats
 
+from seg.config.loading import content_digest
 from seg.errors import Problem, RunError
 from seg.evaluation.differences import Runs, RunScores, patient_means, read_paired, split_folds, with_found_nothing
 from seg.evaluation.scores import CaseScore
@@ -244,6 +245,46 @@ def freeze(ledger: Path, look: Look) -> int:
         content = asdict(_Ledger(looks=(*looks, look)))
         write_json(ledger, {"schema_version": LEDGER_VERSION, **content})
         return len(same) + 1
+
+
+def freeze_folds(
+    ledgers: Sequence[Path],
+    originals: Sequence[str],
+    steps: Mapping[str, Sequence[str]],
+    margin: float,
+    how: Mapping[str, str],
+) -> tuple[Look, int]:
+    """Freezes the steps of each fold in the ledger of its original, as :func:`freeze` does.
+
+    The same weights in another engine or precision are another look, as with another margin. So is a fold by itself, as
+    it says what the folds together do not.
+
+    Args:
+        ledgers: The ledger of each fold.
+        originals: SHA-256 of the weights of each fold's original.
+        steps: SHA-256 of the weights of each fold's network, by the name of the step, mild to strong.
+        margin: Loss of Dice that still counts as not inferior.
+        how: What else decides the scores, such as the engine.
+
+    Returns:
+        The look at all folds, and its number, the highest of any ledger.
+
+    Raises:
+        RunError: See :func:`freeze`.
+    """
+    decided: dict[str, object] = dict(how)
+    if len(originals) > 1:
+        decided["tested together"] = list(originals)
+    digests = {name: [content_digest({**decided, "weights": sha}) for sha in own] for name, own in steps.items()}
+    number = 0
+    for place, (ledger, original) in enumerate(zip(ledgers, originals, strict=True)):
+        frozen = tuple(Step(name=name, sha256=own[place]) for name, own in digests.items())
+        number = max(number, freeze(ledger, Look(original=(original,), margin=margin, steps=frozen)))
+    together = tuple(
+        Step(name=name, sha256=own[0] if len(own) == 1 else content_digest({"folds": own}))
+        for name, own in digests.items()
+    )
+    return Look(original=tuple(originals), margin=margin, steps=together), number
 
 
 def check_ledger(ledger: Path) -> None:
@@ -492,7 +533,7 @@ def format_certificate(certificate: Certificate) -> str:
 def certificate_page(certificate: Certificate) -> str:
     """Formats a certificate as Markdown: what is certified, a table of the steps, and what it holds for."""
     said = "none" if certificate.certified is None else f"`{certificate.certified}`"
-    lines = ["# Certificate of a smaller network", "", f"Certified: **{said}** (Dice, margin {certificate.margin:g})."]
+    lines = ["# Certificate of a changed network", "", f"Certified: **{said}** (Dice, margin {certificate.margin:g})."]
     lines += ["", f"{_look(certificate).capitalize()}."]
     names = list(dict.fromkeys(one.name for result in certificate.steps for one in result.classes))
     originals = {one.name: one.original for result in reversed(certificate.steps) for one in result.classes}

@@ -25,19 +25,18 @@ from seg.compression.certificate import (
     Certificate,
     Cost,
     Counted,
-    Look,
-    Step,
     StepResult,
     certificate_page,
     certify,
     check_ledger,
     few_patients,
     format_certificate,
-    freeze,
+    freeze_folds,
     write_certificate,
 )
+from seg.compression.comparing import arithmetic, check_engine, conditions, engine_scores, machine, torch_scores
 from seg.compression.cuts import BY_MACS, BY_PARAMETERS, Prices
-from seg.compression.int8 import mark, mirroring, quantising, write_int8
+from seg.compression.int8 import mark, quantising, write_int8
 from seg.compression.memory import measure_memory
 from seg.compression.original import Original, check_uncut, cost, read_original
 from seg.compression.record import (
@@ -76,21 +75,12 @@ from seg.files import (
     write_text,
 )
 from seg.hardware import (
-    choose_device,
-    choose_precision,
-    code_version,
     environment,
-    instruction_sets,
-    package_version,
-    processor_name,
     vector_floats,
 )
-from seg.inference.arrays import HOST
-from seg.inference.engines import Engine, check_installed
-from seg.inference.export import check_packages, in_engine, write_network
+from seg.inference.engines import Engine
+from seg.inference.export import write_network
 from seg.inference.exported import ENDINGS, read_export, record_path
-from seg.inference.model import model_from_config
-from seg.inference.predictor import predictor_of
 from seg.inference.quantise import check_quantiser
 from seg.networks import UNet
 from seg.runs import (
@@ -103,13 +93,12 @@ from seg.runs import (
     save_weights,
     weights_digest,
 )
-from seg.words import counted, dimensions
+from seg.words import counted
 from seg.workflows.evaluate import (
     check_apart,
     check_unseen,
     describe_model,
     nothing_held_out,
-    predictor_scores,
     read_held_out,
     run_predictor,
     score_run,
@@ -180,9 +169,7 @@ def compress(
             the output holds something else.
         DataError: Cases cannot be read.
     """
-    if engine != "torch":
-        check_installed(engine)
-        check_packages("onnx")
+    check_engine(engine)
     if int8:
         if engine != "openvino":
             rule, remedy = "must be with the engine openvino", "add --engine openvino, or leave it out"
@@ -319,15 +306,15 @@ class _Work:
         described = tuple(_description(original) for original in originals)
         whole = {**settings, "originals": [content_digest(one) for one in described]}
         self.record = _begun(output, whole) or Record(settings=whole, originals=described)
-        machine = self._machine()
-        if self.record.machine != machine and (self.record.latency or self.record.trials):
+        measured_on = machine(originals[0].config, self.engine)
+        if self.record.machine != measured_on and (self.record.latency or self.record.trials):
             LOG.warning(
                 "time and memory were measured on another machine or by other versions, so they are measured anew"
             )
             # Steps that were chosen by them go too.
             chosen: dict[str, Any] = {"steps": (), "int8": ()} if self.counted == "latency" else {}
             self.record = replace(self.record, latency={}, memory={}, trials={}, **chosen)
-        self.record = replace(self.record, machine=machine)
+        self.record = replace(self.record, machine=measured_on)
         self.done = {step.name: step for step in self.record.steps}
         self._write()
 
@@ -341,7 +328,8 @@ class _Work:
             except BeyondReachError as error:
                 if not number:
                     rule = "must let widths keep less of the work than the original"
-                    raise ConfigError(Problem("multiple", "range", rule, str(self.multiple), "lower it")) from error
+                    remedy = "lower it" if self.multiple > 1 else "this network cannot be narrower"
+                    raise ConfigError(Problem("multiple", "range", rule, str(self.multiple), remedy)) from error
                 LOG.info("no smaller step can be made: %s", error)
                 return
             lost = worst(np.array([row for fold in step.folds for row in fold.lost]))
@@ -430,33 +418,15 @@ class _Work:
 
     def certify(self, steps: Sequence[StepRecord]) -> Certificate:
         """Freezes the steps and tests them on the held-out cases."""
-        weights = [weights_digest(original.run.path) for original in self.originals]
-        # The same weights in another engine or precision are another look, as with another margin. So is a fold by
-        # itself, as it says what the folds together do not.
-        how = {**self._arithmetic(), **({"tested together": weights} if len(weights) > 1 else {})}
-        digests = {
-            step.name: [content_digest({**how, "weights": fold.weights_sha256}) for fold in step.folds]
-            for step in steps
-        }
-        looks = [
-            Look(
-                original=(sha,),
-                margin=self.margin,
-                steps=tuple(Step(name=name, sha256=own[number]) for name, own in digests.items()),
-            )
-            for number, sha in enumerate(weights)
-        ]
-        number = max(freeze(one.run.path / LEDGER_FILE, look) for one, look in zip(self.originals, looks, strict=True))
-        together = Look(
-            original=tuple(weights),
-            margin=self.margin,
-            steps=tuple(
-                Step(name=name, sha256=own[0] if len(own) == 1 else content_digest({"folds": own}))
-                for name, own in digests.items()
-            ),
+        look, number = freeze_folds(
+            [one.run.path / LEDGER_FILE for one in self.originals],
+            [weights_digest(one.run.path) for one in self.originals],
+            {step.name: [fold.weights_sha256 for fold in step.folds] for step in steps},
+            self.margin,
+            arithmetic(self.originals[0].config, self.engine),
         )
         certificate = certify(
-            together,
+            look,
             self._original_scores(),
             lambda step: self._scores(step.name),
             number=number,
@@ -635,18 +605,8 @@ class _Work:
 
     def _original_scores(self) -> list[CaseScore]:
         if self.engine == "torch":
-            return [score for one in self.originals for score in self._torch_scores(one)]
+            return [score for one in self.originals for score in torch_scores(one.run, one.split, self.dataset)]
         return [score for one in self.originals for score in self._engine_scores(one, ORIGINAL)]
-
-    def _torch_scores(self, original: Original) -> list[CaseScore]:
-        """Returns the scores of a run; they are made anew where the steps are scored otherwise."""
-        run, config = original.run, original.config
-        predictor = run_predictor(run.path, config, self.dataset)
-        apart = scored_otherwise(run.path, predictor, self.dataset, original.split)
-        if not apart:
-            return read_cases(run.path / CASES_FILE)
-        LOG.warning("%s is scored anew, as its scores have other %s", run.path, ", ".join(apart))
-        return predictor_scores(predictor, config, self.dataset, original.split, ORIGINAL)
 
     def _scores(self, name: str) -> list[CaseScore]:
         """Predicts and scores the held-out cases by a step of each fold."""
@@ -667,37 +627,16 @@ class _Work:
         return scores
 
     def _engine_scores(self, original: Original, name: str) -> list[CaseScore]:
-        """Predicts and scores the held-out cases of a run in an engine, without post-processing found on them."""
-        config = original.config
-        with in_engine(self._to_run(name, original), config.patches.size, self.engine) as exported:
-            precision = INT8 if _in_int8(name) else "fp32"
-            model = model_from_config(exported, config, device=HOST, precision=precision)
-            predictor = predictor_of(original.run, [model], engine=self.engine)
-            return predictor_scores(predictor, config, self.dataset, original.split, name)
-
-    def _arithmetic(self) -> dict[str, str]:
-        """Returns what decides the scores of given weights; ledgers hold digests of these words."""
-        config = self.originals[0].config
-        device = choose_device(config.training.device if self.engine == "torch" else "cpu")
-        precision = choose_precision(config.training.precision, device) if self.engine == "torch" else "fp32"
-        return {
-            "engine": f"{self.engine} {package_version(self.engine)}, both networks",
-            "device": device.type,
-            "precision": precision,
-            "mirroring": "on" if config.inference.tta else "off",
-        }
-
-    def _machine(self) -> dict[str, str]:
-        """Describes what passes are measured on: processor, instruction sets, threads, engine, device and precision."""
-        arithmetic = self._arithmetic()
-        return {
-            "processor": processor_name(),
-            "instruction sets": ", ".join(instruction_sets()) or "not known",
-            "threads": str(torch.get_num_threads()),
-            "engine": f"{self.engine} {package_version(self.engine)}",
-            "device": arithmetic["device"],
-            "precision": arithmetic["precision"],
-        }
+        """Predicts and scores the held-out cases by the original or the network of a step, in an engine."""
+        return engine_scores(
+            original.run,
+            self._to_run(name, original),
+            original.split,
+            self.dataset,
+            engine=self.engine,
+            name=name,
+            precision=INT8 if _in_int8(name) else "fp32",
+        )
 
     def _conditions(self, steps: Sequence[StepRecord]) -> dict[str, str]:
         config, settings = self.originals[0].config, self.record.settings
@@ -706,7 +645,6 @@ class _Work:
             *([] if settings["target"] else ["where the steps end"]),
             *(["what is tuned, and how far"] if self.tune_steps else []),
         ]
-        timed = f" of {self.originals[0].run.path.name}" if len(self.originals) > 1 else ""
         kinds = {
             kind
             for step in steps
@@ -715,26 +653,19 @@ class _Work:
             for kind in kinds_cut(one.config.network, read_run(self._directory(step.name, one)).config.network)
         }
         cuts = " and ".join(words for kind, words in CUT_WORDS.items() if kind in kinds)
-        conditions = {
-            **self._machine(),
-            **self._arithmetic(),
-            "mirroring": mirroring(config),
-            "windows": f"{dimensions(config.window)}, {config.inference.batch} a pass",
-            "segnarrow": code_version(),
-            "made by": f"{cuts}, layers solved anew, at most {counted(self.tune_steps, 'step')} of tuning",
-            "latency": f"one patch of {dimensions(config.patches.size)} in a pass{timed}, median of {ROUNDS} rounds in "
-            "turns with the original",
-            "memory": f"most over loading and two passes of one patch{timed}, without the code of libraries",
-        }
+        timed = self.originals[0].run.path.name if len(self.originals) > 1 else ""
+        made_by = f"{cuts}, layers solved anew, at most {counted(self.tune_steps, 'step')} of tuning"
+        found = conditions(config, self.engine, patch=config.patches.size, timed=timed)
+        found["made by"] = made_by
         if decided:
-            conditions["held-back patients"] = (
+            found["held-back patients"] = (
                 f"{held_back} of a run decided {' and '.join(decided)}; the original was trained on them, so their "
                 "losses are biased, and no part of this certificate"
             )
         for step in steps:
             if _in_int8(step.name):
-                conditions[step.name] = "; ".join(f"{name}: {value}" for name, value in quantising(config).items())
-        return conditions
+                found[step.name] = "; ".join(f"{name}: {value}" for name, value in quantising(config).items())
+        return found
 
     def _costs(self, steps: Sequence[StepRecord]) -> dict[str, Cost]:
         """Returns what the original and the steps cost: of several folds the most of any, and a pass of the first."""

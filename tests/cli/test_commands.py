@@ -418,6 +418,16 @@ def test_publish() -> None:
     assert places("publish", "--output", "b") == [("--ablation_dir", "missing")]
 
 
+def test_certify(tmp_path: Path) -> None:
+    both = ("--run_dir", tmp_path, "--original", tmp_path)
+    assert read("certify", *both, "--output", "o").margin == 0.005
+    assert places("certify", *both) == [("--output", "missing")]
+    assert places("certify", "--run_dir", tmp_path, "--output", "o") == [("--original", "missing")]
+    gone = ("--run_dir", tmp_path / "none", "--original", tmp_path / "gone")
+    assert places("certify", *gone, "--output", "o") == [("--run_dir", "folder"), ("--original", "folder")]
+    assert places("certify", *both, "--output", "o", "--margin", "0") == [("--margin", "range")]
+
+
 def test_compress(tmp_path: Path) -> None:
     assert read("compress", "--run_dir", tmp_path, "--output", "o", "--target", "macs=0.5,0.2").target == "macs=0.5,0.2"
     assert places("compress", "--run_dir", tmp_path, "--output", "o", "--target", "size=2") == [("--target", "unknown")]

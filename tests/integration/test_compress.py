@@ -19,7 +19,7 @@ from torch import Tensor
 import seg
 from seg.benchmark import measure
 from seg.benchmark.memory import Peaks
-from seg.compression import certificate, search
+from seg.compression import certificate, comparing, search
 from seg.compression import compress as compress_module
 from seg.compression.compress import compress
 from seg.compression.speed import ROUNDS, Latency
@@ -344,7 +344,7 @@ def test_a_network_that_was_measured_too_fast_does_not_end_the_search(
     monkeypatch.setattr(compress_module, "judge", lambda *a, **b: made.append(1) or judge(*a, **b))
     seg.compress(run, tmp_path / "small", **options)
     assert not made
-    monkeypatch.setattr(compress_module, "processor_name", lambda: "another")
+    monkeypatch.setattr(comparing, "processor_name", lambda: "another")
     seg.compress(run, tmp_path / "small", **options)
     assert len(made) == len(shares.split(","))
 
@@ -367,7 +367,7 @@ def test_time_and_memory_of_another_machine_are_measured_anew(
         assert seg.compress(run, tmp_path / "small", **options).costs["macs_0.8"].peak_memory_mib == 1
         assert found == ["measure_memory"]
         found.clear()
-    monkeypatch.setattr(compress_module, "processor_name", lambda: "another")
+    monkeypatch.setattr(comparing, "processor_name", lambda: "another")
     caplog.clear()
     assert seg.compress(run, tmp_path / "small", **options).conditions["processor"] == "another"
     assert found == ["measure_latency", "measure_memory"]
@@ -610,7 +610,7 @@ def test_a_step_that_is_made_again_is_quantised_and_timed_again(
 
     monkeypatch.setattr(compress_module, "write_int8", write)
     monkeypatch.setattr(compress_module, "measure_latency", measured)
-    monkeypatch.setattr(compress_module, "freeze", killed)
+    monkeypatch.setattr(compress_module, "freeze_folds", killed)
     monkeypatch.setattr(compress_module, "_is_file_of", lambda *_: True)
     options: dict[str, Any] = {"target": "macs=0.8", "engine": "openvino", "cases": 2, "tune_steps": 0, "int8": True}
     for _ in range(2):  # the second time all is there

@@ -1,0 +1,138 @@
+"""How two networks are compared on held-out cases: their scores, what decides these, and what a pass is measured on."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+
+from seg.compression.certificate import ORIGINAL
+from seg.compression.int8 import mirroring
+from seg.compression.speed import ROUNDS
+from seg.config import ExperimentConfig
+from seg.data.cases import Dataset
+from seg.data.splits import Split
+from seg.evaluation.scores import CASES_FILE, CaseScore, read_cases
+from seg.hardware import (
+    choose_device,
+    choose_precision,
+    code_version,
+    instruction_sets,
+    package_version,
+    processor_name,
+)
+from seg.inference.arrays import HOST
+from seg.inference.engines import Engine, check_installed
+from seg.inference.export import check_packages, in_engine
+from seg.inference.model import model_from_config
+from seg.inference.predictor import predictor_of
+from seg.networks import UNet
+from seg.networks.conv import Triple
+from seg.runs import TrainedRun
+from seg.words import dimensions
+from seg.workflows.evaluate import predictor_scores, run_predictor, scored_otherwise
+
+LOG = logging.getLogger(__name__)
+
+
+def check_engine(engine: Engine) -> None:
+    """Checks that networks can be written for an engine and run by it.
+
+    Raises:
+        ConfigError: A package is not installed.
+    """
+    if engine != "torch":
+        check_installed(engine)
+        check_packages("onnx")
+
+
+def arithmetic(config: ExperimentConfig, engine: Engine) -> dict[str, str]:
+    """Returns what decides the scores of given weights; ledgers hold digests of these words."""
+    device = choose_device(config.training.device if engine == "torch" else "cpu")
+    precision = choose_precision(config.training.precision, device) if engine == "torch" else "fp32"
+    return {
+        "engine": f"{engine} {package_version(engine)}, both networks",
+        "device": device.type,
+        "precision": precision,
+        "mirroring": "on" if config.inference.tta else "off",
+    }
+
+
+def machine(config: ExperimentConfig, engine: Engine) -> dict[str, str]:
+    """Describes what passes are measured on: processor, instruction sets, threads, engine, device and precision."""
+    found = arithmetic(config, engine)
+    return {
+        "processor": processor_name(),
+        "instruction sets": ", ".join(instruction_sets()) or "not known",
+        "threads": str(torch.get_num_threads()),
+        "engine": f"{engine} {package_version(engine)}",
+        "device": found["device"],
+        "precision": found["precision"],
+    }
+
+
+def conditions(config: ExperimentConfig, engine: Engine, *, patch: Triple, timed: str) -> dict[str, str]:
+    """Says in a certificate how networks are run, scored and timed.
+
+    Args:
+        config: The original's experiment.
+        engine: What runs the networks.
+        patch: Size (X, Y, Z) in voxels of what they are timed on.
+        timed: Name of the fold whose networks are timed; empty where there is one run.
+    """
+    of_fold = f" of {timed}" * bool(timed)
+    return {
+        **machine(config, engine),
+        **arithmetic(config, engine),
+        "mirroring": mirroring(config),
+        "windows": f"{dimensions(config.window)}, {config.inference.batch} a pass",
+        "segnarrow": code_version(),
+        "latency": f"one patch of {dimensions(patch)} in a pass{of_fold}, median of {ROUNDS} rounds in "
+        "turns with the original",
+        "memory": f"most over loading and two passes of one patch{of_fold}, without the code of libraries",
+    }
+
+
+def torch_scores(run: TrainedRun, split: Split, dataset: Dataset, name: str = ORIGINAL) -> list[CaseScore]:
+    """Returns the scores of a run's held-out cases by torch; they are made anew where the run's own are of another way.
+
+    Args:
+        run: The run, with the folder where its data set lies now.
+        split: Its cases.
+        dataset: The data set.
+        name: What the progress bar says.
+    """
+    predictor = run_predictor(run.path, run.config, dataset)
+    apart = scored_otherwise(run.path, predictor, dataset, split)
+    if not apart:
+        return read_cases(run.path / CASES_FILE)
+    LOG.warning("%s is scored anew, as its scores have other %s", run.path, ", ".join(apart))
+    return predictor_scores(predictor, run.config, dataset, split, name)
+
+
+def engine_scores(
+    run: TrainedRun,
+    network: UNet | Path,
+    split: Split,
+    dataset: Dataset,
+    *,
+    engine: Engine,
+    name: str,
+    precision: str = "fp32",
+) -> list[CaseScore]:
+    """Predicts and scores a run's held-out cases in an engine, without post-processing that was found on them.
+
+    Args:
+        run: The run, with the folder where its data set lies now.
+        network: Its network, or a file of it that the engine reads.
+        split: Its cases.
+        dataset: The data set.
+        engine: What runs the network.
+        name: What the progress bar says.
+        precision: Arithmetic of the network, fp32, bf16 or int8.
+    """
+    with in_engine(network, run.config.patches.size, engine) as exported:
+        model = model_from_config(exported, run.config, device=HOST, precision=precision)
+        predictor = predictor_of(run, [model], engine=engine)
+        return predictor_scores(predictor, run.config, dataset, split, name)
