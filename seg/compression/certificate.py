@@ -25,7 +25,7 @@ from seg.config.loading import content_digest
 from seg.errors import Problem, RunError
 from seg.evaluation.differences import Runs, RunScores, patient_means, read_paired, split_folds, with_found_nothing
 from seg.evaluation.scores import CaseScore
-from seg.files import locked, read_json, write_json
+from seg.files import locked, read_json, write_json, write_text
 from seg.words import NOT_MEASURED, counted, escape_markdown, fixed, some
 
 if TYPE_CHECKING:
@@ -505,6 +505,16 @@ def write_certificate(path: Path, certificate: Certificate) -> None:
         RunError: The file cannot be written.
     """
     write_json(path, {"schema_version": CERTIFICATE_VERSION, **asdict(certificate)})
+
+
+def write_with_page(folder: Path, certificate: Certificate) -> None:
+    """Writes a certificate and its page into a folder.
+
+    Raises:
+        RunError: A file cannot be written.
+    """
+    write_certificate(folder / CERTIFICATE_FILE, certificate)
+    write_text(folder / CERTIFICATE_PAGE, certificate_page(certificate))
 
 
 def format_certificate(certificate: Certificate) -> str:

@@ -5,38 +5,44 @@ from __future__ import annotations
 import logging
 import math
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from seg.compression.certificate import (
     CERTIFICATE_FILE,
     CERTIFICATE_PAGE,
-    LEAST_PATIENTS,
     LEDGER_FILE,
     ORIGINAL,
     Certificate,
     Cost,
-    certificate_page,
     certify,
     check_ledger,
-    few_patients,
     format_certificate,
     freeze_folds,
-    write_certificate,
+    write_with_page,
 )
-from seg.compression.comparing import arithmetic, check_engine, conditions, engine_scores, torch_scores
+from seg.compression.comparing import (
+    announce_few,
+    arithmetic,
+    check_engine,
+    conditions,
+    engine_scores,
+    mirroring,
+    torch_scores,
+)
 from seg.compression.memory import measure_memory
 from seg.compression.original import cost
 from seg.compression.speed import measure_latency
 from seg.config import ExperimentConfig
+from seg.config.loading import content_digest
 from seg.config.study import MARGIN
 from seg.data.cache import case_digest
 from seg.data.cases import Dataset
 from seg.data.splits import Split
 from seg.errors import Problem, RunError
 from seg.evaluation.scores import CaseScore
-from seg.files import check_folder, file_problems, quoted, write_text
+from seg.files import check_folder, file_problems, quoted, working_in
 from seg.inference.engines import Engine
 from seg.inference.export import write_network
 from seg.inference.exported import ENDINGS
@@ -44,12 +50,16 @@ from seg.networks import UNet
 from seg.networks.blocks import total_stride
 from seg.networks.conv import Triple
 from seg.runs import TrainedRun, fold_directories, read_run, weights_digest
-from seg.words import dimensions, some
+from seg.words import some
 from seg.workflows.evaluate import check_apart, check_unseen, read_held_out
 
 LOG = logging.getLogger(__name__)
 CHANGED = "changed"
 """Name of the network that is compared with the original."""
+LOCK_FILE = "certify.lock"
+"""There while a process compares two networks."""
+SHOWN = 12
+"""Digits of a SHA-256 that name weights in a certificate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +84,14 @@ class _Side:
     def config(self) -> ExperimentConfig:
         """The experiment of the first run."""
         return self.runs[0].config
+
+    @property
+    def predicted(self) -> dict[str, object]:
+        """How the network predicts and cleans up, by the names of the fields."""
+        config = self.config
+        sections = {"inference": asdict(config.inference), "postprocessing": asdict(config.postprocessing)}
+        fields = {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
+        return {**fields, "inference.window": config.window}
 
     def scores(self, engine: Engine, name: str) -> list[CaseScore]:
         """Returns the scores of all held-out cases."""
@@ -126,36 +144,33 @@ def certify_run(
             rule, remedy = "must hold no certificate yet", "choose another --output"
             raise RunError(Problem(quoted(str(output)), "exists", rule, name, remedy))
     before, after = (_read(path, data_root) for path in (original, run_dir))
-    _check_comparable(before, after, engine)
+    if problems := [*_setting_problems(before, after, engine)] or [*_case_problems(before, after)]:
+        raise RunError(problems)
     for run in before.runs:
         check_ledger(run.path / LEDGER_FILE)
-    held_out = [case for split in before.splits for case in split.validation]
-    if (few := few_patients(before.dataset, held_out)) is not None:
-        LOG.warning("%d held-out patients are too few for a certificate, which needs %d", few, LEAST_PATIENTS)
-    patch = _common_patch(before.config, after.config)
-    costs = _costs(before, after, engine, patch)
-    held_for = conditions(
-        before.config, engine, patch=patch, timed=before.runs[0].path.name if len(before.runs) > 1 else ""
-    )
-    if after.config.window != before.config.window:
-        held_for[f"windows, {CHANGED}"] = dimensions(after.config.window)
-    look, number = freeze_folds(
-        [run.path / LEDGER_FILE for run in before.runs],
-        before.weights,
-        {CHANGED: after.weights},
-        margin,
-        arithmetic(before.config, engine),
-    )
-    certificate = certify(
-        look,
-        before.scores(engine, ORIGINAL),
-        lambda step: after.scores(engine, step.name),
-        number=number,
-        conditions=held_for,
-        costs=costs,
-    )
-    write_certificate(output / CERTIFICATE_FILE, certificate)
-    write_text(output / CERTIFICATE_PAGE, certificate_page(certificate))
+    announce_few(before.dataset, before.splits)
+    with working_in(output, LOCK_FILE, (CERTIFICATE_FILE, CERTIFICATE_PAGE)):
+        patch = _common_patch(before.config, after.config)
+        costs = _costs(before, after, engine, patch)
+        look, number = freeze_folds(
+            [run.path / LEDGER_FILE for run in before.runs],
+            before.weights,
+            {CHANGED: after.weights},
+            margin,
+            {
+                **arithmetic(before.config, engine),
+                "predicted": content_digest({ORIGINAL: before.predicted, CHANGED: after.predicted}),
+            },
+        )
+        certificate = certify(
+            look,
+            before.scores(engine, ORIGINAL),
+            lambda step: after.scores(engine, step.name),
+            number=number,
+            conditions=_conditions(before, after, engine, patch),
+            costs=costs,
+        )
+        write_with_page(output, certificate)
     print(f"{format_certificate(certificate)}\ncertificate: {output / CERTIFICATE_FILE}")
     return certificate
 
@@ -176,52 +191,83 @@ def _read(root: Path, data_root: Path | None) -> _Side:
     )
 
 
-def _check_comparable(before: _Side, after: _Side, engine: Engine) -> None:
-    """Checks that two networks are two, and that they hold out the same cases and predict them by the same arithmetic.
-
-    Raises:
-        RunError: They cannot be compared.
-    """
+def _setting_problems(before: _Side, after: _Side, engine: Engine) -> Iterator[Problem]:
+    """Lists what keeps two networks from being compared, whatever cases they hold out."""
     where = quoted(str(after.root))
+    rule, remedy = "must be another network than the original", "give two runs"
+    if set(before.weights) & set(after.weights):
+        yield Problem(where, "same", rule, "the same weights", remedy)
     first, second = (
         {
             "folds": ", ".join(str(run.config.fold) for run in side.runs),
-            "channels": ", ".join(side.runs[0].channel_names),
-            "classes": ", ".join(side.runs[0].class_names),
-            **arithmetic(side.config, engine),
+            "channels": ", ".join(side.dataset.channel_names),
+            "classes": ", ".join(side.dataset.score_names),
+            "mirroring": mirroring(side.config),
+            **{name: value for name, value in arithmetic(side.config, engine).items() if name != "mirroring"},
         }
         for side in (before, after)
     )
-    problems = [
-        Problem(where, name, f"must have the {name} of the original, {value}", second[name], "compare runs that agree")
-        for name, value in first.items()
-        if second[name] != value
-    ]
-    if not problems:
-        for one, other, run in zip(before.splits, after.splits, after.runs, strict=True):
-            if apart := sorted(set(one.validation) ^ set(other.validation)):
-                rule, remedy = "must hold out the cases of the original", "train it on the original's folds"
-                problems.append(Problem(quoted(str(run.path)), "cases", rule, f"others: {some(apart)}", remedy))
-        held_out = {case for split in before.splits for case in split.validation}
-        known, found = (
-            {case.id: case_digest(case) for case in side.dataset.cases if case.id in held_out}
-            for side in (before, after)
-        )
-        if apart := sorted(case for case in known if case in found and known[case] != found[case]):
-            rule, remedy = "must have the files of the original's cases", "give one data set by --data.root"
-            problems.append(Problem(where, "data", rule, f"others of {some(apart)}", remedy))
-    if set(before.weights) & set(after.weights):
-        problems.append(Problem(where, "same", "must be another network than the original", "the same weights"))
-    if problems:
-        raise RunError(problems)
+    for name, value in first.items():
+        if second[name] != value:
+            remedy = "give --engine openvino" if name in ("device", "precision") else "give runs that agree"
+            yield Problem(where, name, f"must have the {name} of the original, {value}", second[name], remedy)
+    if after.config.training.early_stop is not None:
+        rule = "must not be chosen by the cases that it holds out"
+        yield Problem(where, "early_stop", rule, "training.early_stop", "train it for a fixed number of steps")
+
+
+def _case_problems(before: _Side, after: _Side) -> Iterator[Problem]:
+    """Lists what keeps the held-out cases of two networks of the same folds from being compared."""
+    held_out: dict[str, Path] = {}
+    for one, other, run in zip(before.splits, after.splits, after.runs, strict=True):
+        where = quoted(str(run.path))
+        if apart := sorted(set(one.validation) ^ set(other.validation)):
+            rule, remedy = "must hold out the cases of the original", "train it on the original's folds"
+            yield Problem(where, "cases", rule, f"others: {some(apart)}", remedy)
+        patients = {case.id: case.patient_or_id for case in after.dataset.cases}
+        own = {patients[case] for case in other.validation}
+        if seen := sorted(own & {patients[case] for case in other.train if case in patients}):
+            rule, remedy = "must hold out patients that it was not trained on", "train it on folds by patient"
+            yield Problem(where, "seen", rule, some(seen), remedy)
+        if twice := sorted(own & held_out.keys()):
+            rule = f"must hold out other patients than {held_out[twice[0]].name}"
+            yield Problem(where, "twice", rule, some(twice), "train it on folds by patient")
+        held_out |= dict.fromkeys(own, run.path)
+    cases = {case for split in before.splits for case in split.validation}
+    first, second = (
+        {
+            case.id: (case_digest(case), case.patient_or_id, side.dataset.class_map, side.dataset.regions)
+            for case in side.dataset.cases
+            if case.id in cases
+        }
+        for side in (before, after)
+    )
+    if apart := sorted(case for case in first.keys() & second.keys() if first[case] != second[case]):
+        rule, remedy = "must have the files, patients and classes of the original's cases", "give one by --data.root"
+        yield Problem(quoted(str(after.root)), "data", rule, f"others of {some(apart)}", remedy)
+
+
+def _conditions(before: _Side, after: _Side, engine: Engine, patch: Triple) -> dict[str, str]:
+    """Says how both networks are run, and which they are."""
+    found = conditions(before.runs, engine, patch=patch)
+    for name, side in ((ORIGINAL, before), (CHANGED, after)):
+        weights = ", ".join(sha[:SHOWN] for sha in side.weights)
+        found[name] = f"{side.config.name}, seed {side.config.seed}, SHA-256 of the weights {weights}"
+    for name, value in after.predicted.items():
+        if value != before.predicted[name]:
+            found[f"{CHANGED}: {name}"] = str(value)
+            found[f"{ORIGINAL}: {name}"] = str(before.predicted[name])
+    found["looks"] = "those of the original's ledger; to choose a network by its held-out scores is one too"
+    return found
 
 
 def _common_patch(original: ExperimentConfig, other: ExperimentConfig) -> Triple:
-    """Returns the size of the original's patches, enlarged as far as the strides of the other network ask for."""
-    strides = (total_stride(one.network.strides) for one in (original, other))
+    """Returns the least size (X, Y, Z) of a patch that is as large as those of both networks and fits their strides."""
+    both = (original, other)
+    sizes = zip(*(one.patches.size for one in both), strict=True)
+    strides = zip(*(total_stride(one.network.strides) for one in both), strict=True)
     x, y, z = (
-        -(-size // (least := math.lcm(*both))) * least
-        for size, *both in zip(original.patches.size, *strides, strict=True)
+        -(-max(size) // (least := math.lcm(*stride))) * least for size, stride in zip(sizes, strides, strict=True)
     )
     return x, y, z
 
@@ -239,7 +285,7 @@ def _costs(before: _Side, after: _Side, engine: Engine, patch: Triple) -> Mappin
                 write_network(own[0], config.patches.size, to_load[name], "onnx")
         LOG.info("measuring latency and memory in %s", engine)
         latency = measure_latency(to_time, config, channels=networks[ORIGINAL][0].in_channels, engine=engine)
-        memory = measure_memory(to_load, before.runs[0].path, engine=engine)
+        memory = measure_memory(to_load, before.runs[0].path, engine=engine, patch=patch)
     found = {}
     for name, own in networks.items():
         macs, parameters = (max(numbers) for numbers in zip(*(cost(one, config) for one in own), strict=True))

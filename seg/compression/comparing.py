@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from seg.compression.certificate import ORIGINAL
-from seg.compression.int8 import mirroring
+from seg.compression.certificate import LEAST_PATIENTS, ORIGINAL, few_patients
 from seg.compression.speed import ROUNDS
 from seg.config import ExperimentConfig
 from seg.data.cases import Dataset
@@ -25,7 +25,7 @@ from seg.hardware import (
 from seg.inference.arrays import HOST
 from seg.inference.engines import Engine, check_installed
 from seg.inference.export import check_packages, in_engine
-from seg.inference.model import model_from_config
+from seg.inference.model import mirrored_axes, model_from_config
 from seg.inference.predictor import predictor_of
 from seg.networks import UNet
 from seg.networks.conv import Triple
@@ -45,6 +45,18 @@ def check_engine(engine: Engine) -> None:
     if engine != "torch":
         check_installed(engine)
         check_packages("onnx")
+
+
+def announce_few(dataset: Dataset, splits: Sequence[Split]) -> None:
+    """Warns where the held-out cases are of too few patients for a certificate."""
+    held_out = [case for split in splits for case in split.validation]
+    if (few := few_patients(dataset, held_out)) is not None:
+        LOG.warning("%d held-out patients are too few for a certificate, which needs %d", few, LEAST_PATIENTS)
+
+
+def mirroring(config: ExperimentConfig) -> str:
+    """Names the axes along whose mirrored copies predictions of an experiment are averaged, for a certificate."""
+    return ", ".join("XYZ"[axis] for axis in mirrored_axes(config)) or "none"
 
 
 def arithmetic(config: ExperimentConfig, engine: Engine) -> dict[str, str]:
@@ -72,16 +84,16 @@ def machine(config: ExperimentConfig, engine: Engine) -> dict[str, str]:
     }
 
 
-def conditions(config: ExperimentConfig, engine: Engine, *, patch: Triple, timed: str) -> dict[str, str]:
+def conditions(runs: Sequence[TrainedRun], engine: Engine, *, patch: Triple) -> dict[str, str]:
     """Says in a certificate how networks are run, scored and timed.
 
     Args:
-        config: The original's experiment.
+        runs: The original, or that of each fold, of which the first is timed.
         engine: What runs the networks.
         patch: Size (X, Y, Z) in voxels of what they are timed on.
-        timed: Name of the fold whose networks are timed; empty where there is one run.
     """
-    of_fold = f" of {timed}" * bool(timed)
+    config = runs[0].config
+    of_fold = f" of {runs[0].path.name}" if len(runs) > 1 else ""
     return {
         **machine(config, engine),
         **arithmetic(config, engine),
@@ -107,7 +119,8 @@ def torch_scores(run: TrainedRun, split: Split, dataset: Dataset, name: str = OR
     apart = scored_otherwise(run.path, predictor, dataset, split)
     if not apart:
         return read_cases(run.path / CASES_FILE)
-    LOG.warning("%s is scored anew, as its scores have other %s", run.path, ", ".join(apart))
+    if (run.path / CASES_FILE).is_file():
+        LOG.warning("%s is scored anew, as its scores have other %s", run.path, ", ".join(apart))
     return predictor_scores(predictor, run.config, dataset, split, name)
 
 

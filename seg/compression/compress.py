@@ -19,22 +19,27 @@ from seg.compression import CASES, TUNE_STEPS
 from seg.compression.certificate import (
     CERTIFICATE_FILE,
     CERTIFICATE_PAGE,
-    LEAST_PATIENTS,
     LEDGER_FILE,
     ORIGINAL,
     Certificate,
     Cost,
     Counted,
     StepResult,
-    certificate_page,
     certify,
     check_ledger,
-    few_patients,
     format_certificate,
     freeze_folds,
-    write_certificate,
+    write_with_page,
 )
-from seg.compression.comparing import arithmetic, check_engine, conditions, engine_scores, machine, torch_scores
+from seg.compression.comparing import (
+    announce_few,
+    arithmetic,
+    check_engine,
+    conditions,
+    engine_scores,
+    machine,
+    torch_scores,
+)
 from seg.compression.cuts import BY_MACS, BY_PARAMETERS, Prices
 from seg.compression.int8 import mark, quantising, write_int8
 from seg.compression.memory import measure_memory
@@ -72,7 +77,6 @@ from seg.files import (
     read_json,
     working_in,
     write_json,
-    write_text,
 )
 from seg.hardware import (
     environment,
@@ -202,9 +206,7 @@ def _compress(
     settings: Mapping[str, Any],
 ) -> Certificate:
     originals, dataset = _read_originals(runs, folds, data_root, settings["cases"])
-    held_out = [case for original in originals for case in original.split.validation]
-    if (few := few_patients(dataset, held_out)) is not None:
-        LOG.warning("%d held-out patients are too few for a certificate, which needs %d", few, LEAST_PATIENTS)
+    announce_few(dataset, [original.split for original in originals])
     with tempfile.TemporaryDirectory() as exported:
         work = _Work(output, originals, dataset, settings, Path(exported))
         steps = list(work.walk() if target is None else work.reach(target))
@@ -412,7 +414,8 @@ class _Work:
                 for name, network in networks.items()
                 if name in unknown
             }
-            memory = measure_memory(paths, first.run.path, engine=engine)
+            patch = first.config.patches.size
+            memory = measure_memory(paths, first.run.path, engine=engine, patch=patch)
             self.record = replace(self.record, memory={**self.record.memory, **memory})
             self._write()
 
@@ -433,8 +436,7 @@ class _Work:
             conditions=self._conditions(steps),
             costs=self._costs(steps),
         )
-        write_certificate(self.output / CERTIFICATE_FILE, certificate)
-        write_text(self.output / CERTIFICATE_PAGE, certificate_page(certificate))
+        write_with_page(self.output, certificate)
         for place, original in enumerate(self.originals):
             for step, result in zip(steps, certificate.steps, strict=True):
                 if _in_int8(step.name):
@@ -653,9 +655,9 @@ class _Work:
             for kind in kinds_cut(one.config.network, read_run(self._directory(step.name, one)).config.network)
         }
         cuts = " and ".join(words for kind, words in CUT_WORDS.items() if kind in kinds)
-        timed = self.originals[0].run.path.name if len(self.originals) > 1 else ""
         made_by = f"{cuts}, layers solved anew, at most {counted(self.tune_steps, 'step')} of tuning"
-        found = conditions(config, self.engine, patch=config.patches.size, timed=timed)
+        runs = [original.run for original in self.originals]
+        found = conditions(runs, self.engine, patch=config.patches.size)
         found["made by"] = made_by
         if decided:
             found["held-back patients"] = (

@@ -22,6 +22,7 @@ from seg.compression.certificate import (
     freeze,
     write_certificate,
 )
+from seg.compression.comparing import mirroring
 from seg.config import ExperimentConfig
 from seg.config.loading import content_digest
 from seg.data.cache import PreparedDataset
@@ -35,7 +36,6 @@ from seg.hardware import INSTRUCTION_SETS, code_version, instruction_sets, packa
 from seg.inference.engines import Voxels
 from seg.inference.export import compare, export_network, export_record, write_record
 from seg.inference.exported import read_export, record_path
-from seg.inference.model import mirrored_axes
 from seg.inference.predictor import Predictor, load_predictor
 from seg.inference.quantise import INT8_SETS, KEPT, OVERFLOW_FIX, PRESET, check_quantiser, quantise
 from seg.runs import TrainedRun, read_run, warn_uncertified
@@ -218,11 +218,6 @@ def _certify(
         number=number,
         conditions={**conditions, "segnarrow": code_version()},
     )
-
-
-def mirroring(config: ExperimentConfig) -> str:
-    """Names the axes along whose mirrored copies predictions of an experiment are averaged, for a certificate."""
-    return ", ".join("XYZ"[axis] for axis in mirrored_axes(config)) or "none"
 
 
 def _predictor(file: Path) -> Predictor:

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,16 @@ from seg.benchmark.memory import PASSES, in_fresh_process
 from seg.compression.speed import passes
 from seg.hardware import PeakMemory, choose_device, held_mib
 from seg.inference.engines import Engine, block_telemetry
+from seg.networks.conv import Triple
 from seg.runs import TrainedRun, read_run
 
 LOG = logging.getLogger(__name__)
 START = "import sys; sys.path[:] = sys.argv[1:]; from seg.compression.memory import serve; serve()"
 
 
-def measure_memory(networks: Mapping[str, Path], run_dir: Path, *, engine: Engine) -> dict[str, float | None]:
+def measure_memory(
+    networks: Mapping[str, Path], run_dir: Path, *, engine: Engine, patch: Triple
+) -> dict[str, float | None]:
     """Measures the peak memory, in MiB, of loading each network and running it twice on one patch.
 
     On a processor it is resident memory beyond that of a process with all imports, without pages of files; on a GPU it
@@ -33,8 +37,9 @@ def measure_memory(networks: Mapping[str, Path], run_dir: Path, *, engine: Engin
 
     Args:
         networks: Run directories for torch, files for another engine, by the name of the network.
-        run_dir: The original's run, which has the patch, the channels and, for torch, the device and the precision.
+        run_dir: The original's run, which has the channels and, for torch, the device and the precision.
         engine: What runs them.
+        patch: Size (X, Y, Z) of the patch in voxels.
 
     Returns:
         The figures by name. Between one call and another they differ by up to 2 MiB.
@@ -47,6 +52,7 @@ def measure_memory(networks: Mapping[str, Path], run_dir: Path, *, engine: Engin
         "networks": {name: str(path) for name, path in networks.items()},
         "run_dir": str(run_dir),
         "engine": engine,
+        "patch": patch,
         "gpu": gpu,
         "threads": torch.get_num_threads(),
     }
@@ -76,6 +82,8 @@ def serve() -> None:
     import_module(asked["engine"])
     context = multiprocessing.get_context("fork")
     original = read_run(Path(asked["run_dir"]))
+    patches = replace(original.config.patches, size=tuple(asked["patch"]))
+    original = replace(original, config=replace(original.config, patches=patches))
     found: dict[str, dict[str, Any]] = {"mib": {}, "problems": {}}
     for name, path in asked["networks"].items():
         call = (Path(path), original, asked["engine"], asked["gpu"])

@@ -157,8 +157,14 @@ def scored_otherwise(run_dir: Path, predictor: Predictor, dataset: Dataset, spli
     now = environment(model.device, model.precision)
     digests = {case.id: case_digest(case) for case in dataset.cases if case.id in held_out}
     apart = [name for name, value in recorded.model_dump(exclude={"data"}).items() if value != now[name]]
-    scored = {score.case_id for score in read_cases(run_dir)}
-    return apart + ["data"] * (recorded.data != digests) + ["cases"] * (scored != held_out)
+    scored = {score.case_id: score.patient for score in read_cases(run_dir)}
+    patients = {case.id: case.patient_or_id for case in dataset.cases if case.id in scored}
+    changed = {
+        "data": recorded.data != digests,
+        "cases": scored.keys() != held_out,
+        "patients": any(scored[case] != patient for case, patient in patients.items()),
+    }
+    return apart + [name for name, is_other in changed.items() if is_other]
 
 
 class _Scoring(BaseModel, extra="ignore"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from seg.compression.certificate import (
     certify,
     format_certificate,
     freeze,
+    freeze_folds,
     read_ledger,
     write_certificate,
 )
@@ -322,3 +324,27 @@ def test_the_page_shows_what_each_step_costs_and_each_fold() -> None:
     assert "0.25" in rows[0]
     assert "\N{MINUS SIGN}0.0022" in rows[0]
     assert all(value in rows[1] for value in ("\N{MINUS SIGN}0.0011", "\N{MINUS SIGN}0.0033"))
+
+
+def test_folds_are_frozen_by_digests_that_stay_the_same(tmp_path: Path) -> None:
+    """A changed digest would make each network in a ledger a new one, and forget how often cases were looked at."""
+
+    def digest(content: str) -> str:
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    ledgers = [tmp_path / f"{fold}.json" for fold in (0, 1)]
+    how = {"engine": "e", "device": "cpu"}
+    alone, number = freeze_folds(ledgers[:1], ["a"], {"s": ["x"], "t": ["z"]}, 0.005, how)
+    assert (number, alone.original) == (1, ("a",))
+    own = [digest(f'{{"device": "cpu", "engine": "e", "weights": "{weights}"}}') for weights in "xz"]
+    assert alone.steps == tuple(Step(name=name, sha256=sha) for name, sha in zip("st", own, strict=True))
+    assert read_ledger(ledgers[0]) == (alone,)
+    together, number = freeze_folds(ledgers, ["a", "b"], {"s": ["x", "y"]}, 0.005, how)
+    assert (number, together.original) == (2, ("a", "b"))  # the first fold was looked at by itself
+    own = [
+        digest(f'{{"device": "cpu", "engine": "e", "tested together": ["a", "b"], "weights": "{weights}"}}')
+        for weights in "xy"
+    ]
+    assert together.steps == (Step(name="s", sha256=digest(f'{{"folds": ["{own[0]}", "{own[1]}"]}}')),)
+    assert [read_ledger(ledger)[-1].steps[0].sha256 for ledger in ledgers] == own
+    assert [len(read_ledger(ledger)) for ledger in ledgers] == [2, 1]

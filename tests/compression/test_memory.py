@@ -73,7 +73,7 @@ def test_a_map_takes_memory_by_its_size_and_the_code_of_libraries_takes_none(
         "runs = {name: Path(path) for name, path in json.loads(sys.argv[1]).items()}\n"
         "files = {name: path / 'network.onnx' for name, path in runs.items()}\n"
         "for engine, networks in (('torch', runs), ('openvino', files)):\n"
-        "    print(json.dumps(measure_memory(networks, runs['4'], engine=engine)))\n"
+        "    print(json.dumps(measure_memory(networks, runs['4'], engine=engine, patch=(48, 48, 48))))\n"
     )
     command = [sys.executable, str(script), json.dumps({name: str(path) for name, path in runs.items()})]
     lines = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
@@ -89,7 +89,7 @@ def test_a_process_that_fails_leaves_the_figure_open(
     runs: dict[str, Path], caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     networks = {"there": runs["4"], "absent": tmp_path / "absent"}
-    found = measure_memory(networks, runs["4"], engine="torch")
+    found = measure_memory(networks, runs["4"], engine="torch", patch=CONFIG.patches.size)
     assert found["absent"] is None
     assert found["there"] is not None
     assert [record.message.split(":")[0] for record in caplog.records] == ["absent"]
@@ -101,7 +101,7 @@ def test_a_system_that_does_not_tell_leaves_all_figures_open(
 ) -> None:
     monkeypatch.setattr(memory, name, lambda **_: SimpleNamespace(mib=lambda: None) if name == "PeakMemory" else None)
     monkeypatch.setattr(memory.subprocess, "run", None)  # no process is started
-    assert measure_memory(runs, runs["4"], engine="torch") == {"4": None, "20": None}
+    assert measure_memory(runs, runs["4"], engine="torch", patch=CONFIG.patches.size) == {"4": None, "20": None}
     assert len(caplog.records) == 1
 
 
@@ -110,5 +110,5 @@ def test_a_process_without_an_answer_leaves_all_figures_open(
     runs: dict[str, Path], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, start: str
 ) -> None:
     monkeypatch.setattr(memory, "START", start)
-    assert measure_memory(runs, runs["4"], engine="torch") == {"4": None, "20": None}
+    assert measure_memory(runs, runs["4"], engine="torch", patch=CONFIG.patches.size) == {"4": None, "20": None}
     assert len(caplog.records) == 1

@@ -147,6 +147,19 @@ def test_patients_whom_weights_before_saw_certify_nothing(run: Path, tmp_path: P
     assert not (run / "certificate_ledger.json").exists()
 
 
+def test_scores_of_other_patients_are_made_anew(
+    short: ExperimentConfig, write_dataset: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    root = write_dataset(tmp_path / "data")
+    run_dir = tmp_path / "run"
+    train(replace(short, data=replace(short.data, root=str(root))), run_dir=run_dir, folds=[0])
+    sides = content(run_dir / "environment.json")["split"]
+    rows = [f"{case},{side}_{place // 2}" for side, cases in sides.items() for place, case in enumerate(cases)]
+    (root / "patients.csv").write_text("\n".join(["case,patient", *rows, ""]))
+    found = seg.compress(run_dir, tmp_path / "small", target="macs=0.9", cases=2, tune_steps=0)
+    assert {one.patients for one in found.steps[0].classes} == {2}  # of three cases
+
+
 def test_steps_that_pass_are_certified(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(certificate, "LEAST_PATIENTS", 2)
     found = seg.compress(run, tmp_path / "small", target="macs=0.9,0.7", margin=0.99, cases=3, tune_steps=0)
