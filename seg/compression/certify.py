@@ -179,7 +179,8 @@ def _read(root: Path, data_root: Path | None) -> _Side:
     """Reads the run, or those of all folds, and checks that none was trained on what it holds out."""
     folds = fold_directories(root)
     runs = [read_run(path) for path in folds.values() or [root]]
-    configs, dataset, splits, _ = read_held_out([run.path for run in runs], data_root=data_root)
+    paths = [run.path for run in runs]
+    configs, dataset, splits, _ = read_held_out(paths, data_root=data_root, networks_differ=True)
     check_apart(folds, configs, splits)
     check_unseen(splits, dataset)
     return _Side(

@@ -409,13 +409,14 @@ def evaluate_run(run_dir: Path, *, output: Path | None = None, data_root: Path |
 
 
 def read_held_out(
-    run_dirs: Sequence[Path], *, data_root: Path | None = None
+    run_dirs: Sequence[Path], *, data_root: Path | None = None, networks_differ: bool = False
 ) -> tuple[dict[Path, ExperimentConfig], Dataset, dict[Path, Split], list[str]]:
     """Reads what runs of one experiment were trained on and what they held out.
 
     Args:
         run_dirs: The run directories.
         data_root: Folder of the data set; None is the one in the runs' configurations.
+        networks_differ: Whether runs may have different networks, as compressed folds have.
 
     Returns:
         The configuration of each run, with the folder where the data set lies now; the data set, every file of which
@@ -425,7 +426,7 @@ def read_held_out(
         DataError: Cases are faulty.
         RunError: A run is none, or holds nothing out, or runs are not of one experiment, or the data set is not theirs.
     """
-    configs = _read_configs(run_dirs, data_root)
+    configs = _read_configs(run_dirs, data_root, networks_differ)
     first = next(iter(configs.values()))
     _check_names(configs, first)
     dataset, left_out = read_checked(first.data, progress=first.training.progress)
@@ -433,7 +434,9 @@ def read_held_out(
     return configs, dataset, splits, left_out
 
 
-def _read_configs(run_dirs: Iterable[Path], data_root: Path | None) -> dict[Path, ExperimentConfig]:
+def _read_configs(
+    run_dirs: Iterable[Path], data_root: Path | None, networks_differ: bool
+) -> dict[Path, ExperimentConfig]:
     """Reads the configurations of runs of one experiment, with the folder where their data set lies now."""
     problems = []
     found: dict[Path, ExperimentConfig] = {}
@@ -449,7 +452,8 @@ def _read_configs(run_dirs: Iterable[Path], data_root: Path | None) -> dict[Path
         root = config.data.root if data_root is None else str(data_root)
         found[path] = replace(config, data=replace(config.data, root=root))
         first = next(iter(found))
-        if other := [name for name in other_settings(found[path], found[first]) if name != "fold"]:
+        own = replace(found[path], network=found[first].network) if networks_differ else found[path]
+        if other := [name for name in other_settings(own, found[first]) if name != "fold"]:
             rule = f"must have the configuration of {first} to be scored with it"
             value = f"other values of {', '.join(other)}"
             problems.append(Problem(str(path), "settings", rule, value, "evaluate each fold on its own"))

@@ -278,6 +278,26 @@ def test_a_compressed_network_is_compared_with_a_third_one(original: Path, chang
     assert (looks(original), looks(changed)) == (1, 1)
 
 
+def test_compressed_folds_of_different_widths_are_compared(
+    short: ExperimentConfig, thin: ExperimentConfig, tmp_path: Path, undrawn: None
+) -> None:
+    roots = [tmp_path / name for name in ("wide", "thin")]
+    for root, config in zip(roots, (short, thin), strict=True):
+        train(config, run_dir=root, folds=None)
+    for number, share in enumerate((0.8, 0.6)):
+        small = tmp_path / "small" / f"fold_{number}"
+        seg.compress(roots[1] / f"fold_{number}", tmp_path / f"{number}", target=f"macs={share}", cases=2, tune_steps=0)
+        shutil.copytree(tmp_path / f"{number}" / f"macs_{share}", small)
+    assert seg.load_run(small).config.network != seg.load_run(small.with_name("fold_0")).config.network
+    found = seg.certify(tmp_path / "small", roots[0], tmp_path / "out", margin=0.9)
+    assert [one.patients for one in found.steps[0].classes] == [6, 6]
+    parameters = [
+        sum(parameter.numel() for parameter in seg.load_run(tmp_path / "small" / f"fold_{number}").network.parameters())
+        for number in (0, 1)
+    ]
+    assert found.costs["changed"].parameters == max(parameters)
+
+
 def test_other_patients_are_refused(
     original: Path, thin: ExperimentConfig, write_dataset: Callable[[Path], Path], tmp_path: Path, undrawn: None
 ) -> None:
