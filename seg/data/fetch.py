@@ -74,12 +74,13 @@ def fetch(archive: Archive, root: Path, *, progress: ShowProgress | None = None)
         rule, value = "must be a finished data set or not there yet", f"one without {DESCRIPTION}"
         remedy = "remove it and run the command again, or choose another folder with --root"
         raise DataError(Problem(str(target), "unfinished", rule, value, remedy))
-    if not hasattr(tarfile, "data_filter"):
-        rule, remedy = "must be 3.11.4 or newer to unpack archives safely", "update Python and run again"
-        raise DataError(Problem("Python", "version", rule, platform.python_version(), remedy))
     partial = root / f".{archive.folder}.tar.part"
     try:
         root.mkdir(parents=True, exist_ok=True)
+        if not hasattr(tarfile, "data_filter"):
+            rule = "must be 3.11.4 or newer to unpack archives safely"
+            remedy = "update Python and run again"
+            raise DataError(Problem("Python", "version", rule, platform.python_version(), remedy))
         _download(archive.url, partial, progress or (lambda done, total: None))
         _verify(partial, archive)
         _unpack(partial, target)
