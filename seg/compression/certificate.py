@@ -254,7 +254,7 @@ def freeze_folds(
     margin: float,
     how: Mapping[str, str],
 ) -> tuple[Look, int]:
-    """Freezes the steps of each fold in the ledger of its original, as :func:`freeze` does.
+    """Writes the steps of all folds into the ledgers of their originals before they are tested; see :func:`freeze`.
 
     The same weights in another engine or precision are another look, as with another margin. So is a fold by itself, as
     it says what the folds together do not.

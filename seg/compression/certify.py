@@ -64,7 +64,7 @@ SHOWN = 12
 
 @dataclass(frozen=True, kw_only=True)
 class _Side:
-    """One of the two networks: its run, or that of each fold, with the cases.
+    """One of the two networks that are compared: a run, or one run for each fold, with training and held-out cases.
 
     Attributes:
         root: What the user gave.
@@ -87,7 +87,7 @@ class _Side:
 
     @property
     def predicted(self) -> dict[str, object]:
-        """How the network predicts and cleans up, by the names of the fields."""
+        """Settings of prediction and clean-up, by their dotted names."""
         config = self.config
         sections = {"inference": asdict(config.inference), "postprocessing": asdict(config.postprocessing)}
         fields = {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
@@ -176,7 +176,7 @@ def certify_run(
 
 
 def _read(root: Path, data_root: Path | None) -> _Side:
-    """Reads the run, or those of all folds, and checks that none was trained on what it holds out."""
+    """Reads a run or all folds; refuses held-out cases that their initial weights were trained on."""
     folds = fold_directories(root)
     runs = [read_run(path) for path in folds.values() or [root]]
     paths = [run.path for run in runs]
@@ -193,7 +193,7 @@ def _read(root: Path, data_root: Path | None) -> _Side:
 
 
 def _setting_problems(before: _Side, after: _Side, engine: Engine) -> Iterator[Problem]:
-    """Lists what keeps two networks from being compared, whatever cases they hold out."""
+    """Finds differences in settings that make a comparison of two networks invalid."""
     where = quoted(str(after.root))
     rule, remedy = "must be another network than the original", "give two runs"
     if set(before.weights) & set(after.weights):
@@ -203,8 +203,8 @@ def _setting_problems(before: _Side, after: _Side, engine: Engine) -> Iterator[P
             "folds": ", ".join(str(run.config.fold) for run in side.runs),
             "channels": ", ".join(side.dataset.channel_names),
             "classes": ", ".join(side.dataset.score_names),
+            **arithmetic(side.config, engine),
             "mirroring": mirroring(side.config),
-            **{name: value for name, value in arithmetic(side.config, engine).items() if name != "mirroring"},
         }
         for side in (before, after)
     )
@@ -218,14 +218,14 @@ def _setting_problems(before: _Side, after: _Side, engine: Engine) -> Iterator[P
 
 
 def _case_problems(before: _Side, after: _Side) -> Iterator[Problem]:
-    """Lists what keeps the held-out cases of two networks of the same folds from being compared."""
+    """Finds differences in held-out cases that make a comparison of two networks invalid; both have the same folds."""
     held_out: dict[str, Path] = {}
+    patients = {case.id: case.patient_or_id for case in after.dataset.cases}
     for one, other, run in zip(before.splits, after.splits, after.runs, strict=True):
         where = quoted(str(run.path))
         if apart := sorted(set(one.validation) ^ set(other.validation)):
             rule, remedy = "must hold out the cases of the original", "train it on the original's folds"
             yield Problem(where, "cases", rule, f"others: {some(apart)}", remedy)
-        patients = {case.id: case.patient_or_id for case in after.dataset.cases}
         own = {patients[case] for case in other.validation}
         if seen := sorted(own & {patients[case] for case in other.train if case in patients}):
             rule, remedy = "must hold out patients that it was not trained on", "train it on folds by patient"
@@ -249,7 +249,7 @@ def _case_problems(before: _Side, after: _Side) -> Iterator[Problem]:
 
 
 def _conditions(before: _Side, after: _Side, engine: Engine, patch: Triple) -> dict[str, str]:
-    """Says how both networks are run, and which they are."""
+    """Describes both networks and how they are run."""
     found = conditions(before.runs, engine, patch=patch)
     for name, side in ((ORIGINAL, before), (CHANGED, after)):
         weights = ", ".join(sha[:SHOWN] for sha in side.weights)
@@ -263,7 +263,7 @@ def _conditions(before: _Side, after: _Side, engine: Engine, patch: Triple) -> d
 
 
 def _common_patch(original: ExperimentConfig, other: ExperimentConfig) -> Triple:
-    """Returns the least size (X, Y, Z) of a patch that is as large as those of both networks and fits their strides."""
+    """Returns the smallest patch (X, Y, Z) that covers the patches of both networks and divides by their strides."""
     both = (original, other)
     sizes = zip(*(one.patches.size for one in both), strict=True)
     strides = zip(*(total_stride(one.network.strides) for one in both), strict=True)
@@ -274,7 +274,10 @@ def _common_patch(original: ExperimentConfig, other: ExperimentConfig) -> Triple
 
 
 def _costs(before: _Side, after: _Side, engine: Engine, patch: Triple) -> Mapping[str, Cost]:
-    """Measures what both networks cost on a patch (X, Y, Z): of several folds the most, and a pass of the first."""
+    """Measures work, parameters, latency and memory of both networks on a patch (X, Y, Z).
+
+    Work and parameters are the most of any fold; latency and memory are of the first.
+    """
     config = replace(before.config, patches=replace(before.config.patches, size=patch))
     networks = {name: [run.network() for run in side.runs] for name, side in ((ORIGINAL, before), (CHANGED, after))}
     with tempfile.TemporaryDirectory() as folder:
@@ -283,7 +286,7 @@ def _costs(before: _Side, after: _Side, engine: Engine, patch: Triple) -> Mappin
         if engine != "torch":
             for name, own in networks.items():
                 to_load[name] = to_time[name] = Path(folder) / f"{name}{ENDINGS['onnx']}"
-                write_network(own[0], config.patches.size, to_load[name], "onnx")
+                write_network(own[0], patch, to_load[name], "onnx")
         LOG.info("measuring latency and memory in %s", engine)
         latency = measure_latency(to_time, config, channels=networks[ORIGINAL][0].in_channels, engine=engine)
         memory = measure_memory(to_load, before.runs[0].path, engine=engine, patch=patch)

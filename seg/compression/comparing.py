@@ -1,4 +1,4 @@
-"""How two networks are compared on held-out cases: their scores, what decides these, and what a pass is measured on."""
+"""Scores networks on held-out cases, and describes engine, arithmetic, windows and machine for a certificate."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def mirroring(config: ExperimentConfig) -> str:
 
 
 def arithmetic(config: ExperimentConfig, engine: Engine) -> dict[str, str]:
-    """Returns what decides the scores of given weights; ledgers hold digests of these words."""
+    """Names engine, device, precision and mirroring; ledgers hold digests of these words, so they must not change."""
     device = choose_device(config.training.device if engine == "torch" else "cpu")
     precision = choose_precision(config.training.precision, device) if engine == "torch" else "fp32"
     return {
@@ -85,7 +85,7 @@ def machine(config: ExperimentConfig, engine: Engine) -> dict[str, str]:
 
 
 def conditions(runs: Sequence[TrainedRun], engine: Engine, *, patch: Triple) -> dict[str, str]:
-    """Says in a certificate how networks are run, scored and timed.
+    """Describes for a certificate how networks are run, scored and timed.
 
     Args:
         runs: The original, or that of each fold, of which the first is timed.
@@ -107,7 +107,7 @@ def conditions(runs: Sequence[TrainedRun], engine: Engine, *, patch: Triple) -> 
 
 
 def torch_scores(run: TrainedRun, split: Split, dataset: Dataset, name: str = ORIGINAL) -> list[CaseScore]:
-    """Returns the scores of a run's held-out cases by torch; they are made anew where the run's own are of another way.
+    """Scores the held-out cases of a run by torch, or reads the scores in its folder where they would be the same.
 
     Args:
         run: The run, with the folder where its data set lies now.

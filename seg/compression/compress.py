@@ -78,10 +78,7 @@ from seg.files import (
     working_in,
     write_json,
 )
-from seg.hardware import (
-    environment,
-    vector_floats,
-)
+from seg.hardware import environment, vector_floats
 from seg.inference.engines import Engine
 from seg.inference.export import write_network
 from seg.inference.exported import ENDINGS, read_export, record_path

@@ -70,7 +70,7 @@ class Ends:
 
 
 def ends_of(network: UNet, name: str) -> Ends:
-    """Returns how many channels the convolution at a path of the network reads and writes, and from where it reads."""
+    """Counts the channels that a convolution reads, writes, and reads from interpolated features, by its path."""
     convolution = network.get_submodule(name)
     assert isinstance(convolution, (nn.Conv3d, FactoredConv3d))
     ends = Ends(read=convolution.in_channels, written=convolution.out_channels)

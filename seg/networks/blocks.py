@@ -135,7 +135,7 @@ class ConvStage(nn.Sequential):
 
     @property
     def reduce(self) -> nn.Conv3d | None:
-        """The 1x1 convolution in front of the first full kernel, or None if the stage begins with the kernel."""
+        """The 1x1 convolution that the stage starts with; None if it starts with a full kernel."""
         first = self[0].conv
         return first.before if isinstance(first, FactoredConv3d) and isinstance(first.before, nn.Conv3d) else None
 

@@ -204,12 +204,12 @@ def _projects(config: NetworkConfig, level: int, in_channels: int | None = None)
 
 
 def _reduces_early(config: NetworkConfig) -> bool:
-    """Tells whether a 1x1 that begins a decoder stage is applied to the features from below before interpolation."""
+    """Tells whether decoder stages apply a first 1x1 convolution before they interpolate features from below."""
     return config.merge == "concat" and config.upsample == "linear"
 
 
 def _reduced(widths: Layout, config: NetworkConfig, level: int) -> int:
-    """Returns how many channels are left by the 1x1 that begins a decoder stage, 0 if it begins with a full kernel."""
+    """Counts the output channels of the 1x1 convolution that a decoder stage starts with; 0 if it has none."""
     return widths.decoder_ranks[level][0][0] if config.decoder_bottleneck is None else widths.decoder[level][0]
 
 

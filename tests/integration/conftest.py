@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 
 import nibabel as nib
 import numpy as np
@@ -126,11 +127,18 @@ def script(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
     return execute
 
 
-def tell_costs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replaces what `compress` measures of time and memory by fixed numbers, as measuring takes seconds."""
+def name_patients(root: Path, run_dir: Path) -> None:
+    """Writes a table into a data set that gives each two cases on one side of a run one patient."""
+    sides = json.loads((run_dir / "environment.json").read_text())["split"]
+    rows = [f"{case},{side}_{place // 2}" for side, cases in sides.items() for place, case in enumerate(cases)]
+    (root / "patients.csv").write_text("\n".join(["case,patient", *rows, ""]))
+
+
+def tell_costs(monkeypatch: pytest.MonkeyPatch, module: ModuleType = compress) -> None:
+    """Replaces what a command measures of time and memory by fixed numbers, as measuring takes seconds."""
     latency = Latency(ms=1.0, ratio=0.9, q1=0.9, q3=0.9)
-    monkeypatch.setattr(compress, "measure_latency", lambda networks, *_, **__: dict.fromkeys(networks, latency))
-    monkeypatch.setattr(compress, "measure_memory", lambda networks, *_, **__: dict.fromkeys(networks, 1.0))
+    monkeypatch.setattr(module, "measure_latency", lambda networks, *_, **__: dict.fromkeys(networks, latency))
+    monkeypatch.setattr(module, "measure_memory", lambda networks, *_, **__: dict.fromkeys(networks, 1.0))
 
 
 @pytest.fixture

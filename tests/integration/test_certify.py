@@ -17,14 +17,13 @@ import seg
 from seg.compression import certificate
 from seg.compression import certify as certify_module
 from seg.compression.certify import _common_patch
-from seg.compression.speed import Latency
 from seg.config import ExperimentConfig, NetworkConfig
 from seg.errors import RunError
 from seg.evaluation.scores import read_cases
 from seg.runs import read_config
 from seg.workflows.train import train
 from tests.costs import checked_complexity
-from tests.integration.conftest import write_case
+from tests.integration.conftest import name_patients, tell_costs, write_case
 from tests.problems import refused
 
 LEDGER = "certificate_ledger.json"
@@ -52,6 +51,22 @@ def changed(trained_thin: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(trained_thin, tmp_path / "thin"))
 
 
+@pytest.fixture(scope="module")
+def trained_folds(
+    short: ExperimentConfig, thin: ExperimentConfig, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path]:
+    root = tmp_path_factory.mktemp("folds")
+    for name, config in (("wide", short), ("thin", thin)):
+        train(config, run_dir=root / name, folds=None)
+    return root / "wide", root / "thin"
+
+
+@pytest.fixture
+def roots(trained_folds: tuple[Path, Path], tmp_path: Path) -> list[Path]:
+    """Cross-validations of the original and the changed network."""
+    return [Path(shutil.copytree(path, tmp_path / path.name)) for path in trained_folds]
+
+
 @pytest.fixture
 def measured() -> None:
     """Has time and memory of networks measured, which takes seconds."""
@@ -62,9 +77,7 @@ def known(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
     """Tells time and memory to tests that do not ask for `measured`, and has two patients be enough."""
     monkeypatch.setattr(certificate, "LEAST_PATIENTS", 2)
     if "measured" not in request.fixturenames:
-        latency = Latency(ms=1.0, ratio=0.9, q1=0.9, q3=0.9)
-        for name, value in (("measure_latency", latency), ("measure_memory", 1.0)):
-            monkeypatch.setattr(certify_module, name, lambda networks, *_, _v=value, **__: dict.fromkeys(networks, _v))
+        tell_costs(monkeypatch, certify_module)
 
 
 def looks(run_dir: Path) -> int:
@@ -141,12 +154,7 @@ def test_an_engine_finds_the_differences_of_torch(original: Path, changed: Path,
     assert [found.look for found in both] == [1, 2]
 
 
-def test_folds_are_compared_pair_by_pair(
-    short: ExperimentConfig, thin: ExperimentConfig, tmp_path: Path, undrawn: None
-) -> None:
-    roots = [tmp_path / name for name in ("wide", "thin")]
-    for root, config in zip(roots, (short, thin), strict=True):
-        train(config, run_dir=root, folds=None)
+def test_folds_are_compared_pair_by_pair(roots: list[Path], tmp_path: Path, undrawn: None) -> None:
     found = seg.certify(roots[1], roots[0], tmp_path / "out", margin=0.9)
     for one in found.steps[0].classes:
         own = [differences(*(root / f"fold_{fold}" for root in roots), one.index) for fold in (0, 1)]
@@ -278,12 +286,7 @@ def test_a_compressed_network_is_compared_with_a_third_one(original: Path, chang
     assert (looks(original), looks(changed)) == (1, 1)
 
 
-def test_compressed_folds_of_different_widths_are_compared(
-    short: ExperimentConfig, thin: ExperimentConfig, tmp_path: Path, undrawn: None
-) -> None:
-    roots = [tmp_path / name for name in ("wide", "thin")]
-    for root, config in zip(roots, (short, thin), strict=True):
-        train(config, run_dir=root, folds=None)
+def test_compressed_folds_of_different_widths_are_compared(roots: list[Path], tmp_path: Path, undrawn: None) -> None:
     for number, share in enumerate((0.8, 0.6)):
         small = tmp_path / "small" / f"fold_{number}"
         seg.compress(roots[1] / f"fold_{number}", tmp_path / f"{number}", target=f"macs={share}", cases=2, tune_steps=0)
@@ -302,9 +305,8 @@ def test_other_patients_are_refused(
     original: Path, thin: ExperimentConfig, write_dataset: Callable[[Path], Path], tmp_path: Path, undrawn: None
 ) -> None:
     root = write_dataset(tmp_path / "data")
+    name_patients(root, original)
     seen = json.loads((original / "environment.json").read_text())["split"]
-    rows = [f"{case},{side}_{place // 2}" for side, cases in seen.items() for place, case in enumerate(cases)]
-    (root / "patients.csv").write_text("\n".join(["case,patient", *rows, ""]))
     (root / "splits.json").write_text(json.dumps([{"train": seen["train"], "val": seen["validation"]}]))
     data = replace(thin.data, root=str(root), splits=str(root / "splits.json"))
     train(replace(thin, data=data), run_dir=tmp_path / "other", folds=[0])

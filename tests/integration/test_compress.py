@@ -33,7 +33,7 @@ from seg.networks.complexity import complexity, map_elements
 from seg.runs import TrainedRun, read_run, save_weights
 from seg.workflows.train import train
 from tests.costs import checked_complexity
-from tests.integration.conftest import tell_costs
+from tests.integration.conftest import name_patients, tell_costs
 from tests.problems import refused
 
 pytestmark = pytest.mark.usefixtures("exports_kept")
@@ -153,9 +153,7 @@ def test_scores_of_other_patients_are_made_anew(
     root = write_dataset(tmp_path / "data")
     run_dir = tmp_path / "run"
     train(replace(short, data=replace(short.data, root=str(root))), run_dir=run_dir, folds=[0])
-    sides = content(run_dir / "environment.json")["split"]
-    rows = [f"{case},{side}_{place // 2}" for side, cases in sides.items() for place, case in enumerate(cases)]
-    (root / "patients.csv").write_text("\n".join(["case,patient", *rows, ""]))
+    name_patients(root, run_dir)
     found = seg.compress(run_dir, tmp_path / "small", target="macs=0.9", cases=2, tune_steps=0)
     assert {one.patients for one in found.steps[0].classes} == {2}  # of three cases
 
