@@ -395,7 +395,8 @@ def evaluate_run(run_dir: Path, *, output: Path | None = None, data_root: Path |
     if output is not None or run_dir.is_dir():  # else the run is what is missing
         check_scored_into(output or run_dir, run_dir)
     folds = fold_directories(run_dir)
-    configs, dataset, splits, left_out = read_held_out(list(folds.values()) or [run_dir], data_root=data_root)
+    paths = list(folds.values()) or [run_dir]
+    configs, dataset, splits, left_out = read_held_out(paths, data_root=data_root, networks_differ=True)
     first = next(iter(configs.values()))
     check_apart(folds, configs, splits)
     for path, config in configs.items():
@@ -416,7 +417,7 @@ def read_held_out(
     Args:
         run_dirs: The run directories.
         data_root: Folder of the data set; None is the one in the runs' configurations.
-        networks_differ: Whether runs may have different networks, as compressed folds have.
+        networks_differ: Whether runs may have different networks, as compressed folds have; a warning names them.
 
     Returns:
         The configuration of each run, with the folder where the data set lies now; the data set, every file of which
@@ -438,7 +439,7 @@ def _read_configs(
     run_dirs: Iterable[Path], data_root: Path | None, networks_differ: bool
 ) -> dict[Path, ExperimentConfig]:
     """Reads the configurations of runs of one experiment, with the folder where their data set lies now."""
-    problems = []
+    problems, apart = [], []
     found: dict[Path, ExperimentConfig] = {}
     for path in run_dirs:
         if not (path / CONFIG_FILE).is_file():
@@ -452,13 +453,18 @@ def _read_configs(
         root = config.data.root if data_root is None else str(data_root)
         found[path] = replace(config, data=replace(config.data, root=root))
         first = next(iter(found))
-        own = replace(found[path], network=found[first].network) if networks_differ else found[path]
-        if other := [name for name in other_settings(own, found[first]) if name != "fold"]:
+        other = [name for name in other_settings(found[path], found[first]) if name != "fold"]
+        own = [name for name in other if networks_differ and name.startswith("network.")]
+        if own:
+            apart.append(path.name)
+        if other := [name for name in other if name not in own]:
             rule = f"must have the configuration of {first} to be scored with it"
             value = f"other values of {', '.join(other)}"
             problems.append(Problem(str(path), "settings", rule, value, "evaluate each fold on its own"))
     if problems:
         raise RunError(problems)
+    if apart:
+        LOG.warning("other networks than that of %s: %s", next(iter(found)).name, ", ".join(apart))
     return found
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,15 @@ from scipy import stats
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from seg.compression.calibration import narrowed_at, predict_maps, scaled
+from seg.compression.calibration import narrowed_at, predict_maps
 from seg.compression.original import window
-from seg.compression.sites import DICE_FOR_NATS, find_sites, projection_of
+from seg.compression.sites import DICE_FOR_NATS, Site, find_sites, projection_of
 from seg.compression.widths import read_trained
 from seg.config.study import MARGIN
 from seg.data.splits import spread_over
 from seg.errors import ConfigError, Problem
 from seg.files import table_text, write_text
+from seg.networks import UNet
 
 SHARES = (0.75, 0.5, 0.25, 0.125, 0.0625)
 """Widths that are tried, as shares of the channels."""
@@ -56,41 +58,111 @@ def measure(
     seen = [window(case, config, ignored) for case in trained]
     patients = [case.patient_or_id for case in trained]
     found = predict_maps(network, sites, seen, patients, margin=MARGIN, seed=config.seed)
-    print(f"factor {found.factor:.3f}")
-    windows = [window(case, config, ignored) for case in held_out]
-    with torch.no_grad():
-        whole = [scores(network(image), label, ignored) for image, label in windows]
+    print(f"factor {found.factor:.3f}", flush=True)
+    cuts = [
+        (site, width, projection_of(site, found.measured[site.name].pooled(range(len(trained))), width))
+        for site, curve in zip(sites, found.curves, strict=True)
+        for width in sorted({max(1, round(site.channels * share)) for share in SHARES} & set(curve.widths))
+        if width < site.channels
+    ]
+    narrowing = [(site, found.measured[site.name].mean, projection) for site, _, projection in cuts]
+    by_window = [
+        losses_of(network, narrowing, *window(case, config, ignored), ignored) for case in tqdm(held_out, disable=None)
+    ]
+    dice, entropies, nats = (np.array(one) for one in zip(*by_window, strict=True))
     curves = {curve.site.name: curve for curve in found.curves}
     rows: list[dict[str, float | str]] = []
-    for site in tqdm(sites, disable=None):
-        own = found.measured[site.name]
-        curve = scaled(curves[site.name], found.factor)
-        pooled = own.pooled(range(len(trained)))
-        wanted = {max(1, round(site.channels * share)) for share in SHARES}
-        for width in sorted(wanted & set(curve.widths) - {site.channels}):
-            projection = projection_of(site, pooled, width)
-            with torch.no_grad(), narrowed_at(network, site, own.mean, projection):
-                narrow = [scores(network(image), label, ignored) for image, label in windows]
-            by_case = np.array([b[0] - a[0] for a, b in zip(narrow, whole, strict=True)])
-            lost = np.nanmean(by_case, 0)
-            rows.append(
-                {
-                    "place": site.name,
-                    "part": site.part,
-                    "channels": site.channels,
-                    "width": width,
-                    "predicted": float(np.nanmean(curve.lost[curve.at(width)])),
-                    "dice_lost": float(np.nanmean(lost)),
-                    "dice_lost_odd": float(np.nanmean(np.nanmean(by_case[odd], 0))),
-                    "dice_lost_even": float(np.nanmean(np.nanmean(by_case[~odd], 0))),
-                    "predicted_nats": float(np.nanmean(curves[site.name].lost[curve.at(width)])) / DICE_FOR_NATS,
-                    "nats": float(np.nanmean([divergence(a[2], b[2]) for a, b in zip(whole, narrow, strict=True)])),
-                    "cross_entropy": float(np.mean([a[1] - b[1] for a, b in zip(narrow, whole, strict=True)])),
-                    "predicted_worst": float(np.nanmax(curve.lost[curve.at(width)])),
-                    "dice_lost_worst": float(np.nanmax(lost)),
-                }
-            )
+    for at, (site, width, _) in enumerate(cuts):
+        predicted = curves[site.name].lost[curves[site.name].at(width)]
+        by_case = dice[:, at]
+        rows.append(
+            {
+                "place": site.name,
+                "part": site.part,
+                "channels": site.channels,
+                "width": width,
+                "predicted": found.factor * float(np.nanmean(predicted)),
+                "dice_lost": float(np.nanmean(np.nanmean(by_case, 0))),
+                "dice_lost_odd": float(np.nanmean(np.nanmean(by_case[odd], 0))),
+                "dice_lost_even": float(np.nanmean(np.nanmean(by_case[~odd], 0))),
+                "predicted_nats": float(np.nanmean(predicted)) / DICE_FOR_NATS,
+                "nats": float(np.nanmean(nats[:, at])),
+                "cross_entropy": float(np.mean(entropies[:, at])),
+                "predicted_worst": found.factor * float(np.nanmax(predicted)),
+                "dice_lost_worst": float(np.nanmax(np.nanmean(by_case, 0))),
+            }
+        )
     return rows
+
+
+@torch.no_grad()
+def losses_of(
+    network: UNet,
+    cuts: Sequence[tuple[Site, Tensor, Tensor]],
+    image: Tensor,
+    label: Tensor,
+    ignore_label: int | None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns what each cut by itself loses on one window: the Dice of each class, the cross-entropy, the divergence.
+
+    Args:
+        network: The network, in evaluation mode.
+        cuts: Each place, its mean, and the projection that narrows it.
+        image: Image, shape (1, C, X, Y, Z).
+        label: Label, shape (X, Y, Z).
+        ignore_label: Voxels that count nowhere.
+
+    Returns:
+        Arrays of shapes (cuts, classes), (cuts,) and (cuts,).
+    """
+    with remembered(network) as recall_before:
+        whole = scores(network(image), label, ignore_label)
+        lost = []
+        for site, mean, projection in cuts:
+            recall_before(site)
+            with narrowed_at(network, site, mean, projection):
+                dice, entropy, shares = scores(network(image), label, ignore_label)
+            lost.append((whole[0] - dice, entropy - whole[1], divergence(whole[2], shares)))
+    dice, entropies, nats = zip(*lost, strict=True)
+    return np.array(dice), np.array(entropies), np.array(nats)
+
+
+@contextmanager
+def remembered(network: UNet) -> Iterator[Callable[[Site], None]]:
+    """Keeps what each layer made of the first image, so that layers before a cut are not computed again.
+
+    Args:
+        network: The network; it is called with one image alone.
+
+    Yields:
+        A function that takes the place of the next cut.
+    """
+    layers = {path: module for path, module in network.named_modules() if not any(module.children())}
+    outputs: dict[str, Tensor] = {}
+    recalled: set[str] = set()
+
+    def recall_before(site: Site) -> None:
+        within = [at for at, path in enumerate(outputs) if f"{path}.".startswith(f"{site.module}.")]
+        recalled.clear()
+        recalled.update(list(outputs)[: within[0] if site.reads else within[-1] + 1])
+
+    def remembering(path: str, compute: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        def forward(x: Tensor) -> Tensor:
+            if path in recalled:
+                return outputs[path]
+            out = compute(x)
+            outputs.setdefault(path, out)
+            return out
+
+        return forward
+
+    for path, layer in layers.items():
+        layer.forward = remembering(path, layer.forward)
+    try:
+        yield recall_before
+    finally:
+        for layer in layers.values():
+            del layer.forward
 
 
 def scores(logits: Tensor, label: Tensor, ignore_label: int | None) -> tuple[np.ndarray, float, Tensor]:

@@ -26,6 +26,7 @@ from seg.compression.speed import ROUNDS, Latency
 from seg.compression.target import read_target
 from seg.config import ExperimentConfig
 from seg.errors import ConfigError, Problem, RunError, SegError
+from seg.evaluation.scores import read_cases
 from seg.files import file_digest, locked
 from seg.hardware import code_version
 from seg.inference.exported import read_export, record_path
@@ -495,6 +496,12 @@ def test_a_cross_validation_is_compressed_as_a_whole(folds: Path, tiny_root: Pat
         assert look.original == (found.original[fold],)
     output = seg.predict(tmp_path / "small" / "macs_0.8", tiny_root / "imagesTr", tmp_path / "labels")
     assert len(list(output.glob("*.nii.gz"))) == 6
+    small = tmp_path / "small" / "macs_0.8"
+    widths = [seg.load_run(small / f"fold_{fold}").config.network for fold in (0, 1)]
+    assert widths[0] != widths[1]
+    seg.evaluate(small, output=tmp_path / "scored")
+    scored = [read_cases(folder / "cases.csv") for folder in (small, tmp_path / "scored")]
+    assert scored[0] == scored[1]
     record = content(tmp_path / "small" / "compression.json")["steps"][0]["folds"]
     for fold in (0, 1):
         cost = content(tmp_path / "small" / "macs_0.8" / f"fold_{fold}" / "model.json")["certificate"]["cost"]
