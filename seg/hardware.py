@@ -108,6 +108,15 @@ def computes_bf16(device: torch.device) -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
 
 
+def device_name(device: torch.device) -> str:
+    """Returns the name of the GPU or processor that a device is."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.get_device_name(device)
+    return f"GPU of {processor_name()}" if device.type == "mps" else processor_name()
+
+
 def environment(device: torch.device | None, precision: str, *, engine: str = "torch") -> dict[str, Any]:
     """Describes what a run is computed with: versions, device, instruction sets, threads, code revision.
 
@@ -122,8 +131,7 @@ def environment(device: torch.device | None, precision: str, *, engine: str = "t
         import torch
 
         threads, capabilities = torch.get_num_threads(), torch.cpu.get_capabilities()
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else name
-        name = f"GPU of {name}" if device.type == "mps" else name
+        name = device_name(device)
         sets = [name for name in INSTRUCTION_SETS if capabilities.get(name)]
     return {
         "version": __version__,

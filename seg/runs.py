@@ -679,19 +679,26 @@ def read_description(run_dir: Path) -> Description:
 
 
 def warn_uncertified(runs: Sequence[TrainedRun]) -> tuple[str, ...]:
-    """Logs one warning that names the compressed networks without a passing certificate.
+    """Logs warnings that name the compressed networks without a passing certificate of a first look.
 
     Returns:
-        The warning; empty where there is no such network.
+        The warnings; empty where there is no such network.
     """
-    tested = [(run, run.certificate.get("verdict")) for run in runs if run.certificate is not None]
-    names = [real_path(run.path).name for run, verdict in tested if verdict != "not inferior"]
-    if not names:
-        return ()
+    tested = [(real_path(run.path).name, run.certificate) for run in runs if run.certificate is not None]
+    failed = [name for name, said in tested if said.get("verdict") != "not inferior"]
+    later = [name for name, said in tested if name not in failed and said.get("exploratory")]
     where = f"see certificate in {MODEL_FILE}, or in the record of an exported file"
-    warning = f"{some(names)}: not shown to be as good as the original ({where})."
-    LOG.warning("%s", warning)
-    return (warning,)
+    warnings = tuple(
+        f"{some(names)}: {words} ({where})."
+        for names, words in (
+            (failed, "not shown to be as good as the original"),
+            (later, "as good as the original by a later look at the same patients, which is no proof"),
+        )
+        if names
+    )
+    for warning in warnings:
+        LOG.warning("%s", warning)
+    return warnings
 
 
 def read_run(path: Path) -> TrainedRun:

@@ -107,6 +107,10 @@ def calibrate(
             LOG.warning("predicted losses are not calibrated: none is above 0")
             return 1.0
         factor = max(lost / predicted, LEAST)
+    if factor == LEAST:
+        LOG.warning(
+            "trial cuts lost %.2g of what is predicted; predictions are multiplied by %g", lost / predicted, LEAST
+        )
     return factor
 
 

@@ -597,7 +597,7 @@ _SAID: Mapping[Verdict, str] = {
     "not inferior": "not inferior",
     "not shown": "not shown to be not inferior",
     "too few": f"too few patients, {LEAST_PATIENTS} are needed",
-    "not tested": "not tested, as the step before did not pass",
+    "not tested": "not tested, as a step before did not pass",
 }
 
 

@@ -18,6 +18,7 @@ from seg.hardware import (
     choose_device,
     choose_precision,
     code_version,
+    device_name,
     instruction_sets,
     package_version,
     processor_name,
@@ -74,12 +75,13 @@ def arithmetic(config: ExperimentConfig, engine: Engine) -> dict[str, str]:
 def machine(config: ExperimentConfig, engine: Engine) -> dict[str, str]:
     """Describes what passes are measured on: processor, instruction sets, threads, engine, device and precision."""
     found = arithmetic(config, engine)
+    device = found["device"]
     return {
         "processor": processor_name(),
         "instruction sets": ", ".join(instruction_sets()) or "not known",
         "threads": str(torch.get_num_threads()),
         "engine": f"{engine} {package_version(engine)}",
-        "device": found["device"],
+        "device": device if device == "cpu" else f"{device}, {device_name(torch.device(device))}",
         "precision": found["precision"],
     }
 
@@ -92,13 +94,17 @@ def conditions(runs: Sequence[TrainedRun], engine: Engine, *, patch: Triple) -> 
         engine: What runs the networks.
         patch: Size (X, Y, Z) in voxels of what they are timed on.
     """
-    config = runs[0].config
-    of_fold = f" of {runs[0].path.name}" if len(runs) > 1 else ""
+    config, several = runs[0].config, len(runs) > 1
+    of_fold = f" of {runs[0].path.name}" if several else ""
+    whole = f"; volumes of up to {config.inference.whole_up_to} voxels whole" if config.inference.whole_up_to else ""
+    found = machine(config, engine)
     return {
-        **machine(config, engine),
+        **found,
         **arithmetic(config, engine),
+        "device": found["device"],
         "mirroring": mirroring(config),
-        "windows": f"{dimensions(config.window)}, {config.inference.batch} a pass",
+        "windows": f"{dimensions(config.window)}, {config.inference.batch} a pass{whole}",
+        **({"multiply-accumulates and parameters": "the most of any fold"} if several else {}),
         "segnarrow": code_version(),
         "latency": f"one patch of {dimensions(patch)} in a pass{of_fold}, median of {ROUNDS} rounds in "
         "turns with the original",

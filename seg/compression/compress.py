@@ -65,6 +65,7 @@ from seg.compression.shrink import BeyondReachError, Shrunk, kinds_cut
 from seg.compression.speed import ROUNDS, measure_latency, time_of_elements
 from seg.compression.target import Kind, Target
 from seg.config.loading import content_digest
+from seg.config.study import MARGIN
 from seg.data.cases import Dataset
 from seg.errors import ConfigError, Problem, RunError, SegError
 from seg.evaluation.scores import CASES_FILE, EVALUATION_FILE, CaseScore, read_cases
@@ -97,6 +98,7 @@ from seg.runs import (
 from seg.words import counted
 from seg.workflows.evaluate import (
     check_apart,
+    check_patients,
     check_unseen,
     describe_model,
     nothing_held_out,
@@ -133,7 +135,7 @@ def compress(
     target: Target | None = None,
     engine: Engine = "torch",
     int8: bool = False,
-    margin: float = 0.005,
+    margin: float = MARGIN,
     cases: int = CASES,
     multiple: int | None = None,
     tune_steps: int = TUNE_STEPS,
@@ -256,6 +258,7 @@ def _read_originals(
     configs, dataset, splits, _ = read_held_out([run.path for run, _ in runs], data_root=data_root)
     check_apart(folds, configs, splits)
     check_unseen(splits, dataset)
+    check_patients(splits, dataset)
     originals = []
     for run, origin in runs:
         run = replace(run, config=configs[run.path])
@@ -310,8 +313,12 @@ class _Work:
             LOG.warning(
                 "time and memory were measured on another machine or by other versions, so they are measured anew"
             )
-            # Steps that were chosen by them go too.
-            chosen: dict[str, Any] = {"steps": (), "int8": ()} if self.counted == "latency" else {}
+            chosen: dict[str, Any] = {}
+            if self.counted == "latency":  # steps that were chosen by them go too
+                chosen = {"steps": (), "int8": ()}
+                for step in self.record.steps:
+                    for name in (step.name, f"{step.name}_{INT8}"):
+                        _empty(output / name)
             self.record = replace(self.record, latency={}, memory={}, trials={}, **chosen)
         self.record = replace(self.record, machine=measured_on)
         self.done = {step.name: step for step in self.record.steps}
@@ -326,9 +333,11 @@ class _Work:
                 step = next(made)
             except BeyondReachError as error:
                 if not number:
-                    rule = "must let widths keep less of the work than the original"
-                    remedy = "lower it" if self.multiple > 1 else "this network cannot be narrower"
-                    raise ConfigError(Problem("multiple", "range", rule, str(self.multiple), remedy)) from error
+                    if self.multiple > 1:
+                        rule = "must let widths keep less of the work than the original"
+                        raise ConfigError(Problem("multiple", "range", rule, str(self.multiple), "lower it")) from error
+                    where, rule = quoted(str(self.originals[0].run.path)), "must have widths that can be narrower"
+                    raise RunError(Problem(where, "narrow", rule, "none", "give a wider network")) from error
                 LOG.info("no smaller step can be made: %s", error)
                 return
             lost = worst(np.array([row for fold in step.folds for row in fold.lost]))
@@ -418,12 +427,14 @@ class _Work:
 
     def certify(self, steps: Sequence[StepRecord]) -> Certificate:
         """Freezes the steps and tests them on the held-out cases."""
+        config = self.originals[0].config
+        sets = quantising(config)["instruction sets"]  # other processors have other sums
         look, number = freeze_folds(
             [one.run.path / LEDGER_FILE for one in self.originals],
             [weights_digest(one.run.path) for one in self.originals],
-            {step.name: [fold.weights_sha256 for fold in step.folds] for step in steps},
+            {step.name: [fold.weights_sha256 + sets * _in_int8(step.name) for fold in step.folds] for step in steps},
             self.margin,
-            arithmetic(self.originals[0].config, self.engine),
+            arithmetic(config, self.engine),
         )
         certificate = certify(
             look,
@@ -490,9 +501,9 @@ class _Work:
     def _make(self, name: str, judged: Sequence[Judged]) -> StepRecord:
         """Saves the smaller network of each fold as a run directory, then records the step in compression.json."""
         folds = []
+        _empty(self.output / name)  # what an earlier command left
         for original, (small, fold) in zip(self.originals, judged, strict=True):
             target = self._directory(name, original)
-            _empty(target)  # what a command that was killed there left
             self._write_run(small, original, target)
             folds.append(replace(fold, weights_sha256=weights_digest(target)))
         step = StepRecord(name=name, folds=tuple(folds))
@@ -554,7 +565,8 @@ class _Work:
         (target / "checkpoints").mkdir(parents=True)
         save_weights(small, target, channel_names=run.channel_names, class_names=run.class_names)
         open_run(config, target, made_from)
-        write_json(target / MODEL_FILE, describe_model(target, config, self.dataset, None))
+        card = describe_model(target, config, self.dataset, None)
+        write_json(target / MODEL_FILE, {**card, "certificate": {"verdict": "not tested"}})
 
     def _write(self) -> None:
         write_json(self.output / COMPRESSION_FILE, {"schema_version": COMPRESSION_VERSION, **asdict(self.record)})

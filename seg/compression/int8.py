@@ -40,7 +40,7 @@ from seg.inference.predictor import Predictor, load_predictor
 from seg.inference.quantise import INT8_SETS, KEPT, OVERFLOW_FIX, PRESET, check_quantiser, quantise
 from seg.runs import TrainedRun, read_run, warn_uncertified
 from seg.words import counted, dimensions
-from seg.workflows.evaluate import check_unseen, predictor_scores, read_held_out
+from seg.workflows.evaluate import check_patients, check_unseen, predictor_scores, read_held_out
 from seg.workflows.export import check_target, default_file
 
 LOG = logging.getLogger(__name__)
@@ -93,6 +93,7 @@ def export_int8(
     check_ledger(run.path / LEDGER_FILE)
     configs, dataset, splits, _ = read_held_out([run.path], data_root=data_root)
     check_unseen(splits, dataset)
+    check_patients(splits, dataset)
     config, split = configs[run.path], splits[run.path]
     if (few := few_patients(dataset, split.validation)) is not None and not allow_inferior:
         rule, remedy = (

@@ -95,21 +95,38 @@ class Original:
 
 
 def check_uncut(run: TrainedRun) -> tuple[Origin, Split]:
-    """Checks that a run has no 1x1 around its kernels, and returns what it was made from and the sides of its cases.
+    """Checks that a run was not made by `compress`, and returns what it was made from and the sides of its cases.
 
     Raises:
-        RunError: It has, or there is no record of its cases.
+        RunError: It was, or has 1x1 around its kernels, or there is no record of its cases.
     """
     where, origin = quoted(str(run.path)), read_origin(run.path)
     if origin is None or origin.split is None:
         value = f"no {ENVIRONMENT_FILE}" if origin is None else "a run of an earlier version"
         remedy = "give the run as its training left it, or train it anew with this version"
         raise RunError(Problem(where, "split", "must have a record of its cases", value, remedy))
+    if run.certificate is not None:
+        rule, remedy = "must not be compressed already", "give the network that it was made from"
+        raise RunError(Problem(where, "compressed", rule, "a compressed network", remedy))
     widths = run.config.network.widths
     if widths is not None and (widths.encoder_ranks or widths.decoder_ranks):
-        rule, remedy = "must have no 1x1 around its kernels yet", "give the network that it was made from"
-        raise RunError(Problem(where, "compressed", rule, "a compressed network", remedy))
+        rule, remedy = "must have no linear 1x1 around its kernels", "give a network without, as they are not cut again"
+        raise RunError(Problem(where, "ranks", rule, "encoder_ranks or decoder_ranks", remedy))
     return origin, origin.split
+
+
+def training_cases(root: str, split: Split, dataset: Dataset) -> list[Case]:
+    """Returns the cases that a run was trained on; a warning names those that are gone.
+
+    Args:
+        root: Folder of the data set, for the warning.
+        split: Both sides of the run's cases.
+        dataset: The data set.
+    """
+    seen = set(split.train)
+    if gone := sorted(seen - {case.id for case in dataset.cases}):
+        LOG.warning("%s: cases that the run was trained on are not there: %s", root, some(gone))
+    return [case for case in dataset.cases if case.id in seen and case.label is not None]
 
 
 def read_original(run: TrainedRun, origin: Origin, split: Split, dataset: Dataset, cases: int) -> Original:
@@ -129,11 +146,9 @@ def read_original(run: TrainedRun, origin: Origin, split: Split, dataset: Datase
     """
     config, ignored = run.config, dataset.ignore_label
     network = run.network()
-    seen = set(split.train)
     patients: dict[str, list[Case]] = {}
-    for case in dataset.cases:
-        if case.id in seen and case.label is not None:
-            patients.setdefault(case.patient_or_id, []).append(case)
+    for case in training_cases(config.data.root, split, dataset):
+        patients.setdefault(case.patient_or_id, []).append(case)
     if len(patients) < 2:
         rule, remedy = "must be 2 or more, as one is held back", "compress a run of more patients"
         raise ConfigError(Problem("training patients", "patients", rule, str(len(patients)), remedy))

@@ -117,7 +117,8 @@ def reach(
             except BeyondReachError as error:
                 reached = "" if small is None else f"; the last had {trials[-1][1]:.3g}"
                 rule = f"must be a share that widths of multiples of {multiple} reach{reached}"
-                raise BeyondReachError(Problem("target", "range", rule, f"{share:g}", "give a larger share")) from error
+                remedy = "give a larger share" + ", or a smaller --multiple" * (multiple > 1)
+                raise BeyondReachError(Problem("target", "range", rule, f"{share:g}", remedy)) from error
         yield small
 
 

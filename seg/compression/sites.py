@@ -339,7 +339,8 @@ def widths_together(curves: Sequence[Curve], margin: float) -> dict[str, int]:
 
 def with_widths(config: NetworkConfig, wanted: Mapping[Site, int]) -> NetworkConfig:
     """Returns a configuration with other widths of some maps; those of kernels become linear 1x1 around them."""
-    kernels = {site: count for site, count in wanted.items() if site.part == "kernel" and count < site.channels}
+    wanted = {site: count for site, count in wanted.items() if count != site.channels}
+    kernels = {site: count for site, count in wanted.items() if site.part == "kernel"}
     if len(kernels) < len(wanted):
         places = {site.where: count for site, count in wanted.items() if site.where is not None}
         skips = {site.stage: count for site, count in wanted.items() if site.part == "skip"}

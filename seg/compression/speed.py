@@ -150,8 +150,12 @@ def time_of_elements(network: UNet, shape: Triple, ratio: Callable[[UNet], float
         apart = map_elements(config, shape=shape) / elements - by_macs
         above += (ratio(other) - by_macs) * apart
         below += apart**2
-    share = min(max(above / below, 0.0), MOST_OF_ELEMENTS)
+    found = above / below
+    share = min(max(found, 0.0), MOST_OF_ELEMENTS)
+    counted_as = "" if share == found else f", counted as {share:.0%}"
     LOG.info(
-        "%.0f %% of the time goes with the numbers in feature maps, by two networks of half the widths", 100 * share
+        "%.0f %% of the time goes with the numbers in feature maps, by two networks of half the widths%s",
+        100 * found,
+        counted_as,
     )
     return share / (1 - share) * macs / elements

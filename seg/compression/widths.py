@@ -16,10 +16,10 @@ import torch
 import yaml
 
 from seg.compression import CASES
-from seg.compression.calibration import PLACES, predict_maps, scaled
+from seg.compression.calibration import predict_maps, scaled
 from seg.compression.drawing import draw_curve, draw_network
 from seg.compression.narrowing import Saving, time_narrowing
-from seg.compression.original import check_finds, check_uncut, predicted, window
+from seg.compression.original import check_finds, check_uncut, predicted, training_cases, window
 from seg.compression.sites import (
     DICE_FOR_NATS,
     Curve,
@@ -29,6 +29,7 @@ from seg.compression.sites import (
     with_widths,
 )
 from seg.config import NetworkConfig
+from seg.config.study import MARGIN
 from seg.data.cases import Dataset
 from seg.data.splits import Split, spread_over
 from seg.errors import ConfigError, Problem
@@ -49,7 +50,7 @@ from seg.runs import (
     check_task,
     read_run,
 )
-from seg.words import NOT_MEASURED, aligned, counted, significant, some
+from seg.words import NOT_MEASURED, aligned, counted, significant
 from seg.workflows.inputs import read_checked
 
 LOG = logging.getLogger(__name__)
@@ -146,7 +147,7 @@ def find_widths(
     run_dir: Path,
     output: Path | None = None,
     *,
-    margin: float = 0.005,
+    margin: float = MARGIN,
     cases: int = CASES,
     timing: bool = True,
     data_root: Path | None = None,
@@ -217,13 +218,12 @@ def _find(
     run: TrainedRun, split: Split, dataset: Dataset, network: UNet, *, margin: float, cases: int, timing: bool
 ) -> Findings:
     config = run.config
-    seen = set(split.train)
-    chosen = spread_over([case for case in dataset.cases if case.id in seen], cases)
+    trained_on = training_cases(config.data.root, split, dataset)
+    chosen = spread_over(trained_on, cases)
     patients = [case.patient_or_id for case in chosen]
-    if gone := sorted(seen - {case.id for case in dataset.cases}):
-        LOG.warning("%s: cases that the run was trained on are not there: %s", config.data.root, some(gone))
     if len(set(patients)) < 2:
         rule = "must be of two patients at least, for an interval"
+        gone = len(trained_on) < len(split.train)
         remedy = "it is another data set, check --data.root" if gone else "measure more cases"
         raise ConfigError(Problem("cases", "patients", rule, counted(len(chosen), "case"), remedy))
     sites = find_sites(network)
@@ -234,7 +234,7 @@ def _find(
     curves = found.curves
     if few := [name for name, high in zip(run.class_names[1:], curves[0].high[0], strict=True) if math.isinf(high)]:
         LOG.warning("no width is safe for %s: found in fewer than two patients; measure more cases", ", ".join(few))
-    LOG.info("Dice lost over what is predicted, of %s: %.3g", counted(PLACES, "cut"), found.factor)
+    LOG.info("Dice lost over what is predicted, of trial cuts: %.3g", found.factor)
     rows = _rows(run, [scaled(curve, found.factor) for curve in curves], margin, timing)
     narrow, kernels = ([row for row in rows if (row.site.part == "kernel") == which] for which in (False, True))
     whole = complexity(*_ends(run), config.network, shape=config.patches.size)

@@ -488,6 +488,32 @@ def check_unseen(splits: Mapping[Path, Split], dataset: Dataset) -> None:
         raise RunError(problems)
 
 
+def check_patients(splits: Mapping[Path, Split], dataset: Dataset) -> None:
+    """Checks that runs were trained on none of the patients that they hold out, and that no two hold out one patient.
+
+    Args:
+        splits: Cases of each run, by its directory.
+        dataset: The data set, which names the patients.
+
+    Raises:
+        RunError: Such patients are held out; all runs are named.
+    """
+    patients = {case.id: case.patient_or_id for case in dataset.cases}
+    held_out: dict[str, Path] = {}
+    problems = []
+    for path, split in splits.items():
+        where, own = str(path), {patients[case] for case in split.validation}
+        if seen := sorted(own & {patients[case] for case in split.train if case in patients}):
+            rule, remedy = "must hold out patients that it was not trained on", "train it on folds by patient"
+            problems.append(Problem(where, "seen", rule, some(seen), remedy))
+        if twice := sorted(own & held_out.keys()):
+            rule = f"must hold out other patients than {held_out[twice[0]].name}"
+            problems.append(Problem(where, "twice", rule, some(twice), "train it on folds by patient"))
+        held_out |= dict.fromkeys(own, path)
+    if problems:
+        raise RunError(problems)
+
+
 def nothing_held_out(run_dir: Path) -> Problem:
     """Returns the problem that a run cannot be scored, since it was trained on all cases and holds none out."""
     rule, value = "must have held-out cases to be scored", "a final model, trained on all"

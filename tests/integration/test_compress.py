@@ -159,6 +159,36 @@ def test_scores_of_other_patients_are_made_anew(
     assert {one.patients for one in found.steps[0].classes} == {2}  # of three cases
 
 
+def test_patients_on_both_sides_of_a_run_certify_nothing(
+    short: ExperimentConfig, write_dataset: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    root, run_dir = write_dataset(tmp_path / "data"), tmp_path / "run"
+    train(replace(short, data=replace(short.data, root=str(root))), run_dir=run_dir, folds=[0])
+    split = content(run_dir / "environment.json")["split"]
+    both = [split["train"][0], split["validation"][0]]
+    names = {case: "one" if case in both else case for case in (*split["train"], *split["validation"])}
+    (root / "patients.csv").write_text("\n".join(["case,patient", *(",".join(row) for row in names.items()), ""]))
+    for work in (partial(seg.compress, target="macs=0.9", cases=2, tune_steps=0), partial(seg.certify, run_dir)):
+        with refused((str(run_dir), "seen", "one"), error=RunError):
+            work(run_dir, tmp_path / "out")
+    assert not (run_dir / "certificate_ledger.json").exists()
+
+
+def test_patients_whom_two_folds_hold_out_certify_nothing(
+    short: ExperimentConfig, write_dataset: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    root, folds = write_dataset(tmp_path / "data"), tmp_path / "folds"
+    train(replace(short, data=replace(short.data, root=str(root))), run_dir=folds, folds=None)
+    held_out = [content(folds / f"fold_{fold}" / "environment.json")["split"]["validation"] for fold in (0, 1)]
+    names = {case: f"{place}" for cases in held_out for place, case in enumerate(cases)}
+    (root / "patients.csv").write_text("\n".join(["case,patient", *(",".join(row) for row in names.items()), ""]))
+    with pytest.raises(RunError) as caught:
+        seg.compress(folds, tmp_path / "out", target="macs=0.9", cases=2, tune_steps=0)
+    found = {(problem.path, problem.kind) for problem in caught.value.problems}
+    assert (str(folds / "fold_1"), "twice") in found
+    assert {kind for _, kind in found} == {"seen", "twice"}
+
+
 def test_steps_that_pass_are_certified(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(certificate, "LEAST_PATIENTS", 2)
     found = seg.compress(run, tmp_path / "small", target="macs=0.9,0.7", margin=0.99, cases=3, tune_steps=0)
@@ -228,6 +258,8 @@ def test_without_a_target_steps_end_where_held_back_patients_lose_half_the_margi
     found = seg.compress(run, tmp_path / "small", margin=0.3, cases=2, tune_steps=0)
     assert [step["name"] for step in content(tmp_path / "small" / "compression.json")["steps"]] == names[:made]
     assert [step.step.name for step in found.steps] == names[:frozen]
+    verdicts = [content(tmp_path / "small" / name / "model.json")["certificate"]["verdict"] for name in names[:made]]
+    assert verdicts[frozen:] == ["not tested"] * (made - frozen)
 
 
 def test_parameters_are_as_few_as_was_asked_for(run: Path, tiny: ExperimentConfig, tmp_path: Path) -> None:
@@ -359,6 +391,12 @@ def test_a_network_that_was_measured_too_fast_does_not_end_the_search(
     monkeypatch.setattr(comparing, "processor_name", lambda: "another")
     seg.compress(run, tmp_path / "small", **options)
     assert len(made) == len(shares.split(","))
+    # What the first machine chose must not lie there with its certificate.
+    monkeypatch.setattr(comparing, "processor_name", lambda: "a third")
+    monkeypatch.setattr(compress_module, "judge", lambda *_, **__: pytest.fail("stopped"))
+    with pytest.raises(pytest.fail.Exception):
+        seg.compress(run, tmp_path / "small", **options)
+    assert not list((tmp_path / "small").glob("*/model.json"))
 
 
 def test_time_and_memory_of_another_machine_are_measured_anew(
@@ -675,6 +713,14 @@ def test_what_cannot_be_compressed_is_named(run: Path, tmp_path: Path) -> None:
     seg.compress(run, tmp_path / "small", target="macs=0.9", cases=1, tune_steps=0)
     small = tmp_path / "small" / "macs_0.9"
     assert kinds(small) == [(str(small), "compressed")]
+    ranks = replace(seg.load_run(small).config, fold=0)
+    assert ranks.network.widths is not None
+    train(ranks, run_dir=tmp_path / "ranks", folds=[0])
+    assert kinds(tmp_path / "ranks") == [(str(tmp_path / "ranks"), "ranks")]
+    narrow = Path(shutil.copytree(run, tmp_path / "narrow"))
+    card = content(narrow / "model.json") | {"certificate": {"verdict": "not tested"}}
+    (narrow / "model.json").write_text(json.dumps(card))  # of channels alone
+    assert kinds(narrow) == [(str(narrow), "compressed")]
     (run / "evaluation.json").unlink()
     assert kinds() == [(str(run), "scores")]
 

@@ -132,9 +132,13 @@ def test_the_page_shows_what_was_found(found: Findings) -> None:
 
 
 @pytest.mark.usefixtures("uncurved")
-def test_where_nothing_can_be_narrower_no_point_is_made(run: Path, found: Findings, tmp_path: Path) -> None:
-    kept = [replace(point, network=found.run.config.network) for point in found.points]
-    write_findings(replace(found, points=kept), tmp_path)
+@pytest.mark.usefixtures("undrawn")
+def test_where_nothing_can_be_narrower_no_point_is_made(
+    run: Path, found: Findings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    none = find_widths(run, tmp_path, margin=1e-12, timing=False)
+    assert {point.network for point in none.points} == {found.run.config.network}
+    assert "next:" not in capsys.readouterr().out
     assert yaml.safe_load((tmp_path / "points.yaml").read_text()) is None
     assert load_config([run / "config.yaml", tmp_path / "network.yaml"]).network == found.run.config.network
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,11 +59,23 @@ def test_a_folder_of_runs_names_them(make_run: Callable[..., Path], tmp_path: Pa
     assert all(str(tmp_path / "small" / name) in (problem.remedy or "") for name in ("macs_0.5", "macs_0.4"))
 
 
-@pytest.mark.parametrize(("verdict", "warned"), [("not shown", True), ("not tested", True), ("not inferior", False)])
+@pytest.mark.parametrize(
+    ("verdict", "exploratory", "warned"),
+    [
+        ("not shown", False, True),
+        ("not shown", True, True),
+        ("not tested", False, True),
+        ("not inferior", False, False),
+        ("not inferior", True, True),
+    ],
+)
 def test_a_network_that_is_handed_on_without_a_certificate_is_announced(
-    make_run: Callable[..., Path], caplog: pytest.LogCaptureFixture, verdict: str, warned: bool
+    make_run: Callable[..., Path], caplog: pytest.LogCaptureFixture, verdict: str, exploratory: bool, warned: bool
 ) -> None:
     run_dir = make_run("small/macs_0.5", verdict=verdict)
+    card = json.loads((run_dir / "model.json").read_text())
+    card["certificate"]["exploratory"] = exploratory
+    (run_dir / "model.json").write_text(json.dumps(card))
     export(run_dir, format="zip")
     own = [record.getMessage().startswith(run_dir.name) for record in caplog.records if record.levelname == "WARNING"]
     assert own == [True] * warned
