@@ -53,8 +53,8 @@ from seg.compression.record import (
     format_steps,
 )
 from seg.compression.search import (
-    LADDER,
-    RUNG,
+    LEAST_KEPT,
+    SHARES,
     STOP_BELOW,
     judge,
     reach,
@@ -121,7 +121,7 @@ LOCK_FILE = "compress.lock"
 METHOD = 11
 """Version of how steps are made. Raise it when the same settings come to make other steps: no folder mixes two."""
 Judged = tuple[UNet, FoldRecord]
-ABOVE = 1.25
+FIRST_OVER_WANTED = 1.25
 """The search for a latency begins at this multiple of the first wanted share of the work."""
 TRIAL_ROUNDS = 7
 """Rounds of a measurement on the way to a latency; a network that seems to be there is measured anew by `ROUNDS`."""
@@ -151,7 +151,7 @@ def compress(
     Args:
         run_dir: Finished run of one fold, with its scores, or a cross-validation of such runs.
         output: Folder of the smaller run directories, new or begun by the same command.
-        target: What the steps are to cost; None walks down.
+        target: What the steps are to cost; None makes smaller ones while held-back patients keep their Dice.
         engine: What runs the networks where they are scored and timed.
         int8: Whether the smallest step is made in int8 too, and tested last; by the engine openvino alone.
         margin: Loss of Dice that still counts as not inferior, > 0.
@@ -189,7 +189,7 @@ def compress(
         "method": METHOD,
     }
     check_folder(output)
-    _begun(output, settings)
+    _earlier_record(output, settings)
     folds = fold_directories(run_dir)
     runs = [_read(path) for path in folds.values() or [run_dir]]
     with working_in(output, LOCK_FILE, (COMPRESSION_FILE, CERTIFICATE_FILE, CERTIFICATE_PAGE)):
@@ -227,7 +227,7 @@ def _compress(
     return certificate
 
 
-def _begun(output: Path, settings: Mapping[str, Any]) -> Record | None:
+def _earlier_record(output: Path, settings: Mapping[str, Any]) -> Record | None:
     """Returns the record that an earlier command left in the output folder; None where that is absent or empty.
 
     Raises:
@@ -307,7 +307,7 @@ class _Work:
         self.counted: Kind = "macs" if settings["target"] is None else settings["target"]["kind"]
         described = tuple(_description(original) for original in originals)
         whole = {**settings, "originals": [content_digest(one) for one in described]}
-        self.record = _begun(output, whole) or Record(settings=whole, originals=described)
+        self.record = _earlier_record(output, whole) or Record(settings=whole, originals=described)
         measured_on = machine(originals[0].config, self.engine)
         if self.record.machine != measured_on and (self.record.latency or self.record.trials):
             LOG.warning(
@@ -326,9 +326,9 @@ class _Work:
 
     def walk(self) -> Iterator[StepRecord]:
         """Makes steps of less and less work while held-back patients keep the Dice of each class; the first always."""
-        names = [f"macs_{share:g}" for share in LADDER]
-        made = self._steps(names, [smaller_networks(one, LADDER, self.multiple) for one in self.originals])
-        for number in range(len(LADDER)):
+        names = [f"macs_{share:g}" for share in SHARES]
+        made = self._steps(names, [smaller_networks(one, SHARES, self.multiple) for one in self.originals])
+        for number in range(len(SHARES)):
             try:
                 step = next(made)
             except BeyondReachError as error:
@@ -343,7 +343,7 @@ class _Work:
             lost = worst(np.array([row for fold in step.folds for row in fold.lost]))
             ends = lost < -STOP_BELOW * self.margin
             if ends:
-                LOG.info("%s loses %.4f on held-back patients, which ends the walk", step.name, -lost)
+                LOG.info("%s loses %.4f on held-back patients, so no smaller step is made", step.name, -lost)
             if number == 0 or not ends:
                 yield step
             if ends:
@@ -576,8 +576,8 @@ class _Work:
         vector = vector_floats() if self.record.machine["device"] == "cpu" else 1  # not measured on a GPU
         element = time_of_elements(original.network, original.config.patches.size, ratio, vector)
         prices = Prices(element=element, vector=vector)
-        above = ABOVE * shares[0]
-        begin = above if above < 1 else RUNG  # the original itself needs no measurement
+        above = FIRST_OVER_WANTED * shares[0]
+        begin = above if above < 1 else LEAST_KEPT  # the original itself needs no measurement
         yield from reach(original, shares, self.multiple, ratio, begin=begin, prices=prices)
 
     def _latency_ratio(self, original: Original, network: UNet, wanted: float = 0.0) -> float:

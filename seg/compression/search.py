@@ -32,13 +32,13 @@ from seg.networks import UNet
 from seg.words import counted, fixed
 
 LOG = logging.getLogger(__name__)
-LADDER = (0.7, 0.5, 0.35, 0.25, 0.18, 0.125, 0.09)
+SHARES = (0.7, 0.5, 0.35, 0.25, 0.18, 0.125, 0.09)
 """Shares of the original's multiply-accumulates that are tried where no target is given."""
 STOP_BELOW = 0.5
 """Without a target, no smaller network is made behind one that loses more Dice than this share of the margin."""
 TUNE_BELOW = 0.25
 """A smaller network that loses more Dice than this share of the margin is tuned."""
-RUNG, LAST_RUNG = 0.9, 0.98
+LEAST_KEPT, MOST_KEPT = 0.9, 0.98
 """In the search for a latency each network may keep between these shares of the work of the network before it."""
 
 
@@ -125,21 +125,21 @@ def reach(
 def next_work(trials: Sequence[tuple[float, float]], wanted: float) -> float:
     """Estimates how much work the next network should keep to cost what is wanted, by a line through two networks.
 
-    The line goes through the last network and the last one before it that is a whole `RUNG` away: two that are nearer
-    differ by little more than what two measurements of one network differ by.
+    The line goes through the last network and the latest with at least a tenth more work: two that are nearer differ by
+    little more than what two measurements of one network differ by.
 
     Args:
         trials: Work and cost of each network so far, over the original's; two or more, of less and less work.
         wanted: Share of the original's cost that is sought.
 
     Returns:
-        A share of the original's work, `RUNG` to `LAST_RUNG` times that of the last network.
+        A share of the original's work, `LEAST_KEPT` to `MOST_KEPT` times that of the last network.
     """
     work, found = trials[-1]
-    before, above = next((one for one in reversed(trials) if RUNG * one[0] >= work), trials[0])
+    before, above = next((one for one in reversed(trials) if LEAST_KEPT * one[0] >= work), trials[0])
     slope = (above - found) / (before - work)
     estimate = work - (found - wanted) / slope if slope > 0 else 0.0
-    return min(max(estimate, RUNG * work), LAST_RUNG * work)
+    return min(max(estimate, LEAST_KEPT * work), MOST_KEPT * work)
 
 
 def judge(

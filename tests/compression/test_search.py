@@ -2,7 +2,7 @@
 
 import pytest
 
-from seg.compression.search import LAST_RUNG, RUNG, next_work
+from seg.compression.search import LEAST_KEPT, MOST_KEPT, next_work
 
 
 def _trials(works, cost):
@@ -15,10 +15,10 @@ def test_the_next_network_is_where_the_line_through_the_last_two_meets_the_targe
     assert next_work(trials, 0.2 + 0.6 * 0.4 * share) == pytest.approx(0.4 * share)
 
 
-@pytest.mark.parametrize(("wanted", "rung"), [(0.1, RUNG), (0.439, LAST_RUNG)])
-def test_a_step_is_neither_large_nor_tiny(wanted, rung):
+@pytest.mark.parametrize(("wanted", "kept"), [(0.1, LEAST_KEPT), (0.439, MOST_KEPT)])
+def test_a_step_is_neither_large_nor_tiny(wanted, kept):
     trials = _trials((0.5, 0.4), lambda work: 0.2 + 0.6 * work)
-    assert next_work(trials, wanted) == pytest.approx(rung * 0.4)
+    assert next_work(trials, wanted) == pytest.approx(kept * 0.4)
 
 
 def test_a_network_near_the_last_does_not_turn_the_line():
@@ -29,7 +29,7 @@ def test_a_network_near_the_last_does_not_turn_the_line():
 
 
 def test_a_network_that_is_no_faster_is_followed_by_the_largest_step():
-    assert next_work([(1.0, 1.0), (0.5, 0.6), (0.45, 0.61)], 0.6) == pytest.approx(RUNG * 0.45)
+    assert next_work([(1.0, 1.0), (0.5, 0.6), (0.45, 0.61)], 0.6) == pytest.approx(LEAST_KEPT * 0.45)
 
 
 def test_a_search_ends_close_below_its_target():

@@ -252,7 +252,7 @@ def test_without_a_target_steps_end_where_held_back_patients_lose_half_the_margi
     frozen: int,
 ) -> None:
     changes, names = iter(lost), ["macs_0.9", "macs_0.8", "macs_0.7"]
-    monkeypatch.setattr(compress_module, "LADDER", (0.9, 0.8, 0.7))
+    monkeypatch.setattr(compress_module, "SHARES", (0.9, 0.8, 0.7))
     # The class that loses less does not help the other.
     monkeypatch.setattr(search.Original, "lost", lambda self, network: np.array([[0.1, next(changes)]]))
     found = seg.compress(run, tmp_path / "small", margin=0.3, cases=2, tune_steps=0)
@@ -583,7 +583,7 @@ def test_a_fault_on_the_way_down_is_no_end_of_it(run: Path, tmp_path: Path, monk
             raise fault
         return judge(*given, **named)
 
-    monkeypatch.setattr(compress_module, "LADDER", (0.9, 0.8))
+    monkeypatch.setattr(compress_module, "SHARES", (0.9, 0.8))
     monkeypatch.setattr(compress_module, "judge", faulty)
     with pytest.raises(ConfigError) as caught:
         seg.compress(run, tmp_path / "small", margin=0.99, cases=2, tune_steps=0)
@@ -710,7 +710,7 @@ def test_what_cannot_be_compressed_is_named(run: Path, tmp_path: Path) -> None:
     for kind in ("macs", "parameters", "latency"):
         assert kinds(output=tmp_path / kind, target=read_target(f"{kind}=0.01"), cases=1) == [("target", "range")]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compress_module, "LADDER", (0.01,))  # narrower 1x1 before kernels reach milder shares
+        patch.setattr(compress_module, "SHARES", (0.01,))  # narrower 1x1 before kernels reach milder shares
         assert kinds(output=tmp_path / "many", multiple=64, cases=1) == [("multiple", "range")]
     seg.compress(run, tmp_path / "macs", target="macs=0.9", cases=1, tune_steps=0)  # where nothing was made before
     seg.compress(run, tmp_path / "small", target="macs=0.9", cases=1, tune_steps=0)
