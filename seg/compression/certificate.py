@@ -207,6 +207,11 @@ class Certificate:
     least_patients: Number = LEAST_PATIENTS
     large_loss: Share = LARGE_LOSS
 
+    def proves(self, step: str) -> bool:
+        """Returns whether a step passed at the first look."""
+        passed = {one.step.name for one in self.steps if one.verdict == "not inferior"}
+        return step in passed and not self.exploratory
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Ledger:

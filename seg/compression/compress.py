@@ -448,7 +448,7 @@ class _Work:
         for place, original in enumerate(self.originals):
             for step, result in zip(steps, certificate.steps, strict=True):
                 if _in_int8(step.name):
-                    mark(self._file(step.name, original), certified=step.name == certificate.certified)
+                    mark(self._file(step.name, original), certified=certificate.proves(step.name))
                 else:
                     own = step.folds[place]
                     # The first fold alone was timed.

@@ -112,7 +112,7 @@ def export_int8(
             remedy = "take the network in fp32, or write it all the same by --allow_inferior"
             raise RunError(Problem(quoted(str(target)), "inferior", rule, certificate.steps[0].verdict, remedy))
         write_certificate(beside, certificate)
-        mark(coarse, certified=certificate.certified is not None)
+        mark(coarse, certified=all(certificate.proves(one.step.name) for one in certificate.steps))
         _copy(coarse, target)
     print(f"exported: {target}\nrecord: {record_path(target)}\ncertificate: {beside}")
     return target
@@ -164,7 +164,7 @@ def write_int8(run: TrainedRun, target: Path, dataset: Dataset, split: Split) ->
 
 
 def mark(file: Path, *, certified: bool) -> None:
-    """Records beside a network in int8 whether it is certified, and this processor's instruction sets."""
+    """Records beside a network in int8 whether a first look certified it, and this processor's instruction sets."""
     changes = {"certified": certified, "certified_on": tuple(instruction_sets(CERTIFIED_SETS))}
     write_record(file, read_export(file).record.model_copy(update=changes))
 

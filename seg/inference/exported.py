@@ -66,7 +66,7 @@ class ExportRecord(Description):
         largest_component: Classes of which the largest component alone is kept, as was found on held-out cases.
         checks: How its logits compare with those of torch, by engine and shape; int8 is not judged by them.
         made_with: Versions of the packages that made it.
-        certified: Whether int8 was shown to be not inferior to fp32, see the certificate beside it; None in fp32.
+        certified: Whether a first look showed int8 to be not inferior, see its certificate; None in fp32.
         certified_on: Instruction sets of the processor that int8 was compared with fp32 on; None in fp32.
         record_sha256: Digest of all other fields.
     """

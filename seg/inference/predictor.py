@@ -299,7 +299,7 @@ def _warn_uncertified_int8(run: TrainedRun) -> tuple[str, ...]:
     if not isinstance(run, ExportedRun) or run.record.certified_on is None:
         return ()
     if run.record.certified is False:
-        warning = f"{run.path.name}: was not shown to be not inferior to the network in fp32; see its certificate."
+        warning = f"{run.path.name}: no first look has shown it to be not inferior in int8; see its certificate."
         LOG.warning("%s", warning)
         return (warning,)
     there, here = map(int8_kernels, (run.record.certified_on, instruction_sets(INT8_SETS)))

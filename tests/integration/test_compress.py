@@ -626,7 +626,9 @@ def test_int8_is_the_last_step_and_says_in_its_file_whether_it_is_certified(
     assert again == found
     with monkeypatch.context() as patch:  # whose sums in int8 are others
         patch.setattr(compress_module, "quantising", lambda _: {"instruction sets": "those of another processor"})
-        assert seg.compress(run, tmp_path / "small", margin=0.99, **options).look == found.look + 1
+        later = seg.compress(run, tmp_path / "small", margin=0.99, **options)
+    assert (later.look, later.certified) == (found.look + 1, found.certified)
+    assert read_export(file).record.certified is False  # a later look is no proof
     (digest,) = content(tmp_path / "small" / "compression.json")["int8"]
     assert compress_module._is_file_of(file, digest)
     for damaged in (file, file.with_suffix(".bin"), record_path(file)):
