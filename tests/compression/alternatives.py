@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from seg.compression import shrink as loop
 from seg.compression.channels import MeasuredMap, measure_maps
 from seg.compression.moments import Moments, Place, Projection, best_channels, best_projection, measure
-from seg.compression.original import cost, dice_of, window
+from seg.compression.original import changes_of_dice, cost, dice_of, window
 from seg.compression.widths import read_trained
 from seg.data.splits import spread_over
 from seg.files import table_text, write_text
@@ -148,7 +148,7 @@ def compare(
             with chosen_by(method, solved=solved) as kinds:
                 smaller = loop.shrink(network, images, [share * macs for share in shares], kinds=kinds)
                 for share, small in zip(shares, smaller, strict=True):
-                    lost = dice_of(small.network, held_out) - whole
+                    lost = changes_of_dice(whole, dice_of(small.network, held_out))
                     left, parameters = cost(small.network, config)
                     row: Row = {"run": run_dir.name, "method": method, "solved": str(solved), "share": share}
                     row |= {"macs": left / macs, "parameters": parameters, "dice": float(np.nanmean(lost))}

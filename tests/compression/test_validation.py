@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,7 +12,7 @@ from seg.compression.calibration import narrowed_at
 from seg.compression.sites import find_sites
 from seg.config import NetworkConfig
 from seg.networks import UNet
-from tests.compression.validation import remembered
+from tests.compression.validation import losses_of, remembered
 
 
 @pytest.mark.parametrize(
@@ -43,3 +44,16 @@ def test_a_cut_behind_remembered_layers_gives_what_the_whole_network_gives(optio
                 assert torch.equal(network(image), wanted), site.name
             assert not torch.equal(wanted, whole), site.name
     assert torch.equal(network(image), whole)
+
+
+@torch.no_grad()
+def test_a_structure_that_a_cut_invents_is_lost_dice() -> None:
+    config = NetworkConfig(channels=(4, 4), strides=((1, 1, 1), (2, 2, 2)), kernel_sizes=((3, 3, 3),) * 2)
+    network = UNet(1, 3, config).eval()
+    image, label = torch.zeros(1, 1, 4, 4, 4), torch.zeros(4, 4, 4, dtype=torch.long)
+    network.heads[0].bias.copy_(torch.tensor([2.0, 1.0, 0.0]))  # all background where features are 0
+    (site,) = [site for site in find_sites(network) if site.name == "decoder 0 second"]
+    network.heads[0].weight[1] = 1
+    mean = torch.full((site.channels,), 5.0)
+    dice, _, _ = losses_of(network, [(site, mean, torch.zeros(site.channels, site.channels))], image, label, None)
+    assert dice[0] == pytest.approx([1.0, np.nan], nan_ok=True)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from seg.compression.calibration import narrowed_at, predict_maps
-from seg.compression.original import window
+from seg.compression.original import changes_of_dice, window
 from seg.compression.sites import DICE_FOR_NATS, Site, find_sites, projection_of
 from seg.compression.widths import read_trained
 from seg.config.study import MARGIN
@@ -122,7 +122,8 @@ def losses_of(
             recall_before(site)
             with narrowed_at(network, site, mean, projection):
                 dice, entropy, shares = scores(network(image), label, ignore_label)
-            lost.append((whole[0] - dice, entropy - whole[1], divergence(whole[2], shares)))
+            changes = changes_of_dice(whole[0][None], dice[None])[0]
+            lost.append((-changes, entropy - whole[1], divergence(whole[2], shares)))
     dice, entropies, nats = zip(*lost, strict=True)
     return np.array(dice), np.array(entropies), np.array(nats)
 
