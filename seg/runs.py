@@ -686,13 +686,13 @@ def warn_uncertified(runs: Sequence[TrainedRun]) -> tuple[str, ...]:
     """
     tested = [(real_path(run.path).name, run.certificate) for run in runs if run.certificate is not None]
     failed = [name for name, said in tested if said.get("verdict") != "not inferior"]
-    later = [name for name, said in tested if name not in failed and said.get("exploratory")]
+    later = [name for name, said in tested if said.get("verdict") == "not inferior" and said.get("exploratory")]
     where = f"see certificate in {MODEL_FILE}, or in the record of an exported file"
     warnings = tuple(
         f"{some(names)}: {words} ({where})."
         for names, words in (
             (failed, "not shown to be as good as the original"),
-            (later, "as good as the original by a later look at the same patients, which is no proof"),
+            (later, "not inferior to the original, but by a later look at the same patients, so exploratory"),
         )
         if names
     )

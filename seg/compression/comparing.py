@@ -35,6 +35,8 @@ from seg.words import dimensions
 from seg.workflows.evaluate import predictor_scores, run_predictor, scored_otherwise
 
 LOG = logging.getLogger(__name__)
+OF_ALL_FOLDS = "multiply-accumulates and parameters"
+"""What a certificate says of a cross-validation as a whole, and not of each fold."""
 
 
 def check_engine(engine: Engine) -> None:
@@ -75,13 +77,12 @@ def arithmetic(config: ExperimentConfig, engine: Engine) -> dict[str, str]:
 def machine(config: ExperimentConfig, engine: Engine) -> dict[str, str]:
     """Describes what passes are measured on: processor, instruction sets, threads, engine, device and precision."""
     found = arithmetic(config, engine)
-    device = found["device"]
     return {
         "processor": processor_name(),
         "instruction sets": ", ".join(instruction_sets()) or "not known",
         "threads": str(torch.get_num_threads()),
         "engine": f"{engine} {package_version(engine)}",
-        "device": device if device == "cpu" else f"{device}, {device_name(torch.device(device))}",
+        "device": found["device"],
         "precision": found["precision"],
     }
 
@@ -98,13 +99,14 @@ def conditions(runs: Sequence[TrainedRun], engine: Engine, *, patch: Triple) -> 
     of_fold = f" of {runs[0].path.name}" if several else ""
     whole = f"; volumes of up to {config.inference.whole_up_to} voxels whole" if config.inference.whole_up_to else ""
     found = machine(config, engine)
+    device = found["device"]
     return {
         **found,
         **arithmetic(config, engine),
-        "device": found["device"],
+        "device": device if device == "cpu" else f"{device}, {device_name(torch.device(device))}",
         "mirroring": mirroring(config),
         "windows": f"{dimensions(config.window)}, {config.inference.batch} a pass{whole}",
-        **({"multiply-accumulates and parameters": "the most of any fold"} if several else {}),
+        **({OF_ALL_FOLDS: "the most of any fold"} if several else {}),
         "segnarrow": code_version(),
         "latency": f"one patch of {dimensions(patch)} in a pass{of_fold}, median of {ROUNDS} rounds in "
         "turns with the original",

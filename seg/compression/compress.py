@@ -32,6 +32,7 @@ from seg.compression.certificate import (
     write_with_page,
 )
 from seg.compression.comparing import (
+    OF_ALL_FOLDS,
     announce_few,
     arithmetic,
     check_engine,
@@ -313,12 +314,8 @@ class _Work:
             LOG.warning(
                 "time and memory were measured on another machine or by other versions, so they are measured anew"
             )
-            chosen: dict[str, Any] = {}
-            if self.counted == "latency":  # steps that were chosen by them go too
-                chosen = {"steps": (), "int8": ()}
-                for step in self.record.steps:
-                    for name in (step.name, f"{step.name}_{INT8}"):
-                        _empty(output / name)
+            # Steps that were chosen by them are made anew too; their folders stay until then.
+            chosen: dict[str, Any] = {"steps": (), "int8": ()} if self.counted == "latency" else {}
             self.record = replace(self.record, latency={}, memory={}, trials={}, **chosen)
         self.record = replace(self.record, machine=measured_on)
         self.done = {step.name: step for step in self.record.steps}
@@ -712,7 +709,7 @@ class _Work:
             },
             "cost": asdict(cost),
             "original": {"sha256": list(certificate.original), "cost": asdict(original_cost)},
-            "conditions": dict(certificate.conditions),
+            "conditions": {name: value for name, value in certificate.conditions.items() if name != OF_ALL_FOLDS},
         }
         write_json(path / MODEL_FILE, {**card, "certificate": said})
 

@@ -391,12 +391,6 @@ def test_a_network_that_was_measured_too_fast_does_not_end_the_search(
     monkeypatch.setattr(comparing, "processor_name", lambda: "another")
     seg.compress(run, tmp_path / "small", **options)
     assert len(made) == len(shares.split(","))
-    # What the first machine chose must not lie there with its certificate.
-    monkeypatch.setattr(comparing, "processor_name", lambda: "a third")
-    monkeypatch.setattr(compress_module, "judge", lambda *_, **__: pytest.fail("stopped"))
-    with pytest.raises(pytest.fail.Exception):
-        seg.compress(run, tmp_path / "small", **options)
-    assert not list((tmp_path / "small").glob("*/model.json"))
 
 
 def test_time_and_memory_of_another_machine_are_measured_anew(
