@@ -109,7 +109,7 @@ def computes_bf16(device: torch.device) -> bool:
 
 
 def device_name(device: torch.device) -> str:
-    """Returns the name of the GPU or processor that a device is."""
+    """Returns the model name of a GPU, or of the processor where the device is none."""
     if device.type == "cuda":
         import torch
 
@@ -126,19 +126,18 @@ def environment(device: torch.device | None, precision: str, *, engine: str = "t
         engine: What runs the network; where that is not torch, its version is named too.
     """
     packages = PACKAGES if engine == "torch" else (*PACKAGES, engine)
-    threads, name, sets = usable_cores(), processor_name(), instruction_sets()
+    threads, sets = usable_cores(), instruction_sets()
     if device is not None:
         import torch
 
         threads, capabilities = torch.get_num_threads(), torch.cpu.get_capabilities()
-        name = device_name(device)
         sets = [name for name in INSTRUCTION_SETS if capabilities.get(name)]
     return {
         "version": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: version for name in packages if (version := package_version(name))},
-        "device": name,
+        "device": processor_name() if device is None else device_name(device),
         "instruction_sets": sets,
         "threads": threads,
         "cores": os.cpu_count(),

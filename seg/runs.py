@@ -679,14 +679,18 @@ def read_description(run_dir: Path) -> Description:
 
 
 def warn_uncertified(runs: Sequence[TrainedRun]) -> tuple[str, ...]:
-    """Logs warnings that name the compressed networks without a passing certificate of a first look.
+    """Warns of compressed networks that their certificate did not pass, or that only a later look passed.
 
     Returns:
         The warnings; empty where there is no such network.
     """
-    tested = [(real_path(run.path).name, run.certificate) for run in runs if run.certificate is not None]
-    failed = [name for name, said in tested if said.get("verdict") != "not inferior"]
-    later = [name for name, said in tested if said.get("verdict") == "not inferior" and said.get("exploratory")]
+    failed, later = [], []
+    for run in runs:
+        said = run.certificate
+        if said is not None and said.get("verdict") != "not inferior":
+            failed.append(real_path(run.path).name)
+        elif said is not None and said.get("exploratory"):
+            later.append(real_path(run.path).name)
     where = f"see certificate in {MODEL_FILE}, or in the record of an exported file"
     warnings = tuple(
         f"{some(names)}: {words} ({where})."

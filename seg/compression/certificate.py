@@ -208,7 +208,7 @@ class Certificate:
     large_loss: Share = LARGE_LOSS
 
     def proves(self, step: str) -> bool:
-        """Returns whether a step passed at the first look."""
+        """Tells whether a step was shown to be not inferior, by the first look at these patients."""
         passed = {one.step.name for one in self.steps if one.verdict == "not inferior"}
         return step in passed and not self.exploratory
 
@@ -267,7 +267,7 @@ def freeze_folds(
     Args:
         ledgers: The ledger of each fold.
         originals: SHA-256 of the weights of each fold's original.
-        steps: SHA-256 of the weights of each fold's network, by the name of the step, mild to strong.
+        steps: What identifies each fold's network, such as the SHA-256 of its weights, by step, mild to strong.
         margin: Loss of Dice that still counts as not inferior.
         how: What else decides the scores, such as the engine.
 

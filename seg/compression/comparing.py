@@ -1,4 +1,4 @@
-"""Scores networks on held-out cases, and describes engine, arithmetic, windows and machine for a certificate."""
+"""Scoring networks on held-out cases, and the conditions of the comparison that a certificate records."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from seg.workflows.evaluate import predictor_scores, run_predictor, scored_other
 
 LOG = logging.getLogger(__name__)
 OF_ALL_FOLDS = "multiply-accumulates and parameters"
-"""What a certificate says of a cross-validation as a whole, and not of each fold."""
+"""Condition that says that costs are the largest of any fold; the model card of one fold has its own costs."""
 
 
 def check_engine(engine: Engine) -> None:
@@ -88,7 +88,7 @@ def machine(config: ExperimentConfig, engine: Engine) -> dict[str, str]:
 
 
 def conditions(runs: Sequence[TrainedRun], engine: Engine, *, patch: Triple) -> dict[str, str]:
-    """Describes for a certificate how networks are run, scored and timed.
+    """Returns the conditions that a certificate records: machine, engine, windows, and how passes are measured.
 
     Args:
         runs: The original, or that of each fold, of which the first is timed.

@@ -42,7 +42,7 @@ from seg.compression.comparing import (
     torch_scores,
 )
 from seg.compression.cuts import BY_MACS, BY_PARAMETERS, Prices
-from seg.compression.int8 import mark, quantising, write_int8
+from seg.compression.int8 import INT8, mark, quantising, write_int8
 from seg.compression.memory import measure_memory
 from seg.compression.original import Original, check_uncut, cost, read_original
 from seg.compression.record import (
@@ -99,7 +99,6 @@ from seg.runs import (
 from seg.words import counted
 from seg.workflows.evaluate import (
     check_apart,
-    check_patients,
     check_unseen,
     describe_model,
     nothing_held_out,
@@ -114,7 +113,6 @@ LOG = logging.getLogger(__name__)
 ALIGNED = 8
 """All widths but those of the 1x1 before kernels are multiples of this number where a latency is asked for: feature
 maps in multiples of 4 were slower in OpenVINO."""
-INT8 = "int8"
 CUT_WORDS = {"ranks": "1x1 around kernels", "channels": "fewer channels"}
 """What certificates call the kinds of cut."""
 LOCK_FILE = "compress.lock"
@@ -259,7 +257,6 @@ def _read_originals(
     configs, dataset, splits, _ = read_held_out([run.path for run, _ in runs], data_root=data_root)
     check_apart(folds, configs, splits)
     check_unseen(splits, dataset)
-    check_patients(splits, dataset)
     originals = []
     for run, origin in runs:
         run = replace(run, config=configs[run.path])
@@ -425,11 +422,15 @@ class _Work:
     def certify(self, steps: Sequence[StepRecord]) -> Certificate:
         """Freezes the steps and tests them on the held-out cases."""
         config = self.originals[0].config
-        sets = quantising(config)["instruction sets"]  # other processors have other sums
+        sets = quantising(config)["instruction sets"]  # in int8, other processors have other sums
+        networks = {
+            step.name: [fold.weights_sha256 + (sets if _in_int8(step.name) else "") for fold in step.folds]
+            for step in steps
+        }
         look, number = freeze_folds(
             [one.run.path / LEDGER_FILE for one in self.originals],
             [weights_digest(one.run.path) for one in self.originals],
-            {step.name: [fold.weights_sha256 + sets * _in_int8(step.name) for fold in step.folds] for step in steps},
+            networks,
             self.margin,
             arithmetic(config, self.engine),
         )

@@ -70,7 +70,12 @@ class Ends:
 
 
 def ends_of(network: UNet, name: str) -> Ends:
-    """Counts the channels that a convolution reads, writes, and reads from interpolated features, by its path."""
+    """Counts the input and output channels of a convolution, and the inputs that are interpolated.
+
+    Args:
+        network: The network.
+        name: Path of the convolution in it.
+    """
     convolution = network.get_submodule(name)
     assert isinstance(convolution, (nn.Conv3d, FactoredConv3d))
     ends = Ends(read=convolution.in_channels, written=convolution.out_channels)

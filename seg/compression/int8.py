@@ -40,11 +40,13 @@ from seg.inference.predictor import Predictor, load_predictor
 from seg.inference.quantise import INT8_SETS, KEPT, OVERFLOW_FIX, PRESET, check_quantiser, quantise
 from seg.runs import TrainedRun, read_run, warn_uncertified
 from seg.words import counted, dimensions
-from seg.workflows.evaluate import check_patients, check_unseen, predictor_scores, read_held_out
+from seg.workflows.evaluate import check_unseen, predictor_scores, read_held_out
 from seg.workflows.export import check_target, default_file
 
 LOG = logging.getLogger(__name__)
 ENDING = "_int8.xml"
+INT8 = "int8"
+"""Name of the step in int8; behind an underscore, the end of the name of a step that was made from another."""
 CERTIFICATE_ENDING = ".certificate.json"
 CERTIFIED_SETS = tuple(dict.fromkeys((*INSTRUCTION_SETS, *INT8_SETS)))
 """Instruction sets that are named, where the processor has them, for what int8 was compared on."""
@@ -93,7 +95,6 @@ def export_int8(
     check_ledger(run.path / LEDGER_FILE)
     configs, dataset, splits, _ = read_held_out([run.path], data_root=data_root)
     check_unseen(splits, dataset)
-    check_patients(splits, dataset)
     config, split = configs[run.path], splits[run.path]
     if (few := few_patients(dataset, split.validation)) is not None and not allow_inferior:
         rule, remedy = (
@@ -112,7 +113,7 @@ def export_int8(
             remedy = "take the network in fp32, or write it all the same by --allow_inferior"
             raise RunError(Problem(quoted(str(target)), "inferior", rule, certificate.steps[0].verdict, remedy))
         write_certificate(beside, certificate)
-        mark(coarse, certified=all(certificate.proves(one.step.name) for one in certificate.steps))
+        mark(coarse, certified=certificate.proves(INT8))
         _copy(coarse, target)
     print(f"exported: {target}\nrecord: {record_path(target)}\ncertificate: {beside}")
     return target
@@ -164,7 +165,7 @@ def write_int8(run: TrainedRun, target: Path, dataset: Dataset, split: Split) ->
 
 
 def mark(file: Path, *, certified: bool) -> None:
-    """Records beside a network in int8 whether a first look certified it, and this processor's instruction sets."""
+    """Writes into the record of an int8 file whether a first look certified it, and on which instruction sets."""
     changes = {"certified": certified, "certified_on": tuple(instruction_sets(CERTIFIED_SETS))}
     write_record(file, read_export(file).record.model_copy(update=changes))
 
@@ -208,7 +209,7 @@ def _certify(
     conditions = {**tested, **quantising(config), "processor": processor_name()}
     # Kernels of other processors have other sums. The version of this code does not count: the file made again is the
     # same look.
-    step = Step(name="int8", sha256=content_digest({**conditions, "cases": split.validation}))
+    step = Step(name=INT8, sha256=content_digest({**conditions, "cases": split.validation}))
     look = Look(original=(run.description()["weights_sha256"],), margin=margin, steps=(step,))
     number = freeze(run.path / LEDGER_FILE, look)
     original = predictor_scores(first, config, dataset, split, "fp32")

@@ -95,7 +95,7 @@ class Original:
 
 
 def check_uncut(run: TrainedRun) -> tuple[Origin, Split]:
-    """Checks that a run was not made by `compress`, and returns what it was made from and the sides of its cases.
+    """Refuses a run that was compressed already; returns its origin and its split.
 
     Raises:
         RunError: It was, or has 1x1 around its kernels, or there is no record of its cases.
@@ -115,17 +115,16 @@ def check_uncut(run: TrainedRun) -> tuple[Origin, Split]:
     return origin, origin.split
 
 
-def training_cases(root: str, split: Split, dataset: Dataset) -> list[Case]:
+def training_cases(split: Split, dataset: Dataset) -> list[Case]:
     """Returns the cases that a run was trained on; a warning names those that are gone.
 
     Args:
-        root: Folder of the data set, for the warning.
         split: Both sides of the run's cases.
         dataset: The data set.
     """
     seen = set(split.train)
     if gone := sorted(seen - {case.id for case in dataset.cases}):
-        LOG.warning("%s: cases that the run was trained on are not there: %s", root, some(gone))
+        LOG.warning("%s: cases that the run was trained on are not there: %s", dataset.root, some(gone))
     return [case for case in dataset.cases if case.id in seen and case.label is not None]
 
 
@@ -147,7 +146,7 @@ def read_original(run: TrainedRun, origin: Origin, split: Split, dataset: Datase
     config, ignored = run.config, dataset.ignore_label
     network = run.network()
     patients: dict[str, list[Case]] = {}
-    for case in training_cases(config.data.root, split, dataset):
+    for case in training_cases(split, dataset):
         patients.setdefault(case.patient_or_id, []).append(case)
     if len(patients) < 2:
         rule, remedy = "must be 2 or more, as one is held back", "compress a run of more patients"

@@ -218,7 +218,7 @@ def _find(
     run: TrainedRun, split: Split, dataset: Dataset, network: UNet, *, margin: float, cases: int, timing: bool
 ) -> Findings:
     config = run.config
-    trained_on = training_cases(config.data.root, split, dataset)
+    trained_on = training_cases(split, dataset)
     chosen = spread_over(trained_on, cases)
     patients = [case.patient_or_id for case in chosen]
     if len(set(patients)) < 2:

@@ -454,10 +454,11 @@ def _read_configs(
         found[path] = replace(config, data=replace(config.data, root=root))
         first = next(iter(found))
         other = [name for name in other_settings(found[path], found[first]) if name != "fold"]
-        own = [name for name in other if networks_differ and name.startswith("network.")]
-        if own:
+        of_network = [name for name in other if name.startswith("network.")]
+        if networks_differ and of_network:
             apart.append(path.name)
-        if other := [name for name in other if name not in own]:
+            other = [name for name in other if name not in of_network]
+        if other:
             rule = f"must have the configuration of {first} to be scored with it"
             value = f"other values of {', '.join(other)}"
             problems.append(Problem(str(path), "settings", rule, value, "evaluate each fold on its own"))
@@ -469,46 +470,33 @@ def _read_configs(
 
 
 def check_unseen(splits: Mapping[Path, Split], dataset: Dataset) -> None:
-    """Checks that the initial weights of runs were trained on no patient that the runs hold out.
-
-    Args:
-        splits: Cases of each run, by its directory.
-        dataset: The data set.
-
-    Raises:
-        RunError: Such patients are held out; all runs are named.
-    """
-    rule, remedy = "must hold out patients that no weights before were trained on", "give a run without such cases"
-    problems = []
-    for path, split in splits.items():
-        origin = read_origin(path)
-        if origin is not None and (found := seen_among(split.validation, dataset.cases, origin.data, origin.seen)):
-            problems.append(Problem(str(path), "seen", rule, some(found), remedy))
-    if problems:
-        raise RunError(problems)
-
-
-def check_patients(splits: Mapping[Path, Split], dataset: Dataset) -> None:
-    """Checks that runs were trained on none of the patients that they hold out, and that no two hold out one patient.
+    """Refuses held-out patients whom a run or its initial weights were trained on, or whom a second run holds out.
 
     Args:
         splits: Cases of each run, by its directory.
         dataset: The data set, which names the patients.
 
     Raises:
-        RunError: Such patients are held out; all runs are named.
+        RunError: There are such patients; all runs are named.
     """
     patients = {case.id: case.patient_or_id for case in dataset.cases}
+    by_patient = "train it on folds by patient"
     held_out: dict[str, Path] = {}
     problems = []
     for path, split in splits.items():
-        where, own = str(path), {patients[case] for case in split.validation}
+        origin, own = read_origin(path), {patients[case] for case in split.validation}
+        if origin is not None and (before := seen_among(split.validation, dataset.cases, origin.data, origin.seen)):
+            rule, remedy = (
+                "must hold out patients that no weights before were trained on",
+                "give a run without such cases",
+            )
+            problems.append(Problem(str(path), "seen", rule, some(before), remedy))
         if seen := sorted(own & {patients[case] for case in split.train if case in patients}):
-            rule, remedy = "must hold out patients that it was not trained on", "train it on folds by patient"
-            problems.append(Problem(where, "seen", rule, some(seen), remedy))
+            rule = "must hold out patients that it was not trained on"
+            problems.append(Problem(str(path), "seen", rule, some(seen), by_patient))
         if twice := sorted(own & held_out.keys()):
             rule = f"must hold out other patients than {held_out[twice[0]].name}"
-            problems.append(Problem(where, "twice", rule, some(twice), "train it on folds by patient"))
+            problems.append(Problem(str(path), "twice", rule, some(twice), by_patient))
         held_out |= dict.fromkeys(own, path)
     if problems:
         raise RunError(problems)

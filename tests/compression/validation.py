@@ -21,6 +21,7 @@ from seg.compression.widths import read_trained
 from seg.config.study import MARGIN
 from seg.data.splits import spread_over
 from seg.errors import ConfigError, Problem
+from seg.evaluation.tensors import dice_per_class
 from seg.files import table_text, write_text
 from seg.networks import UNet
 
@@ -59,21 +60,22 @@ def measure(
     patients = [case.patient_or_id for case in trained]
     found = predict_maps(network, sites, seen, patients, margin=MARGIN, seed=config.seed)
     print(f"factor {found.factor:.3f}", flush=True)
-    cuts = [
-        (site, width, projection_of(site, found.measured[site.name].pooled(range(len(trained))), width))
+    places = [
+        (site, width, curve.lost[curve.at(width)])
         for site, curve in zip(sites, found.curves, strict=True)
         for width in sorted({max(1, round(site.channels * share)) for share in SHARES} & set(curve.widths))
         if width < site.channels
     ]
-    narrowing = [(site, found.measured[site.name].mean, projection) for site, _, projection in cuts]
+    measured = {name: (own.mean, own.pooled(range(len(trained)))) for name, own in found.measured.items()}
+    cuts = [
+        (site, measured[site.name][0], projection_of(site, measured[site.name][1], width)) for site, width, _ in places
+    ]
     by_window = [
-        losses_of(network, narrowing, *window(case, config, ignored), ignored) for case in tqdm(held_out, disable=None)
+        losses_of(network, cuts, *window(case, config, ignored), ignored) for case in tqdm(held_out, disable=None)
     ]
     dice, entropies, nats = (np.array(one) for one in zip(*by_window, strict=True))
-    curves = {curve.site.name: curve for curve in found.curves}
     rows: list[dict[str, float | str]] = []
-    for at, (site, width, _) in enumerate(cuts):
-        predicted = curves[site.name].lost[curves[site.name].at(width)]
+    for at, (site, width, predicted) in enumerate(places):
         by_case = dice[:, at]
         rows.append(
             {
@@ -130,13 +132,13 @@ def losses_of(
 
 @contextmanager
 def remembered(network: UNet) -> Iterator[Callable[[Site], None]]:
-    """Keeps what each layer made of the first image, so that layers before a cut are not computed again.
+    """Caches each layer's output for one image, so that a cut computes only the layers behind it anew.
 
     Args:
-        network: The network; it is called with one image alone.
+        network: The network; every call must have the same image.
 
     Yields:
-        A function that takes the place of the next cut.
+        A function to call with the place of a cut before the network is called.
     """
     layers = {path: module for path, module in network.named_modules() if not any(module.children())}
     outputs: dict[str, Tensor] = {}
@@ -173,13 +175,9 @@ def scores(logits: Tensor, label: Tensor, ignore_label: int | None) -> tuple[np.
     """
     counts = torch.ones_like(label, dtype=torch.bool) if ignore_label is None else label != ignore_label
     logits, label = logits[0][:, counts], label[counts]
-    found = logits.argmax(0)
-    dice = []
-    for k in range(1, len(logits)):
-        both, sizes = ((found == k) & (label == k)).sum(), (found == k).sum() + (label == k).sum()
-        dice.append(float(2 * both / sizes) if sizes else math.nan)
+    dice = dice_per_class(logits.argmax(0), label, len(logits)).numpy()
     entropy = nn.functional.cross_entropy(logits.T, label.long())
-    return np.array(dice), float(entropy), logits.double().softmax(0)[1:]
+    return dice, float(entropy), logits.double().softmax(0)[1:]
 
 
 def divergence(p: Tensor, q: Tensor) -> float:

@@ -6,7 +6,7 @@ import json
 import logging
 import runpy
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -127,11 +127,17 @@ def script(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
     return execute
 
 
+def write_patients(root: Path, patients: Mapping[str, str]) -> None:
+    """Writes the table of a data set that names the patient of each case."""
+    (root / "patients.csv").write_text("\n".join(["case,patient", *map(",".join, patients.items()), ""]))
+
+
 def name_patients(root: Path, run_dir: Path) -> None:
-    """Writes a table into a data set that gives each two cases on one side of a run one patient."""
+    """Gives each two cases on one side of a run one patient, in the table of its data set."""
     sides = json.loads((run_dir / "environment.json").read_text())["split"]
-    rows = [f"{case},{side}_{place // 2}" for side, cases in sides.items() for place, case in enumerate(cases)]
-    (root / "patients.csv").write_text("\n".join(["case,patient", *rows, ""]))
+    write_patients(
+        root, {case: f"{side}_{place // 2}" for side, cases in sides.items() for place, case in enumerate(cases)}
+    )
 
 
 def tell_costs(monkeypatch: pytest.MonkeyPatch, module: ModuleType = compress) -> None:

@@ -34,7 +34,7 @@ from seg.networks.complexity import complexity, map_elements
 from seg.runs import TrainedRun, read_run, save_weights
 from seg.workflows.train import train
 from tests.costs import checked_complexity
-from tests.integration.conftest import name_patients, tell_costs
+from tests.integration.conftest import name_patients, tell_costs, write_patients
 from tests.problems import refused
 
 pytestmark = pytest.mark.usefixtures("exports_kept")
@@ -167,7 +167,7 @@ def test_patients_on_both_sides_of_a_run_certify_nothing(
     split = content(run_dir / "environment.json")["split"]
     both = [split["train"][0], split["validation"][0]]
     names = {case: "one" if case in both else case for case in (*split["train"], *split["validation"])}
-    (root / "patients.csv").write_text("\n".join(["case,patient", *(",".join(row) for row in names.items()), ""]))
+    write_patients(root, names)
     for work in (partial(seg.compress, target="macs=0.9", cases=2, tune_steps=0), partial(seg.certify, run_dir)):
         with refused((str(run_dir), "seen", "one"), error=RunError):
             work(run_dir, tmp_path / "out")
@@ -181,7 +181,7 @@ def test_patients_whom_two_folds_hold_out_certify_nothing(
     train(replace(short, data=replace(short.data, root=str(root))), run_dir=folds, folds=None)
     held_out = [content(folds / f"fold_{fold}" / "environment.json")["split"]["validation"] for fold in (0, 1)]
     names = {case: f"{place}" for cases in held_out for place, case in enumerate(cases)}
-    (root / "patients.csv").write_text("\n".join(["case,patient", *(",".join(row) for row in names.items()), ""]))
+    write_patients(root, names)
     with pytest.raises(RunError) as caught:
         seg.compress(folds, tmp_path / "out", target="macs=0.9", cases=2, tune_steps=0)
     found = {(problem.path, problem.kind) for problem in caught.value.problems}

@@ -131,8 +131,7 @@ def test_the_page_shows_what_was_found(found: Findings) -> None:
     assert told == pytest.approx([count / 1e6 for count in counts], rel=0.005)
 
 
-@pytest.mark.usefixtures("uncurved")
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("uncurved", "undrawn")
 def test_where_nothing_can_be_narrower_no_point_is_made(
     run: Path, found: Findings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
