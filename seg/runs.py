@@ -62,6 +62,8 @@ PREDICTIONS = "predictions"
 WEIGHTS_VERSION = 1
 MODEL_VERSION = 1
 ENVIRONMENT_VERSION = 1
+FOLD = re.compile(r"fold_(0|[1-9][0-9]*)")
+"""Name of a run directory in a cross-validation."""
 NOTICE = "Research software. Not a medical device; not for clinical use."
 RESTORE = "restore the file, or train anew"
 OTHER = "choose another --run_dir"
@@ -71,8 +73,20 @@ def fold_directories(root: Path) -> dict[int, Path]:
     """Finds the run directories of a cross-validation, by fold; none where the folder is a run or something else."""
     if (root / CONFIG_FILE).is_file() or not root.is_dir():
         return {}
-    found = {int(path.name[5:]): path for path in root.iterdir() if re.fullmatch(r"fold_(0|[1-9][0-9]*)", path.name)}
+    found = {int(path.name[5:]): path for path in root.iterdir() if FOLD.fullmatch(path.name)}
     return dict(sorted(found.items()))
+
+
+def check_no_fold(output: Path) -> None:
+    """Refuses a folder for results that a cross-validation would take for one of its folds.
+
+    Raises:
+        RunError: It is named ``fold_N`` and lies beside folds.
+    """
+    path = real_path(output)
+    if FOLD.fullmatch(path.name) and fold_directories(path.parent):
+        rule, value = "must be no fold of a cross-validation", f"{path.name} beside folds"
+        raise RunError(Problem(quoted(str(output)), "fold", rule, value, "choose another --output"))
 
 
 def _described(tensor: Tensor | None) -> str:
@@ -346,6 +360,8 @@ def check_scored_into(output: Path, run_dir: Path | None = None) -> None:
             of scores.
     """
     check_writable(output)
+    if run_dir is None or real_path(output) != real_path(run_dir):
+        check_no_fold(output)
     runs = () if run_dir is None else (run_dir, *fold_directories(run_dir).values())
     scored = {output if path == run_dir else output / path.name: path for path in runs}
     folds = [path for path in fold_directories(output).values() if path not in scored]
@@ -684,13 +700,14 @@ def warn_uncertified(runs: Sequence[TrainedRun]) -> tuple[str, ...]:
     Returns:
         The warnings; empty where there is no such network.
     """
-    failed, later = [], []
+    failed: list[str] = []
+    later: list[str] = []
     for run in runs:
         said = run.certificate
-        if said is not None and said.get("verdict") != "not inferior":
-            failed.append(real_path(run.path).name)
-        elif said is not None and said.get("exploratory"):
-            later.append(real_path(run.path).name)
+        if said is None or (said.get("verdict") == "not inferior" and said.get("exploratory") is False):
+            continue
+        passed_later = said.get("verdict") == "not inferior" and said.get("exploratory") is True
+        (later if passed_later else failed).append(real_path(run.path).name)
     where = f"see certificate in {MODEL_FILE}, or in the record of an exported file"
     warnings = tuple(
         f"{some(names)}: {words} ({where})."

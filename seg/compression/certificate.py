@@ -11,6 +11,7 @@ Nothing here imports torch.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -47,7 +48,7 @@ LARGE_LOSS = 0.05
 
 Verdict = Literal["not inferior", "not shown", "too few", "not tested"]
 Share = Annotated[float, Field(ge=0, le=1)]
-Number = Annotated[int, Field(ge=0)]
+Number = Annotated[int, Field(ge=0, lt=2**63)]
 Positive = Annotated[float, Field(gt=0)]
 Array = npt.NDArray[np.float64]
 
@@ -207,6 +208,20 @@ class Certificate:
     least_patients: Number = LEAST_PATIENTS
     large_loss: Share = LARGE_LOSS
 
+    @property
+    def empty_passes(self) -> list[str]:
+        """Says of each class that passed by its low Dice that this shows nothing: no network can lose more than it."""
+        low = {
+            one.name: one.original
+            for result in self.steps
+            for one in result.classes
+            if one.verdict == "not inferior" and one.original is not None and one.original <= self.margin
+        }
+        return [
+            f"{name}: the original's own Dice, {fixed(dice, 4)}, is within the margin, so that it passes shows nothing"
+            for name, dice in low.items()
+        ]
+
     def proves(self, step: str) -> bool:
         """Tells whether a step was shown to be not inferior, by the first look at these patients."""
         passed = {one.step.name for one in self.steps if one.verdict == "not inferior"}
@@ -312,7 +327,7 @@ def read_ledger(ledger: Path) -> tuple[Look, ...]:
     Raises:
         RunError: The file is damaged or of a newer version.
     """
-    if not ledger.exists():
+    if not os.path.lexists(ledger):  # a link to nothing is damage
         return ()
     remedy = "restore the file; without it nobody knows how often the held-out cases were looked at"
     return read_json(ledger, _Ledger, newest=LEDGER_VERSION, remedy=remedy).looks
@@ -541,6 +556,7 @@ def format_certificate(certificate: Certificate) -> str:
                 lines.append(f"    found by the changed network alone: {_rate(one.invented, 'case')}")
     lines.append(f"certified: {certificate.certified or 'none'}")
     lines.append(_look(certificate))
+    lines += certificate.empty_passes
     lines += [f"{name}: {value}" for name, value in certificate.conditions.items()]
     return "\n".join(lines)
 
@@ -594,13 +610,14 @@ def certificate_page(certificate: Certificate) -> str:
                 said += f"; found by the changed network alone: {_rate(one.invented, 'case')}"
             about = f"{one.name}: {counted(one.patients, 'patient')}; {said}"
             lines.append(f"- `{result.step.name}`, {escape_markdown(about)}.")
-    lines += ["", *(f"- {name}: {value}" for name, value in certificate.conditions.items()), ""]
+    lines += ["", *(f"- {escape_markdown(said)}." for said in certificate.empty_passes)]
+    lines += [*(f"- {name}: {value}" for name, value in certificate.conditions.items()), ""]
     return "\n".join(lines)
 
 
 _SAID: Mapping[Verdict, str] = {
     "not inferior": "not inferior",
-    "not shown": "not shown to be not inferior",
+    "not shown": "not shown, may be inferior",
     "too few": f"too few patients, {LEAST_PATIENTS} are needed",
     "not tested": "not tested, as a step before did not pass",
 }

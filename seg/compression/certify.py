@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -42,14 +43,14 @@ from seg.data.cases import Dataset
 from seg.data.splits import Split
 from seg.errors import Problem, RunError
 from seg.evaluation.scores import CaseScore
-from seg.files import check_folder, file_problems, quoted, working_in
+from seg.files import check_folder, file_problems, quoted, real_path, working_in
 from seg.inference.engines import Engine
 from seg.inference.export import write_network
 from seg.inference.exported import ENDINGS
 from seg.networks import UNet
 from seg.networks.blocks import total_stride
 from seg.networks.conv import Triple
-from seg.runs import TrainedRun, fold_directories, read_run, weights_digest
+from seg.runs import TrainedRun, check_no_fold, fold_directories, read_run, weights_digest
 from seg.words import some
 from seg.workflows.evaluate import check_apart, check_unseen, read_held_out
 
@@ -139,8 +140,13 @@ def certify_run(
     """
     check_engine(engine)
     check_folder(output)
+    if real_path(output) != real_path(run_dir):
+        check_no_fold(output)
+    if real_path(output) == real_path(original):
+        rule, remedy = "must be another folder than the original's", "give that of the other run, or a new one"
+        raise RunError(Problem(quoted(str(output)), "exists", rule, "the original", remedy))
     for name in (CERTIFICATE_FILE, CERTIFICATE_PAGE):
-        if (output / name).exists():
+        if os.path.lexists(output / name):
             rule, remedy = "must hold no certificate yet", "choose another --output"
             raise RunError(Problem(quoted(str(output)), "exists", rule, name, remedy))
     before, after = (_read(path, data_root) for path in (original, run_dir))

@@ -55,8 +55,8 @@ from seg.compression.record import (
 )
 from seg.compression.search import (
     LEAST_KEPT,
-    SHARES,
     STOP_BELOW,
+    WALK,
     judge,
     reach,
     smaller_networks,
@@ -68,7 +68,7 @@ from seg.compression.target import Kind, Target
 from seg.config.loading import content_digest
 from seg.config.study import MARGIN
 from seg.data.cases import Dataset
-from seg.errors import ConfigError, Problem, RunError, SegError
+from seg.errors import ConfigError, Problem, RunError, SegError, shown
 from seg.evaluation.scores import CASES_FILE, EVALUATION_FILE, CaseScore, read_cases
 from seg.files import (
     check_folder,
@@ -90,6 +90,7 @@ from seg.runs import (
     MODEL_FILE,
     Origin,
     TrainedRun,
+    check_no_fold,
     fold_directories,
     open_run,
     read_run,
@@ -187,7 +188,9 @@ def compress(
         "tune_steps": tune_steps,
         "method": METHOD,
     }
-    check_folder(output)
+    for folder in (output, *(output / name for name in (target or WALK).names)):
+        check_folder(folder)
+    check_no_fold(output)
     _earlier_record(output, settings)
     folds = fold_directories(run_dir)
     runs = [_read(path) for path in folds.values() or [run_dir]]
@@ -212,14 +215,13 @@ def _compress(
             steps.append(work.quantised(steps[-1]))
         work.measure_passes(steps)
         print(format_steps(steps, originals, work.record))
-        certificate = work.certify(steps)
-    print(f"{format_certificate(certificate)}\ncertificate: {output / CERTIFICATE_FILE}")
-    if target is None or target.kind != "latency":
-        for step in steps:
+        for step in steps if target is None or target.kind != "latency" else ():
             latency = work.record.latency[step.name]
             if latency.q3 >= 1:
-                words = "%s is not shown to be faster in %s, where it takes %.2f of the time: ask for --target latency"
-                LOG.warning(words, step.name, settings["engine"], latency.ratio)
+                words = "%s is not shown to be faster in %s, where it takes %.2f of the time: ask for %s"
+                LOG.warning(words, step.name, settings["engine"], latency.ratio, "--target latency=0.5 or so")
+        certificate = work.certify(steps)
+    print(f"{format_certificate(certificate)}\ncertificate: {output / CERTIFICATE_FILE}")
     if certificate.certified is not None:
         networks = shlex.join(map(str, work.to_predict_with(certificate.certified)))
         print(f"next: seg predict --run_dir {networks} --input SCANS --output LABEL_MAPS")
@@ -244,9 +246,16 @@ def _earlier_record(output: Path, settings: Mapping[str, Any]) -> Record | None:
     if record.settings.get("method") != settings["method"]:
         rule = "must have been begun by a version that cuts and tunes alike"
         raise RunError(Problem(quoted(str(output)), "version", rule, "another version", remedy))
-    if other := sorted(name for name, value in settings.items() if record.settings.get(name) != value):
+    began = record.settings
+    if other := sorted(name for name, value in settings.items() if began.get(name) != value):
         rule = "must have been begun with the same settings"
-        raise RunError(Problem(quoted(str(output)), "settings", rule, f"other values of {', '.join(other)}", remedy))
+        value = ", ".join(
+            "other originals"
+            if name == "originals"
+            else f"{name} {shown(settings[name])}, not {shown(began.get(name))}"
+            for name in other
+        )
+        raise RunError(Problem(quoted(str(output)), "settings", rule, value, remedy))
     return record
 
 
@@ -320,9 +329,8 @@ class _Work:
 
     def walk(self) -> Iterator[StepRecord]:
         """Makes steps of less and less work while held-back patients keep the Dice of each class; the first always."""
-        names = [f"macs_{share:g}" for share in SHARES]
-        made = self._steps(names, [smaller_networks(one, SHARES, self.multiple) for one in self.originals])
-        for number in range(len(SHARES)):
+        made = self._steps(WALK.names, [smaller_networks(one, WALK.shares, self.multiple) for one in self.originals])
+        for number in range(len(WALK.shares)):
             try:
                 step = next(made)
             except BeyondReachError as error:
@@ -349,7 +357,7 @@ class _Work:
         Raises:
             ConfigError: None is.
         """
-        names = [f"{target.kind}_{share:g}" for share in target.shares]
+        names = target.names
         if target.kind == "latency":
             networks = [self._to_latency(one, target.shares) for one in self.originals]
         else:
@@ -518,13 +526,14 @@ class _Work:
         classes = len(self.originals[0].run.class_names) - 1
         whole = all(fold.held_back and {len(row) for row in fold.held_back} == {classes} for fold in step.folds)
         try:
-            for path in directories:
-                read_run(path)
+            runs = [read_run(path) for path in directories]
             found = [weights_digest(path) for path in directories]
+            counts = [cost(run.network(), run.config) for run in runs]
         except SegError as error:
             LOG.warning("%s is made again: %s", step.name, error)
             return False
-        return whole and [fold.weights_sha256 for fold in step.folds] == found
+        recorded = [(fold.weights_sha256, (fold.macs, fold.parameters)) for fold in step.folds]
+        return whole and recorded == [*zip(found, counts, strict=True)]
 
     def _directory(self, name: str, original: Original) -> Path:
         """Returns the run directory of the original, or of a step, which is laid out as the originals are."""
@@ -716,8 +725,10 @@ class _Work:
 
 
 def _empty(folder: Path) -> None:
-    """Removes what a folder holds, which may be a link to one."""
+    """Removes what a folder holds; of a link to a folder the link alone."""
     check_folder(folder)
+    if folder.is_symlink():
+        folder.unlink()
     for path in folder.iterdir() if folder.is_dir() else ():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

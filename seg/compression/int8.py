@@ -83,7 +83,7 @@ def export_int8(
         The file to predict with.
 
     Raises:
-        SegError: The run, its data set or the file cannot be used; or the network is not shown to be not inferior, and
+        SegError: The run, its data set or the file cannot be used; or the network may be inferior, and
             nothing was written but the ledger in the run directory.
     """
     target = output or default_file(run_dir, ENDING)

@@ -22,6 +22,7 @@ from seg.compression.cuts import BY_MACS, Prices
 from seg.compression.original import Array, Original, cost
 from seg.compression.record import FoldRecord, mean_of
 from seg.compression.shrink import DEFAULT, KINDS, BeyondReachError, Shrunk, shrink, work_of
+from seg.compression.target import Target
 from seg.compression.tuning import tune
 from seg.data.cases import Dataset
 from seg.data.datamodule import SegmentationData
@@ -32,8 +33,8 @@ from seg.networks import UNet
 from seg.words import counted, fixed
 
 LOG = logging.getLogger(__name__)
-SHARES = (0.7, 0.5, 0.35, 0.25, 0.18, 0.125, 0.09)
-"""Shares of the original's multiply-accumulates that are tried where no target is given."""
+WALK = Target(kind="macs", shares=(0.7, 0.5, 0.35, 0.25, 0.18, 0.125, 0.09))
+"""The steps that are made where no target is given, until one loses too much."""
 STOP_BELOW = 0.5
 """Without a target, no smaller network is made behind one that loses more Dice than this share of the margin."""
 TUNE_BELOW = 0.25

@@ -23,6 +23,11 @@ class Target:
     kind: Kind
     shares: tuple[float, ...]
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the steps are called, which are the names of their folders."""
+        return tuple(f"{self.kind}_{share:g}" for share in self.shares)
+
 
 def read_target(text: str, *, name: str = "target") -> Target:
     """Reads a target such as ``latency=0.5`` or ``macs=0.5,0.25``.

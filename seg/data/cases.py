@@ -67,6 +67,8 @@ class Dataset:
         attribution: Whom the data set asks to be named (``reference`` in its description), else ``not stated``.
         classes: The values of label files, as its cases have it; null where each is the index of its class.
         regions: Class indices of each scored region, by its name, where regions overlap; none where classes are scored.
+        unused_patients: Patients of a table beside the data that stated folds put on both sides. Where there are any,
+            the table is not used, and every case is a patient of its own.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Dataset:
     attribution: str = "not stated"
     classes: ClassMap | None = None
     regions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    unused_patients: tuple[str, ...] = ()
 
     @property
     def class_map(self) -> ClassMap:

@@ -172,7 +172,8 @@ def read_configured(config: DataConfig) -> Dataset:
     shared, where = shared_patients(named, Path(config.splits) if config.splits else None)
     if shared:
         _announce_shared(str(path), where, len(shared))
-    return dataset if shared else named
+        return replace(dataset, unused_patients=tuple(shared))
+    return named
 
 
 @lru_cache

@@ -17,7 +17,7 @@ from seg.config import ExperimentConfig
 from seg.config.loading import config_digest
 from seg.data.cache import case_digest
 from seg.data.cases import Case, Dataset
-from seg.data.datasets import read_folds
+from seg.data.datasets import PATIENTS, read_folds
 from seg.data.geometry import voxel_ml_of
 from seg.data.splits import Split, check_folds
 from seg.data.volumes import read_classes, write_labels
@@ -417,7 +417,7 @@ def read_held_out(
     Args:
         run_dirs: The run directories.
         data_root: Folder of the data set; None is the one in the runs' configurations.
-        networks_differ: Whether runs may have different networks, as compressed folds have; a warning names them.
+        networks_differ: Whether runs may have different networks, as compressed folds have; a warning names others.
 
     Returns:
         The configuration of each run, with the folder where the data set lies now; the data set, every file of which
@@ -456,7 +456,8 @@ def _read_configs(
         other = [name for name in other_settings(found[path], found[first]) if name != "fold"]
         of_network = [name for name in other if name.startswith("network.")]
         if networks_differ and of_network:
-            apart.append(path.name)
+            if not (_is_compressed(path) and _is_compressed(first)):
+                apart.append(path.name)
             other = [name for name in other if name not in of_network]
         if other:
             rule = f"must have the configuration of {first} to be scored with it"
@@ -469,6 +470,10 @@ def _read_configs(
     return found
 
 
+def _is_compressed(run_dir: Path) -> bool:
+    return (run_dir / MODEL_FILE).is_file() and read_description(run_dir).certificate is not None
+
+
 def check_unseen(splits: Mapping[Path, Split], dataset: Dataset) -> None:
     """Refuses held-out patients whom a run or its initial weights were trained on, or whom a second run holds out.
 
@@ -477,12 +482,15 @@ def check_unseen(splits: Mapping[Path, Split], dataset: Dataset) -> None:
         dataset: The data set, which names the patients.
 
     Raises:
-        RunError: There are such patients; all runs are named.
+        RunError: There are such patients, all runs are named; or folds contradict the table of patients.
     """
     patients = {case.id: case.patient_or_id for case in dataset.cases}
     by_patient = "train it on folds by patient"
     held_out: dict[str, Path] = {}
     problems = []
+    if shared := dataset.unused_patients:
+        rule = "must be on one side of each fold, as patients are what a certificate counts"
+        problems.append(Problem(str(dataset.root / PATIENTS), "patients", rule, some(shared), by_patient))
     for path, split in splits.items():
         origin, own = read_origin(path), {patients[case] for case in split.validation}
         if origin is not None and (before := seen_among(split.validation, dataset.cases, origin.data, origin.seen)):

@@ -276,6 +276,22 @@ def test_a_damaged_ledger_is_not_taken_for_none(tmp_path: Path) -> None:
     with pytest.raises(RunError):
         freeze(ledger, look())
     assert ledger.read_text() == "{"
+    ledger.unlink()
+    ledger.symlink_to(tmp_path / "nothing")
+    with pytest.raises(RunError):
+        freeze(ledger, look())
+    assert ledger.is_symlink()
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_a_class_that_cannot_fail_is_named() -> None:
+    before = np.full((2, 25), 0.8)
+    before[1] = 0.004
+    found = certified(table(before), table(np.zeros_like(before)))
+    assert [one.verdict for one in found.steps[0].classes] == ["not shown", "not inferior"]
+    assert [said.split(":")[0] for said in found.empty_passes] == ["b"]
+    assert found.empty_passes[0] in format_certificate(found)
+    assert not certified(table(before), table(before), margin=0.003).empty_passes
 
 
 def test_a_certificate_is_read_as_it_was_written(tmp_path: Path) -> None:

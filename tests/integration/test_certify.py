@@ -215,6 +215,11 @@ def test_a_certificate_that_is_there_stays(original: Path, changed: Path, tmp_pa
     with refused((str(tmp_path / "out"), "exists"), error=RunError):
         seg.certify(changed, original, tmp_path / "out", margin=0.5)
     assert (tmp_path / "out" / "certificate.json").read_bytes() == before
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "certificate.json").symlink_to(tmp_path / "nothing")
+    for output in (tmp_path / "linked", original):
+        with refused((str(output), "exists"), error=RunError):
+            seg.certify(changed, original, output)
     assert looks(original) == 1
 
 

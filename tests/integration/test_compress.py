@@ -23,7 +23,7 @@ from seg.compression import certificate, comparing, search
 from seg.compression import compress as compress_module
 from seg.compression.compress import compress
 from seg.compression.speed import ROUNDS, Latency
-from seg.compression.target import read_target
+from seg.compression.target import Target, read_target
 from seg.config import ExperimentConfig
 from seg.errors import ConfigError, Problem, RunError, SegError
 from seg.evaluation.scores import read_cases
@@ -174,6 +174,23 @@ def test_patients_on_both_sides_of_a_run_certify_nothing(
     assert not (run_dir / "certificate_ledger.json").exists()
 
 
+def test_a_table_of_patients_that_stated_folds_contradict_certifies_nothing(
+    short: ExperimentConfig, write_dataset: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    root, run_dir = write_dataset(tmp_path / "data"), tmp_path / "run"
+    train(replace(short, data=replace(short.data, root=str(root))), run_dir=run_dir, folds=[0])
+    split = content(run_dir / "environment.json")["split"]
+    train_cases, held_out = split["train"], split["validation"]
+    # Fold 0 keeps patients apart; a fold that is not compressed does not, and every case counts as a patient.
+    other = {"train": train_cases[1:] + held_out, "val": train_cases[:1]}
+    (root / "splits_final.json").write_text(json.dumps([{"train": train_cases, "val": held_out}, other]))
+    write_patients(root, {case: "one" if case in train_cases[:2] else case for case in (*train_cases, *held_out)})
+    for work in (partial(seg.compress, target="macs=0.9", cases=2, tune_steps=0), partial(seg.certify, run_dir)):
+        with refused((str(root / "patients.csv"), "patients", "one"), error=RunError):
+            work(run_dir, tmp_path / "out")
+    assert not (run_dir / "certificate_ledger.json").exists()
+
+
 def test_patients_whom_two_folds_hold_out_certify_nothing(
     short: ExperimentConfig, write_dataset: Callable[[Path], Path], tmp_path: Path
 ) -> None:
@@ -252,7 +269,7 @@ def test_without_a_target_steps_end_where_held_back_patients_lose_half_the_margi
     frozen: int,
 ) -> None:
     changes, names = iter(lost), ["macs_0.9", "macs_0.8", "macs_0.7"]
-    monkeypatch.setattr(compress_module, "SHARES", (0.9, 0.8, 0.7))
+    monkeypatch.setattr(compress_module, "WALK", Target(kind="macs", shares=(0.9, 0.8, 0.7)))
     # The class that loses less does not help the other.
     monkeypatch.setattr(search.Original, "lost", lambda self, network: np.array([[0.1, next(changes)]]))
     found = seg.compress(run, tmp_path / "small", margin=0.3, cases=2, tune_steps=0)
@@ -456,7 +473,7 @@ def test_a_command_goes_on_where_it_was_killed(run: Path, tmp_path: Path, monkey
     assert again.look == 1
     with pytest.raises(SegError) as caught:
         seg.compress(run, tmp_path / "small", **{**options, "cases": 1})
-    assert [problem.kind for problem in caught.value.problems] == ["settings"]
+    assert [(one.kind, one.value) for one in caught.value.problems] == [("settings", "cases 1, not 2")]
     # Before the run is read, which can be slow.
     monkeypatch.setattr(compress_module, "METHOD", compress_module.METHOD + 1)
     monkeypatch.setattr(compress_module, "read_original", lambda *_: pytest.fail("the run is read"))
@@ -514,7 +531,9 @@ def test_a_model_card_keeps_its_certificate_where_the_network_is_scored_again(ru
     assert before["certificate"]["verdict"] == "too few"
 
 
-def test_a_cross_validation_is_compressed_as_a_whole(folds: Path, tiny_root: Path, tmp_path: Path) -> None:
+def test_a_cross_validation_is_compressed_as_a_whole(
+    folds: Path, tiny_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     root = folds
     found = seg.compress(root, tmp_path / "small", target="macs=0.8", cases=2, tune_steps=0)
     (step,) = found.steps
@@ -531,12 +550,19 @@ def test_a_cross_validation_is_compressed_as_a_whole(folds: Path, tiny_root: Pat
     small = tmp_path / "small" / "macs_0.8"
     widths = [seg.load_run(small / f"fold_{fold}").config.network for fold in (0, 1)]
     assert widths[0] != widths[1]
+    caplog.clear()
     seg.evaluate(small, output=tmp_path / "scored")
+    assert not [one for one in caplog.records if one.levelname == "WARNING" and "fold_1" in one.getMessage()]
     scored = [read_cases(folder / "cases.csv") for folder in (small, tmp_path / "scored")]
     assert scored[0] == scored[1]
+    cards = [content(small / f"fold_{fold}" / "model.json") for fold in (0, 1)]
+    uncompressed = {name: value for name, value in cards[1].items() if name != "certificate"}
+    (small / "fold_1" / "model.json").write_text(json.dumps(uncompressed))
+    seg.evaluate(small, output=tmp_path / "scored")
+    assert [one for one in caplog.records if one.levelname == "WARNING" and one.getMessage().endswith("fold_1")]
     record = content(tmp_path / "small" / "compression.json")["steps"][0]["folds"]
     for fold in (0, 1):
-        cost = content(tmp_path / "small" / "macs_0.8" / f"fold_{fold}" / "model.json")["certificate"]["cost"]
+        cost = cards[fold]["certificate"]["cost"]
         assert {name: cost[name] for name in ("macs", "parameters")} == {
             name: record[fold][name] for name in ("macs", "parameters")
         }
@@ -577,7 +603,7 @@ def test_a_fault_on_the_way_down_is_no_end_of_it(run: Path, tmp_path: Path, monk
             raise fault
         return judge(*given, **named)
 
-    monkeypatch.setattr(compress_module, "SHARES", (0.9, 0.8))
+    monkeypatch.setattr(compress_module, "WALK", Target(kind="macs", shares=(0.9, 0.8)))
     monkeypatch.setattr(compress_module, "judge", faulty)
     with pytest.raises(ConfigError) as caught:
         seg.compress(run, tmp_path / "small", margin=0.99, cases=2, tune_steps=0)
@@ -706,8 +732,9 @@ def test_what_cannot_be_compressed_is_named(run: Path, tmp_path: Path) -> None:
     for kind in ("macs", "parameters", "latency"):
         assert kinds(output=tmp_path / kind, target=read_target(f"{kind}=0.01"), cases=1) == [("target", "range")]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compress_module, "SHARES", (0.01,))  # narrower 1x1 before kernels reach milder shares
+        patch.setattr(compress_module, "WALK", Target(kind="macs", shares=(1e-6,)))
         assert kinds(output=tmp_path / "many", multiple=64, cases=1) == [("multiple", "range")]
+        assert kinds(output=tmp_path / "least", cases=1) == [(str(run), "narrow")]
     seg.compress(run, tmp_path / "macs", target="macs=0.9", cases=1, tune_steps=0)  # where nothing was made before
     seg.compress(run, tmp_path / "small", target="macs=0.9", cases=1, tune_steps=0)
     small = tmp_path / "small" / "macs_0.9"
@@ -797,10 +824,16 @@ def test_steps_that_are_damaged_are_made_again(run: Path, tmp_path: Path, caplog
         record["steps"][0]["folds"][0]["held_back"] = [[0.0], [0.0, 0.0]]
         (output / "compression.json").write_text(json.dumps(record))
 
+    def with_other_costs() -> None:
+        record = content(output / "compression.json")
+        record["steps"][0]["folds"][0]["parameters"] += 1
+        (output / "compression.json").write_text(json.dumps(record))
+
     damages: list[tuple[Callable[[], object], bool]] = [
         (lambda: cut(step / "checkpoints" / "weights.pt"), True),
         (lambda: cut(step / "model.json"), True),
         (with_other_classes, False),
+        (with_other_costs, False),
         (moved, False),
     ]
     for damage, announced in damages:
@@ -808,12 +841,14 @@ def test_steps_that_are_damaged_are_made_again(run: Path, tmp_path: Path, caplog
         caplog.clear()
         again = seg.compress(run, output, **options)
         assert [one.step for one in again.steps] == [one.step for one in first.steps]
+        assert again.costs["macs_0.8"].parameters == first.costs["macs_0.8"].parameters
         assert seg.load_run(step).network is not None
         warnings = [one for one in caplog.records if one.levelname == "WARNING" and "macs_0.8" in one.getMessage()]
         assert bool(warnings) == announced
-    assert (elsewhere / "model.json").is_file()
-    shutil.rmtree(elsewhere)
-    step.unlink()
+    # A link is replaced; what it led to stays as it was.
+    assert (elsewhere / "config.yaml").is_file()
+    assert not (elsewhere / "model.json").exists()
+    shutil.rmtree(step)
     step.touch()
     assert problems(run, output) == [(str(step), "folder")]
 
@@ -827,6 +862,10 @@ def test_numbers_that_no_measurement_gives_are_damage(run: Path, tmp_path: Path)
         before, place[key] = place[key], -1
         (output / "compression.json").write_text(json.dumps(record))
         assert [kind for _, kind in problems(run, output)] == ["greater_than_equal"]
+        if name != "memory":
+            place[key] = 10**400
+            (output / "compression.json").write_text(json.dumps(record))
+            assert [kind for _, kind in problems(run, output)] == ["less_than"]
         place[key] = before
         (output / "compression.json").write_text(json.dumps(record))
 
@@ -916,3 +955,11 @@ def test_folds_that_are_misnamed_double_or_missing(
             seg.evaluate(root, output=tmp_path / "scores")
         assert {problem.kind for problem in caught.value.problems} == kinds
         shutil.rmtree(root / "fold_7")
+    for work in (
+        partial(seg.compress, target="macs=0.8", cases=1),
+        partial(seg.certify, original=root),
+        lambda run, output: seg.evaluate(run, output=output),
+    ):
+        with refused((str(root / "fold_7"), "fold"), error=RunError):
+            work(root / "fold_0", output=root / "fold_7")
+    assert not (root / "fold_7").exists()

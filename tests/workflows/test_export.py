@@ -67,10 +67,15 @@ def test_a_folder_of_runs_names_them(make_run: Callable[..., Path], tmp_path: Pa
         ("not tested", False, True),
         ("not inferior", False, False),
         ("not inferior", True, True),
+        ("not inferior", None, True),
     ],
 )
 def test_a_network_that_is_handed_on_without_a_certificate_is_announced(
-    make_run: Callable[..., Path], caplog: pytest.LogCaptureFixture, verdict: str, exploratory: bool, warned: bool
+    make_run: Callable[..., Path],
+    caplog: pytest.LogCaptureFixture,
+    verdict: str,
+    exploratory: bool | None,
+    warned: bool,
 ) -> None:
     run_dir = make_run("small/macs_0.5", verdict=verdict)
     card = json.loads((run_dir / "model.json").read_text())
