@@ -589,6 +589,54 @@ def _different(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
+class _OfFold(BaseModel):
+    bound: float | None
+
+
+class _Difference(BaseModel):
+    fold: _OfFold | None = None
+
+
+class _Originals(BaseModel):
+    sha256: tuple[str, ...]
+
+
+class Claim(BaseModel):
+    """What predictions take from the certificate of a compressed network, as its model card has it.
+
+    Attributes:
+        verdict: Whether it was shown to be not inferior to its original.
+        exploratory: Whether that was a later look than the first; None where nothing was tested.
+        margin: Loss of Dice that still counts as not inferior.
+        differences: What each class loses; of a cross-validation with the bound of the network's own fold.
+        conditions: How both networks were run.
+        original: SHA-256 of the original of each fold.
+    """
+
+    verdict: str
+    exploratory: bool | None = None
+    margin: float = 0
+    differences: dict[str, _Difference] = {}
+    conditions: dict[str, str] = {}
+    original: _Originals | None = None
+
+    @property
+    def passes(self) -> bool:
+        """Whether some look showed it to be not inferior."""
+        return self.verdict == "not inferior" and self.exploratory is not None
+
+    @property
+    def passes_alone(self) -> bool:
+        """Whether the bounds of its own fold are above minus the margin; also where there are no other folds."""
+        own = [one.fold.bound for one in self.differences.values() if one.fold is not None]
+        return all(bound is not None and bound > -self.margin for bound in own)
+
+
+def _a_claim(certificate: dict[str, Any]) -> dict[str, Any]:
+    Claim.model_validate(certificate)
+    return certificate
+
+
 class Description(BaseModel):
     """What predictions take from model.json; runs of earlier versions have no digests."""
 
@@ -597,7 +645,12 @@ class Description(BaseModel):
     label_values: tuple[Annotated[tuple[Value, ...], Field(min_length=1)], ...] | None = None
     weights_sha256: str | None = None
     config_sha256: str | None = None
-    certificate: dict[str, Any] | None = None
+    certificate: Annotated[dict[str, Any], AfterValidator(_a_claim)] | None = None
+
+    @property
+    def claim(self) -> Claim | None:
+        """What is read of the certificate; None where there is none."""
+        return None if self.certificate is None else Claim.model_validate(self.certificate)
 
     @model_validator(mode="after")
     def _check_values(self) -> Self:
@@ -633,6 +686,11 @@ class TrainedRun:
     class_names: tuple[str, ...]
     classes: ClassMap | None = None
     certificate: dict[str, Any] | None = None
+
+    @property
+    def claim(self) -> Claim | None:
+        """What predictions take from the certificate; None where there is none."""
+        return None if self.certificate is None else Claim.model_validate(self.certificate)
 
     def description(self) -> dict[str, Any]:
         """Describes the network in a manifest: names, and the digest of its weights."""
@@ -695,25 +753,33 @@ def read_description(run_dir: Path) -> Description:
 
 
 def warn_uncertified(runs: Sequence[TrainedRun]) -> tuple[str, ...]:
-    """Warns of compressed networks that their certificate did not pass, or that only a later look passed.
+    """Warns of compressed networks that their certificate did not pass, or passed for less than they are used for.
+
+    That is at a later look alone, or with the other folds of a cross-validation where one fold is used.
 
     Returns:
         The warnings; empty where there is no such network.
     """
     failed: list[str] = []
     later: list[str] = []
+    together: list[str] = []
     for run in runs:
-        said = run.certificate
-        if said is None or (said.get("verdict") == "not inferior" and said.get("exploratory") is False):
+        said, name = run.claim, real_path(run.path).name
+        if said is None:
             continue
-        passed_later = said.get("verdict") == "not inferior" and said.get("exploratory") is True
-        (later if passed_later else failed).append(real_path(run.path).name)
+        if not said.passes:
+            failed.append(name)
+        elif said.exploratory:
+            later.append(name)
+        elif len(runs) == 1 and not said.passes_alone:
+            together.append(name)
     where = f"see certificate in {MODEL_FILE}, or in the record of an exported file"
     warnings = tuple(
         f"{some(names)}: {words} ({where})."
         for names, words in (
             (failed, "not shown to be as good as the original"),
             (later, "not inferior to the original, but by a later look at the same patients, so exploratory"),
+            (together, "not inferior to the original with the other folds together, but not shown of this fold alone"),
         )
         if names
     )

@@ -45,6 +45,8 @@ LEAST_PATIENTS = 20
 """Fewer patients with a score of a class are too few to say anything."""
 LARGE_LOSS = 0.05
 """Loss of Dice beyond which a patient is counted by itself."""
+FEW_FOR_LARGE_LOSSES = 50
+"""Among fewer patients a t bound errs often where one of them loses much: docs/results/statistics.md."""
 
 Verdict = Literal["not inferior", "not shown", "too few", "not tested"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -184,7 +186,7 @@ class Certificate:
         original: SHA-256 of the weights that steps are compared with; of several folds in their order.
         margin: Loss of Dice that still counts as not inferior.
         steps: The steps in the order of testing.
-        certified: The last step that passed before one that did not; None where the first did not.
+        certified: The last step that passed, at a first look; None where the first did not, and at a later look.
         look: How many times, this one included, steps of this original were tested on these cases.
         exploratory: Whether it is a later look than the first: cases that were looked at before prove less.
         conditions: How both were run: engine, windows, mirroring, processor, and whatever else the result holds for.
@@ -209,23 +211,36 @@ class Certificate:
     large_loss: Share = LARGE_LOSS
 
     @property
-    def empty_passes(self) -> list[str]:
-        """Says of each class that passed by its low Dice that this shows nothing: no network can lose more than it."""
-        low = {
-            one.name: one.original
+    def cautions(self) -> list[str]:
+        """Says of classes that passed where this shows less than it seems to."""
+        passed = [
+            (f"{result.step.name}, {one.name}", one)
             for result in self.steps
             for one in result.classes
-            if one.verdict == "not inferior" and one.original is not None and one.original <= self.margin
-        }
-        return [
-            f"{name}: the original's own Dice, {fixed(dice, 4)}, is within the margin, so that it passes shows nothing"
-            for name, dice in low.items()
+            if one.verdict == "not inferior"
         ]
+        empty = [
+            f"{where}: the original's own Dice, {fixed(one.original, 4)}, is within the margin, so a pass shows nothing"
+            for where, one in passed
+            if one.original is not None and one.original <= self.margin
+        ]
+        skewed = [
+            f"{where}: {len(one.lost.names)} of only {counted(one.patients, 'patient')} lose much, where such a bound "
+            f"errs more often than in {self.tail:.1%}"
+            for where, one in passed
+            if one.lost.names and one.patients < FEW_FOR_LARGE_LOSSES
+        ]
+        return empty + skewed
 
     def proves(self, step: str) -> bool:
         """Tells whether a step was shown to be not inferior, by the first look at these patients."""
         passed = {one.step.name for one in self.steps if one.verdict == "not inferior"}
         return step in passed and not self.exploratory
+
+    @property
+    def passed(self) -> str | None:
+        """The last step that passed, at whatever look; None where the first did not."""
+        return next((one.step.name for one in reversed(self.steps) if one.verdict == "not inferior"), None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,10 +307,7 @@ def freeze_folds(
     Raises:
         RunError: See :func:`freeze`.
     """
-    decided: dict[str, object] = dict(how)
-    if len(originals) > 1:
-        decided["tested together"] = list(originals)
-    digests = {name: [content_digest({**decided, "weights": sha}) for sha in own] for name, own in steps.items()}
+    digests = _digests(originals, steps, how)
     number = 0
     for place, (ledger, original) in enumerate(zip(ledgers, originals, strict=True)):
         frozen = tuple(Step(name=name, sha256=own[place]) for name, own in digests.items())
@@ -305,6 +317,27 @@ def freeze_folds(
         for name, own in digests.items()
     )
     return Look(original=tuple(originals), margin=margin, steps=together), number
+
+
+def never_frozen(
+    ledgers: Sequence[Path], originals: Sequence[str], steps: Mapping[str, Sequence[str]], how: Mapping[str, str]
+) -> list[str]:
+    """Lists the steps that no look of any ledger has; the arguments are those of :func:`freeze_folds`.
+
+    Raises:
+        RunError: A ledger is damaged or of a newer version.
+    """
+    frozen = {step.sha256 for ledger in ledgers for look in read_ledger(ledger) for step in look.steps}
+    return [name for name, own in _digests(originals, steps, how).items() if not frozen & set(own)]
+
+
+def _digests(
+    originals: Sequence[str], steps: Mapping[str, Sequence[str]], how: Mapping[str, str]
+) -> dict[str, list[str]]:
+    decided: dict[str, object] = dict(how)
+    if len(originals) > 1:
+        decided["tested together"] = list(originals)
+    return {name: [content_digest({**decided, "weights": sha}) for sha in own] for name, own in steps.items()}
 
 
 def check_ledger(ledger: Path) -> None:
@@ -391,7 +424,7 @@ def certify(
         original=look.original,
         margin=look.margin,
         steps=tuple(results),
-        certified=certified,
+        certified=certified if number == 1 else None,
         look=number,
         exploratory=number > 1,
         conditions=dict(conditions or {}),
@@ -556,7 +589,7 @@ def format_certificate(certificate: Certificate) -> str:
                 lines.append(f"    found by the changed network alone: {_rate(one.invented, 'case')}")
     lines.append(f"certified: {certificate.certified or 'none'}")
     lines.append(_look(certificate))
-    lines += certificate.empty_passes
+    lines += certificate.cautions
     lines += [f"{name}: {value}" for name, value in certificate.conditions.items()]
     return "\n".join(lines)
 
@@ -610,8 +643,8 @@ def certificate_page(certificate: Certificate) -> str:
                 said += f"; found by the changed network alone: {_rate(one.invented, 'case')}"
             about = f"{one.name}: {counted(one.patients, 'patient')}; {said}"
             lines.append(f"- `{result.step.name}`, {escape_markdown(about)}.")
-    lines += ["", *(f"- {escape_markdown(said)}." for said in certificate.empty_passes)]
-    lines += [*(f"- {name}: {value}" for name, value in certificate.conditions.items()), ""]
+    lines += ["", *(f"- {escape_markdown(said)}." for said in certificate.cautions)]
+    lines += [*(f"- {escape_markdown(f'{name}: {value}')}" for name, value in certificate.conditions.items()), ""]
     return "\n".join(lines)
 
 
@@ -624,7 +657,9 @@ _SAID: Mapping[Verdict, str] = {
 
 
 def _look(certificate: Certificate) -> str:
-    return f"look {certificate.look} at these held-out cases{': exploratory, no proof' * certificate.exploratory}"
+    passed = f", passed by {certificate.passed}" if certificate.passed else ""
+    later = f": exploratory, no proof{passed}" * certificate.exploratory
+    return f"look {certificate.look} at these held-out cases{later}"
 
 
 def _rate(found: Counted, noun: str) -> str:

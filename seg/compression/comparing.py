@@ -107,6 +107,7 @@ def conditions(runs: Sequence[TrainedRun], engine: Engine, *, patch: Triple) -> 
         "mirroring": mirroring(config),
         "windows": f"{dimensions(config.window)}, {config.inference.batch} a pass{whole}",
         **({OF_ALL_FOLDS: "the most of any fold"} if several else {}),
+        **({"folds": "each network by itself; the average of several was not compared"} if several else {}),
         "segnarrow": code_version(),
         "latency": f"one patch of {dimensions(patch)} in a pass{of_fold}, median of {ROUNDS} rounds in "
         "turns with the original",

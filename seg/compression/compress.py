@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from seg.compression.certificate import (
     check_ledger,
     format_certificate,
     freeze_folds,
+    never_frozen,
     write_with_page,
 )
 from seg.compression.comparing import (
@@ -210,6 +212,7 @@ def _compress(
     announce_few(dataset, [original.split for original in originals])
     with tempfile.TemporaryDirectory() as exported:
         work = _Work(output, originals, dataset, settings, Path(exported))
+        engine: Engine = settings["engine"]
         steps = list(work.walk() if target is None else work.reach(target))
         if settings["int8"]:
             steps.append(work.quantised(steps[-1]))
@@ -219,12 +222,12 @@ def _compress(
             latency = work.record.latency[step.name]
             if latency.q3 >= 1:
                 words = "%s is not shown to be faster in %s, where it takes %.2f of the time: ask for %s"
-                LOG.warning(words, step.name, settings["engine"], latency.ratio, "--target latency=0.5 or so")
+                LOG.warning(words, step.name, engine, latency.ratio, "--target latency=0.5 or so")
         certificate = work.certify(steps)
     print(f"{format_certificate(certificate)}\ncertificate: {output / CERTIFICATE_FILE}")
-    if certificate.certified is not None:
-        networks = shlex.join(map(str, work.to_predict_with(certificate.certified)))
-        print(f"next: seg predict --run_dir {networks} --input SCANS --output LABEL_MAPS")
+    if certificate.passed is not None:
+        networks = shlex.join(map(str, work.to_predict_with(certificate.passed)))
+        print(f"next: seg predict --run_dir {networks} --engine {engine} --input SCANS --output LABEL_MAPS")
     return certificate
 
 
@@ -435,13 +438,21 @@ class _Work:
             step.name: [fold.weights_sha256 + (sets if _in_int8(step.name) else "") for fold in step.folds]
             for step in steps
         }
-        look, number = freeze_folds(
+        freezing = (
             [one.run.path / LEDGER_FILE for one in self.originals],
             [weights_digest(one.run.path) for one in self.originals],
-            networks,
-            self.margin,
-            arithmetic(config, self.engine),
         )
+        how = arithmetic(config, self.engine)
+        scored = {
+            step.name: networks[step.name]
+            for step in steps
+            if any((self._directory(step.name, one) / CASES_FILE).is_file() for one in self.originals)
+        }
+        if seen := never_frozen(*freezing, scored, how):
+            # Whoever has these scores has looked: they can choose by them what is asked for next.
+            LOG.warning("%s: scored on held-out cases before it was frozen, which counts as a look", ", ".join(seen))
+            freeze_folds(*freezing, {name: scored[name] for name in seen}, self.margin, {**how, "scored": "before"})
+        look, number = freeze_folds(*freezing, networks, self.margin, how)
         certificate = certify(
             look,
             self._original_scores(),
@@ -474,25 +485,33 @@ class _Work:
             names: Names of the steps, mild to strong.
             networks_by_fold: Gives for each run its networks, one for each name.
         """
-        already_made = 0
+        made = [0] * len(self.originals)  # networks of each run that were made before and not asked for
         last: list[tuple[Shrunk, Judged] | None] = [None] * len(self.originals)
         for name in names:
-            found = self.done.get(name)
-            if found is not None and self._is_whole(found):
+            folds = self._whole_folds(name)
+            made = [count + (place < len(folds)) for place, count in enumerate(made)]
+            if len(folds) == len(self.originals):
                 LOG.info("%s was made before", name)
-                already_made += 1
-                yield found
+                yield self.done[name]
                 continue
-            LOG.info("making %s", name)
-            networks = [[next(own) for _ in range(already_made + 1)][-1] for own in networks_by_fold]
-            already_made = 0
-            judged = [
+            LOG.info("making %s%s", name, f", of which {counted(len(folds), 'fold')} were made before" if folds else "")
+            if not folds:
+                _empty(self.output / name)  # what an earlier command left
+            # All first: one that is out of reach is so for all folds.
+            networks = {
+                place: [next(networks_by_fold[place]) for _ in range(made[place] + 1)][-1]
+                for place in range(len(folds), len(self.originals))
+            }
+            for place, network in networks.items():
+                made[place] = 0
+                before = last[place]
                 # A network may be within two shares.
-                before[1] if before is not None and before[0] == network else self._judge(original, network)
-                for original, network, before in zip(self.originals, networks, last, strict=True)
-            ]
-            last = [*zip(networks, judged, strict=True)]
-            yield self._make(name, judged)
+                same = before is not None and before[0] == network
+                judged = before[1] if before is not None and same else self._judge(self.originals[place], network)
+                last[place] = network, judged
+                folds.append(self._make(name, judged, place))
+                self._record_step(StepRecord(name=name, folds=tuple(folds)))
+            yield self.done[name]
 
     def _judge(self, original: Original, network: Shrunk) -> Judged:
         return judge(
@@ -504,36 +523,41 @@ class _Work:
             cache=self.output / "cache",
         )
 
-    def _make(self, name: str, judged: Sequence[Judged]) -> StepRecord:
-        """Saves the smaller network of each fold as a run directory, then records the step in compression.json."""
-        folds = []
-        _empty(self.output / name)  # what an earlier command left
-        for original, (small, fold) in zip(self.originals, judged, strict=True):
-            target = self._directory(name, original)
-            self._write_run(small, original, target)
-            folds.append(replace(fold, weights_sha256=weights_digest(target)))
-        step = StepRecord(name=name, folds=tuple(folds))
-        self.done[name] = step
+    def _make(self, name: str, judged: Judged, place: int) -> FoldRecord:
+        """Saves the smaller network of a fold as a run directory."""
+        small, fold = judged
+        original = self.originals[place]
+        target = self._directory(name, original)
+        if len(self.originals) > 1:
+            _empty(target)
+        self._write_run(small, original, target)
+        return replace(fold, weights_sha256=weights_digest(target))
+
+    def _record_step(self, step: StepRecord) -> None:
+        """Records a step in compression.json, of a cross-validation as far as its folds are made."""
+        self.done[step.name] = step
         self.record = replace(self.record.with_passes_of({ORIGINAL}), steps=tuple(self.done.values()), int8=())
         self._write()
-        return step
 
-    def _is_whole(self, step: StepRecord) -> bool:
-        """Returns whether all of a step is there as it was made; what is damaged is announced."""
-        directories = [self._directory(step.name, original) for original in self.originals]
-        if not all((path / MODEL_FILE).is_file() for path in directories):
+    def _whole_folds(self, name: str) -> list[FoldRecord]:
+        """Returns the first folds of a step that are there as they were made; what is damaged is announced."""
+        found = self.done.get(name)
+        pairs = zip(self.originals, () if found is None else found.folds, strict=False)
+        return [fold for _, fold in takewhile(lambda pair: self._is_whole(name, *pair), pairs)]
+
+    def _is_whole(self, name: str, original: Original, fold: FoldRecord) -> bool:
+        path = self._directory(name, original)
+        if not (path / MODEL_FILE).is_file():
             return False
-        classes = len(self.originals[0].run.class_names) - 1
-        whole = all(fold.held_back and {len(row) for row in fold.held_back} == {classes} for fold in step.folds)
+        classes = len(original.run.class_names) - 1
+        whole = bool(fold.held_back) and {len(row) for row in fold.held_back} == {classes}
         try:
-            runs = [read_run(path) for path in directories]
-            found = [weights_digest(path) for path in directories]
-            counts = [cost(run.network(), run.config) for run in runs]
+            run, digest = read_run(path), weights_digest(path)
+            counts = cost(run.network(), run.config)
         except SegError as error:
-            LOG.warning("%s is made again: %s", step.name, error)
+            LOG.warning("%s is made again: %s", name, error)
             return False
-        recorded = [(fold.weights_sha256, (fold.macs, fold.parameters)) for fold in step.folds]
-        return whole and recorded == [*zip(found, counts, strict=True)]
+        return whole and (fold.weights_sha256, (fold.macs, fold.parameters)) == (digest, counts)
 
     def _directory(self, name: str, original: Original) -> Path:
         """Returns the run directory of the original, or of a step, which is laid out as the originals are."""
@@ -714,6 +738,15 @@ class _Work:
                     "patients": one.patients,
                     "lost": _without_names(one.lost),
                     "invented": _without_names(one.invented),
+                    # Of a cross-validation, where the differences are of all folds together.
+                    "fold": next(
+                        (
+                            {"mean": own.difference, "bound": own.bound, "patients": own.patients}
+                            for own in one.folds
+                            if own.fold == original.config.fold and len(one.folds) > 1
+                        ),
+                        None,
+                    ),
                 }
                 for one in result.classes
             },

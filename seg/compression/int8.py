@@ -108,7 +108,7 @@ def export_int8(
         _quantise(run, plain, training_crops(config, dataset, split), coarse)
         certificate = _certify(run, plain, coarse, config, dataset, split, margin)
         print(format_certificate(certificate))
-        if certificate.certified is None and not allow_inferior:
+        if certificate.passed is None and not allow_inferior:
             rule = f"must be shown to lose less than {margin:g} Dice in every class to be written"
             remedy = "take the network in fp32, or write it all the same by --allow_inferior"
             raise RunError(Problem(quoted(str(target)), "inferior", rule, certificate.steps[0].verdict, remedy))

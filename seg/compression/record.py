@@ -56,7 +56,7 @@ class StepRecord:
 
     Attributes:
         name: What it is called, as its folder.
-        folds: What was made of each run, in the order of folds.
+        folds: What was made of each run, in the order of folds; of the first ones alone where a command was killed.
     """
 
     name: str

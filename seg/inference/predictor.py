@@ -216,6 +216,7 @@ def load_predictor(
             "the run; without that file nothing is removed)",
             *(", ".join(kept), CHOICE_FILE),
         )
+    warnings += _unlike_their_certificates(runs, models, engine, kept)
     predictor = predictor_of(runs[0], models, engine=engine, chosen=kept)
     return replace(predictor, probabilities=probabilities, warnings=warnings)
 
@@ -314,6 +315,25 @@ def _warn_uncertified_int8(run: TrainedRun) -> tuple[str, ...]:
     warning = f"{run.path.name}: its certificate holds for a processor with {with_there}, {claim} with {with_here}."
     LOG.warning("%s", warning)
     return (warning,)
+
+
+def _unlike_their_certificates(
+    runs: Sequence[TrainedRun], models: Sequence[Model], engine: Engine, kept: Sequence[str]
+) -> tuple[str, ...]:
+    """Warns of compressed networks that are run otherwise than their certificates compared them; int8 has its own."""
+    warnings = []
+    for run, model in zip(runs, models, strict=True):
+        if run.claim is None or not run.claim.passes or model.precision == "int8":
+            continue
+        compared = run.claim.conditions
+        was = {"engine": compared.get("engine", "").partition(" ")[0], "precision": compared.get("precision", "")}
+        now = {"engine": engine, "precision": model.precision}
+        apart = [f"{name} {value}, not {now[name]}" for name, value in was.items() if value and value != now[name]]
+        apart += ["without post-processing that was chosen on the held-out cases"] if kept else []
+        if apart:
+            warnings.append(f"{run.path.name}: its certificate compared it otherwise ({'; '.join(apart)}).")
+            LOG.warning("%s", warnings[-1])
+    return tuple(warnings)
 
 
 def _idle_mirroring(runs: Sequence[TrainedRun], *, tta: bool) -> tuple[str, ...]:

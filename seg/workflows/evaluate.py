@@ -121,17 +121,19 @@ def _score(
         _summarise(config, dataset, scores),
         seen=() if origin is None else seen_among(split.validation, dataset.cases, origin.data, origin.seen),
     )
+    # Until all is written, nothing says how older scores that may lie here were made: they are made anew.
+    (output / SCORING_FILE).unlink(missing_ok=True)
     draw_predictions(output / PICTURE_FILE, cases, output / PREDICTIONS, scores, dataset)
     _write_page(output, evaluation, scores, predictions, dataset, f"{config.name}, fold {config.fold}")
     # environment.json says what the run was trained with and on; scoring may happen elsewhere.
     computed_with = environment(predictor.models[0].device, predictor.models[0].precision)
-    write_json(output / SCORING_FILE, {"schema_version": 1, **computed_with, "data": digests})
     model = describe_model(run_dir, config, dataset, steps)
     write_json(output / MODEL_FILE, model)
     if alone:
         _choose(output, config, dataset, predictions, [model["weights_sha256"]])
-    # Last: a run directory is complete when this file is there.
+    # A run directory is complete when the evaluation is there.
     write_evaluation(output, evaluation, scores)
+    write_json(output / SCORING_FILE, {"schema_version": 1, **computed_with, "data": digests})
     return evaluation
 
 
@@ -456,7 +458,8 @@ def _read_configs(
         other = [name for name in other_settings(found[path], found[first]) if name != "fold"]
         of_network = [name for name in other if name.startswith("network.")]
         if networks_differ and of_network:
-            if not (_is_compressed(path) and _is_compressed(first)):
+            made = _compressed_from(path)
+            if made is None or made != _compressed_from(first):
                 apart.append(path.name)
             other = [name for name in other if name not in of_network]
         if other:
@@ -470,8 +473,10 @@ def _read_configs(
     return found
 
 
-def _is_compressed(run_dir: Path) -> bool:
-    return (run_dir / MODEL_FILE).is_file() and read_description(run_dir).certificate is not None
+def _compressed_from(run_dir: Path) -> tuple[str, ...] | None:
+    """Returns the originals of a compressed network, none where its step was not tested; None for another network."""
+    claim = read_description(run_dir).claim if (run_dir / MODEL_FILE).is_file() else None
+    return None if claim is None else () if claim.original is None else claim.original.sha256
 
 
 def check_unseen(splits: Mapping[Path, Split], dataset: Dataset) -> None:

@@ -289,9 +289,9 @@ def test_a_class_that_cannot_fail_is_named() -> None:
     before[1] = 0.004
     found = certified(table(before), table(np.zeros_like(before)))
     assert [one.verdict for one in found.steps[0].classes] == ["not shown", "not inferior"]
-    assert [said.split(":")[0] for said in found.empty_passes] == ["b"]
-    assert found.empty_passes[0] in format_certificate(found)
-    assert not certified(table(before), table(before), margin=0.003).empty_passes
+    assert [said.split(":")[0] for said in found.cautions] == ["int8, b"]
+    assert found.cautions[0] in format_certificate(found)
+    assert not certified(table(before), table(before), margin=0.003).cautions
 
 
 def test_a_certificate_is_read_as_it_was_written(tmp_path: Path) -> None:

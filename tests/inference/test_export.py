@@ -143,8 +143,13 @@ def test_an_exported_network_that_was_not_shown_to_be_as_good_is_announced(expor
     load = partial(load_predictor, device="cpu", tta=False, probabilities=False, engine="openvino")
     (warning,) = load([run]).warnings
     assert warning.startswith(exported.name)
-    assert load([replace(run, certificate={"verdict": "not inferior"})]).warnings == ()
+    passed = {"verdict": "not inferior", "exploratory": False}
+    assert load([replace(run, certificate=passed)]).warnings == ()
     assert load([replace(run, certificate=None)]).warnings == ()
+    for engine, precision, number in (("openvino", "fp32", 0), ("torch", "fp32", 1), ("openvino", "bf16", 1)):
+        conditions = {"engine": f"{engine} 2.13.0, both networks", "precision": precision}
+        warnings = load([replace(run, certificate={**passed, "conditions": conditions})]).warnings
+        assert [one.startswith(exported.name) for one in warnings] == [True] * number
 
 
 @pytest.mark.parametrize(

@@ -568,6 +568,14 @@ def test_a_cross_validation_is_compressed_as_a_whole(
         }
         for name in ("latency_ratio", "peak_memory_mib"):
             assert (cost[name] is None) == (fold == 1)  # the first fold alone is measured
+        differences = cards[fold]["certificate"]["differences"]
+        for one in step.classes:
+            own = one.folds[fold]
+            assert differences[one.name]["fold"] == {
+                "mean": own.difference,
+                "bound": own.bound,
+                "patients": own.patients,
+            }
     # A fold alone is looked at once more, also where the cross-validation comes first and has the same networks.
     assert seg.compress(root, tmp_path / "same", target="macs=0.8", cases=2, tune_steps=0).look == 1
     assert seg.compress(root / "fold_1", tmp_path / "one", target="macs=0.8", cases=2, tune_steps=0).look == 2
@@ -610,6 +618,34 @@ def test_a_fault_on_the_way_down_is_no_end_of_it(run: Path, tmp_path: Path, monk
     assert [problem.path for problem in caught.value.problems] == ["training.device"]
 
 
+def test_a_cross_validation_goes_on_with_the_fold_where_it_was_killed(
+    folds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: dict[str, Any] = {"target": "macs=0.9,0.7", "cases": 2, "tune_steps": 0}
+    whole = seg.compress(folds, tmp_path / "whole", **options)
+    made = []
+    judge = search.judge
+
+    def killed(original: Any, *given: Any, **named: Any) -> Any:
+        made.append(original.config.fold)
+        if len(made) == 4:
+            raise KeyboardInterrupt
+        return judge(original, *given, **named)
+
+    monkeypatch.setattr(compress_module, "judge", killed)
+    with pytest.raises(KeyboardInterrupt):
+        seg.compress(folds, tmp_path / "small", **options)
+    again = seg.compress(folds, tmp_path / "small", **options)
+    assert made == [0, 1, 0, 1, 1]
+    assert [one.step.sha256 for one in again.steps] == [one.step.sha256 for one in whole.steps]
+    # What is damaged is made again alone.
+    (tmp_path / "small" / "macs_0.9" / "fold_1" / "model.json").unlink()
+    made.clear()
+    monkeypatch.setattr(compress_module, "judge", lambda *given, **named: made.append(given) or judge(*given, **named))
+    assert seg.compress(folds, tmp_path / "small", **options).look == 1
+    assert [given[0].config.fold for given in made] == [1]
+
+
 @pytest.mark.usefixtures("measured")
 def test_int8_is_the_last_step_and_says_in_its_file_whether_it_is_certified(
     run: Path,
@@ -647,7 +683,7 @@ def test_int8_is_the_last_step_and_says_in_its_file_whether_it_is_certified(
     with monkeypatch.context() as patch:  # whose sums in int8 are others
         patch.setattr(compress_module, "quantising", lambda _: {"instruction sets": "those of another processor"})
         later = seg.compress(run, tmp_path / "small", margin=0.99, **options)
-    assert (later.look, later.certified) == (found.look + 1, found.certified)
+    assert (later.look, later.certified, later.passed) == (found.look + 1, None, found.certified)
     assert read_export(file).record.certified is False  # a later look is no proof
     (digest,) = content(tmp_path / "small" / "compression.json")["int8"]
     assert compress_module._is_file_of(file, digest)
@@ -920,6 +956,49 @@ def test_scores_of_another_machine_or_of_other_files_are_made_anew(
     (tmp_path / "none" / "macs_0.8" / "cases.csv").unlink()
     (tmp_path / "none" / "macs_0.8" / "evaluation.json").unlink()
     assert seg.compress(run, tmp_path / "none", **options).steps == first.steps
+
+
+def test_scores_of_a_run_whose_new_scoring_was_killed_are_made_anew(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: dict[str, Any] = {"target": "macs=0.8", "cases": 1, "tune_steps": 0}
+    first = seg.compress(run, tmp_path / "first", **options)
+    table = (run / "cases.csv").read_text()
+    scoring = content(run / "scoring_environment.json")
+    (run / "scoring_environment.json").write_text(json.dumps({**scoring, "device": "a GPU"}))
+    (run / "cases.csv").write_text(table.replace(",0.", ",0.1"))  # scores of that device
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("seg.workflows.evaluate.choose", killed)
+        with pytest.raises(KeyboardInterrupt):
+            seg.evaluate(run)
+    assert (run / "cases.csv").read_text() != table
+    assert seg.compress(run, tmp_path / "first", **options).steps == first.steps
+    seg.evaluate(run)
+    assert (run / "cases.csv").read_text() == table
+    assert content(run / "scoring_environment.json") == scoring
+
+
+def test_whoever_scores_a_step_before_it_is_frozen_has_looked(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: dict[str, Any] = {"target": "macs=0.8", "cases": 1, "tune_steps": 0}
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(compress_module, "measure_latency", killed)
+        with pytest.raises(KeyboardInterrupt):
+            seg.compress(run, tmp_path / "small", **options)
+    seg.evaluate(tmp_path / "small" / "macs_0.8")
+    found = seg.compress(run, tmp_path / "small", **options)
+    assert (found.look, found.exploratory) == (2, True)
+    assert seg.compress(run, tmp_path / "small", **options).look == 2
+    assert seg.compress(run, tmp_path / "new", **{**options, "target": "macs=0.7"}).look == 3
 
 
 def test_scores_of_a_step_that_were_made_elsewhere_are_made_anew(run: Path, tmp_path: Path) -> None:

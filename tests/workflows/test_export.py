@@ -10,7 +10,7 @@ import pytest
 
 from seg.errors import SegError
 from seg.inference.predictor import load_predictor
-from seg.runs import read_runs
+from seg.runs import read_runs, warn_uncertified
 from seg.workflows.export import export
 
 
@@ -87,6 +87,32 @@ def test_a_network_that_is_handed_on_without_a_certificate_is_announced(
     runs = read_runs([run_dir])
     predictor = load_predictor(runs, device="cpu", tta=False, probabilities=False)
     assert [warning.startswith(run_dir.name) for warning in predictor.warnings] == [True] * warned
+
+
+@pytest.mark.parametrize(("bound", "alone"), [(-0.0049, True), (-0.0051, False), (None, False)])
+def test_a_fold_that_passes_with_others_alone_is_announced(
+    make_run: Callable[..., Path], bound: float | None, alone: bool
+) -> None:
+    card = {
+        "verdict": "not inferior",
+        "exploratory": False,
+        "margin": 0.005,
+        "differences": {"one": {"bound": -0.001, "fold": {"bound": bound}}},
+    }
+    paths = [make_run(f"small/fold_{fold}", seed=fold, verdict="not inferior") for fold in (0, 1)]
+    for path in paths:
+        content = json.loads((path / "model.json").read_text())
+        (path / "model.json").write_text(json.dumps({**content, "certificate": card}))
+    assert len(warn_uncertified(read_runs(paths[:1]))) == (not alone)
+    assert warn_uncertified(read_runs(paths)) == ()
+
+
+def test_a_certificate_in_a_model_card_that_says_nothing_is_damage(make_run: Callable[..., Path]) -> None:
+    path = make_run("small", verdict="not inferior")
+    for certificate in ({}, {"verdict": 1}, {"verdict": "not inferior", "margin": "none"}, {"conditions": 3}):
+        content = json.loads((path / "model.json").read_text())
+        (path / "model.json").write_text(json.dumps({**content, "certificate": certificate}))
+        assert {where.split(": ")[0] for where, _ in kinds(path, format="zip")} == {str(path / "model.json")}
 
 
 def test_packages_that_are_absent_are_named(make_run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
