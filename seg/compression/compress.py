@@ -700,9 +700,10 @@ class _Work:
         found = conditions(runs, self.engine, patch=config.patches.size)
         found["made by"] = made_by
         if decided:
+            others = "" if settings["target"] or len(runs) == 1 else " (other folds hold them out)"
             found["held-back patients"] = (
-                f"{held_back} of a run decided {' and '.join(decided)}; the original was trained on them, so their "
-                "losses are biased, and no part of this certificate"
+                f"{held_back} of a run decided {' and '.join(decided)}{others}; the original was trained on them, so "
+                "their losses are biased, and no part of this certificate"
             )
         for step in steps:
             if _in_int8(step.name):
