@@ -392,7 +392,8 @@ def compress(
         data_root: Folder of the data set; None is that of the run.
 
     Returns:
-        The certificate, as in certificate.json; its ``certified`` names the strongest step that passed, or is None.
+        The certificate, as in certificate.json. Its ``passed`` names the strongest step that passed, and ``certified``
+        too at a first look; else they are None.
 
     Raises:
         SegError: The run cannot be compressed.
@@ -435,7 +436,7 @@ def certify(
         data_root: Folder of the data set; None is that of each run.
 
     Returns:
-        The certificate; its ``certified`` is ``changed`` where the network passed, or None.
+        The certificate; its ``certified`` is ``changed`` where the network passed at a first look, or None.
 
     Raises:
         SegError: The two cannot be compared.

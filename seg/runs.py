@@ -84,7 +84,8 @@ def check_no_fold(output: Path) -> None:
         RunError: It is named ``fold_N`` and lies beside folds.
     """
     path = real_path(output)
-    if FOLD.fullmatch(path.name) and fold_directories(path.parent):
+    others = [one for one in fold_directories(path.parent).values() if one != path]
+    if FOLD.fullmatch(path.name) and any((one / CONFIG_FILE).is_file() for one in others):
         rule, value = "must be no fold of a cross-validation", f"{path.name} beside folds"
         raise RunError(Problem(quoted(str(output)), "fold", rule, value, "choose another --output"))
 
@@ -590,7 +591,7 @@ def _different(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class _OfFold(BaseModel):
-    bound: float | None
+    verdict: str
 
 
 class _Difference(BaseModel):
@@ -607,15 +608,13 @@ class Claim(BaseModel):
     Attributes:
         verdict: Whether it was shown to be not inferior to its original.
         exploratory: Whether that was a later look than the first; None where nothing was tested.
-        margin: Loss of Dice that still counts as not inferior.
-        differences: What each class loses; of a cross-validation with the bound of the network's own fold.
+        differences: What each class loses; of a cross-validation with the verdict of the network's own fold.
         conditions: How both networks were run.
         original: SHA-256 of the original of each fold.
     """
 
     verdict: str
     exploratory: bool | None = None
-    margin: float = 0
     differences: dict[str, _Difference] = {}
     conditions: dict[str, str] = {}
     original: _Originals | None = None
@@ -627,13 +626,16 @@ class Claim(BaseModel):
 
     @property
     def passes_alone(self) -> bool:
-        """Whether the bounds of its own fold are above minus the margin; also where there are no other folds."""
-        own = [one.fold.bound for one in self.differences.values() if one.fold is not None]
-        return all(bound is not None and bound > -self.margin for bound in own)
+        """Whether each class passes on its own fold by itself; also where there are no other folds."""
+        return all(one.fold is None or one.fold.verdict == "not inferior" for one in self.differences.values())
 
 
-def _a_claim(certificate: dict[str, Any]) -> dict[str, Any]:
-    Claim.model_validate(certificate)
+def _claim(certificate: dict[str, Any] | None) -> Claim | None:
+    return None if certificate is None else Claim.model_validate(certificate)
+
+
+def _with_a_claim(certificate: dict[str, Any]) -> dict[str, Any]:
+    _claim(certificate)
     return certificate
 
 
@@ -645,12 +647,12 @@ class Description(BaseModel):
     label_values: tuple[Annotated[tuple[Value, ...], Field(min_length=1)], ...] | None = None
     weights_sha256: str | None = None
     config_sha256: str | None = None
-    certificate: Annotated[dict[str, Any], AfterValidator(_a_claim)] | None = None
+    certificate: Annotated[dict[str, Any], AfterValidator(_with_a_claim)] | None = None
 
     @property
     def claim(self) -> Claim | None:
         """What is read of the certificate; None where there is none."""
-        return None if self.certificate is None else Claim.model_validate(self.certificate)
+        return _claim(self.certificate)
 
     @model_validator(mode="after")
     def _check_values(self) -> Self:
@@ -690,7 +692,7 @@ class TrainedRun:
     @property
     def claim(self) -> Claim | None:
         """What predictions take from the certificate; None where there is none."""
-        return None if self.certificate is None else Claim.model_validate(self.certificate)
+        return _claim(self.certificate)
 
     def description(self) -> dict[str, Any]:
         """Describes the network in a manifest: names, and the digest of its weights."""

@@ -225,8 +225,8 @@ class Certificate:
             if one.original is not None and one.original <= self.margin
         ]
         skewed = [
-            f"{where}: {len(one.lost.names)} of only {counted(one.patients, 'patient')} lose much, where such a bound "
-            f"errs more often than in {self.tail:.1%}"
+            f"{where}: {len(one.lost.names)} of only {counted(one.patients, 'patient')} with a loss above "
+            f"{self.large_loss:g}, where the bound errs more often than in {self.tail:.1%}"
             for where, one in passed
             if one.lost.names and one.patients < FEW_FOR_LARGE_LOSSES
         ]
@@ -481,7 +481,7 @@ def _class_result(before: Runs, after: Runs, row: int, index: int, name: str, ma
     return ClassResult(
         index=index,
         name=name,
-        verdict=_verdict(len(values), bound, margin),
+        verdict=verdict_of(len(values), bound, margin),
         patients=len(values),
         empty_cases=empty,
         original=float(dice.mean()) if len(dice) else None,
@@ -515,7 +515,8 @@ def patient_differences(before: RunScores, after: RunScores, row: int) -> tuple[
     return means[0, 0], means[1, 0] - means[0, 0], scored
 
 
-def _verdict(patients: int, bound: float | None, margin: float) -> Verdict:
+def verdict_of(patients: int, bound: float | None, margin: float) -> Verdict:
+    """Returns the verdict on a class by the number of its patients and the lower bound of their mean difference."""
     if patients < LEAST_PATIENTS or bound is None:
         return "too few"
     return "not inferior" if bound > -margin else "not shown"
@@ -657,7 +658,7 @@ _SAID: Mapping[Verdict, str] = {
 
 
 def _look(certificate: Certificate) -> str:
-    passed = f", passed by {certificate.passed}" if certificate.passed else ""
+    passed = f"; {certificate.passed} passed" if certificate.passed else ""
     later = f": exploratory, no proof{passed}" * certificate.exploratory
     return f"look {certificate.look} at these held-out cases{later}"
 

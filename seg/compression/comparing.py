@@ -26,7 +26,7 @@ from seg.hardware import (
 from seg.inference.arrays import HOST
 from seg.inference.engines import Engine, check_installed
 from seg.inference.export import check_packages, in_engine
-from seg.inference.model import mirrored_axes, model_from_config
+from seg.inference.model import mirrored_axes, model_from_config, named_axes
 from seg.inference.predictor import predictor_of
 from seg.networks import UNet
 from seg.networks.conv import Triple
@@ -59,7 +59,7 @@ def announce_few(dataset: Dataset, splits: Sequence[Split]) -> None:
 
 def mirroring(config: ExperimentConfig) -> str:
     """Names the axes along whose mirrored copies predictions of an experiment are averaged, for a certificate."""
-    return ", ".join("XYZ"[axis] for axis in mirrored_axes(config)) or "none"
+    return named_axes(mirrored_axes(config))
 
 
 def arithmetic(config: ExperimentConfig, engine: Engine) -> dict[str, str]:

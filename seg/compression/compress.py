@@ -6,10 +6,9 @@ import logging
 import shlex
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from seg.compression.certificate import (
     LEDGER_FILE,
     ORIGINAL,
     Certificate,
+    ClassResult,
     Cost,
     Counted,
     StepResult,
@@ -31,6 +31,7 @@ from seg.compression.certificate import (
     format_certificate,
     freeze_folds,
     never_frozen,
+    verdict_of,
     write_with_page,
 )
 from seg.compression.comparing import (
@@ -95,6 +96,7 @@ from seg.runs import (
     check_no_fold,
     fold_directories,
     open_run,
+    read_description,
     read_run,
     save_weights,
     weights_digest,
@@ -446,7 +448,7 @@ class _Work:
         scored = {
             step.name: networks[step.name]
             for step in steps
-            if any((self._directory(step.name, one) / CASES_FILE).is_file() for one in self.originals)
+            if any(_is_scored_untested(self._directory(step.name, one)) for one in self.originals)
         }
         if seen := never_frozen(*freezing, scored, how):
             # Whoever has these scores has looked: they can choose by them what is asked for next.
@@ -488,19 +490,18 @@ class _Work:
         made = [0] * len(self.originals)  # networks of each run that were made before and not asked for
         last: list[tuple[Shrunk, Judged] | None] = [None] * len(self.originals)
         for name in names:
-            folds = self._whole_folds(name)
-            made = [count + (place < len(folds)) for place, count in enumerate(made)]
-            if len(folds) == len(self.originals):
+            folds, whole = self._found(name)
+            made = [count + (place in whole) for place, count in enumerate(made)]
+            if len(whole) == len(self.originals):
                 LOG.info("%s was made before", name)
-                yield self.done[name]
+                yield StepRecord(name=name, folds=tuple(folds))
                 continue
-            LOG.info("making %s%s", name, f", of which {counted(len(folds), 'fold')} were made before" if folds else "")
-            if not folds:
-                _empty(self.output / name)  # what an earlier command left
+            LOG.info("making %s%s", name, f", of which {counted(len(whole), 'fold')} were made before" if whole else "")
             # All first: one that is out of reach is so for all folds.
             networks = {
                 place: [next(networks_by_fold[place]) for _ in range(made[place] + 1)][-1]
-                for place in range(len(folds), len(self.originals))
+                for place in range(len(self.originals))
+                if place not in whole
             }
             for place, network in networks.items():
                 made[place] = 0
@@ -509,7 +510,7 @@ class _Work:
                 same = before is not None and before[0] == network
                 judged = before[1] if before is not None and same else self._judge(self.originals[place], network)
                 last[place] = network, judged
-                folds.append(self._make(name, judged, place))
+                folds[place : place + 1] = [self._make(name, judged, place)]
                 self._record_step(StepRecord(name=name, folds=tuple(folds)))
             yield self.done[name]
 
@@ -528,8 +529,9 @@ class _Work:
         small, fold = judged
         original = self.originals[place]
         target = self._directory(name, original)
-        if len(self.originals) > 1:
-            _empty(target)
+        # What an earlier command left, and of a cross-validation what speaks of all folds.
+        for folder in (self.output / name, target):
+            _empty(folder, keep=[one.run.path.name for one in self.originals if folder != target])
         self._write_run(small, original, target)
         return replace(fold, weights_sha256=weights_digest(target))
 
@@ -539,25 +541,34 @@ class _Work:
         self.record = replace(self.record.with_passes_of({ORIGINAL}), steps=tuple(self.done.values()), int8=())
         self._write()
 
-    def _whole_folds(self, name: str) -> list[FoldRecord]:
-        """Returns the first folds of a step that are there as they were made; what is damaged is announced."""
-        found = self.done.get(name)
-        pairs = zip(self.originals, () if found is None else found.folds, strict=False)
-        return [fold for _, fold in takewhile(lambda pair: self._is_whole(name, *pair), pairs)]
+    def _found(self, name: str) -> tuple[list[FoldRecord], set[int]]:
+        """Returns the folds of a step that are recorded, and which of them are there as they were made."""
+        recorded = self.done.get(name)
+        folds = [] if recorded is None else list(recorded.folds[: len(self.originals)])
+        whole = set()
+        for place, (original, fold) in enumerate(zip(self.originals, folds, strict=False)):
+            if (counts := self._cost_of_whole(name, original, fold)) is not None:
+                whole.add(place)
+                folds[place] = replace(fold, macs=counts[0], parameters=counts[1])
+        if len(whole) < len(self.originals) and (self.output / name).is_symlink():
+            whole = set()  # the link is replaced, and what it leads to is left alone
+        return folds, whole
 
-    def _is_whole(self, name: str, original: Original, fold: FoldRecord) -> bool:
+    def _cost_of_whole(self, name: str, original: Original, fold: FoldRecord) -> tuple[int, int] | None:
+        """Counts what the network of a fold costs; None where it is not as it was made, which is announced."""
         path = self._directory(name, original)
         if not (path / MODEL_FILE).is_file():
-            return False
+            return None
         classes = len(original.run.class_names) - 1
-        whole = bool(fold.held_back) and {len(row) for row in fold.held_back} == {classes}
         try:
-            run, digest = read_run(path), weights_digest(path)
-            counts = cost(run.network(), run.config)
+            run = read_run(path)
+            if weights_digest(path) == fold.weights_sha256 and {len(row) for row in fold.held_back} == {classes}:
+                return cost(run.network(), run.config)
+            problem = "it is not the network of compression.json"
         except SegError as error:
-            LOG.warning("%s is made again: %s", name, error)
-            return False
-        return whole and (fold.weights_sha256, (fold.macs, fold.parameters)) == (digest, counts)
+            problem = str(error)
+        LOG.warning("%s is made again: %s", quoted(str(path)), problem)
+        return None
 
     def _directory(self, name: str, original: Original) -> Path:
         """Returns the run directory of the original, or of a step, which is laid out as the originals are."""
@@ -739,14 +750,8 @@ class _Work:
                     "patients": one.patients,
                     "lost": _without_names(one.lost),
                     "invented": _without_names(one.invented),
-                    # Of a cross-validation, where the differences are of all folds together.
-                    "fold": next(
-                        (
-                            {"mean": own.difference, "bound": own.bound, "patients": own.patients}
-                            for own in one.folds
-                            if own.fold == original.config.fold and len(one.folds) > 1
-                        ),
-                        None,
+                    "fold": (
+                        _of_fold(one, original.config.fold, certificate.margin) if len(self.originals) > 1 else None
                     ),
                 }
                 for one in result.classes
@@ -758,16 +763,35 @@ class _Work:
         write_json(path / MODEL_FILE, {**card, "certificate": said})
 
 
-def _empty(folder: Path) -> None:
-    """Removes what a folder holds; of a link to a folder the link alone."""
+def _of_fold(result: ClassResult, fold: int | None, margin: float) -> dict[str, Any]:
+    """Describes what a class loses on one fold of several by itself."""
+    own = next((one for one in result.folds if one.fold == fold), None)
+    if own is None:
+        return {"patients": 0, "mean": None, "bound": None, "verdict": verdict_of(0, None, margin)}
+    verdict = verdict_of(own.patients, own.bound, margin)
+    return {"patients": own.patients, "mean": own.difference, "bound": own.bound, "verdict": verdict}
+
+
+def _empty(folder: Path, *, keep: Collection[str] = ()) -> None:
+    """Removes what a folder holds but for some names; of a link to a folder the link alone."""
     check_folder(folder)
     if folder.is_symlink():
         folder.unlink()
     for path in folder.iterdir() if folder.is_dir() else ():
+        if path.name in keep:
+            continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink()
+
+
+def _is_scored_untested(run_dir: Path) -> bool:
+    """Returns whether a network was scored on held-out cases, and no certificate tells of that."""
+    if not (run_dir / CASES_FILE).is_file():
+        return False
+    claim = read_description(run_dir).claim
+    return claim is None or claim.exploratory is None
 
 
 def _in_int8(step: str) -> bool:

@@ -116,6 +116,11 @@ def mirrored_axes(config: ExperimentConfig, *, tta: bool | None = None) -> tuple
     return config.augmentation.spatial.mirror_axes if (config.inference.tta if tta is None else tta) else ()
 
 
+def named_axes(axes: Sequence[int]) -> str:
+    """Names axes along which images are mirrored, for a certificate."""
+    return ", ".join("XYZ"[axis] for axis in axes) or "none"
+
+
 def autocast(device: Device, precision: str) -> AbstractContextManager[object]:
     """Returns the context in which a network of torch computes with the given precision."""
     import torch

@@ -16,6 +16,7 @@ from seg.data.classes import ClassMap
 from seg.data.memory import check_memory
 from seg.data.prepare import prepare, read_image
 from seg.errors import ConfigError, Problem, RunError
+from seg.files import real_path
 from seg.hardware import (
     choose_device,
     choose_precision,
@@ -31,11 +32,12 @@ from seg.inference.engine_choice import check_settings
 from seg.inference.engines import Engine, ExportedNetwork
 from seg.inference.exported import ExportedRun, exported_file
 from seg.inference.memory import Attempt, MemoryHistory, place
-from seg.inference.model import Model, model_from_config, processor
+from seg.inference.model import Model, model_from_config, named_axes, processor
 from seg.inference.quantise import INT8_SETS, int8_kernels
 from seg.inference.segmentation import Prepared, Segmentation
 from seg.inference.sweep import segment
 from seg.runs import TrainedRun, warn_uncertified
+from seg.words import some
 
 if TYPE_CHECKING:
     import torch
@@ -321,19 +323,21 @@ def _unlike_their_certificates(
     runs: Sequence[TrainedRun], models: Sequence[Model], engine: Engine, kept: Sequence[str]
 ) -> tuple[str, ...]:
     """Warns of compressed networks that are run otherwise than their certificates compared them; int8 has its own."""
-    warnings = []
+    named: dict[str, list[str]] = {}
     for run, model in zip(runs, models, strict=True):
-        if run.claim is None or not run.claim.passes or model.precision == "int8":
+        if (claim := run.claim) is None or not claim.passes or model.precision == "int8":
             continue
-        compared = run.claim.conditions
-        was = {"engine": compared.get("engine", "").partition(" ")[0], "precision": compared.get("precision", "")}
-        now = {"engine": engine, "precision": model.precision}
-        apart = [f"{name} {value}, not {now[name]}" for name, value in was.items() if value and value != now[name]]
+        compared = {name: claim.conditions.get(name, "") for name in ("engine", "precision", "mirroring")}
+        compared["engine"] = compared["engine"].partition(" ")[0]
+        now = {"engine": engine, "precision": model.precision, "mirroring": named_axes(model.mirror_axes)}
+        apart = [f"{name} {value}, not {now[name]}" for name, value in compared.items() if value not in ("", now[name])]
         apart += ["without post-processing that was chosen on the held-out cases"] if kept else []
         if apart:
-            warnings.append(f"{run.path.name}: its certificate compared it otherwise ({'; '.join(apart)}).")
-            LOG.warning("%s", warnings[-1])
-    return tuple(warnings)
+            named.setdefault("; ".join(apart), []).append(real_path(run.path).name)
+    warnings = tuple(f"{some(names)}: compared otherwise by the certificate ({how})." for how, names in named.items())
+    for warning in warnings:
+        LOG.warning("%s", warning)
+    return warnings
 
 
 def _idle_mirroring(runs: Sequence[TrainedRun], *, tta: bool) -> tuple[str, ...]:

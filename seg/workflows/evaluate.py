@@ -116,13 +116,13 @@ def _score(
     if origin is not None and (changed := changed_data(origin, digests)):
         LOG.warning("%s: held-out cases have other files than when the run began: %s", config.data.root, some(changed))
     predictions = {case.id: label_map(output / PREDICTIONS, case.id) for case in cases}
+    # Removed first and written last: without this record, scores are made anew.
+    (output / SCORING_FILE).unlink(missing_ok=True)
     scores = score_cases(predictor, config, dataset, cases, output / PREDICTIONS, "evaluate")
     evaluation = replace(
         _summarise(config, dataset, scores),
         seen=() if origin is None else seen_among(split.validation, dataset.cases, origin.data, origin.seen),
     )
-    # Until all is written, nothing says how older scores that may lie here were made: they are made anew.
-    (output / SCORING_FILE).unlink(missing_ok=True)
     draw_predictions(output / PICTURE_FILE, cases, output / PREDICTIONS, scores, dataset)
     _write_page(output, evaluation, scores, predictions, dataset, f"{config.name}, fold {config.fold}")
     # environment.json says what the run was trained with and on; scoring may happen elsewhere.
@@ -495,7 +495,8 @@ def check_unseen(splits: Mapping[Path, Split], dataset: Dataset) -> None:
     problems = []
     if shared := dataset.unused_patients:
         rule = "must be on one side of each fold, as patients are what a certificate counts"
-        problems.append(Problem(str(dataset.root / PATIENTS), "patients", rule, some(shared), by_patient))
+        remedy = "correct the table or the folds, or remove the table"
+        problems.append(Problem(str(dataset.root / PATIENTS), "patients", rule, some(shared), remedy))
     for path, split in splits.items():
         origin, own = read_origin(path), {patients[case] for case in split.validation}
         if origin is not None and (before := seen_among(split.validation, dataset.cases, origin.data, origin.seen)):

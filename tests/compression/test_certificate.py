@@ -294,6 +294,16 @@ def test_a_class_that_cannot_fail_is_named() -> None:
     assert not certified(table(before), table(before), margin=0.003).cautions
 
 
+@pytest.mark.parametrize(("patients", "named"), [(49, True), (50, False)])
+def test_a_pass_of_few_patients_one_of_whom_loses_much_is_named(patients: int, named: bool) -> None:
+    before = np.full((2, patients), 0.8)
+    after = before.copy()
+    after[0, 0] -= 0.06
+    found = certified(table(before), table(after), margin=0.01)
+    assert found.certified == "int8"
+    assert [said.split(":")[0] for said in found.cautions] == ["int8, a"] * named
+
+
 def test_a_certificate_is_read_as_it_was_written(tmp_path: Path) -> None:
     before = np.full((2, 25), 0.8)
     before[1] = np.nan

@@ -138,7 +138,9 @@ def test_the_record_holds_the_run_and_digests_of_what_lies_beside_it(exported: P
     assert not any(b"site-packages" in raw or str(Path.cwd()).encode() in raw for raw in files.values())
 
 
-def test_an_exported_network_that_was_not_shown_to_be_as_good_is_announced(exported: Path) -> None:
+def test_an_exported_network_that_was_not_shown_to_be_as_good_is_announced(
+    exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = read_export(exported)
     load = partial(load_predictor, device="cpu", tta=False, probabilities=False, engine="openvino")
     (warning,) = load([run]).warnings
@@ -146,10 +148,13 @@ def test_an_exported_network_that_was_not_shown_to_be_as_good_is_announced(expor
     passed = {"verdict": "not inferior", "exploratory": False}
     assert load([replace(run, certificate=passed)]).warnings == ()
     assert load([replace(run, certificate=None)]).warnings == ()
-    for engine, precision, number in (("openvino", "fp32", 0), ("torch", "fp32", 1), ("openvino", "bf16", 1)):
-        conditions = {"engine": f"{engine} 2.13.0, both networks", "precision": precision}
-        warnings = load([replace(run, certificate={**passed, "conditions": conditions})]).warnings
-        assert [one.startswith(exported.name) for one in warnings] == [True] * number
+    conditions = {"engine": "openvino 2.13.0, both networks", "precision": "fp32", "mirroring": "none"}
+    changes: list[dict[str, str]] = [{}, {"engine": "torch 2.13.0"}, {"precision": "bf16"}, {"mirroring": "X"}]
+    for change in changes:
+        warnings = load([replace(run, certificate={**passed, "conditions": conditions | change})]).warnings
+        assert [one.startswith(exported.name) for one in warnings] == [True] * len(change)
+    monkeypatch.setattr("seg.inference.predictor.chosen_classes", lambda _: (run.class_names[1],))
+    assert len(load([replace(run, certificate={**passed, "conditions": conditions})]).warnings) == 1
 
 
 @pytest.mark.parametrize(

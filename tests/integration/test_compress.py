@@ -575,6 +575,7 @@ def test_a_cross_validation_is_compressed_as_a_whole(
                 "mean": own.difference,
                 "bound": own.bound,
                 "patients": own.patients,
+                "verdict": "too few",
             }
     # A fold alone is looked at once more, also where the cross-validation comes first and has the same networks.
     assert seg.compress(root, tmp_path / "same", target="macs=0.8", cases=2, tune_steps=0).look == 1
@@ -638,12 +639,18 @@ def test_a_cross_validation_goes_on_with_the_fold_where_it_was_killed(
     again = seg.compress(folds, tmp_path / "small", **options)
     assert made == [0, 1, 0, 1, 1]
     assert [one.step.sha256 for one in again.steps] == [one.step.sha256 for one in whole.steps]
-    # What is damaged is made again alone.
-    (tmp_path / "small" / "macs_0.9" / "fold_1" / "model.json").unlink()
-    made.clear()
-    monkeypatch.setattr(compress_module, "judge", lambda *given, **named: made.append(given) or judge(*given, **named))
-    assert seg.compress(folds, tmp_path / "small", **options).look == 1
-    assert [given[0].config.fold for given in made] == [1]
+    # What is damaged is made again alone, and what it replaces stays until then.
+    for fold in (0, 1):
+        made.clear()
+        monkeypatch.setattr(compress_module, "judge", killed)
+        damaged = tmp_path / "small" / "macs_0.9" / f"fold_{fold}"
+        (damaged / "model.json").unlink()
+        made.extend([-1] * 3)
+        with pytest.raises(KeyboardInterrupt):
+            seg.compress(folds, tmp_path / "small", **options)
+        assert (damaged / "config.yaml").is_file()
+        assert seg.compress(folds, tmp_path / "small", **options).look == 1
+        assert made == [-1] * 3 + [fold] * 2
 
 
 @pytest.mark.usefixtures("measured")
@@ -868,7 +875,7 @@ def test_steps_that_are_damaged_are_made_again(run: Path, tmp_path: Path, caplog
     damages: list[tuple[Callable[[], object], bool]] = [
         (lambda: cut(step / "checkpoints" / "weights.pt"), True),
         (lambda: cut(step / "model.json"), True),
-        (with_other_classes, False),
+        (with_other_classes, True),
         (with_other_costs, False),
         (moved, False),
     ]
@@ -915,7 +922,13 @@ def test_a_step_that_is_no_faster_is_said_to_be_so(
     }
     whole = Latency(ms=1, ratio=1, q1=1, q3=1)
     monkeypatch.setattr(compress_module, "measure_latency", lambda *_, **__: {"original": whole, **latency})
-    seg.compress(run, tmp_path / "small", target="macs=0.9,0.7", cases=1, tune_steps=0)
+
+    def unlooked(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(compress_module, "freeze_folds", unlooked)
+    with pytest.raises(KeyboardInterrupt):
+        seg.compress(run, tmp_path / "small", target="macs=0.9,0.7", cases=1, tune_steps=0)
     warned = [one for one in caplog.records if one.levelname == "WARNING" and "faster" in one.getMessage()]
     assert [one.args[:2] for one in warned] == [("macs_0.9", "torch")]
 
@@ -998,7 +1011,10 @@ def test_whoever_scores_a_step_before_it_is_frozen_has_looked(
     found = seg.compress(run, tmp_path / "small", **options)
     assert (found.look, found.exploratory) == (2, True)
     assert seg.compress(run, tmp_path / "small", **options).look == 2
-    assert seg.compress(run, tmp_path / "new", **{**options, "target": "macs=0.7"}).look == 3
+    with monkeypatch.context() as patch:  # one look more
+        patch.setattr(comparing, "package_version", lambda _: "another")
+        assert seg.compress(run, tmp_path / "small", **options).look == 3
+    assert seg.compress(run, tmp_path / "new", **{**options, "target": "macs=0.7"}).look == 4
 
 
 def test_scores_of_a_step_that_were_made_elsewhere_are_made_anew(run: Path, tmp_path: Path) -> None:
@@ -1042,3 +1058,7 @@ def test_folds_that_are_misnamed_double_or_missing(
         with refused((str(root / "fold_7"), "fold"), error=RunError):
             work(root / "fold_0", output=root / "fold_7")
     assert not (root / "fold_7").exists()
+    # Results of each fold in a folder of their own, beside one another.
+    for fold in (0, 0, 7):
+        seg.evaluate(root / "fold_0", output=tmp_path / "results" / f"fold_{fold}")
+        seg.compress(root / "fold_0", tmp_path / "each" / f"fold_{fold}", target="macs=0.8", cases=1, tune_steps=0)

@@ -89,15 +89,14 @@ def test_a_network_that_is_handed_on_without_a_certificate_is_announced(
     assert [warning.startswith(run_dir.name) for warning in predictor.warnings] == [True] * warned
 
 
-@pytest.mark.parametrize(("bound", "alone"), [(-0.0049, True), (-0.0051, False), (None, False)])
+@pytest.mark.parametrize(("own", "alone"), [("not inferior", True), ("not shown", False), ("too few", False)])
 def test_a_fold_that_passes_with_others_alone_is_announced(
-    make_run: Callable[..., Path], bound: float | None, alone: bool
+    make_run: Callable[..., Path], own: str, alone: bool
 ) -> None:
     card = {
         "verdict": "not inferior",
         "exploratory": False,
-        "margin": 0.005,
-        "differences": {"one": {"bound": -0.001, "fold": {"bound": bound}}},
+        "differences": {"one": {"bound": -0.001, "fold": {"verdict": own}}, "two": {"fold": None}},
     }
     paths = [make_run(f"small/fold_{fold}", seed=fold, verdict="not inferior") for fold in (0, 1)]
     for path in paths:
@@ -109,7 +108,7 @@ def test_a_fold_that_passes_with_others_alone_is_announced(
 
 def test_a_certificate_in_a_model_card_that_says_nothing_is_damage(make_run: Callable[..., Path]) -> None:
     path = make_run("small", verdict="not inferior")
-    for certificate in ({}, {"verdict": 1}, {"verdict": "not inferior", "margin": "none"}, {"conditions": 3}):
+    for certificate in ({}, {"verdict": 1}, {"verdict": "not inferior", "exploratory": "perhaps"}, {"conditions": 3}):
         content = json.loads((path / "model.json").read_text())
         (path / "model.json").write_text(json.dumps({**content, "certificate": certificate}))
         assert {where.split(": ")[0] for where, _ in kinds(path, format="zip")} == {str(path / "model.json")}
