@@ -84,8 +84,8 @@ def check_no_fold(output: Path) -> None:
         RunError: It is named ``fold_N`` and lies beside folds.
     """
     path = real_path(output)
-    others = [one for one in fold_directories(path.parent).values() if one != path]
-    if FOLD.fullmatch(path.name) and any((one / CONFIG_FILE).is_file() for one in others):
+    beside = fold_directories(path.parent).values()
+    if FOLD.fullmatch(path.name) and any((one / CONFIG_FILE).is_file() for one in beside):
         rule, value = "must be no fold of a cross-validation", f"{path.name} beside folds"
         raise RunError(Problem(quoted(str(output)), "fold", rule, value, "choose another --output"))
 

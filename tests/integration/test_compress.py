@@ -651,6 +651,18 @@ def test_a_cross_validation_goes_on_with_the_fold_where_it_was_killed(
         assert (damaged / "config.yaml").is_file()
         assert seg.compress(folds, tmp_path / "small", **options).look == 1
         assert made == [-1] * 3 + [fold] * 2
+        assert [len(one["folds"]) for one in content(tmp_path / "small" / "compression.json")["steps"]] == [2, 2]
+    # Where its folder is a link, that is replaced with all folds.
+    step, elsewhere = tmp_path / "small" / "macs_0.9", tmp_path / "elsewhere"
+    step.rename(elsewhere)
+    step.symlink_to(elsewhere)
+    (elsewhere / "fold_1" / "model.json").unlink()
+    before = files(elsewhere)
+    made.clear()
+    monkeypatch.setattr(compress_module, "judge", lambda *given, **named: made.append(given) or judge(*given, **named))
+    assert seg.compress(folds, tmp_path / "small", **options).look == 1
+    assert [given[0].config.fold for given in made] == [0, 1]
+    assert files(elsewhere) == before
 
 
 @pytest.mark.usefixtures("measured")
