@@ -81,10 +81,10 @@ def check_no_fold(output: Path) -> None:
     """Refuses a folder for results that a cross-validation would take for one of its folds.
 
     Raises:
-        RunError: It is named ``fold_N`` and lies beside folds.
+        RunError: It is named ``fold_N``, lies beside runs of that name, and holds no run itself.
     """
     path = real_path(output)
-    beside = fold_directories(path.parent).values()
+    beside = () if (path / CONFIG_FILE).exists() else fold_directories(path.parent).values()
     if FOLD.fullmatch(path.name) and any((one / CONFIG_FILE).is_file() for one in beside):
         rule, value = "must be no fold of a cross-validation", f"{path.name} beside folds"
         raise RunError(Problem(quoted(str(output)), "fold", rule, value, "choose another --output"))
@@ -361,8 +361,7 @@ def check_scored_into(output: Path, run_dir: Path | None = None) -> None:
             of scores.
     """
     check_writable(output)
-    if run_dir is None or real_path(output) != real_path(run_dir):
-        check_no_fold(output)
+    check_no_fold(output)
     runs = () if run_dir is None else (run_dir, *fold_directories(run_dir).values())
     scored = {output if path == run_dir else output / path.name: path for path in runs}
     folds = [path for path in fold_directories(output).values() if path not in scored]

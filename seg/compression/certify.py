@@ -140,8 +140,7 @@ def certify_run(
     """
     check_engine(engine)
     check_folder(output)
-    if real_path(output) != real_path(run_dir):
-        check_no_fold(output)
+    check_no_fold(output)
     if real_path(output) == real_path(original):
         rule, remedy = "must be another folder than the original's", "give that of the other run, or a new one"
         raise RunError(Problem(quoted(str(output)), "exists", rule, "the original", remedy))
